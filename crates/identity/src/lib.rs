@@ -1,1 +1,48 @@
-//! Placeholder.
+//! Who is at the other end: certificates in, a [`Caller`] out; anchors, TLS configuration, signatures, keys and profiles.
+//!
+//! An identity is exactly one URI name in a certificate, and it is valid only under the anchor of the participant that
+//! it names (DESIGN, section 7). Everything here serves that sentence.
+//!
+//! This crate must not know gRPC, the ledger or the journal, nor what a caller may do once it is known. It reads no
+//! clock: moments come in as arguments, except in a handshake, where rustls brings the time. It opens no socket.
+
+mod admission;
+mod anchor;
+mod anchors;
+mod certificate;
+mod chain;
+mod files;
+mod fingerprint;
+mod issue;
+mod leaf_key;
+mod moment;
+mod profile;
+mod refusal;
+mod signing;
+mod statement;
+mod tls;
+mod verifier;
+
+pub use admission::{Admission, ExpectedServer};
+pub use anchor::{Anchor, AnchorError};
+pub use anchors::Anchors;
+pub use certificate::Caller;
+pub use chain::{CERTIFICATE_SIZE_MAX_BYTES, INTERMEDIATES_MAX};
+pub use files::{
+    FileError, PEM_FILE_SIZE_MAX_BYTES, certificates_from_pem, certificates_to_pem, read_text, write_private,
+    write_public,
+};
+pub use fingerprint::{bundle_fingerprint, enrolment_fingerprint};
+pub use issue::{
+    ANCHOR_LIFETIME_DAYS, AnchorKeys, CertificateRequest, IssueError, LEAF_BACKDATED_SECONDS,
+    LEAF_LIFETIME_DAYS,
+};
+pub use leaf_key::{LeafKey, LeafKeyKind, LeafPublicKey};
+pub use profile::{Profile, ProfileError, ProfileSettings};
+pub use refusal::{CertificateRefusal, HandshakeRefusal};
+pub use signing::{
+    KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki,
+    verify,
+};
+pub use statement::{STATEMENT_DOMAIN, StatementError, StatementSigner, verify_statement};
+pub use tls::{Application, Credentials, TlsError, client_config, server_config, server_name};

@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The vocabulary of Concord: the words of the design as types that can only be made valid.
+//!
+//! Everything that enters from outside is parsed once, here, into a type; the rest of the program passes the types on.
+//! This crate must not know any I/O, clock, randomness, network, disk or encoding: it holds names, not behaviour.
+
+pub mod agreement;
+pub mod digest;
+pub mod exchange;
+pub mod identity;
+pub mod limits;
+pub mod name;
+pub mod receipt;
+pub mod refusal;
+pub mod registry;
+pub mod time;
+
+pub use agreement::{AgreementDigest, AgreementRef, AgreementText, Party};
+pub use digest::{ConsignmentDigest, Digest, ExchangeId, Fingerprint};
+pub use exchange::{ChainKey, Description, ExchangeUuid, Header, Lane, Narrowing, Part};
+pub use identity::{Identity, Role};
+pub use name::{
+    AgreementId, Language, MeasureCode, MediaType, Name, ParseError, ParticipantCode, RequestId, Title,
+};
+pub use receipt::{ReceiptState, SetAsideReason, WithheldReason};
+pub use refusal::{Class, Reason, Refusal};
+pub use registry::{Area, Measure, Participant, ParticipantKind, PublicKey};
+pub use time::Timestamp;

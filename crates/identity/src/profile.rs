@@ -1,0 +1,294 @@
+//! The client's profile folder: who I am, whom I call, and with which certificates.
+//!
+//! `profile.toml`, `certificate.pem` (chain, leaf first), `key.pem` (mode 0600), `server-anchor.pem`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use concord_model::{Identity, Name, ParseError, ParticipantCode, Role};
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+
+use crate::admission::ExpectedServer;
+use crate::anchor::{Anchor, AnchorError};
+use crate::anchors::Anchors;
+use crate::certificate::Caller;
+use crate::files::{self, FileError};
+use crate::leaf_key::LeafKey;
+use crate::refusal::CertificateRefusal;
+use crate::signing::KeyError;
+use crate::statement::{StatementError, StatementSigner};
+use crate::tls::{self, Application, Credentials, TlsError};
+
+const SETTINGS_FILE: &str = "profile.toml";
+const CERTIFICATE_FILE: &str = "certificate.pem";
+const KEY_FILE: &str = "key.pem";
+const SERVER_ANCHOR_FILE: &str = "server-anchor.pem";
+
+/// A profile cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The folder is something else, or does not exist.
+    #[error("{} is not a Concord profile: it has no {SETTINGS_FILE}; give --profile the folder that was made for you", .0.display())]
+    NotAProfile(PathBuf),
+    /// There is one already.
+    #[error("{} holds a profile already; remove it or choose another folder", .0.display())]
+    Exists(PathBuf),
+    /// The folder could not be made.
+    #[error("cannot make the folder {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The settings cannot be read.
+    #[error("{} is not readable: {why}", path.display())]
+    Settings {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        why: String,
+    },
+    /// A word in the settings is not what it should be.
+    #[error("in the profile's settings: {0}")]
+    Word(#[from] ParseError),
+    /// The certificate is somebody else's.
+    #[error(
+        "the profile is for {expected}, but its certificate is for {found}; put the right {CERTIFICATE_FILE} there"
+    )]
+    OtherCertificate {
+        /// Whom the settings name.
+        expected: Identity,
+        /// Whom the certificate names.
+        found: Identity,
+    },
+    /// The certificate is no identity.
+    #[error("the profile's {CERTIFICATE_FILE}: {0}")]
+    Certificate(#[from] CertificateRefusal),
+    /// The pinned anchor is none.
+    #[error("the profile's {SERVER_ANCHOR_FILE}: {0}")]
+    Anchor(#[from] AnchorError),
+    /// Nobody said where the server is.
+    #[error(
+        "the address of {server} is not known: {why}. Start the server, or put 'address = \"host:port\"' into {SETTINGS_FILE}"
+    )]
+    NoAddress {
+        /// Whom the profile calls.
+        server: Identity,
+        /// What was looked for.
+        why: String,
+    },
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The key cannot be read or kept.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The holder cannot sign statements.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Who I am, whom I call, and where that is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileSettings {
+    /// The holder: what its certificate must say.
+    pub identity: Identity,
+    /// The one server that this profile talks to.
+    pub server: Identity,
+    /// `host:port`, if it is fixed.
+    pub address: Option<String>,
+    /// A file `{"listen": "host:port"}` that the server writes when it has started; wins over `address`.
+    /// Relative to the profile's folder.
+    pub addresses_file: Option<PathBuf>,
+}
+
+/// `profile.toml` as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsFile {
+    participant: String,
+    role: String,
+    name: String,
+    server: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addresses_file: Option<PathBuf>,
+}
+
+/// The part of a server's addresses file that a client needs; it may say more.
+#[derive(Deserialize)]
+struct AddressesFile {
+    listen: String,
+}
+
+/// A profile that was read whole: its certificate says what its settings say, its anchor is one.
+#[derive(Debug)]
+pub struct Profile {
+    folder: PathBuf,
+    settings: ProfileSettings,
+    own: Caller,
+    credentials: Credentials,
+    server_anchor: Anchor,
+}
+
+impl Profile {
+    /// Writes a new profile into a folder, made if need be, that holds none yet. The settings come last: a folder
+    /// without them is no profile, so what a crash leaves half-made is never taken for one.
+    pub fn create(
+        folder: &Path,
+        settings: &ProfileSettings,
+        chain: &[CertificateDer<'_>],
+        key: &LeafKey,
+        server_anchor: &Anchor,
+    ) -> Result<Self, ProfileError> {
+        let settings_path = folder.join(SETTINGS_FILE);
+        if settings_path.exists() {
+            return Err(ProfileError::Exists(folder.to_owned()));
+        }
+        fs::create_dir_all(folder).map_err(|source| ProfileError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let text = toml::to_string(&settings.to_file()).map_err(|error| ProfileError::Settings {
+            path: settings_path.clone(),
+            why: error.to_string(),
+        })?;
+        key.save(&folder.join(KEY_FILE))?;
+        files::write_public(
+            &folder.join(CERTIFICATE_FILE),
+            files::certificates_to_pem(chain).as_bytes(),
+        )?;
+        files::write_public(
+            &folder.join(SERVER_ANCHOR_FILE),
+            server_anchor.to_pem().as_bytes(),
+        )?;
+        files::write_public(&settings_path, text.as_bytes())?;
+        Self::load(folder)
+    }
+
+    /// Reads a profile and refuses one whose parts do not belong together.
+    pub fn load(folder: &Path) -> Result<Self, ProfileError> {
+        let path = folder.join(SETTINGS_FILE);
+        if !path.is_file() {
+            return Err(ProfileError::NotAProfile(folder.to_owned()));
+        }
+        let file: SettingsFile =
+            toml::from_str(&files::read_text(&path)?).map_err(|error| ProfileError::Settings {
+                path,
+                why: error.to_string(),
+            })?;
+        let settings = ProfileSettings::from_file(file)?;
+        let credentials = Credentials::load(&folder.join(CERTIFICATE_FILE), &folder.join(KEY_FILE))?;
+        let own = credentials.caller()?;
+        if own.identity != settings.identity {
+            return Err(ProfileError::OtherCertificate {
+                expected: settings.identity,
+                found: own.identity,
+            });
+        }
+        let server_anchor = Anchor::from_pem(&files::read_text(&folder.join(SERVER_ANCHOR_FILE))?)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            settings,
+            own,
+            credentials,
+            server_anchor,
+        })
+    }
+
+    /// Who I am, with the last moment of my certificate: a client says *expired* before the server refuses it.
+    pub fn own(&self) -> &Caller {
+        &self.own
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &ProfileSettings {
+        &self.settings
+    }
+
+    /// `host:port` of the server now: from the addresses file when it can be read, else from the settings.
+    pub fn address(&self) -> Result<String, ProfileError> {
+        let from_file = self.settings.addresses_file.as_ref().map(|file| {
+            let path = self.folder.join(file);
+            read_address(&path).map_err(|why| format!("{}: {why}", path.display()))
+        });
+        match (from_file, &self.settings.address) {
+            (Some(Ok(address)), _) => Ok(address),
+            (_, Some(address)) => Ok(address.clone()),
+            (from_file, None) => Err(ProfileError::NoAddress {
+                server: self.settings.server.clone(),
+                why: match from_file {
+                    Some(Err(why)) => format!("the server has not been started yet ({why})"),
+                    _ => "the profile names neither an address nor an addresses file".to_owned(),
+                },
+            }),
+        }
+    }
+
+    /// TLS to exactly the profile's server, for gRPC.
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, ProfileError> {
+        let server = self.settings.server.clone();
+        let anchors = Anchors::pinned(server.participant.clone(), self.server_anchor.clone());
+        Ok(tls::client_config(
+            &self.credentials,
+            &anchors,
+            ExpectedServer::Exactly(server),
+            Application::Grpc,
+        )?)
+    }
+
+    /// Signs for the state. Only an officer's profile can.
+    pub fn statement_signer(&self) -> Result<StatementSigner, ProfileError> {
+        let identity = &self.settings.identity;
+        if identity.role != Role::Officer {
+            return Err(StatementError::NotAnOfficer(identity.clone()).into());
+        }
+        let key = LeafKey::load(&self.folder.join(KEY_FILE))?
+            .into_signing_key()
+            .ok_or_else(|| StatementError::NotEd25519(identity.clone()))?;
+        Ok(StatementSigner::new(self.credentials.chain(), key)?)
+    }
+}
+
+fn read_address(path: &Path) -> Result<String, String> {
+    let text = files::read_text(path).map_err(|error| error.source.to_string())?;
+    let addresses: AddressesFile = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    Ok(addresses.listen)
+}
+
+impl ProfileSettings {
+    fn to_file(&self) -> SettingsFile {
+        SettingsFile {
+            participant: self.identity.participant.to_string(),
+            role: self.identity.role.to_string(),
+            name: self.identity.name.to_string(),
+            server: self.server.to_string(),
+            address: self.address.clone(),
+            addresses_file: self.addresses_file.clone(),
+        }
+    }
+
+    fn from_file(file: SettingsFile) -> Result<Self, ParseError> {
+        let role = Role::ALL.into_iter().find(|role| role.as_str() == file.role);
+        let role = role
+            .ok_or_else(|| ParseError::new("role", &file.role, "hub, node, agency, officer or operator"))?;
+        Ok(Self {
+            identity: Identity {
+                participant: ParticipantCode::parse(&file.participant)?,
+                role,
+                name: Name::parse(&file.name)?,
+            },
+            server: file.server.parse()?,
+            address: file.address,
+            addresses_file: file.addresses_file,
+        })
+    }
+}

@@ -1,0 +1,239 @@
+//! Opening: verify everything, cut what a crash left of the last commit, begin a history where one must begin.
+
+use std::io;
+use std::sync::Arc;
+
+use super::chain::Chain;
+use super::disk::Disk;
+use super::fault::{Damage, Fault};
+use super::frame::SEGMENT_HEADER_SIZE_BYTES;
+use super::index::Index;
+use super::reader::Shared;
+use super::scan::{ScanError, Scanner, Step, segment_name};
+use super::writer::{ActiveSegment, Writer};
+use super::{Cut, OpenError, OpenOptions, Opened, SEGMENT_SIZE_MAX_BYTES};
+use crate::history::HistoryBegun;
+
+/// The name of an empty file that is there while a cut has begun and its new history has not: without it, a crash
+/// between the two would leave a shorter journal that looks whole, and nobody would be told.
+const CUT_MARKER: &str = "cut.pending";
+
+/// What the segments hold.
+struct Survey {
+    scanner: Scanner,
+    index: Index,
+    damage: Option<Damage>,
+}
+
+/// Opens the journal on `disk`; the writer is returned unstarted.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    options: &OpenOptions,
+) -> Result<(Arc<Shared>, Writer, Opened), OpenError> {
+    let in_folder = |doing| {
+        move |source| OpenError::Disk {
+            doing,
+            file: "the folder".to_owned(),
+            source,
+        }
+    };
+    let marked = disk
+        .list()
+        .map_err(in_folder("listing"))?
+        .iter()
+        .any(|name| name == CUT_MARKER);
+    let mut survey = survey(disk)?;
+    let mut cut = None;
+    if let Some(damage) = survey.damage.take() {
+        refuse_unless_last_commit(&survey.scanner, &damage)?;
+        if !marked {
+            disk.create(CUT_MARKER).map_err(in_folder("marking the cut of"))?;
+            disk.sync_directory().map_err(in_folder("syncing"))?;
+        }
+        cut = Some(cut_off(disk.as_ref(), &mut survey, damage)?);
+    }
+    let chain = survey.scanner.chain;
+    if chain.tail.sequence == 0 {
+        remove_empty_beginning(disk.as_ref(), &mut survey.index)?;
+    }
+    if marked && cut.is_none() {
+        cut = Some(earlier_cut(&survey.index, &chain));
+    }
+    let created = chain.tail.sequence == 0;
+    let begins_history = created || cut.is_some();
+    if begins_history && options.new_history == chain.tail.history {
+        return Err(OpenError::HistoryRepeated {
+            history: options.new_history,
+        });
+    }
+    let (shared, mut writer) = make_writer(disk, options, survey.index, &chain)?;
+    if begins_history {
+        let parent = (!created).then_some(chain.tail);
+        let begun = HistoryBegun {
+            history: options.new_history,
+            parent,
+        };
+        let draft = begun.into_draft(chain.recorded_at.max(options.now));
+        let written = writer.commit(&chain.tail, options.new_history, &[draft]);
+        written.map_err(|error| OpenError::NotBegun {
+            reason: error.to_string(),
+        })?;
+    }
+    if marked || cut.is_some() {
+        disk.remove(CUT_MARKER)
+            .map_err(in_folder("unmarking the cut of"))?;
+        disk.sync_directory().map_err(in_folder("syncing"))?;
+    }
+    Ok((shared, writer, Opened { created, cut }))
+}
+
+fn survey(disk: &Arc<dyn Disk>) -> Result<Survey, OpenError> {
+    let mut scanner = Scanner::new(Arc::clone(disk))?;
+    let mut index = Index::default();
+    let damage = loop {
+        match scanner.step()? {
+            Step::Segment { first } => index.begin_segment(first, SEGMENT_HEADER_SIZE_BYTES as u64),
+            Step::Entry { offset, length } => index.push(offset, length),
+            Step::End => break None,
+            Step::Stopped { damage, .. } => break Some(damage),
+        }
+    };
+    Ok(Survey {
+        scanner,
+        index,
+        damage,
+    })
+}
+
+/// Damage with no whole frame of a later commit after it is the last commit's; nothing else may be cut.
+fn refuse_unless_last_commit(scanner: &Scanner, damage: &Damage) -> Result<(), OpenError> {
+    // A crash leaves files too short, never under the name of an entry that is in an earlier file.
+    let is_stray = matches!(damage.what, Fault::SegmentMissing { found } if found < damage.sequence);
+    if is_stray || damage.what.is_foreign() || scanner.later_commit_after(damage)? {
+        return Err(OpenError::Damaged(Box::new(damage.clone())));
+    }
+    Ok(())
+}
+
+fn cut_off(disk: &dyn Disk, survey: &mut Survey, damage: Damage) -> Result<Cut, OpenError> {
+    let doing = |doing, file: &str| {
+        let file = file.to_owned();
+        move |source| OpenError::Disk { doing, file, source }
+    };
+    let keeps_entries = damage.offset > SEGMENT_HEADER_SIZE_BYTES as u64;
+    let removed_from = survey.scanner.position + usize::from(keeps_entries);
+    let mut bytes = 0;
+    // Backwards, and before the cut itself: after a crash in between, the damage is still there to be found.
+    for first in survey.scanner.segments.iter().skip(removed_from).rev() {
+        let name = segment_name(*first);
+        bytes += disk
+            .open_read(&name)
+            .and_then(|file| file.length())
+            .map_err(doing("measuring", &name))?;
+        disk.remove(&name).map_err(doing("removing", &name))?;
+    }
+    disk.sync_directory().map_err(doing("syncing", "the folder"))?;
+    if keeps_entries {
+        let file = disk
+            .open_append(&damage.file)
+            .map_err(doing("opening", &damage.file))?;
+        let length = file.length().map_err(doing("measuring", &damage.file))?;
+        bytes += length.saturating_sub(damage.offset);
+        file.truncate(damage.offset)
+            .map_err(doing("cutting", &damage.file))?;
+        file.sync_data().map_err(doing("syncing", &damage.file))?;
+    } else {
+        survey
+            .index
+            .segments
+            .retain(|segment| segment_name(segment.first) != damage.file);
+    }
+    let tail = survey.scanner.chain.tail;
+    tracing::warn!(%damage, bytes, "the damaged end of the last commit was cut");
+    let parent = (tail.sequence > 0).then_some(tail);
+    Ok(Cut {
+        file: damage.file,
+        offset: damage.offset,
+        bytes,
+        parent,
+    })
+}
+
+/// A journal without an entry has no mark that is proven: its file is made again.
+fn remove_empty_beginning(disk: &dyn Disk, index: &mut Index) -> Result<(), OpenError> {
+    for segment in index.segments.drain(..) {
+        let file = segment_name(segment.first);
+        disk.remove(&file).map_err(|source| OpenError::Disk {
+            doing: "removing",
+            file,
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// The process ended after it had cut and before it could say so. Should it have begun its history already, the
+/// second one that begins now is as true.
+fn earlier_cut(index: &Index, chain: &Chain) -> Cut {
+    let (file, offset) = index
+        .segments
+        .last()
+        .map_or_else(Default::default, |last| (segment_name(last.first), last.end));
+    let parent = (chain.tail.sequence > 0).then_some(chain.tail);
+    Cut {
+        file,
+        offset,
+        bytes: 0,
+        parent,
+    }
+}
+
+fn make_writer(
+    disk: &Arc<dyn Disk>,
+    options: &OpenOptions,
+    index: Index,
+    chain: &Chain,
+) -> Result<(Arc<Shared>, Writer), OpenError> {
+    let mut segment = None;
+    if let Some(last) = index.segments.last() {
+        let file = segment_name(last.first);
+        let failed = |source: io::Error| OpenError::Disk {
+            doing: "syncing",
+            file: file.clone(),
+            source,
+        };
+        let opened = disk.open_append(&file).map_err(failed)?;
+        // What a killed process wrote may be readable without being durable; it is shown as durable from now on.
+        opened.sync_data().map_err(failed)?;
+        disk.sync_directory().map_err(failed)?;
+        segment = Some(ActiveSegment {
+            file: opened,
+            end: last.end,
+        });
+    }
+    let shared = Arc::new(Shared::new(Arc::clone(disk), index, chain.tail));
+    let writer = Writer {
+        disk: Arc::clone(disk),
+        shared: Arc::clone(&shared),
+        mark: chain.proven_mark().unwrap_or(options.new_mark),
+        tail: chain.tail,
+        segment,
+        // At least one commit goes into a segment, or the next would have the same name.
+        segment_size_max_bytes: options
+            .segment_size_max_bytes
+            .clamp(SEGMENT_HEADER_SIZE_BYTES as u64 + 1, SEGMENT_SIZE_MAX_BYTES),
+        buffer: Vec::new(),
+        failure: None,
+    };
+    Ok((shared, writer))
+}
+
+impl From<ScanError> for OpenError {
+    fn from(error: ScanError) -> OpenError {
+        OpenError::Disk {
+            doing: "reading",
+            file: error.file,
+            source: error.source,
+        }
+    }
+}

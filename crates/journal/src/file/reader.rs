@@ -1,0 +1,222 @@
+//! Reading by sequence: one look-up, one or two reads, and every result verified.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::disk::{Disk, DiskFile, read_onto};
+use super::fault::Fault;
+use super::frame::{FRAME_HEAD_SIZE_BYTES, Frame, Head, open_body, rows};
+use super::index::{Index, Location};
+use super::scan::segment_name;
+use crate::blob::{Blob, NONCE_SIZE_BYTES};
+use crate::digest::Tail;
+use crate::entry::Entry;
+use crate::journal::{READ_SIZE_MAX_BYTES, ReadError};
+
+/// How many segments are kept open for reading; beyond it the one opened longest ago is closed, and a reader of it
+/// pays one more system call.
+const OPEN_SEGMENTS_MAX: usize = 32;
+
+/// What is read first of a frame whose bodies are not wanted; most heads, tables and payloads fit.
+const PREFIX_READ_SIZE_BYTES: usize = 16 * 1024;
+
+/// What readers and the writer share.
+pub(crate) struct Shared {
+    disk: Arc<dyn Disk>,
+    index: RwLock<Index>,
+    pub(crate) tail: watch::Sender<Tail>,
+    open_segments: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
+}
+
+impl Shared {
+    pub(crate) fn new(disk: Arc<dyn Disk>, index: Index, tail: Tail) -> Shared {
+        let (tail, index) = (watch::Sender::new(tail), RwLock::new(index));
+        Shared {
+            disk,
+            index,
+            tail,
+            open_segments: Mutex::default(),
+        }
+    }
+
+    /// Makes a durable commit visible: first where its entries stand, then the tail that lets readers ask for them.
+    pub(crate) fn publish(&self, tail: Tail, change: impl FnOnce(&mut Index)) {
+        change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner));
+        self.tail.send_replace(tail);
+    }
+
+    pub(crate) fn first_sequence(&self) -> u64 {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.segments.first().map_or(1, |segment| segment.first)
+    }
+
+    pub(crate) fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
+        let last = self.tail.borrow().sequence;
+        if from < self.first_sequence() {
+            return Err(self.absent(from));
+        }
+        let mut entries = Vec::new();
+        let mut size = 0;
+        for sequence in (from..=last).take(max_entries) {
+            if size > READ_SIZE_MAX_BYTES {
+                break;
+            }
+            let place = self.locate(sequence)?;
+            let entry = self.prefix(place).and_then(|bytes| {
+                let frame = checked(Frame::check_owned(&bytes), sequence)?;
+                Ok(frame.into_entry())
+            });
+            let entry = entry.map_err(|problem| problem.at(sequence, place))?;
+            size += entry.payload.len() as u64;
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    pub(crate) fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
+        let place = self.locate(sequence)?;
+        let entry = self.bytes(place, 0, place.length).and_then(|bytes| {
+            let frame = checked(Frame::check_owned(&bytes), sequence)?;
+            Ok(frame.into_whole_entry()?)
+        });
+        entry.map_err(|problem| problem.at(sequence, place))
+    }
+
+    pub(crate) fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
+        let place = self.locate(sequence)?;
+        let found = self
+            .find_blob(place, sequence, index)
+            .map_err(|problem| problem.at(sequence, place))?;
+        found.map_err(|count| ReadError::BlobAbsent {
+            sequence,
+            index,
+            count,
+        })
+    }
+
+    /// The blob, or how many there are. What binds it to its entry is its commitment in the verified table.
+    fn find_blob(
+        &self,
+        place: Location,
+        sequence: u64,
+        index: usize,
+    ) -> Result<Result<Blob, usize>, Problem> {
+        let prefix = self.prefix(place)?;
+        let frame = checked(Frame::check_owned(&prefix), sequence)?;
+        let before = rows(&frame.table)
+            .take(index)
+            .map(|(length, _)| NONCE_SIZE_BYTES + length)
+            .sum::<usize>();
+        let Some((length, commitment)) = rows(&frame.table).nth(index) else {
+            return Ok(Err(frame.head.meta.blob_count as usize));
+        };
+        let start = frame.head.prefix_length() + before as u64;
+        let mut bytes = self.bytes(place, start, NONCE_SIZE_BYTES + length)?;
+        Ok(Ok(open_body(&mut bytes, length, commitment, index)?))
+    }
+
+    /// Head, table and payload of a frame.
+    fn prefix(&self, place: Location) -> Result<Bytes, Problem> {
+        let bytes = self.bytes(place, 0, place.length.min(PREFIX_READ_SIZE_BYTES))?;
+        let head = Head::parse(&bytes)?;
+        if head.length as usize != place.length {
+            return Err(Problem::Fault(Fault::Length));
+        }
+        let wanted = usize::try_from(head.prefix_length())
+            .unwrap_or(usize::MAX)
+            .min(place.length);
+        if wanted <= bytes.len() {
+            return Ok(bytes.slice(..wanted));
+        }
+        self.bytes(place, 0, wanted)
+    }
+
+    fn bytes(&self, place: Location, start: u64, count: usize) -> Result<Bytes, Problem> {
+        let file = self.open_segment(place.segment)?;
+        let mut bytes = Vec::with_capacity(count);
+        read_onto(file.as_ref(), place.offset + start, count, &mut bytes)?;
+        Ok(Bytes::from(bytes))
+    }
+
+    fn open_segment(&self, segment: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let mut open = self.open_segments.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, file)) = open.iter().find(|(first, _)| *first == segment) {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.disk.open_read(&segment_name(segment))?;
+        if open.len() >= OPEN_SEGMENTS_MAX {
+            open.pop_front();
+        }
+        open.push_back((segment, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    /// Only what is published: the index may be a commit ahead of the tail.
+    fn locate(&self, sequence: u64) -> Result<Location, ReadError> {
+        if sequence > self.tail.borrow().sequence {
+            return Err(self.absent(sequence));
+        }
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let place = index
+            .locate(sequence)
+            .filter(|place| place.length >= FRAME_HEAD_SIZE_BYTES);
+        drop(index);
+        place.ok_or_else(|| self.absent(sequence))
+    }
+
+    fn absent(&self, sequence: u64) -> ReadError {
+        let last = self.tail.borrow().sequence;
+        ReadError::EntryAbsent {
+            sequence,
+            first: self.first_sequence(),
+            last,
+        }
+    }
+}
+
+fn checked<B>(frame: Result<Frame<B>, Fault>, sequence: u64) -> Result<Frame<B>, Fault> {
+    let frame = frame?;
+    let found = frame.head.meta.sequence;
+    if found == sequence {
+        Ok(frame)
+    } else {
+        Err(Fault::Sequence { found })
+    }
+}
+
+/// What can go wrong at a known place.
+enum Problem {
+    Fault(Fault),
+    Disk(io::Error),
+}
+
+impl Problem {
+    fn at(self, sequence: u64, place: Location) -> ReadError {
+        let file = segment_name(place.segment);
+        match self {
+            Problem::Fault(what) => ReadError::Damaged {
+                sequence,
+                file,
+                offset: place.offset,
+                what,
+            },
+            Problem::Disk(source) => ReadError::Disk { file, source },
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Problem {
+        Problem::Fault(fault)
+    }
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Problem {
+        Problem::Disk(error)
+    }
+}

@@ -1,0 +1,209 @@
+//! Reading a journal's folder without opening it: no lock, nothing written, beside a running writer.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::disk::Disk;
+use super::fault::{Damage, Fault};
+use super::frame::Frame;
+use super::scan::{ScanError, Scanner, Step};
+use crate::digest::Tail;
+use crate::entry::Entry;
+
+/// What a whole journal holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// How many entries hold.
+    pub entries: u64,
+    /// The first of them; 0 if there is none.
+    pub first: u64,
+    /// The last of them; none if nothing whole is there yet.
+    pub tail: Option<Tail>,
+    /// How many segment files hold them.
+    pub segments: u64,
+    /// How many bytes of files were verified.
+    pub bytes: u64,
+    /// What follows them.
+    pub unfinished: Option<Unfinished>,
+}
+
+/// A commit that is being written, or whose writing was interrupted; then the next open cuts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The segment file.
+    pub file: String,
+    /// Where in it the unfinished frame or header begins.
+    pub offset: u64,
+    /// How much of it there is.
+    pub bytes: u64,
+}
+
+/// A journal does not verify.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Something in it is not as it was written.
+    #[error("{damage}; {}", advice(*.next_open_cuts))]
+    Damaged {
+        /// File, byte, expected entry, and what is wrong.
+        damage: Damage,
+        /// It is in the last commit: the next open would cut it and begin a new history.
+        next_open_cuts: bool,
+    },
+    /// The storage cannot be read.
+    #[error("cannot read {file}: {source}")]
+    Disk {
+        /// The file.
+        file: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+fn advice(next_open_cuts: bool) -> &'static str {
+    if next_open_cuts {
+        "it is in the last commit: the next open would cut it and begin a new history"
+    } else {
+        "it is before the last commit: the journal does not open; restore it or heal it from its peers"
+    }
+}
+
+/// Verifies every bit of the journal on `disk`, from its first entry to its last whole commit.
+pub fn verify(disk: Arc<dyn Disk>) -> Result<Verified, VerifyError> {
+    let mut walk = walk(disk, false)?;
+    let (mut entries, mut segments, mut bytes) = (0, 0, 0);
+    while let Some(step) = walk.advance()? {
+        match step {
+            Step::Segment { .. } => {
+                segments += 1;
+                bytes += super::frame::SEGMENT_HEADER_SIZE_BYTES as u64;
+            }
+            Step::Entry { length, .. } => {
+                entries += 1;
+                bytes += u64::from(length);
+            }
+            Step::End | Step::Stopped { .. } => {}
+        }
+    }
+    let last = walk.scanner.chain.tail;
+    let tail = (last.sequence > 0).then_some(last);
+    let first = tail.map_or(0, |tail| tail.sequence + 1 - entries);
+    Ok(Verified {
+        entries,
+        first,
+        tail,
+        segments,
+        bytes,
+        unfinished: walk.unfinished,
+    })
+}
+
+/// The entries of the journal on `disk`, in order, each verified with its bodies before it is given; the bodies
+/// themselves are in the entries only if `with_bodies`.
+pub fn walk(disk: Arc<dyn Disk>, with_bodies: bool) -> Result<Walk, VerifyError> {
+    Ok(Walk {
+        scanner: Scanner::new(disk)?,
+        with_bodies,
+        unfinished: None,
+        has_ended: false,
+    })
+}
+
+/// Iterates over entries; ends at the last whole one, or after an error.
+pub struct Walk {
+    scanner: Scanner,
+    with_bodies: bool,
+    unfinished: Option<Unfinished>,
+    has_ended: bool,
+}
+
+impl Walk {
+    /// What follows the last entry; known once the walk has ended.
+    pub fn unfinished(&self) -> Option<&Unfinished> {
+        self.unfinished.as_ref()
+    }
+
+    fn advance(&mut self) -> Result<Option<Step>, VerifyError> {
+        if self.has_ended {
+            return Ok(None);
+        }
+        let step = self.scanner.step();
+        self.has_ended = !matches!(step, Ok(Step::Segment { .. } | Step::Entry { .. }));
+        match step? {
+            Step::End => Ok(None),
+            Step::Stopped {
+                damage,
+                in_last_segment,
+            } => {
+                self.unfinished = Some(self.judge(damage, in_last_segment)?);
+                Ok(None)
+            }
+            step => Ok(Some(step)),
+        }
+    }
+
+    /// Only a frame that the file ends in, in the last segment, with nothing later inside it, is unfinished.
+    fn judge(&self, damage: Damage, in_last_segment: bool) -> Result<Unfinished, VerifyError> {
+        let is_later = self.scanner.later_commit_after(&damage)?;
+        if damage.what == Fault::Unfinished && in_last_segment && !is_later {
+            let bytes = self.scanner.file_length().saturating_sub(damage.offset);
+            return Ok(Unfinished {
+                file: damage.file,
+                offset: damage.offset,
+                bytes,
+            });
+        }
+        let is_stray = matches!(damage.what, Fault::SegmentMissing { found } if found < damage.sequence);
+        let next_open_cuts = !(is_later || is_stray || damage.what.is_foreign());
+        Err(VerifyError::Damaged {
+            damage,
+            next_open_cuts,
+        })
+    }
+
+    fn current(&self) -> Result<Entry, Fault> {
+        let bytes = Bytes::copy_from_slice(self.scanner.frame());
+        let frame = Frame::check_owned(&bytes)?;
+        if self.with_bodies {
+            frame.into_whole_entry()
+        } else {
+            Ok(frame.into_entry())
+        }
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<Entry, VerifyError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.advance() {
+                Err(error) => return Some(Err(error)),
+                Ok(None) => return None,
+                Ok(Some(Step::Entry { offset, .. })) => {
+                    let (file, sequence) = (self.scanner.file(), self.scanner.chain.tail.sequence);
+                    return Some(self.current().map_err(|what| VerifyError::Damaged {
+                        damage: Damage {
+                            file,
+                            offset: u64::from(offset),
+                            sequence,
+                            what,
+                        },
+                        next_open_cuts: false,
+                    }));
+                }
+                Ok(Some(_)) => {}
+            }
+        }
+    }
+}
+
+impl From<ScanError> for VerifyError {
+    fn from(error: ScanError) -> VerifyError {
+        VerifyError::Disk {
+            file: error.file,
+            source: error.source,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The one thread that writes: one batch, one write, one sync.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::disk::{Disk, DiskFile};
+use super::frame::{FrameMark, SEGMENT_HEADER_SIZE_BYTES, SegmentHeader, write_frame};
+use super::reader::Shared;
+use super::scan::segment_name;
+use crate::digest::{HistoryId, Tail};
+use crate::entry::{Draft, Meta, stored_length};
+use crate::journal::{AppendError, Appended, Committed, check_tail};
+
+/// What the writer is asked for.
+pub(crate) enum Job {
+    /// Append a batch whose size and kinds were checked.
+    Commit {
+        expected: Tail,
+        /// The history that its entries belong to.
+        history: HistoryId,
+        batch: Vec<Draft>,
+        reply: oneshot::Sender<Result<Committed, AppendError>>,
+    },
+    /// Only wakes the writer, so that it sees that it is closing.
+    Wake,
+}
+
+/// The segment that is written to.
+pub(crate) struct ActiveSegment {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) end: u64,
+}
+
+/// The writing end of a journal.
+pub(crate) struct Writer {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mark: FrameMark,
+    pub(crate) tail: Tail,
+    /// None before the first commit of a new journal.
+    pub(crate) segment: Option<ActiveSegment>,
+    pub(crate) segment_size_max_bytes: u64,
+    /// The bytes of a commit, kept to be filled again.
+    pub(crate) buffer: Vec<u8>,
+    /// Why nothing can be written any more.
+    pub(crate) failure: Option<String>,
+}
+
+impl Writer {
+    /// Serves until it is closed, then finishes what is queued.
+    pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>, closing: &AtomicBool) {
+        while let Some(job) = jobs.blocking_recv() {
+            if let Job::Commit {
+                expected,
+                history,
+                batch,
+                reply,
+            } = job
+            {
+                let outcome = self.commit(&expected, history, &batch);
+                if reply.send(outcome).is_err() {
+                    tracing::debug!("nobody waits for the outcome of an append any more");
+                }
+            }
+            if closing.load(Ordering::Acquire) {
+                jobs.close();
+            }
+        }
+    }
+
+    pub(crate) fn commit(
+        &mut self,
+        expected: &Tail,
+        history: HistoryId,
+        batch: &[Draft],
+    ) -> Result<Committed, AppendError> {
+        if let Some(reason) = self.failure.clone() {
+            return Err(AppendError::OutcomeUnknown { reason });
+        }
+        check_tail(expected, &self.tail)?;
+        self.write(history, batch).map_err(|error| {
+            let reason = format!("writing after entry {}: {error}", self.tail.sequence);
+            tracing::error!(
+                reason,
+                "the outcome of an append is unknown; nothing more is written"
+            );
+            self.failure = Some(reason.clone());
+            AppendError::OutcomeUnknown { reason }
+        })
+    }
+
+    fn write(&mut self, history: HistoryId, batch: &[Draft]) -> io::Result<Committed> {
+        let commit_first = self.tail.sequence + 1;
+        let open = self
+            .segment
+            .take()
+            .filter(|segment| segment.end < self.segment_size_max_bytes);
+        let begins_segment = open.is_none();
+        let segment = match open {
+            Some(segment) => segment,
+            None => ActiveSegment {
+                file: self.disk.create(&segment_name(commit_first))?,
+                end: 0,
+            },
+        };
+        self.buffer.clear();
+        if begins_segment {
+            let previous = self.tail.digest;
+            let header = SegmentHeader {
+                mark: self.mark,
+                first_sequence: commit_first,
+                previous,
+            };
+            header.write(&mut self.buffer);
+        }
+        let mut places = Vec::with_capacity(batch.len());
+        let mut appended = Vec::with_capacity(batch.len());
+        let mut tail = self.tail;
+        for draft in batch {
+            let start = self.buffer.len();
+            let meta = Meta::after(&tail, history, commit_first, draft);
+            let digest = write_frame(&mut self.buffer, self.mark, meta, draft);
+            tail = Tail {
+                history,
+                sequence: meta.sequence,
+                digest,
+            };
+            appended.push(Appended {
+                sequence: meta.sequence,
+                digest,
+            });
+            let offset = u32::try_from(segment.end + start as u64).map_err(io::Error::other)?;
+            places.push((offset, stored_length(self.buffer.len() - start)));
+        }
+        segment.file.append(&self.buffer)?;
+        segment.file.sync_data()?;
+        if begins_segment {
+            self.disk.sync_directory()?;
+        }
+        // commit point: the last sync above. A crash before it leaves nothing, some first entries or all of the
+        // batch, and nobody was told; a crash after it leaves all of it.
+        let end = segment.end + self.buffer.len() as u64;
+        self.segment = Some(ActiveSegment { end, ..segment });
+        self.tail = tail;
+        self.shared.publish(tail, |index| {
+            if begins_segment {
+                index.begin_segment(commit_first, SEGMENT_HEADER_SIZE_BYTES as u64);
+            }
+            places
+                .into_iter()
+                .for_each(|(offset, length)| index.push(offset, length));
+        });
+        Ok(Committed { appended, tail })
+    }
+}

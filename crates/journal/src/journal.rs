@@ -1,0 +1,200 @@
+//! The contract that every provider keeps; `conformance` checks it.
+
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::blob::Blob;
+use crate::digest::{Digest, HistoryId, Tail};
+use crate::entry::{Draft, Entry};
+use crate::history::KIND_HISTORY_BEGUN;
+
+/// The most that one commit may take, by the sum of [`Draft::size_bytes`]; a single draft may take all of it.
+/// Beyond it the batch is refused with [`AppendError::BatchTooLarge`] and nothing is written.
+pub const COMMIT_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// [`Journal::read`] returns early once its payloads have passed this; the caller asks again from where it ended.
+pub const READ_SIZE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// An append-only, hash-chained record.
+///
+/// * A journal is never empty: its entry 1 begins its first history.
+/// * Sequences have no gaps; each entry's digest covers the digest of the entry before it.
+/// * Readers see durable entries only, up to the published tail, and only what verifies: an entry whose digest, or
+///   a body whose commitment, does not hold is an error, never a result.
+/// * Reading blocks for as long as the storage takes; an asynchronous caller reads on a thread that may block.
+pub trait Journal: Send + Sync {
+    /// Appends the batch as one commit after the entry that `expected` names.
+    ///
+    /// Resolves when every entry of it is durable and published. Entries are atomic each; after a crash a commit
+    /// that was not answered yet may be there in whole, from its first entry up to some entry, or not at all.
+    /// Every error but [`AppendError::OutcomeUnknown`] means that nothing was written. Dropping the future does
+    /// not undo what it already handed over. Commits of one journal happen in the order in which they were first
+    /// polled; whoever appends must wait for the new tail before the next append.
+    fn append(&self, expected: Tail, batch: Vec<Draft>)
+    -> BoxFuture<'static, Result<Committed, AppendError>>;
+
+    /// Begins a new history after the entry that `expected` names, which becomes its parent; for a restored copy.
+    fn begin_history(
+        &self,
+        expected: Tail,
+        new: HistoryId,
+        recorded_at: i64,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>>;
+
+    /// Entries from `from` on, without bodies: at most `max_entries`, fewer at the tail or past
+    /// [`READ_SIZE_MAX_BYTES`], none beyond the tail; at least one where there is one and `max_entries` is not 0.
+    fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError>;
+
+    /// One entry with its bodies.
+    fn entry(&self, sequence: u64) -> Result<Entry, ReadError>;
+
+    /// One body; `index` counts from 0.
+    fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError>;
+
+    /// The published tail.
+    fn tail(&self) -> Tail;
+
+    /// The published tail as it moves; a slow watcher sees the newest only.
+    fn watch(&self) -> watch::Receiver<Tail>;
+
+    /// The first entry that is still held.
+    fn first_sequence(&self) -> u64;
+}
+
+/// What became of one draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its entry's number.
+    pub sequence: u64,
+    /// Its entry's digest.
+    pub digest: Digest,
+}
+
+/// A durable commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// One for each draft, in order.
+    pub appended: Vec<Appended>,
+    /// The tail after it.
+    pub tail: Tail,
+}
+
+/// Why a batch was not appended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Somebody else appended, or the caller did not wait for its last append.
+    #[error("the journal's tail is {actual}, not the expected {expected}; decide again on the current state")]
+    TailMoved {
+        /// What the caller expected.
+        expected: Box<Tail>,
+        /// Where the journal stands.
+        actual: Box<Tail>,
+    },
+    /// There is nothing to append.
+    #[error("the batch is empty; append at least one draft")]
+    EmptyBatch,
+    /// The batch is larger than one commit may be.
+    #[error("the batch takes {size} bytes, more than the {COMMIT_SIZE_MAX_BYTES} of one commit; split it")]
+    BatchTooLarge {
+        /// What it would take, in bytes.
+        size: u64,
+    },
+    /// Only the journal itself writes entries of kind 0.
+    #[error("entries of kind {KIND_HISTORY_BEGUN} are the journal's own; use begin_history")]
+    ReservedKind,
+    /// The history to begin is the current one.
+    #[error("the history {history} is the current one; a new history needs a new id")]
+    HistoryRepeated {
+        /// The id that was passed.
+        history: HistoryId,
+    },
+    /// A write or a sync failed: the batch may be durable or not, in whole or in part. Every later append of this
+    /// journal fails the same way; end the process, and let the next open find out.
+    #[error("the outcome of the append is unknown ({reason}); end the process and open the journal again")]
+    OutcomeUnknown {
+        /// What failed.
+        reason: String,
+    },
+    /// The journal was closed before the batch was handed over.
+    #[error("the journal is closed; nothing was appended")]
+    Closed,
+}
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such entry.
+    #[error("there is no entry {sequence}; the journal holds {first} to {last}")]
+    EntryAbsent {
+        /// What was asked for.
+        sequence: u64,
+        /// The first entry held.
+        first: u64,
+        /// The last entry held.
+        last: u64,
+    },
+    /// The entry has fewer blobs.
+    #[error("entry {sequence} has {count} blobs, there is none at index {index}")]
+    BlobAbsent {
+        /// The entry.
+        sequence: u64,
+        /// What was asked for.
+        index: usize,
+        /// How many it has.
+        count: usize,
+    },
+    /// The storage gave back something else than was written since the journal was opened.
+    #[error(
+        "entry {sequence} is damaged in {file} at byte {offset}: {what}; run verify, and restore or heal it"
+    )]
+    Damaged {
+        /// The entry.
+        sequence: u64,
+        /// Its segment file.
+        file: String,
+        /// Where its frame begins.
+        offset: u64,
+        /// What does not hold.
+        what: crate::file::Fault,
+    },
+    /// The storage cannot be read.
+    #[error("cannot read {file}: {source}")]
+    Disk {
+        /// The file.
+        file: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// What can be refused by looking at the batch alone.
+pub(crate) fn check_batch(batch: &[Draft]) -> Result<(), AppendError> {
+    if batch.is_empty() {
+        return Err(AppendError::EmptyBatch);
+    }
+    if batch.iter().any(|draft| draft.kind == KIND_HISTORY_BEGUN) {
+        return Err(AppendError::ReservedKind);
+    }
+    let size = batch.iter().map(Draft::size_bytes).sum();
+    if size > COMMIT_SIZE_MAX_BYTES {
+        return Err(AppendError::BatchTooLarge { size });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_new_history(expected: &Tail, new: HistoryId) -> Result<(), AppendError> {
+    if new == expected.history {
+        return Err(AppendError::HistoryRepeated { history: new });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_tail(expected: &Tail, actual: &Tail) -> Result<(), AppendError> {
+    if expected == actual {
+        return Ok(());
+    }
+    Err(AppendError::TailMoved {
+        expected: Box::new(*expected),
+        actual: Box::new(*actual),
+    })
+}

@@ -1,0 +1,256 @@
+//! What the tests of the file provider share.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use concord_journal::conformance::draft;
+use concord_journal::{
+    Committed, Disk, DiskFile, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal, OpenError,
+    OpenOptions, Opened,
+};
+
+pub const FIRST_HISTORY: HistoryId = HistoryId([0xA1; 16]);
+pub const NEXT_HISTORY: HistoryId = HistoryId([0xB2; 16]);
+
+pub fn options(new_history: HistoryId) -> OpenOptions {
+    OpenOptions {
+        segment_size_max_bytes: 1500,
+        ..OpenOptions::new(1_600_000_000_000_000, new_history, FrameMark(*b"testmark"))
+    }
+}
+
+pub fn open(disk: &Arc<dyn Disk>, new_history: HistoryId) -> Result<(FileJournal, Opened), OpenError> {
+    FileJournal::open(Arc::clone(disk), &options(new_history))
+}
+
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+pub fn append(journal: &dyn Journal, batch: Vec<Draft>) -> Committed {
+    block_on(journal.append(journal.tail(), batch)).unwrap()
+}
+
+/// Every entry with its bodies.
+pub fn everything(journal: &dyn Journal) -> Vec<Entry> {
+    (1..=journal.tail().sequence)
+        .map(|sequence| journal.entry(sequence).unwrap())
+        .collect()
+}
+
+/// Three segments; the last commit has two entries and begins at entry 7, inside the third segment.
+pub fn fill(disk: &Arc<dyn Disk>) -> Vec<Entry> {
+    let (journal, _) = open(disk, FIRST_HISTORY).unwrap();
+    append(&journal, vec![draft(1, 40, 2), draft(2, 900, 1)]);
+    append(&journal, vec![draft(3, 30, 2)]);
+    append(&journal, vec![draft(4, 1200, 0)]);
+    append(&journal, vec![draft(5, 10, 1)]);
+    append(&journal, vec![draft(6, 20, 2), draft(7, 5, 1)]);
+    everything(&journal)
+}
+
+pub fn segments(disk: &dyn Disk) -> Vec<String> {
+    let mut names: Vec<String> = disk
+        .list()
+        .unwrap()
+        .into_iter()
+        .filter(|name| name.ends_with(".segment"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// A disk in memory, for tests that open thousands of journals.
+#[derive(Clone, Default)]
+pub struct MemoryDisk {
+    pub files: Arc<Mutex<BTreeMap<String, Arc<Mutex<Vec<u8>>>>>>,
+}
+
+impl MemoryDisk {
+    pub fn new(contents: &[(String, Vec<u8>)]) -> MemoryDisk {
+        let disk = MemoryDisk::default();
+        for (name, bytes) in contents {
+            disk.files
+                .lock()
+                .unwrap()
+                .insert(name.clone(), Arc::new(Mutex::new(bytes.clone())));
+        }
+        disk
+    }
+
+    pub fn contents(&self) -> Vec<(String, Vec<u8>)> {
+        let files = self.files.lock().unwrap();
+        files
+            .iter()
+            .map(|(name, bytes)| (name.clone(), bytes.lock().unwrap().clone()))
+            .collect()
+    }
+
+    pub fn into_disk(self) -> Arc<dyn Disk> {
+        Arc::new(self)
+    }
+}
+
+struct MemoryFile(Arc<Mutex<Vec<u8>>>);
+
+impl Disk for MemoryDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.files.lock().unwrap().keys().cloned().collect())
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut files = self.files.lock().unwrap();
+        if files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        files.insert(name.to_owned(), Arc::clone(&bytes));
+        Ok(Arc::new(MemoryFile(bytes)))
+    }
+    fn open_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let files = self.files.lock().unwrap();
+        let bytes = files.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(MemoryFile(Arc::clone(bytes))))
+    }
+    fn open_append(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open_read(name)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files
+            .lock()
+            .unwrap()
+            .remove(name)
+            .map(|_| ())
+            .ok_or(io::ErrorKind::NotFound.into())
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().len() as u64)
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.0.lock().unwrap();
+        let rest = bytes.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        // Short reads are allowed, so there are some.
+        let count = rest.len().min(buffer.len()).min(4096);
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(())
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.0.lock().unwrap().truncate(usize::try_from(length).unwrap());
+        Ok(())
+    }
+}
+
+/// Fails every changing operation from the n-th on, before or after doing it; and counts them.
+pub struct FaultyDisk {
+    inner: Arc<dyn Disk>,
+    switch: Arc<Switch>,
+}
+
+pub struct Switch {
+    pub operations: AtomicUsize,
+    pub fail_from: AtomicUsize,
+    /// Whether the first failing operation is done nevertheless: "persisted but errored".
+    pub does_it: bool,
+}
+
+impl Switch {
+    fn change(&self, operation: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let number = self.operations.fetch_add(1, Ordering::SeqCst);
+        let fail_from = self.fail_from.load(Ordering::SeqCst);
+        if number < fail_from {
+            return operation();
+        }
+        if number == fail_from && self.does_it {
+            operation()?;
+        }
+        Err(io::Error::other("injected"))
+    }
+}
+
+impl FaultyDisk {
+    pub fn wrap(inner: &Arc<dyn Disk>, fail_from: usize, does_it: bool) -> (Arc<dyn Disk>, Arc<Switch>) {
+        let (operations, fail_from) = (AtomicUsize::new(0), AtomicUsize::new(fail_from));
+        let switch = Arc::new(Switch {
+            operations,
+            fail_from,
+            does_it,
+        });
+        (
+            Arc::new(FaultyDisk {
+                inner: Arc::clone(inner),
+                switch: Arc::clone(&switch),
+            }),
+            switch,
+        )
+    }
+
+    fn file(&self, inner: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(FaultyFile {
+            inner,
+            switch: Arc::clone(&self.switch),
+        })
+    }
+}
+
+struct FaultyFile {
+    inner: Arc<dyn DiskFile>,
+    switch: Arc<Switch>,
+}
+
+impl Disk for FaultyDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.inner.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.switch.change(|| self.inner.create(name).map(|_| ()))?;
+        Ok(self.file(self.inner.open_append(name)?))
+    }
+    fn open_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(self.inner.open_read(name)?))
+    }
+    fn open_append(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(self.inner.open_append(name)?))
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.switch.change(|| self.inner.remove(name))
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        self.switch.change(|| self.inner.sync_directory())
+    }
+}
+
+impl DiskFile for FaultyFile {
+    fn length(&self) -> io::Result<u64> {
+        self.inner.length()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read_at(offset, buffer)
+    }
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.switch.change(|| self.inner.append(bytes))
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.switch.change(|| self.inner.sync_data())
+    }
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.switch.change(|| self.inner.truncate(length))
+    }
+}

@@ -1,0 +1,192 @@
+//! The chains of consignments: what comes next in each, and which receipts are still given again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, RECEIPTS_KEPT_PER_CHAIN};
+use concord_model::{ChainKey, ConsignmentDigest, Digest, Reason, Refusal};
+
+use crate::command::Consign;
+use crate::fact::ConsignmentRecorded;
+use crate::registry::Registry;
+
+/// The only chain epoch until epochs are built.
+pub const CHAIN_EPOCH: u32 = 1;
+
+/// All chains. Keys and values are shared, since the map is copied at every publication.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Chains {
+    by_key: BTreeMap<Arc<ChainKey>, Arc<Chain>>,
+}
+
+/// Where one chain stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The number of its last consignment.
+    pub last: u64,
+    /// The digest of that one.
+    pub digest: ConsignmentDigest,
+    /// The last [`RECEIPTS_KEPT_PER_CHAIN`] consignments, the oldest first.
+    pub kept: VecDeque<KeptReceipt>,
+}
+
+/// A consignment whose receipt is given again word for word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptReceipt {
+    /// Its number.
+    pub number: u64,
+    /// Its digest.
+    pub digest: ConsignmentDigest,
+    /// The journal sequence where its fact stands.
+    pub sequence: u64,
+}
+
+/// What a consignment is to its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainStep {
+    /// The next one.
+    Next,
+    /// Recorded before, at this journal sequence: its receipt is given again.
+    Repeat {
+        /// The journal sequence where its fact stands.
+        sequence: u64,
+    },
+}
+
+impl Chains {
+    /// What a consignment is to its chain, or why it is refused as a whole. A whole refusal records nothing.
+    pub fn check(&self, registry: &Registry, consign: &Consign) -> Result<ChainStep, Refusal> {
+        check_owner(registry, consign)?;
+        let chain = self.get(&consign.chain);
+        let last = chain.map_or(0, |chain| chain.last);
+        let number = consign.number;
+        if let Some(kept) = chain.and_then(|chain| chain.kept.iter().find(|kept| kept.number == number)) {
+            if kept.digest == consign.digest {
+                return Ok(ChainStep::Repeat {
+                    sequence: kept.sequence,
+                });
+            }
+            return Err(Refusal::new(
+                Reason::Fork,
+                format!("consignment {number} of this chain was recorded with another digest"),
+            ));
+        }
+        if (1..=last).contains(&number) {
+            return Err(Refusal::new(
+                Reason::AlreadyRecorded,
+                format!(
+                    "consignment {number} was recorded; only the last {RECEIPTS_KEPT_PER_CHAIN} receipts are repeated"
+                ),
+            ));
+        }
+        if last.checked_add(1) != Some(number) {
+            return Err(Refusal::new(
+                Reason::NumberOutOfOrder,
+                format!("the last consignment of this chain is {last}, so the next cannot be {number}"),
+            ));
+        }
+        let previous = chain.map_or(ConsignmentDigest(Digest::ZERO), |chain| chain.digest);
+        if consign.previous != previous {
+            return Err(Refusal::new(
+                Reason::PreviousMismatch,
+                format!("consignment {number} does not follow the {last} that is recorded here"),
+            ));
+        }
+        let count = consign.exchanges.len();
+        if !(1..=CONSIGNMENT_EXCHANGES_MAX).contains(&count) {
+            return Err(Refusal::new(
+                Reason::ConsignmentMalformed,
+                format!("a consignment has 1 to {CONSIGNMENT_EXCHANGES_MAX} exchanges, not {count}"),
+            ));
+        }
+        Ok(ChainStep::Next)
+    }
+
+    /// Takes in a recorded consignment.
+    pub fn apply(&mut self, recorded: &ConsignmentRecorded, sequence: u64) {
+        let receipt = KeptReceipt {
+            number: recorded.number,
+            digest: recorded.digest,
+            sequence,
+        };
+        match self.by_key.get_mut(&recorded.chain) {
+            Some(chain) => {
+                let chain = Arc::make_mut(chain);
+                chain.last = receipt.number;
+                chain.digest = receipt.digest;
+                chain.kept.push_back(receipt);
+                while chain.kept.len() > RECEIPTS_KEPT_PER_CHAIN {
+                    chain.kept.pop_front();
+                }
+            }
+            None => {
+                let chain = Chain {
+                    last: receipt.number,
+                    digest: receipt.digest,
+                    kept: VecDeque::from([receipt]),
+                };
+                self.by_key
+                    .insert(Arc::new(recorded.chain.clone()), Arc::new(chain));
+            }
+        }
+    }
+
+    /// One chain, if it has begun.
+    pub fn get(&self, key: &ChainKey) -> Option<&Chain> {
+        self.by_key.get(key).map(Arc::as_ref)
+    }
+
+    /// The number of the last consignment of a chain; 0 before its first.
+    pub fn last(&self, key: &ChainKey) -> u64 {
+        self.get(key).map_or(0, |chain| chain.last)
+    }
+
+    /// All chains that have begun.
+    pub fn iter(&self) -> impl Iterator<Item = (&ChainKey, &Chain)> {
+        self.by_key
+            .iter()
+            .map(|(key, chain)| (key.as_ref(), chain.as_ref()))
+    }
+
+    /// The last number of each chain, to be kept when a history ends.
+    pub(crate) fn last_numbers(&self) -> BTreeMap<Arc<ChainKey>, u64> {
+        self.by_key
+            .iter()
+            .map(|(key, chain)| (Arc::clone(key), chain.last))
+            .collect()
+    }
+}
+
+fn check_owner(registry: &Registry, consign: &Consign) -> Result<(), Refusal> {
+    let chain = &consign.chain;
+    let mismatch = |message: String| Err(Refusal::new(Reason::ChainMismatch, message));
+    if registry.hub() != Some(&chain.hub) {
+        return mismatch(format!(
+            "the chain is for the hub {}, not for this one",
+            chain.hub
+        ));
+    }
+    if chain.epoch != CHAIN_EPOCH {
+        return mismatch(format!(
+            "the chain is of epoch {}, and only epoch {CHAIN_EPOCH} is open",
+            chain.epoch
+        ));
+    }
+    let unknown_key = || {
+        Refusal::new(
+            Reason::SigningKeyUnknown,
+            format!("the key {} is not enrolled for {}", consign.key, chain.origin),
+        )
+    };
+    let enrolment = registry.enrolment(&chain.origin).ok_or_else(unknown_key)?;
+    if enrolment.node != chain.node {
+        return mismatch(format!(
+            "the node {} is not the one enrolled for {}",
+            chain.node, chain.origin
+        ));
+    }
+    registry
+        .signing_key(&chain.origin, &consign.key)
+        .map(|_| ())
+        .ok_or_else(unknown_key)
+}

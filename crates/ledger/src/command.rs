@@ -1,0 +1,123 @@
+//! What the sequencer is asked to decide. Signatures, digests and shapes were verified before, outside the sequencer.
+
+use concord_model::{
+    ChainKey, ConsignmentDigest, ExchangeId, Fingerprint, Header, Lane, ParticipantCode, Reason, Refusal,
+    SetAsideReason, Timestamp, WithheldReason,
+};
+
+use crate::fact::{Founding, IndexRange};
+use crate::statement::Statement;
+
+/// Where and when the fact will stand, read once per commit by the sequencer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    /// The journal sequence that the fact will have.
+    pub sequence: u64,
+    /// The hub's clock; `recorded_at` is the later of this and the last one.
+    pub now: Timestamp,
+}
+
+/// What can be decided.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// The beginning of a hub.
+    Found(Founding),
+    /// A verified statement.
+    Statement(Statement),
+    /// A consignment whose seal, root and signature hold.
+    Consign(Consign),
+    /// A recipient's verified word about its mailbox.
+    Acknowledge(Acknowledge),
+}
+
+/// A consignment whose seal, root and signature hold.
+#[derive(Debug, Clone)]
+pub struct Consign {
+    /// Its chain; origin and node are the certificate's.
+    pub chain: ChainKey,
+    /// Its number in the chain.
+    pub number: u64,
+    /// The digest of the one before, as the head says.
+    pub previous: ConsignmentDigest,
+    /// Its own digest.
+    pub digest: ConsignmentDigest,
+    /// The key under which its signature was verified.
+    pub key: Fingerprint,
+    /// Its exchanges in order.
+    pub exchanges: Vec<Candidate>,
+}
+
+/// One exchange of a consignment: fit to be decided, or already refused for what it is.
+#[derive(Debug, Clone)]
+pub enum Candidate {
+    /// Its header parsed and its blobs match.
+    Fit(Box<Item>),
+    /// Its own form refuses it, whatever the state.
+    Unfit(Refusal),
+}
+
+/// An exchange fit to be decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The digest of its header.
+    pub id: ExchangeId,
+    /// The header.
+    pub header: Header,
+}
+
+impl Candidate {
+    /// The reason why it is unfit, if it is.
+    pub fn unfit(&self) -> Option<Reason> {
+        match self {
+            Self::Fit(_) => None,
+            Self::Unfit(refusal) => Some(refusal.reason),
+        }
+    }
+}
+
+/// A recipient's verified word about one of its mailboxes, with what its senders are to be told.
+///
+/// The delivery task assembles `notices` for exactly the numbers after `delivered_before`; the ledger keeps no mailbox content.
+#[derive(Debug, Clone)]
+pub struct Acknowledge {
+    /// Whose mailbox.
+    pub recipient: ParticipantCode,
+    /// The lane of the mailbox.
+    pub lane: Lane,
+    /// How far the hub had recorded deliveries when the notices were assembled; another value now refuses the command.
+    pub delivered_before: u64,
+    /// How far the recipient has them durably; at least `delivered_before`.
+    pub delivered_through: u64,
+    /// How many first acknowledgements by an agency the hub had recorded when the notices were assembled.
+    pub taken_before: u64,
+    /// How many there are now; at least `taken_before`.
+    pub taken_count: u64,
+    /// What senders are to be told.
+    pub notices: Vec<SenderNotice>,
+}
+
+/// One notice to a sender about exchanges of one of its consignments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SenderNotice {
+    /// The chain of the consignment; its origin is told.
+    pub chain: ChainKey,
+    /// The consignment.
+    pub number: u64,
+    /// Its exchanges that it is about.
+    pub items: Vec<IndexRange>,
+    /// What happened to them.
+    pub outcome: NoticeOutcome,
+}
+
+/// What happened to deliveries of one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoticeOutcome {
+    /// Durable at the recipient's node.
+    Delivered,
+    /// Acknowledged by a first agency.
+    Taken,
+    /// The number was filled with a notice.
+    Withheld(WithheldReason),
+    /// The recipient's node could not verify it.
+    SetAside(SetAsideReason),
+}

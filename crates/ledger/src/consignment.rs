@@ -1,0 +1,181 @@
+//! Decides a consignment: the hot path. Its exchanges mostly go to the same audience, which is then computed once.
+
+use std::collections::BTreeMap;
+
+use concord_model::{AgreementRef, Header, MeasureCode, Narrowing, ParticipantCode, Reason, Refusal};
+
+use crate::audience::{Audience, audience};
+use crate::chain::ChainStep;
+use crate::command::{At, Candidate, Consign, Item};
+use crate::fact::{AudienceGroup, ConsignmentRecorded, Fact, IndexRange, ItemRefusal, MailboxRun};
+use crate::ledger::{Decision, Ledger};
+use crate::permit::Mail;
+
+impl Ledger {
+    pub(crate) fn decide_consignment(&self, consign: &Consign, at: At) -> Result<Decision, Refusal> {
+        if let ChainStep::Repeat { sequence } = self.chains().check(self.registry(), consign)? {
+            return Ok(Decision::Repeat {
+                sequence,
+                refusal: None,
+            });
+        }
+        let duplicates = repeated_ids(&consign.exchanges);
+        let mut grouping = Grouping::new(self, consign, at);
+        let mut refused = Vec::new();
+        for (index, candidate) in (0_u32..).zip(&consign.exchanges) {
+            let outcome = match candidate {
+                Candidate::Unfit(refusal) => Err(refusal.reason),
+                Candidate::Fit(_) if duplicates.binary_search(&index).is_ok() => Err(Reason::HeaderMalformed),
+                Candidate::Fit(item) => grouping.place(item, index),
+            };
+            if let Err(reason) = outcome {
+                refused.push(ItemRefusal { index, reason });
+            }
+        }
+        let groups = grouping.groups;
+        let fact = Fact::Consignment(ConsignmentRecorded {
+            chain: consign.chain.clone(),
+            number: consign.number,
+            digest: consign.digest,
+            count: u32::try_from(consign.exchanges.len()).unwrap_or(u32::MAX),
+            mailboxes: self.mailbox_runs(consign, &groups),
+            groups,
+            refused,
+        });
+        Ok(Decision::Fact { fact, refusal: None })
+    }
+
+    fn mailbox_runs(&self, consign: &Consign, groups: &[AudienceGroup]) -> Vec<MailboxRun> {
+        let mut counts: BTreeMap<&ParticipantCode, u32> = BTreeMap::new();
+        for group in groups {
+            let items: u32 = group.items.iter().map(|range| range.count).sum();
+            for recipient in &group.recipients {
+                *counts.entry(recipient).or_default() += items;
+            }
+        }
+        counts
+            .into_iter()
+            .map(|(recipient, count)| MailboxRun {
+                recipient: recipient.clone(),
+                first: self.mailbox(recipient, consign.chain.lane).next(),
+                count,
+                feed_number: self.feed().last(recipient),
+            })
+            .collect()
+    }
+}
+
+/// What decides an audience, apart from the origin.
+#[derive(PartialEq, Eq)]
+struct Address<'a> {
+    agreement: &'a AgreementRef,
+    measure: &'a MeasureCode,
+    narrowing: Option<&'a Narrowing>,
+}
+
+impl<'a> Address<'a> {
+    fn of(header: &'a Header) -> Self {
+        Self {
+            agreement: &header.agreement,
+            measure: &header.measure,
+            narrowing: header.narrowing.as_ref(),
+        }
+    }
+}
+
+struct Grouping<'a> {
+    ledger: &'a Ledger,
+    consign: &'a Consign,
+    at: At,
+    groups: Vec<AudienceGroup>,
+    /// Finds a group again when items of several audiences alternate.
+    places: BTreeMap<Audience, usize>,
+    previous: Option<(Address<'a>, Result<usize, Reason>)>,
+}
+
+impl<'a> Grouping<'a> {
+    fn new(ledger: &'a Ledger, consign: &'a Consign, at: At) -> Self {
+        Self {
+            ledger,
+            consign,
+            at,
+            groups: Vec::new(),
+            places: BTreeMap::new(),
+            previous: None,
+        }
+    }
+
+    fn place(&mut self, item: &'a Item, index: u32) -> Result<(), Reason> {
+        let (header, chain) = (&item.header, &self.consign.chain);
+        if header.origin != chain.origin || header.node != chain.node || header.lane != chain.lane {
+            return Err(Reason::HeaderChainMismatch);
+        }
+        let address = Address::of(header);
+        let place = match &self.previous {
+            Some((previous, place)) if *previous == address => *place,
+            _ => {
+                let place = self.find_group(header);
+                self.previous = Some((address, place));
+                place
+            }
+        }?;
+        if let Some(group) = self.groups.get_mut(place) {
+            IndexRange::push(&mut group.items, index);
+        }
+        Ok(())
+    }
+
+    fn find_group(&mut self, header: &Header) -> Result<usize, Reason> {
+        let ledger = self.ledger;
+        let mut audience = audience(
+            ledger.agreements(),
+            ledger.registry(),
+            &self.consign.chain.origin,
+            header,
+        )
+        .map_err(|refusal| refusal.reason)?;
+        // The same question as at sending, so that nothing is recorded that could not be delivered at once.
+        let mail = Mail {
+            recorded: self.at.sequence,
+            agreement: &audience.agreement,
+        };
+        let now = ledger.recorded_at(self.at.now);
+        audience
+            .recipients
+            .retain(|recipient| ledger.permit(recipient, &mail, now).is_ok());
+        if audience.recipients.is_empty() {
+            return Err(Reason::AudienceEmpty);
+        }
+        if let Some(place) = self.places.get(&audience) {
+            return Ok(*place);
+        }
+        let place = self.groups.len();
+        self.groups.push(AudienceGroup {
+            agreement: audience.agreement.clone(),
+            recipients: audience.recipients.clone(),
+            items: Vec::new(),
+        });
+        self.places.insert(audience, place);
+        Ok(place)
+    }
+}
+
+/// The indices of exchanges whose id stands before them in the same consignment, sorted.
+fn repeated_ids(exchanges: &[Candidate]) -> Vec<u32> {
+    let mut ids: Vec<_> = (0_u32..)
+        .zip(exchanges)
+        .filter_map(|(index, candidate)| match candidate {
+            Candidate::Fit(item) => Some((&item.id, index)),
+            Candidate::Unfit(_) => None,
+        })
+        .collect();
+    ids.sort_unstable();
+    let mut repeated: Vec<u32> = ids
+        .iter()
+        .zip(ids.iter().skip(1))
+        .filter(|((one, _), (next, _))| one == next)
+        .map(|(_, (_, index))| *index)
+        .collect();
+    repeated.sort_unstable();
+    repeated
+}

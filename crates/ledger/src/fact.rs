@@ -1,0 +1,224 @@
+//! What was decided: the entries of the hub's journal. Applying a fact is total.
+
+use concord_model::{
+    AgreementRef, Area, ChainKey, ConsignmentDigest, Fingerprint, Lane, Measure, Name, Participant,
+    ParticipantCode, PublicKey, Reason,
+};
+
+use crate::command::NoticeOutcome;
+use crate::statement::Statement;
+
+/// One entry of the hub's journal, as the ledger sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// The journal's own entry: a history began.
+    HistoryBegun(HistoryBegun),
+    /// The beginning of a hub.
+    Founded(Founding),
+    /// A statement, accepted or refused.
+    Statement(StatementDecided),
+    /// A consignment, with the audience of each of its exchanges.
+    Consignment(ConsignmentRecorded),
+    /// How far a recipient has its mailbox.
+    Acknowledged(MailAcknowledged),
+}
+
+/// A history began: the first, or one after a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryBegun {
+    /// The new history.
+    pub history: [u8; 16],
+    /// The history before, if there was one; its positions are those at this entry.
+    pub parent: Option<[u8; 16]>,
+}
+
+/// How a hub begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founding {
+    /// The hub's name.
+    pub hub: Name,
+    /// The secretariat's trust anchor, DER.
+    pub anchor: Vec<u8>,
+    /// SHA-256 of it.
+    pub anchor_fingerprint: Fingerprint,
+    /// The hub's key for receipts.
+    pub signing_key: PublicKey,
+    /// Who there is.
+    pub participants: Vec<Participant>,
+    /// The areas of the catalogue.
+    pub areas: Vec<Area>,
+    /// The catalogue.
+    pub measures: Vec<Measure>,
+}
+
+/// A participant is told something under this number of its feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Who.
+    pub participant: ParticipantCode,
+    /// The number, the next of its feed.
+    pub number: u64,
+}
+
+/// A statement and what became of it. A refused one uses its number up and tells only its own participant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatementDecided {
+    /// What was said.
+    pub statement: Statement,
+    /// Why it was refused, if it was.
+    pub refused: Option<Reason>,
+    /// Who is told.
+    pub told: Vec<Told>,
+}
+
+/// A consignment as recorded: audience groups and first numbers, not a list for each exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsignmentRecorded {
+    /// Its chain.
+    pub chain: ChainKey,
+    /// Its number.
+    pub number: u64,
+    /// Its digest.
+    pub digest: ConsignmentDigest,
+    /// How many exchanges it has.
+    pub count: u32,
+    /// Which exchanges go to whom; groups in order of their first item, each item in at most one.
+    pub groups: Vec<AudienceGroup>,
+    /// Which exchanges were refused, in order.
+    pub refused: Vec<ItemRefusal>,
+    /// Which numbers each recipient gets: its items of all groups, in the consignment's order.
+    pub mailboxes: Vec<MailboxRun>,
+}
+
+/// Exchanges of one consignment under one agreement version with one frozen audience.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AudienceGroup {
+    /// The version that decided.
+    pub agreement: AgreementRef,
+    /// The frozen audience, sorted, not empty, without the origin.
+    pub recipients: Vec<ParticipantCode>,
+    /// The exchanges.
+    pub items: Vec<IndexRange>,
+}
+
+/// Consecutive indices within a consignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IndexRange {
+    /// The first.
+    pub first: u32,
+    /// How many, at least one.
+    pub count: u32,
+}
+
+impl IndexRange {
+    /// The indices.
+    pub fn indices(self) -> std::ops::Range<u32> {
+        self.first..self.first.saturating_add(self.count)
+    }
+
+    /// Adds an index to ranges that grow in order.
+    pub fn push(ranges: &mut Vec<Self>, index: u32) {
+        match ranges.last_mut() {
+            Some(last) if last.first.checked_add(last.count) == Some(index) => last.count += 1,
+            _ => ranges.push(Self {
+                first: index,
+                count: 1,
+            }),
+        }
+    }
+}
+
+/// An exchange that the hub did not accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemRefusal {
+    /// Which exchange.
+    pub index: u32,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The numbers that one recipient's mailbox gets from one consignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailboxRun {
+    /// Whose mailbox; the lane is the chain's.
+    pub recipient: ParticipantCode,
+    /// The first number.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
+    /// The recipient's feed number at recording: it judges the delivery after applying its feed up to here.
+    pub feed_number: u64,
+}
+
+/// How far a recipient has its mailbox, and what its senders are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailAcknowledged {
+    /// Whose mailbox.
+    pub recipient: ParticipantCode,
+    /// Its lane.
+    pub lane: Lane,
+    /// Everything up to and with this number is durable at its node.
+    pub delivered_through: u64,
+    /// How many were acknowledged by a first agency.
+    pub taken_count: u64,
+    /// What is told to each origin, sorted by origin.
+    pub told: Vec<OriginNotices>,
+}
+
+/// Notices to one origin under one number of its feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginNotices {
+    /// Who is told, under which number.
+    pub told: Told,
+    /// What.
+    pub notices: Vec<ReceiptNotice>,
+}
+
+/// One notice, as the origin reads it; its participant is `told`'s.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptNotice {
+    /// The origin's node that sent it.
+    pub node: Name,
+    /// The chain epoch.
+    pub epoch: u32,
+    /// The lane.
+    pub lane: Lane,
+    /// The consignment.
+    pub number: u64,
+    /// Its exchanges.
+    pub items: Vec<IndexRange>,
+    /// What happened to them.
+    pub outcome: NoticeOutcome,
+}
+
+/// A recipient of a consignment with the indices of the exchanges that it gets, in order of its mailbox numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// Its run of numbers.
+    pub run: MailboxRun,
+    /// The exchanges, one for each number.
+    pub items: Vec<IndexRange>,
+}
+
+impl ConsignmentRecorded {
+    /// Each recipient with the exchanges that its numbers stand for.
+    pub fn recipients(&self) -> impl Iterator<Item = Recipient> + '_ {
+        self.mailboxes.iter().map(|run| {
+            let mut indices: Vec<u32> = self
+                .groups
+                .iter()
+                .filter(|group| group.recipients.binary_search(&run.recipient).is_ok())
+                .flat_map(|group| group.items.iter().flat_map(|range| range.indices()))
+                .collect();
+            indices.sort_unstable();
+            let mut items = Vec::new();
+            indices
+                .into_iter()
+                .for_each(|index| IndexRange::push(&mut items, index));
+            Recipient {
+                run: run.clone(),
+                items,
+            }
+        })
+    }
+}

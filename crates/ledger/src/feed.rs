@@ -1,0 +1,100 @@
+//! The feeds: how many things each participant was told, and who is told what.
+
+use std::collections::BTreeMap;
+
+use concord_model::ParticipantCode;
+
+use crate::agreement::{Agreements, PartyState};
+use crate::fact::{Founding, Told};
+use crate::registry::Registry;
+use crate::statement::{Statement, StatementContent};
+
+/// The number that the founding has in every feed.
+pub const FOUNDING_FEED_NUMBER: u64 = 1;
+
+/// The last number of each participant's feed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Feed {
+    last: BTreeMap<ParticipantCode, u64>,
+}
+
+impl Feed {
+    /// The number of the last thing that a participant was told; 0 before the founding.
+    pub fn last(&self, participant: &ParticipantCode) -> u64 {
+        self.last.get(participant).copied().unwrap_or(0)
+    }
+
+    /// All feeds.
+    pub fn iter(&self) -> impl Iterator<Item = (&ParticipantCode, u64)> {
+        self.last.iter().map(|(participant, last)| (participant, *last))
+    }
+
+    /// Gives each of these participants, each named once, the next number of its feed.
+    pub fn tell<'a>(&self, participants: impl IntoIterator<Item = &'a ParticipantCode>) -> Vec<Told> {
+        participants
+            .into_iter()
+            .map(|participant| Told {
+                participant: participant.clone(),
+                number: self.last(participant).saturating_add(1),
+            })
+            .collect()
+    }
+
+    /// Takes in the founding, the first thing that everyone is told.
+    pub fn found(&mut self, founding: &Founding) {
+        for participant in &founding.participants {
+            self.last
+                .entry(participant.code.clone())
+                .or_insert(FOUNDING_FEED_NUMBER);
+        }
+    }
+
+    /// Takes in who was told.
+    pub fn apply<'a>(&mut self, told: impl IntoIterator<Item = &'a Told>) {
+        for told in told {
+            let last = self.last.entry(told.participant.clone()).or_default();
+            *last = told.number.max(*last);
+        }
+    }
+
+    /// The last number of each feed, to be kept when a history ends.
+    pub(crate) fn last_numbers(&self) -> BTreeMap<ParticipantCode, u64> {
+        self.last.clone()
+    }
+}
+
+/// Who is told of an accepted statement: those whose directory it changes, and always its own participant.
+///
+/// One who left an agreement before is not on it any more, and is not told of the others.
+pub(crate) fn told_of<'a>(
+    registry: &'a Registry,
+    agreements: &'a Agreements,
+    statement: &'a Statement,
+) -> Vec<&'a ParticipantCode> {
+    let own = &statement.participant;
+    match &statement.content {
+        StatementContent::Enrol(request) if registry.repeats(request) => vec![own],
+        StatementContent::Enrol(_) => registry
+            .participants()
+            .map(|participant| &participant.code)
+            .collect(),
+        StatementContent::Propose { text, .. } => {
+            text.parties.iter().map(|party| &party.participant).collect()
+        }
+        StatementContent::Consent(reference) if agreements.repeats_consent(own, reference) => vec![own],
+        StatementContent::Consent(reference) | StatementContent::Decline(reference) => {
+            still_on(agreements, &reference.id)
+        }
+        StatementContent::Leave(id) => still_on(agreements, id),
+    }
+}
+
+fn still_on<'a>(agreements: &'a Agreements, id: &concord_model::AgreementId) -> Vec<&'a ParticipantCode> {
+    agreements
+        .get(id)
+        .into_iter()
+        .flat_map(|agreement| &agreement.parties)
+        .filter(|(_, record)| record.state != PartyState::Left)
+        .map(|(participant, _)| participant)
+        .collect()
+}

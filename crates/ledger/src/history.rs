@@ -1,0 +1,64 @@
+//! Histories: which unbroken past is being written, and where everything stood when the ones before it were cut.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use concord_model::{ChainKey, Lane, ParticipantCode};
+
+use crate::fact::HistoryBegun;
+
+/// Past histories whose positions are kept. A peer that was last here under an older one hears `HISTORY_UNKNOWN`.
+pub const HISTORIES_KEPT_MAX: usize = 64;
+
+/// The current history and the ones before it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Histories {
+    current: Option<[u8; 16]>,
+    past: VecDeque<Arc<PastPositions>>,
+}
+
+/// Where everything stood when a history was left behind: a peer's position up to here lies within today's past.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PastPositions {
+    /// The history that ended.
+    pub history: [u8; 16],
+    /// The last number of each chain.
+    pub chains: BTreeMap<Arc<ChainKey>, u64>,
+    /// The last number of each mailbox.
+    pub mailboxes: BTreeMap<(ParticipantCode, Lane), u64>,
+    /// The last number of each feed.
+    pub feeds: BTreeMap<ParticipantCode, u64>,
+}
+
+impl Histories {
+    /// The history that is being written, once there is one.
+    pub fn current(&self) -> Option<[u8; 16]> {
+        self.current
+    }
+
+    /// The positions at which a past history ended.
+    pub fn past(&self, history: &[u8; 16]) -> Option<&PastPositions> {
+        self.past
+            .iter()
+            .rev()
+            .find(|past| past.history == *history)
+            .map(Arc::as_ref)
+    }
+
+    /// All past histories that are kept, the oldest first.
+    pub fn all_past(&self) -> impl Iterator<Item = &PastPositions> {
+        self.past.iter().map(Arc::as_ref)
+    }
+
+    /// Takes in that a history began, with the positions at this entry for the parent, if there is one.
+    pub fn apply(&mut self, begun: &HistoryBegun, positions: impl FnOnce([u8; 16]) -> PastPositions) {
+        if let Some(parent) = begun.parent {
+            // The parent's own past lies within today's past as far as it lay within the parent's, and no further.
+            self.past.push_back(Arc::new(positions(parent)));
+            while self.past.len() > HISTORIES_KEPT_MAX {
+                self.past.pop_front();
+            }
+        }
+        self.current = Some(begun.history);
+    }
+}

@@ -1,0 +1,175 @@
+//! The ledger: one value of what was decided so far. A copy is a handful of pointers, since one is published at every commit.
+
+use std::sync::Arc;
+
+use concord_model::{ChainKey, Lane, Name, Participant, ParticipantCode, Refusal, Timestamp};
+
+use crate::agreement::{Agreement, Agreements};
+use crate::chain::Chains;
+use crate::command::At;
+use crate::fact::Fact;
+use crate::feed::Feed;
+use crate::history::{Histories, PastPositions};
+use crate::mailbox::{Mailbox, Mailboxes};
+use crate::registry::Registry;
+use crate::signer::Signers;
+
+mod decide;
+
+/// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ledger {
+    registry: Arc<Registry>,
+    agreements: Arc<Agreements>,
+    signers: Arc<Signers>,
+    chains: Arc<Chains>,
+    mailboxes: Arc<Mailboxes>,
+    feed: Arc<Feed>,
+    histories: Arc<Histories>,
+    sequence: u64,
+    recorded_at: Timestamp,
+}
+
+/// What became of a command that was not refused as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// To be appended, and applied once it is.
+    Fact {
+        /// What was decided.
+        fact: Fact,
+        /// Of a statement whose content was refused: what its officer hears when the fact is durable.
+        refusal: Option<Refusal>,
+    },
+    /// Decided before: answer from that fact, append nothing.
+    Repeat {
+        /// The journal sequence where the fact stands.
+        sequence: u64,
+        /// Of a statement whose content was refused then: the same reason again.
+        refusal: Option<Refusal>,
+    },
+    /// Nothing to record.
+    Nothing,
+}
+
+impl Ledger {
+    /// Takes in a fact at its place; `at.now` is its `recorded_at`. Total: it refuses nothing and cannot fail.
+    pub fn apply(&mut self, fact: &Fact, at: At) {
+        self.sequence = at.sequence;
+        self.recorded_at = self.recorded_at(at.now);
+        match fact {
+            Fact::HistoryBegun(begun) => {
+                let (chains, mailboxes, feed) = (&self.chains, &self.mailboxes, &self.feed);
+                Arc::make_mut(&mut self.histories).apply(begun, |history| PastPositions {
+                    history,
+                    chains: chains.last_numbers(),
+                    mailboxes: mailboxes.last_numbers(),
+                    feeds: feed.last_numbers(),
+                });
+            }
+            Fact::Founded(founding) => {
+                if self.registry.hub().is_none() {
+                    Arc::make_mut(&mut self.feed).found(founding);
+                    Arc::make_mut(&mut self.registry).found(founding, self.recorded_at);
+                }
+            }
+            Fact::Statement(decided) => {
+                if decided.refused.is_none() {
+                    let statement = &decided.statement;
+                    Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
+                    Arc::make_mut(&mut self.agreements).apply(statement, at.sequence, self.recorded_at);
+                }
+                Arc::make_mut(&mut self.signers).apply(decided, at.sequence);
+                Arc::make_mut(&mut self.feed).apply(&decided.told);
+            }
+            Fact::Consignment(recorded) => {
+                Arc::make_mut(&mut self.chains).apply(recorded, at.sequence);
+                Arc::make_mut(&mut self.mailboxes).record(&recorded.mailboxes, recorded.chain.lane);
+            }
+            Fact::Acknowledged(acknowledged) => {
+                Arc::make_mut(&mut self.mailboxes).acknowledge(acknowledged);
+                let told = acknowledged.told.iter().map(|notices| &notices.told);
+                Arc::make_mut(&mut self.feed).apply(told);
+            }
+        }
+    }
+
+    /// The moment that an entry decided now is recorded at: never before the last one's.
+    pub fn recorded_at(&self, now: Timestamp) -> Timestamp {
+        self.recorded_at.max(now)
+    }
+
+    /// The journal sequence of the last fact applied; 0 before the first.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The hub's name, once it is founded.
+    pub fn hub(&self) -> Option<&Name> {
+        self.registry.hub()
+    }
+
+    /// Participants, catalogue and keys.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All agreements.
+    pub fn agreements(&self) -> &Agreements {
+        &self.agreements
+    }
+
+    /// The officers' last statements.
+    pub fn signers(&self) -> &Signers {
+        &self.signers
+    }
+
+    /// All chains.
+    pub fn chains(&self) -> &Chains {
+        &self.chains
+    }
+
+    /// All mailboxes.
+    pub fn mailboxes(&self) -> &Mailboxes {
+        &self.mailboxes
+    }
+
+    /// All feeds.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// The current history and the ones before it.
+    pub fn histories(&self) -> &Histories {
+        &self.histories
+    }
+
+    /// All participants, by code.
+    pub fn participants(&self) -> impl Iterator<Item = &Participant> {
+        self.registry.participants()
+    }
+
+    /// Each trust anchor in DER, with the participant that it vouches for.
+    pub fn anchors(&self) -> impl Iterator<Item = (&ParticipantCode, &[u8])> {
+        self.registry.anchors()
+    }
+
+    /// What this participant may be shown of the agreements.
+    pub fn agreements_visible_to(&self, participant: &ParticipantCode) -> impl Iterator<Item = &Agreement> {
+        self.agreements.visible_to(participant)
+    }
+
+    /// The number of the last consignment of a chain; 0 before its first.
+    pub fn chain_last(&self, key: &ChainKey) -> u64 {
+        self.chains.last(key)
+    }
+
+    /// Where one recipient's mailbox of one lane stands.
+    pub fn mailbox(&self, recipient: &ParticipantCode, lane: Lane) -> Mailbox {
+        self.mailboxes.get(recipient, lane)
+    }
+
+    /// The number of the last thing that a participant was told.
+    pub fn feed_last(&self, participant: &ParticipantCode) -> u64 {
+        self.feed.last(participant)
+    }
+}

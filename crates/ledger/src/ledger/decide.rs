@@ -1,0 +1,114 @@
+//! Deciding: what becomes of a command, given all that was decided before. It changes nothing.
+
+use std::collections::BTreeMap;
+
+use concord_model::{ParticipantCode, Reason, Refusal};
+
+use super::{Decision, Ledger};
+use crate::agreement::check_content;
+use crate::command::{Acknowledge, At, Command, SenderNotice};
+use crate::fact::{Fact, Founding, MailAcknowledged, OriginNotices, ReceiptNotice, StatementDecided, Told};
+use crate::feed::told_of;
+use crate::signer::SignerStep;
+use crate::statement::Statement;
+
+impl Ledger {
+    /// Decides one command for the place where its fact would stand. A refusal as a whole records nothing.
+    pub fn decide(&self, command: &Command, at: At) -> Result<Decision, Refusal> {
+        match command {
+            Command::Found(founding) => self.decide_founding(founding),
+            Command::Statement(statement) => self.decide_statement(statement),
+            Command::Consign(consign) => self.decide_consignment(consign, at),
+            Command::Acknowledge(acknowledge) => self.decide_acknowledgement(acknowledge),
+        }
+    }
+
+    fn decide_founding(&self, founding: &Founding) -> Result<Decision, Refusal> {
+        self.registry.check_found(founding)?;
+        Ok(Decision::Fact {
+            fact: Fact::Founded(founding.clone()),
+            refusal: None,
+        })
+    }
+
+    fn decide_statement(&self, statement: &Statement) -> Result<Decision, Refusal> {
+        if let SignerStep::Repeat(last) = self.signers.check(&self.registry, statement)? {
+            return Ok(Decision::Repeat {
+                sequence: last.sequence,
+                refusal: last.refused.map(|reason| refused_before(reason, statement)),
+            });
+        }
+        let by = &statement.participant;
+        let refusal = check_content(&self.registry, &self.agreements, by, &statement.content).err();
+        // What a refused statement said concerns nobody but the state that said it.
+        let told = match refusal {
+            Some(_) => vec![by],
+            None => told_of(&self.registry, &self.agreements, statement),
+        };
+        Ok(Decision::Fact {
+            fact: Fact::Statement(StatementDecided {
+                statement: statement.clone(),
+                refused: refusal.as_ref().map(|refusal| refusal.reason),
+                told: self.feed.tell(told),
+            }),
+            refusal,
+        })
+    }
+
+    fn decide_acknowledgement(&self, acknowledge: &Acknowledge) -> Result<Decision, Refusal> {
+        if !self.mailboxes.check(acknowledge)? {
+            return Ok(Decision::Nothing);
+        }
+        Ok(Decision::Fact {
+            fact: Fact::Acknowledged(MailAcknowledged {
+                recipient: acknowledge.recipient.clone(),
+                lane: acknowledge.lane,
+                delivered_through: acknowledge.delivered_through,
+                taken_count: acknowledge.taken_count,
+                told: self.tell_origins(&acknowledge.notices)?,
+            }),
+            refusal: None,
+        })
+    }
+
+    fn tell_origins(&self, notices: &[SenderNotice]) -> Result<Vec<OriginNotices>, Refusal> {
+        let mut by_origin: BTreeMap<&ParticipantCode, Vec<ReceiptNotice>> = BTreeMap::new();
+        for notice in notices {
+            let origin = &notice.chain.origin;
+            if self.registry.participant(origin).is_none() {
+                return Err(Refusal::new(
+                    Reason::ParticipantUnknown,
+                    format!("a notice is for {origin}, which is not in the registry"),
+                ));
+            }
+            by_origin.entry(origin).or_default().push(ReceiptNotice {
+                node: notice.chain.node.clone(),
+                epoch: notice.chain.epoch,
+                lane: notice.chain.lane,
+                number: notice.number,
+                items: notice.items.clone(),
+                outcome: notice.outcome,
+            });
+        }
+        Ok(by_origin
+            .into_iter()
+            .map(|(origin, notices)| OriginNotices {
+                told: Told {
+                    participant: origin.clone(),
+                    number: self.feed.last(origin).saturating_add(1),
+                },
+                notices,
+            })
+            .collect())
+    }
+}
+
+fn refused_before(reason: Reason, statement: &Statement) -> Refusal {
+    Refusal::new(
+        reason,
+        format!(
+            "statement {} of {} was refused when it was decided, and uses its number up",
+            statement.number, statement.officer
+        ),
+    )
+}

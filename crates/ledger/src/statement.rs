@@ -1,0 +1,60 @@
+//! What an officer says for the state, after its signature was verified outside.
+
+use concord_model::{
+    AgreementDigest, AgreementId, AgreementRef, AgreementText, Digest, Fingerprint, Name, ParticipantCode,
+    PublicKey, Timestamp,
+};
+
+/// A verified statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// The participant that the officer speaks for.
+    pub participant: ParticipantCode,
+    /// The officer.
+    pub officer: Name,
+    /// The hub that it is meant for.
+    pub hub: Name,
+    /// Numbered for each officer from 1, without gaps.
+    pub number: u64,
+    /// By the officer's clock; shown, never decided upon.
+    pub made_at: Timestamp,
+    /// Digest of the serialised statement: tells a repeat from a fork.
+    pub digest: Digest,
+    /// What it says.
+    pub content: StatementContent,
+}
+
+/// What statements say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatementContent {
+    /// Proposes an agreement and consents to it.
+    Propose {
+        /// The version proposed.
+        text: AgreementText,
+        /// The digest of its serialised text, computed where it was parsed.
+        digest: AgreementDigest,
+    },
+    /// Consents to exactly this version.
+    Consent(AgreementRef),
+    /// Ends a proposal.
+    Decline(AgreementRef),
+    /// Leaves at once.
+    Leave(AgreementId),
+    /// Binds a participant to its anchor and keys.
+    Enrol(JoinRequest),
+}
+
+/// What a node brings to be enrolled; proofs of possession were verified outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// Who joins.
+    pub participant: ParticipantCode,
+    /// Its node.
+    pub node: Name,
+    /// The trust anchor's certificate, DER.
+    pub anchor: Vec<u8>,
+    /// SHA-256 of it.
+    pub anchor_fingerprint: Fingerprint,
+    /// The key that signs consignments and acknowledgements.
+    pub signing_key: PublicKey,
+}

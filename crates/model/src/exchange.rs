@@ -1,0 +1,211 @@
+//! One item of information: the header routes it, the description and the parts are its content.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::agreement::AgreementRef;
+use crate::digest::Digest;
+use crate::name::{Language, MeasureCode, MediaType, Name, ParseError, ParticipantCode, Title};
+use crate::time::Timestamp;
+
+/// How urgent an exchange is. Each lane has its own chain, mailbox and, for flash, its own connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Minutes matter: a disaster warning.
+    Flash,
+    /// Before routine.
+    Priority,
+    /// Everything else.
+    Routine,
+}
+
+impl Lane {
+    /// All lanes, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Flash, Self::Priority, Self::Routine];
+
+    /// The word for it in commands and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flash => "flash",
+            Self::Priority => "priority",
+            Self::Routine => "routine",
+        }
+    }
+
+    /// The largest part that the lane carries, in bytes.
+    pub const fn body_size_max_bytes(self) -> usize {
+        match self {
+            Self::Flash => crate::limits::FLASH_BODY_SIZE_MAX_BYTES,
+            Self::Priority | Self::Routine => crate::limits::BODY_SIZE_MAX_BYTES,
+        }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Lane {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::ALL
+            .into_iter()
+            .find(|lane| lane.as_str() == text)
+            .ok_or_else(|| ParseError::new("lane", text, "flash, priority or routine"))
+    }
+}
+
+/// A UUID of version 7 (RFC 9562), made by the origin.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeUuid(uuid::Uuid);
+
+impl ExchangeUuid {
+    /// Takes the 16 bytes of a version 7 UUID.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, ParseError> {
+        uuid::Uuid::from_slice(bytes)
+            .ok()
+            .filter(|uuid| uuid.get_version() == Some(uuid::Version::SortRand))
+            .map(Self)
+            .ok_or_else(|| {
+                ParseError::new("exchange UUID", "the bytes given", "16 bytes of a version 7 UUID")
+            })
+    }
+
+    /// Builds one from a time and ten random bytes; neither is read here.
+    pub fn from_parts(created: Timestamp, random: &[u8; 10]) -> Self {
+        let millis = u64::try_from(created.as_micros() / 1000).unwrap_or(0);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid())
+    }
+
+    /// The 16 bytes, for encoding.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for ExchangeUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The origin's wish that fewer than the agreed receive it. Never empty: an empty one is refused, not read as "all".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Narrowing(BTreeSet<ParticipantCode>);
+
+impl Narrowing {
+    /// Takes one or more participants, each once.
+    pub fn new(participants: impl IntoIterator<Item = ParticipantCode>) -> Result<Self, ParseError> {
+        let mut set = BTreeSet::new();
+        for participant in participants {
+            if set.contains(&participant) {
+                return Err(ParseError::new(
+                    "narrowing",
+                    participant.as_str(),
+                    "each participant is named once",
+                ));
+            }
+            set.insert(participant);
+        }
+        if set.is_empty() {
+            return Err(ParseError::new(
+                "narrowing",
+                "",
+                "at least one participant; leave it out to mean all",
+            ));
+        }
+        Ok(Self(set))
+    }
+
+    /// The participants named.
+    pub fn participants(&self) -> &BTreeSet<ParticipantCode> {
+        &self.0
+    }
+}
+
+/// What the hub needs to route an exchange; serialised once by the origin, and those bytes are what is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The participant that sends it.
+    pub origin: ParticipantCode,
+    /// The origin's node.
+    pub node: Name,
+    /// Makes two exchanges of the same content differ.
+    pub uuid: ExchangeUuid,
+    /// The agreement, its version and the digest of that version's text.
+    pub agreement: AgreementRef,
+    /// The measure under which it is exchanged.
+    pub measure: MeasureCode,
+    /// How urgent it is.
+    pub lane: Lane,
+    /// Absent means all whom the agreement names.
+    pub narrowing: Option<Narrowing>,
+    /// The language of its content, if stated.
+    pub language: Option<Language>,
+    /// When the origin made it, by the origin's clock.
+    pub created: Timestamp,
+    /// Its bodies; exactly one for now.
+    pub parts: Vec<Part>,
+    /// The commitment of its description.
+    pub description: Digest,
+}
+
+/// One body, as the header names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// What the body is.
+    pub media_type: MediaType,
+    /// Its length in bytes, without the nonce.
+    pub size_bytes: u64,
+    /// SHA-256(domain ‖ nonce ‖ bytes), as the journal keeps it.
+    pub commitment: Digest,
+}
+
+/// The readable content that goes with the bodies. Never in a log, a view or a status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// What a person sees first.
+    pub title: Title,
+    /// Caveats in words, passed on as they are.
+    pub caveats: Vec<String>,
+}
+
+/// One chain of consignments from one node of one participant to one hub.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChainKey {
+    /// The participant; always the one of the certificate.
+    pub origin: ParticipantCode,
+    /// The hub that the consignments are for.
+    pub hub: Name,
+    /// The node that signs them.
+    pub node: Name,
+    /// The chain epoch; 1 until epochs are built.
+    pub epoch: u32,
+    /// The lane.
+    pub lane: Lane,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrowing_is_never_empty_and_names_each_once() {
+        let kaz = || ParticipantCode::parse("KAZ").unwrap();
+        assert!(Narrowing::new([]).is_err());
+        assert!(Narrowing::new([kaz(), kaz()]).is_err());
+        assert!(Narrowing::new([kaz()]).is_ok());
+    }
+
+    #[test]
+    fn only_a_version_7_uuid_is_an_exchange_uuid() {
+        let made = ExchangeUuid::from_parts(Timestamp::from_micros(1_700_000_000_000_000), &[7; 10]);
+        assert_eq!(ExchangeUuid::from_slice(made.as_bytes()), Ok(made));
+        assert!(ExchangeUuid::from_slice(&[0; 16]).is_err());
+        assert!(ExchangeUuid::from_slice(&[0; 15]).is_err());
+    }
+}

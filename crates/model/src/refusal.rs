@@ -1,0 +1,230 @@
+//! Every refusal of Concord: a stable reason, what happened, and what to do next.
+
+use std::fmt;
+
+/// What kind of refusal a reason is; the wire crate maps it to a gRPC code, the binary to an exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The request itself is wrong, whatever the state.
+    Invalid,
+    /// There is no such thing, or the caller is not entitled to know.
+    Unknown,
+    /// The caller may not do this.
+    Denied,
+    /// The state of things does not allow it now.
+    Precondition,
+    /// It exists already, with other content.
+    Conflict,
+    /// A limit is reached; later it may pass.
+    Exhausted,
+    /// Somebody needed is not there; later it may pass.
+    Unavailable,
+    /// A newer caller took the place.
+    Superseded,
+    /// What the peer knows and what stands here cannot both be true.
+    DataLoss,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $class:ident, $help:literal;)*) => {
+        /// The stable reason codes, with the class of each and what to do about it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// All reasons.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable code, as it stands in `ErrorInfo.reason`.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// What kind of refusal it is.
+            pub const fn class(self) -> Class {
+                match self { $(Self::$variant => Class::$class,)* }
+            }
+
+            /// What the caller can do next, in one sentence.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Agreements.
+    /// No such agreement, or the caller is not on it.
+    AgreementUnknown = "AGREEMENT_UNKNOWN", Unknown, "list the agreements that you are on with `concord agreement list`";
+    /// More than one agreement fits.
+    AgreementAmbiguous = "AGREEMENT_AMBIGUOUS", Invalid, "name the agreement with --agreement";
+    /// The named version, or its digest, is not one of this agreement.
+    AgreementVersionMismatch = "AGREEMENT_VERSION_MISMATCH", Precondition, "submit again: the node takes the version that is in force";
+    /// Not all on it have consented, or it was declined, or it has ended.
+    AgreementNotInForce = "AGREEMENT_NOT_IN_FORCE", Precondition, "see who has yet to consent with `concord agreement show`";
+    /// The id is taken by a proposal that waits or an agreement in force.
+    AgreementExists = "AGREEMENT_EXISTS", Conflict, "choose another name after the slash";
+    /// The proposal is not well formed.
+    AgreementMalformed = "AGREEMENT_MALFORMED", Invalid, "correct the proposal and make it again";
+    /// The agreement does not wait for this participant's consent.
+    AgreementNotPending = "AGREEMENT_NOT_PENDING", Precondition, "see what waits for you with `concord agreement pending`";
+    /// An agreement is proposed only under the proposer's own code.
+    AgreementNotOwn = "AGREEMENT_NOT_OWN", Denied, "begin the id with your own participant code";
+    /// The measure is not covered by the agreement.
+    MeasureNotInAgreement = "MEASURE_NOT_IN_AGREEMENT", Precondition, "see its measures with `concord agreement show`";
+    /// No such measure in the catalogue.
+    MeasureUnknown = "MEASURE_UNKNOWN", Unknown, "use a code of the catalogue, such as challenges.3";
+    /// More than one measure fits.
+    MeasureAmbiguous = "MEASURE_AMBIGUOUS", Invalid, "name the measure with --measure";
+    /// The agency was not added for this measure.
+    MeasureNotAllowed = "MEASURE_NOT_ALLOWED", Denied, "ask the node's operator which measures this agency was added for";
+    /// No such participant in the registry.
+    ParticipantUnknown = "PARTICIPANT_UNKNOWN", Unknown, "list the participants with `concord participant list`";
+    /// The participant has no enrolled keys yet.
+    ParticipantNotEnrolled = "PARTICIPANT_NOT_ENROLLED", Precondition, "the secretariat enrols it first, with `concord participant enrol`";
+    /// The participant is enrolled with other keys.
+    ParticipantAlreadyEnrolled = "PARTICIPANT_ALREADY_ENROLLED", Conflict, "a change of keys is not built yet";
+    /// A fingerprint signed in the agreement differs from the registry's.
+    FingerprintMismatch = "FINGERPRINT_MISMATCH", Precondition, "fetch the agreement again and compare the fingerprints by telephone";
+
+    // Exchanges.
+    /// The narrowing is empty, malformed or names somebody who is not on the named version.
+    NarrowingInvalid = "NARROWING_INVALID", Invalid, "name only participants of the agreement, or leave --to out to mean all";
+    /// Nobody is left to receive it.
+    AudienceEmpty = "AUDIENCE_EMPTY", Precondition, "nobody but the origin would receive it; check the agreement and --to";
+    /// A body is over the limit of its lane.
+    BodyTooLarge = "BODY_TOO_LARGE", Invalid, "at most 4 MiB, on lane flash 64 KiB; split it or use another lane";
+    /// A body has no bytes.
+    BodyEmpty = "BODY_EMPTY", Invalid, "an exchange carries at least one byte";
+    /// A body or description does not match its commitment, or its size, in the header.
+    BlobMismatch = "BLOB_MISMATCH", Invalid, "submit it again from the original file";
+    /// A title is empty, too long or has control characters.
+    TitleInvalid = "TITLE_INVALID", Invalid, "one line of 1 to 1024 bytes of UTF-8";
+    /// An argument is not well formed.
+    ArgumentInvalid = "ARGUMENT_INVALID", Invalid, "correct the argument named in the message";
+    /// The request id was used before with other content.
+    RequestIdConflict = "REQUEST_ID_CONFLICT", Conflict, "use a new request id for new content";
+    /// A field of the header is set whose meaning is not switched on for the forum.
+    FeatureNotEnabled = "FEATURE_NOT_ENABLED", Invalid, "leave the field out";
+    /// The header does not parse, or says something impossible.
+    HeaderMalformed = "HEADER_MALFORMED", Invalid, "correct the program that made the header";
+    /// The header parses, but encoding it again gives other bytes.
+    HeaderNotCanonical = "HEADER_NOT_CANONICAL", Invalid, "serialise known fields once, in order, without unknown fields";
+    /// The header names another origin, node or lane than the chain that carries it.
+    HeaderChainMismatch = "HEADER_CHAIN_MISMATCH", Invalid, "an exchange goes in its own origin's chain of its own lane";
+    /// No such exchange, or it is not the caller's.
+    ExchangeUnknown = "EXCHANGE_UNKNOWN", Unknown, "give the id, or at least its first 8 digits, of an exchange that you submitted";
+    /// More than one exchange begins with this prefix.
+    ExchangeAmbiguous = "EXCHANGE_AMBIGUOUS", Invalid, "give more digits of the id";
+    /// A cursor that this stream never gave out.
+    CursorInvalid = "CURSOR_INVALID", Invalid, "acknowledge with the cursor that came with the exchange";
+
+    // Consignments.
+    /// The consignment is over its size.
+    ConsignmentTooLarge = "CONSIGNMENT_TOO_LARGE", Invalid, "close consignments at 5 MiB";
+    /// The consignment does not parse, or its counts do not agree.
+    ConsignmentMalformed = "CONSIGNMENT_MALFORMED", Invalid, "correct the program that made the consignment";
+    /// The chain is not this hub's, this node's or of this epoch.
+    ChainMismatch = "CHAIN_MISMATCH", Denied, "a node consigns only in its own chains, to the hub that it joined";
+    /// Not the next number of its chain.
+    NumberOutOfOrder = "NUMBER_OUT_OF_ORDER", Precondition, "send the number that the hub's hello names";
+    /// Does not follow the last consignment of its chain.
+    PreviousMismatch = "PREVIOUS_MISMATCH", Precondition, "the node and the hub disagree about the past: stop the node and compare both with `concord verify`";
+    /// The tree's root is not that of the headers.
+    RootMismatch = "ROOT_MISMATCH", Invalid, "correct the program that made the consignment";
+    /// The signature does not hold under the key that it names.
+    SignatureInvalid = "SIGNATURE_INVALID", Denied, "check that the node signs with its enrolled key";
+    /// The named key is not enrolled for this position of the chain.
+    SigningKeyUnknown = "SIGNING_KEY_UNKNOWN", Denied, "enrol the node's signing key first";
+    /// Recorded so long ago that its receipt is no longer repeated.
+    AlreadyRecorded = "ALREADY_RECORDED", Conflict, "the node has its receipt: go on after it";
+    /// Same number, other digest.
+    Fork = "FORK", DataLoss, "a second copy of this node seems to run, or it was restored: stop it and call the secretariat";
+
+    // Statements.
+    /// The statement does not parse, is too large, or lacks its content.
+    StatementMalformed = "STATEMENT_MALFORMED", Invalid, "make the statement with `concord agreement …` of this version";
+    /// The statement's certificate or signature does not hold.
+    StatementSignatureInvalid = "STATEMENT_SIGNATURE_INVALID", Denied, "sign with an officer's profile of this participant";
+    /// Not the next number of its signer.
+    StatementOutOfOrder = "STATEMENT_OUT_OF_ORDER", Precondition, "make the statement again: another one of this officer came first";
+    /// Same signer and number, other content.
+    StatementFork = "STATEMENT_FORK", Conflict, "two copies of this officer's profile are in use: stop one";
+
+    // Callers and service.
+    /// The method table does not let this caller in.
+    CallerNotAllowed = "CALLER_NOT_ALLOWED", Denied, "use a profile of the role that the method is for";
+    /// The certificate is good, but no such agency was added to this node.
+    AgencyUnknown = "AGENCY_UNKNOWN", Denied, "add it with `concord agency add`";
+    /// An agency of this name exists with other measures.
+    AgencyExists = "AGENCY_EXISTS", Conflict, "choose another name";
+    /// The node has not joined a hub yet.
+    NotJoined = "NOT_JOINED", Precondition, "join the hub first with `concord node join`";
+    /// A bounded queue is full.
+    QueueFull = "QUEUE_FULL", Exhausted, "try again after the time in RetryInfo";
+    /// A newer stream of the same caller took over.
+    StreamReplaced = "STREAM_REPLACED", Superseded, "only the newest stream of a caller is served: stop the other one";
+    /// The process is ending.
+    ShuttingDown = "SHUTTING_DOWN", Unavailable, "connect again after a moment";
+    /// What was asked for did not happen in the time allowed.
+    WaitExpired = "WAIT_EXPIRED", Unavailable, "nothing is lost: ask again with `concord track` or `concord agreement show`";
+    /// The peer's history is neither this one nor a past of it, or a position lies beyond what is known here.
+    HistoryUnknown = "HISTORY_UNKNOWN", DataLoss, "one side was restored or lost data; healing is not built yet: keep both folders and call the secretariat";
+    /// Something failed inside; details are in the log.
+    Internal = "INTERNAL", Unavailable, "see the log of the process that answered";
+}
+
+impl Reason {
+    /// The reason with this code, if there is one.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.code() == code)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.code())
+    }
+}
+
+/// A refusal: the stable reason and what happened, in words for the party entitled to know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} ({reason}): {help}", help = .reason.help())]
+pub struct Refusal {
+    /// The stable reason.
+    pub reason: Reason,
+    /// What happened and why. Never a title, a body or a hint about others.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with its words.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// What a non-party and a party of an unknown agreement hear alike.
+    pub fn agreement_unknown(id: &crate::name::AgreementId) -> Self {
+        Self::new(
+            Reason::AgreementUnknown,
+            format!("there is no agreement {id} for you"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_codes_are_unique_and_read_back() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_code(reason.code()), Some(*reason));
+            assert!(reason.code().bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Projections, and bringing views up to a journal.
+
+use concord_journal::{Entry, Journal, ReadError, Tail};
+
+use crate::{Batch, Views, ViewsError};
+
+/// Entries read from the journal at once. More are read in the next round.
+pub const READ_ENTRIES_MAX: usize = 256;
+
+/// A batch is applied when it has this many rows after an entry; the rows of one entry are never divided.
+pub const BATCH_ROWS_MAX: usize = 4_096;
+
+/// A batch is applied when it has this many bytes after an entry.
+pub const BATCH_SIZE_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Turns entries into rows. Passed in by who knows what entries mean.
+///
+/// It must write the same rows for the same entries each time, from nothing but the entry and what it reads from
+/// the batch: after a restart it goes on behind the watermark, without having seen what came before.
+pub trait Projection: Send {
+    /// The version of what [`Projection::project`] writes. With another one, views are rebuilt.
+    fn version(&self) -> u32;
+
+    /// Writes the rows of one entry.
+    ///
+    /// # Errors
+    ///
+    /// An error stops the catching up before this entry. The same entry comes again at the next attempt, so an
+    /// error is for what a newer program or a repaired disk can cure, never for an entry that is not wanted.
+    fn project(&mut self, entry: &Entry, batch: &mut Batch<'_>) -> Result<(), ProjectionError>;
+}
+
+/// Why an entry could not be projected.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectionError {
+    /// The entry's kind or version is not known to this program.
+    #[error(
+        "an entry of kind {kind}, version {version}, is not known: a newer program wrote it, start that one"
+    )]
+    UnknownEntry {
+        /// Kind of the entry.
+        kind: u16,
+        /// Version of that kind.
+        version: u16,
+    },
+    /// The entry or a row is not what its kind says.
+    #[error("{0}; verify the journal, and report this as a bug if it verifies")]
+    Malformed(String),
+    /// Reading or writing a row failed.
+    #[error(transparent)]
+    Views(#[from] ViewsError),
+}
+
+/// Why views could not be brought up to the journal. What was applied before stays applied.
+#[derive(Debug, thiserror::Error)]
+pub enum CatchUpError {
+    /// The views failed.
+    #[error(transparent)]
+    Views(#[from] ViewsError),
+    /// The journal could not be read.
+    #[error("the journal could not be read for the views: {0}")]
+    Journal(#[from] ReadError),
+    /// The projection refused an entry.
+    #[error("journal entry {sequence} could not be projected: {source}")]
+    Projection {
+        /// Sequence of the entry.
+        sequence: u64,
+        /// The projection's answer.
+        source: ProjectionError,
+    },
+    /// The views were opened for another version of the projection.
+    #[error("the views were opened for projection version {opened}, not {given}: report this as a bug")]
+    OtherVersion {
+        /// The version given to `Views::open`.
+        opened: u32,
+        /// The version of the projection passed in.
+        given: u32,
+    },
+    /// The journal's next entry does not follow what was applied, or is not there.
+    #[error(
+        "the journal has no entry {expected} that follows what the views have applied: \
+         stop the process and start it again, the views are compared with the journal then"
+    )]
+    DoesNotFollow {
+        /// Sequence of the entry that was expected.
+        expected: u64,
+    },
+}
+
+impl Views {
+    /// Applies the journal's entries behind the watermark up to and including `up_to`, in bounded batches, and
+    /// calls `progress` with the applied sequence after each. Does nothing where that is applied already.
+    ///
+    /// Blocks for as long as there is to read. It may be killed at any point and goes on from its last batch.
+    ///
+    /// # Errors
+    ///
+    /// [`CatchUpError`]; what was applied before stays applied.
+    pub fn catch_up(
+        &self,
+        journal: &dyn Journal,
+        projection: &mut dyn Projection,
+        up_to: Tail,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), CatchUpError> {
+        let (opened, given) = (self.projection_version(), projection.version());
+        if opened != given {
+            return Err(CatchUpError::OtherVersion { opened, given });
+        }
+        let mut read = self.watermark();
+        while read.map_or(0, |read| read.sequence) < up_to.sequence {
+            let after = read.map_or(0, |read| read.sequence);
+            let wanted = usize::try_from(up_to.sequence - after)
+                .unwrap_or(usize::MAX)
+                .min(READ_ENTRIES_MAX);
+            let entries = journal.read(after + 1, wanted)?;
+            if entries.is_empty() {
+                return Err(CatchUpError::DoesNotFollow { expected: after + 1 });
+            }
+            self.project(&entries, projection, &mut read, up_to, &mut progress)?;
+        }
+        Ok(())
+    }
+
+    /// Projects `entries` behind `read`, and moves `read` with each batch applied.
+    fn project(
+        &self,
+        entries: &[Entry],
+        projection: &mut dyn Projection,
+        read: &mut Option<Tail>,
+        up_to: Tail,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<(), CatchUpError> {
+        let mut entries = entries.iter().peekable();
+        while entries.peek().is_some() {
+            let mut batch = self.batch();
+            let mut projected = *read;
+            let mut outcome = Ok(());
+            for entry in entries.by_ref() {
+                outcome = project_one(entry, projection, &mut batch, projected, up_to);
+                if outcome.is_err() {
+                    batch.take_back();
+                    break;
+                }
+                batch.keep();
+                projected = Some(entry.tail());
+                if batch.rows() >= BATCH_ROWS_MAX || batch.size_bytes() >= BATCH_SIZE_MAX_BYTES {
+                    break;
+                }
+            }
+            // What came before an entry that fails is applied: it must not be hidden by that entry.
+            if let Some(at) = projected
+                && projected != *read
+            {
+                self.apply(batch, at)?;
+                *read = projected;
+                progress(at.sequence);
+            }
+            outcome?;
+        }
+        Ok(())
+    }
+}
+
+fn project_one(
+    entry: &Entry,
+    projection: &mut dyn Projection,
+    batch: &mut Batch<'_>,
+    projected: Option<Tail>,
+    up_to: Tail,
+) -> Result<(), CatchUpError> {
+    let sequence = entry.sequence;
+    let expected = projected.map_or(1, |projected| projected.sequence + 1);
+    // Rows made from two different pasts would be wrong without anybody noticing.
+    let linked = projected.is_none_or(|projected| projected.digest == entry.previous);
+    let ends_right = sequence != up_to.sequence || entry.digest == up_to.digest;
+    if sequence != expected || !linked || !ends_right {
+        return Err(CatchUpError::DoesNotFollow { expected });
+    }
+    projection
+        .project(entry, batch)
+        .map_err(|source| CatchUpError::Projection { sequence, source })
+}

@@ -1,0 +1,118 @@
+//! A recipient's signed word about its mailbox.
+
+use bytes::Bytes;
+use concord_journal::HistoryId;
+use concord_model::limits::CONSIGNMENT_EXCHANGES_MAX;
+use concord_model::{Digest, Fingerprint, Lane, Name, ParticipantCode, Reason, Refusal, SetAsideReason};
+use prost::Message as _;
+
+use crate::agreement::in_domain;
+use crate::convert::{decode_canonical, digest_bytes, lane, parse_lane, refuse};
+use crate::proto::exchange::v1 as pb;
+
+const ACKNOWLEDGEMENT_DOMAIN: &str = "concord acknowledgement v1";
+/// Numbers that one acknowledgement lists at most, in each of its lists. A node says the rest in the next one.
+pub const ACKNOWLEDGEMENT_NUMBERS_MAX: usize = CONSIGNMENT_EXCHANGES_MAX;
+
+/// What a recipient says about one of its mailboxes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// The hub.
+    pub hub: Name,
+    /// The hub's history.
+    pub history: HistoryId,
+    /// Whose mailbox.
+    pub recipient: ParticipantCode,
+    /// Its node.
+    pub node: Name,
+    /// The lane.
+    pub lane: Lane,
+    /// Durable up to and with this number.
+    pub delivered_through: u64,
+    /// What could not be verified, ascending.
+    pub set_aside: Vec<(u64, SetAsideReason)>,
+    /// What came as a notice only, ascending.
+    pub withheld: Vec<u64>,
+    /// How many first acknowledgements were told before.
+    pub taken_before: u64,
+    /// The ones since, in their order.
+    pub taken: Vec<u64>,
+}
+
+/// Serialises and signs it.
+pub fn sign(said: &Said, key: Fingerprint, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> pb::Acknowledgement {
+    let set_aside = said.set_aside.iter();
+    let statement: Bytes = pb::AcknowledgementStatement {
+        hub: said.hub.to_string(),
+        history: Bytes::copy_from_slice(said.history.as_bytes()),
+        recipient: said.recipient.to_string(),
+        node: said.node.to_string(),
+        lane: lane(said.lane).into(),
+        delivered_through: said.delivered_through,
+        set_aside: set_aside
+            .map(|(number, reason)| pb::SetAside {
+                number: *number,
+                reason: reason.to_string(),
+            })
+            .collect(),
+        withheld: said.withheld.clone(),
+        taken_before: said.taken_before,
+        taken: said.taken.clone(),
+    }
+    .encode_to_vec()
+    .into();
+    let signature = Bytes::copy_from_slice(&sign(&in_domain(ACKNOWLEDGEMENT_DOMAIN, &statement)));
+    pb::Acknowledgement {
+        statement,
+        key_id: digest_bytes(&key.0),
+        signature,
+    }
+}
+
+/// Reads it and checks its signature with `verify`, which gets key, message and signature.
+///
+/// Refuses with what `verify` says, or `CURSOR_INVALID` where it says something impossible.
+pub fn verify(
+    message: &pb::Acknowledgement,
+    verify: impl FnOnce(&Fingerprint, &[u8], &[u8]) -> Result<(), Refusal>,
+) -> Result<Said, Refusal> {
+    let reason = Reason::CursorInvalid;
+    let wrong = refuse(reason);
+    let key = Fingerprint(Digest::from_slice(&message.key_id).map_err(&wrong)?);
+    verify(
+        &key,
+        &in_domain(ACKNOWLEDGEMENT_DOMAIN, &message.statement),
+        &message.signature,
+    )?;
+
+    let what = "acknowledgement";
+    let statement: pb::AcknowledgementStatement = decode_canonical(reason, reason, what, &message.statement)?;
+    let history = <[u8; 16]>::try_from(&statement.history[..])
+        .map_err(|_| Refusal::new(reason, "the acknowledgement names no history"))?;
+    let lists = [
+        statement.set_aside.len(),
+        statement.withheld.len(),
+        statement.taken.len(),
+    ];
+    if lists.iter().any(|length| *length > ACKNOWLEDGEMENT_NUMBERS_MAX) {
+        let limit = format!("an acknowledgement lists at most {ACKNOWLEDGEMENT_NUMBERS_MAX} numbers");
+        return Err(Refusal::new(reason, limit));
+    }
+    let set_aside = statement.set_aside.iter().map(|aside| {
+        // A reason of a newer node: set aside it is, whatever the words.
+        let known = SetAsideReason::from_code(&aside.reason).unwrap_or(SetAsideReason::SignatureInvalid);
+        (aside.number, known)
+    });
+    Ok(Said {
+        hub: Name::parse(&statement.hub).map_err(&wrong)?,
+        history: HistoryId(history),
+        recipient: ParticipantCode::parse(&statement.recipient).map_err(&wrong)?,
+        node: Name::parse(&statement.node).map_err(&wrong)?,
+        lane: parse_lane(statement.lane).map_err(&wrong)?,
+        delivered_through: statement.delivered_through,
+        set_aside: set_aside.collect(),
+        withheld: statement.withheld,
+        taken_before: statement.taken_before,
+        taken: statement.taken,
+    })
+}

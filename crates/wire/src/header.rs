@@ -1,0 +1,225 @@
+//! Headers and descriptions: serialised once by the origin, parsed exactly or refused.
+
+use bytes::Bytes;
+use concord_journal::Digest as JournalDigest;
+use concord_model::{
+    AgreementDigest, AgreementId, AgreementRef, Description, Digest, ExchangeId, ExchangeUuid, Header,
+    Language, MeasureCode, MediaType, Name, Narrowing, Part, ParticipantCode, Reason, Refusal, Title,
+    limits::{BODY_SIZE_MAX_BYTES, HEADER_SIZE_MAX_BYTES},
+};
+use prost::Message as _;
+
+use crate::convert::{
+    decode_canonical, digest_bytes, lane, parse_lane, parse_timestamp, refuse, required, timestamp,
+};
+use crate::proto::exchange::v1 as pb;
+
+const HEADER_DOMAIN: &str = "concord header v1";
+/// Caveats of one description. Over it: `HEADER_MALFORMED`.
+pub const CAVEATS_MAX: usize = 16;
+/// One caveat, in bytes. Over it: `HEADER_MALFORMED`.
+pub const CAVEAT_SIZE_MAX_BYTES: usize = 1024;
+
+/// The exchange id: the digest of the serialised header, whoever serialised it.
+pub fn exchange_id(header: &[u8]) -> ExchangeId {
+    ExchangeId(Digest(JournalDigest::of(HEADER_DOMAIN, &[header]).0))
+}
+
+/// Serialises a header, once, at its origin.
+pub fn encode(header: &Header) -> Bytes {
+    let message = pb::Header {
+        origin: header.origin.to_string(),
+        node: header.node.to_string(),
+        uuid: Bytes::copy_from_slice(header.uuid.as_bytes()),
+        agreement: Some(agreement_ref(&header.agreement)),
+        measure: header.measure.to_string(),
+        lane: lane(header.lane).into(),
+        narrowing: header.narrowing.as_ref().map(|narrowing| pb::Narrowing {
+            participants: narrowing.participants().iter().map(ToString::to_string).collect(),
+        }),
+        language: header
+            .language
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        created: Some(timestamp(header.created)),
+        parts: header
+            .parts
+            .iter()
+            .map(|part| pb::Part {
+                media_type: part.media_type.to_string(),
+                size_bytes: part.size_bytes,
+                commitment: digest_bytes(&part.commitment),
+            })
+            .collect(),
+        description: digest_bytes(&header.description),
+        ..Default::default()
+    };
+    message.encode_to_vec().into()
+}
+
+/// Parses a serialised header.
+///
+/// Refuses with `HEADER_MALFORMED`, `HEADER_NOT_CANONICAL`, `FEATURE_NOT_ENABLED` or `NARROWING_INVALID`.
+pub fn parse(bytes: &[u8]) -> Result<Header, Refusal> {
+    if bytes.len() > HEADER_SIZE_MAX_BYTES {
+        let size = format!(
+            "the header has {} bytes, at most {HEADER_SIZE_MAX_BYTES} are taken",
+            bytes.len()
+        );
+        return Err(Refusal::new(Reason::HeaderMalformed, size));
+    }
+    let message: pb::Header = decode_canonical(
+        Reason::HeaderMalformed,
+        Reason::HeaderNotCanonical,
+        "header",
+        bytes,
+    )?;
+    refuse_what_is_not_enabled(&message)?;
+
+    let malformed = refuse(Reason::HeaderMalformed);
+    let agreement = required(
+        Reason::HeaderMalformed,
+        "the header's agreement",
+        message.agreement.as_ref(),
+    )?;
+    let created = required(
+        Reason::HeaderMalformed,
+        "the header's time",
+        message.created.as_ref(),
+    )?;
+    Ok(Header {
+        origin: ParticipantCode::parse(&message.origin).map_err(&malformed)?,
+        node: Name::parse(&message.node).map_err(&malformed)?,
+        uuid: ExchangeUuid::from_slice(&message.uuid).map_err(&malformed)?,
+        agreement: parse_agreement_ref(agreement).map_err(&malformed)?,
+        measure: MeasureCode::parse(&message.measure).map_err(&malformed)?,
+        lane: parse_lane(message.lane).map_err(&malformed)?,
+        narrowing: message.narrowing.as_ref().map(parse_narrowing).transpose()?,
+        language: match message.language.as_str() {
+            "" => None,
+            tag => Some(Language::parse(tag).map_err(&malformed)?),
+        },
+        created: parse_timestamp(created).map_err(&malformed)?,
+        parts: parse_parts(&message.parts)?,
+        description: Digest::from_slice(&message.description).map_err(&malformed)?,
+    })
+}
+
+/// Serialises a description; it becomes a blob.
+pub fn encode_description(description: &Description) -> Bytes {
+    let message = pb::Description {
+        title: description.title.to_string(),
+        caveats: description.caveats.clone(),
+    };
+    message.encode_to_vec().into()
+}
+
+/// Parses a description. Refuses with `TITLE_INVALID` or `HEADER_MALFORMED`.
+pub fn parse_description(bytes: &[u8]) -> Result<Description, Refusal> {
+    let message: pb::Description = decode_canonical(
+        Reason::HeaderMalformed,
+        Reason::HeaderNotCanonical,
+        "description",
+        bytes,
+    )?;
+    let too_long = message
+        .caveats
+        .iter()
+        .any(|caveat| caveat.len() > CAVEAT_SIZE_MAX_BYTES);
+    if message.caveats.len() > CAVEATS_MAX || too_long {
+        let limit = format!("at most {CAVEATS_MAX} caveats of {CAVEAT_SIZE_MAX_BYTES} bytes are taken");
+        return Err(Refusal::new(Reason::HeaderMalformed, limit));
+    }
+    let title = Title::parse(&message.title).map_err(refuse(Reason::TitleInvalid))?;
+    Ok(Description {
+        title,
+        caveats: message.caveats,
+    })
+}
+
+/// An agreement version as messages name it.
+pub fn agreement_ref(reference: &AgreementRef) -> pb::AgreementRef {
+    pb::AgreementRef {
+        id: reference.id.to_string(),
+        version: reference.version,
+        digest: digest_bytes(&reference.digest.0),
+    }
+}
+
+/// Reads a named agreement version.
+pub fn parse_agreement_ref(message: &pb::AgreementRef) -> Result<AgreementRef, concord_model::ParseError> {
+    Ok(AgreementRef {
+        id: AgreementId::parse(&message.id)?,
+        version: message.version,
+        digest: AgreementDigest(Digest::from_slice(&message.digest)?),
+    })
+}
+
+/// Reads a narrowing; an empty one is refused, never read as "all". Order does not matter here: an agency's wish is sorted by its
+/// node, and a header's bytes are what the origin signed.
+pub fn parse_narrowing(message: &pb::Narrowing) -> Result<Narrowing, Refusal> {
+    let invalid = refuse(Reason::NarrowingInvalid);
+    let participants: Vec<_> = message
+        .participants
+        .iter()
+        .map(|code| ParticipantCode::parse(code))
+        .collect::<Result<_, _>>()
+        .map_err(&invalid)?;
+    Narrowing::new(participants).map_err(&invalid)
+}
+
+fn parse_parts(parts: &[pb::Part]) -> Result<Vec<Part>, Refusal> {
+    let malformed = refuse(Reason::HeaderMalformed);
+    match parts {
+        [] => return Err(Refusal::new(Reason::HeaderMalformed, "the header names no part")),
+        [_] => {}
+        _ => {
+            return Err(Refusal::new(
+                Reason::FeatureNotEnabled,
+                "more than one part is not switched on",
+            ));
+        }
+    }
+    parts
+        .iter()
+        .map(|part| {
+            if part.size_bytes == 0 {
+                return Err(Refusal::new(Reason::BodyEmpty, "the body has no bytes"));
+            }
+            if part.size_bytes > BODY_SIZE_MAX_BYTES as u64 {
+                let size = format!(
+                    "the body has {} bytes, at most {BODY_SIZE_MAX_BYTES} are taken",
+                    part.size_bytes
+                );
+                return Err(Refusal::new(Reason::BodyTooLarge, size));
+            }
+            Ok(Part {
+                media_type: MediaType::parse(&part.media_type).map_err(&malformed)?,
+                size_bytes: part.size_bytes,
+                commitment: Digest::from_slice(&part.commitment).map_err(&malformed)?,
+            })
+        })
+        .collect()
+}
+
+/// A newer restriction must not be ignored: whoever sets one of these is told that this forum does not have it yet.
+fn refuse_what_is_not_enabled(message: &pb::Header) -> Result<(), Refusal> {
+    let set = [
+        ("handling_code", !message.handling_code.is_empty()),
+        ("expires_at", message.expires_at.is_some()),
+        ("supersedes", !message.supersedes.is_empty()),
+        ("withdraws", !message.withdraws.is_empty()),
+        ("exercise", message.exercise),
+        ("co_origins", !message.co_origins.is_empty()),
+        ("seals", !message.seals.is_empty()),
+        ("large_parts", !message.large_parts.is_empty()),
+    ];
+    match set.iter().find(|(_, set)| *set) {
+        Some((field, _)) => {
+            let what = format!("the header sets {field}, which is not switched on for this forum");
+            Err(Refusal::new(Reason::FeatureNotEnabled, what))
+        }
+        None => Ok(()),
+    }
+}

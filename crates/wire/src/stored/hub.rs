@@ -1,0 +1,329 @@
+//! The entries of the hub's journal: a fact of the ledger with the evidence for it.
+
+use bytes::Bytes;
+use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN};
+use concord_ledger::{
+    AudienceGroup, ConsignmentRecorded, Fact, Founding, HistoryBegun, ItemRefusal, MailAcknowledged,
+    MailboxRun, OriginNotices, StatementDecided, Told,
+};
+use concord_model::{Name, ParseError, ParticipantCode, Reason, Timestamp};
+
+use super::{Kept, StoredError, check_version, decode, draft, keep, kept, malformed, required, unknown};
+use crate::agreement::{certificate_fingerprint, parse_statement, public_key};
+use crate::consignment::Sealed;
+use crate::convert::{lane, parse_lane, parse_ranges, ranges};
+use crate::header::{agreement_ref, parse_agreement_ref};
+use crate::proto::agreement::v1::SignedStatement;
+use crate::proto::exchange::v1::Acknowledgement;
+use crate::proto::journal::v1 as pb;
+use crate::{feed, registry};
+
+/// Kind of [`pb::HubFounded`].
+pub const KIND_FOUNDED: u16 = 1;
+/// Kind of [`pb::StatementDecided`].
+pub const KIND_STATEMENT: u16 = 2;
+/// Kind of [`pb::ConsignmentRecorded`].
+pub const KIND_CONSIGNMENT: u16 = 3;
+/// Kind of [`pb::MailAcknowledged`].
+pub const KIND_ACKNOWLEDGED: u16 = 4;
+
+/// One entry of the hub's journal.
+pub enum HubEntry {
+    /// The journal's own entry.
+    HistoryBegun(HistoryBegun),
+    /// The beginning of a hub.
+    Founded(Founding),
+    /// A statement, as it was signed.
+    Statement(StatementDecided, SignedStatement),
+    /// A consignment, as it was sealed; its blobs stand beside the entry.
+    Consignment(ConsignmentRecorded, Box<Kept>),
+    /// A recipient's word, as it was signed.
+    Acknowledged(MailAcknowledged, Acknowledgement),
+}
+
+impl HubEntry {
+    /// The fact, for the ledger.
+    pub fn into_fact(self) -> Fact {
+        match self {
+            Self::HistoryBegun(fact) => Fact::HistoryBegun(fact),
+            Self::Founded(fact) => Fact::Founded(fact),
+            Self::Statement(fact, _) => Fact::Statement(fact),
+            Self::Consignment(fact, _) => Fact::Consignment(fact),
+            Self::Acknowledged(fact, _) => Fact::Acknowledged(fact),
+        }
+    }
+}
+
+/// The first entry of a hub, after the history.
+pub fn founded(founding: &Founding, recorded_at: Timestamp) -> Draft {
+    let message = pb::HubFounded {
+        hub: founding.hub.to_string(),
+        anchor: Bytes::copy_from_slice(&founding.anchor),
+        signing_key: Bytes::copy_from_slice(&founding.signing_key.bytes),
+        registry: Some(registry::registry(
+            &founding.participants,
+            &founding.areas,
+            &founding.measures,
+        )),
+    };
+    draft(KIND_FOUNDED, &message, Vec::new(), recorded_at)
+}
+
+/// A statement with its signature.
+pub fn statement(fact: &StatementDecided, signed: SignedStatement, recorded_at: Timestamp) -> Draft {
+    let message = pb::StatementDecided {
+        signed: Some(signed),
+        refused: fact
+            .refused
+            .map(|reason| reason.code().to_owned())
+            .unwrap_or_default(),
+        told: fact.told.iter().map(told).collect(),
+    };
+    draft(KIND_STATEMENT, &message, Vec::new(), recorded_at)
+}
+
+/// A consignment with its blobs; those of refused exchanges are left out.
+pub fn consignment(
+    fact: &ConsignmentRecorded,
+    sealed: &Sealed,
+    mut blobs: Vec<Vec<Blob>>,
+    recorded_at: Timestamp,
+) -> Draft {
+    for refused in &fact.refused {
+        if let Some(blobs) = blobs.get_mut(refused.index as usize) {
+            blobs.clear();
+        }
+    }
+    let message = pb::ConsignmentRecorded {
+        consignment: Some(keep(sealed, &blobs)),
+        groups: fact.groups.iter().map(group).collect(),
+        refused: fact
+            .refused
+            .iter()
+            .map(|refusal| pb::ItemRefusal {
+                index: refusal.index,
+                reason: refusal.reason.code().to_owned(),
+            })
+            .collect(),
+        mailboxes: fact
+            .mailboxes
+            .iter()
+            .map(|run| pb::MailboxRun {
+                recipient: run.recipient.to_string(),
+                first: run.first,
+                count: run.count,
+                feed_number: run.feed_number,
+            })
+            .collect(),
+    };
+    draft(
+        KIND_CONSIGNMENT,
+        &message,
+        blobs.into_iter().flatten().collect(),
+        recorded_at,
+    )
+}
+
+/// A recipient's word with its signature. `hub` completes the chains of its notices.
+pub fn acknowledged(
+    fact: &MailAcknowledged,
+    signed: Acknowledgement,
+    hub: &Name,
+    recorded_at: Timestamp,
+) -> Draft {
+    let message = pb::MailAcknowledged {
+        acknowledgement: Some(signed),
+        recipient: fact.recipient.to_string(),
+        lane: lane(fact.lane).into(),
+        delivered_through: fact.delivered_through,
+        taken_count: fact.taken_count,
+        told: fact
+            .told
+            .iter()
+            .map(|notices| pb::OriginNotices {
+                told: Some(told(&notices.told)),
+                receipts: notices
+                    .notices
+                    .iter()
+                    .map(|notice| feed::receipt(hub, notice))
+                    .collect(),
+            })
+            .collect(),
+    };
+    draft(KIND_ACKNOWLEDGED, &message, Vec::new(), recorded_at)
+}
+
+/// Reads an entry of the hub's journal; blobs need not be loaded.
+pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
+    check_version(entry)?;
+    match entry.kind {
+        KIND_HISTORY_BEGUN => {
+            let begun =
+                JournalHistoryBegun::decode(&entry.payload).map_err(|error| malformed(entry, error))?;
+            let parent = begun.parent.map(|tail| *tail.history.as_bytes());
+            Ok(HubEntry::HistoryBegun(HistoryBegun {
+                history: *begun.history.as_bytes(),
+                parent,
+            }))
+        }
+        KIND_FOUNDED => Ok(HubEntry::Founded(read_founded(entry)?)),
+        KIND_STATEMENT => read_statement(entry),
+        KIND_CONSIGNMENT => {
+            let message: pb::ConsignmentRecorded = decode(entry)?;
+            let stored = required(entry, "the consignment", message.consignment)?;
+            let kept = kept(stored).map_err(|refusal| malformed(entry, refusal))?;
+            let fact = read_audiences(&kept.sealed, message.groups, message.refused, message.mailboxes)
+                .map_err(|error| malformed(entry, error))?;
+            Ok(HubEntry::Consignment(fact, Box::new(kept)))
+        }
+        KIND_ACKNOWLEDGED => read_acknowledged(entry),
+        _ => Err(unknown(entry)),
+    }
+}
+
+fn read_founded(entry: &Entry) -> Result<Founding, StoredError> {
+    let message: pb::HubFounded = decode(entry)?;
+    let bad = |error: ParseError| malformed(entry, error);
+    let registry = required(entry, "the registry", message.registry)?;
+    let registry = registry::parse(&registry).map_err(bad)?;
+    let key =
+        <[u8; 32]>::try_from(&message.signing_key[..]).map_err(|_| malformed(entry, "a key has 32 bytes"))?;
+    Ok(Founding {
+        hub: Name::parse(&message.hub).map_err(bad)?,
+        anchor_fingerprint: certificate_fingerprint(&message.anchor),
+        anchor: message.anchor.to_vec(),
+        signing_key: public_key(key),
+        participants: registry.participants,
+        areas: registry.areas,
+        measures: registry.measures,
+    })
+}
+
+fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
+    let message: pb::StatementDecided = decode(entry)?;
+    let signed = required(entry, "the statement", message.signed)?;
+    let statement = parse_statement(&signed).map_err(|refusal| malformed(entry, refusal))?;
+    let refused = match message.refused.as_str() {
+        "" => None,
+        code => Some(read_reason(entry, code)?),
+    };
+    let told = message
+        .told
+        .iter()
+        .map(read_told)
+        .collect::<Result<_, _>>()
+        .map_err(|error| malformed(entry, error))?;
+    Ok(HubEntry::Statement(
+        StatementDecided {
+            statement,
+            refused,
+            told,
+        },
+        signed,
+    ))
+}
+
+fn read_audiences(
+    sealed: &Sealed,
+    groups: Vec<pb::AudienceGroup>,
+    refused: Vec<pb::ItemRefusal>,
+    mailboxes: Vec<pb::MailboxRun>,
+) -> Result<ConsignmentRecorded, ParseError> {
+    let read_group = |group: &pb::AudienceGroup| {
+        let agreement = group.agreement.as_ref();
+        let agreement = agreement.ok_or_else(|| ParseError::new("audience group", "", "an agreement"))?;
+        let recipients = group
+            .recipients
+            .iter()
+            .map(|code| ParticipantCode::parse(code))
+            .collect::<Result<_, _>>()?;
+        Ok(AudienceGroup {
+            agreement: parse_agreement_ref(agreement)?,
+            recipients,
+            items: parse_ranges(&group.items)?,
+        })
+    };
+    let read_refusal = |refusal: &pb::ItemRefusal| {
+        let reason = Reason::from_code(&refusal.reason)
+            .ok_or_else(|| ParseError::new("reason", &refusal.reason, "a reason of this version"))?;
+        Ok(ItemRefusal {
+            index: refusal.index,
+            reason,
+        })
+    };
+    let read_run = |run: &pb::MailboxRun| {
+        let recipient = ParticipantCode::parse(&run.recipient)?;
+        Ok(MailboxRun {
+            recipient,
+            first: run.first,
+            count: run.count,
+            feed_number: run.feed_number,
+        })
+    };
+    Ok(ConsignmentRecorded {
+        chain: sealed.chain.clone(),
+        number: sealed.number,
+        digest: sealed.digest,
+        count: sealed.headers.len() as u32,
+        groups: groups.iter().map(read_group).collect::<Result<_, ParseError>>()?,
+        refused: refused
+            .iter()
+            .map(read_refusal)
+            .collect::<Result<_, ParseError>>()?,
+        mailboxes: mailboxes
+            .iter()
+            .map(read_run)
+            .collect::<Result<_, ParseError>>()?,
+    })
+}
+
+fn read_acknowledged(entry: &Entry) -> Result<HubEntry, StoredError> {
+    let message: pb::MailAcknowledged = decode(entry)?;
+    let bad = |error: ParseError| malformed(entry, error);
+    let signed = required(entry, "the acknowledgement", message.acknowledgement)?;
+    let mut all = Vec::with_capacity(message.told.len());
+    for notices in &message.told {
+        let told = required(entry, "who is told", notices.told.as_ref())?;
+        let receipts = notices.receipts.iter().map(feed::parse_receipt);
+        all.push(OriginNotices {
+            told: read_told(told).map_err(bad)?,
+            notices: receipts
+                .collect::<Result<_, _>>()
+                .map_err(|refusal| malformed(entry, refusal))?,
+        });
+    }
+    let fact = MailAcknowledged {
+        recipient: ParticipantCode::parse(&message.recipient).map_err(bad)?,
+        lane: parse_lane(message.lane).map_err(bad)?,
+        delivered_through: message.delivered_through,
+        taken_count: message.taken_count,
+        told: all,
+    };
+    Ok(HubEntry::Acknowledged(fact, signed))
+}
+
+fn read_reason(entry: &Entry, code: &str) -> Result<Reason, StoredError> {
+    Reason::from_code(code).ok_or_else(|| malformed(entry, format!("reason {code} is not known")))
+}
+
+fn group(group: &AudienceGroup) -> pb::AudienceGroup {
+    pb::AudienceGroup {
+        agreement: Some(agreement_ref(&group.agreement)),
+        recipients: group.recipients.iter().map(ToString::to_string).collect(),
+        items: ranges(&group.items),
+    }
+}
+
+fn told(told: &Told) -> pb::Told {
+    pb::Told {
+        participant: told.participant.to_string(),
+        number: told.number,
+    }
+}
+
+fn read_told(message: &pb::Told) -> Result<Told, ParseError> {
+    Ok(Told {
+        participant: ParticipantCode::parse(&message.participant)?,
+        number: message.number,
+    })
+}

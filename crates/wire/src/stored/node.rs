@@ -1,0 +1,346 @@
+//! The entries of a node's journal.
+
+use bytes::Bytes;
+use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN};
+use concord_model::{Lane, MeasureCode, Name, ParseError, ParticipantCode, Timestamp};
+use prost::Message;
+
+use super::{Kept, StoredError, check_version, decode, draft, keep, kept, malformed, required, unknown};
+use crate::consignment::Sealed;
+use crate::convert::{lane, parse_lane};
+use crate::proto::agreement::v1::SignedStatement;
+use crate::proto::exchange::v1::{Delivery, RecordedReceipt};
+use crate::proto::feed::v1::FeedItem;
+use crate::proto::journal::v1 as pb;
+use crate::proto::operations::v1::Bundle;
+
+pub use crate::proto::journal::v1::{StatementAnswered, Submission};
+
+const KIND_FOUNDED: u16 = 101;
+const KIND_JOINED: u16 = 102;
+const KIND_AGENCY_ADDED: u16 = 103;
+const KIND_QUEUED: u16 = 104;
+const KIND_RECEIPT: u16 = 105;
+const KIND_FEED: u16 = 106;
+const KIND_MAIL: u16 = 107;
+const KIND_AGENCY_ACKNOWLEDGED: u16 = 108;
+const KIND_STATEMENT: u16 = 109;
+const KIND_ANSWER: u16 = 110;
+
+/// One entry of a node's journal.
+pub enum NodeEntry {
+    /// The journal's own entry.
+    HistoryBegun(HistoryBegun),
+    /// The beginning of a node.
+    Founded {
+        /// Whose node.
+        participant: ParticipantCode,
+        /// Its name.
+        node: Name,
+    },
+    /// The hub that it joined.
+    Joined(Bundle),
+    /// An agency was let in.
+    AgencyAdded {
+        /// Its name.
+        name: Name,
+        /// None means all.
+        measures: Vec<MeasureCode>,
+    },
+    /// Exchanges queued in one consignment; their blobs stand beside the entry.
+    Queued(Box<Kept>, Vec<Submission>),
+    /// The hub recorded a consignment.
+    Receipt(RecordedReceipt),
+    /// Items of the feed.
+    Feed {
+        /// The hub's history.
+        history: [u8; 16],
+        /// In order.
+        items: Vec<FeedItem>,
+    },
+    /// Deliveries of one mailbox; their blobs stand beside the entry.
+    Mail {
+        /// The mailbox.
+        lane: Lane,
+        /// The hub's history.
+        history: [u8; 16],
+        /// In order of their numbers.
+        items: Vec<Received>,
+    },
+    /// An agency acknowledged.
+    AgencyAcknowledged(Acknowledged),
+    /// A statement, to be forwarded.
+    Statement(SignedStatement),
+    /// The hub answered a statement.
+    Answer(StatementAnswered),
+}
+
+/// One number of a mailbox, as it was judged.
+pub struct Received {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// How many blobs it has beside the entry.
+    pub blob_count: u32,
+}
+
+/// What became of one number of a mailbox. Deliveries are without their blobs.
+pub enum Verdict {
+    /// Verified: agencies get it.
+    Accepted(Delivery),
+    /// Not verified: kept with its evidence.
+    SetAside(Delivery, String),
+    /// The hub sent a notice only.
+    Withheld(u64),
+}
+
+impl Received {
+    /// Its number in the mailbox.
+    pub fn number(&self) -> u64 {
+        match &self.verdict {
+            Verdict::Accepted(delivery) | Verdict::SetAside(delivery, _) => delivery.number,
+            Verdict::Withheld(number) => *number,
+        }
+    }
+}
+
+/// An agency acknowledged everything of a lane up to a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The agency.
+    pub agency: Name,
+    /// The lane.
+    pub lane: Lane,
+    /// The number in the lane's mailbox.
+    pub through: u64,
+    /// Numbers that no agency had acknowledged before.
+    pub taken: Vec<u64>,
+}
+
+/// The first entry of a node, after the history.
+pub fn founded(participant: &ParticipantCode, node: &Name, recorded_at: Timestamp) -> Draft {
+    plain(
+        KIND_FOUNDED,
+        &pb::NodeFounded {
+            participant: participant.to_string(),
+            node: node.to_string(),
+        },
+        recorded_at,
+    )
+}
+
+/// The hub that the node joins.
+pub fn joined(bundle: Bundle, recorded_at: Timestamp) -> Draft {
+    plain(KIND_JOINED, &pb::HubJoined { bundle: Some(bundle) }, recorded_at)
+}
+
+/// An agency is let in.
+pub fn agency_added(name: &Name, measures: &[MeasureCode], recorded_at: Timestamp) -> Draft {
+    let measures = measures.iter().map(ToString::to_string).collect();
+    plain(
+        KIND_AGENCY_ADDED,
+        &pb::AgencyAdded {
+            name: name.to_string(),
+            measures,
+        },
+        recorded_at,
+    )
+}
+
+/// A closed consignment with its blobs and who submitted each exchange.
+pub fn queued(
+    sealed: &Sealed,
+    blobs: Vec<Vec<Blob>>,
+    submissions: Vec<Submission>,
+    recorded_at: Timestamp,
+) -> Draft {
+    let message = pb::ExchangesQueued {
+        consignment: Some(keep(sealed, &blobs)),
+        submissions,
+    };
+    draft(
+        KIND_QUEUED,
+        &message,
+        blobs.into_iter().flatten().collect(),
+        recorded_at,
+    )
+}
+
+/// A receipt, verified before.
+pub fn receipt(receipt: RecordedReceipt, recorded_at: Timestamp) -> Draft {
+    plain(
+        KIND_RECEIPT,
+        &pb::ReceiptKept {
+            receipt: Some(receipt),
+        },
+        recorded_at,
+    )
+}
+
+/// Items of the feed, in order.
+pub fn feed(history: &[u8; 16], items: Vec<FeedItem>, recorded_at: Timestamp) -> Draft {
+    plain(
+        KIND_FEED,
+        &pb::FeedApplied {
+            history: Bytes::copy_from_slice(history),
+            items,
+        },
+        recorded_at,
+    )
+}
+
+/// Deliveries of one mailbox, in order, each with its blobs.
+pub fn mail(
+    lane_of: Lane,
+    history: &[u8; 16],
+    items: Vec<(Verdict, Vec<Blob>)>,
+    recorded_at: Timestamp,
+) -> Draft {
+    let mut blobs = Vec::new();
+    let mut received = Vec::with_capacity(items.len());
+    for (verdict, own) in items {
+        let item = match verdict {
+            Verdict::Accepted(delivery) => pb::received_item::Item::Accepted(delivery),
+            Verdict::SetAside(delivery, reason) => pb::received_item::Item::SetAside(pb::SetAsideDelivery {
+                delivery: Some(delivery),
+                reason,
+            }),
+            Verdict::Withheld(number) => pb::received_item::Item::Withheld(number),
+        };
+        received.push(pb::ReceivedItem {
+            item: Some(item),
+            blob_count: own.len() as u32,
+        });
+        blobs.extend(own);
+    }
+    let history = Bytes::copy_from_slice(history);
+    let message = pb::MailReceived {
+        lane: lane(lane_of).into(),
+        history,
+        items: received,
+    };
+    draft(KIND_MAIL, &message, blobs, recorded_at)
+}
+
+/// An agency acknowledges.
+pub fn agency_acknowledged(fact: &Acknowledged, recorded_at: Timestamp) -> Draft {
+    let message = pb::AgencyAcknowledged {
+        agency: fact.agency.to_string(),
+        lane: lane(fact.lane).into(),
+        through: fact.through,
+        taken: fact.taken.clone(),
+    };
+    plain(KIND_AGENCY_ACKNOWLEDGED, &message, recorded_at)
+}
+
+/// A statement, verified before.
+pub fn statement(signed: SignedStatement, recorded_at: Timestamp) -> Draft {
+    plain(
+        KIND_STATEMENT,
+        &pb::StatementQueued { signed: Some(signed) },
+        recorded_at,
+    )
+}
+
+/// The hub's answer to a statement.
+pub fn answer(answer: &StatementAnswered, recorded_at: Timestamp) -> Draft {
+    plain(KIND_ANSWER, answer, recorded_at)
+}
+
+/// Reads an entry of a node's journal; blobs need not be loaded.
+pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
+    check_version(entry)?;
+    let bad = |error: ParseError| malformed(entry, error);
+    Ok(match entry.kind {
+        KIND_HISTORY_BEGUN => {
+            let begun = HistoryBegun::decode(&entry.payload).map_err(|error| malformed(entry, error))?;
+            NodeEntry::HistoryBegun(begun)
+        }
+        KIND_FOUNDED => {
+            let message: pb::NodeFounded = decode(entry)?;
+            let participant = ParticipantCode::parse(&message.participant).map_err(bad)?;
+            NodeEntry::Founded {
+                participant,
+                node: Name::parse(&message.node).map_err(bad)?,
+            }
+        }
+        KIND_JOINED => {
+            let message: pb::HubJoined = decode(entry)?;
+            NodeEntry::Joined(required(entry, "the bundle", message.bundle)?)
+        }
+        KIND_AGENCY_ADDED => {
+            let message: pb::AgencyAdded = decode(entry)?;
+            let measures = message.measures.iter().map(|code| MeasureCode::parse(code));
+            let measures = measures.collect::<Result<_, _>>().map_err(bad)?;
+            NodeEntry::AgencyAdded {
+                name: Name::parse(&message.name).map_err(bad)?,
+                measures,
+            }
+        }
+        KIND_QUEUED => {
+            let message: pb::ExchangesQueued = decode(entry)?;
+            let stored = required(entry, "the consignment", message.consignment)?;
+            let kept = kept(stored).map_err(|refusal| malformed(entry, refusal))?;
+            NodeEntry::Queued(Box::new(kept), message.submissions)
+        }
+        KIND_RECEIPT => {
+            let message: pb::ReceiptKept = decode(entry)?;
+            NodeEntry::Receipt(required(entry, "the receipt", message.receipt)?)
+        }
+        KIND_FEED => {
+            let message: pb::FeedApplied = decode(entry)?;
+            NodeEntry::Feed {
+                history: read_history(entry, &message.history)?,
+                items: message.items,
+            }
+        }
+        KIND_MAIL => {
+            let message: pb::MailReceived = decode(entry)?;
+            let items = message.items.into_iter().map(|item| read_received(entry, item));
+            NodeEntry::Mail {
+                lane: parse_lane(message.lane).map_err(bad)?,
+                history: read_history(entry, &message.history)?,
+                items: items.collect::<Result<_, _>>()?,
+            }
+        }
+        KIND_AGENCY_ACKNOWLEDGED => {
+            let message: pb::AgencyAcknowledged = decode(entry)?;
+            NodeEntry::AgencyAcknowledged(Acknowledged {
+                agency: Name::parse(&message.agency).map_err(bad)?,
+                lane: parse_lane(message.lane).map_err(bad)?,
+                through: message.through,
+                taken: message.taken,
+            })
+        }
+        KIND_STATEMENT => {
+            let message: pb::StatementQueued = decode(entry)?;
+            NodeEntry::Statement(required(entry, "the statement", message.signed)?)
+        }
+        KIND_ANSWER => NodeEntry::Answer(decode(entry)?),
+        _ => return Err(unknown(entry)),
+    })
+}
+
+fn read_received(entry: &Entry, item: pb::ReceivedItem) -> Result<Received, StoredError> {
+    use pb::received_item::Item;
+    let verdict = match required(entry, "the verdict", item.item)? {
+        Item::Accepted(delivery) => Verdict::Accepted(delivery),
+        Item::SetAside(aside) => {
+            Verdict::SetAside(required(entry, "the delivery", aside.delivery)?, aside.reason)
+        }
+        Item::Withheld(number) => Verdict::Withheld(number),
+    };
+    Ok(Received {
+        verdict,
+        blob_count: item.blob_count,
+    })
+}
+
+fn read_history(entry: &Entry, bytes: &[u8]) -> Result<[u8; 16], StoredError> {
+    bytes
+        .try_into()
+        .map_err(|_| malformed(entry, "a history has 16 bytes"))
+}
+
+fn plain(kind: u16, payload: &impl Message, recorded_at: Timestamp) -> Draft {
+    draft(kind, payload, Vec::new(), recorded_at)
+}
