@@ -1,1 +1,31 @@
-//! Placeholder.
+//! The hub: stores what nodes consign, decides who may have it, and redistributes it to exactly those.
+//!
+//! The way of an exchange through it: `services::exchange` → `consign` (opened, verified) → `sequencer` (decided, durable) →
+//! `projection` (mailbox rows) → `delivery` (permit, sent) → `acknowledge` (recorded, told to the sender) → `feed`.
+//!
+//! Its parts are public so that a simulation can drive them without sockets; the binary uses `init` and `serve` only.
+//!
+//! It must not know agencies: they are their states' own. It must not decide anything in another place than the ledger, and must
+//! not send a byte of an exchange but through a permit.
+
+pub mod acknowledge;
+pub mod clock;
+mod config;
+pub mod consign;
+pub mod delivery;
+mod error;
+pub mod feed;
+mod init;
+pub mod projection;
+mod seed;
+pub mod sequencer;
+mod serve;
+pub mod services;
+pub mod shared;
+pub mod streams;
+
+pub use config::Config;
+pub use error::HubError;
+pub use init::{InitOptions, Initialised, init};
+pub use seed::Seed;
+pub use serve::serve;

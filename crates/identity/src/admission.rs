@@ -20,46 +20,27 @@ impl Admission {
     pub fn hub() -> Self {
         let secretariat = ParticipantCode::secretariat();
         Self(vec![
-            Rule {
-                participant: None,
-                role: Role::Node,
-            },
-            Rule {
-                participant: Some(secretariat.clone()),
-                role: Role::Officer,
-            },
-            Rule {
-                participant: Some(secretariat),
-                role: Role::Operator,
-            },
+            Rule { participant: None, role: Role::Node },
+            Rule { participant: Some(secretariat.clone()), role: Role::Officer },
+            Rule { participant: Some(secretariat), role: Role::Operator },
         ])
     }
 
     /// A node's listener: its own participant's agencies, officers and operators.
     pub fn node(own: &ParticipantCode) -> Self {
-        let rule = |role| Rule {
-            participant: Some(own.clone()),
-            role,
-        };
+        let rule = |role| Rule { participant: Some(own.clone()), role };
         Self([Role::Agency, Role::Officer, Role::Operator].map(rule).to_vec())
     }
 
     /// An admin listener: operators of one participant only.
     pub fn operators(own: &ParticipantCode) -> Self {
-        Self(vec![Rule {
-            participant: Some(own.clone()),
-            role: Role::Operator,
-        }])
+        Self(vec![Rule { participant: Some(own.clone()), role: Role::Operator }])
     }
 
     /// Whether the listener is for this identity.
     pub fn allows(&self, identity: &Identity) -> bool {
         self.0.iter().any(|rule| {
-            rule.role == identity.role
-                && rule
-                    .participant
-                    .as_ref()
-                    .is_none_or(|code| *code == identity.participant)
+            rule.role == identity.role && rule.participant.as_ref().is_none_or(|code| *code == identity.participant)
         })
     }
 }
@@ -113,14 +94,8 @@ mod tests {
     #[test]
     fn each_listener_is_for_exactly_its_own() {
         let kaz = ParticipantCode::parse("KAZ").unwrap();
-        check(
-            &Admission::hub(),
-            &["kaz/node", "uzb/node", "sec/node", "sec/officer", "sec/operator"],
-        );
-        check(
-            &Admission::node(&kaz),
-            &["kaz/agency", "kaz/officer", "kaz/operator"],
-        );
+        check(&Admission::hub(), &["kaz/node", "uzb/node", "sec/node", "sec/officer", "sec/operator"]);
+        check(&Admission::node(&kaz), &["kaz/agency", "kaz/officer", "kaz/operator"]);
         check(&Admission::operators(&kaz), &["kaz/operator"]);
     }
 }

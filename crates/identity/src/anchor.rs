@@ -43,19 +43,12 @@ impl Anchor {
         }
         let usage = certificate.key_usage().map_err(wrong)?;
         if !usage.is_some_and(|usage| usage.value.key_cert_sign()) {
-            return Err(AnchorError(
-                "its key usage does not include keyCertSign".to_owned(),
-            ));
+            return Err(AnchorError("its key usage does not include keyCertSign".to_owned()));
         }
         let der = CertificateDer::from(der.to_vec());
-        let trust_anchor = webpki::anchor_from_trusted_cert(&der)
-            .map_err(|error| AnchorError(error.to_string()))?
-            .to_owned();
-        Ok(Self(Arc::new(Inner {
-            fingerprint: certificate_fingerprint(&der),
-            trust_anchor,
-            der,
-        })))
+        let trust_anchor =
+            webpki::anchor_from_trusted_cert(&der).map_err(|error| AnchorError(error.to_string()))?.to_owned();
+        Ok(Self(Arc::new(Inner { fingerprint: certificate_fingerprint(&der), trust_anchor, der })))
     }
 
     /// Takes a PEM text with exactly one certificate.
@@ -63,10 +56,9 @@ impl Anchor {
         let certificates = files::certificates_from_pem(text).map_err(AnchorError)?;
         match certificates.as_slice() {
             [certificate] => Self::from_der(certificate),
-            several => Err(AnchorError(format!(
-                "the text has {} certificates where exactly one is needed",
-                several.len()
-            ))),
+            several => {
+                Err(AnchorError(format!("the text has {} certificates where exactly one is needed", several.len())))
+            }
         }
     }
 

@@ -54,8 +54,7 @@ pub(crate) struct Leaf {
 impl Leaf {
     pub(crate) fn read(der: &[u8]) -> Result<Self, CertificateRefusal> {
         let certificate = parse(der).map_err(CertificateRefusal::Malformed)?;
-        let malformed =
-            |error: x509_parser::error::X509Error| CertificateRefusal::Malformed(error.to_string());
+        let malformed = |error: x509_parser::error::X509Error| CertificateRefusal::Malformed(error.to_string());
         let usages = certificate.extended_key_usage().map_err(malformed)?;
         let key_usage = certificate.key_usage().map_err(malformed)?;
         Ok(Self {
@@ -80,9 +79,8 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
 
 /// Names of other kinds are for other software and mean nothing here.
 fn identity(certificate: &X509Certificate<'_>) -> Result<Identity, CertificateRefusal> {
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|error| CertificateRefusal::Malformed(error.to_string()))?;
+    let names =
+        certificate.subject_alternative_name().map_err(|error| CertificateRefusal::Malformed(error.to_string()))?;
     let names = names.map_or([].as_slice(), |names| names.value.general_names.as_slice());
     let mut found = Vec::new();
     for name in names {
@@ -90,9 +88,7 @@ fn identity(certificate: &X509Certificate<'_>) -> Result<Identity, CertificateRe
             GeneralName::URI(name) => found.push(*name),
             // It could be a URI name that another reader reads.
             GeneralName::Invalid(..) => {
-                return Err(CertificateRefusal::Malformed(
-                    "one of its names is not text".to_owned(),
-                ));
+                return Err(CertificateRefusal::Malformed("one of its names is not text".to_owned()));
             }
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! Verifying a chain: the leaf's one name chooses the participant, and only that participant's anchors count.
 
-use concord_model::ParticipantCode;
+use concord_model::{Identity, ParticipantCode, Timestamp};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
@@ -43,9 +43,7 @@ pub(crate) fn verify_chain(
     };
     let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
     let verified = EndEntityCert::try_from(leaf).and_then(|end_entity| {
-        end_entity
-            .verify_for_usage(algorithms.all, &anchors, intermediates, now, usage, None, None)
-            .map(|_| ())
+        end_entity.verify_for_usage(algorithms.all, &anchors, intermediates, now, usage, None, None).map(|_| ())
     });
     match verified {
         Ok(()) => Ok(read),
@@ -53,20 +51,25 @@ pub(crate) fn verify_chain(
     }
 }
 
-fn check_size(
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-) -> Result<(), CertificateRefusal> {
+/// Who a client certificate of this participant names, if the participant's anchors stand behind it at a moment.
+pub fn verify_certificate(
+    participant: &ParticipantCode,
+    anchors: &[Anchor],
+    leaf_der: &[u8],
+    now: Timestamp,
+) -> Result<Identity, CertificateRefusal> {
+    let of_participant = |code: &ParticipantCode| if code == participant { anchors.to_vec() } else { Vec::new() };
+    let now = crate::moment::to_unix_time(now);
+    verify_chain(&CertificateDer::from(leaf_der), &[], of_participant, Purpose::Client, now).map(|leaf| leaf.identity)
+}
+
+fn check_size(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), CertificateRefusal> {
     if intermediates.len() > INTERMEDIATES_MAX {
-        return Err(CertificateRefusal::ChainTooLong {
-            sent: intermediates.len(),
-        });
+        return Err(CertificateRefusal::ChainTooLong { sent: intermediates.len() });
     }
     let mut all = std::iter::once(leaf).chain(intermediates);
     if all.any(|certificate| certificate.len() > CERTIFICATE_SIZE_MAX_BYTES) {
-        return Err(CertificateRefusal::Malformed(format!(
-            "it is larger than {CERTIFICATE_SIZE_MAX_BYTES} bytes"
-        )));
+        return Err(CertificateRefusal::Malformed(format!("it is larger than {CERTIFICATE_SIZE_MAX_BYTES} bytes")));
     }
     Ok(())
 }
@@ -81,10 +84,7 @@ fn check_purpose(leaf: &Leaf, purpose: Purpose) -> Result<(), CertificateRefusal
         (true, false) => "digital signatures",
         (true, true) => return Ok(()),
     };
-    Err(CertificateRefusal::WrongPurpose {
-        identity: leaf.identity.clone(),
-        purpose: missing,
-    })
+    Err(CertificateRefusal::WrongPurpose { identity: leaf.identity.clone(), purpose: missing })
 }
 
 impl Purpose {
@@ -99,25 +99,19 @@ impl Purpose {
 fn refusal(error: webpki::Error, leaf: Leaf, purpose: Purpose) -> CertificateRefusal {
     let identity = leaf.identity;
     match error {
-        webpki::Error::CertExpired { not_after, .. } => CertificateRefusal::Expired {
-            identity,
-            not_after: moment::from_unix_time(not_after),
-        },
-        webpki::Error::CertNotValidYet { not_before, .. } => CertificateRefusal::NotYetValid {
-            identity,
-            not_before: moment::from_unix_time(not_before),
-        },
+        webpki::Error::CertExpired { not_after, .. } => {
+            CertificateRefusal::Expired { identity, not_after: moment::from_unix_time(not_after) }
+        }
+        webpki::Error::CertNotValidYet { not_before, .. } => {
+            CertificateRefusal::NotYetValid { identity, not_before: moment::from_unix_time(not_before) }
+        }
         // A signature that fails under the anchor's key means another key of the same name issued it.
         webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
             CertificateRefusal::UnknownIssuer { identity }
         }
-        webpki::Error::RequiredEkuNotFoundContext(_) => CertificateRefusal::WrongPurpose {
-            identity,
-            purpose: purpose.in_words(),
-        },
-        other => CertificateRefusal::Unverified {
-            identity,
-            detail: other.to_string(),
-        },
+        webpki::Error::RequiredEkuNotFoundContext(_) => {
+            CertificateRefusal::WrongPurpose { identity, purpose: purpose.in_words() }
+        }
+        other => CertificateRefusal::Unverified { identity, detail: other.to_string() },
     }
 }

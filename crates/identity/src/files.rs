@@ -32,9 +32,7 @@ pub struct FileError {
 pub fn read_text(path: &Path) -> Result<String, FileError> {
     let read = || {
         let mut text = String::new();
-        let read = File::open(path)?
-            .take(PEM_FILE_SIZE_MAX_BYTES + 1)
-            .read_to_string(&mut text)?;
+        let read = File::open(path)?.take(PEM_FILE_SIZE_MAX_BYTES + 1).read_to_string(&mut text)?;
         if read as u64 > PEM_FILE_SIZE_MAX_BYTES {
             return Err(io::Error::other(format!(
                 "it is larger than {PEM_FILE_SIZE_MAX_BYTES} bytes; is this the right file?"
@@ -42,11 +40,7 @@ pub fn read_text(path: &Path) -> Result<String, FileError> {
         }
         Ok(text)
     };
-    read().map_err(|source| FileError {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })
+    read().map_err(|source| FileError { action: "read", path: path.to_owned(), source })
 }
 
 /// Writes a secret with mode 0600: whole or not at all, durable when this returns. Replaces what was there.
@@ -60,17 +54,11 @@ pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
-    replace(path, bytes, mode).map_err(|source| FileError {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+    replace(path, bytes, mode).map_err(|source| FileError { action: "write", path: path.to_owned(), source })
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::other("the path names no file"))?;
+    let name = path.file_name().ok_or_else(|| io::Error::other("the path names no file"))?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -85,10 +73,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         && let Err(error) = fs::remove_file(&temporary)
         && error.kind() != io::ErrorKind::NotFound
     {
-        return Err(io::Error::other(format!(
-            "it failed, and {} could not be removed: {error}",
-            temporary.display()
-        )));
+        return Err(io::Error::other(format!("it failed, and {} could not be removed: {error}", temporary.display())));
     }
     result?;
     // Without this a power cut may bring back the old name, or none.
@@ -110,19 +95,12 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// The mode stands from the first moment: a secret is never readable by others, not even while it is written.
 fn create_new(path: &Path, mode: u32) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
 /// PEM blocks `CERTIFICATE`, in this order.
 pub fn certificates_to_pem(certificates: &[CertificateDer<'_>]) -> String {
-    certificates
-        .iter()
-        .map(|der| pem::encode_config(&Pem::new("CERTIFICATE", der.as_ref()), line_feeds()))
-        .collect()
+    certificates.iter().map(|der| pem::encode_config(&Pem::new("CERTIFICATE", der.as_ref()), line_feeds())).collect()
 }
 
 /// The certificates of a PEM text in order; other blocks are passed over. Says what is wrong in words.
@@ -158,11 +136,7 @@ mod tests {
         write_private(&path, b"new").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(read_text(&path).unwrap(), "new");
-        assert_eq!(
-            fs::read_dir(folder.path()).unwrap().count(),
-            1,
-            "a temporary file was left"
-        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file was left");
     }
 
     #[test]

@@ -8,23 +8,13 @@ const BUNDLE_DOMAIN: &[u8] = b"concord hub bundle v1\0";
 
 /// Over what a participant hands in to be enrolled: its code, its anchor, its node's signing key.
 /// Both sides show it [`Fingerprint::grouped`].
-pub fn enrolment_fingerprint(
-    participant: &ParticipantCode,
-    anchor_der: &[u8],
-    signing_key: &PublicKey,
-) -> Fingerprint {
-    over(
-        ENROLMENT_DOMAIN,
-        [participant.as_str().as_bytes(), anchor_der, &signing_key.bytes],
-    )
+pub fn enrolment_fingerprint(participant: &ParticipantCode, anchor_der: &[u8], signing_key: &PublicKey) -> Fingerprint {
+    over(ENROLMENT_DOMAIN, [participant.as_str().as_bytes(), anchor_der, &signing_key.bytes])
 }
 
 /// Over what the hub hands out to those who enrol: its name, its anchor, the key that signs its receipts.
 pub fn bundle_fingerprint(hub: &Name, hub_anchor_der: &[u8], hub_signing_key: &PublicKey) -> Fingerprint {
-    over(
-        BUNDLE_DOMAIN,
-        [hub.as_str().as_bytes(), hub_anchor_der, &hub_signing_key.bytes],
-    )
+    over(BUNDLE_DOMAIN, [hub.as_str().as_bytes(), hub_anchor_der, &hub_signing_key.bytes])
 }
 
 /// SHA-256 of domain ‖ (length as 8 bytes, big-endian ‖ bytes) of each field, so that no byte can change fields.

@@ -85,11 +85,7 @@ impl CertificateRequest {
     /// One URI name, valid from now for [`LEAF_LIFETIME_DAYS`]; for servers too if the role is that of one.
     pub fn leaf(identity: &Identity, key: LeafPublicKey, now: Timestamp) -> Self {
         Self {
-            subject: [
-                identity.participant.to_string(),
-                identity.role.to_string(),
-                identity.name.to_string(),
-            ],
+            subject: [identity.participant.to_string(), identity.role.to_string(), identity.name.to_string()],
             uri_names: vec![identity.to_string()],
             hosts: Vec::new(),
             key,
@@ -113,12 +109,8 @@ impl CertificateRequest {
         let mut params = CertificateParams::default();
         let [participant, role, name] = &self.subject;
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, participant);
-        params
-            .distinguished_name
-            .push(DnType::OrganizationalUnitName, role);
+        params.distinguished_name.push(DnType::OrganizationName, participant);
+        params.distinguished_name.push(DnType::OrganizationalUnitName, role);
         params.distinguished_name.push(DnType::CommonName, name);
         for uri in &self.uri_names {
             params.subject_alt_names.push(SanType::URI(ascii(uri)?));
@@ -131,14 +123,10 @@ impl CertificateRequest {
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         if self.client {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ClientAuth);
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
         }
         if self.server {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ServerAuth);
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         params.not_before = to_date_time(self.not_before).ok_or(IssueError::Validity)?;
         params.not_after = to_date_time(self.not_after).ok_or(IssueError::Validity)?;
@@ -164,15 +152,10 @@ impl AnchorKeys {
         let mut params = anchor_params(participant);
         params.serial_number = Some(random_serial()?);
         let not_after = plus_seconds(now, ANCHOR_LIFETIME_DAYS * SECONDS_PER_DAY);
-        params.not_before =
-            to_date_time(plus_seconds(now, -LEAF_BACKDATED_SECONDS)).ok_or(IssueError::Validity)?;
+        params.not_before = to_date_time(plus_seconds(now, -LEAF_BACKDATED_SECONDS)).ok_or(IssueError::Validity)?;
         params.not_after = to_date_time(not_after).ok_or(IssueError::Validity)?;
         let certificate = params.self_signed(&CertificateSigner::new(&key))?;
-        Ok(Self {
-            participant: participant.clone(),
-            anchor: Anchor::from_der(certificate.der())?,
-            key,
-        })
+        Ok(Self { participant: participant.clone(), anchor: Anchor::from_der(certificate.der())?, key })
     }
 
     /// Reads what [`AnchorKeys::save`] wrote.
@@ -187,11 +170,7 @@ impl AnchorKeys {
         if public != key.public().subject_public_key_info() {
             return Err(IssueError::KeyMismatch);
         }
-        Ok(Self {
-            participant,
-            anchor,
-            key,
-        })
+        Ok(Self { participant, anchor, key })
     }
 
     /// Writes the certificate for all to read and the key with mode 0600, both durable when this returns.
@@ -230,9 +209,7 @@ impl fmt::Debug for AnchorKeys {
 fn anchor_params(participant: &ParticipantCode) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("{participant}{ANCHOR_NAME_SUFFIX}"));
+    params.distinguished_name.push(DnType::CommonName, format!("{participant}{ANCHOR_NAME_SUFFIX}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(INTERMEDIATES_MAX as u8));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
@@ -253,9 +230,7 @@ fn read_own(anchor: &Anchor) -> Option<(Vec<u8>, ParticipantCode)> {
 
 fn random_serial() -> Result<SerialNumber, IssueError> {
     let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| KeyError::Library {
-        action: "draw a serial number",
-    })?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| KeyError::Library { action: "draw a serial number" })?;
     // RFC 5280: positive and without a leading zero byte.
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))

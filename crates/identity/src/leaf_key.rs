@@ -45,9 +45,8 @@ impl LeafKey {
     pub fn generate(kind: LeafKeyKind) -> Result<Self, KeyError> {
         Ok(Self(match kind {
             LeafKeyKind::EcdsaP256 => Pair::EcdsaP256(
-                EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| KeyError::Library {
-                    action: "make an ECDSA P-256 key",
-                })?,
+                EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
+                    .map_err(|_| KeyError::Library { action: "make an ECDSA P-256 key" })?,
             ),
             LeafKeyKind::Ed25519 => Pair::Ed25519(SigningKey::generate()?),
         }))
@@ -60,9 +59,7 @@ impl LeafKey {
         }
         EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der)
             .map(|pair| Self(Pair::EcdsaP256(pair)))
-            .map_err(|_| KeyError::Rejected {
-                expected: "an ECDSA P-256 or Ed25519 private key",
-            })
+            .map_err(|_| KeyError::Rejected { expected: "an ECDSA P-256 or Ed25519 private key" })
     }
 
     /// Reads the first PEM block `PRIVATE KEY`.
@@ -76,9 +73,8 @@ impl LeafKey {
         match &self.0 {
             Pair::Ed25519(key) => key.to_pkcs8_der(),
             Pair::EcdsaP256(pair) => {
-                let document = pair.to_pkcs8v1().map_err(|_| KeyError::Library {
-                    action: "encode an ECDSA P-256 key",
-                })?;
+                let document =
+                    pair.to_pkcs8v1().map_err(|_| KeyError::Library { action: "encode an ECDSA P-256 key" })?;
                 Ok(Zeroizing::new(document.as_ref().to_vec()))
             }
         }
@@ -109,10 +105,7 @@ impl LeafKey {
             Pair::EcdsaP256(pair) => pair.public_key().as_ref().to_vec(),
             Pair::Ed25519(key) => key.public().bytes.to_vec(),
         };
-        LeafPublicKey {
-            kind: self.kind(),
-            bytes,
-        }
+        LeafPublicKey { kind: self.kind(), bytes }
     }
 
     /// The key as a signer of statements, if it is of the kind that signs them.
@@ -170,10 +163,7 @@ pub(crate) struct CertificateSigner<'a> {
 
 impl<'a> CertificateSigner<'a> {
     pub(crate) fn new(key: &'a LeafKey) -> Self {
-        Self {
-            key,
-            public: key.public(),
-        }
+        Self { key, public: key.public() }
     }
 }
 

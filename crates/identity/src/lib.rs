@@ -27,22 +27,20 @@ pub use admission::{Admission, ExpectedServer};
 pub use anchor::{Anchor, AnchorError};
 pub use anchors::Anchors;
 pub use certificate::Caller;
-pub use chain::{CERTIFICATE_SIZE_MAX_BYTES, INTERMEDIATES_MAX};
+pub use chain::{CERTIFICATE_SIZE_MAX_BYTES, INTERMEDIATES_MAX, verify_certificate};
 pub use files::{
     FileError, PEM_FILE_SIZE_MAX_BYTES, certificates_from_pem, certificates_to_pem, read_text, write_private,
     write_public,
 };
 pub use fingerprint::{bundle_fingerprint, enrolment_fingerprint};
 pub use issue::{
-    ANCHOR_LIFETIME_DAYS, AnchorKeys, CertificateRequest, IssueError, LEAF_BACKDATED_SECONDS,
-    LEAF_LIFETIME_DAYS,
+    ANCHOR_LIFETIME_DAYS, AnchorKeys, CertificateRequest, IssueError, LEAF_BACKDATED_SECONDS, LEAF_LIFETIME_DAYS,
 };
 pub use leaf_key::{LeafKey, LeafKeyKind, LeafPublicKey};
 pub use profile::{Profile, ProfileError, ProfileSettings};
 pub use refusal::{CertificateRefusal, HandshakeRefusal};
 pub use signing::{
-    KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki,
-    verify,
+    KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki, verify,
 };
 pub use statement::{STATEMENT_DOMAIN, StatementError, StatementSigner, verify_statement};
 pub use tls::{Application, Credentials, TlsError, client_config, server_config, server_name};

@@ -153,23 +153,12 @@ impl Profile {
         if settings_path.exists() {
             return Err(ProfileError::Exists(folder.to_owned()));
         }
-        fs::create_dir_all(folder).map_err(|source| ProfileError::Folder {
-            path: folder.to_owned(),
-            source,
-        })?;
-        let text = toml::to_string(&settings.to_file()).map_err(|error| ProfileError::Settings {
-            path: settings_path.clone(),
-            why: error.to_string(),
-        })?;
+        fs::create_dir_all(folder).map_err(|source| ProfileError::Folder { path: folder.to_owned(), source })?;
+        let text = toml::to_string(&settings.to_file())
+            .map_err(|error| ProfileError::Settings { path: settings_path.clone(), why: error.to_string() })?;
         key.save(&folder.join(KEY_FILE))?;
-        files::write_public(
-            &folder.join(CERTIFICATE_FILE),
-            files::certificates_to_pem(chain).as_bytes(),
-        )?;
-        files::write_public(
-            &folder.join(SERVER_ANCHOR_FILE),
-            server_anchor.to_pem().as_bytes(),
-        )?;
+        files::write_public(&folder.join(CERTIFICATE_FILE), files::certificates_to_pem(chain).as_bytes())?;
+        files::write_public(&folder.join(SERVER_ANCHOR_FILE), server_anchor.to_pem().as_bytes())?;
         files::write_public(&settings_path, text.as_bytes())?;
         Self::load(folder)
     }
@@ -180,28 +169,16 @@ impl Profile {
         if !path.is_file() {
             return Err(ProfileError::NotAProfile(folder.to_owned()));
         }
-        let file: SettingsFile =
-            toml::from_str(&files::read_text(&path)?).map_err(|error| ProfileError::Settings {
-                path,
-                why: error.to_string(),
-            })?;
+        let file: SettingsFile = toml::from_str(&files::read_text(&path)?)
+            .map_err(|error| ProfileError::Settings { path, why: error.to_string() })?;
         let settings = ProfileSettings::from_file(file)?;
         let credentials = Credentials::load(&folder.join(CERTIFICATE_FILE), &folder.join(KEY_FILE))?;
         let own = credentials.caller()?;
         if own.identity != settings.identity {
-            return Err(ProfileError::OtherCertificate {
-                expected: settings.identity,
-                found: own.identity,
-            });
+            return Err(ProfileError::OtherCertificate { expected: settings.identity, found: own.identity });
         }
         let server_anchor = Anchor::from_pem(&files::read_text(&folder.join(SERVER_ANCHOR_FILE))?)?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            settings,
-            own,
-            credentials,
-            server_anchor,
-        })
+        Ok(Self { folder: folder.to_owned(), settings, own, credentials, server_anchor })
     }
 
     /// Who I am, with the last moment of my certificate: a client says *expired* before the server refuses it.
@@ -237,12 +214,7 @@ impl Profile {
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, ProfileError> {
         let server = self.settings.server.clone();
         let anchors = Anchors::pinned(server.participant.clone(), self.server_anchor.clone());
-        Ok(tls::client_config(
-            &self.credentials,
-            &anchors,
-            ExpectedServer::Exactly(server),
-            Application::Grpc,
-        )?)
+        Ok(tls::client_config(&self.credentials, &anchors, ExpectedServer::Exactly(server), Application::Grpc)?)
     }
 
     /// Signs for the state. Only an officer's profile can.
@@ -278,8 +250,7 @@ impl ProfileSettings {
 
     fn from_file(file: SettingsFile) -> Result<Self, ParseError> {
         let role = Role::ALL.into_iter().find(|role| role.as_str() == file.role);
-        let role = role
-            .ok_or_else(|| ParseError::new("role", &file.role, "hub, node, agency, officer or operator"))?;
+        let role = role.ok_or_else(|| ParseError::new("role", &file.role, "hub, node, agency, officer or operator"))?;
         Ok(Self {
             identity: Identity {
                 participant: ParticipantCode::parse(&file.participant)?,

@@ -25,9 +25,7 @@ pub enum CertificateRefusal {
     #[error("{0}")]
     UriNameMalformed(ParseError),
     /// More certificates than a chain may have.
-    #[error(
-        "{sent} certificates stand between the leaf and its anchor where at most {INTERMEDIATES_MAX} may"
-    )]
+    #[error("{sent} certificates stand between the leaf and its anchor where at most {INTERMEDIATES_MAX} may")]
     ChainTooLong {
         /// How many were sent besides the leaf.
         sent: usize,
@@ -120,9 +118,7 @@ pub enum HandshakeRefusal {
     #[error("the peer presented no certificate; every connection needs one")]
     NoCertificate,
     /// The peer refused us and said so by an alert.
-    #[error(
-        "the other side refused the connection ({0}); if it is about our certificate, its log has the reason"
-    )]
+    #[error("the other side refused the connection ({0}); if it is about our certificate, its log has the reason")]
     RefusedByPeer(String),
     /// No common version, cipher or protocol, a bad signature, or not TLS at all.
     #[error("the handshake failed: {0}")]
@@ -135,9 +131,7 @@ pub enum HandshakeRefusal {
 impl HandshakeRefusal {
     /// Reads what tokio-rustls's accept or connect returned.
     pub fn from_io(error: &io::Error) -> Self {
-        let inner = error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         inner.map_or_else(|| Self::Connection(error.to_string()), Self::from_rustls)
     }
 

@@ -13,17 +13,13 @@ use zeroize::Zeroizing;
 use crate::files::{self, FileError};
 
 /// What precedes the 32 bytes of an Ed25519 key in its SubjectPublicKeyInfo (RFC 8410).
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// A key could not be made, read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The text holds no PEM block `PRIVATE KEY`.
-    #[error(
-        "no unencrypted PKCS#8 private key ('BEGIN PRIVATE KEY') was found; make one with concord or convert it"
-    )]
+    #[error("no unencrypted PKCS#8 private key ('BEGIN PRIVATE KEY') was found; make one with concord or convert it")]
     NotPem,
     /// The bytes are a key of another kind, or no key.
     #[error("this is not {expected} in PKCS#8; make one with concord or convert it")]
@@ -56,20 +52,12 @@ pub struct SigningKey(Ed25519KeyPair);
 impl SigningKey {
     /// Makes a new key from the system's randomness.
     pub fn generate() -> Result<Self, KeyError> {
-        Ed25519KeyPair::generate()
-            .map(Self)
-            .map_err(|_| KeyError::Library {
-                action: "make an Ed25519 key",
-            })
+        Ed25519KeyPair::generate().map(Self).map_err(|_| KeyError::Library { action: "make an Ed25519 key" })
     }
 
     /// Reads PKCS#8, version 1 or 2.
     pub fn from_pkcs8_der(der: &[u8]) -> Result<Self, KeyError> {
-        Ed25519KeyPair::from_pkcs8(der)
-            .map(Self)
-            .map_err(|_| KeyError::Rejected {
-                expected: "an Ed25519 private key",
-            })
+        Ed25519KeyPair::from_pkcs8(der).map(Self).map_err(|_| KeyError::Rejected { expected: "an Ed25519 private key" })
     }
 
     /// Reads the first PEM block `PRIVATE KEY`.
@@ -80,9 +68,7 @@ impl SigningKey {
 
     /// PKCS#8 version 1, which every tool reads.
     pub fn to_pkcs8_der(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let document = self.0.to_pkcs8v1().map_err(|_| KeyError::Library {
-            action: "encode an Ed25519 key",
-        })?;
+        let document = self.0.to_pkcs8v1().map_err(|_| KeyError::Library { action: "encode an Ed25519 key" })?;
         Ok(Zeroizing::new(document.as_ref().to_vec()))
     }
 
@@ -120,18 +106,13 @@ impl fmt::Debug for SigningKey {
 
 /// Checks an Ed25519 signature (RFC 8032, 64 bytes); any other length does not hold.
 pub fn verify(public: &[u8; 32], message: &[u8], signature: &[u8]) -> Result<(), SignatureInvalid> {
-    UnparsedPublicKey::new(&ED25519, public)
-        .verify(message, signature)
-        .map_err(|_| SignatureInvalid)
+    UnparsedPublicKey::new(&ED25519, public).verify(message, signature).map_err(|_| SignatureInvalid)
 }
 
 /// Gives raw key bytes the fingerprint that people know them by.
 pub fn public_key_from_bytes(bytes: [u8; 32]) -> PublicKey {
     let digest = Sha256::digest(public_key_to_spki(&bytes));
-    PublicKey {
-        bytes,
-        fingerprint: Fingerprint(Digest(digest.into())),
-    }
+    PublicKey { bytes, fingerprint: Fingerprint(Digest(digest.into())) }
 }
 
 /// Reads the SubjectPublicKeyInfo of an Ed25519 key, exactly as RFC 8410 writes it.
@@ -175,15 +156,9 @@ mod tests {
         let pem = files::private_key_to_pem(&der);
         assert_eq!(SigningKey::from_pkcs8_der(&der).unwrap().public(), key.public());
         assert_eq!(SigningKey::from_pkcs8_pem(&pem).unwrap().public(), key.public());
-        assert_eq!(
-            format!("{key:?}"),
-            format!("SigningKey({})", key.public().fingerprint)
-        );
+        assert_eq!(format!("{key:?}"), format!("SigningKey({})", key.public().fingerprint));
         assert!(matches!(SigningKey::from_pkcs8_pem("x"), Err(KeyError::NotPem)));
-        assert!(matches!(
-            SigningKey::from_pkcs8_der(&der[1..]),
-            Err(KeyError::Rejected { .. })
-        ));
+        assert!(matches!(SigningKey::from_pkcs8_der(&der[1..]), Err(KeyError::Rejected { .. })));
     }
 
     #[test]

@@ -64,11 +64,7 @@ impl StatementSigner {
         if public != key.public().bytes {
             return Err(StatementError::KeyMismatch(leaf.identity));
         }
-        Ok(Self {
-            identity: leaf.identity,
-            chain: chain.iter().map(|der| der.to_vec()).collect(),
-            key,
-        })
+        Ok(Self { identity: leaf.identity, chain: chain.iter().map(|der| der.to_vec()).collect(), key })
     }
 
     /// Who signs.
@@ -104,30 +100,20 @@ pub fn verify_statement(
     now: Timestamp,
 ) -> Result<Identity, StatementError> {
     let (leaf, intermediates) = chain_der.split_first().ok_or(StatementError::NoCertificate)?;
-    let intermediates: Vec<_> = intermediates
-        .iter()
-        .map(|der| CertificateDer::from(der.as_slice()))
-        .collect();
+    let intermediates: Vec<_> = intermediates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let leaf = verify_chain(
         &CertificateDer::from(leaf.as_slice()),
         &intermediates,
         // An anchor vouches only for the participant whose it is, whatever name stands in the certificate.
         |code| {
-            if code == participant {
-                anchors.to_vec()
-            } else {
-                Vec::new()
-            }
+            if code == participant { anchors.to_vec() } else { Vec::new() }
         },
         Purpose::Client,
         moment::to_unix_time(now),
     );
     let leaf = match leaf {
         Err(CertificateRefusal::UnknownIssuer { identity }) if identity.participant != *participant => {
-            return Err(StatementError::OtherParticipant {
-                found: identity,
-                expected: participant.clone(),
-            });
+            return Err(StatementError::OtherParticipant { found: identity, expected: participant.clone() });
         }
         leaf => leaf?,
     };

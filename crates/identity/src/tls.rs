@@ -55,33 +55,23 @@ pub struct Credentials {
 impl Credentials {
     /// Puts a chain, leaf first, and its key together.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: &LeafKey) -> Result<Self, TlsError> {
-        Ok(Self {
-            chain,
-            key: key.to_rustls()?,
-        })
+        Ok(Self { chain, key: key.to_rustls()? })
     }
 
     /// Reads a PEM file of certificates, leaf first, and one with a private key of any kind that TLS 1.3 knows.
     pub fn load(certificates: &Path, key: &Path) -> Result<Self, TlsError> {
-        let content = |path: &Path, why| TlsError::Content {
-            file: path.display().to_string(),
-            why,
-        };
-        let chain = files::certificates_from_pem(&files::read_text(certificates)?)
-            .map_err(|why| content(certificates, why))?;
+        let content = |path: &Path, why| TlsError::Content { file: path.display().to_string(), why };
+        let chain =
+            files::certificates_from_pem(&files::read_text(certificates)?).map_err(|why| content(certificates, why))?;
         let text = Zeroizing::new(files::read_text(key)?);
-        let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
-            .map_err(|error| content(key, error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| content(key, error.to_string()))?;
         Ok(Self { chain, key })
     }
 
     /// Who the holder of these is, by the rules that the peer will apply to the leaf's names.
     /// Servers ask at their start, so that a wrong certificate is found before a port opens.
     pub fn caller(&self) -> Result<Caller, CertificateRefusal> {
-        let leaf = self
-            .chain
-            .first()
-            .ok_or_else(|| CertificateRefusal::Malformed("there is none".to_owned()))?;
+        let leaf = self.chain.first().ok_or_else(|| CertificateRefusal::Malformed("there is none".to_owned()))?;
         Caller::from_verified_certificate(leaf)
     }
 
@@ -123,11 +113,8 @@ pub fn server_config(
     application: Application,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
-    let verifier = CallerVerifier {
-        anchors: anchors.clone(),
-        admission,
-        algorithms: provider.signature_verification_algorithms,
-    };
+    let verifier =
+        CallerVerifier { anchors: anchors.clone(), admission, algorithms: provider.signature_verification_algorithms };
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -148,11 +135,8 @@ pub fn client_config(
     application: Application,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
-    let verifier = ServerVerifier {
-        anchors: anchors.clone(),
-        expected,
-        algorithms: provider.signature_verification_algorithms,
-    };
+    let verifier =
+        ServerVerifier { anchors: anchors.clone(), expected, algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -169,11 +153,7 @@ pub fn client_config(
 pub fn server_name(address: &str) -> ServerName<'static> {
     let host = match address.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            if port.bytes().all(|b| b.is_ascii_digit()) {
-                host
-            } else {
-                address
-            }
+            if port.bytes().all(|b| b.is_ascii_digit()) { host } else { address }
         }
         _ => address,
     };
@@ -186,12 +166,7 @@ pub fn server_name(address: &str) -> ServerName<'static> {
 /// by our order, not by a feature flag: recorded traffic should stay closed to a later quantum computer.
 fn provider() -> CryptoProvider {
     CryptoProvider {
-        kx_groups: vec![
-            kx_group::X25519MLKEM768,
-            kx_group::X25519,
-            kx_group::SECP256R1,
-            kx_group::SECP384R1,
-        ],
+        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
         ..default_provider()
     }
 }

@@ -35,10 +35,7 @@ impl ClientCertVerifier for CallerVerifier {
             .map_err(CertificateRefusal::into_rustls)?;
         // Only after the chain: the log then names somebody who is who they say.
         if !self.admission.allows(&leaf.identity) {
-            return Err(CertificateRefusal::NotAdmitted {
-                identity: leaf.identity,
-            }
-            .into_rustls());
+            return Err(CertificateRefusal::NotAdmitted { identity: leaf.identity }.into_rustls());
         }
         Ok(ClientCertVerified::assertion())
     }
@@ -87,10 +84,7 @@ impl ServerCertVerifier for ServerVerifier {
         let leaf = verify_chain(end_entity, intermediates, anchors_of, Purpose::Server, now)
             .map_err(CertificateRefusal::into_rustls)?;
         if !self.expected.is(&leaf.identity) {
-            let refusal = CertificateRefusal::OtherServer {
-                found: leaf.identity,
-                expected: self.expected.to_string(),
-            };
+            let refusal = CertificateRefusal::OtherServer { found: leaf.identity, expected: self.expected.to_string() };
             return Err(refusal.into_rustls());
         }
         Ok(ServerCertVerified::assertion())

@@ -45,11 +45,7 @@ impl Blob {
     /// sequencer.
     pub fn seal(nonce: [u8; NONCE_SIZE_BYTES], bytes: Bytes) -> Blob {
         let commitment = Blob::commitment_of(&nonce, &bytes);
-        Blob {
-            nonce,
-            bytes,
-            commitment,
-        }
+        Blob { nonce, bytes, commitment }
     }
 
     /// The same for bytes that are only borrowed, to compare a stored body without copying it.

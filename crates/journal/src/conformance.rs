@@ -51,63 +51,31 @@ async fn append(journal: &dyn Journal, batch: Vec<Draft>) -> Committed {
 }
 
 fn a_new_journal_begins_with_its_history(journal: &dyn Journal) {
-    let Ok(first) = journal.entry(1) else {
-        panic!("a new journal has an entry 1")
-    };
+    let Ok(first) = journal.entry(1) else { panic!("a new journal has an entry 1") };
     assert_eq!((journal.first_sequence(), journal.tail()), (1, first.tail()));
-    assert_eq!(
-        (first.kind, first.previous, first.commit_first),
-        (KIND_HISTORY_BEGUN, Digest::ZERO, 1)
-    );
-    let begun = HistoryBegun {
-        history: first.history,
-        parent: None,
-    };
-    assert_eq!(
-        HistoryBegun::decode(&first.payload),
-        Ok(begun),
-        "entry 1 begins a history without parent"
-    );
+    assert_eq!((first.kind, first.previous, first.commit_first), (KIND_HISTORY_BEGUN, Digest::ZERO, 1));
+    let begun = HistoryBegun { history: first.history, parent: None };
+    assert_eq!(HistoryBegun::decode(&first.payload), Ok(begun), "entry 1 begins a history without parent");
 }
 
 async fn what_is_appended_is_read_back(journal: &dyn Journal) {
     let batch = vec![draft(1, 10, 0), draft(2, 0, 3), draft(3, 40_000, 130)];
     let committed = append(journal, batch.clone()).await;
     assert_eq!(committed.tail, journal.tail(), "a durable commit is published");
-    let Ok(heads) = journal.read(2, 100) else {
-        panic!("what is durable can be read")
-    };
+    let Ok(heads) = journal.read(2, 100) else { panic!("what is durable can be read") };
     assert_eq!((heads.len(), committed.appended.len()), (3, 3));
     for ((draft, head), appended) in batch.iter().zip(&heads).zip(&committed.appended) {
-        let Ok(whole) = journal.entry(appended.sequence) else {
-            panic!("what is durable can be read")
-        };
+        let Ok(whole) = journal.entry(appended.sequence) else { panic!("what is durable can be read") };
         assert_eq!((whole.digest, whole.commit_first), (appended.digest, 2));
         let fields = (whole.kind, whole.version, whole.recorded_at, &whole.payload);
-        assert_eq!(
-            fields,
-            (draft.kind, draft.version, draft.recorded_at, &draft.payload)
-        );
-        assert_eq!(
-            whole.blobs,
-            draft.blobs.iter().cloned().map(Some).collect::<Vec<_>>()
-        );
-        assert_eq!(
-            whole.commitments,
-            draft.blobs.iter().map(Blob::commitment).collect::<Vec<_>>()
-        );
+        assert_eq!(fields, (draft.kind, draft.version, draft.recorded_at, &draft.payload));
+        assert_eq!(whole.blobs, draft.blobs.iter().cloned().map(Some).collect::<Vec<_>>());
+        assert_eq!(whole.commitments, draft.blobs.iter().map(Blob::commitment).collect::<Vec<_>>());
         assert!(head.blobs.iter().all(Option::is_none), "read gives no bodies");
-        let stripped = crate::Entry {
-            blobs: head.blobs.clone(),
-            ..whole.clone()
-        };
+        let stripped = crate::Entry { blobs: head.blobs.clone(), ..whole.clone() };
         assert_eq!(head, &stripped, "read gives the same as entry but for the bodies");
         for (index, blob) in draft.blobs.iter().enumerate() {
-            assert!(
-                journal
-                    .blob(appended.sequence, index)
-                    .is_ok_and(|found| found == *blob)
-            );
+            assert!(journal.blob(appended.sequence, index).is_ok_and(|found| found == *blob));
         }
     }
 }
@@ -115,64 +83,36 @@ async fn what_is_appended_is_read_back(journal: &dyn Journal) {
 async fn every_entry_is_chained_to_the_one_before(journal: &dyn Journal) {
     append(journal, vec![draft(1, 5, 1), draft(2, 5, 0)]).await;
     append(journal, vec![draft(2, 5, 0)]).await;
-    let Ok(entries) = journal.read(1, 10) else {
-        panic!("what is durable can be read")
-    };
+    let Ok(entries) = journal.read(1, 10) else { panic!("what is durable can be read") };
     let mut previous = Digest::ZERO;
     for (entry, sequence) in entries.iter().zip(1..) {
         assert_eq!((entry.sequence, entry.previous), (sequence, previous));
         previous = entry.digest;
     }
-    assert_eq!(
-        entries.iter().map(|entry| entry.commit_first).collect::<Vec<_>>(),
-        [1, 2, 2, 4]
-    );
+    assert_eq!(entries.iter().map(|entry| entry.commit_first).collect::<Vec<_>>(), [1, 2, 2, 4]);
     assert_eq!(entries.last().map(crate::Entry::tail), Some(journal.tail()));
 }
 
 async fn a_stale_tail_is_refused(journal: &dyn Journal) {
     let stale = journal.tail();
     let current = append(journal, vec![draft(1, 5, 1)]).await.tail;
-    let moved = AppendError::TailMoved {
-        expected: Box::new(stale),
-        actual: Box::new(current),
-    };
-    assert_eq!(
-        journal.append(stale, vec![draft(2, 5, 1)]).await,
-        Err(moved.clone())
-    );
-    assert_eq!(
-        journal.begin_history(stale, HistoryId([9; 16]), 1).await,
-        Err(moved)
-    );
+    let moved = AppendError::TailMoved { expected: Box::new(stale), actual: Box::new(current) };
+    assert_eq!(journal.append(stale, vec![draft(2, 5, 1)]).await, Err(moved.clone()));
+    assert_eq!(journal.begin_history(stale, HistoryId([9; 16]), 1).await, Err(moved));
     assert_eq!(journal.tail(), current, "a refusal changes nothing");
     append(journal, vec![draft(2, 5, 1)]).await;
 }
 
 async fn an_unfit_batch_is_refused_and_changes_nothing(journal: &dyn Journal) {
     let tail = journal.tail();
-    assert_eq!(
-        journal.append(tail, Vec::new()).await,
-        Err(AppendError::EmptyBatch)
-    );
-    let reserved = Draft {
-        kind: KIND_HISTORY_BEGUN,
-        ..draft(1, 1, 0)
-    };
-    assert_eq!(
-        journal.append(tail, vec![draft(1, 1, 0), reserved]).await,
-        Err(AppendError::ReservedKind)
-    );
+    assert_eq!(journal.append(tail, Vec::new()).await, Err(AppendError::EmptyBatch));
+    let reserved = Draft { kind: KIND_HISTORY_BEGUN, ..draft(1, 1, 0) };
+    assert_eq!(journal.append(tail, vec![draft(1, 1, 0), reserved]).await, Err(AppendError::ReservedKind));
     let half = usize::try_from(COMMIT_SIZE_MAX_BYTES / 2).unwrap_or(0);
     let batch = vec![draft(1, half, 0), draft(1, half, 0)];
     let size = batch.iter().map(Draft::size_bytes).sum();
-    assert_eq!(
-        journal.append(tail, batch).await,
-        Err(AppendError::BatchTooLarge { size })
-    );
-    let repeated = AppendError::HistoryRepeated {
-        history: tail.history,
-    };
+    assert_eq!(journal.append(tail, batch).await, Err(AppendError::BatchTooLarge { size }));
+    let repeated = AppendError::HistoryRepeated { history: tail.history };
     assert_eq!(journal.begin_history(tail, tail.history, 1).await, Err(repeated));
     assert_eq!(journal.tail(), tail);
     append(journal, vec![draft(1, 1, 0)]).await;
@@ -184,11 +124,7 @@ async fn a_draft_may_take_the_whole_commit(journal: &dyn Journal) {
     let largest = draft(1, payload, 1);
     assert_eq!(largest.size_bytes(), COMMIT_SIZE_MAX_BYTES);
     let sequence = append(journal, vec![largest.clone()]).await.tail.sequence;
-    assert!(
-        journal
-            .entry(sequence)
-            .is_ok_and(|entry| entry.payload == largest.payload)
-    );
+    assert!(journal.entry(sequence).is_ok_and(|entry| entry.payload == largest.payload));
 }
 
 async fn a_new_history_names_its_parent(journal: &dyn Journal) {
@@ -196,20 +132,9 @@ async fn a_new_history_names_its_parent(journal: &dyn Journal) {
     let new = HistoryId([7; 16]);
     let begun = journal.begin_history(parent, new, 77).await;
     assert_eq!(begun.as_ref().map(|committed| committed.tail), Ok(journal.tail()));
-    let Ok(entry) = journal.entry(parent.sequence + 1) else {
-        panic!("the entry is durable")
-    };
-    assert_eq!(
-        (entry.history, entry.kind, entry.recorded_at),
-        (new, KIND_HISTORY_BEGUN, 77)
-    );
-    assert_eq!(
-        HistoryBegun::decode(&entry.payload),
-        Ok(HistoryBegun {
-            history: new,
-            parent: Some(parent)
-        })
-    );
+    let Ok(entry) = journal.entry(parent.sequence + 1) else { panic!("the entry is durable") };
+    assert_eq!((entry.history, entry.kind, entry.recorded_at), (new, KIND_HISTORY_BEGUN, 77));
+    assert_eq!(HistoryBegun::decode(&entry.payload), Ok(HistoryBegun { history: new, parent: Some(parent) }));
     let next = append(journal, vec![draft(2, 5, 1)]).await.tail;
     assert_eq!(next.history, new, "what follows belongs to the new history");
 }
@@ -219,9 +144,7 @@ async fn reading_is_bounded(journal: &dyn Journal) {
     for seed in 0..4 {
         append(journal, vec![draft(seed, payload, 0)]).await;
     }
-    let Ok(entries) = journal.read(2, 100) else {
-        panic!("what is durable can be read")
-    };
+    let Ok(entries) = journal.read(2, 100) else { panic!("what is durable can be read") };
     assert_eq!(entries.len() as u64, READ_SIZE_MAX_BYTES / payload as u64 + 1);
     assert!(journal.read(1, 2).is_ok_and(|entries| entries.len() == 2));
     assert!(journal.read(1, 0).is_ok_and(|entries| entries.is_empty()));
@@ -231,32 +154,13 @@ async fn what_is_not_there_is_named(journal: &dyn Journal) {
     append(journal, vec![draft(1, 1, 2)]).await;
     for sequence in [0, 3, u64::MAX] {
         let absent = journal.entry(sequence);
-        assert!(
-            matches!(
-                absent,
-                Err(ReadError::EntryAbsent {
-                    first: 1,
-                    last: 2,
-                    ..
-                })
-            ),
-            "{absent:?}"
-        );
-        assert!(matches!(
-            journal.blob(sequence, 0),
-            Err(ReadError::EntryAbsent { .. })
-        ));
+        assert!(matches!(absent, Err(ReadError::EntryAbsent { first: 1, last: 2, .. })), "{absent:?}");
+        assert!(matches!(journal.blob(sequence, 0), Err(ReadError::EntryAbsent { .. })));
     }
-    assert!(matches!(
-        journal.blob(2, 2),
-        Err(ReadError::BlobAbsent { count: 2, .. })
-    ));
+    assert!(matches!(journal.blob(2, 2), Err(ReadError::BlobAbsent { count: 2, .. })));
     assert!(matches!(journal.read(0, 1), Err(ReadError::EntryAbsent { .. })));
     for from in [3, u64::MAX] {
-        assert!(
-            journal.read(from, 5).is_ok_and(|entries| entries.is_empty()),
-            "beyond the tail is nothing"
-        );
+        assert!(journal.read(from, 5).is_ok_and(|entries| entries.is_empty()), "beyond the tail is nothing");
     }
 }
 
@@ -264,9 +168,6 @@ async fn the_tail_is_watchable(journal: &dyn Journal) {
     let mut watch = journal.watch();
     assert_eq!(*watch.borrow_and_update(), journal.tail());
     let committed = append(journal, vec![draft(1, 1, 2)]).await;
-    assert!(
-        watch.has_changed().unwrap_or(false),
-        "a watcher learns of the commit"
-    );
+    assert!(watch.has_changed().unwrap_or(false), "a watcher learns of the commit");
     assert_eq!(*watch.borrow_and_update(), committed.tail);
 }

@@ -56,11 +56,7 @@ pub struct Tail {
 
 impl Tail {
     /// The tail before the first entry; no open journal ever shows it.
-    pub(crate) const ORIGIN: Tail = Tail {
-        history: HistoryId([0; 16]),
-        sequence: 0,
-        digest: Digest::ZERO,
-    };
+    pub(crate) const ORIGIN: Tail = Tail { history: HistoryId([0; 16]), sequence: 0, digest: Digest::ZERO };
 }
 
 impl fmt::Display for Tail {

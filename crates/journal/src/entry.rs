@@ -61,11 +61,7 @@ pub struct Entry {
 impl Entry {
     /// The tail of a journal that ends with this entry.
     pub fn tail(&self) -> Tail {
-        Tail {
-            history: self.history,
-            sequence: self.sequence,
-            digest: self.digest,
-        }
+        Tail { history: self.history, sequence: self.sequence, digest: self.digest }
     }
 }
 

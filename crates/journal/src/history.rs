@@ -71,10 +71,7 @@ impl HistoryBegun {
             }
             _ => return None,
         };
-        rest.is_empty().then_some(HistoryBegun {
-            history: HistoryId(*history),
-            parent,
-        })
+        rest.is_empty().then_some(HistoryBegun { history: HistoryId(*history), parent })
     }
 
     pub(crate) fn into_draft(self, recorded_at: i64) -> Draft {
@@ -84,6 +81,29 @@ impl HistoryBegun {
             recorded_at,
             payload: self.encode(),
             blobs: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_encode_writes_is_decoded() {
+        let parent = Tail { history: HistoryId([2; 16]), sequence: 3, digest: Digest([4; 32]) };
+        for parent in [None, Some(parent)] {
+            let begun = HistoryBegun { history: HistoryId([1; 16]), parent };
+            let bytes = begun.encode();
+            assert_eq!(HistoryBegun::decode(&bytes), Ok(begun));
+            for length in 0..bytes.len() {
+                assert_eq!(HistoryBegun::decode(&bytes[..length]), Err(HistoryBegunError { length }));
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            assert!(HistoryBegun::decode(&longer).is_err());
+            let mut other_flag = bytes.to_vec();
+            other_flag[16] = 2;
+            assert!(HistoryBegun::decode(&other_flag).is_err());
         }
     }
 }

@@ -30,8 +30,7 @@ pub trait Journal: Send + Sync {
     /// Every error but [`AppendError::OutcomeUnknown`] means that nothing was written. Dropping the future does
     /// not undo what it already handed over. Commits of one journal happen in the order in which they were first
     /// polled; whoever appends must wait for the new tail before the next append.
-    fn append(&self, expected: Tail, batch: Vec<Draft>)
-    -> BoxFuture<'static, Result<Committed, AppendError>>;
+    fn append(&self, expected: Tail, batch: Vec<Draft>) -> BoxFuture<'static, Result<Committed, AppendError>>;
 
     /// Begins a new history after the entry that `expected` names, which becomes its parent; for a restored copy.
     fn begin_history(
@@ -144,9 +143,7 @@ pub enum ReadError {
         count: usize,
     },
     /// The storage gave back something else than was written since the journal was opened.
-    #[error(
-        "entry {sequence} is damaged in {file} at byte {offset}: {what}; run verify, and restore or heal it"
-    )]
+    #[error("entry {sequence} is damaged in {file} at byte {offset}: {what}; run verify, and restore or heal it")]
     Damaged {
         /// The entry.
         sequence: u64,
@@ -193,8 +190,5 @@ pub(crate) fn check_tail(expected: &Tail, actual: &Tail) -> Result<(), AppendErr
     if expected == actual {
         return Ok(());
     }
-    Err(AppendError::TailMoved {
-        expected: Box::new(*expected),
-        actual: Box::new(*actual),
-    })
+    Err(AppendError::TailMoved { expected: Box::new(*expected), actual: Box::new(*actual) })
 }

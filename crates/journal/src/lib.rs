@@ -24,11 +24,8 @@ pub use digest::{Digest, HistoryId, Tail};
 pub use entry::{Draft, Entry};
 pub use file::{
     Cut, Damage, Disk, DiskFile, Fault, FileJournal, FrameMark, OpenError, OpenOptions, Opened, RealDisk,
-    SEGMENT_SIZE_DEFAULT_BYTES, SEGMENT_SIZE_MAX_BYTES, Unfinished, Verified, VerifyError, Walk, verify,
-    walk,
+    SEGMENT_SIZE_DEFAULT_BYTES, SEGMENT_SIZE_MAX_BYTES, Unfinished, Verified, VerifyError, Walk, verify, walk,
 };
 pub use history::{HISTORY_BEGUN_VERSION, HistoryBegun, HistoryBegunError, KIND_HISTORY_BEGUN};
-pub use journal::{
-    AppendError, Appended, COMMIT_SIZE_MAX_BYTES, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError,
-};
+pub use journal::{AppendError, Appended, COMMIT_SIZE_MAX_BYTES, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError};
 pub use memory::MemoryJournal;

@@ -10,8 +10,8 @@ use crate::digest::{HistoryId, Tail};
 use crate::entry::{Draft, Entry, Meta, write_table};
 use crate::history::HistoryBegun;
 use crate::journal::{
-    AppendError, Appended, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError, check_batch,
-    check_new_history, check_tail,
+    AppendError, Appended, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError, check_batch, check_new_history,
+    check_tail,
 };
 
 /// A journal that a process end forgets. Clones are the same journal.
@@ -29,28 +29,15 @@ impl MemoryJournal {
     /// A new journal whose entry 1 begins `history`; `now` in microseconds since the Unix epoch.
     pub fn new(history: HistoryId, now: i64) -> MemoryJournal {
         let mut entries = Vec::new();
-        let begun = HistoryBegun {
-            history,
-            parent: None,
-        }
-        .into_draft(now);
+        let begun = HistoryBegun { history, parent: None }.into_draft(now);
         let committed = extend(&mut entries, &Tail::ORIGIN, history, vec![begun]);
-        let shared = Shared {
-            entries: Mutex::new(entries),
-            tail: watch::Sender::new(committed.tail),
-        };
-        MemoryJournal {
-            shared: Arc::new(shared),
-        }
+        let shared = Shared { entries: Mutex::new(entries), tail: watch::Sender::new(committed.tail) };
+        MemoryJournal { shared: Arc::new(shared) }
     }
 }
 
 impl Journal for MemoryJournal {
-    fn append(
-        &self,
-        expected: Tail,
-        batch: Vec<Draft>,
-    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+    fn append(&self, expected: Tail, batch: Vec<Draft>) -> BoxFuture<'static, Result<Committed, AppendError>> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             check_batch(&batch)?;
@@ -67,10 +54,7 @@ impl Journal for MemoryJournal {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             check_new_history(&expected, new)?;
-            let begun = HistoryBegun {
-                history: new,
-                parent: Some(expected),
-            };
+            let begun = HistoryBegun { history: new, parent: Some(expected) };
             shared.commit(expected, new, vec![begun.into_draft(recorded_at)])
         })
     }
@@ -82,26 +66,18 @@ impl Journal for MemoryJournal {
         self.shared.with_entries(|entries| {
             let mut size = 0;
             let skipped = usize::try_from(from - 1).unwrap_or(usize::MAX);
-            let wanted = entries
-                .iter()
-                .skip(skipped)
-                .take(max_entries)
-                .take_while(|entry| {
-                    let goes_on = size <= READ_SIZE_MAX_BYTES;
-                    size += entry.payload.len() as u64;
-                    goes_on
-                });
+            let wanted = entries.iter().skip(skipped).take(max_entries).take_while(|entry| {
+                let goes_on = size <= READ_SIZE_MAX_BYTES;
+                size += entry.payload.len() as u64;
+                goes_on
+            });
             Ok(wanted.map(without_bodies).collect())
         })
     }
 
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
-        let index = sequence
-            .checked_sub(1)
-            .and_then(|index| usize::try_from(index).ok());
-        let found = self
-            .shared
-            .with_entries(|entries| index.and_then(|index| entries.get(index).cloned()));
+        let index = sequence.checked_sub(1).and_then(|index| usize::try_from(index).ok());
+        let found = self.shared.with_entries(|entries| index.and_then(|index| entries.get(index).cloned()));
         found.ok_or_else(|| self.shared.absent(sequence))
     }
 
@@ -109,11 +85,7 @@ impl Journal for MemoryJournal {
         let entry = self.entry(sequence)?;
         let count = entry.blobs.len();
         let blob = entry.blobs.into_iter().nth(index).flatten();
-        blob.ok_or(ReadError::BlobAbsent {
-            sequence,
-            index,
-            count,
-        })
+        blob.ok_or(ReadError::BlobAbsent { sequence, index, count })
     }
 
     fn tail(&self) -> Tail {
@@ -130,12 +102,7 @@ impl Journal for MemoryJournal {
 }
 
 impl Shared {
-    fn commit(
-        &self,
-        expected: Tail,
-        history: HistoryId,
-        batch: Vec<Draft>,
-    ) -> Result<Committed, AppendError> {
+    fn commit(&self, expected: Tail, history: HistoryId, batch: Vec<Draft>) -> Result<Committed, AppendError> {
         self.with_entries(|entries| {
             let tail = *self.tail.borrow();
             check_tail(&expected, &tail)?;
@@ -151,11 +118,7 @@ impl Shared {
     }
 
     fn absent(&self, sequence: u64) -> ReadError {
-        ReadError::EntryAbsent {
-            sequence,
-            first: 1,
-            last: self.tail.borrow().sequence,
-        }
+        ReadError::EntryAbsent { sequence, first: 1, last: self.tail.borrow().sequence }
     }
 }
 
@@ -176,27 +139,17 @@ fn extend(entries: &mut Vec<Entry>, tail: &Tail, history: HistoryId, batch: Vec<
             version: meta.version,
             commit_first,
             digest: meta.digest(&draft.payload, &table),
-            commitments: draft
-                .blobs
-                .iter()
-                .map(Blob::commitment)
-                .collect::<Vec<Commitment>>(),
+            commitments: draft.blobs.iter().map(Blob::commitment).collect::<Vec<Commitment>>(),
             payload: draft.payload,
             blobs: draft.blobs.into_iter().map(Some).collect(),
         };
         tail = entry.tail();
-        appended.push(Appended {
-            sequence: entry.sequence,
-            digest: entry.digest,
-        });
+        appended.push(Appended { sequence: entry.sequence, digest: entry.digest });
         entries.push(entry);
     }
     Committed { appended, tail }
 }
 
 fn without_bodies(entry: &Entry) -> Entry {
-    Entry {
-        blobs: vec![None; entry.commitments.len()],
-        ..entry.clone()
-    }
+    Entry { blobs: vec![None; entry.commitments.len()], ..entry.clone() }
 }

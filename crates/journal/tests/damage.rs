@@ -10,12 +10,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use concord_journal::conformance::draft;
 use concord_journal::{
-    Blob, Cut, Disk, Draft, Entry, Fault, FileJournal, FrameMark, HistoryBegun, HistoryId, Journal,
-    KIND_HISTORY_BEGUN, OpenError, RealDisk, VerifyError, verify, walk,
+    Blob, Cut, Disk, Draft, Entry, Fault, FileJournal, FrameMark, HistoryBegun, HistoryId, Journal, KIND_HISTORY_BEGUN,
+    OpenError, RealDisk, VerifyError, verify, walk,
 };
-use support::{
-    FIRST_HISTORY, FaultyDisk, MemoryDisk, NEXT_HISTORY, append, everything, fill, open, options, segments,
-};
+use support::{FIRST_HISTORY, FaultyDisk, MemoryDisk, NEXT_HISTORY, append, everything, fill, open, options, segments};
 
 /// Where the frame of each entry begins: file number, offset, length.
 fn frames(contents: &[(String, Vec<u8>)]) -> Vec<(usize, usize, usize)> {
@@ -43,19 +41,10 @@ fn check_cut(journal: &FileJournal, cut: &Cut, entries: &[Entry], kept: usize) {
     assert_eq!(now[..kept], entries[..kept]);
     assert_eq!(now.len(), kept + 1, "one entry begins the new history");
     let begun = HistoryBegun::decode(&now[kept].payload).unwrap();
-    assert_eq!(
-        begun,
-        HistoryBegun {
-            history: NEXT_HISTORY,
-            parent: Some(entries[kept - 1].tail())
-        }
-    );
+    assert_eq!(begun, HistoryBegun { history: NEXT_HISTORY, parent: Some(entries[kept - 1].tail()) });
     assert_eq!((now[kept].kind, cut.parent), (KIND_HISTORY_BEGUN, begun.parent));
     assert!(now[kept].recorded_at >= entries[kept - 1].recorded_at);
-    assert_eq!(
-        append(journal, vec![draft(9, 9, 1)]).tail.sequence,
-        kept as u64 + 2
-    );
+    assert_eq!(append(journal, vec![draft(9, 9, 1)]).tail.sequence, kept as u64 + 2);
 }
 
 #[test]
@@ -69,49 +58,29 @@ fn a_torn_tail_is_cut_at_every_byte() {
     for length in start + 1..last_bytes.len() {
         let folder = tempfile::tempdir().unwrap();
         for (name, bytes) in &contents {
-            let kept = if name == last_name {
-                &bytes[..length]
-            } else {
-                &bytes[..]
-            };
+            let kept = if name == last_name { &bytes[..length] } else { &bytes[..] };
             fs::write(folder.path().join(name), kept).unwrap();
         }
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(folder.path()).unwrap());
-        let torn = places
-            .iter()
-            .rposition(|place| place.0 == file && place.1 < length)
-            .unwrap();
+        let torn = places.iter().rposition(|place| place.0 == file && place.1 < length).unwrap();
         let is_boundary = places[torn].1 + places[torn].2 == length;
         let verified = verify(Arc::clone(&disk)).unwrap();
         assert_eq!(verified.unfinished.is_none(), is_boundary, "at {length}");
         let (journal, opened) = open(&disk, NEXT_HISTORY).unwrap();
         if is_boundary {
             // A batch may end between entries: nothing tells this from a shorter batch.
-            assert_eq!(
-                (opened.cut, everything(&journal)),
-                (None, entries[..=torn].to_vec())
-            );
+            assert_eq!((opened.cut, everything(&journal)), (None, entries[..=torn].to_vec()));
             continue;
         }
         let cut = opened.cut.unwrap();
         let offset = places[torn].1 as u64;
-        assert_eq!(
-            (&cut.file, cut.offset, cut.bytes),
-            (last_name, offset, length as u64 - offset)
-        );
+        assert_eq!((&cut.file, cut.offset, cut.bytes), (last_name, offset, length as u64 - offset));
         let unfinished = verified.unfinished.unwrap();
-        assert_eq!(
-            (unfinished.file, unfinished.offset, unfinished.bytes),
-            (cut.file.clone(), offset, cut.bytes)
-        );
+        assert_eq!((unfinished.file, unfinished.offset, unfinished.bytes), (cut.file.clone(), offset, cut.bytes));
         check_cut(&journal, &cut, &entries, torn);
         drop(journal);
         assert_eq!(verify(Arc::clone(&disk)).unwrap().unfinished, None);
-        assert_eq!(
-            open(&disk, HistoryId([1; 16])).unwrap().1.cut,
-            None,
-            "a cut is told once"
-        );
+        assert_eq!(open(&disk, HistoryId([1; 16])).unwrap().1.cut, None, "a cut is told once");
     }
 }
 
@@ -124,10 +93,7 @@ fn a_torn_first_commit_of_a_segment_removes_the_segment() {
     for length in 0..places[first_of_last].1 + places[first_of_last].2 {
         contents[2].1 = whole[..length].to_vec();
         let disk = MemoryDisk::new(&contents).into_disk();
-        assert_eq!(
-            verify(Arc::clone(&disk)).unwrap().unfinished.is_some(),
-            length != 60
-        );
+        assert_eq!(verify(Arc::clone(&disk)).unwrap().unfinished.is_some(), length != 60);
         let (journal, opened) = open(&disk, NEXT_HISTORY).unwrap();
         if length == 60 {
             assert_eq!((opened.cut, everything(&journal).len()), (None, first_of_last));
@@ -147,10 +113,7 @@ fn a_torn_beginning_is_made_again() {
         let torn = MemoryDisk::new(&[(contents[0].0.clone(), contents[0].1[..length].to_vec())]).into_disk();
         let (journal, opened) = open(&torn, NEXT_HISTORY).unwrap();
         assert!(opened.created);
-        assert_eq!(
-            (journal.tail().history, journal.tail().sequence),
-            (NEXT_HISTORY, 1)
-        );
+        assert_eq!((journal.tail().history, journal.tail().sequence), (NEXT_HISTORY, 1));
     }
 }
 
@@ -166,25 +129,12 @@ fn every_flipped_bit_is_found_and_named_or_cut_with_the_last_commit() {
             flipped[file].1[bit / 8] ^= 1 << (bit % 8);
             let byte = bit / 8;
             let context = format!("bit {bit} of {}", contents[file].0);
-            let entry = places
-                .iter()
-                .position(|place| place.0 == file && byte < place.1 + place.2)
-                .unwrap();
+            let entry = places.iter().position(|place| place.0 == file && byte < place.1 + place.2).unwrap();
             let disk = MemoryDisk::new(&flipped).into_disk();
-            let served: Vec<_> = walk(Arc::clone(&disk), true)
-                .unwrap()
-                .map_while(Result::ok)
-                .collect();
-            assert_eq!(
-                served,
-                entries[..served.len()],
-                "nothing wrong is served: {context}"
-            );
+            let served: Vec<_> = walk(Arc::clone(&disk), true).unwrap().map_while(Result::ok).collect();
+            assert_eq!(served, entries[..served.len()], "nothing wrong is served: {context}");
             let damage = match verify(Arc::clone(&disk)) {
-                Err(VerifyError::Damaged {
-                    damage,
-                    next_open_cuts,
-                }) => {
+                Err(VerifyError::Damaged { damage, next_open_cuts }) => {
                     assert_eq!(next_open_cuts, entry >= last_commit, "{context}: {damage}");
                     damage
                 }
@@ -193,11 +143,7 @@ fn every_flipped_bit_is_found_and_named_or_cut_with_the_last_commit() {
             let offset = if byte < 60 { 0 } else { places[entry].1 as u64 };
             // A mark that differs between the very first header and frame does not tell which of them is wrong.
             if !(file == 0 && (12..20).contains(&byte)) {
-                assert_eq!(
-                    (&damage.file, damage.offset),
-                    (&contents[file].0, offset),
-                    "{context}"
-                );
+                assert_eq!((&damage.file, damage.offset), (&contents[file].0, offset), "{context}");
             }
             assert_eq!(damage.sequence, entry as u64 + 1, "{context}");
             match open(&disk, NEXT_HISTORY) {
@@ -230,17 +176,9 @@ fn a_bit_flipped_under_an_open_journal_is_never_served() {
         // The mark says nothing about the entry; an open checks it, a read has no need to.
         let is_mark = (start + 4..start + 12).contains(&byte);
         assert_eq!(journal.entry(2).is_ok(), is_mark, "byte {byte}");
-        assert!(
-            journal
-                .read(2, 1)
-                .map_or(true, |read| read[0].payload == entries[1].payload)
-        );
+        assert!(journal.read(2, 1).map_or(true, |read| read[0].payload == entries[1].payload));
         for index in 0..2 {
-            assert!(
-                journal
-                    .blob(2, index)
-                    .map_or(true, |blob| Some(blob) == entries[1].blobs[index])
-            );
+            assert!(journal.blob(2, index).map_or(true, |blob| Some(blob) == entries[1].blobs[index]));
         }
         assert!(journal.entry(3).is_ok());
     }
@@ -255,24 +193,16 @@ fn damage_in_an_earlier_segment_stops_the_open_and_changes_nothing() {
             let length = contents[file].1.len() - truncated;
             damaged[file].1.truncate(length);
             let disk = MemoryDisk::new(&damaged);
-            assert!(matches!(
-                open(&disk.clone().into_disk(), NEXT_HISTORY),
-                Err(OpenError::Damaged(_))
-            ));
+            assert!(matches!(open(&disk.clone().into_disk(), NEXT_HISTORY), Err(OpenError::Damaged(_))));
             assert!(matches!(
                 verify(disk.clone().into_disk()),
-                Err(VerifyError::Damaged {
-                    next_open_cuts: false,
-                    ..
-                })
+                Err(VerifyError::Damaged { next_open_cuts: false, .. })
             ));
             assert_eq!(disk.contents(), damaged);
         }
         let mut missing = contents.clone();
         missing.remove(file);
-        let found = open(&MemoryDisk::new(&missing).into_disk(), NEXT_HISTORY)
-            .err()
-            .map(|error| error.to_string());
+        let found = open(&MemoryDisk::new(&missing).into_disk(), NEXT_HISTORY).err().map(|error| error.to_string());
         assert!(found.unwrap().contains("a file is missing"));
     }
 }
@@ -296,34 +226,16 @@ fn what_a_newer_version_wrote_is_never_cut() {
 fn a_body_that_imitates_a_later_frame_does_not_stop_a_cut() {
     let imitation = MemoryDisk::default();
     let foreign = FrameMark(*b"foreign!");
-    let foreign = concord_journal::OpenOptions {
-        new_mark: foreign,
-        ..options(FIRST_HISTORY)
-    };
+    let foreign = concord_journal::OpenOptions { new_mark: foreign, ..options(FIRST_HISTORY) };
     let (journal, _) = FileJournal::open(imitation.clone().into_disk(), &foreign).unwrap();
     (1..9).for_each(|seed| drop(append(&journal, vec![draft(seed, 1, 0)])));
-    let body = Bytes::from(
-        imitation
-            .contents()
-            .into_iter()
-            .flat_map(|(_, bytes)| bytes)
-            .collect::<Vec<_>>(),
-    );
+    let body = Bytes::from(imitation.contents().into_iter().flat_map(|(_, bytes)| bytes).collect::<Vec<_>>());
     for (mark, is_cut) in [(*b"testmark", true), (*b"foreign!", false)] {
         let disk = MemoryDisk::default();
-        let marked = concord_journal::OpenOptions {
-            new_mark: FrameMark(mark),
-            ..options(FIRST_HISTORY)
-        };
+        let marked = concord_journal::OpenOptions { new_mark: FrameMark(mark), ..options(FIRST_HISTORY) };
         let (journal, _) = FileJournal::open(disk.clone().into_disk(), &marked).unwrap();
         let blobs = vec![Blob::seal([1; 32], body.clone())];
-        append(
-            &journal,
-            vec![Draft {
-                blobs,
-                ..draft(1, 1, 0)
-            }],
-        );
+        append(&journal, vec![Draft { blobs, ..draft(1, 1, 0) }]);
         drop(journal);
         let mut contents = disk.contents();
         contents[0].1.pop();
@@ -347,18 +259,8 @@ fn an_interrupted_cut_still_begins_a_new_history() {
             let now = everything(&journal);
             assert_eq!(now[..kept], entries[..kept]);
             let begun = HistoryBegun::decode(&now[kept].payload).unwrap();
-            assert_eq!(
-                begun.parent,
-                Some(entries[kept - 1].tail()),
-                "after operation {fail_from}"
-            );
-            assert!(
-                !disk
-                    .list()
-                    .unwrap()
-                    .iter()
-                    .any(|name| !name.ends_with(".segment"))
-            );
+            assert_eq!(begun.parent, Some(entries[kept - 1].tail()), "after operation {fail_from}");
+            assert!(!disk.list().unwrap().iter().any(|name| !name.ends_with(".segment")));
             if !was_interrupted {
                 assert!(fail_from > 6 && switch.operations.load(Ordering::SeqCst) <= fail_from);
                 assert_eq!(opened.cut, None);
@@ -368,15 +270,28 @@ fn an_interrupted_cut_still_begins_a_new_history() {
     }
 }
 
+/// Even where what follows the stray file is only the last commit, which a tear might cut.
 #[test]
 fn a_stray_segment_is_not_taken_for_a_tear() {
     let (mut contents, _) = filled();
+    let second = frames(&contents).into_iter().find(|place| place.0 == 1).unwrap();
+    contents.truncate(2);
+    contents[1].1.truncate(second.1 + second.2);
     contents.push((format!("{:020}.segment", 2), b"anything".to_vec()));
     let disk = MemoryDisk::new(&contents);
-    assert!(matches!(
-        open(&disk.clone().into_disk(), NEXT_HISTORY),
-        Err(OpenError::Damaged(_))
-    ));
+    assert!(matches!(open(&disk.clone().into_disk(), NEXT_HISTORY), Err(OpenError::Damaged(_))));
+    assert_eq!(segments(&disk).len(), 3);
+}
+
+#[test]
+fn a_segment_that_is_only_a_header_takes_the_next_commit_whatever_its_size() {
+    let (mut contents, _) = filled();
+    contents[2].1.truncate(60);
+    let disk = MemoryDisk::new(&contents);
+    let smallest = concord_journal::OpenOptions { segment_size_max_bytes: 0, ..options(NEXT_HISTORY) };
+    let (journal, _) = FileJournal::open(disk.clone().into_disk(), &smallest).unwrap();
+    append(&journal, vec![draft(1, 1, 1)]);
+    append(&journal, vec![draft(1, 1, 1)]);
     assert_eq!(segments(&disk).len(), 4);
 }
 
@@ -387,20 +302,8 @@ fn a_later_commit_is_found_behind_megabytes_of_damage() {
     let large = concord_journal::OpenOptions::new(1, FIRST_HISTORY, FrameMark(*b"testmark"));
     let (journal, _) = FileJournal::open(disk.clone().into_disk(), &large).unwrap();
     let body = |seed: u8, size: usize| vec![Blob::seal([seed; 32], Bytes::from(vec![seed; size]))];
-    append(
-        &journal,
-        vec![Draft {
-            blobs: body(1, 5_000_000),
-            ..draft(1, 2_000_000, 0)
-        }],
-    );
-    append(
-        &journal,
-        vec![Draft {
-            blobs: body(2, 3_000_000),
-            ..draft(2, 70_000, 0)
-        }],
-    );
+    append(&journal, vec![Draft { blobs: body(1, 5_000_000), ..draft(1, 2_000_000, 0) }]);
+    append(&journal, vec![Draft { blobs: body(2, 3_000_000), ..draft(2, 70_000, 0) }]);
     let entries = everything(&journal);
     drop(journal);
     let contents = disk.contents();

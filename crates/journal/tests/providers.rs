@@ -3,15 +3,15 @@
 
 mod support;
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use concord_journal::conformance::{check_provider, draft};
-use concord_journal::{AppendError, Disk, FileJournal, HistoryId, Journal, MemoryJournal, RealDisk, verify};
+use concord_journal::{AppendError, Disk, DiskFile, FileJournal, HistoryId, Journal, MemoryJournal, RealDisk, verify};
 use proptest::prelude::*;
 use support::{
-    FIRST_HISTORY, FaultyDisk, MemoryDisk, NEXT_HISTORY, append, block_on, everything, fill, open, options,
-    segments,
+    FIRST_HISTORY, FaultyDisk, MemoryDisk, NEXT_HISTORY, append, block_on, everything, fill, open, options, segments,
 };
 
 #[tokio::test]
@@ -26,11 +26,7 @@ async fn the_file_provider_keeps_the_contract() {
     check_provider(|| {
         count.set(count.get() + 1);
         let name = folder.path().join("nested").join(count.get().to_string());
-        Arc::new(
-            FileJournal::open_folder(&name, &options(FIRST_HISTORY))
-                .unwrap()
-                .0,
-        )
+        Arc::new(FileJournal::open_folder(&name, &options(FIRST_HISTORY)).unwrap().0)
     })
     .await;
     assert!(count.get() > 5);
@@ -58,10 +54,7 @@ fn a_journal_opens_again_as_it_was_closed_and_has_rotated() {
     assert_eq!((opened.created, opened.cut), (false, None));
     assert_eq!(everything(&journal), before);
     let tail = append(&journal, vec![draft(8, 5, 1)]).tail;
-    assert_eq!(
-        (tail.history, tail.sequence),
-        (FIRST_HISTORY, before.len() as u64 + 1)
-    );
+    assert_eq!((tail.history, tail.sequence), (FIRST_HISTORY, before.len() as u64 + 1));
 }
 
 #[test]
@@ -96,11 +89,7 @@ fn whatever_operation_fails_nothing_acknowledged_is_lost_and_nothing_follows_the
                 acknowledged = everything(&journal);
                 switch.fail_from.store(usize::MAX, Ordering::SeqCst);
                 let late = block_on(journal.append(journal.tail(), vec![draft(9, 1, 0)]));
-                assert_eq!(
-                    failed,
-                    matches!(late, Err(AppendError::OutcomeUnknown { .. })),
-                    "{late:?}"
-                );
+                assert_eq!(failed, matches!(late, Err(AppendError::OutcomeUnknown { .. })), "{late:?}");
             }
             let (journal, _) = open(&real, NEXT_HISTORY).unwrap();
             let now = everything(&journal);
@@ -109,14 +98,38 @@ fn whatever_operation_fails_nothing_acknowledged_is_lost_and_nothing_follows_the
             journal.close();
             assert_eq!(verify(real).unwrap().unfinished, None);
             if switch.operations.load(Ordering::SeqCst) <= fail_from {
-                assert!(
-                    fail_from > 15,
-                    "the table covers every operation, not only {fail_from}"
-                );
+                assert!(fail_from > 15, "the table covers every operation, not only {fail_from}");
                 break;
             }
         }
     }
+}
+
+/// The order of writes and syncs is what durability rests on.
+#[test]
+fn a_commit_is_one_write_and_one_sync_and_a_cut_is_marked_before_it_is_made() {
+    let real = MemoryDisk::default();
+    let (disk, switch) = FaultyDisk::wrap(&real.clone().into_disk(), usize::MAX, false);
+    let (journal, _) = open(&disk, FIRST_HISTORY).unwrap();
+    assert_eq!(switch.take_log(), ["create", "append", "sync_data", "sync_directory"]);
+    append(&journal, vec![draft(1, 2000, 3), draft(2, 1, 0), draft(3, 1, 0)]);
+    assert_eq!(switch.take_log(), ["append", "sync_data"]);
+    append(&journal, vec![draft(4, 1, 3)]);
+    assert_eq!(switch.take_log(), ["create", "append", "sync_data", "sync_directory"]);
+    drop(journal);
+    drop(open(&disk, NEXT_HISTORY).unwrap());
+    assert_eq!(switch.take_log(), ["sync_data", "sync_directory"], "a killed process may have left it unsynced");
+
+    append(&open(&disk, NEXT_HISTORY).unwrap().0, vec![draft(5, 1, 3)]);
+    let mut contents = real.contents();
+    contents[1].1.pop();
+    let (disk, switch) = FaultyDisk::wrap(&MemoryDisk::new(&contents).into_disk(), usize::MAX, false);
+    drop(open(&disk, NEXT_HISTORY).unwrap());
+    let mark = ["create", "sync_directory"];
+    let cut = ["sync_directory", "truncate", "sync_data"];
+    let begin = ["sync_data", "sync_directory", "append", "sync_data"];
+    let unmark = ["remove", "sync_directory"];
+    assert_eq!(switch.take_log(), [&mark[..], &cut, &begin, &unmark].concat());
 }
 
 #[test]
@@ -144,6 +157,108 @@ fn readers_and_verify_beside_the_writer_see_only_whole_published_entries() {
         append(journal.as_ref(), vec![draft(seed, 300, 3), draft(seed, 3, 0)]);
     }
     assert!(reader.join().unwrap() > 1);
+}
+
+/// A disk that shows the first bytes of a finished journal, and from the n-th question for a length or for the names
+/// on some more: as if a writer had been at work just then.
+struct RevealingDisk {
+    contents: Vec<(String, Vec<u8>)>,
+    progress: Arc<Progress>,
+}
+
+struct Progress {
+    shown: usize,
+    shown_later: usize,
+    questions_before: AtomicUsize,
+}
+
+impl Progress {
+    fn ask(&self) -> usize {
+        let left = self.questions_before.load(Ordering::SeqCst);
+        self.questions_before.store(left.saturating_sub(1), Ordering::SeqCst);
+        if left == 0 { self.shown_later } else { self.shown }
+    }
+}
+
+impl RevealingDisk {
+    fn start(&self, name: &str) -> usize {
+        self.contents.iter().take_while(|(other, _)| other != name).map(|(_, bytes)| bytes.len()).sum()
+    }
+}
+
+struct RevealingFile {
+    whole: Arc<dyn DiskFile>,
+    start: usize,
+    progress: Arc<Progress>,
+}
+
+impl Disk for RevealingDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let revealed = self.progress.ask();
+        let names = self.contents.iter().map(|(name, _)| name.clone());
+        Ok(names.filter(|name| self.start(name) <= revealed).collect())
+    }
+    fn create(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn open_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let whole = MemoryDisk::new(&self.contents).open_read(name)?;
+        let (start, progress) = (self.start(name), Arc::clone(&self.progress));
+        Ok(Arc::new(RevealingFile { whole, start, progress }))
+    }
+    fn open_append(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl DiskFile for RevealingFile {
+    fn length(&self) -> io::Result<u64> {
+        let revealed = self.progress.ask();
+        Ok(self.whole.length()?.min(revealed.saturating_sub(self.start) as u64))
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.whole.read_at(offset, buffer)
+    }
+    fn append(&self, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn truncate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[test]
+fn verify_never_takes_a_writer_at_work_for_damage() {
+    let disk = MemoryDisk::default();
+    let entries = fill(&disk.clone().into_disk());
+    let contents = disk.contents();
+    let total: usize = contents.iter().map(|(_, bytes)| bytes.len()).sum();
+    for shown in 0..=total {
+        for questions_before in 0..14 {
+            for more in [1, 700, total] {
+                let questions_before = AtomicUsize::new(questions_before);
+                let progress = Progress { shown, shown_later: total.min(shown + more), questions_before };
+                let progress = Arc::new(progress);
+                let revealing = RevealingDisk { contents: contents.clone(), progress: Arc::clone(&progress) };
+                match verify(Arc::new(revealing)) {
+                    Ok(verified) => {
+                        let last = usize::try_from(verified.entries).unwrap().checked_sub(1);
+                        assert_eq!(verified.tail, last.map(|last| entries[last].tail()));
+                    }
+                    Err(error) => panic!("{shown} bytes, then {}: {error}", progress.shown_later),
+                }
+            }
+        }
+    }
 }
 
 proptest! {

@@ -94,11 +94,7 @@ pub enum PartyState {
 impl Agreement {
     /// Names exactly this version.
     pub fn reference(&self) -> AgreementRef {
-        AgreementRef {
-            id: self.text.id.clone(),
-            version: self.text.version,
-            digest: self.digest,
-        }
+        AgreementRef { id: self.text.id.clone(), version: self.text.version, digest: self.digest }
     }
 
     /// The members now: none unless it is in force. Sorted.
@@ -130,21 +126,12 @@ impl Agreement {
     }
 
     fn propose(text: &AgreementText, digest: AgreementDigest, at: Timestamp) -> Self {
-        let pending = PartyRecord {
-            state: PartyState::Pending,
-            at,
-            member_since: None,
-            left_at: None,
-        };
+        let pending = PartyRecord { state: PartyState::Pending, at, member_since: None, left_at: None };
         Self {
             text: text.clone(),
             digest,
             state: AgreementState::Proposed,
-            parties: text
-                .parties
-                .iter()
-                .map(|party| (party.participant.clone(), pending.clone()))
-                .collect(),
+            parties: text.parties.iter().map(|party| (party.participant.clone(), pending.clone())).collect(),
             proposed_at: at,
             in_force_at: None,
             in_force_since: None,
@@ -161,11 +148,7 @@ impl Agreement {
         }
         record.state = PartyState::Consented;
         record.at = at;
-        if self
-            .parties
-            .values()
-            .all(|record| record.state == PartyState::Consented)
-        {
+        if self.parties.values().all(|record| record.state == PartyState::Consented) {
             self.state = AgreementState::InForce;
             self.in_force_at = Some(at);
             self.in_force_since = Some(position);
@@ -264,23 +247,19 @@ impl Agreements {
     /// All versions of one agreement, the latest first.
     pub fn versions(&self, id: &AgreementId) -> impl Iterator<Item = &Agreement> {
         self.by_id.get(id).into_iter().flat_map(|versions| {
-            std::iter::once(&versions.latest)
-                .chain(versions.earlier.iter().rev())
-                .map(Arc::as_ref)
+            std::iter::once(&versions.latest).chain(versions.earlier.iter().rev()).map(Arc::as_ref)
         })
     }
 
     /// Exactly the version named, by number and digest.
     pub fn version(&self, reference: &AgreementRef) -> Option<&Agreement> {
-        self.versions(&reference.id).find(|agreement| {
-            agreement.text.version == reference.version && agreement.digest == reference.digest
-        })
+        self.versions(&reference.id)
+            .find(|agreement| agreement.text.version == reference.version && agreement.digest == reference.digest)
     }
 
     /// The latest version that this participant is on. A later one without it does not exist as far as it can tell.
     pub fn seen_by(&self, participant: &ParticipantCode, id: &AgreementId) -> Option<&Agreement> {
-        self.versions(id)
-            .find(|agreement| agreement.parties.contains_key(participant))
+        self.versions(id).find(|agreement| agreement.parties.contains_key(participant))
     }
 
     /// What this participant may be shown, by id: the latest version that it is on and has not left; all to the secretariat.
@@ -308,7 +287,6 @@ impl Agreements {
 
     /// Whether this participant is a member of the agreement now.
     pub fn is_member(&self, id: &AgreementId, participant: &ParticipantCode) -> bool {
-        self.get(id)
-            .is_some_and(|agreement| agreement.is_member(participant))
+        self.get(id).is_some_and(|agreement| agreement.is_member(participant))
     }
 }

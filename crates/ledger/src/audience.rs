@@ -31,35 +31,23 @@ pub fn audience(
         .filter(|agreement| agreement.party_state(origin) != Some(PartyState::Left))
         .ok_or_else(|| Refusal::agreement_unknown(id))?;
     if now.state != AgreementState::InForce {
-        return Err(Refusal::new(
-            Reason::AgreementNotInForce,
-            format!("{id} is not in force"),
-        ));
+        return Err(Refusal::new(Reason::AgreementNotInForce, format!("{id} is not in force")));
     }
     // A version that was never in force had no members; one without the origin does not exist for it.
     let named = agreements
         .version(reference)
         .filter(|named| named.in_force_since.is_some())
         .ok_or_else(|| version_mismatch(id, reference.version))?;
-    let own_party = named
-        .text
-        .party(origin)
-        .ok_or_else(|| version_mismatch(id, reference.version))?;
+    let own_party = named.text.party(origin).ok_or_else(|| version_mismatch(id, reference.version))?;
 
     // An older version may be named, but what the members of today did not agree to exchange is not exchanged.
     let measure = &header.measure;
     if !named.text.measures.contains(measure) || !now.text.measures.contains(measure) {
-        return Err(Refusal::new(
-            Reason::MeasureNotInAgreement,
-            format!("{id} does not cover {measure}"),
-        ));
+        return Err(Refusal::new(Reason::MeasureNotInAgreement, format!("{id} does not cover {measure}")));
     }
     registry.check_keys(own_party)?;
 
-    let narrowing = header
-        .narrowing
-        .as_ref()
-        .map(|narrowing| narrowing.participants());
+    let narrowing = header.narrowing.as_ref().map(|narrowing| narrowing.participants());
     let stranger = narrowing.and_then(|names| names.iter().find(|name| !named.parties.contains_key(name)));
     if let Some(stranger) = stranger {
         return Err(Refusal::new(
@@ -77,17 +65,11 @@ pub fn audience(
     if recipients.is_empty() {
         return Err(audience_empty(id));
     }
-    Ok(Audience {
-        agreement: reference.clone(),
-        recipients,
-    })
+    Ok(Audience { agreement: reference.clone(), recipients })
 }
 
 pub(crate) fn audience_empty(id: &AgreementId) -> Refusal {
-    Refusal::new(
-        Reason::AudienceEmpty,
-        format!("nobody on {id} but the origin is left to receive it"),
-    )
+    Refusal::new(Reason::AudienceEmpty, format!("nobody on {id} but the origin is left to receive it"))
 }
 
 fn version_mismatch(id: &AgreementId, version: u32) -> Refusal {

@@ -62,9 +62,7 @@ impl Chains {
         let number = consign.number;
         if let Some(kept) = chain.and_then(|chain| chain.kept.iter().find(|kept| kept.number == number)) {
             if kept.digest == consign.digest {
-                return Ok(ChainStep::Repeat {
-                    sequence: kept.sequence,
-                });
+                return Ok(ChainStep::Repeat { sequence: kept.sequence });
             }
             return Err(Refusal::new(
                 Reason::Fork,
@@ -104,11 +102,7 @@ impl Chains {
 
     /// Takes in a recorded consignment.
     pub fn apply(&mut self, recorded: &ConsignmentRecorded, sequence: u64) {
-        let receipt = KeptReceipt {
-            number: recorded.number,
-            digest: recorded.digest,
-            sequence,
-        };
+        let receipt = KeptReceipt { number: recorded.number, digest: recorded.digest, sequence };
         match self.by_key.get_mut(&recorded.chain) {
             Some(chain) => {
                 let chain = Arc::make_mut(chain);
@@ -120,13 +114,8 @@ impl Chains {
                 }
             }
             None => {
-                let chain = Chain {
-                    last: receipt.number,
-                    digest: receipt.digest,
-                    kept: VecDeque::from([receipt]),
-                };
-                self.by_key
-                    .insert(Arc::new(recorded.chain.clone()), Arc::new(chain));
+                let chain = Chain { last: receipt.number, digest: receipt.digest, kept: VecDeque::from([receipt]) };
+                self.by_key.insert(Arc::new(recorded.chain.clone()), Arc::new(chain));
             }
         }
     }
@@ -143,17 +132,12 @@ impl Chains {
 
     /// All chains that have begun.
     pub fn iter(&self) -> impl Iterator<Item = (&ChainKey, &Chain)> {
-        self.by_key
-            .iter()
-            .map(|(key, chain)| (key.as_ref(), chain.as_ref()))
+        self.by_key.iter().map(|(key, chain)| (key.as_ref(), chain.as_ref()))
     }
 
     /// The last number of each chain, to be kept when a history ends.
     pub(crate) fn last_numbers(&self) -> BTreeMap<Arc<ChainKey>, u64> {
-        self.by_key
-            .iter()
-            .map(|(key, chain)| (Arc::clone(key), chain.last))
-            .collect()
+        self.by_key.iter().map(|(key, chain)| (Arc::clone(key), chain.last)).collect()
     }
 }
 
@@ -161,32 +145,17 @@ fn check_owner(registry: &Registry, consign: &Consign) -> Result<(), Refusal> {
     let chain = &consign.chain;
     let mismatch = |message: String| Err(Refusal::new(Reason::ChainMismatch, message));
     if registry.hub() != Some(&chain.hub) {
-        return mismatch(format!(
-            "the chain is for the hub {}, not for this one",
-            chain.hub
-        ));
+        return mismatch(format!("the chain is for the hub {}, not for this one", chain.hub));
     }
     if chain.epoch != CHAIN_EPOCH {
-        return mismatch(format!(
-            "the chain is of epoch {}, and only epoch {CHAIN_EPOCH} is open",
-            chain.epoch
-        ));
+        return mismatch(format!("the chain is of epoch {}, and only epoch {CHAIN_EPOCH} is open", chain.epoch));
     }
     let unknown_key = || {
-        Refusal::new(
-            Reason::SigningKeyUnknown,
-            format!("the key {} is not enrolled for {}", consign.key, chain.origin),
-        )
+        Refusal::new(Reason::SigningKeyUnknown, format!("the key {} is not enrolled for {}", consign.key, chain.origin))
     };
     let enrolment = registry.enrolment(&chain.origin).ok_or_else(unknown_key)?;
     if enrolment.node != chain.node {
-        return mismatch(format!(
-            "the node {} is not the one enrolled for {}",
-            chain.node, chain.origin
-        ));
+        return mismatch(format!("the node {} is not the one enrolled for {}", chain.node, chain.origin));
     }
-    registry
-        .signing_key(&chain.origin, &consign.key)
-        .map(|_| ())
-        .ok_or_else(unknown_key)
+    registry.signing_key(&chain.origin, &consign.key).map(|_| ()).ok_or_else(unknown_key)
 }

@@ -14,10 +14,7 @@ use crate::permit::Mail;
 impl Ledger {
     pub(crate) fn decide_consignment(&self, consign: &Consign, at: At) -> Result<Decision, Refusal> {
         if let ChainStep::Repeat { sequence } = self.chains().check(self.registry(), consign)? {
-            return Ok(Decision::Repeat {
-                sequence,
-                refusal: None,
-            });
+            return Ok(Decision::Repeat { sequence, refusal: None });
         }
         let duplicates = repeated_ids(&consign.exchanges);
         let mut grouping = Grouping::new(self, consign, at);
@@ -75,11 +72,7 @@ struct Address<'a> {
 
 impl<'a> Address<'a> {
     fn of(header: &'a Header) -> Self {
-        Self {
-            agreement: &header.agreement,
-            measure: &header.measure,
-            narrowing: header.narrowing.as_ref(),
-        }
+        Self { agreement: &header.agreement, measure: &header.measure, narrowing: header.narrowing.as_ref() }
     }
 }
 
@@ -95,14 +88,7 @@ struct Grouping<'a> {
 
 impl<'a> Grouping<'a> {
     fn new(ledger: &'a Ledger, consign: &'a Consign, at: At) -> Self {
-        Self {
-            ledger,
-            consign,
-            at,
-            groups: Vec::new(),
-            places: BTreeMap::new(),
-            previous: None,
-        }
+        Self { ledger, consign, at, groups: Vec::new(), places: BTreeMap::new(), previous: None }
     }
 
     fn place(&mut self, item: &'a Item, index: u32) -> Result<(), Reason> {
@@ -127,22 +113,12 @@ impl<'a> Grouping<'a> {
 
     fn find_group(&mut self, header: &Header) -> Result<usize, Reason> {
         let ledger = self.ledger;
-        let mut audience = audience(
-            ledger.agreements(),
-            ledger.registry(),
-            &self.consign.chain.origin,
-            header,
-        )
-        .map_err(|refusal| refusal.reason)?;
+        let mut audience = audience(ledger.agreements(), ledger.registry(), &self.consign.chain.origin, header)
+            .map_err(|refusal| refusal.reason)?;
         // The same question as at sending, so that nothing is recorded that could not be delivered at once.
-        let mail = Mail {
-            recorded: self.at.sequence,
-            agreement: &audience.agreement,
-        };
+        let mail = Mail { recorded: self.at.sequence, agreement: &audience.agreement };
         let now = ledger.recorded_at(self.at.now);
-        audience
-            .recipients
-            .retain(|recipient| ledger.permit(recipient, &mail, now).is_ok());
+        audience.recipients.retain(|recipient| ledger.permit(recipient, &mail, now).is_ok());
         if audience.recipients.is_empty() {
             return Err(Reason::AudienceEmpty);
         }

@@ -1,8 +1,8 @@
 //! What was decided: the entries of the hub's journal. Applying a fact is total.
 
 use concord_model::{
-    AgreementRef, Area, ChainKey, ConsignmentDigest, Fingerprint, Lane, Measure, Name, Participant,
-    ParticipantCode, PublicKey, Reason,
+    AgreementRef, Area, ChainKey, ConsignmentDigest, Fingerprint, Lane, Measure, Name, Participant, ParticipantCode,
+    PublicKey, Reason,
 };
 
 use crate::command::NoticeOutcome;
@@ -120,10 +120,7 @@ impl IndexRange {
     pub fn push(ranges: &mut Vec<Self>, index: u32) {
         match ranges.last_mut() {
             Some(last) if last.first.checked_add(last.count) == Some(index) => last.count += 1,
-            _ => ranges.push(Self {
-                first: index,
-                count: 1,
-            }),
+            _ => ranges.push(Self { first: index, count: 1 }),
         }
     }
 }
@@ -212,13 +209,8 @@ impl ConsignmentRecorded {
                 .collect();
             indices.sort_unstable();
             let mut items = Vec::new();
-            indices
-                .into_iter()
-                .for_each(|index| IndexRange::push(&mut items, index));
-            Recipient {
-                run: run.clone(),
-                items,
-            }
+            indices.into_iter().for_each(|index| IndexRange::push(&mut items, index));
+            Recipient { run: run.clone(), items }
         })
     }
 }

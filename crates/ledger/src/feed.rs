@@ -43,9 +43,7 @@ impl Feed {
     /// Takes in the founding, the first thing that everyone is told.
     pub fn found(&mut self, founding: &Founding) {
         for participant in &founding.participants {
-            self.last
-                .entry(participant.code.clone())
-                .or_insert(FOUNDING_FEED_NUMBER);
+            self.last.entry(participant.code.clone()).or_insert(FOUNDING_FEED_NUMBER);
         }
     }
 
@@ -74,13 +72,8 @@ pub(crate) fn told_of<'a>(
     let own = &statement.participant;
     match &statement.content {
         StatementContent::Enrol(request) if registry.repeats(request) => vec![own],
-        StatementContent::Enrol(_) => registry
-            .participants()
-            .map(|participant| &participant.code)
-            .collect(),
-        StatementContent::Propose { text, .. } => {
-            text.parties.iter().map(|party| &party.participant).collect()
-        }
+        StatementContent::Enrol(_) => registry.participants().map(|participant| &participant.code).collect(),
+        StatementContent::Propose { text, .. } => text.parties.iter().map(|party| &party.participant).collect(),
         StatementContent::Consent(reference) if agreements.repeats_consent(own, reference) => vec![own],
         StatementContent::Consent(reference) | StatementContent::Decline(reference) => {
             still_on(agreements, &reference.id)

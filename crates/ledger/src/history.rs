@@ -38,11 +38,7 @@ impl Histories {
 
     /// The positions at which a past history ended.
     pub fn past(&self, history: &[u8; 16]) -> Option<&PastPositions> {
-        self.past
-            .iter()
-            .rev()
-            .find(|past| past.history == *history)
-            .map(Arc::as_ref)
+        self.past.iter().rev().find(|past| past.history == *history).map(Arc::as_ref)
     }
 
     /// All past histories that are kept, the oldest first.

@@ -13,6 +13,7 @@ use crate::history::{Histories, PastPositions};
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::registry::Registry;
 use crate::signer::Signers;
+use crate::statement::{Statement, StatementContent};
 
 mod decide;
 
@@ -32,6 +33,7 @@ pub struct Ledger {
 
 /// What became of a command that was not refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost the hot path an allocation")]
 pub enum Decision {
     /// To be appended, and applied once it is.
     Fact {
@@ -74,9 +76,7 @@ impl Ledger {
             }
             Fact::Statement(decided) => {
                 if decided.refused.is_none() {
-                    let statement = &decided.statement;
-                    Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
-                    Arc::make_mut(&mut self.agreements).apply(statement, at.sequence, self.recorded_at);
+                    self.apply_accepted(&decided.statement);
                 }
                 Arc::make_mut(&mut self.signers).apply(decided, at.sequence);
                 Arc::make_mut(&mut self.feed).apply(&decided.told);
@@ -90,6 +90,15 @@ impl Ledger {
                 let told = acknowledged.told.iter().map(|notices| &notices.told);
                 Arc::make_mut(&mut self.feed).apply(told);
             }
+        }
+    }
+
+    fn apply_accepted(&mut self, statement: &Statement) {
+        match statement.content {
+            StatementContent::Enrol(_) => {
+                Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
+            }
+            _ => Arc::make_mut(&mut self.agreements).apply(statement, self.sequence, self.recorded_at),
         }
     }
 

@@ -25,8 +25,8 @@ pub use audience::{Audience, audience};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Item, NoticeOutcome, SenderNotice};
 pub use fact::{
-    AudienceGroup, ConsignmentRecorded, Fact, Founding, HistoryBegun, IndexRange, ItemRefusal,
-    MailAcknowledged, MailboxRun, OriginNotices, ReceiptNotice, Recipient, StatementDecided, Told,
+    AudienceGroup, ConsignmentRecorded, Fact, Founding, HistoryBegun, IndexRange, ItemRefusal, MailAcknowledged,
+    MailboxRun, OriginNotices, ReceiptNotice, Recipient, StatementDecided, Told,
 };
 pub use feed::Feed;
 pub use history::{Histories, PastPositions};

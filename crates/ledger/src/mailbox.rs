@@ -45,8 +45,7 @@ impl Mailboxes {
                 ),
             ));
         }
-        if acknowledge.delivered_before != mailbox.delivered_through
-            || acknowledge.taken_before != mailbox.taken_count
+        if acknowledge.delivered_before != mailbox.delivered_through || acknowledge.taken_before != mailbox.taken_count
         {
             return Err(Refusal::new(
                 Reason::Internal,
@@ -66,51 +65,44 @@ impl Mailboxes {
     pub fn record(&mut self, runs: &[MailboxRun], lane: Lane) {
         for run in runs.iter().filter(|run| run.count > 0) {
             let last = run.first.saturating_add(u64::from(run.count - 1));
-            let mailbox = self.get_mut(&run.recipient, lane);
-            mailbox.last = mailbox.last.max(last);
+            self.change(&run.recipient, lane, |mailbox| mailbox.last = mailbox.last.max(last));
         }
     }
 
     /// Takes in an acknowledgement.
     pub fn acknowledge(&mut self, acknowledged: &MailAcknowledged) {
-        let mailbox = self.get_mut(&acknowledged.recipient, acknowledged.lane);
-        mailbox.delivered_through = acknowledged.delivered_through;
-        mailbox.taken_count = acknowledged.taken_count;
+        self.change(&acknowledged.recipient, acknowledged.lane, |mailbox| {
+            mailbox.delivered_through = acknowledged.delivered_through;
+            mailbox.taken_count = acknowledged.taken_count;
+        });
     }
 
     /// One mailbox; an empty one if nothing was ever delivered to it.
     pub fn get(&self, recipient: &ParticipantCode, lane: Lane) -> Mailbox {
-        self.by_recipient
-            .get(recipient)
-            .and_then(|mailboxes| mailboxes.get(slot(lane)))
-            .copied()
-            .unwrap_or_default()
+        self.by_recipient.get(recipient).and_then(|mailboxes| mailboxes.get(slot(lane))).copied().unwrap_or_default()
     }
 
     /// All mailboxes of participants that ever got a delivery.
     pub fn iter(&self) -> impl Iterator<Item = (&ParticipantCode, Lane, Mailbox)> {
         self.by_recipient.iter().flat_map(|(recipient, mailboxes)| {
-            Lane::ALL
-                .into_iter()
-                .zip(mailboxes)
-                .map(move |(lane, mailbox)| (recipient, lane, *mailbox))
+            Lane::ALL.into_iter().zip(mailboxes).map(move |(lane, mailbox)| (recipient, lane, *mailbox))
         })
     }
 
     /// The last number of each mailbox, to be kept when a history ends.
     pub(crate) fn last_numbers(&self) -> BTreeMap<(ParticipantCode, Lane), u64> {
-        self.iter()
-            .map(|(recipient, lane, mailbox)| ((recipient.clone(), lane), mailbox.last))
-            .collect()
+        self.iter().map(|(recipient, lane, mailbox)| ((recipient.clone(), lane), mailbox.last)).collect()
     }
 
-    fn get_mut(&mut self, recipient: &ParticipantCode, lane: Lane) -> &mut Mailbox {
-        // Cloning the code for `entry` would cost an allocation for each recipient of each consignment.
-        if !self.by_recipient.contains_key(recipient) {
-            self.by_recipient.insert(recipient.clone(), Default::default());
+    fn change(&mut self, recipient: &ParticipantCode, lane: Lane, change: impl FnOnce(&mut Mailbox)) {
+        // Not `entry`: it would copy the code for each recipient of each consignment.
+        if let Some(mailboxes) = self.by_recipient.get_mut(recipient) {
+            change(&mut mailboxes[slot(lane)]);
+        } else {
+            let mut mailboxes = [Mailbox::default(); Lane::ALL.len()];
+            change(&mut mailboxes[slot(lane)]);
+            self.by_recipient.insert(recipient.clone(), mailboxes);
         }
-        let mailboxes = self.by_recipient.entry(recipient.clone()).or_default();
-        &mut mailboxes[slot(lane)]
     }
 }
 

@@ -54,18 +54,11 @@ impl Ledger {
         _now: Timestamp,
     ) -> Result<Permit, WithheldReason> {
         judge(self.agreements(), recipient, mail)?;
-        Ok(Permit {
-            recipient: recipient.clone(),
-            recorded: mail.recorded,
-        })
+        Ok(Permit { recipient: recipient.clone(), recorded: mail.recorded })
     }
 }
 
-fn judge(
-    agreements: &Agreements,
-    recipient: &ParticipantCode,
-    mail: &Mail<'_>,
-) -> Result<(), WithheldReason> {
+fn judge(agreements: &Agreements, recipient: &ParticipantCode, mail: &Mail<'_>) -> Result<(), WithheldReason> {
     let id = &mail.agreement.id;
     let is_named = |agreement: &crate::Agreement| agreement.parties.contains_key(recipient);
     if !agreements.version(mail.agreement).is_some_and(is_named) {
@@ -75,18 +68,12 @@ fn judge(
     // and what was recorded under the one before rests on a membership that was broken.
     let rested_on = agreements
         .versions(id)
-        .find(|agreement| {
-            agreement
-                .in_force_since
-                .is_some_and(|since| since <= mail.recorded)
-        })
+        .find(|agreement| agreement.in_force_since.is_some_and(|since| since <= mail.recorded))
         .ok_or(WithheldReason::Left)?;
     if rested_on.party_state(recipient) != Some(PartyState::Consented) {
         return Err(WithheldReason::Left);
     }
-    let is_latest = agreements
-        .get(id)
-        .is_some_and(|latest| std::ptr::eq(latest, rested_on));
+    let is_latest = agreements.get(id).is_some_and(|latest| std::ptr::eq(latest, rested_on));
     if rested_on.state != AgreementState::InForce || !is_latest {
         return Err(WithheldReason::AgreementEnded);
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use concord_model::{
-    Area, Fingerprint, Measure, MeasureCode, Name, Participant, ParticipantCode, Party, PublicKey, Reason,
-    Refusal, Timestamp,
+    Area, Fingerprint, Measure, MeasureCode, Name, Participant, ParticipantCode, Party, PublicKey, Reason, Refusal,
+    Timestamp,
 };
 
 use crate::fact::Founding;
@@ -54,9 +54,7 @@ impl Registry {
         let secretariat = ParticipantCode::secretariat();
         let mut codes: Vec<_> = founding.participants.iter().map(|one| &one.code).collect();
         if !codes.contains(&&secretariat) {
-            return refuse(format!(
-                "the participants do not include {secretariat}, which runs the hub"
-            ));
+            return refuse(format!("the participants do not include {secretariat}, which runs the hub"));
         }
         codes.sort_unstable();
         if let Some(twice) = first_repeated(&codes) {
@@ -87,37 +85,28 @@ impl Registry {
         }
         let taken = |message: String| Err(Refusal::new(Reason::ParticipantAlreadyEnrolled, message));
         if *code == ParticipantCode::secretariat() {
-            return taken(format!(
-                "the founding enrolled {code} with the hub's keys; nobody else does"
-            ));
+            return taken(format!("the founding enrolled {code} with the hub's keys; nobody else does"));
         }
         match self.enrolment(code) {
-            Some(enrolment) if !enrolment.says_the_same_as(request) => taken(format!(
-                "{code} is enrolled with its node {} and other keys",
-                enrolment.node
-            )),
+            Some(enrolment) if !enrolment.says_the_same_as(request) => {
+                taken(format!("{code} is enrolled with its node {} and other keys", enrolment.node))
+            }
             _ => Ok(()),
         }
     }
 
     /// Whether this request only says again what the registry has.
     pub fn repeats(&self, request: &JoinRequest) -> bool {
-        self.enrolment(&request.participant)
-            .is_some_and(|enrolment| enrolment.says_the_same_as(request))
+        self.enrolment(&request.participant).is_some_and(|enrolment| enrolment.says_the_same_as(request))
     }
 
     /// Whether the keys that a party signed are the registry's.
     pub fn check_keys(&self, party: &Party) -> Result<(), Refusal> {
         let code = &party.participant;
-        let enrolment = self.enrolment(code).ok_or_else(|| {
-            Refusal::new(
-                Reason::ParticipantNotEnrolled,
-                format!("{code} has no enrolled keys"),
-            )
-        })?;
-        if enrolment.anchor_fingerprint == party.anchor
-            && enrolment.signing_key.fingerprint == party.signing_key
-        {
+        let enrolment = self
+            .enrolment(code)
+            .ok_or_else(|| Refusal::new(Reason::ParticipantNotEnrolled, format!("{code} has no enrolled keys")))?;
+        if enrolment.anchor_fingerprint == party.anchor && enrolment.signing_key.fingerprint == party.signing_key {
             return Ok(());
         }
         Err(Refusal::new(
@@ -132,22 +121,17 @@ impl Registry {
             return;
         }
         self.hub = Some(founding.hub.clone());
-        self.participants = founding
-            .participants
-            .iter()
-            .map(|participant| (participant.code.clone(), participant.clone()))
-            .collect();
+        self.participants =
+            founding.participants.iter().map(|participant| (participant.code.clone(), participant.clone())).collect();
         self.areas.clone_from(&founding.areas);
         self.measures.clone_from(&founding.measures);
-        self.enrolments
-            .entry(ParticipantCode::secretariat())
-            .or_insert_with(|| Enrolment {
-                node: founding.hub.clone(),
-                anchor: founding.anchor.clone(),
-                anchor_fingerprint: founding.anchor_fingerprint,
-                signing_key: founding.signing_key.clone(),
-                enrolled_at: at,
-            });
+        self.enrolments.entry(ParticipantCode::secretariat()).or_insert_with(|| Enrolment {
+            node: founding.hub.clone(),
+            anchor: founding.anchor.clone(),
+            anchor_fingerprint: founding.anchor_fingerprint,
+            signing_key: founding.signing_key.clone(),
+            enrolled_at: at,
+        });
     }
 
     /// Takes in an accepted statement; only an enrolment means something here, and only a participant's first.
@@ -155,15 +139,13 @@ impl Registry {
         let StatementContent::Enrol(request) = &statement.content else {
             return;
         };
-        self.enrolments
-            .entry(request.participant.clone())
-            .or_insert_with(|| Enrolment {
-                node: request.node.clone(),
-                anchor: request.anchor.clone(),
-                anchor_fingerprint: request.anchor_fingerprint,
-                signing_key: request.signing_key.clone(),
-                enrolled_at: at,
-            });
+        self.enrolments.entry(request.participant.clone()).or_insert_with(|| Enrolment {
+            node: request.node.clone(),
+            anchor: request.anchor.clone(),
+            anchor_fingerprint: request.anchor_fingerprint,
+            signing_key: request.signing_key.clone(),
+            enrolled_at: at,
+        });
     }
 
     /// The hub's name, once it is founded.
@@ -208,22 +190,15 @@ impl Registry {
 
     /// The signing key of a participant, if it has one with this fingerprint.
     pub fn signing_key(&self, code: &ParticipantCode, fingerprint: &Fingerprint) -> Option<&PublicKey> {
-        self.enrolment(code)
-            .map(|enrolment| &enrolment.signing_key)
-            .filter(|key| key.fingerprint == *fingerprint)
+        self.enrolment(code).map(|enrolment| &enrolment.signing_key).filter(|key| key.fingerprint == *fingerprint)
     }
 
     /// Each trust anchor in DER, with the participant that it vouches for.
     pub fn anchors(&self) -> impl Iterator<Item = (&ParticipantCode, &[u8])> {
-        self.enrolments
-            .iter()
-            .map(|(code, enrolment)| (code, enrolment.anchor.as_slice()))
+        self.enrolments.iter().map(|(code, enrolment)| (code, enrolment.anchor.as_slice()))
     }
 }
 
 fn first_repeated<'a, T: PartialEq>(sorted: &[&'a T]) -> Option<&'a T> {
-    sorted
-        .iter()
-        .zip(sorted.iter().skip(1))
-        .find_map(|(one, next)| (one == next).then_some(*one))
+    sorted.iter().zip(sorted.iter().skip(1)).find_map(|(one, next)| (one == next).then_some(*one))
 }

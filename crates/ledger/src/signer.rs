@@ -50,10 +50,7 @@ impl Signers {
             Some(last) if last.number == number => {
                 return Err(Refusal::new(
                     Reason::StatementFork,
-                    format!(
-                        "statement {number} of {} was decided with other content",
-                        statement.officer
-                    ),
+                    format!("statement {number} of {} was decided with other content", statement.officer),
                 ));
             }
             _ => {}
@@ -62,10 +59,7 @@ impl Signers {
         if last.checked_add(1) != Some(number) {
             return Err(Refusal::new(
                 Reason::StatementOutOfOrder,
-                format!(
-                    "the last statement of {} is {last}, so the next cannot be {number}",
-                    statement.officer
-                ),
+                format!("the last statement of {} is {last}, so the next cannot be {number}", statement.officer),
             ));
         }
         Ok(SignerStep::Next)
@@ -74,18 +68,10 @@ impl Signers {
     /// Takes in a decided statement; a refused one uses its number up, too.
     pub fn apply(&mut self, decided: &StatementDecided, sequence: u64) {
         let statement = &decided.statement;
-        let officers = self
-            .by_participant
-            .entry(statement.participant.clone())
-            .or_default();
+        let officers = self.by_participant.entry(statement.participant.clone()).or_default();
         Arc::make_mut(officers).insert(
             statement.officer.clone(),
-            LastStatement {
-                number: statement.number,
-                digest: statement.digest,
-                refused: decided.refused,
-                sequence,
-            },
+            LastStatement { number: statement.number, digest: statement.digest, refused: decided.refused, sequence },
         );
     }
 

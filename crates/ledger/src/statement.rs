@@ -1,8 +1,8 @@
 //! What an officer says for the state, after its signature was verified outside.
 
 use concord_model::{
-    AgreementDigest, AgreementId, AgreementRef, AgreementText, Digest, Fingerprint, Name, ParticipantCode,
-    PublicKey, Timestamp,
+    AgreementDigest, AgreementId, AgreementRef, AgreementText, Digest, Fingerprint, Name, ParticipantCode, PublicKey,
+    Timestamp,
 };
 
 /// A verified statement.

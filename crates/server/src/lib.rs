@@ -1,1 +1,52 @@
-//! Placeholder.
+//! What hub and node share as servers: data folder, listeners, limits, who may call what, admin listener, drain.
+//!
+//! The way of a call: `accept` (TLS, limits) → `Connection` (can be closed at once) → `methods` (who may call) →
+//! `deadline` → the service. `GrpcServer` puts them together and drains them.
+//!
+//! This crate must not know exchanges, agreements, ledger or journal: services come in as routes, their rules as rows of
+//! the method table, what is wrong with them as alarms.
+
+mod accept;
+mod admin;
+mod bind;
+mod connect;
+mod connection;
+mod connections;
+mod deadline;
+mod descriptors;
+mod drain;
+mod folder;
+mod grpc;
+mod health;
+mod logging;
+mod methods;
+mod metrics;
+mod readiness;
+mod throttle;
+
+pub use accept::{
+    ACCEPTED_WAITING_MAX, HANDSHAKE_TIMEOUT_SECONDS, HANDSHAKES_AT_ONCE_MAX, Incoming, REFUSALS_LOGGED_PER_SECOND_MAX,
+    accept,
+};
+pub use admin::{
+    ADMIN_CONNECTION_TIME_MAX_SECONDS, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_SIZE_MAX_BYTES,
+    ADMIN_HEADER_TIMEOUT_SECONDS, AdminError, AdminListener,
+};
+pub use bind::{BindError, bind};
+pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, connect};
+pub use connection::Connection;
+pub use connections::{CONNECTIONS_MAX, CONNECTIONS_PER_CALLER_MAX, ConnectedCaller, Connections, ConnectionsFull};
+pub use deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
+pub use descriptors::{Served, check_against_descriptors};
+pub use drain::{DRAIN_TIMEOUT_SECONDS, Shutdown};
+pub use folder::{Addresses, FOLDER_FORMAT, FileMode, Folder, FolderError, FolderKind, FolderLock, write_durably};
+pub use grpc::{
+    CONNECTION_AGE_MAX_SECONDS, CONNECTION_WINDOW_BYTES, FRAME_SIZE_MAX_BYTES, GrpcServer, HEADER_LIST_SIZE_MAX_BYTES,
+    KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_TIMEOUT_SECONDS, LOCAL_ERROR_RESETS_MAX, MESSAGE_SIZE_MAX_BYTES,
+    PENDING_RESETS_MAX, STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX, ServeError,
+};
+pub use health::{Health, ReflectionError, reflection};
+pub use logging::{LOG_VARIABLE, LoggingError, init_logging};
+pub use methods::{Allow, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTable, Row, Whose};
+pub use metrics::{MetricsError, metrics_recorder};
+pub use readiness::{Alarm, Readiness};

@@ -281,3 +281,31 @@ pub fn certificate_fingerprint(der: &[u8]) -> Fingerprint {
     use sha2::Digest as _;
     Fingerprint(Digest(sha2::Sha256::digest(der).into()))
 }
+
+/// An agreement as those entitled see it.
+pub fn shown(agreement: &concord_ledger::Agreement) -> pb::Agreement {
+    use concord_ledger::{AgreementState, PartyState};
+    let state = match agreement.state {
+        AgreementState::Proposed => pb::AgreementState::Proposed,
+        AgreementState::InForce => pb::AgreementState::InForce,
+        AgreementState::Declined => pb::AgreementState::Declined,
+        AgreementState::Ended => pb::AgreementState::Ended,
+    };
+    let parties = agreement.parties.iter().map(|(participant, record)| {
+        let state = match record.state {
+            PartyState::Pending => pb::PartyState::Pending,
+            PartyState::Consented => pb::PartyState::Consented,
+            PartyState::Declined => pb::PartyState::Declined,
+            PartyState::Left => pb::PartyState::Left,
+        };
+        pb::AgreementParty { participant: participant.to_string(), state: state.into(), at: Some(timestamp(record.at)) }
+    });
+    pb::Agreement {
+        reference: Some(agreement_ref(&agreement.reference())),
+        state: state.into(),
+        text: encode_text(&agreement.text),
+        parties: parties.collect(),
+        proposed_at: Some(timestamp(agreement.proposed_at)),
+        in_force_at: agreement.in_force_at.map(timestamp),
+    }
+}

@@ -60,7 +60,8 @@ pub fn encode(header: &Header) -> Bytes {
 
 /// Parses a serialised header.
 ///
-/// Refuses with `HEADER_MALFORMED`, `HEADER_NOT_CANONICAL`, `FEATURE_NOT_ENABLED` or `NARROWING_INVALID`.
+/// Refuses with `HEADER_MALFORMED`, `HEADER_NOT_CANONICAL`, `FEATURE_NOT_ENABLED`, `NARROWING_INVALID`, `BODY_EMPTY` or
+/// `BODY_TOO_LARGE`.
 pub fn parse(bytes: &[u8]) -> Result<Header, Refusal> {
     if bytes.len() > HEADER_SIZE_MAX_BYTES {
         let size = format!(
@@ -115,7 +116,7 @@ pub fn encode_description(description: &Description) -> Bytes {
     message.encode_to_vec().into()
 }
 
-/// Parses a description. Refuses with `TITLE_INVALID` or `HEADER_MALFORMED`.
+/// Parses a description. Refuses with `TITLE_INVALID`, `HEADER_MALFORMED` or `HEADER_NOT_CANONICAL`.
 pub fn parse_description(bytes: &[u8]) -> Result<Description, Refusal> {
     let message: pb::Description = decode_canonical(
         Reason::HeaderMalformed,

@@ -6,7 +6,7 @@ pub mod node;
 
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry};
-use concord_model::{Refusal, Timestamp};
+use concord_model::Timestamp;
 use prost::Message;
 
 use crate::consignment::{Sealed, parse_sealed};
@@ -116,17 +116,33 @@ fn keep(sealed: &Sealed, blobs: &[Vec<Blob>]) -> pb::StoredConsignment {
     }
 }
 
-fn kept(message: pb::StoredConsignment) -> Result<Kept, Refusal> {
-    let seed = <[u8; SEED_SIZE_BYTES]>::try_from(&message.seed[..]).unwrap_or([0; SEED_SIZE_BYTES]);
+fn kept(entry: &Entry, message: pb::StoredConsignment) -> Result<Kept, StoredError> {
+    let seed = <[u8; SEED_SIZE_BYTES]>::try_from(&message.seed[..])
+        .map_err(|_| malformed(entry, format!("the seed has {} bytes", message.seed.len())))?;
     let sealed = parse_sealed(
         message.seal,
         message.signature,
         message.head,
         Seed::new(seed),
         message.headers,
-    )?;
+    )
+    .map_err(|refusal| malformed(entry, refusal))?;
+    if message.blob_counts.len() != sealed.headers.len() {
+        return Err(malformed(entry, "its exchanges and their counts of blobs differ"));
+    }
+    check_blobs(entry, message.blob_counts.iter().copied())?;
     Ok(Kept {
         sealed,
         blob_counts: message.blob_counts,
     })
+}
+
+/// Whoever slices the entry's blobs by these counts must find them.
+fn check_blobs(entry: &Entry, counts: impl Iterator<Item = u32>) -> Result<(), StoredError> {
+    let counted: u64 = counts.map(u64::from).sum();
+    if counted != entry.commitments.len() as u64 {
+        let what = format!("it counts {counted} blobs beside it, there are {}", entry.commitments.len());
+        return Err(malformed(entry, what));
+    }
+    Ok(())
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use concord_identity::{Anchor, Credentials, LeafKey};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -25,13 +25,15 @@ pub(crate) struct Presents {
 impl Presents {
     /// As it is, without asking whether certificate and key are of use to anybody.
     pub(crate) fn certificate(chain: Vec<CertificateDer<'static>>, key: &LeafKey) -> Self {
-        let key = PrivateKeyDer::try_from(key.to_pkcs8_der().unwrap().to_vec()).unwrap();
-        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
-        Self {
-            certificate: Some(Arc::new(CertifiedKey::new(chain, key))),
-            hints: Arc::default(),
-        }
+        Self { certificate: Some(Arc::new(mismatched(chain, key))), hints: Arc::default() }
     }
+}
+
+/// Puts a chain and a key together without asking whether they belong together.
+pub(crate) fn mismatched(chain: Vec<CertificateDer<'static>>, key: &LeafKey) -> CertifiedKey {
+    let key = PrivateKeyDer::try_from(key.to_pkcs8_der().unwrap().to_vec()).unwrap();
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+    CertifiedKey::new(chain, key)
 }
 
 /// A client of the hub whose certificate is chosen by other code than ours.
@@ -68,10 +70,7 @@ impl Authority {
         let mut table = BTreeMap::from([(code("KGZ"), vec![anchor])]);
         table.insert(world.sec.participant().clone(), vec![world.sec.anchor().clone()]);
         world.anchors.replace(table);
-        Self {
-            issuer: Issuer::new(params, key),
-            intermediates: Vec::new(),
-        }
+        Self { issuer: Issuer::new(params, key), intermediates: Vec::new() }
     }
 
     pub(crate) fn subordinate(&self, is_authority: bool) -> Self {
@@ -80,10 +79,7 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let mut intermediates = vec![certificate.into()];
         intermediates.extend(self.intermediates.iter().cloned());
-        Self {
-            issuer: Issuer::new(params, key),
-            intermediates,
-        }
+        Self { issuer: Issuer::new(params, key), intermediates }
     }
 
     pub(crate) fn leaf(&self, change: impl FnOnce(&mut CertificateParams)) -> Credentials {
@@ -96,9 +92,7 @@ impl Authority {
         change: impl FnOnce(&mut CertificateParams),
     ) -> (Vec<CertificateDer<'static>>, LeafKey) {
         let mut params = CertificateParams::default();
-        params
-            .subject_alt_names
-            .push(SanType::URI(KGZ_NODE.try_into().unwrap()));
+        params.subject_alt_names.push(SanType::URI(KGZ_NODE.try_into().unwrap()));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         change(&mut params);
@@ -123,9 +117,7 @@ impl Authority {
 
 pub(crate) fn self_signed() -> Credentials {
     let mut params = CertificateParams::default();
-    params
-        .subject_alt_names
-        .push(SanType::URI(NODE.try_into().unwrap()));
+    params.subject_alt_names.push(SanType::URI(NODE.try_into().unwrap()));
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let key = KeyPair::generate().unwrap();
     let chain = vec![params.self_signed(&key).unwrap().into()];

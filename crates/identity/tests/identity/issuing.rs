@@ -12,20 +12,14 @@ use crate::support::{NODE, anchor_keys, days_from_now, identity, leaf, now};
 #[test]
 fn an_anchor_and_its_key_survive_their_files_and_still_issue() {
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (
-        folder.path().join("anchor.pem"),
-        folder.path().join("anchor-key.pem"),
-    );
+    let (certificate, key) = (folder.path().join("anchor.pem"), folder.path().join("anchor-key.pem"));
     let made = anchor_keys("KAZ");
     made.save(&certificate, &key).unwrap();
     let read = AnchorKeys::load(&certificate, &key).unwrap();
     assert_eq!(read.participant(), made.participant());
     assert_eq!(read.anchor(), made.anchor());
     assert_eq!(Anchor::from_pem(&read.anchor().to_pem()).unwrap(), *made.anchor());
-    assert_ne!(
-        anchor_keys("KAZ").anchor().fingerprint(),
-        made.anchor().fingerprint()
-    );
+    assert_ne!(anchor_keys("KAZ").anchor().fingerprint(), made.anchor().fingerprint());
 
     let credentials = leaf(&read, NODE, |_| {});
     let (_, issued) = X509Certificate::from_der(credentials.chain().first().unwrap()).unwrap();
@@ -51,21 +45,13 @@ fn an_anchor_with_anothers_key_or_of_other_software_issues_nothing() {
 fn what_cannot_sign_certificates_is_no_anchor() {
     let key = KeyPair::generate().unwrap();
     let check = |change: fn(&mut CertificateParams), expected: &str| {
-        let message = Anchor::from_der(&authority(change, &key))
-            .unwrap_err()
-            .to_string();
+        let message = Anchor::from_der(&authority(change, &key)).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     };
     check(|params| params.is_ca = IsCa::NoCa, "not the certificate of a CA");
-    check(
-        |params| params.is_ca = IsCa::ExplicitNoCa,
-        "not the certificate of a CA",
-    );
+    check(|params| params.is_ca = IsCa::ExplicitNoCa, "not the certificate of a CA");
     check(|params| params.key_usages.clear(), "keyCertSign");
-    check(
-        |params| params.key_usages = vec![KeyUsagePurpose::CrlSign],
-        "keyCertSign",
-    );
+    check(|params| params.key_usages = vec![KeyUsagePurpose::CrlSign], "keyCertSign");
     let mut trailing = authority(|_| {}, &key);
     trailing.push(0);
     assert!(Anchor::from_der(&trailing).is_err());
@@ -120,20 +106,10 @@ fn a_request_to_another_authority_says_the_same_and_proves_its_key() {
     assert_eq!(der.tag(), "CERTIFICATE REQUEST");
     let (rest, read) = X509CertificationRequest::from_der(der.contents()).unwrap();
     assert!(rest.is_empty());
-    assert_eq!(
-        read.certification_request_info
-            .subject_pki
-            .subject_public_key
-            .data
-            .as_ref(),
-        key.public().as_bytes()
-    );
+    assert_eq!(read.certification_request_info.subject_pki.subject_public_key.data.as_ref(), key.public().as_bytes());
     assert!(format!("{read:?}").contains(NODE));
     let other = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
-    assert!(matches!(
-        request.to_pkcs10_pem(&other),
-        Err(IssueError::KeyMismatch)
-    ));
+    assert!(matches!(request.to_pkcs10_pem(&other), Err(IssueError::KeyMismatch)));
 }
 
 #[test]
@@ -141,16 +117,10 @@ fn names_and_times_that_x509_cannot_say_are_refused() {
     let kaz = anchor_keys("KAZ");
     let key = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
     let request = CertificateRequest::leaf(&identity(NODE), key.public(), now());
-    let name = CertificateRequest {
-        hosts: vec!["узел.example.org".to_owned()],
-        ..request.clone()
-    };
+    let name = CertificateRequest { hosts: vec!["узел.example.org".to_owned()], ..request.clone() };
     assert!(matches!(kaz.issue(&name), Err(IssueError::Name(_))));
     let beyond = days_from_now(0).as_micros().saturating_mul(100_000);
-    let time = CertificateRequest {
-        not_after: concord_model::Timestamp::from_micros(beyond),
-        ..request
-    };
+    let time = CertificateRequest { not_after: concord_model::Timestamp::from_micros(beyond), ..request };
     assert!(matches!(kaz.issue(&time), Err(IssueError::Validity)));
 }
 

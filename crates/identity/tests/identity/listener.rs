@@ -63,13 +63,7 @@ async fn those_it_is_for_are_let_in_under_their_own_name() {
     let with_hosts = leaf(&world.kaz, NODE, |request| {
         request.hosts = vec!["node.example.org".to_owned(), "::1".to_owned()];
     });
-    check(
-        &world,
-        "names of other kinds beside it",
-        with_hosts,
-        Accepted(NODE),
-    )
-    .await;
+    check(&world, "names of other kinds beside it", with_hosts, Accepted(NODE)).await;
 }
 
 #[tokio::test]
@@ -87,29 +81,11 @@ async fn a_caller_carries_its_certificates_fingerprint_and_end() {
 async fn a_name_that_its_anchor_does_not_vouch_for_is_refused() {
     let world = World::new();
     let impostor = leaf(&world.uzb, NODE, |_| {});
-    check(
-        &world,
-        "another participant's anchor",
-        impostor,
-        Refused("UNKNOWN_ISSUER"),
-    )
-    .await;
+    check(&world, "another participant's anchor", impostor, Refused("UNKNOWN_ISSUER")).await;
     let namesake = leaf(&anchor_keys("KAZ"), NODE, |_| {});
-    check(
-        &world,
-        "an anchor of the same name",
-        namesake,
-        Refused("UNKNOWN_ISSUER"),
-    )
-    .await;
+    check(&world, "an anchor of the same name", namesake, Refused("UNKNOWN_ISSUER")).await;
     let stranger = leaf(&anchor_keys("TJK"), "spiffe://tjk.concord/node/main", |_| {});
-    check(
-        &world,
-        "a participant not enrolled",
-        stranger,
-        Refused("UNKNOWN_ISSUER"),
-    )
-    .await;
+    check(&world, "a participant not enrolled", stranger, Refused("UNKNOWN_ISSUER")).await;
     check(&world, "self-signed", self_signed(), Refused("UNKNOWN_ISSUER")).await;
 }
 
@@ -121,13 +97,7 @@ async fn a_certificate_out_of_its_time_is_refused_and_named_as_such() {
     });
     check(&world, "expired", expired, Refused("CERTIFICATE_EXPIRED")).await;
     let early = leaf(&world.kaz, NODE, |request| request.not_before = days_from_now(1));
-    check(
-        &world,
-        "not yet valid",
-        early,
-        Refused("CERTIFICATE_NOT_YET_VALID"),
-    )
-    .await;
+    check(&world, "not yet valid", early, Refused("CERTIFICATE_NOT_YET_VALID")).await;
 }
 
 #[tokio::test]
@@ -191,13 +161,7 @@ async fn a_chain_may_have_one_intermediate_and_not_two() {
     check(&world, "two", third.leaf(|_| {}), Refused("CHAIN_TOO_LONG")).await;
     let no_authority = first.subordinate(false);
     let refused = Refused("CERTIFICATE_UNVERIFIED");
-    check(
-        &world,
-        "an issuer that is no CA",
-        no_authority.leaf(|_| {}),
-        refused,
-    )
-    .await;
+    check(&world, "an issuer that is no CA", no_authority.leaf(|_| {}), refused).await;
 }
 
 #[tokio::test]
@@ -259,11 +223,7 @@ async fn tls_1_2_is_refused_with_the_alert_for_it() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (socket, _) = listener.accept().await.unwrap();
     client.write_all(&tls_1_2_hello()).await.unwrap();
-    let Err((error, socket)) = TlsAcceptor::from(world.hub())
-        .accept(socket)
-        .into_fallible()
-        .await
-    else {
+    let Err((error, socket)) = TlsAcceptor::from(world.hub()).accept(socket).into_fallible().await else {
         panic!("TLS 1.2 was let in");
     };
     drop(socket);
@@ -271,10 +231,7 @@ async fn tls_1_2_is_refused_with_the_alert_for_it() {
     let mut alert = [0; 7];
     client.read_exact(&mut alert).await.unwrap();
     let (alert_record, fatal, protocol_version) = (21, 2, 70);
-    assert_eq!(
-        (alert[0], alert[5], alert[6]),
-        (alert_record, fatal, protocol_version)
-    );
+    assert_eq!((alert[0], alert[5], alert[6]), (alert_record, fatal, protocol_version));
 }
 
 /// A ClientHello as a TLS 1.2 client writes it (RFC 5246): one suite, P-256, ECDSA with SHA-256.

@@ -15,12 +15,7 @@ use crate::support::{NODE, anchor_keys, code, connect, identity, leaf, now};
 const AGENCY: &str = "spiffe://kaz.concord/agency/cert";
 const OFFICER: &str = "spiffe://kaz.concord/officer/first";
 
-fn create(
-    folder: &TempDir,
-    kaz: &AnchorKeys,
-    uri: &str,
-    settings: ProfileSettings,
-) -> Result<Profile, ProfileError> {
+fn create(folder: &TempDir, kaz: &AnchorKeys, uri: &str, settings: ProfileSettings) -> Result<Profile, ProfileError> {
     let identity = identity(uri);
     let key = LeafKey::generate(LeafKeyKind::for_role(identity.role)).unwrap();
     let request = CertificateRequest::leaf(&identity, key.public(), now());
@@ -56,11 +51,7 @@ async fn a_profile_reaches_its_server_and_is_known_there() {
 fn key_files_have_mode_0600_and_nothing_else_is_left() {
     let (kaz, folder) = (anchor_keys("KAZ"), TempDir::new().unwrap());
     create(&folder, &kaz, AGENCY, settings(AGENCY)).unwrap();
-    kaz.save(
-        &folder.path().join("anchor.pem"),
-        &folder.path().join("anchor-key.pem"),
-    )
-    .unwrap();
+    kaz.save(&folder.path().join("anchor.pem"), &folder.path().join("anchor-key.pem")).unwrap();
     let mut found: Vec<_> = fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| {
@@ -87,11 +78,7 @@ fn the_addresses_file_wins_while_it_can_be_read() {
     let profile = create(&folder, &kaz, AGENCY, settings(AGENCY)).unwrap();
     let file = folder.path().join("addresses.json");
     assert_eq!(profile.address().unwrap(), "127.0.0.1:1");
-    fs::write(
-        &file,
-        r#"{"listen": "127.0.0.1:4711", "admin": "127.0.0.1:4712"}"#,
-    )
-    .unwrap();
+    fs::write(&file, r#"{"listen": "127.0.0.1:4711", "admin": "127.0.0.1:4712"}"#).unwrap();
     assert_eq!(profile.address().unwrap(), "127.0.0.1:4711");
     fs::write(&file, "{").unwrap();
     assert_eq!(profile.address().unwrap(), "127.0.0.1:1");
@@ -100,10 +87,7 @@ fn the_addresses_file_wins_while_it_can_be_read() {
 #[test]
 fn an_address_that_nobody_knows_yet_is_explained() {
     let (kaz, folder) = (anchor_keys("KAZ"), TempDir::new().unwrap());
-    let settings = ProfileSettings {
-        address: None,
-        ..settings(AGENCY)
-    };
+    let settings = ProfileSettings { address: None, ..settings(AGENCY) };
     let profile = create(&folder, &kaz, AGENCY, settings).unwrap();
     let message = profile.address().unwrap_err().to_string();
     assert!(message.contains("has not been started yet"), "{message}");
@@ -117,22 +101,12 @@ fn an_officers_profile_signs_for_its_state_and_an_agencys_does_not() {
     let signer = profile.statement_signer().unwrap();
     let signature = signer.sign_statement(b"statement");
     let anchors = [kaz.anchor().clone()];
-    let officer = verify_statement(
-        &code("KAZ"),
-        &anchors,
-        signer.chain(),
-        b"statement",
-        &signature,
-        now(),
-    );
+    let officer = verify_statement(&code("KAZ"), &anchors, signer.chain(), b"statement", &signature, now());
     assert_eq!(officer.unwrap(), identity(OFFICER));
 
     let folder = TempDir::new().unwrap();
     let agency = create(&folder, &kaz, AGENCY, settings(AGENCY)).unwrap();
-    assert!(matches!(
-        agency.statement_signer(),
-        Err(ProfileError::Statement(StatementError::NotAnOfficer(_)))
-    ));
+    assert!(matches!(agency.statement_signer(), Err(ProfileError::Statement(StatementError::NotAnOfficer(_)))));
 }
 
 #[test]
@@ -150,25 +124,12 @@ fn what_is_no_profile_or_not_all_of_one_piece_is_refused_in_words() {
         assert!(text.contains(from), "{text}");
         fs::write(&path, text.replace(from, to)).unwrap();
     };
-    check(
-        |it| fs::remove_file(it.path().join("profile.toml")).unwrap(),
-        "is not a Concord profile",
-    );
-    check(
-        |it| fs::remove_file(it.path().join("key.pem")).unwrap(),
-        "key.pem",
-    );
-    check(
-        |it| fs::write(it.path().join("certificate.pem"), "x").unwrap(),
-        "certificate.pem",
-    );
+    check(|it| fs::remove_file(it.path().join("profile.toml")).unwrap(), "is not a Concord profile");
+    check(|it| fs::remove_file(it.path().join("key.pem")).unwrap(), "key.pem");
+    check(|it| fs::write(it.path().join("certificate.pem"), "x").unwrap(), "certificate.pem");
     check(
         |it| {
-            fs::copy(
-                it.path().join("certificate.pem"),
-                it.path().join("server-anchor.pem"),
-            )
-            .unwrap();
+            fs::copy(it.path().join("certificate.pem"), it.path().join("server-anchor.pem")).unwrap();
         },
         "not the certificate of a CA",
     );
@@ -196,10 +157,5 @@ fn a_profile_is_never_written_over() {
 fn an_anchor_file_with_two_certificates_is_refused() {
     let (one, two) = (anchor_keys("KAZ"), anchor_keys("UZB"));
     let text = one.anchor().to_pem() + &two.anchor().to_pem();
-    assert!(
-        Anchor::from_pem(&text)
-            .unwrap_err()
-            .to_string()
-            .contains("2 certificates")
-    );
+    assert!(Anchor::from_pem(&text).unwrap_err().to_string().contains("2 certificates"));
 }

@@ -1,8 +1,8 @@
 //! A statement counts only with an officer's signature, under the anchor of the state it speaks for, in its time.
 
 use concord_identity::{
-    AnchorKeys, CertificateRefusal, CertificateRequest, LeafKey, LeafKeyKind, STATEMENT_DOMAIN,
-    StatementError, StatementSigner, verify_statement,
+    AnchorKeys, CertificateRefusal, CertificateRequest, LeafKey, LeafKeyKind, STATEMENT_DOMAIN, StatementError,
+    StatementSigner, verify_statement,
 };
 use concord_model::{Identity, Timestamp};
 
@@ -23,14 +23,7 @@ struct Arrived {
 
 impl Arrived {
     fn verify(&self) -> Result<Identity, StatementError> {
-        verify_statement(
-            &code(self.participant),
-            &self.anchors,
-            &self.chain,
-            &self.bytes,
-            &self.signature,
-            self.now,
-        )
+        verify_statement(&code(self.participant), &self.anchors, &self.chain, &self.bytes, &self.signature, self.now)
     }
 }
 
@@ -70,11 +63,7 @@ fn what_was_altered_on_the_way_does_not_hold() {
     check("signature", |it| it.signature[63] ^= 1, signature);
     check("signature cut", |it| it.signature.truncate(63), signature);
     check("no signature", |it| it.signature.clear(), signature);
-    check(
-        "no certificate",
-        |it| it.chain.clear(),
-        |error| matches!(error, StatementError::NoCertificate),
-    );
+    check("no certificate", |it| it.chain.clear(), |error| matches!(error, StatementError::NoCertificate));
     check(
         "another officer's certificate",
         |it| {
@@ -91,30 +80,15 @@ fn a_signature_without_the_domain_does_not_hold() {
     let kaz = anchor_keys("KAZ");
     let (chain, key) = certified(&kaz, OFFICER, LeafKeyKind::Ed25519);
     let signature = key.into_signing_key().unwrap().sign(BYTES);
-    let result = verify_statement(
-        &code("KAZ"),
-        &[kaz.anchor().clone()],
-        &chain,
-        BYTES,
-        &signature,
-        now(),
-    );
+    let result = verify_statement(&code("KAZ"), &[kaz.anchor().clone()], &chain, BYTES, &signature, now());
     assert!(matches!(result, Err(StatementError::Signature(_))));
 }
 
 #[test]
 fn only_the_states_own_anchor_at_that_moment_counts() {
-    let unknown = |error: &StatementError| {
-        matches!(
-            error,
-            StatementError::Certificate(CertificateRefusal::UnknownIssuer { .. })
-        )
-    };
-    check(
-        "another anchor",
-        |it| it.anchors = vec![anchor_keys("KAZ").anchor().clone()],
-        unknown,
-    );
+    let unknown =
+        |error: &StatementError| matches!(error, StatementError::Certificate(CertificateRefusal::UnknownIssuer { .. }));
+    check("another anchor", |it| it.anchors = vec![anchor_keys("KAZ").anchor().clone()], unknown);
     check("no anchor", |it| it.anchors.clear(), unknown);
     check(
         "another state's statement",
@@ -124,66 +98,39 @@ fn only_the_states_own_anchor_at_that_moment_counts() {
     check(
         "long after",
         |it| it.now = days_from_now(400),
-        |error| {
-            matches!(
-                error,
-                StatementError::Certificate(CertificateRefusal::Expired { .. })
-            )
-        },
+        |error| matches!(error, StatementError::Certificate(CertificateRefusal::Expired { .. })),
     );
     check(
         "long before",
         |it| it.now = days_from_now(-400),
-        |error| {
-            matches!(
-                error,
-                StatementError::Certificate(CertificateRefusal::NotYetValid { .. })
-            )
-        },
+        |error| matches!(error, StatementError::Certificate(CertificateRefusal::NotYetValid { .. })),
     );
     check(
         "two intermediates",
         |it| it.chain = vec![it.chain[0].clone(); 3],
-        |error| {
-            matches!(
-                error,
-                StatementError::Certificate(CertificateRefusal::ChainTooLong { sent: 2 })
-            )
-        },
+        |error| matches!(error, StatementError::Certificate(CertificateRefusal::ChainTooLong { sent: 2 })),
     );
 }
 
 #[test]
 fn nobody_but_an_officer_speaks_for_a_state() {
     let kaz = anchor_keys("KAZ");
-    for uri in [
-        "spiffe://kaz.concord/agency/cert",
-        "spiffe://kaz.concord/node/main",
-        "spiffe://kaz.concord/operator/night",
-    ] {
+    for uri in
+        ["spiffe://kaz.concord/agency/cert", "spiffe://kaz.concord/node/main", "spiffe://kaz.concord/operator/night"]
+    {
         let error = signed(&kaz, uri).verify().unwrap_err();
         assert!(matches!(error, StatementError::NotAnOfficer(_)), "{uri}: {error}");
     }
     // UZB's anchor, presented as if it were KAZ's, cannot vouch for another state's officer.
     let foreign = signed(&anchor_keys("UZB"), "spiffe://uzb.concord/officer/first");
-    assert!(matches!(
-        foreign.verify(),
-        Err(StatementError::OtherParticipant { .. })
-    ));
+    assert!(matches!(foreign.verify(), Err(StatementError::OtherParticipant { .. })));
 }
 
 #[test]
 fn an_officers_certificate_needs_the_key_that_signs() {
     let kaz = anchor_keys("KAZ");
     let (chain, _) = certified(&kaz, OFFICER, LeafKeyKind::EcdsaP256);
-    let result = verify_statement(
-        &code("KAZ"),
-        &[kaz.anchor().clone()],
-        &chain,
-        BYTES,
-        &[0; 64],
-        now(),
-    );
+    let result = verify_statement(&code("KAZ"), &[kaz.anchor().clone()], &chain, BYTES, &[0; 64], now());
     assert!(matches!(result, Err(StatementError::NotEd25519(_))));
 }
 
@@ -196,17 +143,8 @@ fn a_signer_refuses_what_no_verifier_would_accept() {
         let chain: Vec<_> = chain.iter().map(|der| der.clone().into()).collect();
         StatementSigner::new(&chain, key.into_signing_key().unwrap())
     };
-    assert!(matches!(
-        signer(&agency, agency_key),
-        Err(StatementError::NotAnOfficer(_))
-    ));
+    assert!(matches!(signer(&agency, agency_key), Err(StatementError::NotAnOfficer(_))));
     let other = LeafKey::generate(LeafKeyKind::Ed25519).unwrap();
-    assert!(matches!(
-        signer(&officer, other),
-        Err(StatementError::KeyMismatch(_))
-    ));
-    assert!(matches!(
-        StatementSigner::new(&[], key.into_signing_key().unwrap()),
-        Err(StatementError::NoCertificate)
-    ));
+    assert!(matches!(signer(&officer, other), Err(StatementError::KeyMismatch(_))));
+    assert!(matches!(StatementSigner::new(&[], key.into_signing_key().unwrap()), Err(StatementError::NoCertificate)));
 }

@@ -41,11 +41,7 @@ pub(crate) fn anchor_keys(participant: &str) -> AnchorKeys {
 }
 
 /// A leaf for this URI name, changed before it is issued.
-pub(crate) fn leaf(
-    issuer: &AnchorKeys,
-    uri: &str,
-    change: impl FnOnce(&mut CertificateRequest),
-) -> Credentials {
+pub(crate) fn leaf(issuer: &AnchorKeys, uri: &str, change: impl FnOnce(&mut CertificateRequest)) -> Credentials {
     let identity = identity(uri);
     let key = LeafKey::generate(LeafKeyKind::for_role(identity.role)).unwrap();
     let mut request = CertificateRequest::leaf(&identity, key.public(), now());
@@ -74,10 +70,8 @@ impl World {
     }
 
     pub(crate) fn enrol(&self, participants: &[&AnchorKeys]) {
-        let table: BTreeMap<_, _> = participants
-            .iter()
-            .map(|keys| (keys.participant().clone(), vec![keys.anchor().clone()]))
-            .collect();
+        let table: BTreeMap<_, _> =
+            participants.iter().map(|keys| (keys.participant().clone(), vec![keys.anchor().clone()])).collect();
         self.anchors.replace(table);
     }
 
@@ -126,9 +120,7 @@ pub(crate) async fn connect(server: Arc<ServerConfig>, client: Arc<ClientConfig>
                 let certificate = connection.peer_certificates().unwrap().first().unwrap();
                 let mut accepted = Accepted {
                     caller: Caller::from_verified_certificate(certificate).unwrap(),
-                    group: connection
-                        .negotiated_key_exchange_group()
-                        .map(|group| group.name()),
+                    group: connection.negotiated_key_exchange_group().map(|group| group.name()),
                     kind: connection.handshake_kind(),
                     application: connection.alpn_protocol().map(<[u8]>::to_vec),
                     request: vec![0; REQUEST.len()],
@@ -155,13 +147,8 @@ pub(crate) async fn connect(server: Arc<ServerConfig>, client: Arc<ClientConfig>
         stream.read_to_end(&mut answer).await?;
         Ok(answer)
     };
-    let client = exchange
-        .await
-        .map_err(|error: std::io::Error| HandshakeRefusal::from_io(&error));
+    let client = exchange.await.map_err(|error: std::io::Error| HandshakeRefusal::from_io(&error));
     // Nobody waits for it when the handshake came to an end.
     let _ = client_done.send(());
-    Outcome {
-        server: serving.await.unwrap(),
-        client,
-    }
+    Outcome { server: serving.await.unwrap(), client }
 }

@@ -16,12 +16,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) const ORIGIN: Chain = Chain {
-        tail: Tail::ORIGIN,
-        commit_first: 0,
-        recorded_at: i64::MIN,
-        mark: None,
-    };
+    pub(crate) const ORIGIN: Chain = Chain { tail: Tail::ORIGIN, commit_first: 0, recorded_at: i64::MIN, mark: None };
 
     pub(crate) fn next_sequence(&self) -> u64 {
         self.tail.sequence + 1
@@ -35,14 +30,10 @@ impl Chain {
     /// Checks the header of the segment that begins with the next entry.
     pub(crate) fn enter_segment(&mut self, header: &SegmentHeader) -> Result<(), Fault> {
         if header.first_sequence != self.next_sequence() {
-            return Err(Fault::SegmentFirst {
-                found: header.first_sequence,
-            });
+            return Err(Fault::SegmentFirst { found: header.first_sequence });
         }
         if header.previous != self.tail.digest {
-            return Err(Fault::SegmentPrevious {
-                found: header.previous,
-            });
+            return Err(Fault::SegmentPrevious { found: header.previous });
         }
         if *self.mark.get_or_insert(header.mark) != header.mark {
             return Err(Fault::Mark);
@@ -64,20 +55,14 @@ impl Chain {
         }
         let begins_commit = meta.commit_first == meta.sequence;
         if !begins_commit && (begins_segment || meta.commit_first != self.commit_first) {
-            return Err(Fault::Commit {
-                found: meta.commit_first,
-            });
+            return Err(Fault::Commit { found: meta.commit_first });
         }
         if meta.kind == KIND_HISTORY_BEGUN {
             self.check_begun(frame)?;
         } else if meta.history != self.tail.history || self.tail.sequence == 0 {
             return Err(Fault::History { found: meta.history });
         }
-        self.tail = Tail {
-            history: meta.history,
-            sequence: meta.sequence,
-            digest: frame.head.digest,
-        };
+        self.tail = Tail { history: meta.history, sequence: meta.sequence, digest: frame.head.digest };
         self.commit_first = meta.commit_first;
         self.recorded_at = meta.recorded_at;
         Ok(())
@@ -89,10 +74,7 @@ impl Chain {
             return Err(Fault::HistoryVersion { found: meta.version });
         }
         let parent = (self.tail.sequence > 0).then_some(self.tail);
-        let expected = HistoryBegun {
-            history: meta.history,
-            parent,
-        };
+        let expected = HistoryBegun { history: meta.history, parent };
         match HistoryBegun::decode(frame.payload) {
             Ok(begun) if begun == expected && meta.blob_count == 0 => Ok(()),
             _ => Err(Fault::HistoryBegun),

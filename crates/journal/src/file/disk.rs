@@ -50,10 +50,7 @@ impl RealDisk {
     pub fn open(folder: impl Into<PathBuf>) -> io::Result<RealDisk> {
         let folder = folder.into();
         if !fs::metadata(&folder)?.is_dir() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotADirectory,
-                "a journal is a folder of segment files",
-            ));
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "a journal is a folder of segment files"));
         }
         Ok(RealDisk { folder })
     }
@@ -83,17 +80,11 @@ impl Disk for RealDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let names = fs::read_dir(&self.folder)?.map(|item| item.map(|item| item.file_name().into_string()));
         // A name that is not UTF-8 is none of ours.
-        names
-            .filter_map(|name| name.map(Result::ok).transpose())
-            .collect()
+        names.filter_map(|name| name.map(Result::ok).transpose()).collect()
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .open(self.folder.join(name))?;
+        let file = OpenOptions::new().read(true).append(true).create_new(true).open(self.folder.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -102,10 +93,7 @@ impl Disk for RealDisk {
     }
 
     fn open_append(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .open(self.folder.join(name))?;
+        let file = OpenOptions::new().read(true).append(true).open(self.folder.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -148,12 +136,7 @@ impl DiskFile for RealFile {
 }
 
 /// Reads exactly `count` bytes, or what is there before the end of the file, onto the end of `bytes`.
-pub(crate) fn read_onto(
-    file: &dyn DiskFile,
-    offset: u64,
-    count: usize,
-    bytes: &mut Vec<u8>,
-) -> io::Result<()> {
+pub(crate) fn read_onto(file: &dyn DiskFile, offset: u64, count: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
     let (start, end) = (bytes.len(), bytes.len() + count);
     let mut filled = start;
     bytes.resize(end, 0);

@@ -124,9 +124,7 @@ impl<'a> Frame<&'a [u8]> {
     /// Splits the bytes of a frame, which may end where its bodies begin, and checks its lengths and its digest.
     pub(crate) fn check(bytes: &'a [u8]) -> Result<Frame<&'a [u8]>, Fault> {
         let head = Head::parse(bytes)?;
-        let (_, rest) = bytes
-            .split_at_checked(FRAME_HEAD_SIZE_BYTES)
-            .ok_or(Fault::Unfinished)?;
+        let (_, rest) = bytes.split_at_checked(FRAME_HEAD_SIZE_BYTES).ok_or(Fault::Unfinished)?;
         let table_size = head.meta.blob_count as usize * TABLE_ROW_SIZE_BYTES;
         let (table, rest) = rest.split_at_checked(table_size).ok_or(Fault::Unfinished)?;
         if head.prefix_length() + bodies_length(table) != u64::from(head.length) {
@@ -137,21 +135,14 @@ impl<'a> Frame<&'a [u8]> {
         if head.meta.digest(payload, table) != head.digest {
             return Err(Fault::Digest);
         }
-        Ok(Frame {
-            head,
-            table,
-            payload,
-            bodies,
-        })
+        Ok(Frame { head, table, payload, bodies })
     }
 
     /// Computes the commitment of every body and compares it with the table's.
     pub(crate) fn check_bodies(&self) -> Result<(), Fault> {
         let mut rest = self.bodies;
         for (index, (length, stored)) in rows(self.table).enumerate() {
-            let (nonce, after) = rest
-                .split_first_chunk::<NONCE_SIZE_BYTES>()
-                .ok_or(Fault::Unfinished)?;
+            let (nonce, after) = rest.split_first_chunk::<NONCE_SIZE_BYTES>().ok_or(Fault::Unfinished)?;
             let (body, after) = after.split_at_checked(length).ok_or(Fault::Unfinished)?;
             if Blob::commitment_of(nonce, body) != stored {
                 return Err(Fault::Commitment { index });
@@ -165,19 +156,9 @@ impl<'a> Frame<&'a [u8]> {
 impl Frame<Bytes> {
     /// The same check for owned bytes; the parts share them.
     pub(crate) fn check_owned(bytes: &Bytes) -> Result<Frame<Bytes>, Fault> {
-        let Frame {
-            head,
-            table,
-            payload,
-            bodies,
-        } = Frame::check(bytes.as_ref())?;
+        let Frame { head, table, payload, bodies } = Frame::check(bytes.as_ref())?;
         let (table, payload) = (bytes.slice_ref(table), bytes.slice_ref(payload));
-        Ok(Frame {
-            head,
-            table,
-            payload,
-            bodies: bytes.slice_ref(bodies),
-        })
+        Ok(Frame { head, table, payload, bodies: bytes.slice_ref(bodies) })
     }
 
     /// The entry with its bodies, each sealed again and compared.
@@ -187,24 +168,12 @@ impl Frame<Bytes> {
         for (index, (length, stored)) in rows(&self.table).enumerate() {
             blobs.push(Some(open_body(&mut rest, length, stored, index)?));
         }
-        Ok(Entry {
-            blobs,
-            ..self.into_entry()
-        })
+        Ok(Entry { blobs, ..self.into_entry() })
     }
 
     /// The entry without bodies.
     pub(crate) fn into_entry(self) -> Entry {
-        let Meta {
-            history,
-            sequence,
-            recorded_at,
-            previous,
-            kind,
-            version,
-            commit_first,
-            ..
-        } = self.head.meta;
+        let Meta { history, sequence, recorded_at, previous, kind, version, commit_first, .. } = self.head.meta;
         let commitments: Vec<Commitment> = rows(&self.table).map(|(_, commitment)| commitment).collect();
         Entry {
             history,
@@ -223,41 +192,26 @@ impl Frame<Bytes> {
 }
 
 /// Takes nonce and body from the front of `bytes`.
-pub(crate) fn open_body(
-    bytes: &mut Bytes,
-    length: usize,
-    stored: Commitment,
-    index: usize,
-) -> Result<Blob, Fault> {
+pub(crate) fn open_body(bytes: &mut Bytes, length: usize, stored: Commitment, index: usize) -> Result<Blob, Fault> {
     let nonce = *bytes.first_chunk::<NONCE_SIZE_BYTES>().ok_or(Fault::Unfinished)?;
     if bytes.len() - NONCE_SIZE_BYTES < length {
         return Err(Fault::Unfinished);
     }
     let mut body = bytes.split_to(NONCE_SIZE_BYTES + length);
     let blob = Blob::seal(nonce, body.split_off(NONCE_SIZE_BYTES));
-    if blob.commitment() == stored {
-        Ok(blob)
-    } else {
-        Err(Fault::Commitment { index })
-    }
+    if blob.commitment() == stored { Ok(blob) } else { Err(Fault::Commitment { index }) }
 }
 
 /// The rows of a table: body length and commitment.
 pub(crate) fn rows(table: &[u8]) -> impl Iterator<Item = (usize, Commitment)> {
-    table
-        .as_chunks::<TABLE_ROW_SIZE_BYTES>()
-        .0
-        .iter()
-        .filter_map(|row| {
-            let mut fields = Fields(row);
-            Some((fields.u32()? as usize, Commitment::from_bytes(fields.take()?)))
-        })
+    table.as_chunks::<TABLE_ROW_SIZE_BYTES>().0.iter().filter_map(|row| {
+        let mut fields = Fields(row);
+        Some((fields.u32()? as usize, Commitment::from_bytes(fields.take()?)))
+    })
 }
 
 fn bodies_length(table: &[u8]) -> u64 {
-    rows(table)
-        .map(|(length, _)| (NONCE_SIZE_BYTES + length) as u64)
-        .sum()
+    rows(table).map(|(length, _)| (NONCE_SIZE_BYTES + length) as u64).sum()
 }
 
 /// Writes the frame of one entry at the end of `bytes` and returns its digest.
@@ -266,13 +220,7 @@ pub(crate) fn write_frame(bytes: &mut Vec<u8>, mark: FrameMark, meta: Meta, draf
     write_table(&draft.blobs, &mut table);
     let digest = meta.digest(&draft.payload, &table);
     let length = usize::try_from(draft.size_bytes()).map_or(u32::MAX, stored_length);
-    Head {
-        mark,
-        length,
-        meta,
-        digest,
-    }
-    .write(bytes);
+    Head { mark, length, meta, digest }.write(bytes);
     bytes.extend_from_slice(&table);
     bytes.extend_from_slice(&draft.payload);
     for blob in &draft.blobs {
@@ -321,22 +269,8 @@ impl Fields<'_> {
         let (kind, version) = (self.u16()?, self.u16()?);
         let (payload_length, blob_count) = (self.u32()?, self.u32()?);
         let digest = Digest(self.take()?);
-        let meta = Meta {
-            history,
-            sequence,
-            recorded_at,
-            previous,
-            kind,
-            version,
-            commit_first,
-            payload_length,
-            blob_count,
-        };
-        Some(Head {
-            mark,
-            length,
-            meta,
-            digest,
-        })
+        let meta =
+            Meta { history, sequence, recorded_at, previous, kind, version, commit_first, payload_length, blob_count };
+        Some(Head { mark, length, meta, digest })
     }
 }

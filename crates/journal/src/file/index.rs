@@ -26,11 +26,7 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn begin_segment(&mut self, first: u64, end: u64) {
-        self.segments.push(SegmentIndex {
-            first,
-            offsets: Vec::new(),
-            end,
-        });
+        self.segments.push(SegmentIndex { first, offsets: Vec::new(), end });
     }
 
     /// Adds an entry at the end of the last segment.
@@ -46,15 +42,8 @@ impl Index {
         let segment = self.segments.get(after.checked_sub(1)?)?;
         let position = usize::try_from(sequence - segment.first).ok()?;
         let offset = u64::from(*segment.offsets.get(position)?);
-        let end = segment
-            .offsets
-            .get(position + 1)
-            .map_or(segment.end, |next| u64::from(*next));
+        let end = segment.offsets.get(position + 1).map_or(segment.end, |next| u64::from(*next));
         let length = usize::try_from(end.checked_sub(offset)?).ok()?;
-        Some(Location {
-            segment: segment.first,
-            offset,
-            length,
-        })
+        Some(Location { segment: segment.first, offset, length })
     }
 }

@@ -60,12 +60,7 @@ pub struct OpenOptions {
 impl OpenOptions {
     /// Options with the default segment size.
     pub fn new(now: i64, new_history: HistoryId, new_mark: FrameMark) -> OpenOptions {
-        OpenOptions {
-            segment_size_max_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
-            now,
-            new_history,
-            new_mark,
-        }
+        OpenOptions { segment_size_max_bytes: SEGMENT_SIZE_DEFAULT_BYTES, now, new_history, new_mark }
     }
 }
 
@@ -140,29 +135,15 @@ impl FileJournal {
         let closing = Arc::new(AtomicBool::new(false));
         let seen_by_writer = Arc::clone(&closing);
         let thread = std::thread::Builder::new().name("journal-writer".to_owned());
-        let thread = thread
-            .spawn(move || writer.run(waiting, &seen_by_writer))
-            .map_err(OpenError::Writer)?;
-        Ok((
-            FileJournal {
-                shared,
-                jobs,
-                closing,
-                writer: Mutex::new(Some(thread)),
-            },
-            opened,
-        ))
+        let thread = thread.spawn(move || writer.run(waiting, &seen_by_writer)).map_err(OpenError::Writer)?;
+        Ok((FileJournal { shared, jobs, closing, writer: Mutex::new(Some(thread)) }, opened))
     }
 
     /// The same for a folder of the operating system, which is made if it is not there.
     pub fn open_folder(folder: &Path, options: &OpenOptions) -> Result<(FileJournal, Opened), OpenError> {
         let disk = RealDisk::open_or_create(folder).map_err(|source| {
             let file = folder.display().to_string();
-            OpenError::Disk {
-                doing: "opening the folder",
-                file,
-                source,
-            }
+            OpenError::Disk { doing: "opening the folder", file, source }
         })?;
         FileJournal::open(Arc::new(disk), options)
     }
@@ -189,16 +170,9 @@ impl FileJournal {
         Box::pin(async move {
             let batch = checked?;
             let (reply, outcome) = oneshot::channel();
-            let job = Job::Commit {
-                expected,
-                history,
-                batch,
-                reply,
-            };
+            let job = Job::Commit { expected, history, batch, reply };
             jobs.send(job).await.map_err(|_| AppendError::Closed)?;
-            let gone = |_| AppendError::OutcomeUnknown {
-                reason: "the journal's writer is gone".to_owned(),
-            };
+            let gone = |_| AppendError::OutcomeUnknown { reason: "the journal's writer is gone".to_owned() };
             outcome.await.map_err(gone)?
         })
     }
@@ -211,11 +185,7 @@ impl Drop for FileJournal {
 }
 
 impl Journal for FileJournal {
-    fn append(
-        &self,
-        expected: Tail,
-        batch: Vec<Draft>,
-    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+    fn append(&self, expected: Tail, batch: Vec<Draft>) -> BoxFuture<'static, Result<Committed, AppendError>> {
         let checked = check_batch(&batch).map(|()| batch);
         self.commit(expected, expected.history, checked)
     }
@@ -226,10 +196,7 @@ impl Journal for FileJournal {
         new: HistoryId,
         recorded_at: i64,
     ) -> BoxFuture<'static, Result<Committed, AppendError>> {
-        let begun = HistoryBegun {
-            history: new,
-            parent: Some(expected),
-        };
+        let begun = HistoryBegun { history: new, parent: Some(expected) };
         let checked = check_new_history(&expected, new).map(|()| vec![begun.into_draft(recorded_at)]);
         self.commit(expected, new, checked)
     }

@@ -26,22 +26,9 @@ struct Survey {
 }
 
 /// Opens the journal on `disk`; the writer is returned unstarted.
-pub(crate) fn recover(
-    disk: &Arc<dyn Disk>,
-    options: &OpenOptions,
-) -> Result<(Arc<Shared>, Writer, Opened), OpenError> {
-    let in_folder = |doing| {
-        move |source| OpenError::Disk {
-            doing,
-            file: "the folder".to_owned(),
-            source,
-        }
-    };
-    let marked = disk
-        .list()
-        .map_err(in_folder("listing"))?
-        .iter()
-        .any(|name| name == CUT_MARKER);
+pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Arc<Shared>, Writer, Opened), OpenError> {
+    let in_folder = |doing| move |source| OpenError::Disk { doing, file: "the folder".to_owned(), source };
+    let marked = disk.list().map_err(in_folder("listing"))?.iter().any(|name| name == CUT_MARKER);
     let mut survey = survey(disk)?;
     let mut cut = None;
     if let Some(damage) = survey.damage.take() {
@@ -62,26 +49,18 @@ pub(crate) fn recover(
     let created = chain.tail.sequence == 0;
     let begins_history = created || cut.is_some();
     if begins_history && options.new_history == chain.tail.history {
-        return Err(OpenError::HistoryRepeated {
-            history: options.new_history,
-        });
+        return Err(OpenError::HistoryRepeated { history: options.new_history });
     }
     let (shared, mut writer) = make_writer(disk, options, survey.index, &chain)?;
     if begins_history {
         let parent = (!created).then_some(chain.tail);
-        let begun = HistoryBegun {
-            history: options.new_history,
-            parent,
-        };
+        let begun = HistoryBegun { history: options.new_history, parent };
         let draft = begun.into_draft(chain.recorded_at.max(options.now));
         let written = writer.commit(&chain.tail, options.new_history, &[draft]);
-        written.map_err(|error| OpenError::NotBegun {
-            reason: error.to_string(),
-        })?;
+        written.map_err(|error| OpenError::NotBegun { reason: error.to_string() })?;
     }
     if marked || cut.is_some() {
-        disk.remove(CUT_MARKER)
-            .map_err(in_folder("unmarking the cut of"))?;
+        disk.remove(CUT_MARKER).map_err(in_folder("unmarking the cut of"))?;
         disk.sync_directory().map_err(in_folder("syncing"))?;
     }
     Ok((shared, writer, Opened { created, cut }))
@@ -98,11 +77,7 @@ fn survey(disk: &Arc<dyn Disk>) -> Result<Survey, OpenError> {
             Step::Stopped { damage, .. } => break Some(damage),
         }
     };
-    Ok(Survey {
-        scanner,
-        index,
-        damage,
-    })
+    Ok(Survey { scanner, index, damage })
 }
 
 /// Damage with no whole frame of a later commit after it is the last commit's; nothing else may be cut.
@@ -126,48 +101,30 @@ fn cut_off(disk: &dyn Disk, survey: &mut Survey, damage: Damage) -> Result<Cut, 
     // Backwards, and before the cut itself: after a crash in between, the damage is still there to be found.
     for first in survey.scanner.segments.iter().skip(removed_from).rev() {
         let name = segment_name(*first);
-        bytes += disk
-            .open_read(&name)
-            .and_then(|file| file.length())
-            .map_err(doing("measuring", &name))?;
+        bytes += disk.open_read(&name).and_then(|file| file.length()).map_err(doing("measuring", &name))?;
         disk.remove(&name).map_err(doing("removing", &name))?;
     }
     disk.sync_directory().map_err(doing("syncing", "the folder"))?;
     if keeps_entries {
-        let file = disk
-            .open_append(&damage.file)
-            .map_err(doing("opening", &damage.file))?;
+        let file = disk.open_append(&damage.file).map_err(doing("opening", &damage.file))?;
         let length = file.length().map_err(doing("measuring", &damage.file))?;
         bytes += length.saturating_sub(damage.offset);
-        file.truncate(damage.offset)
-            .map_err(doing("cutting", &damage.file))?;
+        file.truncate(damage.offset).map_err(doing("cutting", &damage.file))?;
         file.sync_data().map_err(doing("syncing", &damage.file))?;
     } else {
-        survey
-            .index
-            .segments
-            .retain(|segment| segment_name(segment.first) != damage.file);
+        survey.index.segments.retain(|segment| segment_name(segment.first) != damage.file);
     }
     let tail = survey.scanner.chain.tail;
     tracing::warn!(%damage, bytes, "the damaged end of the last commit was cut");
     let parent = (tail.sequence > 0).then_some(tail);
-    Ok(Cut {
-        file: damage.file,
-        offset: damage.offset,
-        bytes,
-        parent,
-    })
+    Ok(Cut { file: damage.file, offset: damage.offset, bytes, parent })
 }
 
 /// A journal without an entry has no mark that is proven: its file is made again.
 fn remove_empty_beginning(disk: &dyn Disk, index: &mut Index) -> Result<(), OpenError> {
     for segment in index.segments.drain(..) {
         let file = segment_name(segment.first);
-        disk.remove(&file).map_err(|source| OpenError::Disk {
-            doing: "removing",
-            file,
-            source,
-        })?;
+        disk.remove(&file).map_err(|source| OpenError::Disk { doing: "removing", file, source })?;
     }
     Ok(())
 }
@@ -175,17 +132,10 @@ fn remove_empty_beginning(disk: &dyn Disk, index: &mut Index) -> Result<(), Open
 /// The process ended after it had cut and before it could say so. Should it have begun its history already, the
 /// second one that begins now is as true.
 fn earlier_cut(index: &Index, chain: &Chain) -> Cut {
-    let (file, offset) = index
-        .segments
-        .last()
-        .map_or_else(Default::default, |last| (segment_name(last.first), last.end));
+    let (file, offset) =
+        index.segments.last().map_or_else(Default::default, |last| (segment_name(last.first), last.end));
     let parent = (chain.tail.sequence > 0).then_some(chain.tail);
-    Cut {
-        file,
-        offset,
-        bytes: 0,
-        parent,
-    }
+    Cut { file, offset, bytes: 0, parent }
 }
 
 fn make_writer(
@@ -197,19 +147,12 @@ fn make_writer(
     let mut segment = None;
     if let Some(last) = index.segments.last() {
         let file = segment_name(last.first);
-        let failed = |source: io::Error| OpenError::Disk {
-            doing: "syncing",
-            file: file.clone(),
-            source,
-        };
+        let failed = |source: io::Error| OpenError::Disk { doing: "syncing", file: file.clone(), source };
         let opened = disk.open_append(&file).map_err(failed)?;
         // What a killed process wrote may be readable without being durable; it is shown as durable from now on.
         opened.sync_data().map_err(failed)?;
         disk.sync_directory().map_err(failed)?;
-        segment = Some(ActiveSegment {
-            file: opened,
-            end: last.end,
-        });
+        segment = Some(ActiveSegment { file: opened, end: last.end });
     }
     let shared = Arc::new(Shared::new(Arc::clone(disk), index, chain.tail));
     let writer = Writer {
@@ -230,10 +173,6 @@ fn make_writer(
 
 impl From<ScanError> for OpenError {
     fn from(error: ScanError) -> OpenError {
-        OpenError::Disk {
-            doing: "reading",
-            file: error.file,
-            source: error.source,
-        }
+        OpenError::Disk { doing: "reading", file: error.file, source: error.source }
     }
 }

@@ -35,12 +35,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(disk: Arc<dyn Disk>, index: Index, tail: Tail) -> Shared {
         let (tail, index) = (watch::Sender::new(tail), RwLock::new(index));
-        Shared {
-            disk,
-            index,
-            tail,
-            open_segments: Mutex::default(),
-        }
+        Shared { disk, index, tail, open_segments: Mutex::default() }
     }
 
     /// Makes a durable commit visible: first where its entries stand, then the tail that lets readers ask for them.
@@ -88,29 +83,15 @@ impl Shared {
 
     pub(crate) fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
         let place = self.locate(sequence)?;
-        let found = self
-            .find_blob(place, sequence, index)
-            .map_err(|problem| problem.at(sequence, place))?;
-        found.map_err(|count| ReadError::BlobAbsent {
-            sequence,
-            index,
-            count,
-        })
+        let found = self.find_blob(place, sequence, index).map_err(|problem| problem.at(sequence, place))?;
+        found.map_err(|count| ReadError::BlobAbsent { sequence, index, count })
     }
 
     /// The blob, or how many there are. What binds it to its entry is its commitment in the verified table.
-    fn find_blob(
-        &self,
-        place: Location,
-        sequence: u64,
-        index: usize,
-    ) -> Result<Result<Blob, usize>, Problem> {
+    fn find_blob(&self, place: Location, sequence: u64, index: usize) -> Result<Result<Blob, usize>, Problem> {
         let prefix = self.prefix(place)?;
         let frame = checked(Frame::check_owned(&prefix), sequence)?;
-        let before = rows(&frame.table)
-            .take(index)
-            .map(|(length, _)| NONCE_SIZE_BYTES + length)
-            .sum::<usize>();
+        let before = rows(&frame.table).take(index).map(|(length, _)| NONCE_SIZE_BYTES + length).sum::<usize>();
         let Some((length, commitment)) = rows(&frame.table).nth(index) else {
             return Ok(Err(frame.head.meta.blob_count as usize));
         };
@@ -126,9 +107,7 @@ impl Shared {
         if head.length as usize != place.length {
             return Err(Problem::Fault(Fault::Length));
         }
-        let wanted = usize::try_from(head.prefix_length())
-            .unwrap_or(usize::MAX)
-            .min(place.length);
+        let wanted = usize::try_from(head.prefix_length()).unwrap_or(usize::MAX).min(place.length);
         if wanted <= bytes.len() {
             return Ok(bytes.slice(..wanted));
         }
@@ -161,31 +140,21 @@ impl Shared {
             return Err(self.absent(sequence));
         }
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let place = index
-            .locate(sequence)
-            .filter(|place| place.length >= FRAME_HEAD_SIZE_BYTES);
+        let place = index.locate(sequence).filter(|place| place.length >= FRAME_HEAD_SIZE_BYTES);
         drop(index);
         place.ok_or_else(|| self.absent(sequence))
     }
 
     fn absent(&self, sequence: u64) -> ReadError {
         let last = self.tail.borrow().sequence;
-        ReadError::EntryAbsent {
-            sequence,
-            first: self.first_sequence(),
-            last,
-        }
+        ReadError::EntryAbsent { sequence, first: self.first_sequence(), last }
     }
 }
 
 fn checked<B>(frame: Result<Frame<B>, Fault>, sequence: u64) -> Result<Frame<B>, Fault> {
     let frame = frame?;
     let found = frame.head.meta.sequence;
-    if found == sequence {
-        Ok(frame)
-    } else {
-        Err(Fault::Sequence { found })
-    }
+    if found == sequence { Ok(frame) } else { Err(Fault::Sequence { found }) }
 }
 
 /// What can go wrong at a known place.
@@ -198,12 +167,7 @@ impl Problem {
     fn at(self, sequence: u64, place: Location) -> ReadError {
         let file = segment_name(place.segment);
         match self {
-            Problem::Fault(what) => ReadError::Damaged {
-                sequence,
-                file,
-                offset: place.offset,
-                what,
-            },
+            Problem::Fault(what) => ReadError::Damaged { sequence, file, offset: place.offset, what },
             Problem::Disk(source) => ReadError::Disk { file, source },
         }
     }

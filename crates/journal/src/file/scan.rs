@@ -21,23 +21,13 @@ pub(crate) fn segment_name(first: u64) -> String {
 }
 
 fn segment_first(name: &str) -> Option<u64> {
-    let digits = name
-        .strip_suffix(".segment")
-        .filter(|digits| digits.len() == 20)?;
-    digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| digits.parse().ok())
-        .flatten()
+    let digits = name.strip_suffix(".segment").filter(|digits| digits.len() == 20)?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 /// The first entries of all segments by their files' names, in order; other files are none of ours.
 pub(crate) fn list_segments(disk: &dyn Disk) -> io::Result<Vec<u64>> {
-    let mut firsts: Vec<u64> = disk
-        .list()?
-        .iter()
-        .filter_map(|name| segment_first(name))
-        .collect();
+    let mut firsts: Vec<u64> = disk.list()?.iter().filter_map(|name| segment_first(name)).collect();
     firsts.sort_unstable();
     Ok(firsts)
 }
@@ -85,23 +75,12 @@ enum Outcome {
 impl Scanner {
     pub(crate) fn new(disk: Arc<dyn Disk>) -> Result<Scanner, ScanError> {
         let segments = list_segments(disk.as_ref()).map_err(in_folder)?;
-        Ok(Scanner {
-            disk,
-            segments,
-            position: 0,
-            window: None,
-            offset: 0,
-            frame: (0, 0),
-            chain: Chain::ORIGIN,
-        })
+        Ok(Scanner { disk, segments, position: 0, window: None, offset: 0, frame: (0, 0), chain: Chain::ORIGIN })
     }
 
     /// The file being read.
     pub(crate) fn file(&self) -> String {
-        self.segments
-            .get(self.position)
-            .copied()
-            .map_or_else(String::new, segment_name)
+        self.segments.get(self.position).copied().map_or_else(String::new, segment_name)
     }
 
     /// The length of the file being read.
@@ -111,9 +90,7 @@ impl Scanner {
 
     /// The bytes of the entry of the last step.
     pub(crate) fn frame(&self) -> &[u8] {
-        self.window
-            .as_ref()
-            .map_or(&[], |window| window.held(self.frame.0, self.frame.1))
+        self.window.as_ref().map_or(&[], |window| window.held(self.frame.0, self.frame.1))
     }
 
     pub(crate) fn step(&mut self) -> Result<Step, ScanError> {
@@ -122,10 +99,7 @@ impl Scanner {
                 return Ok(Step::End);
             };
             let outcome = self.check_next(first);
-            match outcome.map_err(|source| ScanError {
-                file: segment_name(first),
-                source,
-            })? {
+            match outcome.map_err(|source| ScanError { file: segment_name(first), source })? {
                 Outcome::Step(step) => return Ok(step),
                 Outcome::Fault(fault) => {
                     let in_last_segment = !self.has_successor()?;
@@ -164,11 +138,8 @@ impl Scanner {
             }
             None => Window::new(self.disk.open_read(&segment_name(first))?)?,
         };
-        let outcome = if self.offset == 0 {
-            self.check_header(&mut window, first)
-        } else {
-            self.check_frame(&mut window)
-        };
+        let outcome =
+            if self.offset == 0 { self.check_header(&mut window, first) } else { self.check_frame(&mut window) };
         self.window = Some(window);
         outcome
     }
@@ -178,15 +149,13 @@ impl Scanner {
         if bytes.len() < SEGMENT_HEADER_SIZE_BYTES {
             return Ok(Outcome::Incomplete);
         }
-        Ok(
-            match SegmentHeader::parse(bytes).and_then(|header| self.chain.enter_segment(&header)) {
-                Err(fault) => Outcome::Fault(fault),
-                Ok(()) => {
-                    self.offset = SEGMENT_HEADER_SIZE_BYTES as u64;
-                    Outcome::Step(Step::Segment { first })
-                }
-            },
-        )
+        Ok(match SegmentHeader::parse(bytes).and_then(|header| self.chain.enter_segment(&header)) {
+            Err(fault) => Outcome::Fault(fault),
+            Ok(()) => {
+                self.offset = SEGMENT_HEADER_SIZE_BYTES as u64;
+                Outcome::Step(Step::Segment { first })
+            }
+        })
     }
 
     fn check_frame(&mut self, window: &mut Window) -> io::Result<Outcome> {
@@ -199,15 +168,8 @@ impl Scanner {
         };
         let head = window.bytes(self.offset, FRAME_HEAD_SIZE_BYTES)?;
         if head.len() < FRAME_HEAD_SIZE_BYTES {
-            let begins_well = head
-                .iter()
-                .zip(FRAME_MAGIC)
-                .all(|(found, wanted)| *found == wanted);
-            return Ok(if begins_well {
-                Outcome::Incomplete
-            } else {
-                Outcome::Fault(Fault::FrameMagic)
-            });
+            let begins_well = head.iter().zip(FRAME_MAGIC).all(|(found, wanted)| *found == wanted);
+            return Ok(if begins_well { Outcome::Incomplete } else { Outcome::Fault(Fault::FrameMagic) });
         }
         let length = match Head::parse(head) {
             Err(fault) => return Ok(Outcome::Fault(fault)),
@@ -236,10 +198,7 @@ impl Scanner {
 
     fn grown(&mut self) -> Result<bool, ScanError> {
         let grown = self.window.as_mut().map_or(Ok(false), Window::refresh);
-        grown.map_err(|source| ScanError {
-            file: self.file(),
-            source,
-        })
+        grown.map_err(|source| ScanError { file: self.file(), source })
     }
 
     fn has_successor(&mut self) -> Result<bool, ScanError> {
@@ -251,16 +210,8 @@ impl Scanner {
 
     fn stopped(&self, what: Fault, in_last_segment: bool) -> Step {
         let sequence = self.chain.next_sequence();
-        let damage = Damage {
-            file: self.file(),
-            offset: self.offset,
-            sequence,
-            what,
-        };
-        Step::Stopped {
-            damage,
-            in_last_segment,
-        }
+        let damage = Damage { file: self.file(), offset: self.offset, sequence, what };
+        Step::Stopped { damage, in_last_segment }
     }
 
     /// Looks from the place of the damage to the end for a whole frame of a later commit than the damaged one.
@@ -271,11 +222,7 @@ impl Scanner {
         for (index, first) in self.segments.iter().skip(self.position).enumerate() {
             let file = segment_name(*first);
             // What a running writer added since the damage was seen says nothing about it.
-            let seen = if index == 0 {
-                self.window.as_ref().map(Window::length)
-            } else {
-                None
-            };
+            let seen = if index == 0 { self.window.as_ref().map(Window::length) } else { None };
             let from = if index == 0 { damage.offset } else { 0 };
             let found = self.search(&file, from..seen.unwrap_or(u64::MAX), damage.sequence);
             if found.map_err(|source| ScanError { file, source })? {
@@ -295,10 +242,7 @@ impl Scanner {
             if chunk.len() < FRAME_HEAD_SIZE_BYTES {
                 return Ok(false);
             }
-            match chunk
-                .windows(FRAME_MAGIC.len())
-                .position(|bytes| bytes == FRAME_MAGIC)
-            {
+            match chunk.windows(FRAME_MAGIC.len()).position(|bytes| bytes == FRAME_MAGIC) {
                 None => offset += (chunk.len() - FRAME_MAGIC.len() + 1) as u64,
                 Some(distance) => {
                     offset += distance as u64;
@@ -314,12 +258,7 @@ impl Scanner {
 
 const SEARCH_STEP_SIZE_BYTES: usize = 64 * 1024;
 
-fn is_later_frame(
-    window: &mut Window,
-    offset: u64,
-    damaged: u64,
-    mark: Option<FrameMark>,
-) -> io::Result<bool> {
+fn is_later_frame(window: &mut Window, offset: u64, damaged: u64, mark: Option<FrameMark>) -> io::Result<bool> {
     let Ok(head) = Head::parse(window.bytes(offset, FRAME_HEAD_SIZE_BYTES)?) else {
         return Ok(false);
     };
@@ -333,8 +272,5 @@ fn is_later_frame(
 }
 
 fn in_folder(source: io::Error) -> ScanError {
-    ScanError {
-        file: "the journal's folder".to_owned(),
-        source,
-    }
+    ScanError { file: "the journal's folder".to_owned(), source }
 }

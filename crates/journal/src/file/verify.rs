@@ -89,25 +89,13 @@ pub fn verify(disk: Arc<dyn Disk>) -> Result<Verified, VerifyError> {
     let last = walk.scanner.chain.tail;
     let tail = (last.sequence > 0).then_some(last);
     let first = tail.map_or(0, |tail| tail.sequence + 1 - entries);
-    Ok(Verified {
-        entries,
-        first,
-        tail,
-        segments,
-        bytes,
-        unfinished: walk.unfinished,
-    })
+    Ok(Verified { entries, first, tail, segments, bytes, unfinished: walk.unfinished })
 }
 
 /// The entries of the journal on `disk`, in order, each verified with its bodies before it is given; the bodies
 /// themselves are in the entries only if `with_bodies`.
 pub fn walk(disk: Arc<dyn Disk>, with_bodies: bool) -> Result<Walk, VerifyError> {
-    Ok(Walk {
-        scanner: Scanner::new(disk)?,
-        with_bodies,
-        unfinished: None,
-        has_ended: false,
-    })
+    Ok(Walk { scanner: Scanner::new(disk)?, with_bodies, unfinished: None, has_ended: false })
 }
 
 /// Iterates over entries; ends at the last whole one, or after an error.
@@ -132,10 +120,7 @@ impl Walk {
         self.has_ended = !matches!(step, Ok(Step::Segment { .. } | Step::Entry { .. }));
         match step? {
             Step::End => Ok(None),
-            Step::Stopped {
-                damage,
-                in_last_segment,
-            } => {
+            Step::Stopped { damage, in_last_segment } => {
                 self.unfinished = Some(self.judge(damage, in_last_segment)?);
                 Ok(None)
             }
@@ -148,28 +133,17 @@ impl Walk {
         let is_later = self.scanner.later_commit_after(&damage)?;
         if damage.what == Fault::Unfinished && in_last_segment && !is_later {
             let bytes = self.scanner.file_length().saturating_sub(damage.offset);
-            return Ok(Unfinished {
-                file: damage.file,
-                offset: damage.offset,
-                bytes,
-            });
+            return Ok(Unfinished { file: damage.file, offset: damage.offset, bytes });
         }
         let is_stray = matches!(damage.what, Fault::SegmentMissing { found } if found < damage.sequence);
         let next_open_cuts = !(is_later || is_stray || damage.what.is_foreign());
-        Err(VerifyError::Damaged {
-            damage,
-            next_open_cuts,
-        })
+        Err(VerifyError::Damaged { damage, next_open_cuts })
     }
 
     fn current(&self) -> Result<Entry, Fault> {
         let bytes = Bytes::copy_from_slice(self.scanner.frame());
         let frame = Frame::check_owned(&bytes)?;
-        if self.with_bodies {
-            frame.into_whole_entry()
-        } else {
-            Ok(frame.into_entry())
-        }
+        if self.with_bodies { frame.into_whole_entry() } else { Ok(frame.into_entry()) }
     }
 }
 
@@ -184,12 +158,7 @@ impl Iterator for Walk {
                 Ok(Some(Step::Entry { offset, .. })) => {
                     let (file, sequence) = (self.scanner.file(), self.scanner.chain.tail.sequence);
                     return Some(self.current().map_err(|what| VerifyError::Damaged {
-                        damage: Damage {
-                            file,
-                            offset: u64::from(offset),
-                            sequence,
-                            what,
-                        },
+                        damage: Damage { file, offset: u64::from(offset), sequence, what },
                         next_open_cuts: false,
                     }));
                 }
@@ -201,9 +170,6 @@ impl Iterator for Walk {
 
 impl From<ScanError> for VerifyError {
     fn from(error: ScanError) -> VerifyError {
-        VerifyError::Disk {
-            file: error.file,
-            source: error.source,
-        }
+        VerifyError::Disk { file: error.file, source: error.source }
     }
 }

@@ -20,12 +20,7 @@ pub(crate) struct Window {
 impl Window {
     pub(crate) fn new(file: Arc<dyn DiskFile>) -> io::Result<Window> {
         let length = file.length()?;
-        Ok(Window {
-            file,
-            length,
-            start: 0,
-            bytes: Vec::new(),
-        })
+        Ok(Window { file, length, start: 0, bytes: Vec::new() })
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -55,9 +50,7 @@ impl Window {
 
     /// The same of what is in memory already.
     pub(crate) fn held(&self, offset: u64, count: usize) -> &[u8] {
-        let from = offset
-            .checked_sub(self.start)
-            .and_then(|from| usize::try_from(from).ok());
+        let from = offset.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
         let rest = from.and_then(|from| self.bytes.get(from..)).unwrap_or_default();
         rest.get(..count).unwrap_or(rest)
     }
@@ -71,9 +64,7 @@ impl Window {
         }
         self.start = offset;
         let held_end = offset + self.bytes.len() as u64;
-        let ahead_end = wanted_end
-            .max(held_end.saturating_add(READ_AHEAD_SIZE_BYTES))
-            .min(self.length);
+        let ahead_end = wanted_end.max(held_end.saturating_add(READ_AHEAD_SIZE_BYTES)).min(self.length);
         let count = usize::try_from(ahead_end.saturating_sub(held_end)).unwrap_or(0);
         read_onto(self.file.as_ref(), held_end, count, &mut self.bytes)
     }

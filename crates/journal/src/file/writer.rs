@@ -53,13 +53,7 @@ impl Writer {
     /// Serves until it is closed, then finishes what is queued.
     pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>, closing: &AtomicBool) {
         while let Some(job) = jobs.blocking_recv() {
-            if let Job::Commit {
-                expected,
-                history,
-                batch,
-                reply,
-            } = job
-            {
+            if let Job::Commit { expected, history, batch, reply } = job {
                 let outcome = self.commit(&expected, history, &batch);
                 if reply.send(outcome).is_err() {
                     tracing::debug!("nobody waits for the outcome of an append any more");
@@ -83,10 +77,7 @@ impl Writer {
         check_tail(expected, &self.tail)?;
         self.write(history, batch).map_err(|error| {
             let reason = format!("writing after entry {}: {error}", self.tail.sequence);
-            tracing::error!(
-                reason,
-                "the outcome of an append is unknown; nothing more is written"
-            );
+            tracing::error!(reason, "the outcome of an append is unknown; nothing more is written");
             self.failure = Some(reason.clone());
             AppendError::OutcomeUnknown { reason }
         })
@@ -94,26 +85,16 @@ impl Writer {
 
     fn write(&mut self, history: HistoryId, batch: &[Draft]) -> io::Result<Committed> {
         let commit_first = self.tail.sequence + 1;
-        let open = self
-            .segment
-            .take()
-            .filter(|segment| segment.end < self.segment_size_max_bytes);
+        let open = self.segment.take().filter(|segment| segment.end < self.segment_size_max_bytes);
         let begins_segment = open.is_none();
         let segment = match open {
             Some(segment) => segment,
-            None => ActiveSegment {
-                file: self.disk.create(&segment_name(commit_first))?,
-                end: 0,
-            },
+            None => ActiveSegment { file: self.disk.create(&segment_name(commit_first))?, end: 0 },
         };
         self.buffer.clear();
         if begins_segment {
             let previous = self.tail.digest;
-            let header = SegmentHeader {
-                mark: self.mark,
-                first_sequence: commit_first,
-                previous,
-            };
+            let header = SegmentHeader { mark: self.mark, first_sequence: commit_first, previous };
             header.write(&mut self.buffer);
         }
         let mut places = Vec::with_capacity(batch.len());
@@ -123,15 +104,8 @@ impl Writer {
             let start = self.buffer.len();
             let meta = Meta::after(&tail, history, commit_first, draft);
             let digest = write_frame(&mut self.buffer, self.mark, meta, draft);
-            tail = Tail {
-                history,
-                sequence: meta.sequence,
-                digest,
-            };
-            appended.push(Appended {
-                sequence: meta.sequence,
-                digest,
-            });
+            tail = Tail { history, sequence: meta.sequence, digest };
+            appended.push(Appended { sequence: meta.sequence, digest });
             let offset = u32::try_from(segment.end + start as u64).map_err(io::Error::other)?;
             places.push((offset, stored_length(self.buffer.len() - start)));
         }
@@ -149,9 +123,7 @@ impl Writer {
             if begins_segment {
                 index.begin_segment(commit_first, SEGMENT_HEADER_SIZE_BYTES as u64);
             }
-            places
-                .into_iter()
-                .for_each(|(offset, length)| index.push(offset, length));
+            places.into_iter().for_each(|(offset, length)| index.push(offset, length));
         });
         Ok(Committed { appended, tail })
     }

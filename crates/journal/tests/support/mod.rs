@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use concord_journal::conformance::draft;
 use concord_journal::{
-    Committed, Disk, DiskFile, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal, OpenError,
-    OpenOptions, Opened,
+    Committed, Disk, DiskFile, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal, OpenError, OpenOptions, Opened,
 };
 
 pub const FIRST_HISTORY: HistoryId = HistoryId([0xA1; 16]);
@@ -27,10 +26,7 @@ pub fn open(disk: &Arc<dyn Disk>, new_history: HistoryId) -> Result<(FileJournal
 }
 
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
 pub fn append(journal: &dyn Journal, batch: Vec<Draft>) -> Committed {
@@ -39,9 +35,7 @@ pub fn append(journal: &dyn Journal, batch: Vec<Draft>) -> Committed {
 
 /// Every entry with its bodies.
 pub fn everything(journal: &dyn Journal) -> Vec<Entry> {
-    (1..=journal.tail().sequence)
-        .map(|sequence| journal.entry(sequence).unwrap())
-        .collect()
+    (1..=journal.tail().sequence).map(|sequence| journal.entry(sequence).unwrap()).collect()
 }
 
 /// Three segments; the last commit has two entries and begins at entry 7, inside the third segment.
@@ -56,40 +50,31 @@ pub fn fill(disk: &Arc<dyn Disk>) -> Vec<Entry> {
 }
 
 pub fn segments(disk: &dyn Disk) -> Vec<String> {
-    let mut names: Vec<String> = disk
-        .list()
-        .unwrap()
-        .into_iter()
-        .filter(|name| name.ends_with(".segment"))
-        .collect();
+    let mut names: Vec<String> = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".segment")).collect();
     names.sort();
     names
 }
 
+type Contents = Arc<Mutex<Vec<u8>>>;
+
 /// A disk in memory, for tests that open thousands of journals.
 #[derive(Clone, Default)]
 pub struct MemoryDisk {
-    pub files: Arc<Mutex<BTreeMap<String, Arc<Mutex<Vec<u8>>>>>>,
+    pub files: Arc<Mutex<BTreeMap<String, Contents>>>,
 }
 
 impl MemoryDisk {
     pub fn new(contents: &[(String, Vec<u8>)]) -> MemoryDisk {
         let disk = MemoryDisk::default();
         for (name, bytes) in contents {
-            disk.files
-                .lock()
-                .unwrap()
-                .insert(name.clone(), Arc::new(Mutex::new(bytes.clone())));
+            disk.files.lock().unwrap().insert(name.clone(), Arc::new(Mutex::new(bytes.clone())));
         }
         disk
     }
 
     pub fn contents(&self) -> Vec<(String, Vec<u8>)> {
         let files = self.files.lock().unwrap();
-        files
-            .iter()
-            .map(|(name, bytes)| (name.clone(), bytes.lock().unwrap().clone()))
-            .collect()
+        files.iter().map(|(name, bytes)| (name.clone(), bytes.lock().unwrap().clone())).collect()
     }
 
     pub fn into_disk(self) -> Arc<dyn Disk> {
@@ -97,7 +82,7 @@ impl MemoryDisk {
     }
 }
 
-struct MemoryFile(Arc<Mutex<Vec<u8>>>);
+struct MemoryFile(Contents);
 
 impl Disk for MemoryDisk {
     fn list(&self) -> io::Result<Vec<String>> {
@@ -121,12 +106,7 @@ impl Disk for MemoryDisk {
         self.open_read(name)
     }
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.files
-            .lock()
-            .unwrap()
-            .remove(name)
-            .map(|_| ())
-            .ok_or(io::ErrorKind::NotFound.into())
+        self.files.lock().unwrap().remove(name).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
     }
     fn sync_directory(&self) -> io::Result<()> {
         Ok(())
@@ -166,13 +146,19 @@ pub struct FaultyDisk {
 
 pub struct Switch {
     pub operations: AtomicUsize,
+    pub log: Mutex<Vec<&'static str>>,
     pub fail_from: AtomicUsize,
     /// Whether the first failing operation is done nevertheless: "persisted but errored".
     pub does_it: bool,
 }
 
 impl Switch {
-    fn change(&self, operation: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    pub fn take_log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.log.lock().unwrap())
+    }
+
+    fn change(&self, name: &'static str, operation: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.log.lock().unwrap().push(name);
         let number = self.operations.fetch_add(1, Ordering::SeqCst);
         let fail_from = self.fail_from.load(Ordering::SeqCst);
         if number < fail_from {
@@ -188,25 +174,12 @@ impl Switch {
 impl FaultyDisk {
     pub fn wrap(inner: &Arc<dyn Disk>, fail_from: usize, does_it: bool) -> (Arc<dyn Disk>, Arc<Switch>) {
         let (operations, fail_from) = (AtomicUsize::new(0), AtomicUsize::new(fail_from));
-        let switch = Arc::new(Switch {
-            operations,
-            fail_from,
-            does_it,
-        });
-        (
-            Arc::new(FaultyDisk {
-                inner: Arc::clone(inner),
-                switch: Arc::clone(&switch),
-            }),
-            switch,
-        )
+        let switch = Arc::new(Switch { operations, log: Mutex::default(), fail_from, does_it });
+        (Arc::new(FaultyDisk { inner: Arc::clone(inner), switch: Arc::clone(&switch) }), switch)
     }
 
     fn file(&self, inner: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(FaultyFile {
-            inner,
-            switch: Arc::clone(&self.switch),
-        })
+        Arc::new(FaultyFile { inner, switch: Arc::clone(&self.switch) })
     }
 }
 
@@ -220,7 +193,7 @@ impl Disk for FaultyDisk {
         self.inner.list()
     }
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.switch.change(|| self.inner.create(name).map(|_| ()))?;
+        self.switch.change("create", || self.inner.create(name).map(|_| ()))?;
         Ok(self.file(self.inner.open_append(name)?))
     }
     fn open_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -230,10 +203,10 @@ impl Disk for FaultyDisk {
         Ok(self.file(self.inner.open_append(name)?))
     }
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.switch.change(|| self.inner.remove(name))
+        self.switch.change("remove", || self.inner.remove(name))
     }
     fn sync_directory(&self) -> io::Result<()> {
-        self.switch.change(|| self.inner.sync_directory())
+        self.switch.change("sync_directory", || self.inner.sync_directory())
     }
 }
 
@@ -245,12 +218,12 @@ impl DiskFile for FaultyFile {
         self.inner.read_at(offset, buffer)
     }
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        self.switch.change(|| self.inner.append(bytes))
+        self.switch.change("append", || self.inner.append(bytes))
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.switch.change(|| self.inner.sync_data())
+        self.switch.change("sync_data", || self.inner.sync_data())
     }
     fn truncate(&self, length: u64) -> io::Result<()> {
-        self.switch.change(|| self.inner.truncate(length))
+        self.switch.change("truncate", || self.inner.truncate(length))
     }
 }

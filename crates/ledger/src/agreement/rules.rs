@@ -40,10 +40,7 @@ impl Agreements {
         }
         let latest = self.get(id);
         if let Some(AgreementState::Proposed | AgreementState::InForce) = latest.map(|latest| latest.state) {
-            return Err(Refusal::new(
-                Reason::AgreementExists,
-                format!("{id} waits for consents or is in force"),
-            ));
+            return Err(Refusal::new(Reason::AgreementExists, format!("{id} waits for consents or is in force")));
         }
         let last_version = latest.map_or(0, |latest| latest.text.version);
         if last_version.checked_add(1) != Some(text.version) {
@@ -88,21 +85,14 @@ impl Agreements {
         if agreement.state != AgreementState::Proposed {
             return Err(not_pending(&reference.id));
         }
-        agreement
-            .text
-            .parties
-            .iter()
-            .try_for_each(|party| registry.check_keys(party))
+        agreement.text.parties.iter().try_for_each(|party| registry.check_keys(party))
     }
 
     /// Whether this consent only says again what its participant said, about a version that waits or is in force.
     pub fn repeats_consent(&self, by: &ParticipantCode, reference: &AgreementRef) -> bool {
         self.named_by(by, reference).is_ok_and(|agreement| {
             agreement.party_state(by) == Some(PartyState::Consented)
-                && matches!(
-                    agreement.state,
-                    AgreementState::Proposed | AgreementState::InForce
-                )
+                && matches!(agreement.state, AgreementState::Proposed | AgreementState::InForce)
         })
     }
 
@@ -116,9 +106,7 @@ impl Agreements {
 
     /// Whether a participant may leave now.
     pub fn check_leave(&self, by: &ParticipantCode, id: &AgreementId) -> Result<(), Refusal> {
-        let agreement = self
-            .seen_by(by, id)
-            .ok_or_else(|| Refusal::agreement_unknown(id))?;
+        let agreement = self.seen_by(by, id).ok_or_else(|| Refusal::agreement_unknown(id))?;
         // One who left hears the same whether the others go on or not.
         if agreement.is_member(by) {
             return Ok(());
@@ -131,9 +119,7 @@ impl Agreements {
 
     /// The version that a participant's statement is about, if it names the latest one that it is on.
     fn named_by(&self, by: &ParticipantCode, reference: &AgreementRef) -> Result<&Agreement, Refusal> {
-        let agreement = self
-            .seen_by(by, &reference.id)
-            .ok_or_else(|| Refusal::agreement_unknown(&reference.id))?;
+        let agreement = self.seen_by(by, &reference.id).ok_or_else(|| Refusal::agreement_unknown(&reference.id))?;
         if agreement.text.version == reference.version && agreement.digest == reference.digest {
             return Ok(agreement);
         }
@@ -155,27 +141,16 @@ fn check_form(text: &AgreementText, by: &ParticipantCode) -> Result<(), Refusal>
         )));
     }
     if !(1..=AGREEMENT_MEASURES_MAX).contains(&measures) {
-        return Err(malformed(format!(
-            "an agreement has 1 to {AGREEMENT_MEASURES_MAX} measures, not {measures}"
-        )));
+        return Err(malformed(format!("an agreement has 1 to {AGREEMENT_MEASURES_MAX} measures, not {measures}")));
     }
-    if !text
-        .parties
-        .is_sorted_by(|one, next| one.participant < next.participant)
-    {
-        return Err(malformed(
-            "the participants are not sorted, or one is named twice".to_owned(),
-        ));
+    if !text.parties.is_sorted_by(|one, next| one.participant < next.participant) {
+        return Err(malformed("the participants are not sorted, or one is named twice".to_owned()));
     }
     if !text.measures.is_sorted_by(|one, next| one < next) {
-        return Err(malformed(
-            "the measures are not sorted, or one is named twice".to_owned(),
-        ));
+        return Err(malformed("the measures are not sorted, or one is named twice".to_owned()));
     }
     if text.party(by).is_none() {
-        return Err(malformed(format!(
-            "the proposer {by} is not among the participants"
-        )));
+        return Err(malformed(format!("the proposer {by} is not among the participants")));
     }
     Ok(())
 }
@@ -185,8 +160,5 @@ fn malformed(message: String) -> Refusal {
 }
 
 fn not_pending(id: &AgreementId) -> Refusal {
-    Refusal::new(
-        Reason::AgreementNotPending,
-        format!("{id} does not wait for consents"),
-    )
+    Refusal::new(Reason::AgreementNotPending, format!("{id} does not wait for consents"))
 }

@@ -25,10 +25,7 @@ impl Ledger {
 
     fn decide_founding(&self, founding: &Founding) -> Result<Decision, Refusal> {
         self.registry.check_found(founding)?;
-        Ok(Decision::Fact {
-            fact: Fact::Founded(founding.clone()),
-            refusal: None,
-        })
+        Ok(Decision::Fact { fact: Fact::Founded(founding.clone()), refusal: None })
     }
 
     fn decide_statement(&self, statement: &Statement) -> Result<Decision, Refusal> {
@@ -93,10 +90,7 @@ impl Ledger {
         Ok(by_origin
             .into_iter()
             .map(|(origin, notices)| OriginNotices {
-                told: Told {
-                    participant: origin.clone(),
-                    number: self.feed.last(origin).saturating_add(1),
-                },
+                told: Told { participant: origin.clone(), number: self.feed.last(origin).saturating_add(1) },
                 notices,
             })
             .collect())

@@ -171,7 +171,7 @@ pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
         KIND_CONSIGNMENT => {
             let message: pb::ConsignmentRecorded = decode(entry)?;
             let stored = required(entry, "the consignment", message.consignment)?;
-            let kept = kept(stored).map_err(|refusal| malformed(entry, refusal))?;
+            let kept = kept(entry, stored)?;
             let fact = read_audiences(&kept.sealed, message.groups, message.refused, message.mailboxes)
                 .map_err(|error| malformed(entry, error))?;
             Ok(HubEntry::Consignment(fact, Box::new(kept)))

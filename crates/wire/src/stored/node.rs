@@ -5,7 +5,7 @@ use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN};
 use concord_model::{Lane, MeasureCode, Name, ParseError, ParticipantCode, Timestamp};
 use prost::Message;
 
-use super::{Kept, StoredError, check_version, decode, draft, keep, kept, malformed, required, unknown};
+use super::{Kept, StoredError, check_blobs, check_version, decode, draft, keep, kept, malformed, required, unknown};
 use crate::consignment::Sealed;
 use crate::convert::{lane, parse_lane};
 use crate::proto::agreement::v1::SignedStatement;
@@ -279,7 +279,10 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
         KIND_QUEUED => {
             let message: pb::ExchangesQueued = decode(entry)?;
             let stored = required(entry, "the consignment", message.consignment)?;
-            let kept = kept(stored).map_err(|refusal| malformed(entry, refusal))?;
+            let kept = kept(entry, stored)?;
+            if message.submissions.len() != kept.sealed.headers.len() {
+                return Err(malformed(entry, "its exchanges and who submitted them differ in number"));
+            }
             NodeEntry::Queued(Box::new(kept), message.submissions)
         }
         KIND_RECEIPT => {
@@ -295,6 +298,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
         }
         KIND_MAIL => {
             let message: pb::MailReceived = decode(entry)?;
+            check_blobs(entry, message.items.iter().map(|item| item.blob_count))?;
             let items = message.items.into_iter().map(|item| read_received(entry, item));
             NodeEntry::Mail {
                 lane: parse_lane(message.lane).map_err(bad)?,

@@ -1,0 +1,62 @@
+//! `concord agency`: let a national agency in.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use concord_model::{MeasureCode, Name};
+use serde::Serialize;
+
+use crate::exit::Failure;
+use crate::hint::{self, Line};
+use crate::output::{Output, facts};
+
+#[derive(Subcommand)]
+pub(crate) enum AgencyCommand {
+    /// Let an agency in, also while the node runs, and make its profile.
+    Add(AddArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node --measure challenges.2\n\nIt gets what is recorded from now on, and sees only its own submissions.")]
+pub(crate) struct AddArgs {
+    /// The agency's name: a-z, 0-9 and '-'.
+    name: Name,
+    /// The node's folder.
+    #[arg(long, value_name = "NODEDIR")]
+    dir: PathBuf,
+    /// What it may send and receive; none named means all measures.
+    #[arg(long = "measure", value_delimiter = ',', value_name = "CODE")]
+    measures: Vec<MeasureCode>,
+}
+
+#[derive(Serialize)]
+struct AddLine {
+    agency: String,
+    profile: String,
+    measures: Vec<String>,
+}
+
+pub(crate) async fn run(command: AgencyCommand, output: Output) -> Result<(), Failure> {
+    let AgencyCommand::Add(args) = command;
+    let added = concord_node::add_agency(&args.dir, args.name.clone(), args.measures.clone()).await?;
+    let line = AddLine {
+        agency: args.name.to_string(),
+        profile: added.profile_dir.display().to_string(),
+        measures: args.measures.iter().map(ToString::to_string).collect(),
+    };
+    output.result(&line, || {
+        let measures = if line.measures.is_empty() { "all".to_owned() } else { line.measures.join(", ") };
+        facts(&[("agency", line.agency.clone()), ("measures", measures), ("profile", line.profile.clone())])
+    })?;
+    let profile = &added.profile_dir;
+    hint::next(
+        output,
+        "run the node if it does not run yet, then use the profile",
+        &[
+            Line::new("node serve --dir").path(&args.dir),
+            Line::new("receive --profile").path(profile).words("--out received"),
+            Line::new("submit FILE --profile").path(profile),
+        ],
+    );
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! `concord hub`: set a hub up, run it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use concord_hub::{InitOptions, Seed};
+use concord_model::Name;
+use serde::Serialize;
+
+use crate::exit::Failure;
+use crate::hint::{self, Line};
+use crate::output::{Output, facts};
+
+/// The name of the seed that is built in.
+const SEED_BUILT_IN: &str = "cica-2007";
+
+#[derive(Subcommand)]
+pub(crate) enum HubCommand {
+    /// Make a hub: its trust anchor and keys, its profiles, its settings, its registry.
+    Init(InitArgs),
+    /// Run a hub until Ctrl-C or SIGTERM.
+    Serve(ServeArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord hub init --dir /srv/concord/hub --listen 0.0.0.0:7443 --announce hub.example.org:7443 --dns hub.example.org")]
+pub(crate) struct InitArgs {
+    /// The hub's folder; absent or empty.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The hub's name.
+    #[arg(long, default_value = "main")]
+    name: Name,
+    /// Where nodes connect. Port 0: the system chooses one, which stays.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    listen: String,
+    /// Where health and metrics are served.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    admin: String,
+    /// The addresses that nodes are told, the best first; where none is named, the one that it listens on.
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    announce: Vec<String>,
+    /// DNS names or addresses for the hub's certificate.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    dns: Vec<String>,
+    /// The registry and catalogue to begin with: cica-2007, or a TOML file of the same shape.
+    #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
+    seed: String,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord hub serve --dir /srv/concord/hub")]
+pub(crate) struct ServeArgs {
+    /// The hub's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Serialize)]
+struct InitLine {
+    hub: String,
+    dir: String,
+    anchor_fingerprint: String,
+}
+
+pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        HubCommand::Init(args) => init(args, output),
+        HubCommand::Serve(args) => {
+            start_log()?;
+            Ok(concord_hub::serve(&args.dir).await?)
+        }
+    }
+}
+
+/// The log of a server; client commands only talk.
+pub(crate) fn start_log() -> Result<(), Failure> {
+    concord_server::init_logging().map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
+    let seed = read_seed(&args.seed)?;
+    let InitArgs { dir, name, listen, admin, announce, dns, .. } = args;
+    let hub = name.to_string();
+    let made = concord_hub::init(InitOptions { dir: dir.clone(), name, listen, admin, announce, dns, seed })?;
+    let line = InitLine { hub, dir: dir.display().to_string(), anchor_fingerprint: made.anchor_fingerprint.grouped() };
+    output.result(&line, || {
+        facts(&[
+            ("hub", line.hub.clone()),
+            ("folder", line.dir.clone()),
+            ("anchor", line.anchor_fingerprint.clone()),
+            ("settings", dir.join("hub.toml").display().to_string()),
+        ])
+    })?;
+    hint::next(output, "run the hub", &[Line::new("hub serve --dir").path(&dir)]);
+    Ok(())
+}
+
+fn read_seed(seed: &str) -> Result<Seed, Failure> {
+    if seed == SEED_BUILT_IN {
+        return Ok(Seed::cica_2007());
+    }
+    let text = std::fs::read_to_string(seed).map_err(|error| {
+        Failure::usage(format!("the seed {seed} cannot be read: {error}")).help("give cica-2007 or a TOML file")
+    })?;
+    Seed::from_toml(&text).map_err(|error| Failure::usage(format!("the seed {seed}: {error}")).help("correct the file"))
+}

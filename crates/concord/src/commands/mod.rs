@@ -1,0 +1,39 @@
+//! One file per command group.
+
+pub(crate) mod agency;
+pub(crate) mod agreement;
+pub(crate) mod hub;
+pub(crate) mod journal;
+pub(crate) mod node;
+pub(crate) mod participant;
+pub(crate) mod receive;
+pub(crate) mod statement;
+pub(crate) mod status;
+pub(crate) mod submit;
+pub(crate) mod track;
+pub(crate) mod verify;
+
+mod journal_words;
+mod keep;
+
+use crate::cli::Command;
+use crate::demo;
+use crate::exit::Failure;
+use crate::output::Output;
+
+pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Hub(command) => hub::run(command, output).await,
+        Command::Node(command) => node::run(command, output).await,
+        Command::Participant(command) => participant::run(command, output).await,
+        Command::Agency(command) => agency::run(command, output).await,
+        Command::Agreement(command) => agreement::run(command, output).await,
+        Command::Submit(args) => submit::run(args, output).await,
+        Command::Receive(args) => receive::run(args, output).await,
+        Command::Track(args) => track::run(args, output).await,
+        Command::Status(args) => status::run(args, output).await,
+        Command::Verify(args) => verify::run(&args, output),
+        Command::Journal(command) => journal::run(&command, output),
+        Command::Demo(args) => demo::run(args, output).await,
+    }
+}

@@ -1,0 +1,147 @@
+//! `concord node`: set a node up, let it join, run it.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use concord_model::{Name, ParticipantCode};
+use concord_node::InitOptions;
+use serde::Serialize;
+
+use crate::exit::Failure;
+use crate::hint::{self, Line};
+use crate::output::{Output, facts};
+
+use super::hub::start_log;
+
+#[derive(Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Make a node: its state's trust anchor, its keys, its profiles, its settings, its request to join.
+    Init(InitArgs),
+    /// Let a node join the hub that enrolled it.
+    Join(JoinArgs),
+    /// Run a node until Ctrl-C or SIGTERM.
+    Serve(ServeArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord node init --dir /srv/concord/node --participant KAZ --listen 0.0.0.0:7444 --dns node.example.kz")]
+pub(crate) struct InitArgs {
+    /// The node's folder; absent or empty.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The state or organisation whose node it is.
+    #[arg(long, value_name = "CODE")]
+    participant: ParticipantCode,
+    /// The node's name.
+    #[arg(long, default_value = "main")]
+    name: Name,
+    /// Where agencies and officers connect. Port 0: the system chooses one, which stays.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    listen: String,
+    /// Where health and metrics are served.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    admin: String,
+    /// DNS names or addresses for the node's certificate.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    dns: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord node join --dir /srv/concord/node bundle.json")]
+pub(crate) struct JoinArgs {
+    /// The bundle that the secretariat made.
+    #[arg(value_name = "BUNDLE")]
+    bundle: PathBuf,
+    /// The node's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord node serve --dir /srv/concord/node")]
+pub(crate) struct ServeArgs {
+    /// The node's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Serialize)]
+struct InitLine {
+    participant: String,
+    dir: String,
+    fingerprint: String,
+    join_request: String,
+}
+
+#[derive(Serialize)]
+struct JoinLine {
+    hub: String,
+    fingerprint: String,
+}
+
+pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        NodeCommand::Init(args) => init(args, output),
+        NodeCommand::Join(args) => join(&args, output),
+        NodeCommand::Serve(args) => {
+            start_log()?;
+            Ok(concord_node::serve(&args.dir).await?)
+        }
+    }
+}
+
+fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
+    let InitArgs { dir, participant, name, listen, admin, dns } = args;
+    let code = participant.to_string();
+    let made = concord_node::init(InitOptions { dir: dir.clone(), participant, name, listen, admin, dns })?;
+    let line = InitLine {
+        participant: code,
+        dir: dir.display().to_string(),
+        fingerprint: made.enrolment_fingerprint.grouped(),
+        join_request: made.join_request_path.display().to_string(),
+    };
+    output.result(&line, || {
+        facts(&[
+            ("node of", line.participant.clone()),
+            ("folder", line.dir.clone()),
+            ("request", line.join_request.clone()),
+            ("fingerprint", line.fingerprint.clone()),
+        ])
+    })?;
+    hint::next(
+        output,
+        "send the request to the secretariat, read it the fingerprint by telephone, and let it run",
+        &[Line::new("participant enrol").path(&made.join_request_path).words("--profile HUBDIR/officer")],
+    );
+    output.say("then join with the bundle that it sends back");
+    output.say(&format!("  {}", Line::new("node join --dir").path(&dir).words("BUNDLE")));
+    output.say(&format!(
+        "the trust anchor's key is in {}: keep it, but it need not stay on this machine",
+        shown(&dir.join("anchor"))
+    ));
+    Ok(())
+}
+
+fn join(args: &JoinArgs, output: Output) -> Result<(), Failure> {
+    let bundle = std::fs::read_to_string(&args.bundle).map_err(|error| {
+        Failure::usage(format!("the bundle {} cannot be read: {error}", args.bundle.display()))
+            .help("give the file that the secretariat sent")
+    })?;
+    let joined = concord_node::join(&args.dir, &bundle)?;
+    let line = JoinLine { hub: joined.hub.to_string(), fingerprint: joined.fingerprint.grouped() };
+    output.result(&line, || facts(&[("hub", line.hub.clone()), ("fingerprint", line.fingerprint.clone())]))?;
+    output.say("compare the fingerprint with the secretariat's by telephone");
+    hint::next(
+        output,
+        "let an agency in, and run the node",
+        &[
+            Line::new("agency add NAME --dir").path(&args.dir),
+            Line::new("node serve --dir").path(&args.dir),
+        ],
+    );
+    Ok(())
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,219 @@
+//! `concord participant`: the registry, and enrolling, which is the secretariat's.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use concord_identity::{bundle_fingerprint, enrolment_fingerprint, write_public};
+use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
+use concord_wire::agreement::{DraftContent, parse_join_request, public_key};
+use concord_wire::proto::operations::v1::{
+    GetBundleRequest, ListParticipantsRequest, RegisteredParticipant,
+};
+use concord_wire::registry::parse_participant;
+use serde::Serialize;
+
+use super::statement::{Said, say};
+use crate::cli::ClientArgs;
+use crate::client::{Client, call};
+use crate::exit::Failure;
+use crate::hint::{self, Line};
+use crate::output::{self, Output, facts, hex, safe, table};
+
+#[derive(Subcommand)]
+pub(crate) enum ParticipantCommand {
+    /// Bind a state to the anchor and keys of its node, as an officer of the secretariat.
+    Enrol(EnrolArgs),
+    /// List all participants.
+    List(ListArgs),
+    /// Show one participant with its fingerprints.
+    Show(ShowArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord participant enrol join-request.json --profile /srv/concord/hub/officer --out bundle.json")]
+pub(crate) struct EnrolArgs {
+    /// The join request that the node made.
+    #[arg(value_name = "REQUEST")]
+    request: PathBuf,
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Where the bundle for the node goes; beside the request where it is not said.
+    #[arg(long, value_name = "BUNDLE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord participant list --profile /srv/concord/node/officer")]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord participant show KAZ --profile /srv/concord/node/officer")]
+pub(crate) struct ShowArgs {
+    /// Its code.
+    code: ParticipantCode,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Serialize)]
+struct EnrolLine {
+    participant: String,
+    node: String,
+    fingerprint: String,
+    hub: String,
+    bundle: String,
+    bundle_fingerprint: String,
+}
+
+#[derive(Serialize)]
+struct ParticipantLine {
+    participant: String,
+    kind: String,
+    names: std::collections::BTreeMap<String, String>,
+    node: Option<String>,
+    enrolled_at: Option<String>,
+    fingerprint: Option<String>,
+    anchor_fingerprint: Option<String>,
+    signing_key_fingerprint: Option<String>,
+}
+
+pub(crate) async fn run(command: ParticipantCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        ParticipantCommand::Enrol(args) => enrol(&args, output).await,
+        ParticipantCommand::List(args) => list(&args, output).await,
+        ParticipantCommand::Show(args) => show(&args, output).await,
+    }
+}
+
+async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failure> {
+    let request = read_request(&args.request)?;
+    let (asked, _) = parse_join_request(&request)?;
+    let fingerprint = enrolment_fingerprint(&asked.participant, &asked.anchor, &asked.signing_key);
+    let client = Client::connect(&args.client).await?;
+    if say(&client, DraftContent::Enrol(request.into())).await? == Said::Queued {
+        return Err(Failure::answer("the hub answered as a node does"));
+    }
+    let asking = GetBundleRequest { participant: asked.participant.to_string() };
+    let answer = client.registry().get_bundle(call(asking)).await?.into_inner();
+    let bundle = answer.bundle.ok_or_else(|| Failure::answer("the bundle is missing"))?;
+
+    let out = args.out.clone().unwrap_or_else(|| beside(&args.request));
+    let hub = Name::parse(&bundle.hub).map_err(Failure::answer)?;
+    let key = <[u8; 32]>::try_from(&bundle.signing_key[..]).map_err(|_| Failure::answer("the hub's key has not 32 bytes"))?;
+    let bundle_fingerprint = bundle_fingerprint(&hub, &bundle.anchor, &public_key(key));
+    let text = concord_node::paper::write_bundle(&bundle)
+        .map_err(|error| Failure::failed("BUNDLE", error.to_string()))?;
+    write_public(&out, text.as_bytes()).map_err(|error| Failure::failed("FILE", error.to_string()))?;
+
+    let line = EnrolLine {
+        participant: asked.participant.to_string(),
+        node: asked.node.to_string(),
+        fingerprint: fingerprint.grouped(),
+        hub: hub.to_string(),
+        bundle: out.display().to_string(),
+        bundle_fingerprint: bundle_fingerprint.grouped(),
+    };
+    output.result(&line, || {
+        facts(&[
+            ("enrolled", format!("{}, node {}", line.participant, line.node)),
+            ("fingerprint", line.fingerprint.clone()),
+            ("bundle", line.bundle.clone()),
+            ("bundle's fingerprint", line.bundle_fingerprint.clone()),
+        ])
+    })?;
+    output.say("compare both fingerprints with the node's operator by telephone");
+    hint::next(
+        output,
+        "send the bundle to the node, and let it join there",
+        &[Line::new("node join --dir NODEDIR").path(&out)],
+    );
+    Ok(())
+}
+
+fn read_request(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |why: String| {
+        Failure::usage(format!("the join request {} cannot be read: {why}", path.display()))
+            .help("give the join-request.json that `concord node init` made")
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let request = concord_node::paper::read_join_request(&text).map_err(|error| unreadable(error.to_string()))?;
+    Ok(request.to_vec())
+}
+
+fn beside(request: &Path) -> PathBuf {
+    request.with_file_name("bundle.json")
+}
+
+async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let lines = registered(&client).await?.iter().map(line).collect::<Result<Vec<_>, _>>()?;
+    output.results(&lines, || {
+        table(
+            &["participant", "kind", "name", "node", "enrolled"],
+            lines.iter().map(|line| {
+                vec![
+                    line.participant.clone(),
+                    line.kind.clone(),
+                    safe(line.names.get("en").map_or("-", String::as_str)),
+                    line.node.clone().unwrap_or_else(|| "-".to_owned()),
+                    output::short_time(line.enrolled_at.as_deref()),
+                ]
+            }),
+        )
+    })
+}
+
+async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let all = registered(&client).await?;
+    let found = all.iter().find(|one| one.participant.as_ref().is_some_and(|one| one.code == args.code.as_str()));
+    let line = line(found.ok_or_else(|| unknown(&args.code))?)?;
+    output.result(&line, || {
+        let mut rows = vec![("participant", line.participant.clone()), ("kind", line.kind.clone())];
+        rows.extend(line.names.iter().map(|(language, name)| ("name", format!("{} ({language})", safe(name)))));
+        let mut add = |name, value: &Option<String>| {
+            rows.push((name, value.clone().unwrap_or_else(|| "-".to_owned())));
+        };
+        add("node", &line.node);
+        add("enrolled", &line.enrolled_at);
+        add("fingerprint", &line.fingerprint);
+        add("anchor", &line.anchor_fingerprint);
+        add("signing key", &line.signing_key_fingerprint);
+        facts(&rows)
+    })
+}
+
+/// The whole registry, with the keys of those enrolled.
+pub(crate) async fn registered(client: &Client) -> Result<Vec<RegisteredParticipant>, Failure> {
+    let answer = client.registry().list_participants(call(ListParticipantsRequest {})).await?;
+    Ok(answer.into_inner().participants)
+}
+
+/// What is said of a code that is not in the registry.
+pub(crate) fn unknown(code: &ParticipantCode) -> Failure {
+    Refusal::new(Reason::ParticipantUnknown, format!("there is no participant {code} in the registry")).into()
+}
+
+fn line(one: &RegisteredParticipant) -> Result<ParticipantLine, Failure> {
+    let participant = one.participant.as_ref().ok_or_else(|| Failure::answer("a participant is missing"))?;
+    let participant = parse_participant(participant).map_err(Failure::answer)?;
+    let keys = one.enrolled.as_ref();
+    let shown = |bytes: &[u8]| Some(grouped(bytes));
+    Ok(ParticipantLine {
+        participant: participant.code.to_string(),
+        kind: participant.kind.to_string(),
+        names: participant.names,
+        node: keys.map(|keys| keys.node.clone()),
+        enrolled_at: keys.and_then(|keys| output::optional_time(keys.enrolled_at.as_ref())),
+        fingerprint: keys.and_then(|keys| shown(&keys.enrolment_fingerprint)),
+        anchor_fingerprint: keys.and_then(|keys| shown(&keys.anchor_fingerprint)),
+        signing_key_fingerprint: keys.and_then(|keys| shown(&keys.signing_key_fingerprint)),
+    })
+}
+
+fn grouped(bytes: &[u8]) -> String {
+    concord_model::Digest::from_slice(bytes).map_or_else(|_| hex(bytes), |digest| Fingerprint(digest).grouped())
+}

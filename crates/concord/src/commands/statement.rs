@@ -1,0 +1,66 @@
+//! An officer's word: prepared, signed here, handed to the server of the profile.
+
+use std::time::Duration;
+
+use concord_model::{Name, ParticipantCode};
+use concord_wire::agreement::{Draft, DraftContent, encode_statement};
+use concord_wire::proto::agreement::v1::{PrepareRequest, SignedStatement, StatementState, SubmitRequest};
+
+use crate::client::{Client, WAIT_MARGIN, call, call_within, duration};
+use crate::exit::Failure;
+use crate::output;
+
+/// How long a node may wait for the hub's answer before it says *queued*.
+const HUB_ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// What became of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Recorded by the hub.
+    Accepted,
+    /// Durable at the node, which forwards it when the hub can be reached.
+    Queued,
+}
+
+impl Said {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Queued => "queued",
+        }
+    }
+}
+
+/// Signs a statement with the profile's officer key and hands it in.
+pub(crate) async fn say(client: &Client, content: DraftContent) -> Result<Said, Failure> {
+    let signer = client.profile().statement_signer()?;
+    let mut service = client.statements();
+    let prepared = service.prepare(call(PrepareRequest {})).await?.into_inner();
+    let draft = Draft {
+        participant: ParticipantCode::parse(&prepared.participant).map_err(Failure::answer)?,
+        officer: Name::parse(&prepared.officer).map_err(Failure::answer)?,
+        hub: Name::parse(&prepared.hub).map_err(Failure::answer)?,
+        number: prepared.next_number,
+        made_at: output::now(),
+        content,
+    };
+    let identity = signer.identity();
+    // The server's word for who speaks is not signed unseen.
+    if (&draft.participant, &draft.officer) != (&identity.participant, &identity.name) {
+        return Err(Failure::answer(format!("it names another officer than {identity}")));
+    }
+    let statement = encode_statement(&draft);
+    let signed = SignedStatement {
+        signature: signer.sign_statement(&statement).to_vec().into(),
+        statement,
+        certificates: signer.chain().iter().map(|der| der.clone().into()).collect(),
+        suite: concord_wire::SUITE_ED25519,
+    };
+    let request = SubmitRequest { statement: Some(signed), wait: Some(duration(HUB_ANSWER_WAIT)) };
+    let answer = service.submit(call_within(request, HUB_ANSWER_WAIT + WAIT_MARGIN)).await?.into_inner();
+    match answer.state() {
+        StatementState::Accepted => Ok(Said::Accepted),
+        StatementState::Queued => Ok(Said::Queued),
+        StatementState::Unspecified => Err(Failure::answer("the state of the statement is missing")),
+    }
+}

@@ -1,0 +1,163 @@
+//! Taking a recipient's signed word about its mailbox, and telling the senders.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use concord_identity::Caller;
+use concord_ledger::{Acknowledge, IndexRange, NoticeOutcome, SenderNotice};
+use concord_model::{Lane, Reason, Refusal, WithheldReason};
+use concord_wire::acknowledgement::{self, Said};
+use concord_wire::proto::exchange::v1 as pb;
+use concord_wire::stored::hub::HubEntry;
+
+use crate::delivery::permit;
+use crate::projection::{Run, run_with};
+use crate::sequencer::Proposal;
+use crate::shared::{Shared, internal};
+
+/// Numbers that one fact acknowledges at most; a longer word becomes several facts with the same evidence.
+const NUMBERS_PER_FACT_MAX: u64 = 4096;
+/// How often an acknowledgement is assembled again because another one of the same mailbox came first.
+const ASSEMBLED_AGAIN_MAX: usize = 8;
+
+/// Verifies and records an acknowledgement of this caller's mailbox. Answers how far the hub has recorded them then.
+pub async fn acknowledge(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    lane: Lane,
+    message: pb::Acknowledgement,
+) -> Result<pb::AcknowledgementRecorded, Refusal> {
+    let participant = &caller.identity.participant;
+    let said = acknowledgement::verify(&message, |key, message, signature| {
+        shared.verify_enrolled(participant, key, message, signature)
+    })?;
+    let own = said.recipient == *participant && said.node == caller.identity.name;
+    if !own || said.hub != shared.hub || said.history != shared.history() || said.lane != lane {
+        return Err(Refusal::new(Reason::CursorInvalid, "the acknowledgement is of another mailbox, hub or history"));
+    }
+    let said = Arc::new(said);
+    let mut lost_races = 0;
+    loop {
+        let mailbox = shared.published().ledger.mailbox(participant, lane);
+        let work = Arc::clone(&said);
+        let Some(command) = shared.blocking(move |shared| assemble(shared, &work)).await? else {
+            return Ok(recorded(mailbox));
+        };
+        let decided = shared.sequencer.decide(Proposal::Acknowledge(Box::new(command), message.clone())).await;
+        match decided {
+            Ok(_) => lost_races = 0,
+            Err(refusal) => {
+                let now = shared.published().ledger.mailbox(participant, lane);
+                lost_races += 1;
+                if now == mailbox || lost_races > ASSEMBLED_AGAIN_MAX {
+                    return Err(refusal);
+                }
+            }
+        }
+    }
+}
+
+/// How far acknowledgements of a mailbox are recorded.
+pub fn recorded(mailbox: concord_ledger::Mailbox) -> pb::AcknowledgementRecorded {
+    pb::AcknowledgementRecorded { delivered_through: mailbox.delivered_through, taken_count: mailbox.taken_count }
+}
+
+/// Makes the next command of what was said, or nothing where all of it is recorded.
+fn assemble(shared: &Shared, said: &Said) -> Result<Option<Acknowledge>, Refusal> {
+    let mailbox = shared.published().ledger.mailbox(&said.recipient, said.lane);
+    if said.delivered_through > mailbox.last {
+        let beyond = format!("number {} is beyond the mailbox, which ends at {}", said.delivered_through, mailbox.last);
+        return Err(Refusal::new(Reason::HistoryUnknown, beyond));
+    }
+    if said.taken_before > mailbox.taken_count {
+        let gap = format!(
+            "{} are recorded as taken, the acknowledgement begins after {}",
+            mailbox.taken_count, said.taken_before
+        );
+        return Err(Refusal::new(Reason::CursorInvalid, gap));
+    }
+    let before = mailbox.delivered_through;
+    let through = said.delivered_through.min(before.saturating_add(NUMBERS_PER_FACT_MAX)).max(before);
+    let is_last_step = through >= said.delivered_through;
+    // Repeats of what is recorded are passed over; what is taken is told once all of it is delivered.
+    let told = usize::try_from(mailbox.taken_count - said.taken_before).unwrap_or(usize::MAX);
+    let taken = if is_last_step { said.taken.get(told..).unwrap_or_default() } else { &[] };
+    if through == before && taken.is_empty() {
+        return Ok(None);
+    }
+
+    let mut notices = Notices::default();
+    for number in before + 1..=through {
+        notices.add(shared, said, number, None)?;
+    }
+    for number in taken {
+        if *number > through {
+            return Err(Refusal::new(Reason::CursorInvalid, format!("number {number} is taken but not delivered")));
+        }
+        notices.add(shared, said, *number, Some(NoticeOutcome::Taken))?;
+    }
+    Ok(Some(Acknowledge {
+        recipient: said.recipient.clone(),
+        lane: said.lane,
+        delivered_before: before,
+        delivered_through: through,
+        taken_before: mailbox.taken_count,
+        taken_count: mailbox.taken_count + taken.len() as u64,
+        notices: notices.finish(),
+    }))
+}
+
+/// Collects what senders are told, exchanges of one consignment with one outcome together.
+#[derive(Default)]
+struct Notices {
+    run: Option<Run>,
+    by_consignment: BTreeMap<(concord_model::ChainKey, u64, NoticeOutcome), BTreeSet<u32>>,
+}
+
+impl Notices {
+    fn add(&mut self, shared: &Shared, said: &Said, number: u64, taken: Option<NoticeOutcome>) -> Result<(), Refusal> {
+        let held = self.run.take().filter(|run| (run.first..run.end()).contains(&number));
+        let run = match held {
+            Some(run) => run,
+            None => run_with(&shared.views, &shared.hub, &said.recipient, said.lane, number)
+                .map_err(internal)?
+                .ok_or_else(|| Refusal::new(Reason::CursorInvalid, format!("number {number} was not delivered")))?,
+        };
+        let index = run.index(number).ok_or_else(|| internal("a mailbox number stands for no exchange"))?;
+        let outcome = match taken {
+            Some(outcome) => outcome,
+            None => delivered_as(shared, said, &run, number, index)?,
+        };
+        let key = (run.chain.clone(), run.consignment, outcome);
+        self.by_consignment.entry(key).or_default().insert(index);
+        self.run = Some(run);
+        Ok(())
+    }
+
+    fn finish(self) -> Vec<SenderNotice> {
+        let notice = |((chain, number, outcome), indices): (_, BTreeSet<u32>)| {
+            let mut items = Vec::new();
+            indices.into_iter().for_each(|index| IndexRange::push(&mut items, index));
+            SenderNotice { chain, number, items, outcome }
+        };
+        self.by_consignment.into_iter().map(notice).collect()
+    }
+}
+
+/// What the recipient says that it got: the exchange, a notice, or something that it could not verify.
+fn delivered_as(shared: &Shared, said: &Said, run: &Run, number: u64, index: u32) -> Result<NoticeOutcome, Refusal> {
+    if let Some((_, reason)) = said.set_aside.iter().find(|(aside, _)| *aside == number) {
+        return Ok(NoticeOutcome::SetAside(*reason));
+    }
+    if !said.withheld.contains(&number) {
+        return Ok(NoticeOutcome::Delivered);
+    }
+    let entry =
+        shared.journal.read(run.sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+    let HubEntry::Consignment(fact, _) = concord_wire::stored::hub::read(&entry).map_err(internal)? else {
+        return Err(internal("a mailbox row names an entry that is no consignment"));
+    };
+    let ledger = &shared.published().ledger;
+    let reason = permit(ledger, &said.recipient, &fact, run.sequence, index, shared.clock.now()).err();
+    Ok(NoticeOutcome::Withheld(reason.unwrap_or(WithheldReason::Left)))
+}

@@ -1,0 +1,124 @@
+//! `hub.toml`: commented, unknown keys refused, parsed before a port opens.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use concord_model::Name;
+use serde::Deserialize;
+
+use crate::error::HubError;
+
+/// What `hub.toml` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The hub's name.
+    pub name: Name,
+    /// Where nodes and the secretariat connect.
+    pub listen: SocketAddr,
+    /// Where health and metrics are asked for.
+    pub admin: SocketAddr,
+    /// `host:port` as nodes reach it, the best first; empty: the bound address.
+    pub announce: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    listen: String,
+    admin: String,
+    #[serde(default)]
+    announce: Vec<String>,
+}
+
+impl Config {
+    /// The file's name in the hub's folder.
+    pub const FILE: &'static str = "hub.toml";
+
+    /// Reads and checks the file of this folder.
+    pub fn load(folder: &Path) -> Result<Self, HubError> {
+        let path = folder.join(Self::FILE);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| HubError::Config { path: path.clone(), what: error.to_string() })?;
+        Self::parse(&text).map_err(|what| HubError::Config { path, what })
+    }
+
+    /// Checks what a file says.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let address = |key: &str, text: &str| {
+            text.parse()
+                .map_err(|_| format!("{key} = \"{text}\" is not an address; write it like 127.0.0.1:7443 or [::]:7443"))
+        };
+        for announced in &file.announce {
+            let has_port =
+                announced.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+            if !has_port {
+                return Err(format!("announce names \"{announced}\"; write host:port, such as hub.example.org:7443"));
+            }
+        }
+        Ok(Self {
+            name: Name::parse(&file.name).map_err(|error| error.to_string())?,
+            listen: address("listen", &file.listen)?,
+            admin: address("admin", &file.admin)?,
+            announce: file.announce,
+        })
+    }
+
+    /// The file as `hub init` writes it.
+    pub fn to_toml(&self) -> String {
+        let announce: Vec<String> = self.announce.iter().map(|address| format!("{address:?}")).collect();
+        format!(
+            r#"# The hub of the secretariat. Unknown keys are refused.
+
+# The hub's name. It stands in its certificate, in every consignment and in every statement: do not change it.
+name = "{name}"
+
+# Where nodes, officers and operators connect (gRPC over mutual TLS). Port 0: one is chosen once and then kept.
+listen = "{listen}"
+
+# Health, readiness and metrics: plain HTTP on a loopback address, mutual TLS for operators on any other.
+admin = "{admin}"
+
+# host:port as nodes reach this hub, the best first; it goes into their bundles. Empty: the address that is bound.
+announce = [{announce}]
+"#,
+            name = self.name,
+            listen = self.listen,
+            admin = self.admin,
+            announce = announce.join(", "),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written() -> Config {
+        Config {
+            name: Name::parse("main").unwrap(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            admin: "[::1]:9".parse().unwrap(),
+            announce: vec!["hub.example.org:7443".to_owned()],
+        }
+    }
+
+    #[test]
+    fn what_init_writes_is_what_serve_reads() {
+        assert_eq!(Config::parse(&written().to_toml()), Ok(written()));
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_addresses_are_refused_by_name() {
+        let text = written().to_toml();
+        let check = |text: String, names: &str| {
+            let error = Config::parse(&text).unwrap_err();
+            assert!(error.contains(names), "{error}");
+        };
+        check(format!("{text}\nlisten_port = 1\n"), "listen_port");
+        check(text.replace("127.0.0.1:0", "localhost"), "listen");
+        check(text.replace("hub.example.org:7443", "hub.example.org"), "announce");
+        check(text.replace("\"main\"", "\"Main\""), "Main");
+    }
+}

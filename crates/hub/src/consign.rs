@@ -1,0 +1,115 @@
+//! Taking consignments in: opened and verified outside the sequencer, decided in order, receipted after durability.
+
+use std::sync::Arc;
+
+use concord_identity::Caller;
+use concord_ledger::chain::CHAIN_EPOCH;
+use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
+use concord_model::{ChainKey, Reason, Refusal, Timestamp};
+use concord_wire::consignment::{self, parse_chain_key};
+use concord_wire::proto::exchange::v1 as pb;
+use concord_wire::receipt;
+use concord_wire::stored::hub::HubEntry;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+
+use crate::sequencer::{Answer, Proposal, RecordedAt, answered};
+use crate::shared::{Positions, Shared, internal};
+
+/// Consignments of one stream that are opened and verified at once, in other threads. More wait on the wire.
+const VERIFY_AHEAD: usize = 4;
+
+/// Checks a stream's hello and makes the welcome.
+pub fn welcome(
+    shared: &Shared,
+    caller: &Caller,
+    hello: &pb::ConsignHello,
+) -> Result<(ChainKey, pb::ConsignWelcome), Refusal> {
+    let origin = caller.identity.participant.clone();
+    let named = hello.chain.as_ref().ok_or_else(|| Refusal::new(Reason::ChainMismatch, "the hello names no chain"))?;
+    let chain = parse_chain_key(origin, named)?;
+    if chain.hub != shared.hub || chain.node != caller.identity.name || chain.epoch != CHAIN_EPOCH {
+        let named = format!("chain of node {} epoch {} to hub {}", chain.node, chain.epoch, chain.hub);
+        return Err(Refusal::new(Reason::ChainMismatch, format!("{named} is not this caller's to this hub")));
+    }
+    let published = shared.published();
+    let state = published.ledger.chains().get(&chain);
+    let last = state.map_or(0, |state| state.last);
+    let positions = Positions::new(&published, last, |past| past.chains.get(&chain).copied());
+    let welcome = pb::ConsignWelcome {
+        limits: Some(concord_wire::limits()),
+        history: bytes::Bytes::copy_from_slice(positions.history.as_bytes()),
+        last_number: last,
+        last_digest: state.map(|state| concord_wire::convert::digest_bytes(&state.digest.0)).unwrap_or_default(),
+        past: positions.past,
+    };
+    Ok((chain, welcome))
+}
+
+/// Turns consignments into receipts, in order. The first refusal is the last item.
+pub fn receipts(
+    shared: Arc<Shared>,
+    chain: ChainKey,
+    consignments: impl Stream<Item = Result<pb::Consignment, Refusal>> + Send,
+) -> impl Stream<Item = Result<pb::RecordedReceipt, Refusal>> + Send {
+    let chain = Arc::new(chain);
+    let opening = Arc::clone(&shared);
+    let opened = consignments
+        .map(move |message| {
+            let (shared, chain) = (Arc::clone(&opening), Arc::clone(&chain));
+            async move {
+                let message = message?;
+                shared.blocking(move |shared| open(shared, &chain, message)).await
+            }
+        })
+        .buffered(VERIFY_AHEAD);
+
+    let deciding = Arc::clone(&shared);
+    opened
+        .and_then(move |opened| {
+            let shared = Arc::clone(&deciding);
+            async move { shared.sequencer.propose(Proposal::Consign(opened)).await }
+        })
+        .map(move |waiting| {
+            let shared = Arc::clone(&shared);
+            async move { receipt_for(&shared, answered(waiting?).await?).await }
+        })
+        .buffered(CONSIGN_UNRECEIPTED_MAX)
+}
+
+fn open(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result<Box<consignment::Opened>, Refusal> {
+    let opened = consignment::open(message, &chain.origin, |key, message, signature| {
+        shared.verify_enrolled(&chain.origin, key, message, signature)
+    })?;
+    if opened.sealed.chain != *chain {
+        return Err(Refusal::new(Reason::ChainMismatch, "the consignment is of another chain than the stream's hello"));
+    }
+    Ok(Box::new(opened))
+}
+
+async fn receipt_for(shared: &Arc<Shared>, answer: Answer) -> Result<pb::RecordedReceipt, Refusal> {
+    let recorded = match answer {
+        Answer::Recorded(recorded) => *recorded,
+        Answer::Repeat(sequence) => shared.blocking(move |shared| recorded_before(shared, sequence)).await?,
+        Answer::Accepted | Answer::Acknowledged => return Err(internal("a consignment got another proposal's answer")),
+    };
+    let RecordedAt { history, entry_digest, recorded_at, fact } = recorded;
+    let exchanges = u64::from(fact.count);
+    metrics::counter!("concord_exchanges_refused_total").increment(fact.refused.len() as u64);
+    metrics::counter!("concord_exchanges_recorded_total").increment(exchanges - fact.refused.len() as u64);
+    let key = shared.signing_key.public().fingerprint;
+    Ok(receipt::receipt(history, entry_digest, recorded_at, &fact, key, |message| shared.signing_key.sign(message)))
+}
+
+/// The same words again: everything that a receipt says stands in the entry.
+fn recorded_before(shared: &Shared, sequence: u64) -> Result<RecordedAt, Refusal> {
+    let entry = shared.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+    match concord_wire::stored::hub::read(&entry).map_err(internal)? {
+        HubEntry::Consignment(fact, _) => Ok(RecordedAt {
+            history: entry.history,
+            entry_digest: entry.digest,
+            recorded_at: Timestamp::from_micros(entry.recorded_at),
+            fact,
+        }),
+        _ => Err(internal("a repeat names an entry that is no consignment")),
+    }
+}

@@ -1,0 +1,80 @@
+//! Telling a participant its feed: the entries that concern it, numbered.
+
+use std::sync::Arc;
+
+use concord_journal::Entry;
+use concord_model::{ParticipantCode, Refusal, Timestamp};
+use concord_wire::convert::timestamp;
+use concord_wire::proto::feed::v1 as pb;
+use concord_wire::stored::hub::HubEntry;
+use concord_wire::{feed, registry};
+use tokio::sync::mpsc;
+
+use crate::projection::feed_entry;
+use crate::shared::{Shared, internal};
+
+/// Items made and not yet handed to the connection.
+pub const ITEMS_WAITING_MAX: usize = 16;
+
+/// Sends the feed from `next` on, for as long as the stream lives.
+pub async fn tell(
+    shared: Arc<Shared>,
+    participant: ParticipantCode,
+    outbound: &mpsc::Sender<Result<pb::FollowResponse, tonic::Status>>,
+    mut next: u64,
+) -> Result<(), Refusal> {
+    let mut projected = shared.views.watch();
+    loop {
+        projected.borrow_and_update();
+        let whose = participant.clone();
+        let item = shared.blocking(move |shared| load(shared, &whose, next)).await?;
+        let Some(item) = item else {
+            if projected.changed().await.is_err() {
+                return Err(internal("the views are gone"));
+            }
+            continue;
+        };
+        let message = pb::FollowResponse { message: Some(pb::follow_response::Message::Item(item)) };
+        if outbound.send(Ok(message)).await.is_err() {
+            return Ok(());
+        }
+        next += 1;
+    }
+}
+
+fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Result<Option<pb::FeedItem>, Refusal> {
+    let Some(sequence) = feed_entry(&shared.views, participant, number).map_err(internal)? else {
+        return Ok(None);
+    };
+    let entry = shared.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+    item(shared, participant, number, &entry).map(Some)
+}
+
+/// What an entry tells one participant. Receipts of other origins in the same entry are left out.
+fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Entry) -> Result<pb::FeedItem, Refusal> {
+    use pb::feed_item::Content;
+    let content = match concord_wire::stored::hub::read(entry).map_err(internal)? {
+        HubEntry::Founded(founding) => {
+            Content::Registry(registry::registry(&founding.participants, &founding.areas, &founding.measures))
+        }
+        HubEntry::Statement(fact, signed) => match fact.refused {
+            None => Content::Statement(signed),
+            Some(reason) => Content::StatementRefused(pb::StatementRefused {
+                officer: fact.statement.officer.to_string(),
+                number: fact.statement.number,
+                reason: reason.code().to_owned(),
+            }),
+        },
+        HubEntry::Acknowledged(fact, _) => {
+            let own = fact.told.iter().find(|notices| notices.told.participant == *participant);
+            let own = own.ok_or_else(|| internal("a feed row names an entry that tells somebody else"))?;
+            let receipts = own.notices.iter().map(|notice| feed::receipt(&shared.hub, notice)).collect();
+            Content::Receipts(pb::Receipts { recipient: fact.recipient.to_string(), receipts })
+        }
+        HubEntry::HistoryBegun(_) | HubEntry::Consignment(..) => {
+            return Err(internal("a feed row names an entry that tells nothing"));
+        }
+    };
+    let recorded_at = Some(timestamp(Timestamp::from_micros(entry.recorded_at)));
+    Ok(pb::FeedItem { number, recorded_at, content: Some(content) })
+}

@@ -1,0 +1,419 @@
+//! The sequencer: one task that owns the ledger and is the only writer of the hub's journal.
+//!
+//! Invariant: nothing is answered, published or delivered before the journal says that it is durable; and everything that was
+//! answered was decided on a ledger that had applied all entries before it.
+//!
+//! While a commit is being synced the next one is decided; it stays open for flash until the sync ends. So flash waits for at most
+//! one commit in flight.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Instant;
+
+use concord_journal::{Blob, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, Tail};
+use concord_ledger::{Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Ledger, Statement};
+use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
+use concord_wire::consignment::{Opened, Sealed};
+use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::exchange::v1 as exchange;
+use concord_wire::stored;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+
+/// Proposals that wait for the sequencer, flash and others each. Beyond it senders wait: their streams stop reading.
+pub const PROPOSALS_WAITING_MAX: usize = 64;
+/// What bulk leaves free in a commit, so that a flash consignment that comes while it is open still fits.
+const FLASH_RESERVE_BYTES: u64 = 512 * 1024;
+
+/// What is put before the sequencer, with the evidence that the journal keeps.
+pub enum Proposal {
+    /// A verified statement.
+    Statement(Box<Statement>, SignedStatement),
+    /// A consignment whose seal, root and signature hold.
+    Consign(Box<Opened>),
+    /// A recipient's verified word.
+    Acknowledge(Box<Acknowledge>, exchange::Acknowledgement),
+}
+
+/// What became of a proposal; every answer that names an entry is given after that entry is durable.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The statement is recorded and accepted.
+    Accepted,
+    /// The consignment is recorded.
+    Recorded(Box<RecordedAt>),
+    /// The consignment was recorded before, at this sequence.
+    Repeat(u64),
+    /// The acknowledgement is recorded, or said nothing new.
+    Acknowledged,
+}
+
+/// Where and how a consignment was recorded: what its receipt says.
+#[derive(Debug, Clone)]
+pub struct RecordedAt {
+    /// The history of the entry.
+    pub history: HistoryId,
+    /// The digest of the entry.
+    pub entry_digest: concord_journal::Digest,
+    /// When.
+    pub recorded_at: Timestamp,
+    /// What was decided.
+    pub fact: ConsignmentRecorded,
+}
+
+/// An immutable picture of what is durable.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The ledger after all durable entries.
+    pub ledger: Ledger,
+    /// The journal's tail.
+    pub tail: Tail,
+}
+
+/// Puts proposals before the sequencer and shows what it published.
+#[derive(Clone)]
+pub struct Sequencer {
+    flash: mpsc::Sender<Waiting>,
+    ordinary: mpsc::Sender<Waiting>,
+    published: watch::Receiver<Arc<Published>>,
+}
+
+struct Waiting {
+    proposal: Proposal,
+    answer: oneshot::Sender<Result<Answer, Refusal>>,
+}
+
+impl Sequencer {
+    /// What is durable now.
+    pub fn published(&self) -> Arc<Published> {
+        self.published.borrow().clone()
+    }
+
+    /// What is durable, as it moves.
+    pub fn watch(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.clone()
+    }
+
+    /// Puts a proposal in line; waits while the line is full. The receiver gets the answer after durability.
+    pub async fn propose(&self, proposal: Proposal) -> Result<oneshot::Receiver<Result<Answer, Refusal>>, Refusal> {
+        let line = match &proposal {
+            Proposal::Consign(opened) if opened.sealed.chain.lane == Lane::Flash => &self.flash,
+            Proposal::Acknowledge(acknowledge, _) if acknowledge.lane == Lane::Flash => &self.flash,
+            _ => &self.ordinary,
+        };
+        let (answer, receiver) = oneshot::channel();
+        line.send(Waiting { proposal, answer }).await.map_err(|_| ending())?;
+        Ok(receiver)
+    }
+
+    /// Puts a proposal in line and waits for its answer.
+    pub async fn decide(&self, proposal: Proposal) -> Result<Answer, Refusal> {
+        answered(self.propose(proposal).await?).await
+    }
+}
+
+/// The answer to a proposal, once there is one.
+pub async fn answered(receiver: oneshot::Receiver<Result<Answer, Refusal>>) -> Result<Answer, Refusal> {
+    receiver.await.unwrap_or_else(|_| Err(ending()))
+}
+
+fn ending() -> Refusal {
+    Refusal::new(Reason::ShuttingDown, "the hub is ending")
+}
+
+/// The task's own state. [`SequencerTask::run`] ends when all handles are gone, or with the journal's error.
+pub struct SequencerTask {
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    hub: Name,
+    // Ahead of `published` by what is open or in flight.
+    ledger: Ledger,
+    tail: Tail,
+    publisher: watch::Sender<Arc<Published>>,
+    flash: mpsc::Receiver<Waiting>,
+    ordinary: mpsc::Receiver<Waiting>,
+    // A draft that did not fit into the open commit.
+    carried: Option<Waiting>,
+}
+
+/// A commit that is being decided or synced.
+#[derive(Default)]
+struct Commit {
+    drafts: Vec<Draft>,
+    size_bytes: u64,
+    now: Option<Timestamp>,
+    answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
+}
+
+/// What to answer when the commit is durable.
+enum Due {
+    Answer(Result<Answer, Refusal>),
+    /// A receipt needs the digest of the draft with this index.
+    Receipt {
+        draft: usize,
+        recorded_at: Timestamp,
+        fact: ConsignmentRecorded,
+    },
+}
+
+struct InFlight {
+    append: BoxFuture<'static, Result<Committed, concord_journal::AppendError>>,
+    answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
+    ledger: Ledger,
+    begun: Instant,
+}
+
+impl SequencerTask {
+    /// Prepares the task on a ledger that has applied the whole journal.
+    pub fn new(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, hub: Name, ledger: Ledger) -> (Self, Sequencer) {
+        let tail = journal.tail();
+        let (publisher, published) = watch::channel(Arc::new(Published { ledger: ledger.clone(), tail }));
+        let (flash_in, flash) = mpsc::channel(PROPOSALS_WAITING_MAX);
+        let (ordinary_in, ordinary) = mpsc::channel(PROPOSALS_WAITING_MAX);
+        let task = Self { journal, clock, hub, ledger, tail, publisher, flash, ordinary, carried: None };
+        (task, Sequencer { flash: flash_in, ordinary: ordinary_in, published })
+    }
+
+    /// Decides, appends, publishes, answers, until all handles are gone. An error means that the outcome of a write is unknown: the
+    /// process must end and find out by opening the journal again.
+    pub async fn run(mut self) -> Result<(), concord_journal::AppendError> {
+        let mut open = Commit::default();
+        let mut in_flight: Option<InFlight> = None;
+        let mut closed = false;
+        loop {
+            if in_flight.is_none() && !open.drafts.is_empty() {
+                in_flight = Some(self.issue(std::mem::take(&mut open)));
+            }
+            if let Some(waiting) = self.carried.take() {
+                self.take(waiting, &mut open);
+            }
+            let room = self.carried.is_none() && !closed;
+            let bulk_room = room && open.size_bytes + FLASH_RESERVE_BYTES < COMMIT_SIZE_MAX_BYTES;
+            tokio::select! {
+                biased;
+                committed = synced(&mut in_flight) => {
+                    let done = in_flight.take();
+                    if let Some(done) = done {
+                        self.publish(done, committed?);
+                    }
+                }
+                Some(waiting) = self.flash.recv(), if room => self.take(waiting, &mut open),
+                waiting = self.ordinary.recv(), if bulk_room => match waiting {
+                    Some(waiting) => self.take(waiting, &mut open),
+                    None => closed = true,
+                },
+            }
+            self.gather(&mut open);
+            if closed && in_flight.is_none() && open.drafts.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what waits already, flash first, so that it shares the commit.
+    fn gather(&mut self, open: &mut Commit) {
+        while self.carried.is_none() {
+            let bulk_room = open.size_bytes + FLASH_RESERVE_BYTES < COMMIT_SIZE_MAX_BYTES;
+            let waiting = match self.flash.try_recv() {
+                Ok(waiting) => waiting,
+                Err(_) if bulk_room => match self.ordinary.try_recv() {
+                    Ok(waiting) => waiting,
+                    Err(_) => return,
+                },
+                Err(_) => return,
+            };
+            self.take(waiting, open);
+        }
+    }
+
+    /// Decides one proposal into the open commit; what does not fit is carried to the next.
+    fn take(&mut self, waiting: Waiting, open: &mut Commit) {
+        if waiting.answer.is_closed() && matches!(waiting.proposal, Proposal::Acknowledge(..)) {
+            return;
+        }
+        let Waiting { proposal, answer } = waiting;
+        if !open.drafts.is_empty() && open.size_bytes + size_estimate(&proposal) > COMMIT_SIZE_MAX_BYTES {
+            self.carried = Some(Waiting { proposal, answer });
+            return;
+        }
+        // The clock is read once for each commit.
+        let now = *open.now.get_or_insert_with(|| self.clock.now());
+        let at = At { sequence: self.ledger.sequence() + 1, now: self.ledger.recorded_at(now) };
+        match self.decide(proposal, at) {
+            Err(refusal) => send(answer, Err(refusal)),
+            Ok(Decided::Known(due)) => open.answers.push((answer, due)),
+            Ok(Decided::New { draft, due }) => {
+                open.size_bytes += draft.size_bytes();
+                let due = match due {
+                    Due::Receipt { recorded_at, fact, .. } => {
+                        Due::Receipt { draft: open.drafts.len(), recorded_at, fact }
+                    }
+                    due @ Due::Answer(_) => due,
+                };
+                open.drafts.push(draft);
+                open.answers.push((answer, due));
+            }
+        }
+        if open.drafts.is_empty() && !open.answers.is_empty() {
+            // A repeat may name an entry that is not durable yet; with nothing to append it waits for the one in flight.
+            self.answer_repeats(open);
+        }
+    }
+
+    /// Repeats in a commit without drafts: durable if published covers the ledger, else they stay for the next commit.
+    fn answer_repeats(&self, open: &mut Commit) {
+        if self.publisher.borrow().tail.sequence == self.ledger.sequence() {
+            for (answer, due) in open.answers.drain(..) {
+                if let Due::Answer(due) = due {
+                    send(answer, due);
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, proposal: Proposal, at: At) -> Result<Decided, Refusal> {
+        match proposal {
+            Proposal::Statement(statement, signed) => {
+                let decision = self.ledger.decide(&Command::Statement(*statement), at)?;
+                self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
+                    Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, now)),
+                    _ => None,
+                })
+            }
+            Proposal::Acknowledge(acknowledge, signed) => {
+                let hub = self.hub.clone();
+                let decision = self.ledger.decide(&Command::Acknowledge(*acknowledge), at)?;
+                self.settle(decision, at, Answer::Acknowledged, |fact, now| match fact {
+                    Fact::Acknowledged(fact) => Some(stored::hub::acknowledged(fact, signed, &hub, now)),
+                    _ => None,
+                })
+            }
+            Proposal::Consign(opened) => {
+                let Opened { sealed, candidates, blobs } = *opened;
+                let command = Command::Consign(Consign {
+                    chain: sealed.chain.clone(),
+                    number: sealed.number,
+                    previous: sealed.previous,
+                    digest: sealed.digest,
+                    key: sealed.key,
+                    exchanges: candidates,
+                });
+                let decision = self.ledger.decide(&command, at)?;
+                self.settle_consignment(decision, at, &sealed, blobs)
+            }
+        }
+    }
+
+    /// Applies what was decided about a statement or an acknowledgement.
+    fn settle(
+        &mut self,
+        decision: Decision,
+        at: At,
+        accepted: Answer,
+        draft: impl FnOnce(&Fact, Timestamp) -> Option<Draft>,
+    ) -> Result<Decided, Refusal> {
+        match decision {
+            Decision::Nothing => Ok(Decided::Known(Due::Answer(Ok(accepted)))),
+            Decision::Repeat { refusal, .. } => Ok(Decided::Known(Due::Answer(refusal.map_or(Ok(accepted), Err)))),
+            Decision::Fact { fact, refusal } => {
+                let draft = draft(&fact, at.now).ok_or_else(impossible)?;
+                self.ledger.apply(&fact, at);
+                Ok(Decided::New { draft, due: Due::Answer(refusal.map_or(Ok(accepted), Err)) })
+            }
+        }
+    }
+
+    fn settle_consignment(
+        &mut self,
+        decision: Decision,
+        at: At,
+        sealed: &Sealed,
+        blobs: Vec<Vec<Blob>>,
+    ) -> Result<Decided, Refusal> {
+        match decision {
+            Decision::Repeat { sequence, .. } => Ok(Decided::Known(Due::Answer(Ok(Answer::Repeat(sequence))))),
+            Decision::Fact { fact, .. } => {
+                self.ledger.apply(&fact, at);
+                let Fact::Consignment(fact) = fact else { return Err(impossible()) };
+                let draft = stored::hub::consignment(&fact, sealed, blobs, at.now);
+                Ok(Decided::New { draft, due: Due::Receipt { draft: 0, recorded_at: at.now, fact } })
+            }
+            Decision::Nothing => Err(impossible()),
+        }
+    }
+
+    fn issue(&mut self, commit: Commit) -> InFlight {
+        metrics::histogram!("concord_commit_entries").record(commit.drafts.len() as f64);
+        let append = self.journal.append(self.tail, commit.drafts);
+        InFlight { append, answers: commit.answers, ledger: self.ledger.clone(), begun: Instant::now() }
+    }
+
+    /// commit point: the journal's append has resolved, so the facts are durable. A crash just before leaves them written in part or
+    /// whole and nobody told; a crash just after leaves them recorded, and whoever asks again gets the same answer.
+    fn publish(&mut self, done: InFlight, committed: Committed) {
+        metrics::histogram!("concord_commit_seconds").record(done.begun.elapsed().as_secs_f64());
+        self.tail = committed.tail;
+        self.publisher.send_replace(Arc::new(Published { ledger: done.ledger, tail: committed.tail }));
+        for (answer, due) in done.answers {
+            let due = match due {
+                Due::Answer(due) => due,
+                Due::Receipt { draft, recorded_at, fact } => match committed.appended.get(draft) {
+                    Some(appended) => Ok(Answer::Recorded(Box::new(RecordedAt {
+                        history: committed.tail.history,
+                        entry_digest: appended.digest,
+                        recorded_at,
+                        fact,
+                    }))),
+                    None => Err(impossible()),
+                },
+            };
+            send(answer, due);
+        }
+    }
+}
+
+enum Decided {
+    /// Nothing to append: the answer names what stands, or will stand, already.
+    Known(Due),
+    New {
+        draft: Draft,
+        due: Due,
+    },
+}
+
+/// The end of the sync that is under way; never, where none is.
+async fn synced(in_flight: &mut Option<InFlight>) -> Result<Committed, concord_journal::AppendError> {
+    match in_flight {
+        Some(in_flight) => in_flight.append.as_mut().await,
+        None => pending().boxed().await,
+    }
+}
+
+/// An upper bound of the entry that a proposal makes.
+fn size_estimate(proposal: &Proposal) -> u64 {
+    const PAYLOAD_OVERHEAD_BYTES: u64 = 64 * 1024;
+    let own = match proposal {
+        Proposal::Consign(opened) => {
+            let headers: usize = opened.sealed.headers.iter().map(|header| header.len() + 64).sum();
+            let blobs: usize = opened.blobs.iter().flatten().map(|blob| blob.bytes().len() + 128).sum();
+            (headers + blobs) as u64
+        }
+        Proposal::Statement(_, signed) => prost::Message::encoded_len(signed) as u64,
+        Proposal::Acknowledge(acknowledge, signed) => {
+            prost::Message::encoded_len(signed) as u64 + acknowledge.notices.len() as u64 * 256
+        }
+    };
+    own + PAYLOAD_OVERHEAD_BYTES
+}
+
+/// Whoever asked may be gone; what was decided stands all the same.
+fn send(answer: oneshot::Sender<Result<Answer, Refusal>>, due: Result<Answer, Refusal>) {
+    let _gone = answer.send(due);
+}
+
+fn impossible() -> Refusal {
+    Refusal::new(Reason::Internal, "the ledger decided something else than it was asked")
+}

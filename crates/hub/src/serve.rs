@@ -1,0 +1,233 @@
+//! `concord hub serve`: configuration, journal, ledger, views, then a port.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use concord_identity::{Admission, Anchors, Application, Caller, Credentials, SigningKey, server_config};
+use concord_journal::{FileJournal, Journal, Opened};
+use concord_ledger::{At, Ledger};
+use concord_model::{ParticipantCode, Timestamp};
+use concord_server::{
+    Addresses, AdminListener, Connections, Folder, FolderKind, GrpcServer, Health, MethodTable, Readiness, Shutdown,
+    bind, metrics_recorder, reflection,
+};
+use concord_views::Views;
+use tonic::service::Routes;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::error::HubError;
+use crate::init::{files, open_journal};
+use crate::projection::HubProjection;
+use crate::sequencer::{Published, SequencerTask};
+use crate::services::{self, METHODS, SERVED};
+use crate::shared::{Shared, anchors_of};
+use crate::streams::Streams;
+
+/// Entries that the ledger's start reads at once.
+const ENTRIES_READ_AT_ONCE: usize = 256;
+
+/// Serves the hub of this folder until SIGTERM or SIGINT. Tells its addresses on standard output once it is ready.
+pub async fn serve(dir: &Path) -> Result<(), HubError> {
+    let folder = Folder::open(dir, FolderKind::Hub)?;
+    let config = Config::load(dir)?;
+    let _lock = folder.lock()?;
+    let metrics = metrics_recorder()?;
+    let readiness = Readiness::new();
+    let shutdown = Shutdown::new();
+    shutdown.on_signals().map_err(HubError::Signals)?;
+
+    let opening = (dir.to_owned(), config.clone(), readiness.clone());
+    let opened = blocking(move || Opening::open(&opening.0, &opening.1, &opening.2)).await?;
+    let Opening { journal, ledger, views, signing_key, credentials, caller } = opened;
+    let anchors = Anchors::none();
+    anchors.replace(anchors_of(&ledger));
+    let tls = server_config(&credentials, &anchors, Admission::hub(), Application::Grpc)?;
+
+    let before = folder.addresses()?;
+    let listener = bind("listen", config.listen, before.as_ref().map(|before| before.listen)).await?;
+    let admin = bind("admin", config.admin, before.as_ref().map(|before| before.admin)).await?;
+    let addresses = Addresses {
+        listen: listener.local_addr().map_err(HubError::Output)?,
+        admin: admin.local_addr().map_err(HubError::Output)?,
+    };
+    let admin = AdminListener::new(admin, &credentials, &anchors, &ParticipantCode::secretariat())?;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let dyn_journal: Arc<dyn Journal> = Arc::clone(&journal) as Arc<dyn Journal>;
+    let (task, sequencer) =
+        SequencerTask::new(Arc::clone(&dyn_journal), Arc::clone(&clock), config.name.clone(), ledger);
+    let shared = Arc::new(Shared {
+        hub: config.name.clone(),
+        sequencer: sequencer.clone(),
+        journal: Arc::clone(&dyn_journal),
+        views: views.clone(),
+        signing_key,
+        anchors,
+        clock: Arc::clone(&clock),
+        streams: Streams::default(),
+        shutdown: shutdown.clone(),
+        announce: announced(&config, addresses.listen),
+    });
+    let connections = Connections::new();
+    let (health, health_server) = Health::new(SERVED).await;
+    let operations = services::operations::Operations {
+        shared: Arc::clone(&shared),
+        connections: connections.clone(),
+        readiness: readiness.clone(),
+        started_at: clock.now(),
+        certificate_not_after: caller.not_after,
+    };
+    let routes = Routes::new(health_server)
+        .add_service(reflection(SERVED)?)
+        .add_service(services::exchange::server(Arc::clone(&shared)))
+        .add_service(services::feed::server(Arc::clone(&shared)))
+        .add_service(services::statement::server(Arc::clone(&shared)))
+        .add_service(services::agreement::server(Arc::clone(&shared)))
+        .add_service(services::registry::server(Arc::clone(&shared)))
+        .add_service(services::operations::server(operations));
+    let table = Arc::new(MethodTable::new(ParticipantCode::secretariat(), METHODS));
+    let server =
+        GrpcServer { routes, table, health, connections, readiness: readiness.clone(), shutdown: shutdown.clone() };
+
+    let sequencing = tokio::spawn(task.run());
+    let projecting = tokio::task::spawn_blocking({
+        let (views, journal) = (views.clone(), Arc::clone(&dyn_journal));
+        let published = sequencer.watch();
+        move || project(&views, journal.as_ref(), published)
+    });
+    folder.write_addresses(&addresses)?;
+    announce_ready(&addresses)?;
+    drop((sequencer, shared));
+
+    // Whatever ends first ends the hub: a failed write or view must not go on being served.
+    let admin_end = shutdown.streams_end();
+    let ended = tokio::select! {
+        served = async { tokio::join!(server.serve(listener, tls), admin.serve(readiness, metrics, admin_end)).0 } => {
+            served.map_err(HubError::from)
+        }
+        sequenced = sequencing => flatten(sequenced).and_then(|result| result.map_err(HubError::from)),
+        projected = projecting => flatten(projected).and_then(|result| result),
+    };
+    journal.close();
+    ended
+}
+
+/// What stands on the disk, opened, verified and folded.
+struct Opening {
+    journal: Arc<FileJournal>,
+    ledger: Ledger,
+    views: Views,
+    signing_key: SigningKey,
+    credentials: Credentials,
+    caller: Caller,
+}
+
+impl Opening {
+    fn open(dir: &Path, config: &Config, readiness: &Readiness) -> Result<Self, HubError> {
+        let credentials = Credentials::load(&dir.join(files::TLS_CERTIFICATE), &dir.join(files::TLS_KEY))?;
+        let caller = credentials.caller()?;
+        let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;
+        let path = dir.join(files::JOURNAL);
+        let (journal, opened) = open_journal(&path, SystemClock.now())?;
+        report(&opened, readiness);
+        let ledger = fold(&journal)?;
+        let other = |what: String| HubError::OtherHub { path: path.clone(), what };
+        match ledger.hub() {
+            Some(hub) if *hub == config.name && *hub == caller.identity.name => {}
+            Some(hub) => return Err(other(format!("it is of hub {hub}, hub.toml names {}", config.name))),
+            None => return Err(other("it does not begin with a hub; was `concord hub init` interrupted?".to_owned())),
+        }
+        let registered = ledger.registry().enrolment(&ParticipantCode::secretariat());
+        if registered.is_none_or(|enrolment| enrolment.signing_key != signing_key.public()) {
+            return Err(other("it names another signing key than signing/key.pem".to_owned()));
+        }
+        let views = open_views(dir, &journal, readiness)?;
+        Ok(Self { journal: Arc::new(journal), ledger, views, signing_key, credentials, caller })
+    }
+}
+
+/// Damage of the last commit was cut: said aloud, since the peers' receipts decide whether something acknowledged was in it.
+fn report(opened: &Opened, readiness: &Readiness) {
+    if let Some(cut) = &opened.cut {
+        tracing::warn!(file = %cut.file, offset = cut.offset, bytes = cut.bytes, "the journal's last commit was damaged or unfinished and was cut");
+        metrics::counter!("concord_journal_cuts_total").increment(1);
+        if cut.parent.is_none() {
+            readiness.raise("journal-cut", "the journal had no whole entry left: a new history began from nothing");
+        }
+    }
+}
+
+fn fold(journal: &dyn Journal) -> Result<Ledger, HubError> {
+    let mut ledger = Ledger::default();
+    let mut next = journal.first_sequence();
+    loop {
+        let entries = journal.read(next, ENTRIES_READ_AT_ONCE)?;
+        let Some(last) = entries.last() else { return Ok(ledger) };
+        next = last.sequence + 1;
+        for entry in &entries {
+            let fact = concord_wire::stored::hub::read(entry)?.into_fact();
+            ledger.apply(&fact, At { sequence: entry.sequence, now: Timestamp::from_micros(entry.recorded_at) });
+        }
+    }
+}
+
+fn open_views(dir: &Path, journal: &dyn Journal, readiness: &Readiness) -> Result<Views, HubError> {
+    let mut projection = HubProjection;
+    let version = concord_views::Projection::version(&projection);
+    let (views, opened) = Views::open(&dir.join(files::VIEWS), version, journal)?;
+    if opened.shows_lost_entries() {
+        readiness.raise(
+            "journal-behind-views",
+            "the views knew entries that the journal does not have: acknowledged data was lost",
+        );
+    }
+    tracing::info!(?opened, "views opened");
+    let tail = journal.tail();
+    views.catch_up(journal, &mut projection, tail, |sequence| {
+        tracing::info!(sequence, of = tail.sequence, "views are being brought up to the journal");
+    })?;
+    Ok(views)
+}
+
+/// Follows what is published until the sequencer is gone.
+fn project(
+    views: &Views,
+    journal: &dyn Journal,
+    mut published: tokio::sync::watch::Receiver<Arc<Published>>,
+) -> Result<(), HubError> {
+    let mut projection = HubProjection;
+    let runtime = tokio::runtime::Handle::current();
+    loop {
+        let tail = published.borrow_and_update().tail;
+        views.catch_up(journal, &mut projection, tail, |_| {})?;
+        if runtime.block_on(published.changed()).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The addresses for bundles: as configured, else the one that is bound.
+fn announced(config: &Config, bound: SocketAddr) -> Vec<String> {
+    if config.announce.is_empty() { vec![bound.to_string()] } else { config.announce.clone() }
+}
+
+fn announce_ready(addresses: &Addresses) -> Result<(), HubError> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listen {}", addresses.listen)
+        .and_then(|()| writeln!(out, "admin http://{}", addresses.admin))
+        .and_then(|()| out.flush())
+        .map_err(HubError::Output)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HubError> + Send + 'static,
+) -> Result<T, HubError> {
+    flatten(tokio::task::spawn_blocking(work).await)?
+}
+
+fn flatten<T>(joined: Result<T, tokio::task::JoinError>) -> Result<T, HubError> {
+    joined.map_err(|error| HubError::Task(error.to_string()))
+}

@@ -1,0 +1,71 @@
+//! The hub's gRPC services, one file each, and who may call them.
+
+pub mod agreement;
+pub mod exchange;
+pub mod feed;
+pub mod operations;
+pub mod registry;
+pub mod statement;
+
+use concord_identity::Caller;
+use concord_model::{Reason, Refusal, Role};
+use concord_server::{Allow, Row, Whose};
+use concord_wire::status::to_status;
+use tonic::{Request, Status};
+
+const NODE: Allow = Allow { role: Role::Node, whose: Whose::AnyParticipant };
+const OFFICER: Allow = Allow { role: Role::Officer, whose: Whose::Secretariat };
+const OPERATOR: Allow = Allow { role: Role::Operator, whose: Whose::Secretariat };
+
+/// The services that the hub serves, by their full names.
+pub const SERVED: &[&str] = &[
+    "concord.exchange.v1.ExchangeService",
+    "concord.feed.v1.FeedService",
+    "concord.agreement.v1.StatementService",
+    "concord.agreement.v1.AgreementService",
+    "concord.operations.v1.RegistryService",
+    "concord.operations.v1.OperationsService",
+];
+
+/// Who may call what.
+pub const METHODS: &[Row] = &[
+    Row { method: "/concord.exchange.v1.ExchangeService/Consign", allow: &[NODE] },
+    Row { method: "/concord.exchange.v1.ExchangeService/Receive", allow: &[NODE] },
+    Row { method: "/concord.feed.v1.FeedService/Follow", allow: &[NODE] },
+    Row { method: "/concord.agreement.v1.StatementService/Prepare", allow: &[OFFICER] },
+    Row { method: "/concord.agreement.v1.StatementService/Submit", allow: &[OFFICER, NODE] },
+    Row { method: "/concord.agreement.v1.AgreementService/ListAgreements", allow: &[OFFICER] },
+    Row { method: "/concord.agreement.v1.AgreementService/GetAgreement", allow: &[OFFICER] },
+    Row { method: "/concord.operations.v1.RegistryService/ListParticipants", allow: &[OFFICER, OPERATOR] },
+    Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR] },
+    Row { method: "/concord.operations.v1.RegistryService/GetBundle", allow: &[OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
+];
+
+/// The caller that the accept loop verified.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| to_status(&Refusal::new(Reason::CallerNotAllowed, "the connection has no verified caller")))
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_model::ParticipantCode;
+    use concord_server::{MethodTable, Served, check_against_descriptors};
+
+    use super::*;
+
+    #[test]
+    fn the_method_table_says_what_the_comments_of_the_protocol_say() {
+        let table = MethodTable::new(ParticipantCode::secretariat(), METHODS);
+        let served = Served {
+            services: SERVED,
+            except: &["/concord.operations.v1.OperationsService/AddAgency"],
+            roles: &[Role::Node, Role::Officer, Role::Operator],
+        };
+        assert_eq!(check_against_descriptors(&table, &served), Ok(()));
+    }
+}

@@ -1,0 +1,123 @@
+//! `OperationsService` at the hub: counts, sizes and health, never titles or bodies.
+
+use std::sync::Arc;
+
+use concord_ledger::AgreementState;
+use concord_model::{ParticipantCode, Reason, Refusal, Role, Timestamp};
+use concord_server::{Connections, Readiness};
+use concord_wire::convert::timestamp;
+use concord_wire::proto::operations::v1 as pb;
+use concord_wire::proto::operations::v1::operations_service_server::{OperationsService, OperationsServiceServer};
+use concord_wire::status::to_status;
+use tonic::{Request, Response, Status};
+
+use crate::projection::run_with;
+use crate::shared::{Shared, internal};
+
+/// Tells how the hub is.
+pub struct Operations {
+    /// What all services hold.
+    pub shared: Arc<Shared>,
+    /// Who is connected.
+    pub connections: Connections,
+    /// What is wrong.
+    pub readiness: Readiness,
+    /// Since when the process runs.
+    pub started_at: Timestamp,
+    /// When its certificate ends.
+    pub certificate_not_after: Timestamp,
+}
+
+/// The service.
+pub fn server(operations: Operations) -> OperationsServiceServer<Operations> {
+    OperationsServiceServer::new(operations)
+}
+
+#[tonic::async_trait]
+impl OperationsService for Operations {
+    async fn get_status(
+        &self,
+        _request: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        let mailboxes = self.shared.blocking(lags).await.map_err(|refusal| to_status(&refusal))?;
+        let published = self.shared.published();
+        let ledger = &published.ledger;
+        let in_force = |state| state == AgreementState::InForce;
+        let hub = pb::HubStatus {
+            nodes: self.nodes(),
+            participants_enrolled: ledger.registry().enrolments().count() as u64,
+            agreements_in_force: ledger.agreements().all().filter(|agreement| in_force(agreement.state)).count() as u64,
+            mailboxes,
+        };
+        Ok(Response::new(pb::GetStatusResponse {
+            participant: ParticipantCode::secretariat().to_string(),
+            name: self.shared.hub.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: Some(timestamp(self.started_at)),
+            journal: Some(pb::JournalTail {
+                history: bytes::Bytes::copy_from_slice(published.tail.history.as_bytes()),
+                sequence: published.tail.sequence,
+                digest: bytes::Bytes::copy_from_slice(published.tail.digest.as_bytes()),
+            }),
+            certificate_not_after: Some(timestamp(self.certificate_not_after)),
+            alarms: self
+                .readiness
+                .list()
+                .into_iter()
+                .map(|alarm| format!("{}: {}", alarm.name, alarm.message))
+                .collect(),
+            role: Some(pb::get_status_response::Role::Hub(hub)),
+        }))
+    }
+
+    async fn add_agency(
+        &self,
+        _request: Request<pb::AddAgencyRequest>,
+    ) -> Result<Response<pb::AddAgencyResponse>, Status> {
+        // Not in the hub's method table: no call gets here.
+        Err(to_status(&Refusal::new(Reason::CallerNotAllowed, "agencies are added to nodes")))
+    }
+}
+
+impl Operations {
+    /// One line for each node, however many connections it has.
+    fn nodes(&self) -> Vec<pb::ConnectedNode> {
+        let mut nodes: Vec<pb::ConnectedNode> = Vec::new();
+        for connected in self.connections.list() {
+            let identity = &connected.identity;
+            if identity.role != Role::Node {
+                continue;
+            }
+            let (participant, node) = (identity.participant.to_string(), identity.name.to_string());
+            if !nodes.iter().any(|known| known.participant == participant && known.node == node) {
+                nodes.push(pb::ConnectedNode { participant, node, since: Some(timestamp(connected.since)) });
+            }
+        }
+        nodes
+    }
+}
+
+/// What each recipient's node has yet to acknowledge, and how old the oldest of it is.
+fn lags(shared: &Shared) -> Result<Vec<pb::RecipientLag>, Refusal> {
+    let published = shared.published();
+    let now = shared.clock.now();
+    let mut lags = Vec::new();
+    for (recipient, lane, mailbox) in published.ledger.mailboxes().iter() {
+        let items = mailbox.last.saturating_sub(mailbox.delivered_through);
+        if mailbox.last == 0 {
+            continue;
+        }
+        let oldest = match items {
+            0 => None,
+            _ => run_with(&shared.views, &shared.hub, recipient, lane, mailbox.delivered_through + 1)
+                .map_err(internal)?,
+        };
+        let recorded_at = match oldest {
+            Some(run) => shared.journal.read(run.sequence, 1).map_err(internal)?.first().map(|entry| entry.recorded_at),
+            None => None,
+        };
+        let seconds = recorded_at.map_or(0.0, |at| (now.as_micros() - at).max(0) as f64 / 1e6);
+        lags.push(pb::RecipientLag { participant: recipient.to_string(), lane: lane.to_string(), items, seconds });
+    }
+    Ok(lags)
+}

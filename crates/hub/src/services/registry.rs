@@ -1,0 +1,97 @@
+//! `RegistryService` at the hub: participants, measures, and bundles for those who were enrolled.
+
+use std::sync::Arc;
+
+use concord_identity::enrolment_fingerprint;
+use concord_ledger::{Enrolment, Ledger};
+use concord_model::{Participant, ParticipantCode, Reason, Refusal};
+use concord_wire::convert::{digest_bytes, timestamp};
+use concord_wire::proto::operations::v1 as pb;
+use concord_wire::proto::operations::v1::registry_service_server::{RegistryService, RegistryServiceServer};
+use concord_wire::registry;
+use concord_wire::status::to_status;
+use tonic::{Request, Response, Status};
+
+use crate::shared::{Shared, internal};
+
+/// Shows the registry and makes bundles.
+pub struct RegistryView(pub Arc<Shared>);
+
+/// The service.
+pub fn server(shared: Arc<Shared>) -> RegistryServiceServer<RegistryView> {
+    RegistryServiceServer::new(RegistryView(shared))
+}
+
+#[tonic::async_trait]
+impl RegistryService for RegistryView {
+    async fn list_participants(
+        &self,
+        _request: Request<pb::ListParticipantsRequest>,
+    ) -> Result<Response<pb::ListParticipantsResponse>, Status> {
+        let published = self.0.published();
+        let registered = published.ledger.participants().map(|participant| registered(&published.ledger, participant));
+        Ok(Response::new(pb::ListParticipantsResponse { participants: registered.collect() }))
+    }
+
+    async fn list_measures(
+        &self,
+        _request: Request<pb::ListMeasuresRequest>,
+    ) -> Result<Response<pb::ListMeasuresResponse>, Status> {
+        let published = self.0.published();
+        let known = published.ledger.registry();
+        Ok(Response::new(pb::ListMeasuresResponse {
+            areas: known.areas().iter().map(registry::area).collect(),
+            measures: known.measures().iter().map(registry::measure).collect(),
+        }))
+    }
+
+    async fn get_bundle(
+        &self,
+        request: Request<pb::GetBundleRequest>,
+    ) -> Result<Response<pb::GetBundleResponse>, Status> {
+        let bundle = self.bundle(&request.into_inner().participant).map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(pb::GetBundleResponse { bundle: Some(bundle) }))
+    }
+}
+
+impl RegistryView {
+    fn bundle(&self, participant: &str) -> Result<pb::Bundle, Refusal> {
+        let participant = ParticipantCode::parse(participant)
+            .map_err(|error| Refusal::new(Reason::ArgumentInvalid, error.to_string()))?;
+        let published = self.0.published();
+        let known = published.ledger.registry();
+        if known.participant(&participant).is_none() {
+            return Err(Refusal::new(Reason::ParticipantUnknown, format!("{participant} is not in the registry")));
+        }
+        let enrolment = known
+            .enrolment(&participant)
+            .ok_or_else(|| Refusal::new(Reason::ParticipantNotEnrolled, format!("{participant} is not enrolled")))?;
+        let secretariat = known
+            .enrolment(&ParticipantCode::secretariat())
+            .ok_or_else(|| internal("the hub itself is not in its registry"))?;
+        Ok(pb::Bundle {
+            hub: self.0.hub.to_string(),
+            addresses: self.0.announce.clone(),
+            anchor: bytes::Bytes::copy_from_slice(&secretariat.anchor),
+            signing_key: bytes::Bytes::copy_from_slice(&secretariat.signing_key.bytes),
+            enrolment_fingerprint: fingerprint(&participant, enrolment),
+            participant: participant.to_string(),
+            history: bytes::Bytes::copy_from_slice(published.tail.history.as_bytes()),
+        })
+    }
+}
+
+fn registered(ledger: &Ledger, participant: &Participant) -> pb::RegisteredParticipant {
+    let enrolled = ledger.registry().enrolment(&participant.code).map(|enrolment| pb::EnrolledKeys {
+        node: enrolment.node.to_string(),
+        anchor_fingerprint: digest_bytes(&enrolment.anchor_fingerprint.0),
+        signing_key_fingerprint: digest_bytes(&enrolment.signing_key.fingerprint.0),
+        enrolment_fingerprint: fingerprint(&participant.code, enrolment),
+        enrolled_at: Some(timestamp(enrolment.enrolled_at)),
+    });
+    pb::RegisteredParticipant { participant: Some(registry::participant(participant)), enrolled }
+}
+
+fn fingerprint(participant: &ParticipantCode, enrolment: &Enrolment) -> bytes::Bytes {
+    digest_bytes(&enrolment_fingerprint(participant, &enrolment.anchor, &enrolment.signing_key).0)
+}

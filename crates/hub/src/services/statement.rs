@@ -1,0 +1,116 @@
+//! `StatementService` at the hub: statements that nodes forward, and those of the secretariat's officers.
+
+use std::sync::Arc;
+
+use concord_identity::{Anchor, Caller, verify, verify_certificate, verify_statement};
+use concord_ledger::{JoinRequest, Statement, StatementContent};
+use concord_model::{Reason, Refusal, Role, Timestamp};
+use concord_wire::agreement::{JoinProof, parse_join_request, parse_statement};
+use concord_wire::proto::agreement::v1 as pb;
+use concord_wire::proto::agreement::v1::statement_service_server::{StatementService, StatementServiceServer};
+use concord_wire::status::to_status;
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+
+use super::caller;
+use crate::sequencer::Proposal;
+use crate::shared::{Shared, anchors_of};
+
+/// Takes statements.
+pub struct Statements(pub Arc<Shared>);
+
+/// The service.
+pub fn server(shared: Arc<Shared>) -> StatementServiceServer<Statements> {
+    StatementServiceServer::new(Statements(shared))
+}
+
+#[tonic::async_trait]
+impl StatementService for Statements {
+    async fn prepare(&self, request: Request<pb::PrepareRequest>) -> Result<Response<pb::PrepareResponse>, Status> {
+        let officer = caller(&request)?.identity;
+        let published = self.0.published();
+        let last = published.ledger.signers().last(&officer.participant, &officer.name);
+        Ok(Response::new(pb::PrepareResponse {
+            participant: officer.participant.to_string(),
+            officer: officer.name.to_string(),
+            hub: self.0.hub.to_string(),
+            next_number: last.map_or(0, |last| last.number) + 1,
+        }))
+    }
+
+    async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitResponse>, Status> {
+        let caller = caller(&request)?;
+        self.take(&caller, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(pb::SubmitResponse { state: pb::StatementState::Accepted.into() }))
+    }
+}
+
+impl Statements {
+    async fn take(&self, caller: &Caller, request: pb::SubmitRequest) -> Result<(), Refusal> {
+        if caller.identity.role == Role::Node {
+            self.0.enrolled_node(caller)?;
+        }
+        let signed = request
+            .statement
+            .ok_or_else(|| Refusal::new(Reason::StatementMalformed, "the request carries no statement"))?;
+        let statement = verified(&self.0, caller, &signed)?;
+        let left = matches!(statement.content, StatementContent::Leave(_)).then(|| statement.participant.clone());
+        let enrols = matches!(statement.content, StatementContent::Enrol(_));
+        self.0.sequencer.decide(Proposal::Statement(Box::new(statement), signed)).await?;
+        if enrols {
+            self.0.anchors.replace(anchors_of(&self.0.published().ledger));
+        }
+        if let Some(participant) = left {
+            // The receipt of a leave follows when nothing decided before it can still be sent.
+            self.0.streams.end_mailboxes(&participant).await;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a statement and verifies everything that needs no ledger decision: who signs, for whom, and the proofs that it carries.
+fn verified(shared: &Shared, caller: &Caller, signed: &pb::SignedStatement) -> Result<Statement, Refusal> {
+    let statement = parse_statement(signed)?;
+    let participant = &statement.participant;
+    if *participant != caller.identity.participant {
+        let foreign = format!("{} cannot hand in a statement of {participant}", caller.identity.participant);
+        return Err(Refusal::new(Reason::CallerNotAllowed, foreign));
+    }
+    let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|der| der.to_vec()).collect();
+    let anchors = shared.anchors.get(participant);
+    let now = shared.clock.now();
+    let wrong = |error: String| Refusal::new(Reason::StatementSignatureInvalid, error);
+    let officer = verify_statement(participant, &anchors, &chain, &signed.statement, &signed.signature, now)
+        .map_err(|error| wrong(error.to_string()))?;
+    if officer.name != statement.officer {
+        return Err(wrong(format!(
+            "the statement names officer {}, the certificate {}",
+            statement.officer, officer.name
+        )));
+    }
+    if caller.identity.role == Role::Officer && caller.identity != officer {
+        return Err(wrong("an officer hands in its own statements only".to_owned()));
+    }
+    if let StatementContent::Enrol(request) = &statement.content {
+        let message = pb::Statement::decode(signed.statement.clone()).map_err(|error| wrong(error.to_string()))?;
+        if let Some(pb::statement::Content::Enrolment(enrolment)) = message.content {
+            let (_, proof) = parse_join_request(&enrolment.request)?;
+            check_join_proof(request, &proof, now)?;
+        }
+    }
+    Ok(statement)
+}
+
+/// The node holds the signing key, and the anchor stands behind the node.
+fn check_join_proof(request: &JoinRequest, proof: &JoinProof, now: Timestamp) -> Result<(), Refusal> {
+    let wrong = |what: String| Refusal::new(Reason::StatementMalformed, format!("the join request: {what}"));
+    verify(&request.signing_key.bytes, &proof.signed_message, &proof.signature)
+        .map_err(|_| wrong("its signature does not hold under the signing key that it brings".to_owned()))?;
+    let anchor = Anchor::from_der(&request.anchor).map_err(|error| wrong(error.to_string()))?;
+    let node = verify_certificate(&request.participant, &[anchor], &proof.node_certificate, now)
+        .map_err(|error| wrong(error.to_string()))?;
+    if node.role != Role::Node || node.name != request.node {
+        return Err(wrong(format!("it names node {}, its certificate {node}", request.node)));
+    }
+    Ok(())
+}

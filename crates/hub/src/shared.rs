@@ -1,0 +1,158 @@
+//! What every service of the hub holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
+use concord_journal::{HistoryId, Journal};
+use concord_ledger::Ledger;
+use concord_model::{Fingerprint, Lane, Name, ParticipantCode, Reason, Refusal};
+use concord_server::Shutdown;
+use concord_views::Views;
+use concord_wire::proto::exchange::v1 as pb;
+
+use crate::clock::Clock;
+use crate::sequencer::{Published, Sequencer};
+use crate::streams::Streams;
+
+/// What every service of the hub holds; clones share it.
+pub struct Shared {
+    /// The hub's name.
+    pub hub: Name,
+    /// Decides and publishes.
+    pub sequencer: Sequencer,
+    /// What is durable.
+    pub journal: Arc<dyn Journal>,
+    /// Which numbers stand for what.
+    pub views: Views,
+    /// Signs receipts.
+    pub signing_key: SigningKey,
+    /// Whom the listener believes.
+    pub anchors: Anchors,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// The nodes' streams that are open.
+    pub streams: Streams,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+    /// `host:port`, the best first, for bundles.
+    pub announce: Vec<String>,
+}
+
+impl Shared {
+    /// What is durable now.
+    pub fn published(&self) -> Arc<Published> {
+        self.sequencer.published()
+    }
+
+    /// The history that is being written.
+    pub fn history(&self) -> HistoryId {
+        self.published().tail.history
+    }
+
+    /// Runs a reading of journal or views where it may block.
+    pub async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&shared)).await.unwrap_or_else(|error| Err(internal(error)))
+    }
+
+    /// The caller's own node, as it is enrolled. Another certificate of the same anchor is not it.
+    pub fn enrolled_node(&self, caller: &Caller) -> Result<(ParticipantCode, Name), Refusal> {
+        let participant = &caller.identity.participant;
+        let published = self.published();
+        let enrolment = published.ledger.registry().enrolment(participant);
+        if enrolment.is_none_or(|enrolment| enrolment.node != caller.identity.name) {
+            let node = format!("{} is not the enrolled node of {participant}", caller.identity.name);
+            return Err(Refusal::new(Reason::CallerNotAllowed, node));
+        }
+        Ok((participant.clone(), caller.identity.name.clone()))
+    }
+
+    /// Checks a signature under a key that is enrolled for this participant.
+    pub fn verify_enrolled(
+        &self,
+        participant: &ParticipantCode,
+        key: &Fingerprint,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
+        let published = self.published();
+        let Some(key) = published.ledger.registry().signing_key(participant, key) else {
+            let unknown = format!("{participant} has no enrolled key {}", key.grouped());
+            return Err(Refusal::new(Reason::SigningKeyUnknown, unknown));
+        };
+        verify(&key.bytes, message, signature).map_err(|_| {
+            Refusal::new(
+                Reason::SignatureInvalid,
+                format!("the signature does not hold under the key of {participant}"),
+            )
+        })
+    }
+}
+
+/// The anchors of all who are enrolled, for the listener.
+pub fn anchors_of(ledger: &Ledger) -> BTreeMap<ParticipantCode, Vec<Anchor>> {
+    let read = |(code, der): (&ParticipantCode, &[u8])| Some((code.clone(), vec![Anchor::from_der(der).ok()?]));
+    ledger.anchors().filter_map(read).collect()
+}
+
+/// Something failed inside: the log has it, the caller hears no more than that.
+pub fn internal(error: impl std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "a request failed inside");
+    Refusal::new(Reason::Internal, "the hub could not do this; its log says why")
+}
+
+/// Where a peer's positions may lie: the present history, or a past one up to where it ended.
+pub struct Positions {
+    /// The present history.
+    pub history: HistoryId,
+    /// The last number of the thing spoken of, now.
+    pub last: u64,
+    /// The last number of the thing spoken of at the end of each past history, the oldest first.
+    pub past: Vec<pb::PastHistory>,
+}
+
+impl Positions {
+    /// The positions of a chain, a mailbox or a feed, whichever `at_end` reads from a past.
+    pub fn new(
+        published: &Published,
+        last: u64,
+        at_end: impl Fn(&concord_ledger::PastPositions) -> Option<u64>,
+    ) -> Self {
+        let past = published.ledger.histories().all_past().map(|past| pb::PastHistory {
+            history: bytes::Bytes::copy_from_slice(&past.history),
+            last_number: at_end(past).unwrap_or(0),
+        });
+        Self { history: published.tail.history, last, past: past.collect() }
+    }
+
+    /// The mailbox of one recipient and lane.
+    pub fn mailbox(published: &Published, recipient: &ParticipantCode, lane: Lane) -> Self {
+        let key = (recipient.clone(), lane);
+        let last = published.ledger.mailbox(recipient, lane).last;
+        Self::new(published, last, |past| past.mailboxes.get(&key).copied())
+    }
+
+    /// Checks that a peer that knows `number` of `history` knows nothing that this journal does not. Healing is not built yet:
+    /// anything else stops with a clear message.
+    pub fn check(&self, history: &[u8], number: u64) -> Result<(), Refusal> {
+        let known = if history.is_empty() {
+            Some(0)
+        } else if history == self.history.as_bytes() {
+            Some(self.last)
+        } else {
+            self.past.iter().find(|past| past.history == history).map(|past| past.last_number)
+        };
+        match known {
+            Some(known) if number <= known => Ok(()),
+            Some(known) => Err(Refusal::new(
+                Reason::HistoryUnknown,
+                format!("you know number {number}, which here ends at {known}: this hub lost data or was restored"),
+            )),
+            None => Err(Refusal::new(Reason::HistoryUnknown, "the history that you know is not a past of this hub's")),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The nodes' open streams: the newest of a kind wins, and leaving ends them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What a stream is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Handing consignments in.
+    Consign(Lane),
+    /// Delivering a mailbox.
+    Mailbox(Lane),
+    /// Telling the feed.
+    Feed,
+}
+
+/// Whose stream it is, and what for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StreamKey {
+    /// The participant.
+    pub participant: ParticipantCode,
+    /// Its node.
+    pub node: Name,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// All open streams.
+#[derive(Clone, Default)]
+pub struct Streams(Arc<Mutex<HashMap<StreamKey, Open>>>);
+
+struct Open {
+    generation: u64,
+    stop: CancellationToken,
+    // Closes when the stream's task has ended.
+    ended: watch::Receiver<()>,
+}
+
+/// One open stream; dropping it says that its task has ended.
+pub struct StreamGuard {
+    streams: Streams,
+    key: StreamKey,
+    generation: u64,
+    stop: CancellationToken,
+    _ended: watch::Sender<()>,
+}
+
+impl Streams {
+    /// Registers a stream; an older one of the same key is told to end.
+    pub fn open(&self, key: StreamKey) -> StreamGuard {
+        let stop = CancellationToken::new();
+        let (ended_sender, ended) = watch::channel(());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let older = all.remove(&key);
+        let generation = older.as_ref().map_or(0, |older| older.generation + 1);
+        if let Some(older) = older {
+            older.stop.cancel();
+        }
+        all.insert(key.clone(), Open { generation, stop: stop.clone(), ended });
+        drop(all);
+        StreamGuard { streams: self.clone(), key, generation, stop, _ended: ended_sender }
+    }
+
+    /// Ends the mailbox streams of a participant and waits until their tasks have ended: after that nothing more is permitted to it by
+    /// a decision that was taken before. Its feed goes on.
+    pub async fn end_mailboxes(&self, participant: &ParticipantCode) {
+        let ending: Vec<watch::Receiver<()>> = {
+            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_participant = all
+                .iter()
+                .filter(|(key, _)| key.participant == *participant && matches!(key.purpose, Purpose::Mailbox(_)));
+            of_participant
+                .map(|(_, open)| {
+                    open.stop.cancel();
+                    open.ended.clone()
+                })
+                .collect()
+        };
+        for mut ended in ending {
+            // An error is the signal: the sender is gone with its task.
+            while ended.changed().await.is_ok() {}
+        }
+    }
+}
+
+impl StreamGuard {
+    /// Resolves when the stream is to end: a newer one took its place, or its participant left.
+    pub async fn replaced(&self) -> Refusal {
+        self.stop.cancelled().await;
+        Refusal::new(Reason::StreamReplaced, "a newer stream took the place of this one, or a statement ended it")
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        let mut all = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(&self.key).is_some_and(|open| open.generation == self.generation) {
+            all.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(code: &str, purpose: Purpose) -> StreamKey {
+        StreamKey { participant: ParticipantCode::parse(code).unwrap(), node: Name::parse("main").unwrap(), purpose }
+    }
+
+    #[tokio::test]
+    async fn the_newest_stream_wins_and_the_older_does_not_unregister_it() {
+        let streams = Streams::default();
+        let older = streams.open(key("KAZ", Purpose::Feed));
+        let newer = streams.open(key("KAZ", Purpose::Feed));
+        assert_eq!(older.replaced().await.reason, Reason::StreamReplaced);
+        drop(older);
+        let newest = streams.open(key("KAZ", Purpose::Feed));
+        newer.replaced().await;
+        assert!(!newest.stop.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn leaving_waits_until_every_mailbox_stream_has_ended_and_spares_the_rest() {
+        let streams = Streams::default();
+        let feed = streams.open(key("KAZ", Purpose::Feed));
+        let other = streams.open(key("IRN", Purpose::Mailbox(Lane::Routine)));
+        let mailbox = streams.open(key("KAZ", Purpose::Mailbox(Lane::Routine)));
+        let task = tokio::spawn(async move {
+            mailbox.replaced().await;
+            drop(mailbox);
+        });
+        streams.end_mailboxes(&ParticipantCode::parse("KAZ").unwrap()).await;
+        // Its guard was dropped before `end_mailboxes` resolved, so the task is at its end.
+        task.await.unwrap();
+        assert!(!feed.stop.is_cancelled() && !other.stop.is_cancelled());
+    }
+}

@@ -1,0 +1,153 @@
+use concord_ledger::{JoinRequest, StatementContent, audience};
+use concord_model::{Fingerprint, Header, Reason};
+
+use crate::forum::{Forum, digest, join_request, narrowed, reason, t};
+
+const ID: &str = "KAZ/floods";
+
+#[test]
+fn an_exchange_goes_to_the_members_but_not_to_its_origin() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR", "CHN"]);
+    let agreement = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let header = forum.header("IRN", &agreement);
+    assert_eq!(forum.audience(header), Ok(vec!["KAZ".to_owned(), "TUR".to_owned()]));
+}
+
+#[test]
+fn a_narrowing_narrows_and_never_widens_or_means_all() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR", "CHN"]);
+    let agreement = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let mut check = |to: &[&str], expected: Result<Vec<String>, Reason>| {
+        let header = forum.header("KAZ", &agreement);
+        assert_eq!(forum.audience(narrowed(header, to)), expected, "narrowed to {to:?}");
+    };
+    check(&["IRN"], Ok(vec!["IRN".to_owned()]));
+    check(&["IRN", "KAZ"], Ok(vec!["IRN".to_owned()]));
+    check(&["KAZ"], Err(Reason::AudienceEmpty));
+    check(&["IRN", "CHN"], Err(Reason::NarrowingInvalid));
+    check(&["USA"], Err(Reason::NarrowingInvalid));
+    check(&["SEC"], Err(Reason::NarrowingInvalid));
+}
+
+#[test]
+fn one_who_left_gets_nothing_even_when_it_is_named() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+    let agreement = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    forum.leave("TUR", ID).unwrap();
+    let header = forum.header("KAZ", &agreement);
+    assert_eq!(forum.audience(header.clone()), Ok(vec!["IRN".to_owned()]));
+    let only_tur = narrowed(header.clone(), &["TUR"]);
+    assert_eq!(forum.audience(only_tur), Err(Reason::AudienceEmpty));
+    let both = narrowed(header, &["IRN", "TUR"]);
+    assert_eq!(forum.audience(both), Ok(vec!["IRN".to_owned()]));
+}
+
+#[test]
+fn a_header_is_refused_for_what_its_agreement_does_not_give() {
+    let check = |change: &dyn Fn(&mut Header), expected: Reason| {
+        let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+        let agreement = forum.agree(ID, &["IRN", "KAZ"]);
+        forum.agree("TUR/other", &["IRN", "TUR"]);
+        let mut header = forum.header("KAZ", &agreement);
+        change(&mut header);
+        assert_eq!(forum.audience(header.clone()), Err(expected), "{header:?}");
+    };
+    check(&|header| header.agreement.id = t("KAZ/never"), Reason::AgreementUnknown);
+    check(&|header| header.agreement.id = t("TUR/other"), Reason::AgreementUnknown);
+    check(&|header| header.agreement.version = 2, Reason::AgreementVersionMismatch);
+    check(&|header| header.agreement.digest.0 = digest("another"), Reason::AgreementVersionMismatch);
+    check(&|header| header.measure = t("human.1"), Reason::MeasureNotInAgreement);
+}
+
+#[test]
+fn a_stranger_and_one_who_left_hear_only_that_there_is_no_such_agreement() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR", "CHN"]);
+    let agreement = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    forum.leave("TUR", ID).unwrap();
+    for stranger in ["CHN", "TUR"] {
+        let header = narrowed(forum.header(stranger, &agreement), &["USA"]);
+        assert_eq!(forum.audience(header), Err(Reason::AgreementUnknown), "{stranger}");
+    }
+}
+
+#[test]
+fn what_is_not_in_force_carries_nothing() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let agreement = forum.propose(ID, &["IRN", "KAZ"]).unwrap();
+    let header = forum.header("KAZ", &agreement);
+    assert_eq!(forum.audience(header.clone()), Err(Reason::AgreementNotInForce));
+    forum.consent("IRN", &agreement).unwrap();
+    assert_eq!(forum.audience(header.clone()), Ok(vec!["IRN".to_owned()]));
+    forum.leave("IRN", ID).unwrap();
+    assert_eq!(forum.audience(header), Err(Reason::AgreementNotInForce));
+}
+
+/// Version 1 among KAZ, IRN and TUR has ended; version 2 is in force among KAZ, IRN and CHN.
+fn renewed() -> (Forum, concord_model::AgreementRef, concord_model::AgreementRef) {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR", "CHN"]);
+    let first = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    forum.leave("TUR", ID).unwrap();
+    forum.leave("IRN", ID).unwrap();
+    let mut text = forum.text(ID, &["CHN", "IRN", "KAZ"]);
+    text.measures.truncate(1);
+    let second = forum.propose_text("KAZ", text).unwrap();
+    forum.consent("CHN", &second).unwrap();
+    forum.consent("IRN", &second).unwrap();
+    (forum, first, second)
+}
+
+#[test]
+fn an_earlier_version_reaches_only_those_on_it_who_are_members_now() {
+    let (mut forum, first, second) = renewed();
+    let header = forum.header("KAZ", &first);
+    assert_eq!(forum.audience(header.clone()), Ok(vec!["IRN".to_owned()]));
+    assert_eq!(
+        forum.audience(narrowed(header.clone(), &["CHN"])),
+        Err(Reason::NarrowingInvalid),
+        "CHN is not on the version that the origin named"
+    );
+    assert_eq!(forum.audience(narrowed(header, &["TUR"])), Err(Reason::AudienceEmpty));
+    let header = forum.header("KAZ", &second);
+    assert_eq!(forum.audience(header), Ok(vec!["CHN".to_owned(), "IRN".to_owned()]));
+    // An earlier version without the origin does not exist for it.
+    let header = forum.header("CHN", &first);
+    assert_eq!(forum.audience(header), Err(Reason::AgreementVersionMismatch));
+}
+
+#[test]
+fn an_earlier_version_does_not_carry_what_the_members_no_longer_exchange() {
+    let (mut forum, first, _) = renewed();
+    let mut header = forum.header("KAZ", &first);
+    header.measure = t("environmental.5");
+    assert_eq!(forum.audience(header), Err(Reason::MeasureNotInAgreement));
+}
+
+#[test]
+fn a_version_that_was_declined_never_carries_anything() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let declined = forum.propose(ID, &["IRN", "KAZ"]).unwrap();
+    forum.decline("IRN", &declined).unwrap();
+    let header = forum.header("KAZ", &declined);
+    assert_eq!(forum.audience(header.clone()), Err(Reason::AgreementNotInForce));
+    forum.agree(ID, &["IRN", "KAZ"]);
+    assert_eq!(forum.audience(header), Err(Reason::AgreementVersionMismatch));
+}
+
+#[test]
+fn an_origin_whose_keys_are_not_those_of_the_version_is_refused_before_anybody_sets_it_aside() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let agreement = forum.agree(ID, &["IRN", "KAZ"]);
+    let header = forum.header("KAZ", &agreement);
+    let check = |request: JoinRequest, expected: Result<(), Reason>| {
+        let mut elsewhere = Forum::founded(["KAZ", "IRN"]);
+        elsewhere.say("SEC", StatementContent::Enrol(request)).unwrap();
+        let registry = elsewhere.ledger.registry();
+        let heard = audience(forum.ledger.agreements(), registry, &t("KAZ"), &header);
+        assert_eq!(reason(heard).map(|_| ()), expected);
+    };
+    check(join_request("KAZ"), Ok(()));
+    check(join_request("IRN"), Err(Reason::ParticipantNotEnrolled));
+    let mut other_key = join_request("KAZ");
+    other_key.signing_key.fingerprint = Fingerprint(digest("another"));
+    check(other_key, Err(Reason::FingerprintMismatch));
+}

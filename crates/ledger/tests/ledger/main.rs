@@ -1,0 +1,18 @@
+//! What the ledger promises: rule by rule, and over random histories against a model written from the design's words.
+
+#![expect(clippy::unwrap_used, reason = "what a test relies on fails the test")]
+
+mod agreements;
+mod audiences;
+mod chains;
+mod consignments;
+mod enrolments;
+mod forum;
+mod histories;
+mod mailboxes;
+mod manifests;
+mod permits;
+mod properties;
+mod reference;
+mod statements;
+mod totality;

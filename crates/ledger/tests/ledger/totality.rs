@@ -1,0 +1,268 @@
+//! Applying is total: whatever well-typed facts a journal holds, nothing panics, and deciding afterwards does not either.
+
+use concord_ledger::{
+    Acknowledge, At, AudienceGroup, Candidate, Command, Consign, ConsignmentRecorded, Fact, HistoryBegun, IndexRange,
+    Item, ItemRefusal, JoinRequest, Ledger, Mail, MailAcknowledged, MailboxRun, NoticeOutcome, OriginNotices,
+    ReceiptNotice, SenderNotice, Statement, StatementContent, StatementDecided, Told,
+};
+use concord_model::{
+    AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
+    ExchangeUuid, Header, Lane, MeasureCode, Name, Narrowing, ParticipantCode, Reason, Timestamp, Title,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::forum::{founding, join_request, party, t};
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..4_u64, Just(u64::MAX), Just(u64::MAX - 1), any::<u64>()]
+}
+
+fn small() -> impl Strategy<Value = u32> {
+    prop_oneof![0..4_u32, Just(u32::MAX)]
+}
+
+fn code() -> impl Strategy<Value = ParticipantCode> {
+    select(vec!["SEC", "KAZ", "IRN", "USA"]).prop_map(t)
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    select(vec!["hub", "node", "other"]).prop_map(t)
+}
+
+fn id() -> impl Strategy<Value = AgreementId> {
+    select(vec!["KAZ/a", "IRN/b"]).prop_map(t)
+}
+
+fn measure() -> impl Strategy<Value = MeasureCode> {
+    select(vec!["challenges.3", "human.1"]).prop_map(t)
+}
+
+fn lane() -> impl Strategy<Value = Lane> {
+    select(Lane::ALL.to_vec())
+}
+
+fn any_digest() -> impl Strategy<Value = Digest> {
+    (0..3_u8).prop_map(|byte| Digest([byte; 32]))
+}
+
+fn reason() -> impl Strategy<Value = Reason> {
+    select(Reason::ALL.to_vec())
+}
+
+fn reference() -> impl Strategy<Value = AgreementRef> {
+    (id(), small(), any_digest()).prop_map(|(id, version, digest)| AgreementRef {
+        id,
+        version,
+        digest: AgreementDigest(digest),
+    })
+}
+
+fn chain() -> impl Strategy<Value = ChainKey> {
+    (code(), name(), name(), small(), lane()).prop_map(|(origin, hub, node, epoch, lane)| ChainKey {
+        origin,
+        hub,
+        node,
+        epoch,
+        lane,
+    })
+}
+
+fn content() -> impl Strategy<Value = StatementContent> {
+    let text = (id(), small(), vec(measure(), 0..3), vec(code(), 0..4)).prop_map(|(id, version, measures, parties)| {
+        AgreementText {
+            id,
+            version,
+            title: Title::parse("x").unwrap(),
+            measures,
+            parties: parties.iter().map(|code| party(code.as_str())).collect(),
+        }
+    });
+    prop_oneof![
+        (text, any_digest())
+            .prop_map(|(text, digest)| StatementContent::Propose { text, digest: AgreementDigest(digest) }),
+        reference().prop_map(StatementContent::Consent),
+        reference().prop_map(StatementContent::Decline),
+        id().prop_map(StatementContent::Leave),
+        (code(), name())
+            .prop_map(|(code, node)| StatementContent::Enrol(JoinRequest { node, ..join_request(code.as_str()) })),
+    ]
+}
+
+fn statement() -> impl Strategy<Value = Statement> {
+    (code(), name(), name(), number(), any_digest(), content()).prop_map(
+        |(participant, officer, hub, number, digest, content)| Statement {
+            participant,
+            officer,
+            hub,
+            number,
+            made_at: Timestamp::from_micros(0),
+            digest,
+            content,
+        },
+    )
+}
+
+fn told() -> impl Strategy<Value = Told> {
+    (code(), number()).prop_map(|(participant, number)| Told { participant, number })
+}
+
+fn ranges() -> impl Strategy<Value = Vec<IndexRange>> {
+    vec((small(), small()).prop_map(|(first, count)| IndexRange { first, count }), 0..3)
+}
+
+fn recorded() -> impl Strategy<Value = ConsignmentRecorded> {
+    let group = (reference(), vec(code(), 0..3), ranges()).prop_map(|(agreement, recipients, items)| AudienceGroup {
+        agreement,
+        recipients,
+        items,
+    });
+    let refusal = (small(), reason()).prop_map(|(index, reason)| ItemRefusal { index, reason });
+    let run = (code(), number(), small(), number()).prop_map(|(recipient, first, count, feed_number)| MailboxRun {
+        recipient,
+        first,
+        count,
+        feed_number,
+    });
+    (chain(), number(), any_digest(), small(), vec(group, 0..3), vec(refusal, 0..2), vec(run, 0..3)).prop_map(
+        |(chain, number, digest, count, groups, refused, mailboxes)| ConsignmentRecorded {
+            chain,
+            number,
+            digest: ConsignmentDigest(digest),
+            count,
+            groups,
+            refused,
+            mailboxes,
+        },
+    )
+}
+
+fn acknowledged() -> impl Strategy<Value = MailAcknowledged> {
+    let notice = (chain(), number(), ranges()).prop_map(|(chain, number, items)| ReceiptNotice {
+        node: chain.node,
+        epoch: chain.epoch,
+        lane: chain.lane,
+        number,
+        items,
+        outcome: NoticeOutcome::Taken,
+    });
+    let notices = (told(), vec(notice, 0..2)).prop_map(|(told, notices)| OriginNotices { told, notices });
+    (code(), lane(), number(), number(), vec(notices, 0..3)).prop_map(
+        |(recipient, lane, delivered_through, taken_count, told)| MailAcknowledged {
+            recipient,
+            lane,
+            delivered_through,
+            taken_count,
+            told,
+        },
+    )
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    let history = || (0..3_u8).prop_map(|byte| [byte; 16]);
+    prop_oneof![
+        1 => (history(), prop::option::of(history()))
+            .prop_map(|(history, parent)| Fact::HistoryBegun(HistoryBegun { history, parent })),
+        1 => Just(()).prop_map(|()| Fact::Founded(founding(&["KAZ", "IRN"]))),
+        6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3)).prop_map(
+            |(statement, refused, told)| Fact::Statement(StatementDecided { statement, refused, told })
+        ),
+        3 => recorded().prop_map(Fact::Consignment),
+        2 => acknowledged().prop_map(Fact::Acknowledged),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let header = (code(), name(), reference(), measure(), lane(), prop::option::of(code())).prop_map(
+        |(origin, node, agreement, measure, lane, to)| Header {
+            origin,
+            node,
+            uuid: ExchangeUuid::from_parts(Timestamp::from_micros(0), &[0; 10]),
+            agreement,
+            measure,
+            lane,
+            narrowing: to.map(|to| Narrowing::new([to]).unwrap()),
+            language: None,
+            created: Timestamp::from_micros(0),
+            parts: Vec::new(),
+            description: Digest::ZERO,
+        },
+    );
+    let item = (any_digest(), header).prop_map(|(id, header)| {
+        let id = ExchangeId(id);
+        Candidate::Fit(Box::new(Item { id, header }))
+    });
+    let consign = (chain(), number(), any_digest(), any_digest(), code(), vec(item, 0..3)).prop_map(
+        |(chain, number, previous, digest, key, exchanges)| Consign {
+            chain,
+            number,
+            previous: ConsignmentDigest(previous),
+            digest: ConsignmentDigest(digest),
+            key: party(key.as_str()).signing_key,
+            exchanges,
+        },
+    );
+    let acknowledge =
+        (acknowledged(), number(), number(), chain()).prop_map(|(word, delivered_before, taken_before, chain)| {
+            Acknowledge {
+                recipient: word.recipient,
+                lane: word.lane,
+                delivered_before,
+                delivered_through: word.delivered_through,
+                taken_before,
+                taken_count: word.taken_count,
+                notices: vec![SenderNotice { chain, number: 1, items: Vec::new(), outcome: NoticeOutcome::Taken }],
+            }
+        });
+    prop_oneof![
+        1 => Just(()).prop_map(|()| Command::Found(founding(&["KAZ"]))),
+        3 => statement().prop_map(Command::Statement),
+        3 => consign.prop_map(Command::Consign),
+        2 => acknowledge.prop_map(Command::Acknowledge),
+    ]
+}
+
+fn at() -> impl Strategy<Value = At> {
+    (number(), any::<i64>()).prop_map(|(sequence, now)| At { sequence, now: Timestamp::from_micros(now) })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    #[test]
+    fn any_facts_apply_and_replay_to_the_same_state(
+        facts in vec((fact(), at()), 0..40),
+        commands in vec((command(), at()), 0..10),
+        asked in (code(), number(), reference()),
+    ) {
+        let mut ledger = Ledger::default();
+        for (fact, at) in &facts {
+            let before = ledger.recorded_at(Timestamp::from_micros(i64::MIN));
+            ledger.apply(fact, *at);
+            prop_assert!(ledger.recorded_at(Timestamp::from_micros(i64::MIN)) >= before);
+        }
+        let mut replayed = Ledger::default();
+        for (fact, at) in &facts {
+            replayed.apply(fact, *at);
+        }
+        prop_assert_eq!(&ledger, &replayed);
+
+        // A copy that was published stays as it was, whatever is applied afterwards.
+        let published = ledger.clone();
+        for (command, at) in &commands {
+            let first = ledger.decide(command, *at);
+            prop_assert_eq!(&ledger, &published);
+            prop_assert_eq!(first, ledger.decide(command, *at));
+        }
+        let (who, recorded, agreement) = asked;
+        let mail = Mail { recorded, agreement: &agreement };
+        if let Ok(permit) = ledger.permit(&who, &mail, Timestamp::from_micros(0)) {
+            prop_assert!(ledger.agreements().is_member(&agreement.id, permit.recipient()));
+        }
+        for (fact, at) in &facts {
+            ledger.apply(fact, *at);
+        }
+        prop_assert_eq!(&published, &replayed);
+    }
+}

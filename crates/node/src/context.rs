@@ -1,0 +1,115 @@
+//! What every task of a node is handed: the writer, the published state, the reads behind it, and where to say what is wrong.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use concord_identity::{Anchor, SigningKey};
+use concord_model::{Name, ParticipantCode, Timestamp};
+use concord_server::{Readiness, Shutdown};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::index::Index;
+use crate::state::NodeState;
+use crate::writer::NodeWriter;
+
+/// After so long without the hub the node is not ready, and says so.
+pub const HUB_SILENT_MAX_SECONDS: u64 = 30;
+const HUB_ALARM: &str = "hub-unreachable";
+
+/// Handles of one running node. Clones share them.
+#[derive(Clone)]
+pub struct Context {
+    /// Whose node.
+    pub participant: ParticipantCode,
+    /// Its name.
+    pub node: Name,
+    /// Own officers and agencies are known by it.
+    pub anchor: Anchor,
+    /// Signs acknowledgements; consignments are signed by the writer.
+    pub key: Arc<SigningKey>,
+    /// Takes what is to be durable.
+    pub writer: NodeWriter,
+    /// What is durable and applied.
+    pub state: watch::Receiver<Arc<NodeState>>,
+    /// Reads of views and journal.
+    pub index: Index,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Alarms.
+    pub readiness: Readiness,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+    /// Whether the hub is there.
+    pub contact: Arc<Contact>,
+}
+
+impl Context {
+    /// The state as it is published now.
+    pub fn now_state(&self) -> Arc<NodeState> {
+        Arc::clone(&self.state.borrow())
+    }
+}
+
+/// Whether the hub is there, as the feed's stream tells.
+pub struct Contact {
+    connected: watch::Sender<bool>,
+    last_micros: AtomicI64,
+}
+
+impl Default for Contact {
+    fn default() -> Self {
+        Self {
+            connected: watch::Sender::new(false),
+            last_micros: AtomicI64::new(i64::MIN),
+        }
+    }
+}
+
+impl Contact {
+    /// The hub was heard.
+    pub fn heard(&self, at: Timestamp) {
+        self.last_micros.fetch_max(at.as_micros(), Ordering::Relaxed);
+        self.connected.send_if_modified(|connected| !std::mem::replace(connected, true));
+    }
+
+    /// The feed's stream ended.
+    pub fn lost(&self) {
+        self.connected.send_if_modified(|connected| std::mem::replace(connected, false));
+    }
+
+    /// Whether the feed's stream stands.
+    pub fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// When the hub was heard last, if ever.
+    pub fn last(&self) -> Option<Timestamp> {
+        let micros = self.last_micros.load(Ordering::Relaxed);
+        (micros != i64::MIN).then(|| Timestamp::from_micros(micros))
+    }
+
+    /// Raises and clears the alarm of a hub that is away. Runs until its task is dropped.
+    pub async fn watch(&self, readiness: &Readiness) {
+        let mut connected = self.connected.subscribe();
+        let silent_max = Duration::from_secs(HUB_SILENT_MAX_SECONDS);
+        loop {
+            let away = tokio::time::timeout(silent_max, connected.wait_for(|connected| *connected));
+            if away.await.is_err() {
+                let what = format!(
+                    "the hub was not reached for {HUB_SILENT_MAX_SECONDS} s; submissions wait here. Is the hub running, \
+                     and does the network let this node out?"
+                );
+                readiness.raise(HUB_ALARM, what);
+            }
+            if connected.wait_for(|connected| *connected).await.is_err() {
+                return;
+            }
+            readiness.clear(HUB_ALARM);
+            if connected.wait_for(|connected| !*connected).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The feed: verified item by item, applied without a gap.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use concord_identity::{Anchor, verify, verify_statement};
+use concord_journal::HistoryId;
+use concord_ledger::{Statement, StatementContent};
+use concord_model::{ParticipantCode, Reason, Refusal, Timestamp};
+use concord_wire::agreement::{parse_join_request, parse_statement};
+use concord_wire::convert::optional_timestamp;
+use concord_wire::proto::agreement::v1 as agreement;
+use concord_wire::proto::feed::v1::feed_item::Content;
+use concord_wire::proto::feed::v1::{FeedItem, FollowRequest, FollowResponse, follow_response};
+use futures::{FutureExt as _, StreamExt as _};
+use prost::Message as _;
+
+use crate::context::Context;
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up};
+use crate::state::{Directory, HubKeys, NodeState};
+use crate::uplink::{histories, unexpected};
+
+const ALARM: &str = "feed";
+/// Items that are journaled together.
+const ITEMS_TOGETHER_MAX: usize = 512;
+/// Their bytes; a single item may have more.
+const ITEMS_TOGETHER_MAX_BYTES: u64 = 1024 * 1024;
+
+pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
+    let attempt = || {
+        let attempt = async {
+            let mut stood = false;
+            let end = follow(&context, link.as_ref(), &mut stood).await;
+            context.contact.lost();
+            Attempt { end: end.err().unwrap_or_else(LinkEnd::closed), stood }
+        };
+        attempt.boxed()
+    };
+    keep_up(&context, ALARM, attempt).await;
+}
+
+async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Result<(), LinkEnd> {
+    let cursor = context.now_state().feed();
+    let request = FollowRequest {
+        limits: Some(concord_wire::limits()),
+        history: cursor.history.map(|history| Bytes::copy_from_slice(history.as_bytes())).unwrap_or_default(),
+        last_number: cursor.number,
+    };
+    let mut incoming = link.follow(request).await?;
+    let follow_response::Message::Welcome(welcome) = next(&mut incoming).await? else {
+        return Err(unexpected("a feed item came before the welcome"));
+    };
+    let (current, past) = histories(&welcome.history, welcome.last_number, &welcome.past)?;
+    let position = cursor.history.map(|history| (history, cursor.number));
+    if !NodeState::position_stands(position, current, past) {
+        return Err(LinkEnd::Stopped(format!(
+            "the hub no longer knows item {} of this participant's feed: it was restored or lost data. Keep both folders and call \
+             the secretariat",
+            cursor.number
+        )));
+    }
+    *stood = true;
+    context.contact.heard(context.clock.now());
+
+    loop {
+        let (items, size, ended) = gather(&mut incoming).await?;
+        let count = items.len() as u64;
+        apply(context, current.0, items, size).await?;
+        metrics::counter!("concord_feed_items_total").increment(count);
+        context.readiness.clear(ALARM);
+        context.contact.heard(context.clock.now());
+        ended?;
+    }
+}
+
+/// The next item and those that are there already, their size, and whether the stream ended behind them.
+async fn gather(incoming: &mut Incoming<FollowResponse>) -> Result<(Vec<FeedItem>, u64, Result<(), LinkEnd>), LinkEnd> {
+    let (mut items, mut size) = (Vec::new(), 0);
+    let mut message = Some(next(incoming).await);
+    while let Some(received) = message.take() {
+        match received {
+            Ok(follow_response::Message::Item(item)) => {
+                size += item.encoded_len() as u64;
+                items.push(item);
+            }
+            Ok(follow_response::Message::Welcome(_)) => return Err(unexpected("a second welcome came")),
+            Err(end) if items.is_empty() => return Err(end),
+            Err(end) => return Ok((items, size, Err(end))),
+        }
+        if items.len() < ITEMS_TOGETHER_MAX && size < ITEMS_TOGETHER_MAX_BYTES {
+            message = next(incoming).now_or_never();
+        }
+    }
+    Ok((items, size, Ok(())))
+}
+
+async fn apply(context: &Context, history: HistoryId, items: Vec<FeedItem>, size: u64) -> Result<(), LinkEnd> {
+    let state = context.now_state();
+    let hub = state.hub().cloned().ok_or_else(LinkEnd::closed)?;
+    let (own, now) = (context.participant.clone(), context.clock.now());
+    let verified = tokio::task::spawn_blocking(move || {
+        let known = Directory::clone(state.directory());
+        verify_items(known, &hub, &own, &items, now).map(|()| items)
+    });
+    let items = verified.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(LinkEnd::Refused)?;
+    context.writer.feed(history, items, size).await.map_err(LinkEnd::Refused)
+}
+
+/// Whether every statement among these items was signed by an officer of its participant, as this directory knows its anchor.
+///
+/// Items build on each other: an enrolment counts for the statements behind it. `now` bounds what the hub says of its time.
+pub fn verify_items(
+    mut directory: Directory,
+    hub: &HubKeys,
+    own: &ParticipantCode,
+    items: &[FeedItem],
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    for item in items {
+        let false_item = |what: String| {
+            let what = format!("item {} of the hub's feed does not hold: {what}", item.number);
+            Refusal::new(Reason::StatementSignatureInvalid, what)
+        };
+        if let Some(Content::Statement(signed)) = &item.content {
+            let recorded_at = optional_timestamp(item.recorded_at.as_ref()).unwrap_or(now).min(now);
+            let statement = parse_statement(signed).map_err(|refusal| false_item(refusal.message))?;
+            verify_one(&directory, signed, &statement, recorded_at).map_err(false_item)?;
+        }
+        directory.apply(hub, own, item).map_err(|error| false_item(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn verify_one(
+    directory: &Directory,
+    signed: &agreement::SignedStatement,
+    statement: &Statement,
+    at: Timestamp,
+) -> Result<(), String> {
+    let participant = &statement.participant;
+    let enrolment = directory.registry.enrolment(participant);
+    let enrolment = enrolment.ok_or_else(|| format!("{participant} is not enrolled"))?;
+    let anchor = Anchor::from_der(&enrolment.anchor).map_err(|error| error.to_string())?;
+    let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
+    let officer = verify_statement(participant, &[anchor], &chain, &signed.statement, &signed.signature, at)
+        .map_err(|error| error.to_string())?;
+    if officer.name != statement.officer {
+        return Err(format!("it names the officer {} and is signed by {}", statement.officer, officer.name));
+    }
+    if matches!(statement.content, StatementContent::Enrol(_)) {
+        verify_possession(signed)?;
+    }
+    Ok(())
+}
+
+/// The hub checked it when it enrolled; a hub that did not is found out here.
+fn verify_possession(signed: &agreement::SignedStatement) -> Result<(), String> {
+    let statement = agreement::Statement::decode(signed.statement.clone()).map_err(|error| error.to_string())?;
+    let Some(agreement::statement::Content::Enrolment(enrolment)) = statement.content else {
+        return Err("it is no enrolment".to_owned());
+    };
+    let (request, proof) = parse_join_request(&enrolment.request).map_err(|refusal| refusal.message)?;
+    verify(&request.signing_key.bytes, &proof.signed_message, &proof.signature)
+        .map_err(|_| format!("the request of {} was not signed with the key that it names", request.participant))
+}
+
+async fn next(incoming: &mut Incoming<FollowResponse>) -> Result<follow_response::Message, LinkEnd> {
+    let response = incoming.next().await.ok_or_else(LinkEnd::closed)?;
+    let response = response.map_err(|status| LinkEnd::from_status(&status))?;
+    response.message.ok_or_else(|| unexpected("a message came that this version does not know"))
+}

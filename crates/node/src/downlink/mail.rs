@@ -1,0 +1,296 @@
+//! One mailbox: received without a gap, judged, journaled, acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use concord_journal::{Blob, HistoryId, NONCE_SIZE_BYTES};
+use concord_model::{Lane, Reason, Refusal};
+use concord_wire::consignment::blob_from_bytes;
+use concord_wire::convert;
+use concord_wire::proto::exchange::v1::{
+    AcknowledgementRecorded, Delivery, ReceiveHello, ReceiveRequest, ReceiveResponse, ReceiveWelcome, receive_request,
+    receive_response,
+};
+use concord_wire::stored::node::Verdict;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::acknowledge::{compose, has_news};
+use super::judge::judge;
+use crate::context::Context;
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up};
+use crate::state::NodeState;
+use crate::uplink::{histories, unexpected};
+use crate::writer::Judged;
+
+/// Deliveries that are judged and journaled together.
+const DELIVERIES_TOGETHER_MAX: usize = 1024;
+/// Their bytes; a single delivery may have more.
+const DELIVERIES_TOGETHER_MAX_BYTES: u64 = 1024 * 1024;
+/// What an entry adds to one delivery.
+const DELIVERY_OVERHEAD_BYTES: u64 = 1024;
+/// Acknowledgements on their way into the connection: one waits for its answer at a time, so there is always room.
+const OUTGOING_WAITING_MAX: usize = 4;
+/// A delivery that names feed items which did not come for so long is alarmed.
+const FEED_WAIT_ALARM_SECONDS: u64 = 30;
+const SET_ASIDE_ALARM: &str = "set-aside";
+
+/// The alarms of one lane.
+struct Alarms {
+    link: &'static str,
+    feed: &'static str,
+}
+
+const fn alarms(lane: Lane) -> Alarms {
+    match lane {
+        Lane::Flash => Alarms { link: "mailbox-flash", feed: "mailbox-flash-feed" },
+        Lane::Priority => Alarms { link: "mailbox-priority", feed: "mailbox-priority-feed" },
+        Lane::Routine => Alarms { link: "mailbox-routine", feed: "mailbox-routine-feed" },
+    }
+}
+
+pub(super) async fn run(context: Context, link: Arc<dyn HubLink>, lane: Lane) {
+    let attempt = || {
+        let attempt = async {
+            let mut stood = false;
+            let end = receive(&context, link.as_ref(), lane, &mut stood).await;
+            Attempt { end: end.err().unwrap_or_else(LinkEnd::closed), stood }
+        };
+        attempt.boxed()
+    };
+    keep_up(&context, alarms(lane).link, attempt).await;
+}
+
+async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut bool) -> Result<(), LinkEnd> {
+    let (outgoing, to_send) = mpsc::channel(OUTGOING_WAITING_MAX);
+    let mailbox = *context.now_state().mailbox(lane);
+    let hello = ReceiveHello {
+        limits: Some(concord_wire::limits()),
+        lane: convert::lane(lane).into(),
+        history: mailbox.history.map(|history| Bytes::copy_from_slice(history.as_bytes())).unwrap_or_default(),
+        last_number: mailbox.received_through,
+    };
+    send(&outgoing, receive_request::Message::Hello(hello)).await?;
+    let mut incoming = link.receive(lane, ReceiverStream::new(to_send).boxed()).await?;
+    let receive_response::Message::Welcome(welcome) = next(&mut incoming).await? else {
+        return Err(unexpected("a delivery came before the welcome"));
+    };
+    let (history, mut recorded) = check_welcome(&context.now_state(), lane, &welcome)?;
+    *stood = true;
+
+    let mut published = context.state.clone();
+    let mut unanswered = false;
+    loop {
+        let state = Arc::clone(&published.borrow_and_update());
+        // One at a time: what comes meanwhile goes into the next, which begins where the hub says.
+        if !unanswered && has_news(&state, lane, &recorded) {
+            let acknowledgement = compose(context, &state, lane, &recorded)
+                .map_err(|error| LinkEnd::Refused(Refusal::new(Reason::Internal, error.to_string())))?;
+            send(&outgoing, receive_request::Message::Acknowledgement(acknowledgement)).await?;
+            unanswered = true;
+        }
+        tokio::select! {
+            biased;
+            message = next(&mut incoming) => {
+                let gathered = gather(message?, &mut incoming);
+                if let Some(now_recorded) = gathered.recorded {
+                    recorded = now_recorded;
+                    unanswered = false;
+                    context.readiness.clear(alarms(lane).link);
+                }
+                if !gathered.mail.is_empty() {
+                    keep(context, lane, history, gathered.mail).await?;
+                }
+                context.contact.heard(context.clock.now());
+                gathered.ended?;
+            }
+            changed = published.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// What the hub has recorded of this mailbox must lie within what stands here.
+fn check_welcome(
+    state: &NodeState,
+    lane: Lane,
+    welcome: &ReceiveWelcome,
+) -> Result<(HistoryId, AcknowledgementRecorded), LinkEnd> {
+    let mailbox = state.mailbox(lane);
+    // How far the current history goes the hub judged by the hello.
+    let (current, past) = histories(&welcome.history, u64::MAX, &welcome.past)?;
+    let position = mailbox.history.map(|history| (history, mailbox.received_through));
+    let recorded = welcome.recorded.unwrap_or_default();
+    let ahead = recorded.delivered_through > mailbox.received_through || recorded.taken_count > mailbox.taken_count;
+    if ahead || !NodeState::position_stands(position, current, past) {
+        return Err(LinkEnd::Stopped(format!(
+            "mailbox {lane} stands at {} here and at {} at the hub, in pasts that do not fit: one side was restored or lost data. \
+             Keep both folders and call the secretariat",
+            mailbox.received_through, recorded.delivered_through
+        )));
+    }
+    Ok((current.0, recorded))
+}
+
+enum Mail {
+    Delivery(Delivery),
+    Withheld(u64),
+}
+
+impl Mail {
+    fn number(&self) -> u64 {
+        match self {
+            Self::Delivery(delivery) => delivery.number,
+            Self::Withheld(number) => *number,
+        }
+    }
+}
+
+struct Gathered {
+    mail: Vec<Mail>,
+    recorded: Option<AcknowledgementRecorded>,
+    /// What came behind them.
+    ended: Result<(), LinkEnd>,
+}
+
+/// A message and those that are there already.
+fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveResponse>) -> Gathered {
+    let mut gathered = Gathered { mail: Vec::new(), recorded: None, ended: Ok(()) };
+    let (mut message, mut size) = (Some(Ok(first)), 0);
+    while let Some(received) = message.take() {
+        match received {
+            Ok(receive_response::Message::Delivery(delivery)) => {
+                size += size_of(&delivery);
+                gathered.mail.push(Mail::Delivery(delivery));
+            }
+            Ok(receive_response::Message::Withheld(notice)) => gathered.mail.push(Mail::Withheld(notice.number)),
+            Ok(receive_response::Message::Recorded(recorded)) => gathered.recorded = Some(recorded),
+            Ok(receive_response::Message::Welcome(_)) => {
+                gathered.ended = Err(unexpected("a second welcome came"));
+                return gathered;
+            }
+            Err(end) => {
+                gathered.ended = Err(end);
+                return gathered;
+            }
+        }
+        if gathered.mail.len() < DELIVERIES_TOGETHER_MAX && size < DELIVERIES_TOGETHER_MAX_BYTES {
+            message = next(incoming).now_or_never();
+        }
+    }
+    gathered
+}
+
+/// Judges and journals; durable when this returns.
+async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>) -> Result<(), LinkEnd> {
+    let mut expected = context.now_state().mailbox(lane).received_through;
+    for item in &mail {
+        expected += 1;
+        if item.number() != expected {
+            let gap = format!(
+                "number {} of mailbox {lane} came where {expected} is next; asking again from there. If it stays, the hub lost data",
+                item.number()
+            );
+            return Err(LinkEnd::Refused(Refusal::new(Reason::NumberOutOfOrder, gap)));
+        }
+    }
+    let needed = mail.iter().map(|item| match item {
+        Mail::Delivery(delivery) => delivery.feed_number,
+        Mail::Withheld(_) => 0,
+    });
+    let state = feed_applied(context, lane, needed.max().unwrap_or(0)).await?;
+    let own = context.participant.clone();
+    let judged = tokio::task::spawn_blocking(move || {
+        let judged = mail.into_iter().map(|item| judge_one(&state, &own, lane, item));
+        judged.collect::<Option<Vec<_>>>()
+    });
+    let judged = judged.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.ok_or_else(LinkEnd::closed)?;
+    for item in &judged {
+        if let Verdict::SetAside(delivery, reason) = &item.verdict {
+            let what = format!("number {} of mailbox {lane} was set aside: {reason}; its evidence is in the journal", delivery.number);
+            context.readiness.raise(SET_ASIDE_ALARM, what);
+            metrics::counter!("concord_deliveries_set_aside_total", "lane" => lane.as_str()).increment(1);
+        }
+    }
+    let count = judged.len() as u64;
+    context.writer.mail(lane, history, judged).await.map_err(LinkEnd::Refused)?;
+    metrics::counter!("concord_deliveries_received_total", "lane" => lane.as_str()).increment(count);
+    Ok(())
+}
+
+/// Waits until the feed is applied up to a number; only this lane waits.
+async fn feed_applied(context: &Context, lane: Lane, number: u64) -> Result<Arc<NodeState>, LinkEnd> {
+    let mut published = context.state.clone();
+    let applied = |state: &Arc<NodeState>| state.feed().number >= number;
+    let alarm_after = Duration::from_secs(FEED_WAIT_ALARM_SECONDS);
+    let in_time = tokio::time::timeout(alarm_after, published.wait_for(applied)).await;
+    if let Ok(state) = in_time {
+        return state.map(|state| Arc::clone(&state)).map_err(|_| LinkEnd::closed());
+    }
+    let what = format!("mailbox {lane} waits for item {number} of the feed since {FEED_WAIT_ALARM_SECONDS} s");
+    context.readiness.raise(alarms(lane).feed, what);
+    let state = published.wait_for(applied).await.map(|state| Arc::clone(&state)).map_err(|_| LinkEnd::closed());
+    context.readiness.clear(alarms(lane).feed);
+    state
+}
+
+/// None only before a hub was joined, when there is no link.
+fn judge_one(
+    state: &NodeState,
+    own: &concord_model::ParticipantCode,
+    lane: Lane,
+    item: Mail,
+) -> Option<Judged> {
+    let hub = state.hub()?;
+    let delivery = match item {
+        Mail::Withheld(number) => {
+            let verdict = Verdict::Withheld(number);
+            return Some(Judged { verdict, id: None, blobs: Vec::new(), size_bytes: DELIVERY_OVERHEAD_BYTES });
+        }
+        Mail::Delivery(delivery) => delivery,
+    };
+    let size_bytes = size_of(&delivery);
+    let verdict = judge(state.directory(), hub, own, lane, &delivery);
+    let raw = delivery.blobs.clone();
+    let bare = Delivery { blobs: Vec::new(), ..delivery };
+    Some(match verdict {
+        Ok(verified) => Judged {
+            verdict: Verdict::Accepted(bare),
+            id: Some(verified.id),
+            blobs: verified.blobs,
+            size_bytes,
+        },
+        Err(reason) => Judged {
+            verdict: Verdict::SetAside(bare, reason.to_string()),
+            id: None,
+            blobs: raw.into_iter().map(evidence).collect(),
+            size_bytes,
+        },
+    })
+}
+
+/// What came, whatever it is; too short for a nonce, it is kept under one of zeros.
+fn evidence(raw: Bytes) -> Blob {
+    blob_from_bytes(raw.clone()).unwrap_or_else(|| Blob::seal([0; NONCE_SIZE_BYTES], raw))
+}
+
+fn size_of(delivery: &Delivery) -> u64 {
+    let blobs: usize = delivery.blobs.iter().map(|blob| blob.len() + NONCE_SIZE_BYTES).sum();
+    (blobs + delivery.header.len() + delivery.seal.len()) as u64 + DELIVERY_OVERHEAD_BYTES
+}
+
+async fn send(outgoing: &mpsc::Sender<ReceiveRequest>, message: receive_request::Message) -> Result<(), LinkEnd> {
+    let request = ReceiveRequest { message: Some(message) };
+    outgoing.send(request).await.map_err(|_| LinkEnd::closed())
+}
+
+async fn next(incoming: &mut Incoming<ReceiveResponse>) -> Result<receive_response::Message, LinkEnd> {
+    let response = incoming.next().await.ok_or_else(LinkEnd::closed)?;
+    let response = response.map_err(|status| LinkEnd::from_status(&status))?;
+    response.message.ok_or_else(|| unexpected("a message came that this version does not know"))
+}

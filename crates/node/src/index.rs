@@ -1,0 +1,283 @@
+//! Questions to the views and to the journal behind them: where an exchange stands, what an agency has yet to get.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_journal::{Blob, Journal, ReadError};
+use concord_model::{Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, Timestamp};
+use concord_views::{Key, KeyReader, SCAN_ROWS_MAX, Views, ViewsError};
+use concord_wire::proto::exchange::v1::RecordedReceipt;
+use concord_wire::stored::node::{NodeEntry, Submission, read};
+use concord_wire::stored::{Kept, StoredError};
+
+use crate::projection::{
+    ASIDE, CONSIGNMENT, EXCHANGE, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, REQUEST, Reached, TAKEN, UNTAKEN,
+    lane_key,
+};
+
+/// The views or the journal could not answer. Neither is the caller's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The views failed.
+    #[error(transparent)]
+    Views(#[from] ViewsError),
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    /// An entry cannot be read.
+    #[error(transparent)]
+    Stored(#[from] StoredError),
+    /// A row leads to an entry that is something else.
+    #[error("a row of the views leads nowhere ({0}): stop the process, remove the folder of the views, and start again")]
+    Row(&'static str),
+}
+
+/// Where one of the own exchanges stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its id.
+    pub id: ExchangeId,
+    /// Its lane.
+    pub lane: Lane,
+    /// The number of its consignment.
+    pub number: u64,
+    /// Its index in the consignment.
+    pub index: u64,
+    /// Who submitted it.
+    pub agency: Name,
+}
+
+/// Reads of one node's views and journal. Calls block for a short time. Clones share them.
+#[derive(Clone)]
+pub struct Index {
+    views: Views,
+    journal: Arc<dyn Journal>,
+}
+
+impl Index {
+    /// Over views that follow this journal.
+    pub fn new(views: Views, journal: Arc<dyn Journal>) -> Self {
+        Self { views, journal }
+    }
+
+    pub(crate) fn views(&self) -> &Views {
+        &self.views
+    }
+
+    pub(crate) fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// The exchange that an agency submitted under a request id: its id, its entry's sequence and its index there.
+    pub fn request(&self, agency: &Name, id: &RequestId) -> Result<Option<(ExchangeId, u64, u64)>, IndexError> {
+        let key = Key::new().text(agency.as_str()).text(id.as_str());
+        let Some(value) = self.views.get(REQUEST, key.as_ref())? else {
+            return Ok(None);
+        };
+        let mut reader = KeyReader::new(&value);
+        let mut row = || Some((reader.fixed()?, reader.number()?, reader.number()?));
+        let (id, sequence, index) = row().ok_or(IndexError::Row("a request"))?;
+        Ok(Some((ExchangeId(Digest(id)), sequence, index)))
+    }
+
+    /// The consignment of an entry, with who submitted each exchange, and when it was queued.
+    pub fn queued(&self, sequence: u64) -> Result<(Box<Kept>, Vec<Submission>, Timestamp), IndexError> {
+        let entry = self.read_one(sequence)?;
+        let at = Timestamp::from_micros(entry.recorded_at);
+        match read(&entry)? {
+            NodeEntry::Queued(kept, submissions) => Ok((kept, submissions, at)),
+            _ => Err(IndexError::Row("a consignment")),
+        }
+    }
+
+    /// The journal sequence of a consignment.
+    pub fn consignment(&self, lane: Lane, number: u64) -> Result<Option<u64>, IndexError> {
+        let key = lane_key(lane).number(number);
+        let value = self.views.get(CONSIGNMENT, key.as_ref())?;
+        value.map(|value| number_of(&value, "a consignment")).transpose()
+    }
+
+    /// The receipt of a consignment, once it came.
+    pub fn receipt(&self, lane: Lane, number: u64) -> Result<Option<RecordedReceipt>, IndexError> {
+        let key = lane_key(lane).number(number);
+        let Some(value) = self.views.get(RECORDED, key.as_ref())? else {
+            return Ok(None);
+        };
+        match read(&self.read_one(number_of(&value, "a receipt")?)?)? {
+            NodeEntry::Receipt(receipt) => Ok(Some(receipt)),
+            _ => Err(IndexError::Row("a receipt")),
+        }
+    }
+
+    /// Own exchanges whose id begins with these hexadecimal digits, at most two: one is found, two are ambiguous.
+    pub fn exchanges(&self, digits: &str, of: &Name) -> Result<Vec<Place>, IndexError> {
+        let whole: Vec<u8> = digits
+            .as_bytes()
+            .chunks_exact(2)
+            .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect();
+        let mut found = Vec::new();
+        let mut from = Vec::new();
+        loop {
+            let rows = self.views.scan(EXCHANGE, &from, &whole, SCAN_ROWS_MAX)?;
+            for (key, value) in &rows {
+                let place = place(key, value).ok_or(IndexError::Row("an exchange"))?;
+                // Others' submissions are not the caller's to know of.
+                if place.id.to_string().starts_with(digits) && place.agency == *of {
+                    found.push(place);
+                }
+                if found.len() > 1 {
+                    return Ok(found);
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == SCAN_ROWS_MAX => from = after(key),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// How far one exchange has come towards one recipient: state, time, reason; none where nothing was told yet.
+    pub(crate) fn reached(
+        &self,
+        place: &Place,
+        recipient: &ParticipantCode,
+    ) -> Result<Option<(Reached, Timestamp, String)>, IndexError> {
+        let prefix = lane_key(place.lane).number(place.number).text(recipient.as_str());
+        let mut last: Option<(Reached, Timestamp, String)> = None;
+        for (key, value) in self.views.scan(REACHED, &[], prefix.as_ref(), SCAN_ROWS_MAX)? {
+            let row = reached_row(&key, &value).ok_or(IndexError::Row("a receipt's range"))?;
+            let covers = (row.first..row.first.saturating_add(row.count)).contains(&place.index);
+            if covers && last.as_ref().is_none_or(|(reached, ..)| row.reached > *reached) {
+                last = Some((row.reached, row.at, row.reason));
+            }
+        }
+        Ok(last)
+    }
+
+    /// The accepted deliveries of a lane from a number on, ascending.
+    pub(crate) fn inbox(&self, lane: Lane, from: u64, limit: usize) -> Result<Vec<(u64, InboxRow)>, IndexError> {
+        let prefix = lane_key(lane);
+        let rows = self
+            .views
+            .scan(INBOX, prefix.clone().number(from).as_ref(), prefix.as_ref(), limit)?;
+        let decoded = rows.into_iter().map(|(key, value)| {
+            let number = lane_number(&key)?;
+            Some((number, InboxRow::decode(&value)?))
+        });
+        decoded.collect::<Option<_>>().ok_or(IndexError::Row("a delivery"))
+    }
+
+    /// Whether an exchange was accepted before.
+    pub fn is_received(&self, id: &ExchangeId) -> Result<bool, IndexError> {
+        Ok(self.views.get(RECEIVED, id.0.as_bytes())?.is_some())
+    }
+
+    /// Numbers of a lane in `from..=through` that no agency has acknowledged, with their measures; at most
+    /// [`SCAN_ROWS_MAX`].
+    pub fn untaken(&self, lane: Lane, from: u64, through: u64) -> Result<Vec<(u64, String)>, IndexError> {
+        let prefix = lane_key(lane);
+        let rows = self
+            .views
+            .scan(UNTAKEN, prefix.clone().number(from).as_ref(), prefix.as_ref(), SCAN_ROWS_MAX)?;
+        let decoded = rows
+            .into_iter()
+            .map(|(key, value)| Some((lane_number(&key)?, KeyReader::new(&value).text()?)));
+        let all: Vec<_> = decoded.collect::<Option<_>>().ok_or(IndexError::Row("an untaken number"))?;
+        Ok(all.into_iter().take_while(|(number, _)| *number <= through).collect())
+    }
+
+    /// First acknowledgements after the `before`-th, in their order.
+    pub fn taken_after(&self, lane: Lane, before: u64, limit: usize) -> Result<Vec<u64>, IndexError> {
+        let prefix = lane_key(lane);
+        let from = prefix.clone().number(before.saturating_add(1));
+        let rows = self.views.scan(TAKEN, from.as_ref(), prefix.as_ref(), limit)?;
+        rows.iter().map(|(_, value)| number_of(value, "a taken number")).collect()
+    }
+
+    /// Numbers after `after` that were set aside (with the reason) or came as a notice (without one), ascending.
+    pub fn aside(&self, lane: Lane, after: u64, limit: usize) -> Result<BTreeMap<u64, Option<String>>, IndexError> {
+        let prefix = lane_key(lane);
+        let from = prefix.clone().number(after.saturating_add(1));
+        let rows = self.views.scan(ASIDE, from.as_ref(), prefix.as_ref(), limit)?;
+        let decoded = rows.into_iter().map(|(key, value)| {
+            let reason = KeyReader::new(&value).text()?;
+            Some((lane_number(&key)?, (!reason.is_empty()).then_some(reason)))
+        });
+        decoded.collect::<Option<_>>().ok_or(IndexError::Row("a number set aside"))
+    }
+
+    /// A statement that waits, as it was signed.
+    pub fn statement(
+        &self,
+        sequence: u64,
+    ) -> Result<concord_wire::proto::agreement::v1::SignedStatement, IndexError> {
+        match read(&self.read_one(sequence)?)? {
+            NodeEntry::Statement(signed) => Ok(signed),
+            _ => Err(IndexError::Row("a statement")),
+        }
+    }
+
+    /// One blob beside an entry.
+    pub(crate) fn blob(&self, sequence: u64, index: u64) -> Result<Blob, IndexError> {
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        Ok(self.journal.blob(sequence, index)?)
+    }
+
+    pub(crate) fn read_one(&self, sequence: u64) -> Result<concord_journal::Entry, IndexError> {
+        let mut entries = self.journal.read(sequence, 1)?;
+        entries.pop().ok_or(IndexError::Row("an entry"))
+    }
+}
+
+struct ReachedRow {
+    reached: Reached,
+    first: u64,
+    count: u64,
+    at: Timestamp,
+    reason: String,
+}
+
+fn reached_row(key: &[u8], value: &[u8]) -> Option<ReachedRow> {
+    let mut key = KeyReader::new(key);
+    key.small()?;
+    key.number()?;
+    key.text()?;
+    let (reached, first) = (Reached::from_small(key.small()?)?, key.number()?);
+    let mut value = KeyReader::new(value);
+    Some(ReachedRow {
+        reached,
+        first,
+        count: value.number()?,
+        at: Timestamp::from_micros(value.number()?.cast_signed()),
+        reason: value.text()?,
+    })
+}
+
+fn place(key: &[u8], value: &[u8]) -> Option<Place> {
+    let mut value = KeyReader::new(value);
+    Some(Place {
+        id: ExchangeId(Digest(key.try_into().ok()?)),
+        lane: Lane::ALL.get(usize::from(value.small()?)).copied()?,
+        number: value.number()?,
+        index: value.number()?,
+        agency: Name::parse(&value.text()?).ok()?,
+    })
+}
+
+fn lane_number(key: &[u8]) -> Option<u64> {
+    let mut reader = KeyReader::new(key);
+    reader.small()?;
+    reader.number()
+}
+
+fn number_of(value: &[u8], what: &'static str) -> Result<u64, IndexError> {
+    KeyReader::new(value).number().ok_or(IndexError::Row(what))
+}
+
+/// The smallest key behind this one.
+fn after(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
+}

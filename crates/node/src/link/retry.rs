@@ -1,0 +1,68 @@
+//! Keeping a link up: again and again, never all at once, and never for what cannot get better.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures::future::BoxFuture;
+
+use super::LinkEnd;
+use crate::context::Context;
+
+/// The first wait after a link was lost, in milliseconds.
+const RETRY_FIRST_MILLISECONDS: u64 = 200;
+/// The longest wait between two attempts to reach the hub.
+const RETRY_MAX_SECONDS: u64 = 10;
+/// Between two attempts where the hub refuses: a person has to do something meanwhile.
+const REFUSED_RETRY_SECONDS: u64 = 30;
+
+/// What one attempt came to.
+pub(crate) struct Attempt {
+    pub(crate) end: LinkEnd,
+    /// The link stood: the next loss is a new one.
+    pub(crate) stood: bool,
+}
+
+/// Runs `attempt` until the node ends. `alarm` stands while the hub refuses, and for good where the link is stopped.
+pub(crate) async fn keep_up<'a>(
+    context: &'a Context,
+    alarm: &'static str,
+    mut attempt: impl FnMut() -> BoxFuture<'a, Attempt> + Send,
+) {
+    let mut waits = backoff();
+    loop {
+        let Attempt { end, stood } = tokio::select! {
+            () = context.shutdown.requested() => return,
+            ended = attempt() => ended,
+        };
+        if stood {
+            waits = backoff();
+        }
+        let wait = match end {
+            LinkEnd::Lost(why) => {
+                tracing::debug!(link = alarm, why, "a link to the hub was lost");
+                waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS))
+            }
+            LinkEnd::Refused(refusal) => {
+                context.readiness.raise(alarm, refusal.to_string());
+                Duration::from_secs(REFUSED_RETRY_SECONDS)
+            }
+            LinkEnd::Stopped(why) => {
+                context.readiness.raise(alarm, why);
+                return;
+            }
+        };
+        tokio::select! {
+            () = context.shutdown.requested() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(RETRY_FIRST_MILLISECONDS))
+        .with_max_delay(Duration::from_secs(RETRY_MAX_SECONDS))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

@@ -1,0 +1,134 @@
+//! The hub over gRPC and mutual TLS.
+
+use std::sync::Arc;
+
+use concord_model::Lane;
+use concord_server::{MESSAGE_SIZE_MAX_BYTES, connect};
+use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
+use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
+use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
+use concord_wire::proto::exchange::v1::{ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse};
+use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
+use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use rustls::ClientConfig;
+use tokio::sync::Mutex;
+use tonic::transport::Channel;
+
+use super::{HubLink, Incoming, LinkEnd, Outgoing};
+
+/// Connections to one hub: one for each stream of lane flash, one for all the rest.
+pub struct TonicLink {
+    addresses: Vec<String>,
+    tls: Arc<ClientConfig>,
+    shared: Mutex<Option<Channel>>,
+}
+
+impl TonicLink {
+    /// To the first of these addresses that answers under the pinned anchor.
+    pub fn new(addresses: Vec<String>, tls: Arc<ClientConfig>) -> Self {
+        Self {
+            addresses,
+            tls,
+            shared: Mutex::new(None),
+        }
+    }
+
+    async fn fresh(&self) -> Result<Channel, LinkEnd> {
+        let mut why = "the bundle names no address of the hub".to_owned();
+        for address in &self.addresses {
+            match connect(address, Arc::clone(&self.tls)).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(LinkEnd::Lost(why))
+    }
+
+    /// The connection that everything but flash shares; made by whoever needs it first.
+    async fn shared(&self) -> Result<Channel, LinkEnd> {
+        let mut shared = self.shared.lock().await;
+        if let Some(channel) = &*shared {
+            return Ok(channel.clone());
+        }
+        let channel = self.fresh().await?;
+        *shared = Some(channel.clone());
+        Ok(channel)
+    }
+
+    async fn channel(&self, lane: Lane) -> Result<Channel, LinkEnd> {
+        match lane {
+            Lane::Flash => self.fresh().await,
+            Lane::Priority | Lane::Routine => self.shared().await,
+        }
+    }
+
+    /// After a loss the next caller begins with the first address again.
+    async fn ended(&self, status: tonic::Status) -> LinkEnd {
+        let end = LinkEnd::from_status(&status);
+        if matches!(end, LinkEnd::Lost(_)) {
+            *self.shared.lock().await = None;
+        }
+        end
+    }
+}
+
+impl HubLink for TonicLink {
+    fn consign(
+        &self,
+        lane: Lane,
+        outgoing: Outgoing<ConsignRequest>,
+    ) -> BoxFuture<'_, Result<Incoming<ConsignResponse>, LinkEnd>> {
+        Box::pin(async move {
+            let mut client = ExchangeServiceClient::new(self.channel(lane).await?)
+                .max_encoding_message_size(MESSAGE_SIZE_MAX_BYTES)
+                .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
+            match client.consign(outgoing).await {
+                Ok(response) => Ok(response.into_inner().boxed()),
+                Err(status) => Err(self.ended(status).await),
+            }
+        })
+    }
+
+    fn receive(
+        &self,
+        lane: Lane,
+        outgoing: Outgoing<ReceiveRequest>,
+    ) -> BoxFuture<'_, Result<Incoming<ReceiveResponse>, LinkEnd>> {
+        Box::pin(async move {
+            let mut client = ExchangeServiceClient::new(self.channel(lane).await?)
+                .max_encoding_message_size(MESSAGE_SIZE_MAX_BYTES)
+                .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
+            match client.receive(outgoing).await {
+                Ok(response) => Ok(response.into_inner().boxed()),
+                Err(status) => Err(self.ended(status).await),
+            }
+        })
+    }
+
+    fn follow(&self, request: FollowRequest) -> BoxFuture<'_, Result<Incoming<FollowResponse>, LinkEnd>> {
+        Box::pin(async move {
+            let mut client =
+                FeedServiceClient::new(self.shared().await?).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
+            match client.follow(request).await {
+                Ok(response) => Ok(response.into_inner().boxed()),
+                Err(status) => Err(self.ended(status).await),
+            }
+        })
+    }
+
+    fn submit(&self, statement: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
+        Box::pin(async move {
+            let mut client = StatementServiceClient::new(self.shared().await?);
+            let request = SubmitRequest {
+                statement: Some(statement),
+                wait: None,
+            };
+            match client.submit(request).await {
+                Ok(_) => Ok(()),
+                Err(status) => Err(self.ended(status).await),
+            }
+        })
+    }
+}

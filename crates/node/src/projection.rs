@@ -1,0 +1,246 @@
+//! The node's views: where things stand in the journal. No titles and no bodies, and nothing that an acknowledgement rests on.
+//!
+//! Each entry's rows follow from the entry and from rows written before, so that a rebuild gives the same rows.
+
+use concord_journal::Entry;
+use concord_ledger::NoticeOutcome;
+use concord_model::Lane;
+use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table};
+use concord_wire::convert::optional_timestamp;
+use concord_wire::proto::exchange::v1::Delivery;
+use concord_wire::proto::feed::v1::feed_item::Content;
+use concord_wire::stored::StoredError;
+use concord_wire::stored::node::{Acknowledged, NodeEntry, Received, Submission, Verdict, read};
+use concord_wire::{feed, header, receipt, stored::Kept};
+
+use crate::state::slot;
+
+/// Own exchange id → lane, consignment number, index, agency.
+pub(crate) const EXCHANGE: Table = Table::new(1);
+/// Agency, request id → exchange id, journal sequence, index.
+pub(crate) const REQUEST: Table = Table::new(2);
+/// Lane, consignment number → journal sequence.
+pub(crate) const CONSIGNMENT: Table = Table::new(3);
+/// Lane, consignment number → journal sequence of its receipt.
+pub(crate) const RECORDED: Table = Table::new(4);
+/// Lane, consignment number, recipient, state, first index → count, time, reason.
+pub(crate) const REACHED: Table = Table::new(5);
+/// Lane, mailbox number → where it stands, and what its agencies are chosen by.
+pub(crate) const INBOX: Table = Table::new(6);
+/// Received exchange id → lane, mailbox number.
+pub(crate) const RECEIVED: Table = Table::new(7);
+/// Lane, mailbox number → measure: accepted, and acknowledged by no agency yet.
+pub(crate) const UNTAKEN: Table = Table::new(8);
+/// Lane, count → mailbox number: the k-th first acknowledgement.
+pub(crate) const TAKEN: Table = Table::new(9);
+/// Lane, mailbox number → reason: set aside, or empty for a notice.
+pub(crate) const ASIDE: Table = Table::new(10);
+
+/// Turns a node's entries into rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeProjection;
+
+impl NodeProjection {
+    /// The version of the rows; another one rebuilds the views.
+    pub const VERSION: u32 = 1;
+}
+
+/// How a recipient's state is told apart, and which of two is the later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reached {
+    Delivered = 1,
+    Taken = 2,
+    Withheld = 3,
+    SetAside = 4,
+}
+
+impl Reached {
+    pub(crate) fn from_small(small: u8) -> Option<Self> {
+        [Self::Delivered, Self::Taken, Self::Withheld, Self::SetAside]
+            .into_iter()
+            .find(|reached| *reached as u8 == small)
+    }
+}
+
+/// The beginning of a key: its lane.
+pub(crate) fn lane_key(lane: Lane) -> Key {
+    Key::new().small(slot(lane) as u8)
+}
+
+impl Projection for NodeProjection {
+    fn version(&self) -> u32 {
+        Self::VERSION
+    }
+
+    fn project(&mut self, entry: &Entry, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+        let sequence = entry.sequence;
+        match read(entry).map_err(unreadable)? {
+            NodeEntry::Queued(kept, submissions) => queued(&kept, &submissions, sequence, batch),
+            NodeEntry::Receipt(kept) => {
+                let recorded = receipt::parse(&kept.statement).map_err(malformed)?;
+                let key = lane_key(recorded.chain.lane).number(recorded.number);
+                Ok(batch.put(RECORDED, key.as_ref(), Key::new().number(sequence).as_ref())?)
+            }
+            NodeEntry::Feed { items, .. } => {
+                for item in items {
+                    let at = optional_timestamp(item.recorded_at.as_ref()).unwrap_or_default();
+                    if let Some(Content::Receipts(receipts)) = &item.content {
+                        for message in &receipts.receipts {
+                            let notice = feed::parse_receipt(message).map_err(malformed)?;
+                            let (reached, reason) = match notice.outcome {
+                                NoticeOutcome::Delivered => (Reached::Delivered, ""),
+                                NoticeOutcome::Taken => (Reached::Taken, ""),
+                                NoticeOutcome::Withheld(reason) => (Reached::Withheld, reason.as_str()),
+                                NoticeOutcome::SetAside(reason) => (Reached::SetAside, reason.as_str()),
+                            };
+                            let about = lane_key(notice.lane).number(notice.number).text(&receipts.recipient);
+                            for range in &notice.items {
+                                let key = about.clone().small(reached as u8).number(range.first.into());
+                                let value = Key::new()
+                                    .number(range.count.into())
+                                    .number(at.as_micros().cast_unsigned())
+                                    .text(reason);
+                                batch.put(REACHED, key.as_ref(), value.as_ref())?;
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            }
+            NodeEntry::Mail { lane, items, .. } => mail(lane, &items, entry, batch),
+            NodeEntry::AgencyAcknowledged(fact) => acknowledged(&fact, batch),
+            NodeEntry::HistoryBegun(_)
+            | NodeEntry::Founded { .. }
+            | NodeEntry::Joined(_)
+            | NodeEntry::AgencyAdded { .. }
+            | NodeEntry::Statement(_)
+            | NodeEntry::Answer(_) => Ok(()),
+        }
+    }
+}
+
+fn queued(
+    kept: &Kept,
+    submissions: &[Submission],
+    sequence: u64,
+    batch: &mut Batch<'_>,
+) -> Result<(), ProjectionError> {
+    let sealed = &kept.sealed;
+    let place = lane_key(sealed.chain.lane).number(sealed.number);
+    batch.put(CONSIGNMENT, place.as_ref(), Key::new().number(sequence).as_ref())?;
+    for ((index, serialised), submission) in (0_u64..).zip(&sealed.headers).zip(submissions) {
+        let id = header::exchange_id(serialised);
+        let value = place.clone().number(index).text(&submission.agency);
+        batch.put(EXCHANGE, id.0.as_bytes(), value.as_ref())?;
+        let key = Key::new().text(&submission.agency).text(&submission.request_id);
+        let value = Key::new().fixed(id.0.as_bytes()).number(sequence).number(index);
+        batch.put(REQUEST, key.as_ref(), value.as_ref())?;
+    }
+    Ok(())
+}
+
+fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    let mut first_blob = 0_u64;
+    for (index, item) in (0_u64..).zip(items) {
+        let key = lane_key(lane).number(item.number());
+        match &item.verdict {
+            Verdict::Accepted(delivery) => {
+                let row = InboxRow::of(delivery, entry, index, first_blob)?;
+                batch.put(INBOX, key.as_ref(), row.encode().as_ref())?;
+                batch.put(RECEIVED, &row.exchange_id, key.as_ref())?;
+                batch.put(UNTAKEN, key.as_ref(), Key::new().text(&row.measure).as_ref())?;
+            }
+            Verdict::SetAside(_, reason) => {
+                batch.put(ASIDE, key.as_ref(), Key::new().text(reason).as_ref())?;
+            }
+            Verdict::Withheld(_) => batch.put(ASIDE, key.as_ref(), Key::new().text("").as_ref())?,
+        }
+        first_blob += u64::from(item.blob_count);
+    }
+    Ok(())
+}
+
+fn acknowledged(fact: &Acknowledged, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    let lane = lane_key(fact.lane);
+    let mut count = 0;
+    if let Some((key, _)) = batch.last(TAKEN, lane.as_ref())? {
+        let mut last = KeyReader::new(&key);
+        last.small();
+        count = last.number().ok_or_else(|| malformed("a row of the taken has no count"))?;
+    }
+    for number in &fact.taken {
+        count += 1;
+        let key = lane.clone().number(count);
+        batch.put(TAKEN, key.as_ref(), Key::new().number(*number).as_ref())?;
+        batch.remove(UNTAKEN, lane.clone().number(*number).as_ref());
+    }
+    Ok(())
+}
+
+/// One accepted delivery: where it stands and by what its agencies are chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InboxRow {
+    /// The journal entry.
+    pub(crate) sequence: u64,
+    /// Its item in the entry.
+    pub(crate) index: u64,
+    /// Its first blob in the entry.
+    pub(crate) first_blob: u64,
+    /// When the hub recorded it, in microseconds.
+    pub(crate) recorded_at: i64,
+    /// When it was journaled here, in microseconds.
+    pub(crate) delivered_at: i64,
+    pub(crate) exchange_id: [u8; 32],
+    pub(crate) measure: String,
+}
+
+impl InboxRow {
+    fn of(delivery: &Delivery, entry: &Entry, index: u64, first_blob: u64) -> Result<Self, ProjectionError> {
+        let parsed = header::parse(&delivery.header).map_err(malformed)?;
+        let recorded_at = optional_timestamp(delivery.recorded_at.as_ref()).unwrap_or_default();
+        Ok(Self {
+            sequence: entry.sequence,
+            index,
+            first_blob,
+            recorded_at: recorded_at.as_micros(),
+            delivered_at: entry.recorded_at,
+            exchange_id: *header::exchange_id(&delivery.header).0.as_bytes(),
+            measure: parsed.measure.to_string(),
+        })
+    }
+
+    fn encode(&self) -> Key {
+        Key::new()
+            .number(self.sequence)
+            .number(self.index)
+            .number(self.first_blob)
+            .number(self.recorded_at.cast_unsigned())
+            .number(self.delivered_at.cast_unsigned())
+            .fixed(&self.exchange_id)
+            .text(&self.measure)
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let mut reader = KeyReader::new(value);
+        Some(Self {
+            sequence: reader.number()?,
+            index: reader.number()?,
+            first_blob: reader.number()?,
+            recorded_at: reader.number()?.cast_signed(),
+            delivered_at: reader.number()?.cast_signed(),
+            exchange_id: reader.fixed()?,
+            measure: reader.text()?,
+        })
+    }
+}
+
+fn malformed(what: impl ToString) -> ProjectionError {
+    ProjectionError::Malformed(what.to_string())
+}
+
+fn unreadable(error: StoredError) -> ProjectionError {
+    match error {
+        StoredError::UnknownKind { kind, version, .. } => ProjectionError::UnknownEntry { kind, version },
+        error @ StoredError::Malformed { .. } => malformed(error),
+    }
+}

@@ -1,0 +1,222 @@
+//! What may be appended next, or why not. Pure: signatures were checked outside, views are asked outside.
+
+use concord_journal::HistoryId;
+use concord_ledger::Statement;
+use concord_ledger::agreement::check_content;
+use concord_model::{ChainKey, Lane, MeasureCode, Name, Reason, Refusal};
+use concord_wire::receipt::Recorded;
+use concord_wire::proto::feed::v1::FeedItem;
+
+use super::NodeState;
+
+/// Consignments of one lane that may wait for the hub. Beyond it an agency hears `QUEUE_FULL`.
+pub const OUTBOX_CONSIGNMENTS_MAX: u64 = 1_000_000;
+/// Statements of one officer that may wait for the hub. Beyond it the officer hears `QUEUE_FULL`.
+pub const STATEMENTS_WAITING_MAX: usize = 32;
+/// Agencies of one node. Beyond it the operator hears `ARGUMENT_INVALID`.
+pub const AGENCIES_MAX: usize = 1024;
+/// The one chain epoch until epochs are built.
+const CHAIN_EPOCH: u32 = 1;
+
+/// What a repeated or new command comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Append it.
+    Append,
+    /// It stands there already; nothing to do.
+    Repeat,
+}
+
+impl NodeState {
+    /// The chain of a lane, once a hub was joined.
+    pub fn chain_key(&self, lane: Lane) -> Result<ChainKey, Refusal> {
+        let (Some((origin, node)), Some(hub)) = (self.identity(), self.hub()) else {
+            return Err(not_joined());
+        };
+        Ok(ChainKey {
+            origin: origin.clone(),
+            hub: hub.name.clone(),
+            node: node.clone(),
+            epoch: CHAIN_EPOCH,
+            lane,
+        })
+    }
+
+    /// Whether the chain of a lane takes one more consignment.
+    pub fn decide_submit(&self, lane: Lane) -> Result<(), Refusal> {
+        self.chain_key(lane)?;
+        if self.chain(lane).unrecorded() >= OUTBOX_CONSIGNMENTS_MAX {
+            let full = format!("{OUTBOX_CONSIGNMENTS_MAX} consignments of lane {lane} wait for the hub");
+            return Err(Refusal::new(Reason::QueueFull, full));
+        }
+        Ok(())
+    }
+
+    /// Receipts come in the chain's order, each once.
+    pub fn decide_receipt(&self, recorded: &Recorded) -> Result<Step, Refusal> {
+        let lane = recorded.chain.lane;
+        if recorded.chain != self.chain_key(lane)? {
+            return Err(Refusal::new(Reason::ChainMismatch, "the receipt is for another chain"));
+        }
+        let chain = self.chain(lane);
+        if recorded.number <= chain.recorded_through {
+            return Ok(Step::Repeat);
+        }
+        if recorded.number != chain.recorded_through + 1 || recorded.number > chain.last_number {
+            let order = format!(
+                "a receipt for consignment {} of lane {lane} where that of {} is next",
+                recorded.number,
+                chain.recorded_through + 1
+            );
+            return Err(Refusal::new(Reason::NumberOutOfOrder, order));
+        }
+        Ok(Step::Append)
+    }
+
+    /// Feed items are applied without a gap; those applied before are passed over. Returns the new ones.
+    pub fn decide_feed(&self, items: Vec<FeedItem>) -> Result<Vec<FeedItem>, Refusal> {
+        let mut next = self.feed().number + 1;
+        let mut new = Vec::with_capacity(items.len());
+        for item in items {
+            if item.number < next {
+                continue;
+            }
+            if item.number != next {
+                let gap = format!("feed item {} came where {next} is next", item.number);
+                return Err(Refusal::new(Reason::HistoryUnknown, gap));
+            }
+            next += 1;
+            new.push(item);
+        }
+        Ok(new)
+    }
+
+    /// Whether this number is the next of its mailbox.
+    pub fn decide_mail(&self, lane: Lane, number: u64) -> Result<Step, Refusal> {
+        let next = self.mailbox(lane).received_through + 1;
+        match number {
+            number if number < next => Ok(Step::Repeat),
+            number if number == next => Ok(Step::Append),
+            number => {
+                let gap = format!("number {number} of mailbox {lane} came where {next} is next");
+                Err(Refusal::new(Reason::NumberOutOfOrder, gap))
+            }
+        }
+    }
+
+    /// How far an agency's acknowledgement moves its cursor; none where it was acknowledged before.
+    pub fn decide_acknowledge(&self, agency: &Name, lane: Lane, through: u64) -> Result<Option<u64>, Refusal> {
+        let Some(known) = self.agencies().get(agency) else {
+            return Err(agency_unknown(agency));
+        };
+        if through > self.mailbox(lane).received_through {
+            return Err(Refusal::new(
+                Reason::CursorInvalid,
+                "the cursor lies beyond what this node has received",
+            ));
+        }
+        Ok((through > known.through(lane)).then_some(through))
+    }
+
+    /// Whether an officer's verified statement is the next one, and would stand by what the directory knows.
+    pub fn decide_statement(&self, statement: &Statement) -> Result<Step, Refusal> {
+        let hub = self.hub().ok_or_else(not_joined)?;
+        if statement.hub != hub.name {
+            let other = format!("the statement is for the hub {}, this node joined {}", statement.hub, hub.name);
+            return Err(Refusal::new(Reason::StatementMalformed, other));
+        }
+        let officer = self.officers().get(&statement.officer);
+        let known = officer.and_then(|officer| officer.statement(statement.number));
+        let freed = known.is_some_and(|known| known.answer.as_ref().is_some_and(|answer| answer.whole));
+        match known {
+            Some(known) if known.digest == statement.digest && !freed => return Ok(Step::Repeat),
+            Some(_) if !freed => {
+                let fork = format!(
+                    "statement {} of {} was made with other content",
+                    statement.number, statement.officer
+                );
+                return Err(Refusal::new(Reason::StatementFork, fork));
+            }
+            _ => {}
+        }
+        let next = officer.map_or(1, super::Officer::next_number);
+        if statement.number != next {
+            let order = format!(
+                "statement {} of {} came where {next} is next",
+                statement.number, statement.officer
+            );
+            return Err(Refusal::new(Reason::StatementOutOfOrder, order));
+        }
+        if officer.is_some_and(|officer| officer.waiting().count() >= STATEMENTS_WAITING_MAX) {
+            let full = format!("{STATEMENTS_WAITING_MAX} statements of this officer wait for the hub");
+            return Err(Refusal::new(Reason::QueueFull, full));
+        }
+        let directory = self.directory();
+        check_content(
+            &directory.registry,
+            &directory.agreements,
+            &statement.participant,
+            &statement.content,
+        )?;
+        Ok(Step::Append)
+    }
+
+    /// Whether the hub's answer belongs to a statement that waits for one.
+    pub fn decide_answer(&self, officer: &Name, number: u64) -> Step {
+        let statement = self.officers().get(officer).and_then(|officer| officer.statement(number));
+        match statement {
+            Some(statement) if statement.answer.is_none() => Step::Append,
+            _ => Step::Repeat,
+        }
+    }
+
+    /// Whether an agency may be let in under this name with these measures.
+    pub fn decide_agency(&self, name: &Name, measures: &[MeasureCode]) -> Result<Step, Refusal> {
+        if let Some(known) = self.agencies().get(name) {
+            let same = known.measures.len() == measures.len() && measures.iter().all(|code| known.measures.contains(code));
+            return if same {
+                Ok(Step::Repeat)
+            } else {
+                let other = format!("the agency {name} was added with other measures");
+                Err(Refusal::new(Reason::AgencyExists, other))
+            };
+        }
+        if self.agencies().len() >= AGENCIES_MAX {
+            let full = format!("a node has at most {AGENCIES_MAX} agencies");
+            return Err(Refusal::new(Reason::ArgumentInvalid, full));
+        }
+        // Before the first feed item there is no catalogue to ask; what does not exist then never fits anything.
+        let registry = &self.directory().registry;
+        if registry.hub().is_some()
+            && let Some(unknown) = measures.iter().find(|code| registry.measure(code).is_none())
+        {
+            let unknown = format!("there is no measure {unknown} in the catalogue");
+            return Err(Refusal::new(Reason::MeasureUnknown, unknown));
+        }
+        Ok(Step::Append)
+    }
+
+    /// Whether a welcome's histories let positions of this node stand: `(history, number)` lies within today's past.
+    pub fn position_stands(
+        position: Option<(HistoryId, u64)>,
+        current: (HistoryId, u64),
+        past: impl IntoIterator<Item = (HistoryId, u64)>,
+    ) -> bool {
+        let Some((history, number)) = position else {
+            return true;
+        };
+        let mut all = std::iter::once(current).chain(past);
+        all.any(|(known, last)| known == history && number <= last)
+    }
+}
+
+pub(crate) fn not_joined() -> Refusal {
+    Refusal::new(Reason::NotJoined, "this node has not joined a hub yet")
+}
+
+pub(crate) fn agency_unknown(agency: &Name) -> Refusal {
+    Refusal::new(
+        Reason::AgencyUnknown,
+        format!("the agency {agency} was not added to this node"),
+    )
+}

@@ -1,0 +1,136 @@
+//! The directory: what the hub's feed told of registry, keys and agreements, and what this participant's officers consented to.
+
+use std::collections::BTreeSet;
+
+use concord_journal::HistoryId;
+use concord_ledger::fact::Founding;
+use concord_ledger::{Agreements, Registry, Statement, StatementContent};
+use concord_model::{AgreementRef, Fingerprint, Name, ParseError, ParticipantCode, PublicKey, Refusal, Timestamp};
+use concord_wire::convert::optional_timestamp;
+use concord_wire::proto::feed::v1::{FeedItem, feed_item::Content};
+use concord_wire::proto::operations::v1::Bundle;
+use concord_wire::{agreement, registry};
+
+/// How the hub is known: pinned when it was joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubKeys {
+    /// Its name.
+    pub name: Name,
+    /// `host:port`, the best first.
+    pub addresses: Vec<String>,
+    /// The secretariat's trust anchor, DER.
+    pub anchor: Vec<u8>,
+    /// SHA-256 of it.
+    pub anchor_fingerprint: Fingerprint,
+    /// Signs receipts.
+    pub signing_key: PublicKey,
+    /// The history of the hub's journal when the bundle was made.
+    pub history: HistoryId,
+}
+
+/// Something the hub said cannot be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// A name or key does not parse.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// A statement does not parse.
+    #[error("{}", .0.message)]
+    Statement(Refusal),
+    /// A field has the wrong length.
+    #[error("the bundle's {0} does not have its length")]
+    Length(&'static str),
+    /// Nothing in it is known here.
+    #[error("feed item {0} has content that this version does not know: use a newer version of concord")]
+    UnknownContent(u64),
+}
+
+impl HubKeys {
+    /// Reads a bundle. Whether it is for this participant is asked where it is joined.
+    pub fn from_bundle(bundle: &Bundle) -> Result<Self, DirectoryError> {
+        let key = <[u8; 32]>::try_from(&bundle.signing_key[..]);
+        let history = <[u8; 16]>::try_from(&bundle.history[..]);
+        Ok(Self {
+            name: Name::parse(&bundle.hub)?,
+            addresses: bundle.addresses.clone(),
+            anchor: bundle.anchor.to_vec(),
+            anchor_fingerprint: agreement::certificate_fingerprint(&bundle.anchor),
+            signing_key: agreement::public_key(key.map_err(|_| DirectoryError::Length("signing key"))?),
+            history: HistoryId(history.map_err(|_| DirectoryError::Length("history"))?),
+        })
+    }
+}
+
+/// What this node knows of the forum. A position is a feed number.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Directory {
+    /// Participants, catalogue and keys.
+    pub registry: Registry,
+    /// The agreements that this participant is on.
+    pub agreements: Agreements,
+    pins: BTreeSet<AgreementRef>,
+}
+
+impl Directory {
+    /// Takes in an item whose statement was verified, and returns the statement, if it is one.
+    pub fn apply(
+        &mut self,
+        hub: &HubKeys,
+        own: &ParticipantCode,
+        item: &FeedItem,
+    ) -> Result<Option<Statement>, DirectoryError> {
+        let at = optional_timestamp(item.recorded_at.as_ref()).unwrap_or_default();
+        match &item.content {
+            Some(Content::Registry(message)) => {
+                let founding = founding(hub, registry::parse(message)?);
+                self.registry.found(&founding, at);
+                Ok(None)
+            }
+            Some(Content::Statement(signed)) => {
+                let statement = agreement::parse_statement(signed).map_err(DirectoryError::Statement)?;
+                self.take_in(own, &statement, item.number, at);
+                Ok(Some(statement))
+            }
+            Some(Content::StatementRefused(_) | Content::Receipts(_)) => Ok(None),
+            None => Err(DirectoryError::UnknownContent(item.number)),
+        }
+    }
+
+    fn take_in(&mut self, own: &ParticipantCode, statement: &Statement, position: u64, at: Timestamp) {
+        self.registry.apply(statement, at);
+        self.agreements.apply(statement, position, at);
+        if statement.participant != *own {
+            return;
+        }
+        match &statement.content {
+            StatementContent::Propose { text, digest } => {
+                self.pins.insert(AgreementRef {
+                    id: text.id.clone(),
+                    version: text.version,
+                    digest: *digest,
+                });
+            }
+            StatementContent::Consent(reference) => {
+                self.pins.insert(reference.clone());
+            }
+            StatementContent::Decline(_) | StatementContent::Leave(_) | StatementContent::Enrol(_) => {}
+        }
+    }
+
+    /// Whether an officer of this participant consented to exactly this version.
+    pub fn is_pinned(&self, reference: &AgreementRef) -> bool {
+        self.pins.contains(reference)
+    }
+}
+
+fn founding(hub: &HubKeys, registry: registry::Registry) -> Founding {
+    Founding {
+        hub: hub.name.clone(),
+        anchor: hub.anchor.clone(),
+        anchor_fingerprint: hub.anchor_fingerprint,
+        signing_key: hub.signing_key.clone(),
+        participants: registry.participants,
+        areas: registry.areas,
+        measures: registry.measures,
+    }
+}

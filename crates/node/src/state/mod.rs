@@ -1,0 +1,194 @@
+//! The node's pure state: a fold of its journal, and what may be appended next.
+//!
+//! It knows no clock, no network, no disk and no randomness. `decide_…` looks at a command and says what to append or why
+//! not; [`NodeState::apply`] takes in what was appended and never refuses what verified before. It holds what deciding
+//! needs; what grows without end (exchanges, tracks, inboxes) is in the views.
+
+mod agencies;
+mod chain;
+pub(crate) mod decide;
+mod directory;
+mod mailbox;
+mod officers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_journal::HistoryId;
+use concord_model::{Lane, Name, ParticipantCode, Timestamp};
+use concord_wire::stored::StoredError;
+use concord_wire::stored::node::NodeEntry;
+
+pub use agencies::Agency;
+pub use chain::ChainEnd;
+pub use decide::{OUTBOX_CONSIGNMENTS_MAX, Step};
+pub use directory::{Directory, DirectoryError, HubKeys};
+pub use mailbox::Mailbox;
+pub use officers::{Answer, Officer, RECENT_STATEMENTS_MAX, RecentStatement};
+
+/// Everything that the node decides upon.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeState {
+    founded: Option<(ParticipantCode, Name)>,
+    hub: Option<Arc<HubKeys>>,
+    directory: Arc<Directory>,
+    agencies: Arc<BTreeMap<Name, Agency>>,
+    officers: Arc<BTreeMap<Name, Officer>>,
+    chains: [ChainEnd; Lane::ALL.len()],
+    mailboxes: [Mailbox; Lane::ALL.len()],
+    feed: FeedCursor,
+}
+
+/// How far the feed is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FeedCursor {
+    /// The hub's history in which the last item came; none before the first.
+    pub history: Option<HistoryId>,
+    /// The last number applied.
+    pub number: u64,
+}
+
+/// An entry that verifies but cannot be taken in: the journal was not written by a node of this version.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Stored(#[from] StoredError),
+    /// It says something that cannot follow.
+    #[error("entry {sequence} cannot be applied: {what}; keep the folder and report this")]
+    Impossible {
+        /// The entry.
+        sequence: u64,
+        /// Why not.
+        what: String,
+    },
+}
+
+impl NodeState {
+    /// Takes in an entry of this node's journal.
+    pub fn apply(&mut self, entry: &NodeEntry, sequence: u64, at: Timestamp) -> Result<(), FoldError> {
+        let impossible = |what: String| FoldError::Impossible { sequence, what };
+        match entry {
+            NodeEntry::HistoryBegun(_) => {}
+            NodeEntry::Founded { participant, node } => {
+                self.founded = Some((participant.clone(), node.clone()));
+            }
+            NodeEntry::Joined(bundle) => {
+                let hub = HubKeys::from_bundle(bundle).map_err(|error| impossible(error.to_string()))?;
+                self.hub = Some(Arc::new(hub));
+            }
+            NodeEntry::AgencyAdded { name, measures } => {
+                let from = self.mailboxes.map(|mailbox| mailbox.received_through);
+                Arc::make_mut(&mut self.agencies)
+                    .entry(name.clone())
+                    .or_insert_with(|| Agency::added(measures.iter().cloned(), from));
+            }
+            NodeEntry::Queued(kept, _) => self.chain_mut(kept.sealed.chain.lane).queued(&kept.sealed),
+            NodeEntry::Receipt(receipt) => {
+                let recorded = concord_wire::receipt::parse(&receipt.statement)
+                    .map_err(|refusal| impossible(refusal.message))?;
+                self.chain_mut(recorded.chain.lane).recorded(&recorded);
+            }
+            NodeEntry::Feed { history, items } => {
+                let hub = self.hub.clone().ok_or_else(|| impossible("no hub was joined".into()))?;
+                let own = self.founded.as_ref().map(|(participant, _)| participant.clone());
+                let own = own.ok_or_else(|| impossible("the node was not founded".into()))?;
+                for item in items {
+                    let said = Arc::make_mut(&mut self.directory)
+                        .apply(&hub, &own, item)
+                        .map_err(|error| impossible(error.to_string()))?;
+                    if let Some(statement) = said.filter(|statement| statement.participant == own) {
+                        Arc::make_mut(&mut self.officers)
+                            .entry(statement.officer.clone())
+                            .or_default()
+                            .told(statement.number);
+                    }
+                    self.feed.number = item.number;
+                }
+                self.feed.history = Some(HistoryId(*history));
+            }
+            NodeEntry::Mail { lane, history, items } => {
+                self.mailbox_mut(*lane).received(HistoryId(*history), items);
+            }
+            NodeEntry::AgencyAcknowledged(fact) => {
+                if let Some(agency) = Arc::make_mut(&mut self.agencies).get_mut(&fact.agency) {
+                    agency.acknowledged(fact.lane, fact.through);
+                }
+                self.mailbox_mut(fact.lane).taken_count += fact.taken.len() as u64;
+            }
+            NodeEntry::Statement(signed) => {
+                let statement = concord_wire::agreement::parse_statement(signed)
+                    .map_err(|refusal| impossible(refusal.message))?;
+                Arc::make_mut(&mut self.officers)
+                    .entry(statement.officer.clone())
+                    .or_default()
+                    .queued(statement.number, statement.digest, sequence, at);
+            }
+            NodeEntry::Answer(answer) => {
+                let officer = Name::parse(&answer.officer).map_err(|error| impossible(error.to_string()))?;
+                Arc::make_mut(&mut self.officers)
+                    .entry(officer)
+                    .or_default()
+                    .answered(answer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose node, and its name.
+    pub fn identity(&self) -> Option<(&ParticipantCode, &Name)> {
+        self.founded.as_ref().map(|(participant, node)| (participant, node))
+    }
+
+    /// The hub that was joined.
+    pub fn hub(&self) -> Option<&Arc<HubKeys>> {
+        self.hub.as_ref()
+    }
+
+    /// Registry, agreements and pins, as the feed told them.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// The agencies let in.
+    pub fn agencies(&self) -> &BTreeMap<Name, Agency> {
+        &self.agencies
+    }
+
+    /// The officers that made statements.
+    pub fn officers(&self) -> &BTreeMap<Name, Officer> {
+        &self.officers
+    }
+
+    /// Where the chain of a lane ends.
+    pub fn chain(&self, lane: Lane) -> &ChainEnd {
+        &self.chains[slot(lane)]
+    }
+
+    /// Where the mailbox of a lane stands.
+    pub fn mailbox(&self, lane: Lane) -> &Mailbox {
+        &self.mailboxes[slot(lane)]
+    }
+
+    /// How far the feed is applied.
+    pub fn feed(&self) -> FeedCursor {
+        self.feed
+    }
+
+    fn chain_mut(&mut self, lane: Lane) -> &mut ChainEnd {
+        &mut self.chains[slot(lane)]
+    }
+
+    fn mailbox_mut(&mut self, lane: Lane) -> &mut Mailbox {
+        &mut self.mailboxes[slot(lane)]
+    }
+}
+
+/// The place of a lane in arrays and in keys of views.
+pub const fn slot(lane: Lane) -> usize {
+    match lane {
+        Lane::Flash => 0,
+        Lane::Priority => 1,
+        Lane::Routine => 2,
+    }
+}

@@ -1,0 +1,261 @@
+//! The consignments of one lane, in order, at most 32 without a receipt.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use concord_identity::verify;
+use concord_journal::HistoryId;
+use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
+use concord_model::{ChainKey, ConsignmentDigest, Lane, Reason, Refusal};
+use concord_wire::consignment::{blob_to_bytes, chain_key, to_message};
+use concord_wire::proto::exchange::v1::{
+    ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, PastHistory, RecordedReceipt,
+    consign_request, consign_response,
+};
+use concord_wire::receipt::{self, Recorded};
+use concord_wire::stored::node::{NodeEntry, read};
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::context::Context;
+use crate::index::{Index, IndexError};
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up};
+use crate::state::{HubKeys, NodeState};
+
+/// Consignments on their way into the connection; the peer's flow control fills it, and reading stops with it.
+const OUTGOING_WAITING_MAX: usize = 2;
+/// Receipts that are journaled together.
+const RECEIPTS_TOGETHER_MAX_BYTES: usize = 2 * 1024 * 1024;
+
+pub(super) async fn run(context: Context, link: Arc<dyn HubLink>, lane: Lane) {
+    let alarm = match lane {
+        Lane::Flash => "uplink-flash",
+        Lane::Priority => "uplink-priority",
+        Lane::Routine => "uplink-routine",
+    };
+    let attempt = || {
+        let attempt = async {
+            let mut stood = false;
+            let end = consign(&context, link.as_ref(), lane, alarm, &mut stood).await;
+            Attempt { end: end.err().unwrap_or_else(LinkEnd::closed), stood }
+        };
+        attempt.boxed()
+    };
+    keep_up(&context, alarm, attempt).await;
+}
+
+struct InFlight {
+    number: u64,
+    digest: ConsignmentDigest,
+}
+
+async fn consign(
+    context: &Context,
+    link: &dyn HubLink,
+    lane: Lane,
+    alarm: &'static str,
+    stood: &mut bool,
+) -> Result<(), LinkEnd> {
+    let (outgoing, to_send) = mpsc::channel(OUTGOING_WAITING_MAX);
+    let state = context.now_state();
+    let chain = state.chain_key(lane).map_err(LinkEnd::Refused)?;
+    let hub = state.hub().cloned().ok_or_else(LinkEnd::closed)?;
+    let hello = consign_request::Message::Hello(ConsignHello {
+        limits: Some(concord_wire::limits()),
+        chain: Some(chain_key(&chain)),
+    });
+    send(&outgoing, hello).await?;
+    let mut incoming = link.consign(lane, ReceiverStream::new(to_send).boxed()).await?;
+    let welcome = match next(&mut incoming).await? {
+        consign_response::Message::Welcome(welcome) => welcome,
+        consign_response::Message::Receipt(_) => return Err(unexpected("a receipt came before the welcome")),
+    };
+    let state = context.now_state();
+    let index = context.index.clone();
+    let digest_at = move |number| own_digest(&index, lane, number);
+    check_welcome(&state, lane, &welcome, digest_at)?;
+    *stood = true;
+
+    let mut published = context.state.clone();
+    let mut in_flight: VecDeque<InFlight> = VecDeque::new();
+    let mut to_consign = state.chain(lane).recorded_through + 1;
+    loop {
+        let last = published.borrow_and_update().chain(lane).last_number;
+        let waiting = to_consign <= last;
+        let room = in_flight.len() < CONSIGN_UNRECEIPTED_MAX;
+        tokio::select! {
+            biased;
+            message = next(&mut incoming) => {
+                take_receipts(context, &hub, &chain, message?, &mut incoming, &mut in_flight).await?;
+                context.readiness.clear(alarm);
+            }
+            permit = outgoing.reserve(), if waiting && room => {
+                let permit = permit.map_err(|_| LinkEnd::closed())?;
+                let (message, digest) = load(&context.index, lane, to_consign).await?;
+                permit.send(ConsignRequest { message: Some(consign_request::Message::Consignment(message)) });
+                in_flight.push_back(InFlight { number: to_consign, digest });
+                to_consign += 1;
+            }
+            changed = published.changed(), if !waiting => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Verifies the receipts that are there and journals them together.
+async fn take_receipts(
+    context: &Context,
+    hub: &HubKeys,
+    chain: &ChainKey,
+    first: consign_response::Message,
+    incoming: &mut Incoming<ConsignResponse>,
+    in_flight: &mut VecDeque<InFlight>,
+) -> Result<(), LinkEnd> {
+    let mut receipts = Vec::new();
+    let mut size = 0;
+    let mut message = Some(Ok(first));
+    let mut ended = Ok(());
+    while let Some(received) = message.take() {
+        match received {
+            Ok(consign_response::Message::Receipt(receipt)) => {
+                size += receipt.statement.len();
+                let recorded = check_receipt(hub, chain, &receipt, in_flight.pop_front()).map_err(LinkEnd::Refused)?;
+                receipts.push((receipt, recorded));
+            }
+            Ok(consign_response::Message::Welcome(_)) => return Err(unexpected("a second welcome came")),
+            Err(end) => {
+                ended = Err(end);
+                break;
+            }
+        }
+        if size < RECEIPTS_TOGETHER_MAX_BYTES {
+            message = next(incoming).now_or_never();
+        }
+    }
+    let count = receipts.len() as u64;
+    context.writer.receipts(receipts).await.map_err(LinkEnd::Refused)?;
+    metrics::counter!("concord_receipts_recorded_total", "lane" => chain.lane.as_str()).increment(count);
+    context.contact.heard(context.clock.now());
+    ended
+}
+
+/// A receipt counts only for the consignment that was sent first and has none yet, under the hub's pinned key.
+fn check_receipt(
+    hub: &HubKeys,
+    chain: &ChainKey,
+    message: &RecordedReceipt,
+    sent: Option<InFlight>,
+) -> Result<Recorded, Refusal> {
+    let wrong = |what: &str| Refusal::new(Reason::SignatureInvalid, format!("the hub's receipt does not hold: {what}"));
+    let recorded = receipt::verify(message, |key, bytes, signature| {
+        if *key != hub.signing_key.fingerprint {
+            return Err(wrong("it is signed with another key than the one that was pinned at joining"));
+        }
+        verify(&hub.signing_key.bytes, bytes, signature).map_err(|_| wrong("its signature is not the hub's"))
+    })?;
+    let sent = sent.ok_or_else(|| wrong("nothing waits for one"))?;
+    if recorded.chain != *chain || recorded.number != sent.number || recorded.digest != sent.digest {
+        return Err(wrong("it is for another consignment than the one that was sent"));
+    }
+    Ok(recorded)
+}
+
+/// What the hub remembers of this chain must be what stands here.
+fn check_welcome(
+    state: &NodeState,
+    lane: Lane,
+    welcome: &ConsignWelcome,
+    digest_at: impl FnOnce(u64) -> Result<ConsignmentDigest, LinkEnd>,
+) -> Result<(), LinkEnd> {
+    let chain = state.chain(lane);
+    let (current, past) = histories(&welcome.history, welcome.last_number, &welcome.past)?;
+    let position = chain.recorded_history.map(|history| (history, chain.recorded_through));
+    if !NodeState::position_stands(position, current, past) {
+        return Err(LinkEnd::Stopped(format!(
+            "the hub no longer knows consignment {} of lane {lane}, whose receipt this node has: the hub was restored or lost \
+             data. Keep both folders and call the secretariat",
+            chain.recorded_through
+        )));
+    }
+    let last = welcome.last_number;
+    if last > chain.last_number {
+        return Err(LinkEnd::Stopped(format!(
+            "the hub has consignment {last} of lane {lane}, this node only up to {}: this node was restored or a second copy of it \
+             runs. Keep the folder and call the secretariat",
+            chain.last_number
+        )));
+    }
+    if last > 0 && digest_at(last)?.0.as_bytes()[..] != welcome.last_digest[..] {
+        return Err(LinkEnd::Stopped(format!(
+            "consignment {last} of lane {lane} is another one at the hub than here: a second copy of this node runs, or it was \
+             restored. Keep the folder and call the secretariat"
+        )));
+    }
+    Ok(())
+}
+
+/// The histories of a welcome: the current one with its last number, and the past ones.
+pub(crate) fn histories(
+    current: &[u8],
+    last_number: u64,
+    past: &[PastHistory],
+) -> Result<((HistoryId, u64), Vec<(HistoryId, u64)>), LinkEnd> {
+    let history = |bytes: &[u8]| {
+        <[u8; 16]>::try_from(bytes)
+            .map(HistoryId)
+            .map_err(|_| unexpected("a history does not have 16 bytes"))
+    };
+    let past = past.iter().map(|past| Ok((history(&past.history)?, past.last_number)));
+    Ok(((history(current)?, last_number), past.collect::<Result<_, LinkEnd>>()?))
+}
+
+fn own_digest(index: &Index, lane: Lane, number: u64) -> Result<ConsignmentDigest, LinkEnd> {
+    let found = index.consignment(lane, number).map_err(broken)?;
+    let sequence = found.ok_or_else(|| unexpected("the hub names a consignment that is not here"))?;
+    Ok(index.queued(sequence).map_err(broken)?.0.sealed.digest)
+}
+
+/// Reads a consignment with its blobs, on a thread that may block.
+async fn load(index: &Index, lane: Lane, number: u64) -> Result<(Consignment, ConsignmentDigest), LinkEnd> {
+    let index = index.clone();
+    let loaded = tokio::task::spawn_blocking(move || {
+        let sequence = index.consignment(lane, number)?.ok_or(IndexError::Row("a consignment"))?;
+        let entry = index.journal().entry(sequence)?;
+        let NodeEntry::Queued(kept, _) = read(&entry)? else {
+            return Err(IndexError::Row("a consignment"));
+        };
+        let mut blobs: Vec<Vec<Bytes>> = Vec::with_capacity(kept.blob_counts.len());
+        for position in 0..kept.blob_counts.len() {
+            let own = entry.blobs.get(kept.blob_range(position)).unwrap_or_default();
+            blobs.push(own.iter().flatten().map(blob_to_bytes).collect());
+        }
+        Ok((to_message(&kept.sealed, blobs), kept.sealed.digest))
+    });
+    loaded.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
+}
+
+async fn send(outgoing: &mpsc::Sender<ConsignRequest>, message: consign_request::Message) -> Result<(), LinkEnd> {
+    let request = ConsignRequest { message: Some(message) };
+    outgoing.send(request).await.map_err(|_| LinkEnd::closed())
+}
+
+async fn next(incoming: &mut Incoming<ConsignResponse>) -> Result<consign_response::Message, LinkEnd> {
+    let response = incoming.next().await.ok_or_else(LinkEnd::closed)?;
+    let response = response.map_err(|status| LinkEnd::from_status(&status))?;
+    response
+        .message
+        .ok_or_else(|| unexpected("a message came that this version does not know"))
+}
+
+pub(crate) fn broken(error: IndexError) -> LinkEnd {
+    LinkEnd::Refused(Refusal::new(Reason::Internal, error.to_string()))
+}
+
+pub(crate) fn unexpected(what: &str) -> LinkEnd {
+    LinkEnd::Refused(Refusal::new(Reason::Internal, format!("the hub does not keep the protocol: {what}")))
+}

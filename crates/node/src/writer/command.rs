@@ -1,0 +1,151 @@
+//! What is asked of the writer, and the handle through which it is asked.
+
+use bytes::Bytes;
+use concord_journal::{Blob, HistoryId};
+use concord_ledger::Statement;
+use concord_model::{AgreementId, ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId};
+use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::exchange::v1::RecordedReceipt;
+use concord_wire::proto::feed::v1::FeedItem;
+use concord_wire::receipt::Recorded;
+use concord_wire::stored::node::{StatementAnswered, Verdict};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::state::Step;
+
+/// An exchange that is ready to be queued: checked, hashed and serialised outside the writer.
+pub(crate) struct Prepared {
+    pub(crate) agency: Name,
+    pub(crate) request_id: RequestId,
+    /// What tells a repeat from a conflict.
+    pub(crate) request: Bytes,
+    pub(crate) lane: Lane,
+    pub(crate) header: Bytes,
+    pub(crate) answer: Accepted,
+    /// The description, then the part.
+    pub(crate) blobs: Vec<Blob>,
+}
+
+/// An exchange that is durable here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id.
+    pub id: ExchangeId,
+    /// The agreement that it goes under.
+    pub agreement: AgreementId,
+    /// Its measure.
+    pub measure: MeasureCode,
+}
+
+/// One number of a mailbox as it was judged, with the blobs to keep.
+pub struct Judged {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// The id of an accepted one, to find a duplicate.
+    pub id: Option<ExchangeId>,
+    /// Beside the entry.
+    pub blobs: Vec<Blob>,
+    /// About how many bytes it takes in a commit.
+    pub size_bytes: u64,
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+pub(crate) enum Command {
+    Submit(Box<Prepared>, Reply<Accepted>),
+    Receipts(Vec<(RecordedReceipt, Recorded)>, Reply<()>),
+    Feed(HistoryId, Vec<FeedItem>, u64, Reply<()>),
+    Mail(Lane, HistoryId, Vec<Judged>, Reply<()>),
+    Acknowledge(Name, Lane, u64, Reply<()>),
+    Statement(SignedStatement, Box<Statement>, Reply<Step>),
+    Answer(StatementAnswered, Reply<()>),
+    AddAgency(Name, Vec<MeasureCode>, Reply<()>),
+}
+
+/// Hands commands to the writer and brings its answers. Every answer means that it is durable.
+#[derive(Clone)]
+pub struct NodeWriter {
+    flash: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Command>,
+    submissions: mpsc::Sender<Command>,
+}
+
+impl NodeWriter {
+    pub(super) fn new(
+        flash: mpsc::Sender<Command>,
+        commands: mpsc::Sender<Command>,
+        submissions: mpsc::Sender<Command>,
+    ) -> Self {
+        Self {
+            flash,
+            commands,
+            submissions,
+        }
+    }
+
+    /// Queues an exchange. A repeat of its request gives the first answer.
+    ///
+    /// Refuses with `QUEUE_FULL`, `REQUEST_ID_CONFLICT`, `NOT_JOINED` or `SHUTTING_DOWN`.
+    pub(crate) async fn submit(&self, prepared: Box<Prepared>) -> Result<Accepted, Refusal> {
+        let queue = match prepared.lane {
+            Lane::Flash => &self.flash,
+            Lane::Priority | Lane::Routine => &self.submissions,
+        };
+        let (reply, answer) = oneshot::channel();
+        queue
+            .try_send(Command::Submit(prepared, reply))
+            .map_err(|error| match error {
+                TrySendError::Full(_) => {
+                    Refusal::new(Reason::QueueFull, "more submissions wait than this node takes at once")
+                }
+                TrySendError::Closed(_) => ending(),
+            })?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// Keeps verified receipts of one lane, in order.
+    pub async fn receipts(&self, receipts: Vec<(RecordedReceipt, Recorded)>) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Receipts(receipts, reply)).await
+    }
+
+    /// Applies verified feed items, in order; `size_bytes` is their serialised length.
+    pub async fn feed(&self, history: HistoryId, items: Vec<FeedItem>, size_bytes: u64) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Feed(history, items, size_bytes, reply)).await
+    }
+
+    /// Keeps judged deliveries of one mailbox, in order.
+    pub async fn mail(&self, lane: Lane, history: HistoryId, items: Vec<Judged>) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Mail(lane, history, items, reply)).await
+    }
+
+    /// Moves an agency's cursor. A repeat is harmless.
+    pub async fn acknowledge(&self, agency: Name, lane: Lane, through: u64) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Acknowledge(agency, lane, through, reply)).await
+    }
+
+    /// Queues an officer's verified statement.
+    pub async fn statement(&self, signed: SignedStatement, statement: Statement) -> Result<Step, Refusal> {
+        self.ask(|reply| Command::Statement(signed, Box::new(statement), reply)).await
+    }
+
+    /// Keeps the hub's answer to a statement.
+    pub async fn answer(&self, answer: StatementAnswered) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Answer(answer, reply)).await
+    }
+
+    /// Lets an agency in.
+    pub async fn add_agency(&self, name: Name, measures: Vec<MeasureCode>) -> Result<(), Refusal> {
+        self.ask(|reply| Command::AddAgency(name, measures, reply)).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| ending())?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+}
+
+fn ending() -> Refusal {
+    Refusal::new(Reason::ShuttingDown, "this node is ending")
+}

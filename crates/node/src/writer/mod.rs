@@ -1,0 +1,183 @@
+//! The one task that owns journal and state: it groups what waits into one commit, decides, appends, applies, projects,
+//! and only then answers.
+
+mod batch;
+mod command;
+
+use std::sync::Arc;
+
+use concord_identity::SigningKey;
+use concord_journal::{AppendError, Journal, Tail};
+use concord_model::Timestamp;
+use concord_views::CatchUpError;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::index::{Index, IndexError};
+use crate::projection::NodeProjection;
+use crate::random::NoRandomness;
+use crate::state::{FoldError, NodeState};
+use batch::Batch;
+use command::Command;
+
+pub use command::{Accepted, Judged, NodeWriter};
+pub(crate) use command::Prepared;
+
+/// Submissions that wait for the writer, on lane flash and on the others each. Beyond it an agency hears `QUEUE_FULL`.
+pub const SUBMISSIONS_WAITING_MAX: usize = 32;
+/// Commands of links and services that wait for the writer. Beyond it they wait their turn, and their peers with them.
+pub const COMMANDS_WAITING_MAX: usize = 64;
+
+/// Why the writer ended. The process must end too, and comes back by its normal start.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    /// The journal did not take a commit.
+    #[error("the journal did not take a commit: {0}")]
+    Append(#[from] AppendError),
+    /// What was decided cannot be applied: nothing was appended.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// The views did not follow; they are rebuilt at the next start if need be.
+    #[error("the views did not follow the journal: {0}")]
+    Views(#[from] CatchUpError),
+    /// The views could not be asked.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// No nonce or seed could be drawn.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+    /// A thread of the runtime died.
+    #[error("a thread died while it projected: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// The task and what it owns.
+pub struct Writer {
+    state: NodeState,
+    published: watch::Sender<Arc<NodeState>>,
+    index: Index,
+    tail: Tail,
+    key: Arc<SigningKey>,
+    clock: Arc<dyn Clock>,
+    last_recorded_at: Timestamp,
+    queues: Queues,
+}
+
+struct Queues {
+    flash: mpsc::Receiver<Command>,
+    /// From links and services: never refused, only waited for.
+    commands: mpsc::Receiver<Command>,
+    submissions: mpsc::Receiver<Command>,
+}
+
+impl Writer {
+    /// Over a state that was folded up to the journal's tail and views that have caught up.
+    pub fn new(
+        state: NodeState,
+        index: Index,
+        key: Arc<SigningKey>,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, NodeWriter, watch::Receiver<Arc<NodeState>>) {
+        let (published, watched) = watch::channel(Arc::new(state.clone()));
+        let (flash_sender, flash) = mpsc::channel(SUBMISSIONS_WAITING_MAX);
+        let (command_sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (submission_sender, submissions) = mpsc::channel(SUBMISSIONS_WAITING_MAX);
+        let tail = index.journal().tail();
+        let writer = Self {
+            state,
+            published,
+            index,
+            tail,
+            key,
+            clock,
+            last_recorded_at: Timestamp::default(),
+            queues: Queues {
+                flash,
+                commands,
+                submissions,
+            },
+        };
+        let handle = NodeWriter::new(flash_sender, command_sender, submission_sender);
+        (writer, handle, watched)
+    }
+
+    /// Runs until `stop`, then finishes what was handed over before.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), WriterError> {
+        let mut held = None;
+        loop {
+            let first = match held.take() {
+                Some(command) => command,
+                None => match self.queues.next(&stop).await {
+                    Some(command) => command,
+                    None => return Ok(()),
+                },
+            };
+            held = self.commit(first).await?;
+        }
+    }
+
+    /// One commit of `first` and of what waits behind it; returns the command that did not fit any more.
+    async fn commit(&mut self, first: Command) -> Result<Option<Command>, WriterError> {
+        let now = self.clock.now().max(self.last_recorded_at);
+        self.last_recorded_at = now;
+        let mut batch = Batch::begin(self.state.clone(), self.tail, &self.index, &self.key, now);
+        let mut held = None;
+        batch.take(first)?;
+        while let Some(command) = self.queues.waiting() {
+            if !batch.fits(&command) {
+                held = Some(command);
+                break;
+            }
+            batch.take(command)?;
+        }
+        let finished = batch.finish()?;
+        if !finished.drafts.is_empty() {
+            // commit point: a crash before it leaves nothing of this batch, or its first entries, none of them answered, and
+            // whoever waits tries again; a crash after it leaves all of it, and a repeat finds it in the state or the views.
+            let committed = self.index.journal().append(self.tail, finished.drafts).await?;
+            self.tail = committed.tail;
+            self.project().await?;
+            self.state = finished.state;
+            self.published.send_replace(Arc::new(self.state.clone()));
+        }
+        for answer in finished.answers {
+            answer();
+        }
+        Ok(held)
+    }
+
+    /// The rows stand before anybody is answered, so that the next batch finds what this one did.
+    async fn project(&self) -> Result<(), WriterError> {
+        let (index, tail) = (self.index.clone(), self.tail);
+        let caught_up = tokio::task::spawn_blocking(move || {
+            let journal = index.journal().as_ref();
+            index.views().catch_up(journal, &mut NodeProjection, tail, |_| {})
+        });
+        Ok(caught_up.await??)
+    }
+}
+
+impl Queues {
+    /// Flash first; none when it is time to end and nothing waits.
+    async fn next(&mut self, stop: &CancellationToken) -> Option<Command> {
+        tokio::select! {
+            biased;
+            Some(command) = self.flash.recv() => Some(command),
+            Some(command) = self.commands.recv() => Some(command),
+            Some(command) = self.submissions.recv() => Some(command),
+            () = stop.cancelled() => {
+                self.flash.close();
+                self.commands.close();
+                self.submissions.close();
+                self.waiting()
+            }
+            else => None,
+        }
+    }
+
+    fn waiting(&mut self) -> Option<Command> {
+        let queues = [&mut self.flash, &mut self.commands, &mut self.submissions];
+        queues.into_iter().find_map(|queue| queue.try_recv().ok())
+    }
+}

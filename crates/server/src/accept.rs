@@ -1,0 +1,244 @@
+//! The accept loop: TLS handshakes beside each other, within limits, none of which a stranger can use up.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use concord_identity::{Caller, CertificateRefusal, HandshakeRefusal};
+use futures::Stream;
+use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use crate::connection::Connection;
+use crate::connections::{Connections, ConnectionsFull};
+use crate::throttle::Throttle;
+
+/// From the accepted socket to the end of its TLS handshake. A slower peer's connection is closed.
+pub const HANDSHAKE_TIMEOUT_SECONDS: u64 = 10;
+/// Handshakes under way. With one more, the oldest of the address that has most under way gives way and is closed: an
+/// honest one needs milliseconds, so it is the idle ones that go.
+pub const HANDSHAKES_AT_ONCE_MAX: usize = 256;
+/// Connections past their handshake that the server has not taken over yet. Further ones wait within their handshake's
+/// time.
+pub const ACCEPTED_WAITING_MAX: usize = 64;
+/// Lines about refused handshakes in the log. The next line says how many were left out.
+pub const REFUSALS_LOGGED_PER_SECOND_MAX: u32 = 5;
+
+const ACCEPT_BACKOFF_MILLISECONDS: u64 = 100;
+const TCP_KEEPALIVE_SECONDS: u64 = 30;
+const TCP_KEEPALIVE_INTERVAL_SECONDS: u64 = 10;
+
+static REFUSALS: Throttle = Throttle::new(REFUSALS_LOGGED_PER_SECOND_MAX);
+
+/// Verified connections. The listener is closed when this is dropped.
+pub struct Incoming(mpsc::Receiver<Connection>);
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|connection| connection.map(Ok))
+    }
+}
+
+/// Accepts connections and lets through whom `tls` verifies. Every one is in `connections` while it is open.
+pub fn accept(listener: TcpListener, tls: Arc<ServerConfig>, connections: Connections) -> Incoming {
+    let (verified, incoming) = mpsc::channel(ACCEPTED_WAITING_MAX);
+    let gate = Gate { tls: TlsAcceptor::from(tls), connections, verified };
+    tokio::spawn(gate.watch(listener));
+    Incoming(incoming)
+}
+
+#[derive(Clone)]
+struct Gate {
+    tls: TlsAcceptor,
+    connections: Connections,
+    verified: mpsc::Sender<Connection>,
+}
+
+impl Gate {
+    async fn watch(self, listener: TcpListener) {
+        let mut handshakes = Handshakes::default();
+        loop {
+            let (stream, peer) = tokio::select! {
+                () = self.verified.closed() => return,
+                accepted = accept_one(&listener) => accepted,
+            };
+            handshakes.begin(peer.ip(), self.clone().admit(stream, peer));
+        }
+    }
+
+    async fn admit(self, stream: TcpStream, peer: SocketAddr) {
+        let time = Duration::from_secs(HANDSHAKE_TIMEOUT_SECONDS);
+        let admitted = match tokio::time::timeout(time, self.handshake(stream, peer)).await {
+            Ok(admitted) => admitted,
+            Err(_) => Err(Refused::TooSlow),
+        };
+        match admitted {
+            // A failed send means that the server is ending: the connection is dropped and so closed.
+            Ok(connection) => drop(self.verified.send(connection).await),
+            Err(refused) => refused.report(peer),
+        }
+    }
+
+    async fn handshake(&self, stream: TcpStream, peer: SocketAddr) -> Result<Connection, Refused> {
+        let stream = self.tls.accept(stream).await.map_err(|error| HandshakeRefusal::from_io(&error))?;
+        let (_, tls) = stream.get_ref();
+        let leaf = tls.peer_certificates().and_then(<[_]>::first);
+        let leaf = leaf.ok_or(HandshakeRefusal::NoCertificate)?;
+        let caller = Caller::from_verified_certificate(leaf).map_err(HandshakeRefusal::Certificate)?;
+        let registration = self.connections.register(&caller, peer)?;
+        Ok(Connection::new(stream, caller, registration))
+    }
+}
+
+/// The next connection. An error of the machine, such as no more file descriptors, is waited out and never ends the loop.
+pub(crate) async fn accept_one(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => match configure(&stream) {
+                Ok(()) => return (stream, peer),
+                // The peer was gone before its turn.
+                Err(error) => tracing::debug!(%peer, %error, "a connection ended before its handshake"),
+            },
+            Err(error) if is_of_the_peer(&error) => {
+                tracing::debug!(%error, "a connection ended before it was accepted")
+            }
+            Err(error) => {
+                metrics::counter!("concord_accept_errors_total").increment(1);
+                if let Some(left_out) = REFUSALS.admit(Instant::now()) {
+                    tracing::error!(%error, left_out, "connections cannot be accepted now; trying again");
+                }
+                tokio::time::sleep(Duration::from_millis(ACCEPT_BACKOFF_MILLISECONDS)).await;
+            }
+        }
+    }
+}
+
+fn configure(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(TCP_KEEPALIVE_SECONDS))
+        .with_interval(Duration::from_secs(TCP_KEEPALIVE_INTERVAL_SECONDS));
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused | Kind::Interrupted
+    )
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the handshake did not end within {HANDSHAKE_TIMEOUT_SECONDS} s")]
+    TooSlow,
+    #[error(transparent)]
+    Handshake(#[from] HandshakeRefusal),
+    #[error(transparent)]
+    Full(#[from] ConnectionsFull),
+}
+
+impl Refused {
+    /// For the log of this side only: the peer gets an alert that is the same for all, or a closed connection.
+    fn report(&self, peer: SocketAddr) {
+        metrics::counter!("concord_handshakes_refused_total", "reason" => self.code()).increment(1);
+        if let Some(left_out) = REFUSALS.admit(Instant::now()) {
+            tracing::warn!(%peer, reason = %self, left_out, "a connection was refused");
+        }
+    }
+
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::TooSlow => "HANDSHAKE_TIMEOUT",
+            Self::Handshake(HandshakeRefusal::Certificate(CertificateRefusal::NotAdmitted { .. })) => "NOT_ADMITTED",
+            Self::Handshake(refusal) => refusal.code(),
+            Self::Full(_) => "CONNECTIONS_FULL",
+        }
+    }
+}
+
+/// The handshakes under way, the oldest first. Dropping it ends them.
+#[derive(Default)]
+struct Handshakes {
+    tasks: JoinSet<()>,
+    order: VecDeque<(IpAddr, AbortHandle)>,
+}
+
+impl Handshakes {
+    fn begin(&mut self, address: IpAddr, handshake: impl Future<Output = ()> + Send + 'static) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a handshake ended in a fault of this program");
+            }
+        }
+        self.order.retain(|(_, task)| !task.is_finished());
+        if self.order.len() >= HANDSHAKES_AT_ONCE_MAX {
+            self.give_way();
+        }
+        self.order.push_back((network_of(address), self.tasks.spawn(handshake)));
+    }
+
+    fn give_way(&mut self) {
+        let mut under_way: HashMap<IpAddr, usize> = HashMap::new();
+        for (address, _) in &self.order {
+            *under_way.entry(*address).or_default() += 1;
+        }
+        let most = under_way.values().copied().max().unwrap_or_default();
+        let oldest = self.order.iter().position(|(address, _)| under_way.get(address) == Some(&most));
+        if let Some((_, task)) = oldest.and_then(|index| self.order.remove(index)) {
+            task.abort();
+            metrics::counter!("concord_handshakes_refused_total", "reason" => "HANDSHAKES_FULL").increment(1);
+        }
+    }
+}
+
+/// Who has one IPv6 address usually has the 2^64 of its network.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn under_way(handshakes: &Handshakes, address: IpAddr) -> usize {
+        handshakes.order.iter().filter(|(found, _)| *found == address).count()
+    }
+
+    #[tokio::test]
+    async fn the_address_with_most_handshakes_gives_way_first() {
+        let flood: IpAddr = "192.0.2.1".parse().unwrap();
+        let honest: IpAddr = "192.0.2.2".parse().unwrap();
+        let mut handshakes = Handshakes::default();
+        handshakes.begin(honest, std::future::pending());
+        for _ in 0..2 * HANDSHAKES_AT_ONCE_MAX {
+            handshakes.begin(flood, std::future::pending());
+        }
+        assert_eq!(under_way(&handshakes, honest), 1);
+        assert_eq!(under_way(&handshakes, flood), HANDSHAKES_AT_ONCE_MAX - 1);
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_count_as_one() {
+        let network = |text: &str| network_of(text.parse().unwrap());
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+    }
+}

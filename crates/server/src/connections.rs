@@ -1,0 +1,238 @@
+//! Who is connected, since when; and ending what a participant has open, at once and for certain.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use concord_identity::Caller;
+use concord_model::{Identity, ParticipantCode, Timestamp};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Connections past their handshake, of all callers. One more is closed at once; the peer sees an ended connection and
+/// its calls fail with UNAVAILABLE.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// Connections of one caller: a node needs four, a program of an agency a few. One more is closed at once, as above, so
+/// that nobody can use up what is there for all.
+pub const CONNECTIONS_PER_CALLER_MAX: usize = 32;
+
+/// Why a caller that is who it says got no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectionsFull {
+    /// All together have too many.
+    #[error("{CONNECTIONS_MAX} connections are open, the most that this server serves")]
+    OfAll,
+    /// This one has too many.
+    #[error(
+        "{identity} has {CONNECTIONS_PER_CALLER_MAX} connections open, the most for one caller; does it forget to close them?"
+    )]
+    OfCaller {
+        /// Who.
+        identity: Identity,
+    },
+}
+
+/// One open connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectedCaller {
+    /// Who it is.
+    pub identity: Identity,
+    /// From where.
+    pub peer: SocketAddr,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The register of open connections. Clones share it.
+#[derive(Clone)]
+pub struct Connections(Arc<Inner>);
+
+struct Inner {
+    open: Mutex<Open>,
+    /// Told of every end.
+    ended: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    entries: BTreeMap<u64, Entry>,
+}
+
+struct Entry {
+    caller: ConnectedCaller,
+    closing: CancellationToken,
+}
+
+impl Connections {
+    /// Nobody is connected.
+    pub fn new() -> Self {
+        let ended = watch::Sender::new(());
+        Self(Arc::new(Inner { open: Mutex::default(), ended }))
+    }
+
+    /// Everybody who is connected, the oldest connection first.
+    pub fn list(&self) -> Vec<ConnectedCaller> {
+        self.open().entries.values().map(|entry| entry.caller.clone()).collect()
+    }
+
+    /// Closes what a participant has open. When this returns no byte will be read or written any more by what was open
+    /// at the call; the returned future ends when its sockets are closed, too.
+    ///
+    /// It keeps nobody out: whatever refuses the participant from now on must be in force before this is called.
+    pub fn close(&self, participant: &ParticipantCode) -> impl Future<Output = ()> + Send + use<> {
+        self.close_where(&|identity| identity.participant == *participant)
+    }
+
+    /// Closes everything that is open, in the same way.
+    pub fn close_all(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.close_where(&|_| true)
+    }
+
+    fn close_where(&self, which: &dyn Fn(&Identity) -> bool) -> impl Future<Output = ()> + Send + use<> {
+        // Subscribed before looking, so that no end falls between.
+        let mut ended = self.0.ended.subscribe();
+        let closed: Vec<u64> = self
+            .open()
+            .entries
+            .iter()
+            .filter(|(_, entry)| which(&entry.caller.identity))
+            .map(|(id, entry)| {
+                entry.closing.cancel();
+                *id
+            })
+            .collect();
+        let connections = self.clone();
+        async move {
+            let some_open = || closed.iter().any(|id| connections.open().entries.contains_key(id));
+            while some_open() {
+                if ended.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn register(&self, caller: &Caller, peer: SocketAddr) -> Result<Registration, ConnectionsFull> {
+        let mut open = self.open();
+        if open.entries.len() >= CONNECTIONS_MAX {
+            return Err(ConnectionsFull::OfAll);
+        }
+        let identity = &caller.identity;
+        let of_caller = open.entries.values().filter(|entry| entry.caller.identity == *identity);
+        if of_caller.count() >= CONNECTIONS_PER_CALLER_MAX {
+            return Err(ConnectionsFull::OfCaller { identity: identity.clone() });
+        }
+        let id = open.next;
+        open.next += 1;
+        let closing = CancellationToken::new();
+        let caller = ConnectedCaller { identity: identity.clone(), peer, since: now() };
+        open.entries.insert(id, Entry { caller, closing: closing.clone() });
+        count(&open);
+        Ok(Registration { id, closing, connections: self.clone() })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+/// A connection's place in the register: it stands there until this is dropped.
+pub(crate) struct Registration {
+    id: u64,
+    closing: CancellationToken,
+    connections: Connections,
+}
+
+impl Registration {
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut open = self.connections.open();
+        open.entries.remove(&self.id);
+        count(&open);
+        drop(open);
+        self.connections.0.ended.send_replace(());
+    }
+}
+
+fn count(open: &Open) {
+    metrics::gauge!("concord_connections").set(open.entries.len() as f64);
+}
+
+/// The machine's clock, for people to read.
+pub(crate) fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_model::{Digest, Fingerprint};
+
+    use super::*;
+
+    fn caller(identity: &str) -> Caller {
+        Caller {
+            identity: identity.parse().unwrap(),
+            certificate_fingerprint: Fingerprint(Digest([0; 32])),
+            not_after: Timestamp::from_micros(i64::MAX),
+        }
+    }
+
+    #[test]
+    fn one_caller_cannot_take_the_places_of_others_and_all_together_have_a_limit() {
+        let connections = Connections::new();
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let mut kept = Vec::new();
+        let callers = CONNECTIONS_MAX / CONNECTIONS_PER_CALLER_MAX;
+        for number in 0..callers {
+            let caller = caller(&format!("spiffe://kaz.concord/agency/a{number}"));
+            for _ in 0..CONNECTIONS_PER_CALLER_MAX {
+                kept.push(connections.register(&caller, peer).unwrap());
+            }
+            let refused = connections.register(&caller, peer).err();
+            let full = number + 1 == callers;
+            let identity = caller.identity.clone();
+            let expected = if full { ConnectionsFull::OfAll } else { ConnectionsFull::OfCaller { identity } };
+            assert_eq!(refused, Some(expected));
+        }
+        kept.pop();
+        assert!(connections.register(&caller("spiffe://kaz.concord/agency/late"), peer).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_close_ends_when_the_last_connection_of_that_participant_is_gone() {
+        let connections = Connections::new();
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let kaz = connections.register(&caller("spiffe://kaz.concord/node/main"), peer).unwrap();
+        let uzb = connections.register(&caller("spiffe://uzb.concord/node/main"), peer).unwrap();
+
+        let closed = connections.close(&ParticipantCode::parse("KAZ").unwrap());
+        assert!(kaz.closing().is_cancelled(), "it is closed before the future is polled");
+        assert!(!uzb.closing().is_cancelled());
+        let mut closed = std::pin::pin!(closed);
+        assert!(futures::poll!(closed.as_mut()).is_pending());
+        drop(kaz);
+        closed.await;
+        assert_eq!(connections.list().len(), 1);
+    }
+}

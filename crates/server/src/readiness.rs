@@ -1,0 +1,97 @@
+//! What is wrong now: named alarms, raised and cleared by whoever notices, read by status, `/readyz` and metrics.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use concord_model::Timestamp;
+
+use crate::connections::now;
+
+/// Something that is wrong now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    /// A stable word, `disk-full`: the label of its metric.
+    pub name: &'static str,
+    /// What happened, why, what to do. Never a title or a body.
+    pub message: String,
+    /// Since when it stands.
+    pub since: Timestamp,
+}
+
+/// The alarms of a process: it is ready when there are none. Clones share them; names are constants of the program, so there
+/// are only so many.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Alarm>>>);
+
+impl Readiness {
+    /// Nothing is wrong.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Raises an alarm, or gives one that stands another message.
+    pub fn raise(&self, name: &'static str, message: impl Into<String>) {
+        let message = message.into();
+        let mut alarms = self.alarms();
+        let known = alarms.get_mut(name);
+        match known {
+            Some(alarm) if alarm.message == message => {}
+            Some(alarm) => {
+                tracing::warn!(alarm = name, message, "an alarm changed");
+                alarm.message = message;
+            }
+            None => {
+                tracing::error!(alarm = name, message, "an alarm was raised");
+                metrics::counter!("concord_alarms_raised_total", "alarm" => name).increment(1);
+                metrics::gauge!("concord_alarm", "alarm" => name).set(1.0);
+                alarms.insert(name, Alarm { name, message, since: now() });
+            }
+        }
+    }
+
+    /// Clears an alarm, if it stands.
+    pub fn clear(&self, name: &'static str) {
+        if self.alarms().remove(name).is_some() {
+            tracing::info!(alarm = name, "an alarm was cleared");
+            metrics::gauge!("concord_alarm", "alarm" => name).set(0.0);
+        }
+    }
+
+    /// What is wrong now, by name.
+    pub fn list(&self) -> Vec<Alarm> {
+        self.alarms().values().cloned().collect()
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_ready(&self) -> bool {
+        self.alarms().is_empty()
+    }
+
+    fn alarms(&self) -> MutexGuard<'_, BTreeMap<&'static str, Alarm>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_stands_from_its_first_raise_to_its_clear() {
+        let readiness = Readiness::new();
+        assert!(readiness.is_ready());
+        readiness.raise("disk", "5 % left");
+        let since = readiness.list()[0].since;
+        readiness.clone().raise("disk", "4 % left");
+        readiness.raise("hub", "not connected");
+        let list = readiness.list();
+        let told: Vec<_> = list.iter().map(|alarm| (alarm.name, alarm.message.as_str())).collect();
+        assert_eq!(told, [("disk", "4 % left"), ("hub", "not connected")]);
+        assert_eq!(list[0].since, since);
+        readiness.clear("disk");
+        readiness.clear("never raised");
+        assert!(!readiness.is_ready());
+        readiness.clear("hub");
+        assert!(readiness.is_ready());
+    }
+}

@@ -1,0 +1,112 @@
+//! Whoever is not let in disturbs nobody, and is told what it may know.
+
+mod common;
+
+use common::{AGENCY, Forum, PATIENCE, SERVER, in_time, kaz, listener, start};
+use concord_identity::{Admission, Application};
+use concord_server::{CONNECTIONS_PER_CALLER_MAX, ConnectError, HANDSHAKES_AT_ONCE_MAX};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic_health::pb::HealthCheckRequest;
+
+#[tokio::test]
+async fn garbage_and_idle_handshakes_do_not_disturb_an_honest_client() {
+    let forum = Forum::new();
+    let server = start(&forum, Admission::node(&kaz()), &[]).await;
+    let mut honest = forum.health(server.address, AGENCY).await;
+
+    let mut idle = Vec::new();
+    for number in 0..HANDSHAKES_AT_ONCE_MAX + 40 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        if number % 2 == 0 {
+            // A refused write means that the server was quicker.
+            drop(stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await);
+        }
+        idle.push(stream);
+    }
+    honest.check(HealthCheckRequest::default()).await.unwrap();
+    // Far sooner than an idle handshake's own time would free a place.
+    let began = std::time::Instant::now();
+    let mut late = forum.health(server.address, AGENCY).await;
+    late.check(HealthCheckRequest::default()).await.unwrap();
+    assert!(began.elapsed().as_secs() < concord_server::HANDSHAKE_TIMEOUT_SECONDS / 2);
+}
+
+#[tokio::test]
+async fn an_idle_handshake_is_closed_when_its_time_is_over() {
+    let forum = Forum::new();
+    let server = start(&forum, Admission::node(&kaz()), &[]).await;
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    let read = in_time("the close", idle.read_to_end(&mut Vec::new())).await;
+    assert_eq!(read.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_of_another_forum_or_role_is_refused_alike_and_knows_that_it_was() {
+    let forum = Forum::new();
+    let other_forum = Forum::new();
+    let server = start(&forum, Admission::node(&kaz()), &[]).await;
+    let mut told = Vec::new();
+    for credentials in [
+        other_forum.credentials(AGENCY),
+        forum.credentials("spiffe://uzb.concord/agency/cert"),
+        forum.credentials(SERVER),
+    ] {
+        let tls = forum.tls_with(&credentials, SERVER, Application::Grpc);
+        let error = concord_server::connect(&server.address.to_string(), tls).await.unwrap_err();
+        assert!(matches!(error, ConnectError::TlsRefused { .. }), "{error}");
+        told.push(error.to_string());
+    }
+    assert!(told[0].contains("the other side refused the connection"), "{}", told[0]);
+    assert!(told.iter().all(|words| *words == told[0]), "{told:?}");
+    assert_eq!(server.connections.list(), []);
+}
+
+#[tokio::test]
+async fn a_client_says_why_it_did_not_connect() {
+    let forum = Forum::new();
+    let server = start(&forum, Admission::node(&kaz()), &[]).await;
+    let credentials = forum.credentials(AGENCY);
+    let other = forum.tls_with(&credentials, "spiffe://kaz.concord/node/other", Application::Grpc);
+    let error = concord_server::connect(&server.address.to_string(), other).await.unwrap_err();
+    assert!(error.to_string().contains("spiffe://kaz.concord/node/main answered"), "{error}");
+
+    let (closed, address) = listener().await;
+    drop(closed);
+    let error = forum.connect(address, AGENCY).await.unwrap_err();
+    assert!(matches!(error, ConnectError::NotReached { .. }), "{error}");
+
+    let tls = forum.client_tls(AGENCY);
+    for address in ["", "hub", "hub:", ":", "hub:x", "a b:1", "user@hub:1", "hub:1/x", "https://hub:1"] {
+        let error = concord_server::connect(address, tls.clone()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::AddressMalformed { .. }), "{address}: {error}");
+    }
+    let error = concord_server::connect("no-such-host.invalid:7443", tls).await.unwrap_err();
+    assert!(matches!(error, ConnectError::NotResolved { .. } | ConnectError::TimedOut { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up() {
+    let forum = Forum::new();
+    let (silent, address) = listener().await;
+    let error = forum.connect(address, AGENCY).await.unwrap_err();
+    assert!(matches!(error, ConnectError::TimedOut { .. }), "{error}");
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_caller_over_its_number_of_connections_is_told_and_others_are_not_touched() {
+    let forum = Forum::new();
+    let server = start(&forum, Admission::node(&kaz()), &[]).await;
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS_PER_CALLER_MAX {
+        open.push(forum.connect(server.address, AGENCY).await.unwrap());
+    }
+    let error = forum.connect(server.address, AGENCY).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Closed { .. }), "{error}");
+    let other = forum.connect(server.address, "spiffe://kaz.concord/agency/other").await;
+    assert!(other.is_ok());
+    drop(open);
+    let again = async { while forum.connect(server.address, AGENCY).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
+}

@@ -1,0 +1,67 @@
+//! Golden vectors of what officers and joining nodes sign.
+
+use bytes::Bytes;
+use concord_wire::agreement::{
+    DraftContent, JoinProof, STATEMENT_DOMAIN, agreement_digest, encode_statement, encode_text, in_domain,
+    parse_join_request, parse_text,
+};
+use prost::Message as _;
+
+use crate::fixtures::{agreement_ref, agreement_text, key};
+use crate::golden::Golden;
+use crate::statements::{draft, join_request, signed};
+
+#[test]
+fn an_agreement_text() {
+    let bytes = encode_text(&agreement_text());
+    assert_eq!(parse_text(&bytes).unwrap(), agreement_text());
+    let about = "An agreement text. Digest = SHA-256(`concord agreement v1` ‖ 0 ‖ bytes).";
+    let mut golden = Golden::new("agreement.txt", about);
+    golden.message("text", "concord.agreement.v1.AgreementText", &bytes);
+    golden.text("digest", agreement_digest(&bytes).0).check();
+}
+
+#[test]
+fn statements_of_every_kind() {
+    let about = "Statements, signed over `concord statement v1` ‖ 0 ‖ statement. The key's private half is `officer of KAZ`, padded with zeros.";
+    let officer = key("officer of KAZ");
+    let mut golden = Golden::new("statement.txt", about);
+    golden.bytes("public key", &officer.public.bytes);
+    for (number, (kind, content)) in (1..).zip([
+        ("proposal", DraftContent::Propose(agreement_text())),
+        ("consent", DraftContent::Consent(agreement_ref())),
+        ("decline", DraftContent::Decline(agreement_ref())),
+        ("leave", DraftContent::Leave(agreement_text().id)),
+        ("enrolment", DraftContent::Enrol(join_request())),
+    ]) {
+        let statement = encode_statement(&draft(number, content));
+        let signed = signed(statement.clone());
+        assert!(officer.holds(&in_domain(STATEMENT_DOMAIN, &statement), &signed.signature));
+        golden.section(kind).message("signed", "concord.agreement.v1.SignedStatement", &signed.encode_to_vec());
+        golden.bytes("statement", &statement).bytes("signature", &signed.signature);
+    }
+    golden.check();
+}
+
+#[test]
+fn a_join_request_and_a_bundle() {
+    let request = join_request();
+    let (_, JoinProof { signed_message, signature, .. }) = parse_join_request(&request).unwrap();
+    assert!(key("UZB").holds(&signed_message, &signature));
+    let bundle = concord_wire::proto::operations::v1::Bundle {
+        hub: "main".into(),
+        addresses: vec!["hub.example:7400".into(), "192.0.2.1:7400".into()],
+        anchor: Bytes::from_static(b"the anchor of SEC, DER"),
+        signing_key: Bytes::copy_from_slice(&key("SEC").public.bytes),
+        participant: "UZB".into(),
+        enrolment_fingerprint: Bytes::from_static(&[0xef; 32]),
+        history: Bytes::copy_from_slice(&crate::fixtures::HISTORY),
+    };
+    let about = "What a node brings to be enrolled, and what it gets to join. Possession is signed over `concord join v1` ‖ 0 ‖ the request \
+                 without it; the key's private half is `UZB`, padded with zeros.";
+    let mut golden = Golden::new("join.txt", about);
+    golden.section("join request").message("request", "concord.agreement.v1.JoinRequest", &request);
+    golden.bytes("signed message", &signed_message);
+    golden.section("bundle").message("bundle", "concord.operations.v1.Bundle", &bundle.encode_to_vec());
+    golden.check();
+}

@@ -1,0 +1,115 @@
+//! Headers and descriptions: what is read is what the origin said, or a refusal with its reason.
+
+use bytes::Bytes;
+use concord_model::limits::{BODY_SIZE_MAX_BYTES, HEADER_SIZE_MAX_BYTES};
+use concord_model::{Description, Reason};
+use concord_wire::header::{
+    CAVEAT_SIZE_MAX_BYTES, CAVEATS_MAX, encode, encode_description, parse, parse_description,
+};
+use concord_wire::proto::exchange::v1 as pb;
+use prost::Message as _;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::fixtures::{any_header, any_title, exchange};
+
+/// Changes a good header and says what comes of it.
+fn check(change: impl FnOnce(&mut pb::Header), expectation: Reason) {
+    let mut header = pb::Header::decode(encode(&exchange(1).header)).unwrap();
+    change(&mut header);
+    let parsed = parse(&header.encode_to_vec());
+    assert_eq!(parsed.map_err(|refusal| refusal.reason), Err(expectation), "{header:?}");
+}
+
+#[test]
+fn a_field_that_is_not_switched_on_is_refused_when_set() {
+    let feature = Reason::FeatureNotEnabled;
+    check(|header| header.handling_code = "LIMITED".into(), feature);
+    check(|header| header.expires_at = Some(prost_types::Timestamp { seconds: 1_900_000_000, nanos: 0 }), feature);
+    check(|header| header.expires_at = Some(prost_types::Timestamp::default()), feature);
+    check(|header| header.supersedes = Bytes::from_static(&[1; 32]), feature);
+    check(|header| header.withdraws = Bytes::from_static(&[1; 32]), feature);
+    check(|header| header.exercise = true, feature);
+    check(|header| header.co_origins = vec!["UZB".into()], feature);
+    check(|header| header.co_origins = vec![String::new()], feature);
+    check(|header| header.seals = vec![Bytes::new()], feature);
+    check(|header| header.large_parts = vec![Bytes::from_static(&[1; 32])], feature);
+    check(|header| header.parts.push(header.parts[0].clone()), feature);
+}
+
+#[test]
+fn a_narrowing_that_is_not_a_list_of_participants_is_refused_never_read_as_all() {
+    let narrowed = |codes: &[&str]| Some(pb::Narrowing { participants: codes.iter().map(ToString::to_string).collect() });
+    for codes in [&[][..], &["KGZ", "KGZ"], &["KGZ", "UZB", "KGZ"], &["kgz"], &[""], &["KGZ", ""]] {
+        check(|header| header.narrowing = narrowed(codes), Reason::NarrowingInvalid);
+    }
+}
+
+#[test]
+fn a_header_that_says_something_impossible_is_refused() {
+    let malformed = Reason::HeaderMalformed;
+    check(|header| header.origin = "kaz".into(), malformed);
+    check(|header| header.origin.clear(), malformed);
+    check(|header| header.node.clear(), malformed);
+    check(|header| header.uuid = Bytes::from_static(&[0; 16]), malformed);
+    check(|header| header.uuid = Bytes::from_static(&[0x77; 15]), malformed);
+    check(|header| header.agreement = None, malformed);
+    check(|header| header.agreement.as_mut().unwrap().id = "flood-warnings".into(), malformed);
+    check(|header| header.agreement.as_mut().unwrap().digest = Bytes::from_static(&[0; 31]), malformed);
+    check(|header| header.measure = "challenges".into(), malformed);
+    check(|header| header.lane = 0, malformed);
+    check(|header| header.lane = 4, malformed);
+    check(|header| header.lane = -1, malformed);
+    check(|header| header.language = "по-русски".into(), malformed);
+    check(|header| header.created = None, malformed);
+    check(|header| header.created.as_mut().unwrap().nanos = -1, malformed);
+    check(|header| header.created.as_mut().unwrap().nanos = 1_000_000_000, malformed);
+    check(|header| header.created.as_mut().unwrap().seconds = 253_402_300_800, malformed);
+    check(|header| header.created.as_mut().unwrap().seconds = i64::MIN, malformed);
+    check(|header| header.parts.clear(), malformed);
+    check(|header| header.parts[0].media_type = "text/csv; charset=utf-8".into(), malformed);
+    check(|header| header.parts[0].commitment = Bytes::new(), malformed);
+    check(|header| header.parts[0].size_bytes = 0, Reason::BodyEmpty);
+    check(|header| header.parts[0].size_bytes = BODY_SIZE_MAX_BYTES as u64 + 1, Reason::BodyTooLarge);
+    check(|header| header.parts[0].size_bytes = u64::MAX, Reason::BodyTooLarge);
+    check(|header| header.description = Bytes::new(), malformed);
+    check(|header| header.description = Bytes::from_static(&[0; 33]), malformed);
+}
+
+#[test]
+fn a_header_over_its_size_is_refused_before_it_is_read() {
+    let garbage = vec![0xff; HEADER_SIZE_MAX_BYTES + 1];
+    let refusal = parse(&garbage).unwrap_err();
+    assert_eq!(refusal.reason, Reason::HeaderMalformed);
+    assert!(refusal.message.contains(&HEADER_SIZE_MAX_BYTES.to_string()), "{}", refusal.message);
+}
+
+#[test]
+fn a_description_that_says_something_impossible_is_refused() {
+    let check = |title: &str, caveats: Vec<String>, expectation: Result<(), Reason>| {
+        let bytes = pb::Description { title: title.into(), caveats }.encode_to_vec();
+        assert_eq!(parse_description(&bytes).map(drop).map_err(|refusal| refusal.reason), expectation);
+    };
+    check("Паводок", vec!["x".repeat(CAVEAT_SIZE_MAX_BYTES); CAVEATS_MAX], Ok(()));
+    check("Паводок", vec![String::new(); CAVEATS_MAX + 1], Err(Reason::HeaderMalformed));
+    check("Паводок", vec!["x".repeat(CAVEAT_SIZE_MAX_BYTES + 1)], Err(Reason::HeaderMalformed));
+    check("", vec![], Err(Reason::TitleInvalid));
+    check("two\nlines", vec![], Err(Reason::TitleInvalid));
+    check(&"п".repeat(513), vec![], Err(Reason::TitleInvalid));
+}
+
+proptest! {
+    #[test]
+    fn a_header_survives_the_wire(header in any_header()) {
+        let serialised = encode(&header);
+        let parsed = parse(&serialised).unwrap();
+        prop_assert_eq!(encode(&parsed), serialised);
+        prop_assert_eq!(parsed, header);
+    }
+
+    #[test]
+    fn a_description_survives_the_wire(title in any_title(), caveats in vec("\\PC{0,60}", 0..CAVEATS_MAX)) {
+        let description = Description { title, caveats };
+        prop_assert_eq!(parse_description(&encode_description(&description)), Ok(description));
+    }
+}

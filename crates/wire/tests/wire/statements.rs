@@ -1,0 +1,148 @@
+//! Agreements and statements: what is read is what was said.
+
+use bytes::Bytes;
+use concord_journal::Digest as JournalDigest;
+use concord_ledger::StatementContent;
+use concord_model::limits::STATEMENT_SIZE_MAX_BYTES;
+use concord_model::{Digest, Reason};
+use concord_wire::agreement::{
+    Draft, DraftContent, STATEMENT_DOMAIN, agreement_digest, encode_join_request, encode_statement, encode_text,
+    in_domain, parse_join_request, parse_statement, parse_text,
+};
+use concord_wire::proto::agreement::v1 as pb;
+use prost::Message as _;
+use proptest::prelude::*;
+
+use crate::fixtures::{NOW, agreement_text, any_statement, any_text, code, key, name};
+
+pub(crate) fn draft(number: u64, content: DraftContent) -> Draft {
+    Draft { participant: code("KAZ"), officer: name("officer"), hub: name("main"), number, made_at: NOW, content }
+}
+
+/// Signed by the officer of `KAZ`.
+pub(crate) fn signed(statement: Bytes) -> pb::SignedStatement {
+    let signature = key("officer of KAZ").sign(&in_domain(STATEMENT_DOMAIN, &statement));
+    pb::SignedStatement {
+        statement,
+        certificates: vec![Bytes::from_static(b"the officer's certificate, DER")],
+        suite: concord_wire::SUITE_ED25519,
+        signature: Bytes::copy_from_slice(&signature),
+    }
+}
+
+pub(crate) fn join_request() -> Bytes {
+    let uzb = key("UZB");
+    let (anchor, certificate) = (b"the anchor of UZB, DER", b"the certificate of its node, DER");
+    encode_join_request(&code("UZB"), &name("main"), anchor, &uzb.public, certificate, |message| uzb.sign(message))
+}
+
+#[test]
+fn a_join_request_proves_the_key_that_it_brings() {
+    let (request, proof) = parse_join_request(&join_request()).unwrap();
+    assert_eq!(request.signing_key, key("UZB").public);
+    assert_eq!(request.anchor, b"the anchor of UZB, DER");
+    assert_eq!(&proof.node_certificate[..], b"the certificate of its node, DER");
+    assert!(key("UZB").holds(&proof.signed_message, &proof.signature));
+
+    // Any word changed: what the key signed is not what the request says.
+    let mut changed = pb::JoinRequest::decode(join_request()).unwrap();
+    changed.anchor = Bytes::from_static(b"another anchor");
+    let (_, proof) = parse_join_request(&changed.encode_to_vec()).unwrap();
+    assert!(!key("UZB").holds(&proof.signed_message, &proof.signature));
+}
+
+#[test]
+fn a_signature_of_one_kind_never_passes_for_another() {
+    let text = encode_text(&agreement_text());
+    let domains = ["concord statement v1", "concord join v1", "concord receipt v1", "concord consignment v1"];
+    for domain in domains {
+        let signature = key("KAZ").sign(&in_domain(domain, &text));
+        for other in domains {
+            assert_eq!(key("KAZ").holds(&in_domain(other, &text), &signature), domain == other, "{domain} as {other}");
+        }
+    }
+}
+
+#[test]
+fn a_statement_of_wrong_form_is_refused() {
+    let check = |expectation: Reason, tamper: &dyn Fn(&mut pb::SignedStatement)| {
+        let mut statement = signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text()))));
+        tamper(&mut statement);
+        assert_eq!(parse_statement(&statement).unwrap_err().reason, expectation);
+    };
+    let content = |signed: &mut pb::SignedStatement, change: &dyn Fn(&mut pb::Statement)| {
+        let mut inner = pb::Statement::decode(signed.statement.clone()).unwrap();
+        change(&mut inner);
+        signed.statement = inner.encode_to_vec().into();
+    };
+    check(Reason::StatementMalformed, &|signed| signed.suite = 0);
+    check(Reason::StatementMalformed, &|signed| signed.suite = 2);
+    check(Reason::StatementMalformed, &|signed| {
+        signed.certificates = vec![Bytes::from(vec![0; STATEMENT_SIZE_MAX_BYTES])];
+    });
+    check(Reason::StatementMalformed, &|signed| signed.statement = Bytes::new());
+    check(Reason::StatementMalformed, &|signed| content(signed, &|inner| inner.content = None));
+    check(Reason::StatementMalformed, &|signed| content(signed, &|inner| inner.made_at = None));
+    check(Reason::StatementMalformed, &|signed| content(signed, &|inner| inner.officer = "The Officer".into()));
+    check(Reason::StatementMalformed, &|signed| {
+        content(signed, &|inner| inner.content = Some(pb::statement::Content::Consent(pb::Consent { agreement: None })));
+    });
+    check(Reason::StatementMalformed, &|signed| {
+        let request = Bytes::from_static(b"not a request");
+        content(signed, &|inner| {
+            inner.content = Some(pb::statement::Content::Enrolment(pb::Enrolment { request: request.clone() }));
+        });
+    });
+    check(Reason::AgreementMalformed, &|signed| {
+        let text = Bytes::from_static(b"not a text");
+        content(signed, &|inner| {
+            inner.content = Some(pb::statement::Content::Proposal(pb::Proposal { text: text.clone() }));
+        });
+    });
+}
+
+#[test]
+fn an_agreement_text_over_its_limits_is_refused() {
+    let check = |expectation: bool, measures: usize, parties: usize| {
+        let mut text = agreement_text();
+        text.measures = vec![text.measures[0].clone(); measures];
+        text.parties = vec![text.parties[0].clone(); parties];
+        let parsed = parse_text(&encode_text(&text));
+        assert_eq!(parsed.map(|_| ()).map_err(|refusal| refusal.reason), match expectation {
+            true => Ok(()),
+            false => Err(Reason::AgreementMalformed),
+        });
+    };
+    check(true, 256, 256);
+    check(false, 257, 2);
+    check(false, 1, 257);
+}
+
+proptest! {
+    #[test]
+    fn an_agreement_text_survives_the_wire(text in any_text()) {
+        prop_assert_eq!(parse_text(&encode_text(&text)), Ok(text));
+    }
+
+    #[test]
+    fn a_statement_survives_the_wire(draft in any_statement()) {
+        let serialised = encode_statement(&draft);
+        let read = parse_statement(&signed(serialised.clone())).unwrap();
+        prop_assert_eq!(
+            (read.participant, read.officer, read.hub, read.number, read.made_at),
+            (draft.participant, draft.officer, draft.hub, draft.number, draft.made_at)
+        );
+        prop_assert_eq!(read.digest, Digest(JournalDigest::of(STATEMENT_DOMAIN, &[&serialised]).0));
+        let expected = match draft.content {
+            DraftContent::Propose(text) => {
+                let digest = agreement_digest(&encode_text(&text));
+                StatementContent::Propose { text, digest }
+            }
+            DraftContent::Consent(agreement) => StatementContent::Consent(agreement),
+            DraftContent::Decline(agreement) => StatementContent::Decline(agreement),
+            DraftContent::Leave(id) => StatementContent::Leave(id),
+            DraftContent::Enrol(request) => StatementContent::Enrol(parse_join_request(&request).unwrap().0),
+        };
+        prop_assert_eq!(read.content, expected);
+    }
+}

@@ -1,0 +1,177 @@
+//! The hub's journal: the fact that is read is the fact that was decided.
+
+use concord_journal::{Draft, KIND_HISTORY_BEGUN};
+use concord_ledger::{Fact, MailboxRun, StatementDecided};
+use concord_model::Reason;
+use concord_wire::agreement::{DraftContent, encode_statement, parse_statement};
+use concord_wire::proto::journal::v1 as pb;
+use concord_wire::stored::StoredError;
+use concord_wire::stored::hub::{self, HubEntry};
+use prost::Message as _;
+use proptest::prelude::*;
+
+use crate::fixtures::{
+    NOW, agreement_text, any_statement, code, entry, exchanges, founding, mail_acknowledged, name, recorded, sealed,
+    sealed_headers, told,
+};
+use crate::signed_words::{acknowledgement_of, any_recorded, said};
+use crate::statements::{draft, signed};
+
+pub(crate) fn consignment_draft() -> Draft {
+    let exchanges = exchanges(4);
+    let sealed = sealed(7, &exchanges);
+    let blobs = exchanges.into_iter().map(|exchange| exchange.blobs).collect();
+    hub::consignment(&recorded(&sealed), &sealed, blobs, NOW)
+}
+
+pub(crate) fn statement_decided(refused: Option<Reason>) -> (StatementDecided, Draft) {
+    let signed = signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text()))));
+    let told = vec![told(code("KAZ"), 4), told(code("UZB"), 300)];
+    let fact = StatementDecided { statement: parse_statement(&signed).unwrap(), refused, told };
+    let draft = hub::statement(&fact, signed, NOW);
+    (fact, draft)
+}
+
+pub(crate) fn acknowledged_draft() -> Draft {
+    hub::acknowledged(&mail_acknowledged(), acknowledgement_of(&said()), &name("main"), NOW)
+}
+
+/// The fact that an entry of this draft is read as.
+fn fact(draft: &Draft) -> Fact {
+    match hub::read(&entry(draft)) {
+        Ok(entry) => entry.into_fact(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn every_fact_is_read_as_it_was_stored() {
+    assert_eq!(fact(&hub::founded(&founding(), NOW)), Fact::Founded(founding()));
+    for refused in [None, Some(Reason::FingerprintMismatch)] {
+        let (decided, draft) = statement_decided(refused);
+        assert_eq!(fact(&draft), Fact::Statement(decided));
+    }
+    let sealed = sealed(7, &exchanges(4));
+    assert_eq!(fact(&consignment_draft()), Fact::Consignment(recorded(&sealed)));
+    assert_eq!(fact(&acknowledged_draft()), Fact::Acknowledged(mail_acknowledged()));
+}
+
+#[test]
+fn evidence_stands_beside_its_fact_unchanged() {
+    let Ok(HubEntry::Statement(_, evidence)) = hub::read(&entry(&statement_decided(None).1)) else { panic!() };
+    assert_eq!(evidence, signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text())))));
+    let Ok(HubEntry::Acknowledged(_, evidence)) = hub::read(&entry(&acknowledged_draft())) else { panic!() };
+    assert_eq!(evidence, acknowledgement_of(&said()));
+    let Ok(HubEntry::Consignment(_, kept)) = hub::read(&entry(&consignment_draft())) else { panic!() };
+    let original = sealed(7, &exchanges(4));
+    assert_eq!((&kept.sealed.seal, &kept.sealed.signature), (&original.seal, &original.signature));
+    assert_eq!((&kept.sealed.head, &kept.sealed.headers), (&original.head, &original.headers));
+    assert_eq!(kept.sealed.seed.as_bytes(), original.seed.as_bytes());
+    assert_eq!(kept.sealed.tree().root(), original.tree().root());
+}
+
+#[test]
+fn blobs_of_refused_exchanges_are_not_kept_and_the_others_are_found() {
+    let draft = consignment_draft();
+    let Ok(HubEntry::Consignment(_, kept)) = hub::read(&entry(&draft)) else { panic!() };
+    assert_eq!(kept.blob_counts, [2, 0, 2, 2], "the second exchange was refused");
+    let ranges: Vec<_> = (0..6).map(|index| kept.blob_range(index)).collect();
+    assert_eq!(ranges, [0..2, 2..2, 2..4, 4..6, 6..6, 6..6], "there is no fifth exchange");
+    for (index, exchange) in exchanges(4).into_iter().enumerate().filter(|(index, _)| *index != 1) {
+        assert_eq!(draft.blobs[kept.blob_range(index)], exchange.blobs);
+    }
+    let refused = &exchanges(4)[1].blobs;
+    assert!(refused.iter().all(|blob| !draft.blobs.contains(blob)));
+}
+
+#[test]
+fn an_entry_of_a_newer_program_or_another_role_stops_the_reader() {
+    let good = entry(&hub::founded(&founding(), NOW));
+    for (kind, version) in [(hub::KIND_FOUNDED, 2), (hub::KIND_FOUNDED, 0), (5, 1), (99, 1), (101, 1), (u16::MAX, 1)] {
+        let mut newer = good.clone();
+        (newer.kind, newer.version) = (kind, version);
+        let Err(error) = hub::read(&newer) else { panic!("kind {kind} version {version} was read") };
+        assert!(matches!(error, StoredError::UnknownKind { sequence: 12, .. }), "{error}");
+        assert!(error.to_string().contains("use the version that wrote it"));
+    }
+}
+
+/// Changes a stored consignment; the reader names the entry and stops.
+fn check_consignment(change: impl FnOnce(&mut pb::ConsignmentRecorded)) {
+    let mut stored = entry(&consignment_draft());
+    let mut message = pb::ConsignmentRecorded::decode(stored.payload.clone()).unwrap();
+    change(&mut message);
+    stored.payload = message.encode_to_vec().into();
+    let Err(error) = hub::read(&stored) else { panic!("{message:?} was read") };
+    assert!(matches!(error, StoredError::Malformed { sequence: 12, kind: hub::KIND_CONSIGNMENT, .. }), "{error}");
+}
+
+#[test]
+fn a_stored_consignment_that_says_something_impossible_stops_the_reader() {
+    check_consignment(|message| message.consignment = None);
+    check_consignment(|message| message.consignment.as_mut().unwrap().seed.truncate(31));
+    check_consignment(|message| message.consignment.as_mut().unwrap().seal.truncate(20));
+    check_consignment(|message| drop(message.consignment.as_mut().unwrap().headers.pop()));
+    check_consignment(|message| message.groups[0].agreement = None);
+    check_consignment(|message| message.groups[0].recipients.push("nobody".into()));
+    check_consignment(|message| message.groups[0].items[0].count = 0);
+    check_consignment(|message| message.groups[0].items[0].count = u32::MAX);
+    check_consignment(|message| message.refused[0].reason = "A_REASON_OF_TOMORROW".into());
+    check_consignment(|message| message.mailboxes[0].recipient.clear());
+}
+
+#[test]
+fn blob_counts_that_are_not_those_of_the_entry_stop_the_reader() {
+    let counts = |message: &mut pb::ConsignmentRecorded, counts: &[u32]| {
+        message.consignment.as_mut().unwrap().blob_counts = counts.to_vec();
+    };
+    check_consignment(|message| counts(message, &[2, 0, 2]));
+    check_consignment(|message| counts(message, &[2, 0, 2, 2, 0]));
+    check_consignment(|message| counts(message, &[2, 0, 2, 3]));
+    check_consignment(|message| counts(message, &[2, 0, 2, 1]));
+    check_consignment(|message| counts(message, &[u32::MAX; 4]));
+}
+
+#[test]
+fn a_payload_that_is_not_its_kinds_stops_the_reader() {
+    for kind in [KIND_HISTORY_BEGUN, hub::KIND_FOUNDED, hub::KIND_STATEMENT, hub::KIND_CONSIGNMENT, hub::KIND_ACKNOWLEDGED] {
+        for payload in [&b""[..], b"\xff\xff\xff\xff"] {
+            let mut stored = entry(&hub::founded(&founding(), NOW));
+            (stored.kind, stored.payload) = (kind, payload.to_vec().into());
+            let Err(error) = hub::read(&stored) else { panic!("kind {kind} was read from {payload:?}") };
+            assert!(matches!(error, StoredError::Malformed { .. }), "{error}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_recorded_consignment_survives_the_journal(
+        mut fact_of in any_recorded(),
+        runs in prop::collection::vec((crate::fixtures::any_code(), any::<u64>(), any::<u32>(), any::<u64>()), 0..5),
+    ) {
+        // The chain, number and digest are those of the seal; everything else is any.
+        let exchanges: Vec<_> = (0..fact_of.count as u8).map(crate::fixtures::exchange).collect();
+        let sealed = sealed_headers(fact_of.number, exchanges.iter().map(|exchange| exchange.serialised()).collect());
+        (fact_of.chain, fact_of.digest) = (sealed.chain.clone(), sealed.digest);
+        let run = |(recipient, first, count, feed_number)| MailboxRun { recipient, first, count, feed_number };
+        fact_of.mailboxes = runs.into_iter().map(run).collect();
+        let blobs = exchanges.iter().map(|exchange| exchange.blobs.clone()).collect();
+        let draft = hub::consignment(&fact_of, &sealed, blobs, NOW);
+        let Ok(HubEntry::Consignment(read, kept)) = hub::read(&entry(&draft)) else { panic!() };
+        for (index, exchange) in exchanges.iter().enumerate() {
+            let refused = fact_of.refused.iter().any(|refusal| refusal.index as usize == index);
+            let expected: &[_] = if refused { &[] } else { &exchange.blobs };
+            prop_assert_eq!(&draft.blobs[kept.blob_range(index)], expected);
+        }
+        prop_assert_eq!(read, fact_of);
+    }
+
+    #[test]
+    fn any_statement_survives_the_journal(said in any_statement(), reason in prop::option::of(prop::sample::select(Reason::ALL))) {
+        let signed = signed(encode_statement(&said));
+        let statement = parse_statement(&signed).unwrap();
+        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)] };
+        prop_assert_eq!(fact(&hub::statement(&decided, signed, NOW)), Fact::Statement(decided));
+    }
+}

@@ -1,0 +1,208 @@
+//! A node's journal: what is read is what was stored.
+
+use bytes::Bytes;
+use concord_journal::{Blob, Draft, KIND_HISTORY_BEGUN};
+use concord_model::{Lane, MeasureCode};
+use concord_wire::agreement::{DraftContent, encode_statement};
+use concord_wire::delivery::delivery;
+use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::exchange::v1 as exchange_pb;
+use concord_wire::proto::feed::v1 as feed_pb;
+use concord_wire::proto::journal::v1 as pb;
+use concord_wire::proto::operations::v1::Bundle;
+use concord_wire::stored::StoredError;
+use concord_wire::stored::node::{
+    self, Acknowledged, NodeEntry, StatementAnswered, Submission, Verdict,
+};
+use prost::Message as _;
+
+use crate::fixtures::{HISTORY, NOW, code, entry, exchanges, founding, measure, name, notices, sealed};
+use crate::signed_words::receipt_of;
+use crate::statements::{draft, signed};
+
+pub(crate) fn bundle() -> Bundle {
+    Bundle { hub: "main".into(), addresses: vec!["192.0.2.1:7400".into()], participant: "KAZ".into(), ..Default::default() }
+}
+
+pub(crate) fn measures() -> Vec<MeasureCode> {
+    vec![measure("challenges.3"), measure("economic.10")]
+}
+
+pub(crate) fn submissions() -> Vec<Submission> {
+    let submission = |index: u8| Submission {
+        agency: "drug-control".into(),
+        request_id: format!("2026-11-24/{index}"),
+        content_digest: Bytes::from(vec![index; 32]),
+    };
+    (0..3).map(submission).collect()
+}
+
+pub(crate) fn queued_draft() -> Draft {
+    let exchanges = exchanges(3);
+    let blobs = exchanges.iter().map(|exchange| exchange.blobs.clone()).collect();
+    node::queued(&sealed(7, &exchanges), blobs, submissions(), NOW)
+}
+
+pub(crate) fn feed_items() -> Vec<feed_pb::FeedItem> {
+    use feed_pb::feed_item::Content;
+    let founding = founding();
+    let registry = concord_wire::registry::registry(&founding.participants, &founding.areas, &founding.measures);
+    let receipts = notices().iter().map(|notice| concord_wire::feed::receipt(&name("main"), notice)).collect();
+    let refused = feed_pb::StatementRefused { officer: "officer".into(), number: 2, reason: "AGREEMENT_UNKNOWN".into() };
+    let contents = [
+        Content::Registry(registry),
+        Content::Statement(statement()),
+        Content::StatementRefused(refused),
+        Content::Receipts(feed_pb::Receipts { recipient: "KGZ".into(), receipts }),
+    ];
+    let recorded_at = Some(concord_wire::convert::timestamp(NOW));
+    let item = |(number, content)| feed_pb::FeedItem { number, recorded_at, content: Some(content) };
+    (1..).zip(contents).map(item).collect()
+}
+
+pub(crate) fn statement() -> SignedStatement {
+    signed(encode_statement(&draft(1, DraftContent::Leave(crate::fixtures::agreement_text().id))))
+}
+
+fn without_blobs(index: usize, number: u64) -> exchange_pb::Delivery {
+    let sealed = sealed(7, &exchanges(3));
+    delivery(&sealed, &sealed.tree(), index, number, vec![], NOW, 9).unwrap()
+}
+
+/// One accepted with two blobs, a notice, one set aside with one blob.
+pub(crate) fn mail_draft() -> Draft {
+    let blobs = |index: usize| exchanges(3)[index].blobs.clone();
+    let items = vec![
+        (Verdict::Accepted(without_blobs(0, 41)), blobs(0)),
+        (Verdict::Withheld(42), vec![]),
+        (Verdict::SetAside(without_blobs(2, 43), "BODY_MISMATCH".into()), blobs(2)[..1].to_vec()),
+    ];
+    node::mail(Lane::Routine, &HISTORY, items, NOW)
+}
+
+pub(crate) fn acknowledged() -> Acknowledged {
+    Acknowledged { agency: name("drug-control"), lane: Lane::Flash, through: 300, taken: vec![299, 300] }
+}
+
+pub(crate) fn answered() -> StatementAnswered {
+    StatementAnswered {
+        officer: "officer".into(),
+        number: 2,
+        refused: "STATEMENT_OUT_OF_ORDER".into(),
+        whole: true,
+        message: "number 2 is not the next".into(),
+    }
+}
+
+/// Every kind of entry that a node writes, named.
+pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
+    vec![
+        ("NodeFounded", node::founded(&code("KAZ"), &name("main"), NOW)),
+        ("HubJoined", node::joined(bundle(), NOW)),
+        ("AgencyAdded", node::agency_added(&name("drug-control"), &measures(), NOW)),
+        ("ExchangesQueued", queued_draft()),
+        ("ReceiptKept", node::receipt(receipt_of(7), NOW)),
+        ("FeedApplied", node::feed(&HISTORY, feed_items(), NOW)),
+        ("MailReceived", mail_draft()),
+        ("AgencyAcknowledged", node::agency_acknowledged(&acknowledged(), NOW)),
+        ("StatementQueued", node::statement(statement(), NOW)),
+        ("StatementAnswered", node::answer(&answered(), NOW)),
+    ]
+}
+
+fn read(draft: &Draft) -> NodeEntry {
+    node::read(&entry(draft)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn kinds_are_numbered_from_101_and_never_change() {
+    let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
+    assert_eq!(kinds, (101..=110).collect::<Vec<_>>());
+    assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
+}
+
+#[test]
+fn every_entry_is_read_as_it_was_stored() {
+    let mut all = drafts().into_iter().map(|(_, draft)| read(&draft));
+    let mut next = || all.next().unwrap();
+    assert!(matches!(next(), NodeEntry::Founded { participant, node } if participant == code("KAZ") && node == name("main")));
+    assert!(matches!(next(), NodeEntry::Joined(read) if read == bundle()));
+    assert!(matches!(next(), NodeEntry::AgencyAdded { name: read, measures: all }
+        if read == name("drug-control") && all == measures()));
+    assert!(matches!(next(), NodeEntry::Queued(kept, read)
+        if kept.sealed.digest == sealed(7, &exchanges(3)).digest && read == submissions()));
+    assert!(matches!(next(), NodeEntry::Receipt(read) if read == receipt_of(7)));
+    assert!(matches!(next(), NodeEntry::Feed { history: HISTORY, items } if items == feed_items()));
+    assert!(matches!(next(), NodeEntry::Mail { lane: Lane::Routine, history: HISTORY, items } if items.len() == 3));
+    assert!(matches!(next(), NodeEntry::AgencyAcknowledged(read) if read == acknowledged()));
+    assert!(matches!(next(), NodeEntry::Statement(read) if read == statement()));
+    assert!(matches!(next(), NodeEntry::Answer(read) if read == answered()));
+}
+
+#[test]
+fn queued_blobs_are_found_by_their_exchange() {
+    let draft = queued_draft();
+    let NodeEntry::Queued(kept, _) = read(&draft) else { panic!() };
+    for (index, exchange) in exchanges(3).into_iter().enumerate() {
+        assert_eq!(draft.blobs[kept.blob_range(index)], exchange.blobs);
+    }
+    assert!(kept.blob_range(3).is_empty());
+}
+
+#[test]
+fn mail_keeps_each_number_with_its_verdict_and_its_blobs() {
+    let draft = mail_draft();
+    let NodeEntry::Mail { items, .. } = read(&draft) else { panic!() };
+    let numbers: Vec<_> = items.iter().map(|item| (item.number(), item.blob_count)).collect();
+    assert_eq!(numbers, [(41, 2), (42, 0), (43, 1)]);
+    assert!(matches!(&items[0].verdict, Verdict::Accepted(read) if *read == without_blobs(0, 41)));
+    assert!(matches!(&items[1].verdict, Verdict::Withheld(42)));
+    assert!(matches!(&items[2].verdict, Verdict::SetAside(read, reason)
+        if *read == without_blobs(2, 43) && reason == "BODY_MISMATCH"));
+    let expected: Vec<Blob> = [&exchanges(3)[0].blobs[..], &exchanges(3)[2].blobs[..1]].concat();
+    assert_eq!(draft.blobs, expected);
+}
+
+#[test]
+fn an_entry_of_a_newer_program_or_another_role_stops_the_reader() {
+    for (kind, version) in [(101, 2), (1, 1), (3, 1), (100, 1), (111, 1)] {
+        let mut newer = entry(&drafts()[0].1);
+        (newer.kind, newer.version) = (kind, version);
+        assert!(matches!(node::read(&newer), Err(StoredError::UnknownKind { .. })), "kind {kind} version {version}");
+    }
+}
+
+#[test]
+fn a_payload_that_says_something_impossible_stops_the_reader() {
+    let refused = |kind: u16, payload: Vec<u8>| {
+        let mut stored = entry(&drafts()[0].1);
+        (stored.kind, stored.payload) = (kind, payload.into());
+        assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {kind}");
+    };
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=110) {
+        refused(kind, vec![0xff; 4]);
+    }
+    // Of an answer every field may be empty; of all others something must be there.
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109) {
+        refused(kind, vec![]);
+    }
+    let no_verdict = pb::ReceivedItem { item: None, blob_count: 0 };
+    let mail = pb::MailReceived { lane: 1, history: Bytes::copy_from_slice(&HISTORY), items: vec![no_verdict] };
+    refused(107, mail.encode_to_vec());
+}
+
+#[test]
+fn blob_counts_that_are_not_those_of_the_entry_stop_the_reader() {
+    for draft in [queued_draft(), mail_draft()] {
+        for change in [|stored: &mut Vec<_>| drop(stored.pop()), |stored: &mut Vec<_>| stored.push(stored[0])] {
+            let mut stored = entry(&draft);
+            change(&mut stored.commitments);
+            assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {}", draft.kind);
+        }
+    }
+    let mut stored = entry(&queued_draft());
+    let mut message = pb::ExchangesQueued::decode(stored.payload.clone()).unwrap();
+    message.submissions.pop();
+    stored.payload = message.encode_to_vec().into();
+    assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "nobody submitted the last exchange");
+}
