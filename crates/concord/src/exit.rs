@@ -1,5 +1,7 @@
 //! How a command ends: the exit codes, and the one shape of every failure that reaches a person.
 
+mod servers;
+
 use std::error::Error;
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
 //! The admin listener, as a probe and a scraper see it.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,10 +1,11 @@
 //! A participant's connections can be ended at once, and only its.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::io::ErrorKind;
 
-use common::{AGENCY, Forum, all_callers, in_time, listener, now, start};
+use common::{AGENCY, Forum, in_time, listener, now, start};
 use concord_identity::{Admission, Application};
 use concord_model::{ParticipantCode, Timestamp};
 use concord_server::{Connections, accept};
@@ -17,7 +18,7 @@ use tonic_health::pb::HealthCheckRequest;
 #[tokio::test]
 async fn closing_a_participant_ends_its_streams_at_once_and_leaves_others() {
     let forum = Forum::new();
-    let server = start(&forum, all_callers(), &[]).await;
+    let server = start(&forum, Admission::hub(), &[]).await;
     let mut watches = Vec::new();
     for identity in
         ["spiffe://kaz.concord/node/main", "spiffe://kaz.concord/node/two", "spiffe://uzb.concord/node/main"]

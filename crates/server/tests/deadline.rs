@@ -1,4 +1,5 @@
 //! A call ends at its deadline, and says so in the right word.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

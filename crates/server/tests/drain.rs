@@ -1,4 +1,5 @@
 //! A server ends in order.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

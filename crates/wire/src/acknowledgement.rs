@@ -50,10 +50,7 @@ pub fn sign(said: &Said, key: Fingerprint, sign: impl FnOnce(&[u8]) -> [u8; 64])
         lane: lane(said.lane).into(),
         delivered_through: said.delivered_through,
         set_aside: set_aside
-            .map(|(number, reason)| pb::SetAside {
-                number: *number,
-                reason: reason.to_string(),
-            })
+            .map(|(number, reason)| pb::SetAside { number: *number, reason: reason.to_string() })
             .collect(),
         withheld: said.withheld.clone(),
         taken_before: said.taken_before,
@@ -62,11 +59,7 @@ pub fn sign(said: &Said, key: Fingerprint, sign: impl FnOnce(&[u8]) -> [u8; 64])
     .encode_to_vec()
     .into();
     let signature = Bytes::copy_from_slice(&sign(&in_domain(ACKNOWLEDGEMENT_DOMAIN, &statement)));
-    pb::Acknowledgement {
-        statement,
-        key_id: digest_bytes(&key.0),
-        signature,
-    }
+    pb::Acknowledgement { statement, key_id: digest_bytes(&key.0), signature }
 }
 
 /// Reads it and checks its signature with `verify`, which gets key, message and signature.
@@ -79,25 +72,18 @@ pub fn verify(
     let reason = Reason::CursorInvalid;
     let wrong = refuse(reason);
     let key = Fingerprint(Digest::from_slice(&message.key_id).map_err(&wrong)?);
-    verify(
-        &key,
-        &in_domain(ACKNOWLEDGEMENT_DOMAIN, &message.statement),
-        &message.signature,
-    )?;
+    verify(&key, &in_domain(ACKNOWLEDGEMENT_DOMAIN, &message.statement), &message.signature)?;
 
     let what = "acknowledgement";
     let statement: pb::AcknowledgementStatement = decode_canonical(reason, reason, what, &message.statement)?;
     let history = <[u8; 16]>::try_from(&statement.history[..])
         .map_err(|_| Refusal::new(reason, "the acknowledgement names no history"))?;
-    let lists = [
-        statement.set_aside.len(),
-        statement.withheld.len(),
-        statement.taken.len(),
-    ];
+    let lists = [statement.set_aside.len(), statement.withheld.len(), statement.taken.len()];
     if lists.iter().any(|length| *length > ACKNOWLEDGEMENT_NUMBERS_MAX) {
         let limit = format!("an acknowledgement lists at most {ACKNOWLEDGEMENT_NUMBERS_MAX} numbers");
         return Err(Refusal::new(reason, limit));
     }
+    refuse_the_impossible(&statement)?;
     let set_aside = statement.set_aside.iter().map(|aside| {
         // A reason of a newer node: set aside it is, whatever the words.
         let known = SetAsideReason::from_code(&aside.reason).unwrap_or(SetAsideReason::SignatureInvalid);
@@ -115,4 +101,28 @@ pub fn verify(
         taken_before: statement.taken_before,
         taken: statement.taken,
     })
+}
+
+/// Numbers are of what was delivered, each once in its list, and nothing is both set aside and withheld.
+fn refuse_the_impossible(statement: &pb::AcknowledgementStatement) -> Result<(), Refusal> {
+    let impossible =
+        |what: &str| Err(Refusal::new(Reason::CursorInvalid, format!("the acknowledgement is impossible: {what}")));
+    let set_aside: Vec<u64> = statement.set_aside.iter().map(|aside| aside.number).collect();
+    let delivered = |number: &u64| (1..=statement.delivered_through).contains(number);
+    if !set_aside.iter().chain(&statement.withheld).chain(&statement.taken).all(delivered) {
+        return impossible("it lists a number that is not delivered");
+    }
+    let ascends = |numbers: &[u64]| numbers.is_sorted_by(|one, next| one < next);
+    if !ascends(&set_aside) || !ascends(&statement.withheld) {
+        return impossible("set aside and withheld numbers ascend");
+    }
+    if set_aside.iter().any(|number| statement.withheld.binary_search(number).is_ok()) {
+        return impossible("a number is both set aside and withheld");
+    }
+    let mut taken = statement.taken.clone();
+    taken.sort_unstable();
+    if !ascends(&taken) {
+        return impossible("a number is taken twice");
+    }
+    Ok(())
 }

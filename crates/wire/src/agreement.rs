@@ -5,8 +5,8 @@ use concord_journal::Digest as JournalDigest;
 use concord_ledger::{JoinRequest, Statement, StatementContent};
 use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_PARTIES_MAX, STATEMENT_SIZE_MAX_BYTES};
 use concord_model::{
-    AgreementDigest, AgreementId, AgreementText, Digest, Fingerprint, MeasureCode, Name, ParticipantCode,
-    Party, PublicKey, Reason, Refusal, Title,
+    AgreementDigest, AgreementId, AgreementText, Digest, Fingerprint, MeasureCode, Name, ParticipantCode, Party,
+    PublicKey, Reason, Refusal, Title,
 };
 use prost::Message as _;
 
@@ -55,9 +55,8 @@ pub fn parse_text(bytes: &[u8]) -> Result<AgreementText, Refusal> {
     let reason = Reason::AgreementMalformed;
     let message: pb::AgreementText = decode_canonical(reason, reason, "agreement text", bytes)?;
     if message.measures.len() > AGREEMENT_MEASURES_MAX || message.parties.len() > AGREEMENT_PARTIES_MAX {
-        let limit = format!(
-            "at most {AGREEMENT_MEASURES_MAX} measures and {AGREEMENT_PARTIES_MAX} participants are taken"
-        );
+        let limit =
+            format!("at most {AGREEMENT_MEASURES_MAX} measures and {AGREEMENT_PARTIES_MAX} participants are taken");
         return Err(Refusal::new(reason, limit));
     }
     let wrong = refuse(reason);
@@ -121,21 +120,11 @@ pub enum DraftContent {
 pub fn encode_statement(draft: &Draft) -> Bytes {
     use pb::statement::Content;
     let content = match &draft.content {
-        DraftContent::Propose(text) => Content::Proposal(pb::Proposal {
-            text: encode_text(text),
-        }),
-        DraftContent::Consent(agreement) => Content::Consent(pb::Consent {
-            agreement: Some(agreement_ref(agreement)),
-        }),
-        DraftContent::Decline(agreement) => Content::Decline(pb::Decline {
-            agreement: Some(agreement_ref(agreement)),
-        }),
-        DraftContent::Leave(id) => Content::Leave(pb::Leave {
-            agreement_id: id.to_string(),
-        }),
-        DraftContent::Enrol(request) => Content::Enrolment(pb::Enrolment {
-            request: request.clone(),
-        }),
+        DraftContent::Propose(text) => Content::Proposal(pb::Proposal { text: encode_text(text) }),
+        DraftContent::Consent(agreement) => Content::Consent(pb::Consent { agreement: Some(agreement_ref(agreement)) }),
+        DraftContent::Decline(agreement) => Content::Decline(pb::Decline { agreement: Some(agreement_ref(agreement)) }),
+        DraftContent::Leave(id) => Content::Leave(pb::Leave { agreement_id: id.to_string() }),
+        DraftContent::Enrol(request) => Content::Enrolment(pb::Enrolment { request: request.clone() }),
     };
     let message = pb::Statement {
         participant: draft.participant.to_string(),
@@ -155,25 +144,19 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
     use pb::statement::Content;
     let reason = Reason::StatementMalformed;
     if signed.encoded_len() > STATEMENT_SIZE_MAX_BYTES {
-        let size = format!(
-            "the statement has {} bytes, at most {STATEMENT_SIZE_MAX_BYTES} are taken",
-            signed.encoded_len()
-        );
+        let size =
+            format!("the statement has {} bytes, at most {STATEMENT_SIZE_MAX_BYTES} are taken", signed.encoded_len());
         return Err(Refusal::new(reason, size));
     }
     if signed.suite != SUITE_ED25519 {
-        return Err(Refusal::new(
-            reason,
-            format!("signature suite {} is not known here", signed.suite),
-        ));
+        return Err(Refusal::new(reason, format!("signature suite {} is not known here", signed.suite)));
     }
     let message: pb::Statement = decode_canonical(reason, reason, "statement", &signed.statement)?;
     let wrong = refuse(reason);
     let content = match required(reason, "the content of the statement", message.content)? {
-        Content::Proposal(proposal) => StatementContent::Propose {
-            text: parse_text(&proposal.text)?,
-            digest: agreement_digest(&proposal.text),
-        },
+        Content::Proposal(proposal) => {
+            StatementContent::Propose { text: parse_text(&proposal.text)?, digest: agreement_digest(&proposal.text) }
+        }
         Content::Consent(consent) => {
             let agreement = required(reason, "the agreement consented to", consent.agreement)?;
             StatementContent::Consent(parse_agreement_ref(&agreement).map_err(&wrong)?)
@@ -182,9 +165,7 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
             let agreement = required(reason, "the agreement declined", decline.agreement)?;
             StatementContent::Decline(parse_agreement_ref(&agreement).map_err(&wrong)?)
         }
-        Content::Leave(leave) => {
-            StatementContent::Leave(AgreementId::parse(&leave.agreement_id).map_err(&wrong)?)
-        }
+        Content::Leave(leave) => StatementContent::Leave(AgreementId::parse(&leave.agreement_id).map_err(&wrong)?),
         Content::Enrolment(enrolment) => StatementContent::Enrol(parse_join_request(&enrolment.request)?.0),
     };
     let made_at = required(reason, "the time of the statement", message.made_at)?;
@@ -235,12 +216,8 @@ pub fn parse_join_request(bytes: &[u8]) -> Result<(JoinRequest, JoinProof), Refu
     let reason = Reason::StatementMalformed;
     let mut message: pb::JoinRequest = decode_canonical(reason, reason, "join request", bytes)?;
     let wrong = refuse(reason);
-    let signing_key = <[u8; 32]>::try_from(&message.signing_key[..]).map_err(|_| {
-        Refusal::new(
-            reason,
-            format!("a signing key has 32 bytes, not {}", message.signing_key.len()),
-        )
-    })?;
+    let signing_key = <[u8; 32]>::try_from(&message.signing_key[..])
+        .map_err(|_| Refusal::new(reason, format!("a signing key has 32 bytes, not {}", message.signing_key.len())))?;
     let request = JoinRequest {
         participant: ParticipantCode::parse(&message.participant).map_err(&wrong)?,
         node: Name::parse(&message.node).map_err(&wrong)?,
@@ -250,30 +227,15 @@ pub fn parse_join_request(bytes: &[u8]) -> Result<(JoinRequest, JoinProof), Refu
     };
     let signature = std::mem::take(&mut message.possession);
     let signed_message = in_domain(JOIN_DOMAIN, &message.encode_to_vec());
-    Ok((
-        request,
-        JoinProof {
-            node_certificate: message.node_certificate,
-            signed_message,
-            signature,
-        },
-    ))
+    Ok((request, JoinProof { node_certificate: message.node_certificate, signed_message, signature }))
 }
 
 /// An Ed25519 key with its fingerprint: SHA-256 of its SubjectPublicKeyInfo (RFC 8410), as every tool shows it.
 pub fn public_key(bytes: [u8; 32]) -> PublicKey {
     use sha2::Digest as _;
-    const SPKI_PREFIX: [u8; 12] = [
-        0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-    ];
-    let fingerprint = sha2::Sha256::new()
-        .chain_update(SPKI_PREFIX)
-        .chain_update(bytes)
-        .finalize();
-    PublicKey {
-        bytes,
-        fingerprint: Fingerprint(Digest(fingerprint.into())),
-    }
+    const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    let fingerprint = sha2::Sha256::new().chain_update(SPKI_PREFIX).chain_update(bytes).finalize();
+    PublicKey { bytes, fingerprint: Fingerprint(Digest(fingerprint.into())) }
 }
 
 /// SHA-256 of a certificate's DER, as every tool shows it.

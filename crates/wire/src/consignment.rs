@@ -5,8 +5,7 @@ use concord_journal::{Blob, Digest as JournalDigest, NONCE_SIZE_BYTES};
 use concord_ledger::{Candidate, Item};
 use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, CONSIGNMENT_SIZE_MAX_BYTES};
 use concord_model::{
-    ChainKey, ConsignmentDigest, Digest, ExchangeId, Fingerprint, Header, Name, ParticipantCode, Reason,
-    Refusal,
+    ChainKey, ConsignmentDigest, Digest, ExchangeId, Fingerprint, Header, Name, ParticipantCode, Reason, Refusal,
 };
 use prost::Message as _;
 
@@ -47,10 +46,7 @@ pub struct Sealed {
 impl Sealed {
     /// The tree over its headers.
     pub fn tree(&self) -> Tree {
-        Tree::build(
-            &self.seed,
-            self.headers.iter().map(|header| header::exchange_id(header)),
-        )
+        Tree::build(&self.seed, self.headers.iter().map(|header| header::exchange_id(header)))
     }
 }
 
@@ -106,18 +102,7 @@ pub fn seal(
     .encode_to_vec()
     .into();
     let signature = Bytes::copy_from_slice(&sign(&signed_message(&seal)));
-    Sealed {
-        chain,
-        number,
-        previous,
-        digest: digest(&seal),
-        key,
-        seal,
-        signature,
-        head,
-        seed,
-        headers,
-    }
+    Sealed { chain, number, previous, digest: digest(&seal), key, seal, signature, head, seed, headers }
 }
 
 /// The consignment as it goes over the wire.
@@ -128,10 +113,7 @@ pub fn to_message(sealed: &Sealed, blobs: impl IntoIterator<Item = Vec<Bytes>>) 
         head: sealed.head.clone(),
         seed: Bytes::copy_from_slice(sealed.seed.as_bytes()),
         headers: sealed.headers.clone(),
-        blobs: blobs
-            .into_iter()
-            .map(|blobs| pb::ExchangeBlobs { blobs })
-            .collect(),
+        blobs: blobs.into_iter().map(|blobs| pb::ExchangeBlobs { blobs }).collect(),
     }
 }
 
@@ -149,47 +131,22 @@ pub fn open(
         let size = format!("the consignment has {} bytes", message.encoded_len());
         return Err(Refusal::new(Reason::ConsignmentTooLarge, size));
     }
-    let pb::Consignment {
-        seal,
-        signature,
-        head,
-        seed,
-        headers,
-        blobs,
-    } = message;
-    let seed = <[u8; SEED_SIZE_BYTES]>::try_from(&seed[..]).map_err(|_| {
-        malformed(format!(
-            "the seed has {} bytes, not {SEED_SIZE_BYTES}",
-            seed.len()
-        ))
-    })?;
+    let pb::Consignment { seal, signature, head, seed, headers, blobs } = message;
+    let seed = <[u8; SEED_SIZE_BYTES]>::try_from(&seed[..])
+        .map_err(|_| malformed(format!("the seed has {} bytes, not {SEED_SIZE_BYTES}", seed.len())))?;
     let sealed = parse_sealed(seal, signature, head, Seed::new(seed), headers)?;
     if &sealed.chain.origin != origin {
-        let claimed = format!(
-            "the seal names {} as origin, the certificate {origin}",
-            sealed.chain.origin
-        );
+        let claimed = format!("the seal names {} as origin, the certificate {origin}", sealed.chain.origin);
         return Err(Refusal::new(Reason::ChainMismatch, claimed));
     }
     if blobs.len() != sealed.headers.len() {
-        return Err(malformed(format!(
-            "{} headers with blobs of {}",
-            sealed.headers.len(),
-            blobs.len()
-        )));
+        return Err(malformed(format!("{} headers with blobs of {}", sealed.headers.len(), blobs.len())));
     }
 
-    let ids: Vec<ExchangeId> = sealed
-        .headers
-        .iter()
-        .map(|header| header::exchange_id(header))
-        .collect();
+    let ids: Vec<ExchangeId> = sealed.headers.iter().map(|header| header::exchange_id(header)).collect();
     let (root, _) = seal_fields(&sealed.seal)?;
     if Tree::build(&sealed.seed, ids.iter().copied()).root() != root {
-        return Err(Refusal::new(
-            Reason::RootMismatch,
-            "the root in the seal is not that of the headers",
-        ));
+        return Err(Refusal::new(Reason::RootMismatch, "the root in the seal is not that of the headers"));
     }
     verify(&sealed.key, &signed_message(&sealed.seal), &sealed.signature)?;
 
@@ -207,11 +164,7 @@ pub fn open(
             }
         }
     }
-    Ok(Opened {
-        sealed,
-        candidates,
-        blobs: kept,
-    })
+    Ok(Opened { sealed, candidates, blobs: kept })
 }
 
 /// Reads a sealed consignment whose parts came from the wire or from a journal. The tree and the signature are not checked here.
@@ -234,10 +187,7 @@ pub(crate) fn parse_sealed(
     let chain = required(reason, "the chain of the consignment", opened.chain.as_ref())?;
     let chain = parse_chain_key(origin, chain)?;
     if fields.hub != chain.hub.as_str() {
-        return Err(Refusal::new(
-            Reason::ChainMismatch,
-            "seal and head name different hubs",
-        ));
+        return Err(Refusal::new(Reason::ChainMismatch, "seal and head name different hubs"));
     }
     if !(1..=CONSIGNMENT_EXCHANGES_MAX).contains(&headers.len()) || headers.len() != opened.count as usize {
         let counts = format!("{} headers, the head says {}", headers.len(), opened.count);
@@ -305,10 +255,7 @@ pub(crate) fn parse_seal(seal: &[u8]) -> Result<pb::ConsignmentSeal, Refusal> {
     let reason = Reason::ConsignmentMalformed;
     let fields: pb::ConsignmentSeal = decode_canonical(reason, reason, "seal of the consignment", seal)?;
     if fields.suite != SUITE_ED25519 {
-        return Err(malformed(format!(
-            "signature suite {} is not known here",
-            fields.suite
-        )));
+        return Err(malformed(format!("signature suite {} is not known here", fields.suite)));
     }
     Ok(fields)
 }
@@ -318,17 +265,11 @@ fn open_exchange(serialised: &Bytes, blobs: Vec<Bytes>) -> Result<(Header, Vec<B
     let header = header::parse(serialised)?;
     let mismatch = |what: String| Refusal::new(Reason::BlobMismatch, what);
     if blobs.len() != 1 + header.parts.len() {
-        return Err(mismatch(format!(
-            "{} blobs for {} parts and a description",
-            blobs.len(),
-            header.parts.len()
-        )));
+        return Err(mismatch(format!("{} blobs for {} parts and a description", blobs.len(), header.parts.len())));
     }
     let blobs: Vec<Blob> = blobs
         .into_iter()
-        .map(|bytes| {
-            blob_from_bytes(bytes).ok_or_else(|| mismatch("a blob is shorter than its nonce".into()))
-        })
+        .map(|bytes| blob_from_bytes(bytes).ok_or_else(|| mismatch("a blob is shorter than its nonce".into())))
         .collect::<Result<_, _>>()?;
     let Some((description, bodies)) = blobs.split_first() else {
         return Err(mismatch("the description is missing".into()));
@@ -350,11 +291,7 @@ fn open_exchange(serialised: &Bytes, blobs: Vec<Bytes>) -> Result<(Header, Vec<B
         }
         let limit = header.lane.body_size_max_bytes();
         if body.bytes().len() > limit {
-            let size = format!(
-                "a body has {} bytes, lane {} takes {limit}",
-                body.bytes().len(),
-                header.lane
-            );
+            let size = format!("a body has {} bytes, lane {} takes {limit}", body.bytes().len(), header.lane);
             return Err(Refusal::new(Reason::BodyTooLarge, size));
         }
     }

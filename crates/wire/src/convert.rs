@@ -48,10 +48,7 @@ pub fn digest_bytes(digest: &Digest) -> Bytes {
 pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let micros = time.as_micros();
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
-    prost_types::Timestamp {
-        seconds: micros.div_euclid(1_000_000),
-        nanos,
-    }
+    prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
 
 /// A time of the years 1 to 9999, to the microsecond.
@@ -64,9 +61,7 @@ pub fn parse_timestamp(time: &prost_types::Timestamp) -> Result<Timestamp, Parse
             "a time of the years 1 to 9999",
         ));
     }
-    Ok(Timestamp::from_micros(
-        time.seconds * 1_000_000 + i64::from(time.nanos) / 1000,
-    ))
+    Ok(Timestamp::from_micros(time.seconds * 1_000_000 + i64::from(time.nanos) / 1000))
 }
 
 /// A time that a peer may have left out.
@@ -89,34 +84,20 @@ pub fn parse_lane(value: i32) -> Result<Lane, ParseError> {
         Ok(pb::Lane::Flash) => Ok(Lane::Flash),
         Ok(pb::Lane::Priority) => Ok(Lane::Priority),
         Ok(pb::Lane::Routine) => Ok(Lane::Routine),
-        Ok(pb::Lane::Unspecified) | Err(_) => Err(ParseError::new(
-            "lane",
-            value.to_string(),
-            "flash, priority or routine",
-        )),
+        Ok(pb::Lane::Unspecified) | Err(_) => {
+            Err(ParseError::new("lane", value.to_string(), "flash, priority or routine"))
+        }
     }
 }
 
 /// Ranges as protobuf says them.
 pub fn ranges(ranges: &[IndexRange]) -> Vec<feed::IndexRange> {
-    ranges
-        .iter()
-        .map(|range| feed::IndexRange {
-            first: range.first,
-            count: range.count,
-        })
-        .collect()
+    ranges.iter().map(|range| feed::IndexRange { first: range.first, count: range.count }).collect()
 }
 
 /// Ranges within one consignment: not empty, ascending, below its limit.
 pub fn parse_ranges(ranges: &[feed::IndexRange]) -> Result<Vec<IndexRange>, ParseError> {
-    let wrong = || {
-        ParseError::new(
-            "index range",
-            format!("{ranges:?}"),
-            "ascending ranges within one consignment",
-        )
-    };
+    let wrong = || ParseError::new("index range", format!("{ranges:?}"), "ascending ranges within one consignment");
     let mut next = 0;
     let mut parsed = Vec::with_capacity(ranges.len());
     for range in ranges {
@@ -126,10 +107,7 @@ pub fn parse_ranges(ranges: &[feed::IndexRange]) -> Result<Vec<IndexRange>, Pars
             return Err(wrong());
         }
         next = end;
-        parsed.push(IndexRange {
-            first: range.first,
-            count: range.count,
-        });
+        parsed.push(IndexRange { first: range.first, count: range.count });
     }
     Ok(parsed)
 }
@@ -144,32 +122,15 @@ mod tests {
             let time = Timestamp::from_micros(micros);
             assert_eq!(parse_timestamp(&timestamp(time)), Ok(time));
         }
-        assert!(
-            parse_timestamp(&prost_types::Timestamp {
-                seconds: 0,
-                nanos: -1
-            })
-            .is_err()
-        );
-        assert!(
-            parse_timestamp(&prost_types::Timestamp {
-                seconds: i64::MAX,
-                nanos: 0
-            })
-            .is_err()
-        );
+        assert!(parse_timestamp(&prost_types::Timestamp { seconds: 0, nanos: -1 }).is_err());
+        assert!(parse_timestamp(&prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }).is_err());
     }
 
     #[test]
     fn ranges_outside_a_consignment_are_refused() {
         let range = |first, count| feed::IndexRange { first, count };
         assert!(parse_ranges(&[range(0, 1024)]).is_ok());
-        for bad in [
-            &[range(0, 0)][..],
-            &[range(1024, 1)],
-            &[range(u32::MAX, 2)],
-            &[range(5, 2), range(6, 1)],
-        ] {
+        for bad in [&[range(0, 0)][..], &[range(1024, 1)], &[range(u32::MAX, 2)], &[range(5, 2), range(6, 1)]] {
             assert!(parse_ranges(bad).is_err(), "{bad:?}");
         }
     }

@@ -64,38 +64,20 @@ pub fn verify(
     let unsigned = SetAsideReason::SignatureInvalid;
     let seal = parse_seal(&delivery.seal).map_err(|_| unsigned)?;
     let digest = |bytes: &[u8]| Digest::from_slice(bytes).map_err(|_| unsigned);
-    let path: Vec<Digest> = delivery
-        .path
-        .iter()
-        .map(|sibling| digest(sibling))
-        .collect::<Result<_, _>>()?;
+    let path: Vec<Digest> = delivery.path.iter().map(|sibling| digest(sibling)).collect::<Result<_, _>>()?;
     let path = <[Digest; TREE_DEPTH]>::try_from(path).map_err(|_| unsigned)?;
     let root = root_from_path(&digest(&delivery.leaf_salt)?, &id, delivery.slot, &path);
-    if root != Some(digest(&seal.root)?) || seal.origin != header.origin.as_str() || seal.hub != hub.as_str()
-    {
+    if root != Some(digest(&seal.root)?) || seal.origin != header.origin.as_str() || seal.hub != hub.as_str() {
         return Err(unsigned);
     }
     let key = Fingerprint(digest(&seal.key_id)?);
-    verify(
-        &header.origin,
-        &key,
-        &signed_message(&delivery.seal),
-        &delivery.signature,
-    )?;
+    verify(&header.origin, &key, &signed_message(&delivery.seal), &delivery.signature)?;
 
     let mismatch = SetAsideReason::BodyMismatch;
-    let blobs: Vec<Blob> = delivery
-        .blobs
-        .iter()
-        .cloned()
-        .map(blob_from_bytes)
-        .collect::<Option<_>>()
-        .ok_or(mismatch)?;
+    let blobs: Vec<Blob> =
+        delivery.blobs.iter().cloned().map(blob_from_bytes).collect::<Option<_>>().ok_or(mismatch)?;
     let (description, bodies) = blobs.split_first().ok_or(mismatch)?;
-    let commitments = header
-        .parts
-        .iter()
-        .map(|part| (&part.commitment, part.size_bytes));
+    let commitments = header.parts.iter().map(|part| (&part.commitment, part.size_bytes));
     let bodies_hold = bodies.len() == header.parts.len()
         && commitments.zip(bodies).all(|((commitment, size), body)| {
             commitment.as_bytes() == body.commitment().as_bytes() && size == body.bytes().len() as u64
@@ -103,13 +85,6 @@ pub fn verify(
     if !bodies_hold || header.description.as_bytes() != description.commitment().as_bytes() {
         return Err(mismatch);
     }
-    let description =
-        header::parse_description(description.bytes()).map_err(|_| SetAsideReason::HeaderInvalid)?;
-    Ok(Verified {
-        id,
-        header,
-        description,
-        key,
-        blobs,
-    })
+    let description = header::parse_description(description.bytes()).map_err(|_| SetAsideReason::HeaderInvalid)?;
+    Ok(Verified { id, header, description, key, blobs })
 }

@@ -37,18 +37,15 @@ pub fn parse_receipt(message: &pb::Receipt) -> Result<ReceiptNotice, Refusal> {
     let outcome = match message.state() {
         pb::ReceiptState::Delivered => NoticeOutcome::Delivered,
         pb::ReceiptState::Taken => NoticeOutcome::Taken,
-        pb::ReceiptState::Withheld => NoticeOutcome::Withheld(
-            WithheldReason::from_code(&message.reason).unwrap_or(WithheldReason::Left),
-        ),
+        pb::ReceiptState::Withheld => {
+            NoticeOutcome::Withheld(WithheldReason::from_code(&message.reason).unwrap_or(WithheldReason::Left))
+        }
         pb::ReceiptState::SetAside => {
             let known = SetAsideReason::from_code(&message.reason);
             NoticeOutcome::SetAside(known.unwrap_or(SetAsideReason::SignatureInvalid))
         }
         pb::ReceiptState::Unspecified => {
-            return Err(Refusal::new(
-                malformed,
-                format!("receipt state {} is not known here", message.state),
-            ));
+            return Err(Refusal::new(malformed, format!("receipt state {} is not known here", message.state)));
         }
     };
     Ok(ReceiptNotice {

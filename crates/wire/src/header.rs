@@ -3,15 +3,13 @@
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
 use concord_model::{
-    AgreementDigest, AgreementId, AgreementRef, Description, Digest, ExchangeId, ExchangeUuid, Header,
-    Language, MeasureCode, MediaType, Name, Narrowing, Part, ParticipantCode, Reason, Refusal, Title,
+    AgreementDigest, AgreementId, AgreementRef, Description, Digest, ExchangeId, ExchangeUuid, Header, Language,
+    MeasureCode, MediaType, Name, Narrowing, Part, ParticipantCode, Reason, Refusal, Title,
     limits::{BODY_SIZE_MAX_BYTES, HEADER_SIZE_MAX_BYTES},
 };
 use prost::Message as _;
 
-use crate::convert::{
-    decode_canonical, digest_bytes, lane, parse_lane, parse_timestamp, refuse, required, timestamp,
-};
+use crate::convert::{decode_canonical, digest_bytes, lane, parse_lane, parse_timestamp, refuse, required, timestamp};
 use crate::proto::exchange::v1 as pb;
 
 const HEADER_DOMAIN: &str = "concord header v1";
@@ -37,11 +35,7 @@ pub fn encode(header: &Header) -> Bytes {
         narrowing: header.narrowing.as_ref().map(|narrowing| pb::Narrowing {
             participants: narrowing.participants().iter().map(ToString::to_string).collect(),
         }),
-        language: header
-            .language
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        language: header.language.as_ref().map(ToString::to_string).unwrap_or_default(),
         created: Some(timestamp(header.created)),
         parts: header
             .parts
@@ -64,32 +58,16 @@ pub fn encode(header: &Header) -> Bytes {
 /// `BODY_TOO_LARGE`.
 pub fn parse(bytes: &[u8]) -> Result<Header, Refusal> {
     if bytes.len() > HEADER_SIZE_MAX_BYTES {
-        let size = format!(
-            "the header has {} bytes, at most {HEADER_SIZE_MAX_BYTES} are taken",
-            bytes.len()
-        );
+        let size = format!("the header has {} bytes, at most {HEADER_SIZE_MAX_BYTES} are taken", bytes.len());
         return Err(Refusal::new(Reason::HeaderMalformed, size));
     }
-    let message: pb::Header = decode_canonical(
-        Reason::HeaderMalformed,
-        Reason::HeaderNotCanonical,
-        "header",
-        bytes,
-    )?;
+    let message: pb::Header = decode_canonical(Reason::HeaderMalformed, Reason::HeaderNotCanonical, "header", bytes)?;
     refuse_what_is_not_enabled(&message)?;
 
     let malformed = refuse(Reason::HeaderMalformed);
-    let agreement = required(
-        Reason::HeaderMalformed,
-        "the header's agreement",
-        message.agreement.as_ref(),
-    )?;
-    let created = required(
-        Reason::HeaderMalformed,
-        "the header's time",
-        message.created.as_ref(),
-    )?;
-    Ok(Header {
+    let agreement = required(Reason::HeaderMalformed, "the header's agreement", message.agreement.as_ref())?;
+    let created = required(Reason::HeaderMalformed, "the header's time", message.created.as_ref())?;
+    let header = Header {
         origin: ParticipantCode::parse(&message.origin).map_err(&malformed)?,
         node: Name::parse(&message.node).map_err(&malformed)?,
         uuid: ExchangeUuid::from_slice(&message.uuid).map_err(&malformed)?,
@@ -104,39 +82,28 @@ pub fn parse(bytes: &[u8]) -> Result<Header, Refusal> {
         created: parse_timestamp(created).map_err(&malformed)?,
         parts: parse_parts(&message.parts)?,
         description: Digest::from_slice(&message.description).map_err(&malformed)?,
-    })
+    };
+    refuse_other_spellings(&message)?;
+    Ok(header)
 }
 
 /// Serialises a description; it becomes a blob.
 pub fn encode_description(description: &Description) -> Bytes {
-    let message = pb::Description {
-        title: description.title.to_string(),
-        caveats: description.caveats.clone(),
-    };
+    let message = pb::Description { title: description.title.to_string(), caveats: description.caveats.clone() };
     message.encode_to_vec().into()
 }
 
 /// Parses a description. Refuses with `TITLE_INVALID`, `HEADER_MALFORMED` or `HEADER_NOT_CANONICAL`.
 pub fn parse_description(bytes: &[u8]) -> Result<Description, Refusal> {
-    let message: pb::Description = decode_canonical(
-        Reason::HeaderMalformed,
-        Reason::HeaderNotCanonical,
-        "description",
-        bytes,
-    )?;
-    let too_long = message
-        .caveats
-        .iter()
-        .any(|caveat| caveat.len() > CAVEAT_SIZE_MAX_BYTES);
+    let message: pb::Description =
+        decode_canonical(Reason::HeaderMalformed, Reason::HeaderNotCanonical, "description", bytes)?;
+    let too_long = message.caveats.iter().any(|caveat| caveat.len() > CAVEAT_SIZE_MAX_BYTES);
     if message.caveats.len() > CAVEATS_MAX || too_long {
         let limit = format!("at most {CAVEATS_MAX} caveats of {CAVEAT_SIZE_MAX_BYTES} bytes are taken");
         return Err(Refusal::new(Reason::HeaderMalformed, limit));
     }
     let title = Title::parse(&message.title).map_err(refuse(Reason::TitleInvalid))?;
-    Ok(Description {
-        title,
-        caveats: message.caveats,
-    })
+    Ok(Description { title, caveats: message.caveats })
 }
 
 /// An agreement version as messages name it.
@@ -158,7 +125,7 @@ pub fn parse_agreement_ref(message: &pb::AgreementRef) -> Result<AgreementRef, c
 }
 
 /// Reads a narrowing; an empty one is refused, never read as "all". Order does not matter here: an agency's wish is sorted by its
-/// node, and a header's bytes are what the origin signed.
+/// node, and a header is checked for its spelling.
 pub fn parse_narrowing(message: &pb::Narrowing) -> Result<Narrowing, Refusal> {
     let invalid = refuse(Reason::NarrowingInvalid);
     let participants: Vec<_> = message
@@ -176,10 +143,7 @@ fn parse_parts(parts: &[pb::Part]) -> Result<Vec<Part>, Refusal> {
         [] => return Err(Refusal::new(Reason::HeaderMalformed, "the header names no part")),
         [_] => {}
         _ => {
-            return Err(Refusal::new(
-                Reason::FeatureNotEnabled,
-                "more than one part is not switched on",
-            ));
+            return Err(Refusal::new(Reason::FeatureNotEnabled, "more than one part is not switched on"));
         }
     }
     parts
@@ -189,10 +153,7 @@ fn parse_parts(parts: &[pb::Part]) -> Result<Vec<Part>, Refusal> {
                 return Err(Refusal::new(Reason::BodyEmpty, "the body has no bytes"));
             }
             if part.size_bytes > BODY_SIZE_MAX_BYTES as u64 {
-                let size = format!(
-                    "the body has {} bytes, at most {BODY_SIZE_MAX_BYTES} are taken",
-                    part.size_bytes
-                );
+                let size = format!("the body has {} bytes, at most {BODY_SIZE_MAX_BYTES} are taken", part.size_bytes);
                 return Err(Refusal::new(Reason::BodyTooLarge, size));
             }
             Ok(Part {
@@ -202,6 +163,18 @@ fn parse_parts(parts: &[pb::Part]) -> Result<Vec<Part>, Refusal> {
             })
         })
         .collect()
+}
+
+/// What the model does not tell apart must not differ in bytes either: one header, one spelling.
+fn refuse_other_spellings(message: &pb::Header) -> Result<(), Refusal> {
+    let participants = message.narrowing.as_ref().map(|narrowing| narrowing.participants.as_slice());
+    if !participants.unwrap_or_default().is_sorted() {
+        return Err(Refusal::new(Reason::HeaderNotCanonical, "the participants of the narrowing are not sorted"));
+    }
+    if message.created.is_some_and(|created| created.nanos % 1000 != 0) {
+        return Err(Refusal::new(Reason::HeaderNotCanonical, "the header's time is finer than a microsecond"));
+    }
+    Ok(())
 }
 
 /// A newer restriction must not be ignored: whoever sets one of these is told that this forum does not have it yet.

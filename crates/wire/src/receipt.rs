@@ -6,8 +6,7 @@ use bytes::Bytes;
 use concord_journal::{Digest as JournalDigest, HistoryId};
 use concord_ledger::ConsignmentRecorded;
 use concord_model::{
-    AgreementRef, ChainKey, ConsignmentDigest, Digest, Fingerprint, ParticipantCode, Reason, Refusal,
-    Timestamp,
+    AgreementRef, ChainKey, ConsignmentDigest, Digest, Fingerprint, ParticipantCode, Reason, Refusal, Timestamp,
 };
 use prost::Message as _;
 
@@ -75,11 +74,7 @@ pub fn receipt(
     .encode_to_vec()
     .into();
     let signature = Bytes::copy_from_slice(&sign(&in_domain(RECEIPT_DOMAIN, &statement)));
-    pb::RecordedReceipt {
-        statement,
-        key_id: digest_bytes(&key.0),
-        signature,
-    }
+    pb::RecordedReceipt { statement, key_id: digest_bytes(&key.0), signature }
 }
 
 /// Reads a receipt and checks its signature with `verify`, which gets key, message and signature.
@@ -90,11 +85,7 @@ pub fn verify(
     let reason = Reason::SignatureInvalid;
     let wrong = refuse(reason);
     let key = Fingerprint(Digest::from_slice(&receipt.key_id).map_err(&wrong)?);
-    verify(
-        &key,
-        &in_domain(RECEIPT_DOMAIN, &receipt.statement),
-        &receipt.signature,
-    )?;
+    verify(&key, &in_domain(RECEIPT_DOMAIN, &receipt.statement), &receipt.signature)?;
     parse(&receipt.statement)
 }
 
@@ -103,8 +94,8 @@ pub fn parse(statement: &[u8]) -> Result<Recorded, Refusal> {
     let reason = Reason::ConsignmentMalformed;
     let wrong = refuse(reason);
     let message: pb::RecordedStatement = decode_canonical(reason, reason, "receipt", statement)?;
-    let bytes16 = <[u8; 16]>::try_from(&message.history[..])
-        .map_err(|_| Refusal::new(reason, "the receipt names no history"))?;
+    let bytes16 =
+        <[u8; 16]>::try_from(&message.history[..]).map_err(|_| Refusal::new(reason, "the receipt names no history"))?;
     let origin = ParticipantCode::parse(&message.origin).map_err(&wrong)?;
     let chain = required(reason, "the receipt's chain", message.chain.as_ref())?;
     let recorded_at = required(reason, "the receipt's time", message.recorded_at.as_ref())?;
@@ -115,11 +106,7 @@ pub fn parse(statement: &[u8]) -> Result<Recorded, Refusal> {
         number: message.number,
         digest: ConsignmentDigest(Digest::from_slice(&message.consignment_digest).map_err(&wrong)?),
         recorded_at: parse_timestamp(recorded_at).map_err(&wrong)?,
-        outcomes: message
-            .outcomes
-            .iter()
-            .map(parse_outcome)
-            .collect::<Result<_, _>>()?,
+        outcomes: message.outcomes.iter().map(parse_outcome).collect::<Result<_, _>>()?,
     })
 }
 
@@ -137,13 +124,7 @@ fn outcomes(fact: &ConsignmentRecorded) -> Vec<pb::ExchangeOutcome> {
     }
     for refusal in &fact.refused {
         let refused = refusal.reason.code().to_owned();
-        by_index.insert(
-            refusal.index,
-            pb::ExchangeOutcome {
-                refused,
-                ..Default::default()
-            },
-        );
+        by_index.insert(refusal.index, pb::ExchangeOutcome { refused, ..Default::default() });
     }
     by_index.into_values().collect()
 }
@@ -153,19 +134,10 @@ fn parse_outcome(message: &pb::ExchangeOutcome) -> Result<Outcome, Refusal> {
     let wrong = refuse(reason);
     if !message.refused.is_empty() {
         // A newer hub may know reasons that this node does not: the refusal stands all the same.
-        return Ok(Outcome::Refused(
-            Reason::from_code(&message.refused).unwrap_or(Reason::Internal),
-        ));
+        return Ok(Outcome::Refused(Reason::from_code(&message.refused).unwrap_or(Reason::Internal)));
     }
-    let agreement = required(
-        reason,
-        "the agreement of a recorded exchange",
-        message.agreement.as_ref(),
-    )?;
-    let audience = message
-        .audience
-        .iter()
-        .map(|code| ParticipantCode::parse(code).map_err(&wrong));
+    let agreement = required(reason, "the agreement of a recorded exchange", message.agreement.as_ref())?;
+    let audience = message.audience.iter().map(|code| ParticipantCode::parse(code).map_err(&wrong));
     Ok(Outcome::Recorded {
         agreement: parse_agreement_ref(agreement).map_err(&wrong)?,
         audience: audience.collect::<Result<_, _>>()?,

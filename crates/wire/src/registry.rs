@@ -1,8 +1,6 @@
 //! The registry and the catalogue as messages say them.
 
-use concord_model::{
-    Area, Measure, MeasureCode, Name, ParseError, Participant, ParticipantCode, ParticipantKind,
-};
+use concord_model::{Area, Measure, MeasureCode, Name, ParseError, Participant, ParticipantCode, ParticipantKind};
 
 use crate::proto::feed::v1 as pb;
 
@@ -29,17 +27,9 @@ pub fn registry(participants: &[Participant], areas: &[Area], measures: &[Measur
 /// Reads a registry.
 pub fn parse(message: &pb::Registry) -> Result<Registry, ParseError> {
     Ok(Registry {
-        participants: message
-            .participants
-            .iter()
-            .map(parse_participant)
-            .collect::<Result<_, _>>()?,
+        participants: message.participants.iter().map(parse_participant).collect::<Result<_, _>>()?,
         areas: message.areas.iter().map(parse_area).collect::<Result<_, _>>()?,
-        measures: message
-            .measures
-            .iter()
-            .map(parse_measure)
-            .collect::<Result<_, _>>()?,
+        measures: message.measures.iter().map(parse_measure).collect::<Result<_, _>>()?,
     })
 }
 
@@ -55,12 +45,7 @@ pub fn participant(participant: &Participant) -> pb::Participant {
     pb::Participant {
         code: participant.code.to_string(),
         kind: kind.into(),
-        names: names
-            .map(|(language, name)| pb::LocalName {
-                language: language.clone(),
-                name: name.clone(),
-            })
-            .collect(),
+        names: names.map(|(language, name)| pb::LocalName { language: language.clone(), name: name.clone() }).collect(),
     }
 }
 
@@ -72,46 +57,28 @@ pub fn parse_participant(message: &pb::Participant) -> Result<Participant, Parse
         pb::ParticipantKind::ObserverOrganisation => ParticipantKind::ObserverOrganisation,
         pb::ParticipantKind::Secretariat => ParticipantKind::Secretariat,
         pb::ParticipantKind::Unspecified => {
-            return Err(ParseError::new(
-                "kind of participant",
-                message.kind.to_string(),
-                "a kind that is known here",
-            ));
+            return Err(ParseError::new("kind of participant", message.kind.to_string(), "a kind that is known here"));
         }
     };
     Ok(Participant {
         code: ParticipantCode::parse(&message.code)?,
         kind,
-        names: message
-            .names
-            .iter()
-            .map(|local| (local.language.clone(), local.name.clone()))
-            .collect(),
+        names: message.names.iter().map(|local| (local.language.clone(), local.name.clone())).collect(),
     })
 }
 
 /// An area as a message.
 pub fn area(area: &Area) -> pb::Area {
-    pb::Area {
-        slug: area.slug.to_string(),
-        title: area.title.clone(),
-    }
+    pb::Area { slug: area.slug.to_string(), title: area.title.clone() }
 }
 
 /// A measure as a message.
 pub fn measure(measure: &Measure) -> pb::Measure {
-    pb::Measure {
-        code: measure.code.to_string(),
-        slug: measure.slug.to_string(),
-        title: measure.title.clone(),
-    }
+    pb::Measure { code: measure.code.to_string(), slug: measure.slug.to_string(), title: measure.title.clone() }
 }
 
 fn parse_area(message: &pb::Area) -> Result<Area, ParseError> {
-    Ok(Area {
-        slug: Name::parse(&message.slug)?,
-        title: message.title.clone(),
-    })
+    Ok(Area { slug: Name::parse(&message.slug)?, title: message.title.clone() })
 }
 
 fn parse_measure(message: &pb::Measure) -> Result<Measure, ParseError> {

@@ -46,13 +46,7 @@ pub enum StoredError {
 /// Makes a draft of a payload with the blobs beside it.
 fn draft(kind: u16, payload: &impl Message, blobs: Vec<Blob>, recorded_at: Timestamp) -> Draft {
     let payload = payload.encode_to_vec().into();
-    Draft {
-        kind,
-        version: PAYLOAD_VERSION,
-        recorded_at: recorded_at.as_micros(),
-        payload,
-        blobs,
-    }
+    Draft { kind, version: PAYLOAD_VERSION, recorded_at: recorded_at.as_micros(), payload, blobs }
 }
 
 fn check_version(entry: &Entry) -> Result<(), StoredError> {
@@ -63,19 +57,11 @@ fn check_version(entry: &Entry) -> Result<(), StoredError> {
 }
 
 fn unknown(entry: &Entry) -> StoredError {
-    StoredError::UnknownKind {
-        sequence: entry.sequence,
-        kind: entry.kind,
-        version: entry.version,
-    }
+    StoredError::UnknownKind { sequence: entry.sequence, kind: entry.kind, version: entry.version }
 }
 
 fn malformed(entry: &Entry, what: impl ToString) -> StoredError {
-    StoredError::Malformed {
-        sequence: entry.sequence,
-        kind: entry.kind,
-        what: what.to_string(),
-    }
+    StoredError::Malformed { sequence: entry.sequence, kind: entry.kind, what: what.to_string() }
 }
 
 fn decode<M: Message + Default>(entry: &Entry) -> Result<M, StoredError> {
@@ -119,22 +105,13 @@ fn keep(sealed: &Sealed, blobs: &[Vec<Blob>]) -> pb::StoredConsignment {
 fn kept(entry: &Entry, message: pb::StoredConsignment) -> Result<Kept, StoredError> {
     let seed = <[u8; SEED_SIZE_BYTES]>::try_from(&message.seed[..])
         .map_err(|_| malformed(entry, format!("the seed has {} bytes", message.seed.len())))?;
-    let sealed = parse_sealed(
-        message.seal,
-        message.signature,
-        message.head,
-        Seed::new(seed),
-        message.headers,
-    )
-    .map_err(|refusal| malformed(entry, refusal))?;
+    let sealed = parse_sealed(message.seal, message.signature, message.head, Seed::new(seed), message.headers)
+        .map_err(|refusal| malformed(entry, refusal))?;
     if message.blob_counts.len() != sealed.headers.len() {
         return Err(malformed(entry, "its exchanges and their counts of blobs differ"));
     }
     check_blobs(entry, message.blob_counts.iter().copied())?;
-    Ok(Kept {
-        sealed,
-        blob_counts: message.blob_counts,
-    })
+    Ok(Kept { sealed, blob_counts: message.blob_counts })
 }
 
 /// Whoever slices the entry's blobs by these counts must find them.

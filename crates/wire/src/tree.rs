@@ -133,20 +133,11 @@ impl Tree {
 }
 
 /// The root that a leaf with its path leads to, as a recipient computes it; `None` where the slot is outside the tree.
-pub fn root_from_path(
-    salt: &Digest,
-    exchange: &ExchangeId,
-    slot: u32,
-    path: &[Digest; TREE_DEPTH],
-) -> Option<Digest> {
+pub fn root_from_path(salt: &Digest, exchange: &ExchangeId, slot: u32, path: &[Digest; TREE_DEPTH]) -> Option<Digest> {
     let slot = usize::try_from(slot).ok().filter(|slot| *slot < TREE_SLOTS)?;
     let start = (TREE_SLOTS + slot, leaf(salt, exchange));
     let (_, root) = path.iter().fold(start, |(node, digest), sibling| {
-        let parent = if node % 2 == 0 {
-            join(&digest, sibling)
-        } else {
-            join(sibling, &digest)
-        };
+        let parent = if node % 2 == 0 { join(&digest, sibling) } else { join(sibling, &digest) };
         (node / 2, parent)
     });
     Some(root)

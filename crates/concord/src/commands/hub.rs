@@ -60,7 +60,7 @@ pub(crate) struct ServeArgs {
 struct InitLine {
     hub: String,
     dir: String,
-    anchor_fingerprint: String,
+    fingerprint: String,
 }
 
 pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failure> {
@@ -83,12 +83,12 @@ fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
     let InitArgs { dir, name, listen, admin, announce, dns, .. } = args;
     let hub = name.to_string();
     let made = concord_hub::init(InitOptions { dir: dir.clone(), name, listen, admin, announce, dns, seed })?;
-    let line = InitLine { hub, dir: dir.display().to_string(), anchor_fingerprint: made.anchor_fingerprint.grouped() };
+    let line = InitLine { hub, dir: dir.display().to_string(), fingerprint: made.fingerprint.grouped() };
     output.result(&line, || {
         facts(&[
             ("hub", line.hub.clone()),
             ("folder", line.dir.clone()),
-            ("anchor", line.anchor_fingerprint.clone()),
+            ("fingerprint", line.fingerprint.clone()),
             ("settings", dir.join("hub.toml").display().to_string()),
         ])
     })?;
@@ -98,7 +98,7 @@ fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
 
 fn read_seed(seed: &str) -> Result<Seed, Failure> {
     if seed == SEED_BUILT_IN {
-        return Ok(Seed::cica_2007());
+        return Ok(Seed::cica_2007()?);
     }
     let text = std::fs::read_to_string(seed).map_err(|error| {
         Failure::usage(format!("the seed {seed} cannot be read: {error}")).help("give cica-2007 or a TOML file")

@@ -22,6 +22,7 @@ use batch::Batch;
 use command::Command;
 
 pub use command::{Accepted, Judged, NodeWriter};
+pub(crate) use batch::first_answer;
 pub(crate) use command::Prepared;
 
 /// Submissions that wait for the writer, on lane flash and on the others each. Beyond it an agency hears `QUEUE_FULL`.

@@ -10,7 +10,7 @@ use concord_identity::{
     Admission, AnchorKeys, Anchors, Application, CertificateRequest, Credentials, ExpectedServer, LeafKey, LeafKeyKind,
     client_config, server_config,
 };
-use concord_model::{Identity, ParticipantCode, Role, Timestamp};
+use concord_model::{Identity, ParticipantCode, Timestamp};
 use concord_server::{
     ConnectError, Connections, GrpcServer, Health, MethodTable, Readiness, Row, ServeError, Shutdown,
 };
@@ -107,12 +107,6 @@ pub struct Running {
     pub ended: JoinHandle<Result<(), ServeError>>,
 }
 
-/// Everybody may come through the handshake here: the table alone decides.
-pub fn all_callers() -> Admission {
-    // Nodes of all, and officers and operators of the secretariat.
-    Admission::hub()
-}
-
 /// Health, reflection and nothing else.
 pub async fn start(forum: &Forum, admission: Admission, rows: &[Row]) -> Running {
     let (health, service) = Health::new(&[]).await;
@@ -142,11 +136,6 @@ pub async fn start_with(
     };
     let ended = tokio::spawn(server.serve(listener, forum.server_tls(admission)));
     Running { address, connections, readiness, shutdown, ended }
-}
-
-/// Roles in the order of the model, for tables of expectations.
-pub fn role(identity: &str) -> Role {
-    identity.parse::<Identity>().unwrap().role
 }
 
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {

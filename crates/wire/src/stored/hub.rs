@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN};
 use concord_ledger::{
-    AudienceGroup, ConsignmentRecorded, Fact, Founding, HistoryBegun, ItemRefusal, MailAcknowledged,
-    MailboxRun, OriginNotices, StatementDecided, Told,
+    AudienceGroup, ConsignmentRecorded, Fact, Founding, HistoryBegun, ItemRefusal, MailAcknowledged, MailboxRun,
+    OriginNotices, StatementDecided, Told,
 };
 use concord_model::{Name, ParseError, ParticipantCode, Reason, Timestamp};
 
@@ -60,11 +60,7 @@ pub fn founded(founding: &Founding, recorded_at: Timestamp) -> Draft {
         hub: founding.hub.to_string(),
         anchor: Bytes::copy_from_slice(&founding.anchor),
         signing_key: Bytes::copy_from_slice(&founding.signing_key.bytes),
-        registry: Some(registry::registry(
-            &founding.participants,
-            &founding.areas,
-            &founding.measures,
-        )),
+        registry: Some(registry::registry(&founding.participants, &founding.areas, &founding.measures)),
     };
     draft(KIND_FOUNDED, &message, Vec::new(), recorded_at)
 }
@@ -73,10 +69,7 @@ pub fn founded(founding: &Founding, recorded_at: Timestamp) -> Draft {
 pub fn statement(fact: &StatementDecided, signed: SignedStatement, recorded_at: Timestamp) -> Draft {
     let message = pb::StatementDecided {
         signed: Some(signed),
-        refused: fact
-            .refused
-            .map(|reason| reason.code().to_owned())
-            .unwrap_or_default(),
+        refused: fact.refused.map(|reason| reason.code().to_owned()).unwrap_or_default(),
         told: fact.told.iter().map(told).collect(),
     };
     draft(KIND_STATEMENT, &message, Vec::new(), recorded_at)
@@ -100,10 +93,7 @@ pub fn consignment(
         refused: fact
             .refused
             .iter()
-            .map(|refusal| pb::ItemRefusal {
-                index: refusal.index,
-                reason: refusal.reason.code().to_owned(),
-            })
+            .map(|refusal| pb::ItemRefusal { index: refusal.index, reason: refusal.reason.code().to_owned() })
             .collect(),
         mailboxes: fact
             .mailboxes
@@ -116,21 +106,11 @@ pub fn consignment(
             })
             .collect(),
     };
-    draft(
-        KIND_CONSIGNMENT,
-        &message,
-        blobs.into_iter().flatten().collect(),
-        recorded_at,
-    )
+    draft(KIND_CONSIGNMENT, &message, blobs.into_iter().flatten().collect(), recorded_at)
 }
 
 /// A recipient's word with its signature. `hub` completes the chains of its notices.
-pub fn acknowledged(
-    fact: &MailAcknowledged,
-    signed: Acknowledgement,
-    hub: &Name,
-    recorded_at: Timestamp,
-) -> Draft {
+pub fn acknowledged(fact: &MailAcknowledged, signed: Acknowledgement, hub: &Name, recorded_at: Timestamp) -> Draft {
     let message = pb::MailAcknowledged {
         acknowledgement: Some(signed),
         recipient: fact.recipient.to_string(),
@@ -142,11 +122,7 @@ pub fn acknowledged(
             .iter()
             .map(|notices| pb::OriginNotices {
                 told: Some(told(&notices.told)),
-                receipts: notices
-                    .notices
-                    .iter()
-                    .map(|notice| feed::receipt(hub, notice))
-                    .collect(),
+                receipts: notices.notices.iter().map(|notice| feed::receipt(hub, notice)).collect(),
             })
             .collect(),
     };
@@ -158,13 +134,9 @@ pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
     check_version(entry)?;
     match entry.kind {
         KIND_HISTORY_BEGUN => {
-            let begun =
-                JournalHistoryBegun::decode(&entry.payload).map_err(|error| malformed(entry, error))?;
+            let begun = JournalHistoryBegun::decode(&entry.payload).map_err(|error| malformed(entry, error))?;
             let parent = begun.parent.map(|tail| *tail.history.as_bytes());
-            Ok(HubEntry::HistoryBegun(HistoryBegun {
-                history: *begun.history.as_bytes(),
-                parent,
-            }))
+            Ok(HubEntry::HistoryBegun(HistoryBegun { history: *begun.history.as_bytes(), parent }))
         }
         KIND_FOUNDED => Ok(HubEntry::Founded(read_founded(entry)?)),
         KIND_STATEMENT => read_statement(entry),
@@ -186,8 +158,7 @@ fn read_founded(entry: &Entry) -> Result<Founding, StoredError> {
     let bad = |error: ParseError| malformed(entry, error);
     let registry = required(entry, "the registry", message.registry)?;
     let registry = registry::parse(&registry).map_err(bad)?;
-    let key =
-        <[u8; 32]>::try_from(&message.signing_key[..]).map_err(|_| malformed(entry, "a key has 32 bytes"))?;
+    let key = <[u8; 32]>::try_from(&message.signing_key[..]).map_err(|_| malformed(entry, "a key has 32 bytes"))?;
     Ok(Founding {
         hub: Name::parse(&message.hub).map_err(bad)?,
         anchor_fingerprint: certificate_fingerprint(&message.anchor),
@@ -207,20 +178,8 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
         "" => None,
         code => Some(read_reason(entry, code)?),
     };
-    let told = message
-        .told
-        .iter()
-        .map(read_told)
-        .collect::<Result<_, _>>()
-        .map_err(|error| malformed(entry, error))?;
-    Ok(HubEntry::Statement(
-        StatementDecided {
-            statement,
-            refused,
-            told,
-        },
-        signed,
-    ))
+    let told = message.told.iter().map(read_told).collect::<Result<_, _>>().map_err(|error| malformed(entry, error))?;
+    Ok(HubEntry::Statement(StatementDecided { statement, refused, told }, signed))
 }
 
 fn read_audiences(
@@ -232,33 +191,17 @@ fn read_audiences(
     let read_group = |group: &pb::AudienceGroup| {
         let agreement = group.agreement.as_ref();
         let agreement = agreement.ok_or_else(|| ParseError::new("audience group", "", "an agreement"))?;
-        let recipients = group
-            .recipients
-            .iter()
-            .map(|code| ParticipantCode::parse(code))
-            .collect::<Result<_, _>>()?;
-        Ok(AudienceGroup {
-            agreement: parse_agreement_ref(agreement)?,
-            recipients,
-            items: parse_ranges(&group.items)?,
-        })
+        let recipients = group.recipients.iter().map(|code| ParticipantCode::parse(code)).collect::<Result<_, _>>()?;
+        Ok(AudienceGroup { agreement: parse_agreement_ref(agreement)?, recipients, items: parse_ranges(&group.items)? })
     };
     let read_refusal = |refusal: &pb::ItemRefusal| {
         let reason = Reason::from_code(&refusal.reason)
             .ok_or_else(|| ParseError::new("reason", &refusal.reason, "a reason of this version"))?;
-        Ok(ItemRefusal {
-            index: refusal.index,
-            reason,
-        })
+        Ok(ItemRefusal { index: refusal.index, reason })
     };
     let read_run = |run: &pb::MailboxRun| {
         let recipient = ParticipantCode::parse(&run.recipient)?;
-        Ok(MailboxRun {
-            recipient,
-            first: run.first,
-            count: run.count,
-            feed_number: run.feed_number,
-        })
+        Ok(MailboxRun { recipient, first: run.first, count: run.count, feed_number: run.feed_number })
     };
     Ok(ConsignmentRecorded {
         chain: sealed.chain.clone(),
@@ -266,14 +209,8 @@ fn read_audiences(
         digest: sealed.digest,
         count: sealed.headers.len() as u32,
         groups: groups.iter().map(read_group).collect::<Result<_, ParseError>>()?,
-        refused: refused
-            .iter()
-            .map(read_refusal)
-            .collect::<Result<_, ParseError>>()?,
-        mailboxes: mailboxes
-            .iter()
-            .map(read_run)
-            .collect::<Result<_, ParseError>>()?,
+        refused: refused.iter().map(read_refusal).collect::<Result<_, ParseError>>()?,
+        mailboxes: mailboxes.iter().map(read_run).collect::<Result<_, ParseError>>()?,
     })
 }
 
@@ -287,9 +224,7 @@ fn read_acknowledged(entry: &Entry) -> Result<HubEntry, StoredError> {
         let receipts = notices.receipts.iter().map(feed::parse_receipt);
         all.push(OriginNotices {
             told: read_told(told).map_err(bad)?,
-            notices: receipts
-                .collect::<Result<_, _>>()
-                .map_err(|refusal| malformed(entry, refusal))?,
+            notices: receipts.collect::<Result<_, _>>().map_err(|refusal| malformed(entry, refusal))?,
         });
     }
     let fact = MailAcknowledged {
@@ -315,15 +250,9 @@ fn group(group: &AudienceGroup) -> pb::AudienceGroup {
 }
 
 fn told(told: &Told) -> pb::Told {
-    pb::Told {
-        participant: told.participant.to_string(),
-        number: told.number,
-    }
+    pb::Told { participant: told.participant.to_string(), number: told.number }
 }
 
 fn read_told(message: &pb::Told) -> Result<Told, ParseError> {
-    Ok(Told {
-        participant: ParticipantCode::parse(&message.participant)?,
-        number: message.number,
-    })
+    Ok(Told { participant: ParticipantCode::parse(&message.participant)?, number: message.number })
 }

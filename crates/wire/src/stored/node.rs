@@ -118,14 +118,7 @@ pub struct Acknowledged {
 
 /// The first entry of a node, after the history.
 pub fn founded(participant: &ParticipantCode, node: &Name, recorded_at: Timestamp) -> Draft {
-    plain(
-        KIND_FOUNDED,
-        &pb::NodeFounded {
-            participant: participant.to_string(),
-            node: node.to_string(),
-        },
-        recorded_at,
-    )
+    plain(KIND_FOUNDED, &pb::NodeFounded { participant: participant.to_string(), node: node.to_string() }, recorded_at)
 }
 
 /// The hub that the node joins.
@@ -136,88 +129,42 @@ pub fn joined(bundle: Bundle, recorded_at: Timestamp) -> Draft {
 /// An agency is let in.
 pub fn agency_added(name: &Name, measures: &[MeasureCode], recorded_at: Timestamp) -> Draft {
     let measures = measures.iter().map(ToString::to_string).collect();
-    plain(
-        KIND_AGENCY_ADDED,
-        &pb::AgencyAdded {
-            name: name.to_string(),
-            measures,
-        },
-        recorded_at,
-    )
+    plain(KIND_AGENCY_ADDED, &pb::AgencyAdded { name: name.to_string(), measures }, recorded_at)
 }
 
 /// A closed consignment with its blobs and who submitted each exchange.
-pub fn queued(
-    sealed: &Sealed,
-    blobs: Vec<Vec<Blob>>,
-    submissions: Vec<Submission>,
-    recorded_at: Timestamp,
-) -> Draft {
-    let message = pb::ExchangesQueued {
-        consignment: Some(keep(sealed, &blobs)),
-        submissions,
-    };
-    draft(
-        KIND_QUEUED,
-        &message,
-        blobs.into_iter().flatten().collect(),
-        recorded_at,
-    )
+pub fn queued(sealed: &Sealed, blobs: Vec<Vec<Blob>>, submissions: Vec<Submission>, recorded_at: Timestamp) -> Draft {
+    let message = pb::ExchangesQueued { consignment: Some(keep(sealed, &blobs)), submissions };
+    draft(KIND_QUEUED, &message, blobs.into_iter().flatten().collect(), recorded_at)
 }
 
 /// A receipt, verified before.
 pub fn receipt(receipt: RecordedReceipt, recorded_at: Timestamp) -> Draft {
-    plain(
-        KIND_RECEIPT,
-        &pb::ReceiptKept {
-            receipt: Some(receipt),
-        },
-        recorded_at,
-    )
+    plain(KIND_RECEIPT, &pb::ReceiptKept { receipt: Some(receipt) }, recorded_at)
 }
 
 /// Items of the feed, in order.
 pub fn feed(history: &[u8; 16], items: Vec<FeedItem>, recorded_at: Timestamp) -> Draft {
-    plain(
-        KIND_FEED,
-        &pb::FeedApplied {
-            history: Bytes::copy_from_slice(history),
-            items,
-        },
-        recorded_at,
-    )
+    plain(KIND_FEED, &pb::FeedApplied { history: Bytes::copy_from_slice(history), items }, recorded_at)
 }
 
 /// Deliveries of one mailbox, in order, each with its blobs.
-pub fn mail(
-    lane_of: Lane,
-    history: &[u8; 16],
-    items: Vec<(Verdict, Vec<Blob>)>,
-    recorded_at: Timestamp,
-) -> Draft {
+pub fn mail(lane_of: Lane, history: &[u8; 16], items: Vec<(Verdict, Vec<Blob>)>, recorded_at: Timestamp) -> Draft {
     let mut blobs = Vec::new();
     let mut received = Vec::with_capacity(items.len());
     for (verdict, own) in items {
         let item = match verdict {
             Verdict::Accepted(delivery) => pb::received_item::Item::Accepted(delivery),
-            Verdict::SetAside(delivery, reason) => pb::received_item::Item::SetAside(pb::SetAsideDelivery {
-                delivery: Some(delivery),
-                reason,
-            }),
+            Verdict::SetAside(delivery, reason) => {
+                pb::received_item::Item::SetAside(pb::SetAsideDelivery { delivery: Some(delivery), reason })
+            }
             Verdict::Withheld(number) => pb::received_item::Item::Withheld(number),
         };
-        received.push(pb::ReceivedItem {
-            item: Some(item),
-            blob_count: own.len() as u32,
-        });
+        received.push(pb::ReceivedItem { item: Some(item), blob_count: own.len() as u32 });
         blobs.extend(own);
     }
     let history = Bytes::copy_from_slice(history);
-    let message = pb::MailReceived {
-        lane: lane(lane_of).into(),
-        history,
-        items: received,
-    };
+    let message = pb::MailReceived { lane: lane(lane_of).into(), history, items: received };
     draft(KIND_MAIL, &message, blobs, recorded_at)
 }
 
@@ -234,11 +181,7 @@ pub fn agency_acknowledged(fact: &Acknowledged, recorded_at: Timestamp) -> Draft
 
 /// A statement, verified before.
 pub fn statement(signed: SignedStatement, recorded_at: Timestamp) -> Draft {
-    plain(
-        KIND_STATEMENT,
-        &pb::StatementQueued { signed: Some(signed) },
-        recorded_at,
-    )
+    plain(KIND_STATEMENT, &pb::StatementQueued { signed: Some(signed) }, recorded_at)
 }
 
 /// The hub's answer to a statement.
@@ -258,10 +201,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
         KIND_FOUNDED => {
             let message: pb::NodeFounded = decode(entry)?;
             let participant = ParticipantCode::parse(&message.participant).map_err(bad)?;
-            NodeEntry::Founded {
-                participant,
-                node: Name::parse(&message.node).map_err(bad)?,
-            }
+            NodeEntry::Founded { participant, node: Name::parse(&message.node).map_err(bad)? }
         }
         KIND_JOINED => {
             let message: pb::HubJoined = decode(entry)?;
@@ -271,10 +211,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
             let message: pb::AgencyAdded = decode(entry)?;
             let measures = message.measures.iter().map(|code| MeasureCode::parse(code));
             let measures = measures.collect::<Result<_, _>>().map_err(bad)?;
-            NodeEntry::AgencyAdded {
-                name: Name::parse(&message.name).map_err(bad)?,
-                measures,
-            }
+            NodeEntry::AgencyAdded { name: Name::parse(&message.name).map_err(bad)?, measures }
         }
         KIND_QUEUED => {
             let message: pb::ExchangesQueued = decode(entry)?;
@@ -291,10 +228,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
         }
         KIND_FEED => {
             let message: pb::FeedApplied = decode(entry)?;
-            NodeEntry::Feed {
-                history: read_history(entry, &message.history)?,
-                items: message.items,
-            }
+            NodeEntry::Feed { history: read_history(entry, &message.history)?, items: message.items }
         }
         KIND_MAIL => {
             let message: pb::MailReceived = decode(entry)?;
@@ -328,21 +262,14 @@ fn read_received(entry: &Entry, item: pb::ReceivedItem) -> Result<Received, Stor
     use pb::received_item::Item;
     let verdict = match required(entry, "the verdict", item.item)? {
         Item::Accepted(delivery) => Verdict::Accepted(delivery),
-        Item::SetAside(aside) => {
-            Verdict::SetAside(required(entry, "the delivery", aside.delivery)?, aside.reason)
-        }
+        Item::SetAside(aside) => Verdict::SetAside(required(entry, "the delivery", aside.delivery)?, aside.reason),
         Item::Withheld(number) => Verdict::Withheld(number),
     };
-    Ok(Received {
-        verdict,
-        blob_count: item.blob_count,
-    })
+    Ok(Received { verdict, blob_count: item.blob_count })
 }
 
 fn read_history(entry: &Entry, bytes: &[u8]) -> Result<[u8; 16], StoredError> {
-    bytes
-        .try_into()
-        .map_err(|_| malformed(entry, "a history has 16 bytes"))
+    bytes.try_into().map_err(|_| malformed(entry, "a history has 16 bytes"))
 }
 
 fn plain(kind: u16, payload: &impl Message, recorded_at: Timestamp) -> Draft {

@@ -1,7 +1,9 @@
 //! One message, one serialisation: every other spelling of what is signed or hashed is refused.
 
 use concord_model::{Description, Lane, Reason, Refusal, Title};
-use concord_wire::agreement::{DraftContent, encode_statement, encode_text, parse_join_request, parse_statement, parse_text};
+use concord_wire::agreement::{
+    DraftContent, encode_statement, encode_text, parse_join_request, parse_statement, parse_text,
+};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::{acknowledgement, consignment, header, receipt};
 use prost::Message as _;
@@ -67,7 +69,8 @@ fn encoded(varint: u64) -> Vec<u8> {
 }
 
 fn with(fields: &[Field], index: usize, replacement: Vec<u8>) -> Vec<u8> {
-    let field = |(position, field): (usize, &Field)| if position == index { replacement.clone() } else { field.bytes() };
+    let field =
+        |(position, field): (usize, &Field)| if position == index { replacement.clone() } else { field.bytes() };
     fields.iter().enumerate().flat_map(field).collect()
 }
 
@@ -99,7 +102,8 @@ fn check(good: &[u8], malformed: Reason, not_canonical: Reason, parse: &dyn Fn(&
             None => [&field.tag[..], &longer(&field.value)].concat(),
         };
         refused(&with(&fields, index, long), not_canonical, &how("a long varint"));
-        let emptied_before = [&field.tag[..], if field.length.is_some() { &[0] } else { &[0][..] }, &field.bytes()].concat();
+        let emptied_before =
+            [&field.tag[..], if field.length.is_some() { &[0] } else { &[0][..] }, &field.bytes()].concat();
         let repeated = fields.iter().filter(|other| other.number == field.number).count() > 1;
         if !repeated && !REPEATED.contains(&field.number) {
             refused(&with(&fields, index, emptied_before), not_canonical, &how("an empty one before it"));
@@ -131,7 +135,8 @@ fn messages_within_a_header_have_one_spelling() {
     let outer = fields(&good);
     for (index, field) in outer.iter().enumerate().filter(|(_, field)| [4, 7, 9, 10].contains(&field.number)) {
         let inner = fields(&field.value);
-        let spelt = |value: Vec<u8>| with(&outer, index, [&field.tag[..], &encoded(value.len() as u64), &value].concat());
+        let spelt =
+            |value: Vec<u8>| with(&outer, index, [&field.tag[..], &encoded(value.len() as u64), &value].concat());
         assert_eq!(spelt(field.value.clone()), good);
         let mut others = vec![[&field.value[..], &[0xa0, 0x06, 1]].concat()];
         for (position, part) in inner.iter().enumerate() {

@@ -88,7 +88,8 @@ fn any_flipped_bit_of_what_the_origin_signed_is_found() {
         path[height] = flipped(&path[height], byte);
         found(&format!("sibling {height}"), pb::Delivery { path, ..good.clone() }, &[UNSIGNED]);
     }
-    for (blob, index) in [0, 1].into_iter().flat_map(|blob| (0..good.blobs[blob].len()).map(move |index| (blob, index))) {
+    for (blob, index) in [0, 1].into_iter().flat_map(|blob| (0..good.blobs[blob].len()).map(move |index| (blob, index)))
+    {
         let mut blobs = good.blobs.clone();
         blobs[blob] = flipped(&blobs[blob], index);
         found(&format!("blob {blob} byte {index}"), pb::Delivery { blobs, ..good.clone() }, &[BODY]);
@@ -97,7 +98,10 @@ fn any_flipped_bit_of_what_the_origin_signed_is_found() {
 
 #[test]
 fn a_place_that_is_not_in_the_tree_is_refused() {
-    let slot = { let exchanges = exchanges(3); deliver(&sealed(7, &exchanges), &exchanges, 1).slot };
+    let slot = {
+        let exchanges = exchanges(3);
+        deliver(&sealed(7, &exchanges), &exchanges, 1).slot
+    };
     // The last four would come out at the same node or overflow, were the slot not checked.
     for other in [slot ^ 1, (slot + 512) % 1024, 1024, slot + 1024, slot + 2048, slot | 1 << 31, u32::MAX] {
         check(&format!("slot {other}"), UNSIGNED, |delivery| delivery.slot = other);
@@ -149,7 +153,8 @@ fn a_seal_of_another_origin_hub_suite_or_key_is_refused() {
     check("no signature", UNSIGNED, |delivery| delivery.signature.clear());
     let exchanges = exchanges(1);
     let delivery = deliver(&sealed(7, &exchanges), &exchanges, 0);
-    let elsewhere = verify(&delivery, &name("other"), |_, _, _, _| panic!("asked for a key for another hub's delivery"));
+    let elsewhere =
+        verify(&delivery, &name("other"), |_, _, _, _| panic!("asked for a key for another hub's delivery"));
     assert_eq!(elsewhere.map(drop), Err(UNSIGNED));
 }
 

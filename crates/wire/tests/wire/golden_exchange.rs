@@ -35,7 +35,8 @@ fn descriptions_and_blobs() {
     let about = "Descriptions, and blobs as they travel: nonce ‖ bytes, commitment = SHA-256(`concord blob v1` ‖ 0 ‖ nonce ‖ bytes).";
     let mut golden = Golden::new("description.txt", about);
     let title = Title::parse("Паводок на реке Сырдарья").unwrap();
-    for caveats in [vec![], vec!["Для служебного пользования".to_owned(), "Not verified".to_owned()]] {
+    for caveats in [vec![], vec!["Для служебного пользования".to_owned(), "Not verified".to_owned()]]
+    {
         let description = Description { title: title.clone(), caveats };
         let bytes = encode_description(&description);
         assert_eq!(parse_description(&bytes).unwrap(), description);
@@ -126,7 +127,8 @@ fn a_delivery() {
     let sealed = sealed(7, &exchanges);
     let delivery = delivery::delivery(&sealed, &sealed.tree(), 1, 41, travelling(&exchanges[1]), NOW, 9).unwrap();
     let withheld = pb::Withheld { number: 42, history: Bytes::copy_from_slice(&HISTORY) };
-    let mut golden = Golden::new("delivery.txt", "The second exchange of consignment.txt as one recipient gets it, and a notice.");
+    let mut golden =
+        Golden::new("delivery.txt", "The second exchange of consignment.txt as one recipient gets it, and a notice.");
     golden.section("delivery").message("delivery", "concord.exchange.v1.Delivery", &delivery.encode_to_vec());
     golden.section("withheld").message("withheld", "concord.exchange.v1.Withheld", &withheld.encode_to_vec());
     golden.check();
@@ -161,10 +163,10 @@ fn hellos_and_welcomes() {
     let receive_welcome =
         pb::ReceiveWelcome { limits: limits(), history: history(), recorded: Some(recorded()), past: past() };
     let follow = feed_pb::FollowRequest { limits: limits(), history: history(), last_number: 16 };
-    let follow_welcome =
-        feed_pb::FollowWelcome { limits: limits(), history: history(), past: past(), last_number: 17 };
+    let follow_welcome = feed_pb::FollowWelcome { limits: limits(), history: history(), past: past(), last_number: 17 };
 
-    let mut golden = Golden::new("hello.txt", "What both sides say before anything else. Limits are those of this version.");
+    let mut golden =
+        Golden::new("hello.txt", "What both sides say before anything else. Limits are those of this version.");
     for (kind, bytes) in [
         ("concord.exchange.v1.Limits", concord_wire::limits().encode_to_vec()),
         ("concord.exchange.v1.ConsignHello", consign.encode_to_vec()),

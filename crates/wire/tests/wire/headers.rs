@@ -4,12 +4,12 @@ use bytes::Bytes;
 use concord_model::limits::{BODY_SIZE_MAX_BYTES, HEADER_SIZE_MAX_BYTES};
 use concord_model::{Description, Reason};
 use concord_wire::header::{
-    CAVEAT_SIZE_MAX_BYTES, CAVEATS_MAX, encode, encode_description, parse, parse_description,
+    CAVEAT_SIZE_MAX_BYTES, CAVEATS_MAX, encode, encode_description, exchange_id, parse, parse_description,
 };
 use concord_wire::proto::exchange::v1 as pb;
-use prost::Message as _;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use crate::fixtures::{any_header, any_title, exchange};
 
@@ -39,10 +39,21 @@ fn a_field_that_is_not_switched_on_is_refused_when_set() {
 
 #[test]
 fn a_narrowing_that_is_not_a_list_of_participants_is_refused_never_read_as_all() {
-    let narrowed = |codes: &[&str]| Some(pb::Narrowing { participants: codes.iter().map(ToString::to_string).collect() });
+    let narrowed =
+        |codes: &[&str]| Some(pb::Narrowing { participants: codes.iter().map(ToString::to_string).collect() });
     for codes in [&[][..], &["KGZ", "KGZ"], &["KGZ", "UZB", "KGZ"], &["kgz"], &[""], &["KGZ", ""]] {
         check(|header| header.narrowing = narrowed(codes), Reason::NarrowingInvalid);
     }
+}
+
+#[test]
+fn the_order_of_a_narrowing_is_the_origins_and_the_wish_is_the_same() {
+    let sorted = encode(&exchange(1).header);
+    let mut header = pb::Header::decode(&sorted[..]).unwrap();
+    header.narrowing.as_mut().unwrap().participants.reverse();
+    let reversed = header.encode_to_vec();
+    assert_eq!(parse(&reversed), parse(&sorted));
+    assert_ne!(exchange_id(&reversed), exchange_id(&sorted), "other bytes are another exchange");
 }
 
 #[test]

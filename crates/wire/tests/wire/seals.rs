@@ -49,7 +49,11 @@ fn check(how: &str, expectation: Reason, tamper: impl FnOnce(&mut pb::Consignmen
 }
 
 /// What the origin itself sealed and signed is impossible.
-fn check_signed(how: &str, expectation: Reason, change: impl FnOnce(&mut pb::ConsignmentSeal, &mut pb::ConsignmentHead)) {
+fn check_signed(
+    how: &str,
+    expectation: Reason,
+    change: impl FnOnce(&mut pb::ConsignmentSeal, &mut pb::ConsignmentHead),
+) {
     let exchanges = exchanges(4);
     let sealed = sealed(7, &exchanges);
     let mut head = pb::ConsignmentHead::decode(sealed.head.clone()).unwrap();
@@ -129,7 +133,9 @@ fn any_flipped_bit_of_the_seal_refuses_the_whole() {
 fn each_field_of_the_seal_is_found_by_its_own_check() {
     check("suite", Reason::ConsignmentMalformed, |m| in_seal(m, |seal| seal.suite = 2));
     check("suite 0", Reason::ConsignmentMalformed, |m| in_seal(m, |seal| seal.suite = 0));
-    check("key", Reason::SigningKeyUnknown, |m| in_seal(m, |seal| seal.key_id = digest_bytes(&key("UZB").fingerprint().0)));
+    check("key", Reason::SigningKeyUnknown, |m| {
+        in_seal(m, |seal| seal.key_id = digest_bytes(&key("UZB").fingerprint().0))
+    });
     check("short key", Reason::ConsignmentMalformed, |m| in_seal(m, |seal| seal.key_id.truncate(31)));
     check("origin", Reason::ChainMismatch, |m| in_seal(m, |seal| seal.origin = "UZB".into()));
     check("no origin", Reason::ConsignmentMalformed, |m| in_seal(m, |seal| seal.origin.clear()));

@@ -70,7 +70,9 @@ fn blobs_that_are_not_those_of_the_header_make_it_unfit() {
     check("a nonce only", &[(0, MISMATCH)], |blobs| blobs[0].blobs[1].truncate(32));
     check("empty", &[(0, MISMATCH)], |blobs| blobs[0].blobs[0].clear());
     check("longer", &[(0, MISMATCH)], |blobs| blobs[0].blobs[1] = [&blobs[0].blobs[1][..], b"x"].concat().into());
-    check("all", &[(0, MISMATCH), (1, MISMATCH), (2, MISMATCH)], |blobs| blobs.iter_mut().for_each(|b| b.blobs.clear()));
+    check("all", &[(0, MISMATCH), (1, MISMATCH), (2, MISMATCH)], |blobs| {
+        blobs.iter_mut().for_each(|b| b.blobs.clear())
+    });
 }
 
 #[test]
@@ -95,7 +97,8 @@ fn a_header_that_its_origin_should_not_have_sealed_makes_it_unfit() {
 
 #[test]
 fn content_that_its_origin_should_not_have_sealed_makes_it_unfit() {
-    let description = |title: &str| -> Bytes { pb::Description { title: title.into(), caveats: vec![] }.encode_to_vec().into() };
+    let description =
+        |title: &str| -> Bytes { pb::Description { title: title.into(), caveats: vec![] }.encode_to_vec().into() };
     let good = description("a title");
     let check = |how: &str, reason: Reason, lane: Lane, description: Bytes, body: Bytes| {
         let exchange = exchange_of(1, lane, description, body);

@@ -9,13 +9,13 @@ use concord_model::{AgreementRef, ChainKey, ConsignmentDigest, Lane, Participant
 use concord_wire::acknowledgement::{self, ACKNOWLEDGEMENT_NUMBERS_MAX, Said};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::receipt::{self, Outcome};
-use prost::Message as _;
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
+use prost::Message as _;
 
 use crate::fixtures::{
-    HISTORY, NOW, agreement_ref, any_agreement_ref, any_code, any_digest, any_lane, any_name, any_time, code, exchanges,
-    key, name, other_agreement_ref, recorded, sealed,
+    HISTORY, NOW, agreement_ref, any_agreement_ref, any_code, any_digest, any_lane, any_name, any_time, code,
+    exchanges, key, name, other_agreement_ref, recorded, sealed,
 };
 use crate::seals::flipped;
 
@@ -60,13 +60,19 @@ fn verify_acknowledgement(message: &pb::Acknowledgement) -> Result<Said, Reason>
 fn a_receipt_tells_each_exchange_its_outcome_in_order() {
     let both = vec![code("KGZ"), code("UZB")];
     let read = verify_receipt(&receipt_of(7)).unwrap();
-    assert_eq!(read.outcomes, [
-        Outcome::Recorded { agreement: agreement_ref(), audience: both.clone() },
-        Outcome::Refused(Reason::AudienceEmpty),
-        Outcome::Recorded { agreement: other_agreement_ref(), audience: vec![code("KGZ")] },
-        Outcome::Recorded { agreement: agreement_ref(), audience: both },
-    ]);
-    assert_eq!((read.history, read.entry_digest, read.recorded_at), (HistoryId(HISTORY), JournalDigest([0xed; 32]), NOW));
+    assert_eq!(
+        read.outcomes,
+        [
+            Outcome::Recorded { agreement: agreement_ref(), audience: both.clone() },
+            Outcome::Refused(Reason::AudienceEmpty),
+            Outcome::Recorded { agreement: other_agreement_ref(), audience: vec![code("KGZ")] },
+            Outcome::Recorded { agreement: agreement_ref(), audience: both },
+        ]
+    );
+    assert_eq!(
+        (read.history, read.entry_digest, read.recorded_at),
+        (HistoryId(HISTORY), JournalDigest([0xed; 32]), NOW)
+    );
 }
 
 #[test]

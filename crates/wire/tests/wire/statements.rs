@@ -10,8 +10,8 @@ use concord_wire::agreement::{
     in_domain, parse_join_request, parse_statement, parse_text,
 };
 use concord_wire::proto::agreement::v1 as pb;
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use crate::fixtures::{NOW, agreement_text, any_statement, any_text, code, key, name};
 
@@ -85,7 +85,9 @@ fn a_statement_of_wrong_form_is_refused() {
     check(Reason::StatementMalformed, &|signed| content(signed, &|inner| inner.made_at = None));
     check(Reason::StatementMalformed, &|signed| content(signed, &|inner| inner.officer = "The Officer".into()));
     check(Reason::StatementMalformed, &|signed| {
-        content(signed, &|inner| inner.content = Some(pb::statement::Content::Consent(pb::Consent { agreement: None })));
+        content(signed, &|inner| {
+            inner.content = Some(pb::statement::Content::Consent(pb::Consent { agreement: None }))
+        });
     });
     check(Reason::StatementMalformed, &|signed| {
         let request = Bytes::from_static(b"not a request");
@@ -108,10 +110,13 @@ fn an_agreement_text_over_its_limits_is_refused() {
         text.measures = vec![text.measures[0].clone(); measures];
         text.parties = vec![text.parties[0].clone(); parties];
         let parsed = parse_text(&encode_text(&text));
-        assert_eq!(parsed.map(|_| ()).map_err(|refusal| refusal.reason), match expectation {
-            true => Ok(()),
-            false => Err(Reason::AgreementMalformed),
-        });
+        assert_eq!(
+            parsed.map(|_| ()).map_err(|refusal| refusal.reason),
+            match expectation {
+                true => Ok(()),
+                false => Err(Reason::AgreementMalformed),
+            }
+        );
     };
     check(true, 256, 256);
     check(false, 257, 2);

@@ -1,18 +1,21 @@
 //! The hub's journal: the fact that is read is the fact that was decided.
 
-use concord_journal::{Draft, KIND_HISTORY_BEGUN};
-use concord_ledger::{Fact, MailboxRun, StatementDecided};
+use concord_journal::{
+    Digest as JournalDigest, Draft, HistoryBegun as JournalHistoryBegun, HistoryId, KIND_HISTORY_BEGUN, Tail,
+};
+use concord_ledger::{Fact, HistoryBegun, MailboxRun, StatementDecided};
 use concord_model::Reason;
 use concord_wire::agreement::{DraftContent, encode_statement, parse_statement};
 use concord_wire::proto::journal::v1 as pb;
 use concord_wire::stored::StoredError;
 use concord_wire::stored::hub::{self, HubEntry};
-use prost::Message as _;
+use concord_wire::stored::node::{self, NodeEntry};
 use proptest::prelude::*;
+use prost::Message as _;
 
 use crate::fixtures::{
-    NOW, agreement_text, any_statement, code, entry, exchanges, founding, mail_acknowledged, name, recorded, sealed,
-    sealed_headers, told,
+    HISTORY, NOW, agreement_text, any_statement, code, entry, exchanges, founding, mail_acknowledged, name, recorded,
+    sealed, sealed_headers, told,
 };
 use crate::signed_words::{acknowledgement_of, any_recorded, said};
 use crate::statements::{draft, signed};
@@ -54,6 +57,20 @@ fn every_fact_is_read_as_it_was_stored() {
     let sealed = sealed(7, &exchanges(4));
     assert_eq!(fact(&consignment_draft()), Fact::Consignment(recorded(&sealed)));
     assert_eq!(fact(&acknowledged_draft()), Fact::Acknowledged(mail_acknowledged()));
+}
+
+#[test]
+fn the_journals_own_entry_is_read_by_both_roles() {
+    let tail = Tail { history: HistoryId(*b"one history past"), sequence: 4, digest: JournalDigest([4; 32]) };
+    for parent in [None, Some(tail)] {
+        let begun = JournalHistoryBegun { history: HistoryId(HISTORY), parent };
+        let mut stored = entry(&hub::founded(&founding(), NOW));
+        (stored.kind, stored.payload) = (KIND_HISTORY_BEGUN, begun.encode());
+        let fact = hub::read(&stored).map(HubEntry::into_fact).unwrap_or_else(|error| panic!("{error}"));
+        let parent = parent.map(|tail| tail.history.0);
+        assert_eq!(fact, Fact::HistoryBegun(HistoryBegun { history: HISTORY, parent }));
+        assert!(matches!(node::read(&stored), Ok(NodeEntry::HistoryBegun(read)) if read == begun));
+    }
 }
 
 #[test]
@@ -134,7 +151,9 @@ fn blob_counts_that_are_not_those_of_the_entry_stop_the_reader() {
 
 #[test]
 fn a_payload_that_is_not_its_kinds_stops_the_reader() {
-    for kind in [KIND_HISTORY_BEGUN, hub::KIND_FOUNDED, hub::KIND_STATEMENT, hub::KIND_CONSIGNMENT, hub::KIND_ACKNOWLEDGED] {
+    for kind in
+        [KIND_HISTORY_BEGUN, hub::KIND_FOUNDED, hub::KIND_STATEMENT, hub::KIND_CONSIGNMENT, hub::KIND_ACKNOWLEDGED]
+    {
         for payload in [&b""[..], b"\xff\xff\xff\xff"] {
             let mut stored = entry(&hub::founded(&founding(), NOW));
             (stored.kind, stored.payload) = (kind, payload.to_vec().into());

@@ -11,9 +11,7 @@ use concord_wire::proto::feed::v1 as feed_pb;
 use concord_wire::proto::journal::v1 as pb;
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{
-    self, Acknowledged, NodeEntry, StatementAnswered, Submission, Verdict,
-};
+use concord_wire::stored::node::{self, Acknowledged, NodeEntry, StatementAnswered, Submission, Verdict};
 use prost::Message as _;
 
 use crate::fixtures::{HISTORY, NOW, code, entry, exchanges, founding, measure, name, notices, sealed};
@@ -21,7 +19,12 @@ use crate::signed_words::receipt_of;
 use crate::statements::{draft, signed};
 
 pub(crate) fn bundle() -> Bundle {
-    Bundle { hub: "main".into(), addresses: vec!["192.0.2.1:7400".into()], participant: "KAZ".into(), ..Default::default() }
+    Bundle {
+        hub: "main".into(),
+        addresses: vec!["192.0.2.1:7400".into()],
+        participant: "KAZ".into(),
+        ..Default::default()
+    }
 }
 
 pub(crate) fn measures() -> Vec<MeasureCode> {
@@ -48,7 +51,8 @@ pub(crate) fn feed_items() -> Vec<feed_pb::FeedItem> {
     let founding = founding();
     let registry = concord_wire::registry::registry(&founding.participants, &founding.areas, &founding.measures);
     let receipts = notices().iter().map(|notice| concord_wire::feed::receipt(&name("main"), notice)).collect();
-    let refused = feed_pb::StatementRefused { officer: "officer".into(), number: 2, reason: "AGREEMENT_UNKNOWN".into() };
+    let refused =
+        feed_pb::StatementRefused { officer: "officer".into(), number: 2, reason: "AGREEMENT_UNKNOWN".into() };
     let contents = [
         Content::Registry(registry),
         Content::Statement(statement()),
@@ -125,7 +129,9 @@ fn kinds_are_numbered_from_101_and_never_change() {
 fn every_entry_is_read_as_it_was_stored() {
     let mut all = drafts().into_iter().map(|(_, draft)| read(&draft));
     let mut next = || all.next().unwrap();
-    assert!(matches!(next(), NodeEntry::Founded { participant, node } if participant == code("KAZ") && node == name("main")));
+    assert!(
+        matches!(next(), NodeEntry::Founded { participant, node } if participant == code("KAZ") && node == name("main"))
+    );
     assert!(matches!(next(), NodeEntry::Joined(read) if read == bundle()));
     assert!(matches!(next(), NodeEntry::AgencyAdded { name: read, measures: all }
         if read == name("drug-control") && all == measures()));
@@ -194,7 +200,7 @@ fn a_payload_that_says_something_impossible_stops_the_reader() {
 #[test]
 fn blob_counts_that_are_not_those_of_the_entry_stop_the_reader() {
     for draft in [queued_draft(), mail_draft()] {
-        for change in [|stored: &mut Vec<_>| drop(stored.pop()), |stored: &mut Vec<_>| stored.push(stored[0])] {
+        for change in [|stored: &mut Vec<_>| stored.truncate(1), |stored: &mut Vec<_>| stored.push(stored[0])] {
             let mut stored = entry(&draft);
             change(&mut stored.commitments);
             assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {}", draft.kind);

@@ -1,0 +1,276 @@
+//! One entry in words: kinds, numbers, participants, digests. Content stands apart, for whoever asked for it.
+
+use concord_journal::{Entry, KIND_HISTORY_BEGUN};
+use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Statement, StatementContent, StatementDecided};
+use concord_wire::agreement::parse_statement;
+use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::feed::v1::{FeedItem, feed_item};
+use concord_wire::stored::hub::{self, HubEntry};
+use concord_wire::stored::node::{self, NodeEntry, Received, Verdict};
+use concord_wire::stored::{Kept, StoredError};
+use serde::Serialize;
+
+use crate::media;
+use crate::output::{hex, safe};
+
+/// Kinds of a hub's journal; a node's are above.
+const HUB_KINDS: std::ops::RangeInclusive<u16> = 1..=99;
+
+/// What an entry says.
+#[derive(Debug, Serialize)]
+pub(super) struct Words {
+    /// Never a title, never a body.
+    pub(super) about: String,
+    /// Titles and bodies, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content: Option<Vec<Content>>,
+}
+
+/// The content of one exchange, or the title of one agreement.
+#[derive(Debug, Serialize)]
+pub(super) struct Content {
+    of: String,
+    title: String,
+    media_type: Option<String>,
+    text: Option<String>,
+    hex: Option<String>,
+}
+
+impl Content {
+    pub(super) fn shown(&self) -> String {
+        let media_type = self.media_type.as_deref().unwrap_or("agreement");
+        let body = match (&self.text, &self.hex) {
+            (Some(text), _) => text.lines().map(|line| format!("\n          {}", safe(line))).collect(),
+            (None, Some(hex)) => format!("\n          {} bytes, not text", hex.len() / 2),
+            (None, None) => String::new(),
+        };
+        format!("{}  {}  {media_type}{body}", self.of.get(..16).unwrap_or(&self.of), safe(&self.title))
+    }
+}
+
+/// The kind of an entry and its words.
+pub(super) fn words(entry: &Entry, with_content: bool) -> Result<(&'static str, Words), StoredError> {
+    let (kind, about, content) = if entry.kind == KIND_HISTORY_BEGUN || HUB_KINDS.contains(&entry.kind) {
+        of_hub(entry)?
+    } else {
+        of_node(entry)?
+    };
+    let content = (with_content && !content.is_empty()).then_some(content);
+    Ok((kind, Words { about, content }))
+}
+
+type Parts = (&'static str, String, Vec<Content>);
+
+fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
+    Ok(match hub::read(entry)? {
+        HubEntry::HistoryBegun(begun) => {
+            let parent = begun.parent.map_or_else(String::new, |parent| format!(" after {}", hex(&parent)));
+            ("history", format!("{} begins{parent}", hex(&begun.history)), Vec::new())
+        }
+        HubEntry::Founded(founding) => {
+            let (participants, measures) = (founding.participants.len(), founding.measures.len());
+            let about = format!(
+                "hub {}, {participants} participants, {measures} measures, anchor {}",
+                founding.hub, founding.anchor_fingerprint
+            );
+            ("founded", about, Vec::new())
+        }
+        HubEntry::Statement(decided, _) => ("statement", decision(&decided), titles(&decided.statement)),
+        HubEntry::Consignment(recorded, kept) => ("consignment", recording(&recorded), contents(entry, &kept)),
+        HubEntry::Acknowledged(acknowledged, _) => ("acknowledged", acknowledgement(&acknowledged), Vec::new()),
+    })
+}
+
+fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
+    Ok(match node::read(entry)? {
+        NodeEntry::HistoryBegun(begun) => ("history", format!("{} begins", begun.history), Vec::new()),
+        NodeEntry::Founded { participant, node } => ("founded", format!("node {node} of {participant}"), Vec::new()),
+        NodeEntry::Joined(bundle) => ("joined", format!("hub {}", bundle.hub), Vec::new()),
+        NodeEntry::AgencyAdded { name, measures } => {
+            let measures: Vec<_> = measures.iter().map(ToString::to_string).collect();
+            let measures = if measures.is_empty() { "all measures".to_owned() } else { measures.join(", ") };
+            ("agency-added", format!("{name}, {measures}"), Vec::new())
+        }
+        NodeEntry::Queued(kept, submissions) => {
+            let mut agencies: Vec<&str> = submissions.iter().map(|one| one.agency.as_str()).collect();
+            agencies.sort_unstable();
+            agencies.dedup();
+            let about = format!("{} by {}", consignment(&kept), agencies.join(", "));
+            ("queued", about, contents(entry, &kept))
+        }
+        NodeEntry::Receipt(receipt) => ("receipt", in_receipt(&receipt), Vec::new()),
+        NodeEntry::Feed { items, .. } => ("feed", feed(&items), Vec::new()),
+        NodeEntry::Mail { lane, items, .. } => {
+            let (about, content) = mail(entry, &items);
+            ("mail", format!("{lane}: {about}"), content)
+        }
+        NodeEntry::AgencyAcknowledged(fact) => {
+            let about = format!("{}, {} through {}, {} first taken", fact.agency, fact.lane, fact.through, fact.taken.len());
+            ("taken", about, Vec::new())
+        }
+        NodeEntry::Statement(signed) => match parse_statement(&signed) {
+            Ok(statement) => ("statement", say(&statement), titles(&statement)),
+            Err(refusal) => ("statement", format!("cannot be read: {}", refusal.message), Vec::new()),
+        },
+        NodeEntry::Answer(answer) => {
+            let became = if answer.refused.is_empty() { "accepted" } else { &answer.refused };
+            ("answer", format!("statement {} of {}: {became}", answer.number, answer.officer), Vec::new())
+        }
+    })
+}
+
+fn say(statement: &Statement) -> String {
+    let what = match &statement.content {
+        StatementContent::Propose { text, digest } => {
+            let parties: Vec<_> = text.parties.iter().map(|party| party.participant.as_str()).collect();
+            format!("proposes {} version {} among {} ({})", text.id, text.version, parties.join(" "), short(&digest.0))
+        }
+        StatementContent::Consent(of) => format!("consents to {} version {} ({})", of.id, of.version, short(&of.digest.0)),
+        StatementContent::Decline(of) => format!("declines {} version {} ({})", of.id, of.version, short(&of.digest.0)),
+        StatementContent::Leave(id) => format!("leaves {id}"),
+        StatementContent::Enrol(request) => {
+            format!("enrols {} with node {}, anchor {}", request.participant, request.node, request.anchor_fingerprint)
+        }
+    };
+    format!("{} {} number {} {what}", statement.participant, statement.officer, statement.number)
+}
+
+fn decision(decided: &StatementDecided) -> String {
+    let told: Vec<String> = decided.told.iter().map(|told| format!("{} {}", told.participant, told.number)).collect();
+    let refused = decided.refused.map_or_else(String::new, |reason| format!("; refused {reason}"));
+    format!("{}{refused}; told {}", say(&decided.statement), told.join(", "))
+}
+
+fn recording(recorded: &ConsignmentRecorded) -> String {
+    let runs = recorded.mailboxes.iter().map(|run| {
+        let last = run.first.saturating_add(u64::from(run.count)).saturating_sub(1);
+        if run.count == 1 { format!("{} {}", run.recipient, run.first) } else { format!("{} {}-{last}", run.recipient, run.first) }
+    });
+    let mut groups: Vec<String> = recorded.groups.iter().map(|group| group.agreement.id.to_string()).collect();
+    groups.dedup();
+    let chain = &recorded.chain;
+    let mut about = format!(
+        "{} {} number {}, {} exchanges ({}) under {} to {}",
+        chain.origin,
+        chain.lane,
+        recorded.number,
+        recorded.count,
+        short(&recorded.digest.0),
+        groups.join(", "),
+        runs.collect::<Vec<_>>().join(", ")
+    );
+    for refusal in &recorded.refused {
+        about.push_str(&format!("; item {} refused {}", refusal.index, refusal.reason));
+    }
+    about
+}
+
+fn consignment(kept: &Kept) -> String {
+    let sealed = &kept.sealed;
+    let (lane, number, count) = (sealed.chain.lane, sealed.number, sealed.headers.len());
+    format!("{lane} number {number}, {count} exchanges ({})", short(&sealed.digest.0))
+}
+
+fn acknowledgement(fact: &MailAcknowledged) -> String {
+    let told: Vec<String> = fact.told.iter().map(|one| format!("{} {}", one.told.participant, one.told.number)).collect();
+    let told = if told.is_empty() { String::new() } else { format!("; told {}", told.join(", ")) };
+    format!(
+        "{} {} delivered through {}, {} taken{told}",
+        fact.recipient, fact.lane, fact.delivered_through, fact.taken_count
+    )
+}
+
+fn in_receipt(receipt: &concord_wire::proto::exchange::v1::RecordedReceipt) -> String {
+    use concord_wire::proto::exchange::v1::RecordedStatement;
+    use prost::Message as _;
+    match RecordedStatement::decode(receipt.statement.clone()) {
+        Ok(statement) => {
+            let refused = statement.outcomes.iter().filter(|outcome| !outcome.refused.is_empty()).count();
+            let lane = statement.chain.and_then(|chain| concord_wire::convert::parse_lane(chain.lane).ok());
+            let lane = lane.map_or("unknown lane", concord_model::Lane::as_str);
+            format!("{lane} number {}, {} exchanges, {refused} refused", statement.number, statement.outcomes.len())
+        }
+        Err(error) => format!("cannot be read: {error}"),
+    }
+}
+
+fn feed(items: &[FeedItem]) -> String {
+    let item = |item: &FeedItem| {
+        let what = match &item.content {
+            None => "nothing".to_owned(),
+            Some(feed_item::Content::Registry(registry)) => {
+                format!("registry of {} participants, {} measures", registry.participants.len(), registry.measures.len())
+            }
+            Some(feed_item::Content::Statement(signed)) => stated(signed),
+            Some(feed_item::Content::StatementRefused(refused)) => {
+                format!("statement {} of {} refused {}", refused.number, refused.officer, refused.reason)
+            }
+            Some(feed_item::Content::Receipts(receipts)) => {
+                let states: Vec<_> = receipts.receipts.iter().map(|receipt| receipt.state().as_str_name()).collect();
+                let states = states.join(" ").replace("RECEIPT_STATE_", "").to_lowercase();
+                format!("{} {states}", receipts.recipient)
+            }
+        };
+        format!("{}: {what}", item.number)
+    };
+    items.iter().map(item).collect::<Vec<_>>().join("; ")
+}
+
+fn stated(signed: &SignedStatement) -> String {
+    parse_statement(signed).map_or_else(|refusal| format!("cannot be read: {}", refusal.message), |statement| say(&statement))
+}
+
+fn mail(entry: &Entry, items: &[Received]) -> (String, Vec<Content>) {
+    let mut content = Vec::new();
+    let mut first_blob = 0_usize;
+    let words = items.iter().map(|item| {
+        let blobs = first_blob..first_blob.saturating_add(item.blob_count as usize);
+        first_blob = blobs.end;
+        match &item.verdict {
+            Verdict::Accepted(delivery) => {
+                content.extend(of_exchange(entry, &delivery.header, blobs));
+                let origin = concord_wire::header::parse(&delivery.header).map(|header| header.origin.to_string());
+                let id = concord_wire::header::exchange_id(&delivery.header).to_string();
+                format!("{} from {} ({})", delivery.number, origin.unwrap_or_default(), id.get(..16).unwrap_or_default())
+            }
+            Verdict::SetAside(delivery, reason) => format!("{} set aside, {reason}", delivery.number),
+            Verdict::Withheld(number) => format!("{number} withheld"),
+        }
+    });
+    let words = words.collect::<Vec<_>>().join(", ");
+    (words, content)
+}
+
+fn contents(entry: &Entry, kept: &Kept) -> Vec<Content> {
+    let headers = kept.sealed.headers.iter().enumerate();
+    headers.filter_map(|(index, header)| of_exchange(entry, header, kept.blob_range(index))).collect()
+}
+
+/// Title and body of one exchange, where its blobs are held and were read.
+fn of_exchange(entry: &Entry, header: &[u8], blobs: std::ops::Range<usize>) -> Option<Content> {
+    let mut blobs = entry.blobs.get(blobs)?.iter().flatten();
+    let description = concord_wire::header::parse_description(blobs.next()?.bytes()).ok()?;
+    let body = blobs.next()?.bytes();
+    let media_type = concord_wire::header::parse(header).ok()?.parts.first()?.media_type.clone();
+    let text = std::str::from_utf8(body).ok().filter(|_| media::is_text(&media_type));
+    Some(Content {
+        of: concord_wire::header::exchange_id(header).to_string(),
+        title: description.title.to_string(),
+        media_type: Some(media_type.to_string()),
+        text: text.map(ToOwned::to_owned),
+        hex: text.is_none().then(|| hex(body)),
+    })
+}
+
+fn titles(statement: &Statement) -> Vec<Content> {
+    match &statement.content {
+        StatementContent::Propose { text, .. } => {
+            vec![Content { of: text.id.to_string(), title: text.title.to_string(), media_type: None, text: None, hex: None }]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn short(digest: &concord_model::Digest) -> String {
+    digest.to_string().get(..16).unwrap_or_default().to_owned()
+}

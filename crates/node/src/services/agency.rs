@@ -1,0 +1,137 @@
+//! `AgencyService`: submit, receive, acknowledge, track.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use concord_model::{Lane, Name, Reason, Refusal};
+use concord_wire::proto::agency::v1::agency_service_server::AgencyService;
+use concord_wire::proto::agency::v1::{
+    AcknowledgeRequest, AcknowledgeResponse, ReceiveRequest, ReceiveResponse, SubmitRequest, SubmitResponse,
+    TrackRequest, TrackResponse,
+};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{caller, receive, refused, track};
+use crate::context::Context;
+use crate::state::decide::agency_unknown;
+use crate::state::slot;
+
+/// Exchanges on their way to an agency that reads slowly: one being sent, one being read from the journal.
+const RECEIVED_WAITING_MAX: usize = 1;
+/// Changes of a track on their way to an agency that reads slowly; it then sees the newest only.
+const TRACKED_WAITING_MAX: usize = 1;
+const CURSOR_SIZE_BYTES: usize = 9;
+
+/// Serves agencies.
+#[derive(Clone)]
+pub(crate) struct AgencyApi {
+    context: Context,
+    /// The newest following stream of each agency.
+    following: Arc<Mutex<HashMap<Name, CancellationToken>>>,
+}
+
+impl AgencyApi {
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context, following: Arc::default() }
+    }
+
+    /// A certificate alone does not make an agency: the operator added it.
+    fn agency<T>(&self, request: &Request<T>) -> Result<Name, Status> {
+        let name = caller(request)?.identity.name;
+        if self.context.state.borrow().agencies().contains_key(&name) {
+            Ok(name)
+        } else {
+            Err(refused(agency_unknown(&name)))
+        }
+    }
+
+    /// The newest following stream wins; the one before ends.
+    fn replace(&self, agency: &Name) -> CancellationToken {
+        let token = CancellationToken::new();
+        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(older) = following.insert(agency.clone(), token.clone()) {
+            older.cancel();
+        }
+        token
+    }
+}
+
+#[tonic::async_trait]
+impl AgencyService for AgencyApi {
+    type ReceiveStream = BoxStream<'static, Result<ReceiveResponse, Status>>;
+    type TrackStream = BoxStream<'static, Result<TrackResponse, Status>>;
+
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        let agency = self.agency(&request)?;
+        let answer = crate::submit::submit(&self.context, &agency, request.into_inner()).await;
+        answer.map(Response::new).map_err(refused)
+    }
+
+    async fn receive(&self, request: Request<ReceiveRequest>) -> Result<Response<Self::ReceiveStream>, Status> {
+        let agency = self.agency(&request)?;
+        let request = request.into_inner();
+        let replaced = if request.follow { self.replace(&agency) } else { CancellationToken::new() };
+        let (items, stream) = mpsc::channel(RECEIVED_WAITING_MAX);
+        tokio::spawn(receive::give(self.context.clone(), agency, request, items, replaced));
+        Ok(Response::new(ReceiverStream::new(stream).boxed()))
+    }
+
+    async fn acknowledge(
+        &self,
+        request: Request<AcknowledgeRequest>,
+    ) -> Result<Response<AcknowledgeResponse>, Status> {
+        let agency = self.agency(&request)?;
+        let (lane, number) = parse_cursor(&request.into_inner().cursor).map_err(refused)?;
+        self.context.writer.acknowledge(agency, lane, number).await.map_err(refused)?;
+        metrics::counter!("concord_agency_acknowledgements_total").increment(1);
+        Ok(Response::new(AcknowledgeResponse {}))
+    }
+
+    async fn track(&self, request: Request<TrackRequest>) -> Result<Response<Self::TrackStream>, Status> {
+        let agency = self.agency(&request)?;
+        let request = request.into_inner();
+        let place = track::find(&self.context, &agency, &request.exchange_id)?;
+        let (items, stream) = mpsc::channel(TRACKED_WAITING_MAX);
+        tokio::spawn(track::tell(self.context.clone(), place, request.until(), items));
+        Ok(Response::new(ReceiverStream::new(stream).boxed()))
+    }
+}
+
+/// The cursor behind a delivery: lane and number.
+pub(super) fn cursor(lane: Lane, number: u64) -> Bytes {
+    let mut cursor = Vec::with_capacity(CURSOR_SIZE_BYTES);
+    cursor.push(slot(lane) as u8);
+    cursor.extend_from_slice(&number.to_be_bytes());
+    cursor.into()
+}
+
+fn parse_cursor(bytes: &[u8]) -> Result<(Lane, u64), Refusal> {
+    let parsed = bytes.split_first().and_then(|(lane, number)| {
+        let lane = Lane::ALL.get(usize::from(*lane)).copied()?;
+        Some((lane, u64::from_be_bytes(number.try_into().ok()?)))
+    });
+    parsed.ok_or_else(|| Refusal::new(Reason::CursorInvalid, "these bytes are no cursor of this node"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_what_it_was_made_of_and_nothing_else_is_one() {
+        for lane in Lane::ALL {
+            for number in [0, 1, u64::MAX] {
+                assert_eq!(parse_cursor(&cursor(lane, number)), Ok((lane, number)));
+            }
+        }
+        for wrong in [&[][..], &[0; 8], &[0; 10], &[3, 0, 0, 0, 0, 0, 0, 0, 1]] {
+            assert_eq!(parse_cursor(wrong).unwrap_err().reason, Reason::CursorInvalid);
+        }
+    }
+}

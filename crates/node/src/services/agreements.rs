@@ -1,0 +1,119 @@
+//! `AgreementService`: the agreements that this participant is on.
+
+use concord_ledger::{Agreement, AgreementState, PartyState};
+use concord_model::{AgreementId, ParticipantCode, Reason, Refusal};
+use concord_wire::agreement::encode_text;
+use concord_wire::convert::{refuse, timestamp};
+use concord_wire::header::agreement_ref;
+use concord_wire::proto::agreement::v1 as pb;
+use concord_wire::proto::agreement::v1::agreement_service_server::AgreementService;
+use tonic::{Request, Response, Status};
+
+use super::refused;
+use super::statements::duration;
+use crate::context::Context;
+use crate::state::NodeState;
+use crate::state::decide::not_joined;
+
+/// The longest that one call waits for an agreement; the caller asks again.
+pub const AGREEMENT_WAIT_MAX_SECONDS: u64 = 55;
+
+/// Serves officers and agencies.
+#[derive(Clone)]
+pub(crate) struct AgreementApi {
+    context: Context,
+}
+
+impl AgreementApi {
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+#[tonic::async_trait]
+impl AgreementService for AgreementApi {
+    async fn list_agreements(
+        &self,
+        request: Request<pb::ListAgreementsRequest>,
+    ) -> Result<Response<pb::ListAgreementsResponse>, Status> {
+        let only_pending = request.into_inner().pending;
+        let state = self.context.now_state();
+        joined(&state)?;
+        let own = &self.context.participant;
+        let visible = state.directory().agreements.visible_to(own);
+        let shown = visible.filter(|agreement| !only_pending || waits_for(agreement, own)).map(message);
+        Ok(Response::new(pb::ListAgreementsResponse { agreements: shown.collect() }))
+    }
+
+    async fn get_agreement(
+        &self,
+        request: Request<pb::GetAgreementRequest>,
+    ) -> Result<Response<pb::GetAgreementResponse>, Status> {
+        let request = request.into_inner();
+        let unknown = refuse(Reason::AgreementUnknown);
+        let id = AgreementId::parse(&request.id).map_err(|error| refused(unknown(error)))?;
+        joined(&self.context.now_state())?;
+        let own = &self.context.participant;
+        let mut published = self.context.state.clone();
+        let waited = request.wait_in_force.is_some();
+        if waited {
+            // One that is not known yet may be on its way: its proposal comes with the feed.
+            let settled = published.wait_for(|state| {
+                let seen = state.directory().agreements.seen_by(own, &id);
+                seen.is_some_and(|agreement| agreement.state != AgreementState::Proposed)
+            });
+            let wait = duration(request.wait_in_force, AGREEMENT_WAIT_MAX_SECONDS);
+            if tokio::time::timeout(wait, settled).await.is_err() {
+                tracing::debug!("an agreement did not come into force in the time allowed");
+            }
+        }
+        let state = self.context.now_state();
+        let mut visible = state.directory().agreements.visible_to(own);
+        let agreement = visible
+            .find(|agreement| agreement.text.id == id)
+            .ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
+        if waited && agreement.state == AgreementState::Proposed {
+            let what = format!("{id} did not come into force in the time allowed; consents are missing");
+            return Err(refused(Refusal::new(Reason::WaitExpired, what)));
+        }
+        Ok(Response::new(pb::GetAgreementResponse { agreement: Some(message(agreement)) }))
+    }
+}
+
+fn joined(state: &NodeState) -> Result<(), Status> {
+    if state.hub().is_some() { Ok(()) } else { Err(refused(not_joined())) }
+}
+
+fn waits_for(agreement: &Agreement, participant: &ParticipantCode) -> bool {
+    agreement.state == AgreementState::Proposed && agreement.party_state(participant) == Some(PartyState::Pending)
+}
+
+fn message(agreement: &Agreement) -> pb::Agreement {
+    let state = match agreement.state {
+        AgreementState::Proposed => pb::AgreementState::Proposed,
+        AgreementState::InForce => pb::AgreementState::InForce,
+        AgreementState::Declined => pb::AgreementState::Declined,
+        AgreementState::Ended => pb::AgreementState::Ended,
+    };
+    let parties = agreement.parties.iter().map(|(participant, record)| {
+        let state = match record.state {
+            PartyState::Pending => pb::PartyState::Pending,
+            PartyState::Consented => pb::PartyState::Consented,
+            PartyState::Declined => pb::PartyState::Declined,
+            PartyState::Left => pb::PartyState::Left,
+        };
+        pb::AgreementParty {
+            participant: participant.to_string(),
+            state: state.into(),
+            at: Some(timestamp(record.at)),
+        }
+    });
+    pb::Agreement {
+        reference: Some(agreement_ref(&agreement.reference())),
+        state: state.into(),
+        text: encode_text(&agreement.text),
+        parties: parties.collect(),
+        proposed_at: Some(timestamp(agreement.proposed_at)),
+        in_force_at: agreement.in_force_at.map(timestamp),
+    }
+}

@@ -1,0 +1,51 @@
+//! `OperationsService`: how the node is, and letting agencies in.
+
+use concord_model::{MeasureCode, Name, Reason};
+use concord_wire::convert::refuse;
+use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
+use concord_wire::proto::operations::v1::{
+    AddAgencyRequest, AddAgencyResponse, GetStatusRequest, GetStatusResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::status::{Started, status};
+use super::{internal, refused};
+use crate::context::Context;
+
+/// Serves operators and officers.
+#[derive(Clone)]
+pub(crate) struct OperationsApi {
+    context: Context,
+    started: Started,
+}
+
+impl OperationsApi {
+    pub(crate) fn new(context: Context, started: Started) -> Self {
+        Self { context, started }
+    }
+}
+
+#[tonic::async_trait]
+impl OperationsService for OperationsApi {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        let (context, started) = (self.context.clone(), self.started);
+        // Counting what agencies have not acknowledged reads many rows.
+        let counted = tokio::task::spawn_blocking(move || status(&context, started));
+        Ok(Response::new(counted.await.map_err(internal)?.map_err(internal)?))
+    }
+
+    async fn add_agency(&self, request: Request<AddAgencyRequest>) -> Result<Response<AddAgencyResponse>, Status> {
+        let AddAgencyRequest { name, measures } = request.into_inner();
+        let invalid = refuse(Reason::ArgumentInvalid);
+        let name = Name::parse(&name).map_err(|error| refused(invalid(error)))?;
+        let mut codes = measures
+            .iter()
+            .map(|code| MeasureCode::parse(code).map_err(refuse(Reason::MeasureUnknown)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(refused)?;
+        codes.sort_unstable();
+        codes.dedup();
+        self.context.writer.add_agency(name, codes).await.map_err(refused)?;
+        Ok(Response::new(AddAgencyResponse {}))
+    }
+}

@@ -1,0 +1,68 @@
+//! `RegistryService`: participants and catalogue, as the feed told them.
+
+use concord_identity::enrolment_fingerprint;
+use concord_ledger::Enrolment;
+use concord_model::{ParticipantCode, Reason, Refusal};
+use concord_wire::convert::{digest_bytes, timestamp};
+use concord_wire::proto::operations::v1 as pb;
+use concord_wire::proto::operations::v1::registry_service_server::RegistryService;
+use concord_wire::registry as wire;
+use tonic::{Request, Response, Status};
+
+use super::refused;
+use crate::context::Context;
+
+/// Serves officers, operators and agencies.
+#[derive(Clone)]
+pub(crate) struct RegistryApi {
+    context: Context,
+}
+
+impl RegistryApi {
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+#[tonic::async_trait]
+impl RegistryService for RegistryApi {
+    async fn list_participants(
+        &self,
+        _: Request<pb::ListParticipantsRequest>,
+    ) -> Result<Response<pb::ListParticipantsResponse>, Status> {
+        let state = self.context.now_state();
+        let registry = &state.directory().registry;
+        let participants = registry.participants().map(|participant| pb::RegisteredParticipant {
+            participant: Some(wire::participant(participant)),
+            enrolled: registry.enrolment(&participant.code).map(|keys| enrolled(&participant.code, keys)),
+        });
+        Ok(Response::new(pb::ListParticipantsResponse { participants: participants.collect() }))
+    }
+
+    async fn list_measures(
+        &self,
+        _: Request<pb::ListMeasuresRequest>,
+    ) -> Result<Response<pb::ListMeasuresResponse>, Status> {
+        let state = self.context.now_state();
+        let registry = &state.directory().registry;
+        Ok(Response::new(pb::ListMeasuresResponse {
+            areas: registry.areas().iter().map(wire::area).collect(),
+            measures: registry.measures().iter().map(wire::measure).collect(),
+        }))
+    }
+
+    /// Only the hub makes bundles; the method table lets nobody get here.
+    async fn get_bundle(&self, _: Request<pb::GetBundleRequest>) -> Result<Response<pb::GetBundleResponse>, Status> {
+        Err(refused(Refusal::new(Reason::CallerNotAllowed, "this method is not for this caller")))
+    }
+}
+
+fn enrolled(code: &ParticipantCode, keys: &Enrolment) -> pb::EnrolledKeys {
+    pb::EnrolledKeys {
+        node: keys.node.to_string(),
+        anchor_fingerprint: digest_bytes(&keys.anchor_fingerprint.0),
+        signing_key_fingerprint: digest_bytes(&keys.signing_key.fingerprint.0),
+        enrolment_fingerprint: digest_bytes(&enrolment_fingerprint(code, &keys.anchor, &keys.signing_key).0),
+        enrolled_at: Some(timestamp(keys.enrolled_at)),
+    }
+}

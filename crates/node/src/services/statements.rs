@@ -1,0 +1,111 @@
+//! `StatementService`: what officers say for the state.
+
+use std::time::Duration;
+
+use concord_identity::verify_statement;
+use concord_ledger::Statement;
+use concord_model::{Name, Reason, Refusal};
+use concord_wire::agreement::parse_statement;
+use concord_wire::proto::agreement::v1::statement_service_server::StatementService;
+use concord_wire::proto::agreement::v1::{
+    PrepareRequest, PrepareResponse, SignedStatement, StatementState, SubmitRequest, SubmitResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::{caller, refused};
+use crate::context::Context;
+use crate::state::decide::not_joined;
+use crate::state::{NodeState, Officer};
+
+/// The longest that one call waits for the hub; the caller asks again.
+pub const STATEMENT_WAIT_MAX_SECONDS: u64 = 55;
+
+/// Serves officers.
+#[derive(Clone)]
+pub(crate) struct StatementApi {
+    context: Context,
+}
+
+impl StatementApi {
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// The statement, if it is this officer's, of this participant, and its signature holds under the own anchor.
+    fn check(&self, officer: &Name, signed: &SignedStatement) -> Result<Statement, Refusal> {
+        let statement = parse_statement(signed)?;
+        let own = &self.context.participant;
+        let invalid = |what: String| Refusal::new(Reason::StatementSignatureInvalid, what);
+        if statement.participant != *own {
+            return Err(invalid(format!("this is {own}'s node, the statement is {}'s", statement.participant)));
+        }
+        let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
+        let anchors = [self.context.anchor.clone()];
+        let now = self.context.clock.now();
+        let signer = verify_statement(own, &anchors, &chain, &signed.statement, &signed.signature, now)
+            .map_err(|error| invalid(error.to_string()))?;
+        if signer.name != statement.officer || signer.name != *officer {
+            return Err(invalid(format!("{officer} hands in a statement of {} signed by {}", statement.officer, signer.name)));
+        }
+        Ok(statement)
+    }
+
+    /// Waits for the hub's answer and, where it accepted, for the statement to come back in the feed.
+    async fn answered(&self, statement: &Statement, wait: Duration) -> Result<StatementState, Refusal> {
+        let mut published = self.context.state.clone();
+        let settled = published.wait_for(|state| is_settled(state, statement));
+        if tokio::time::timeout(wait, settled).await.is_err() {
+            tracing::debug!(number = statement.number, "the hub's answer did not come in the time allowed");
+        }
+        let state = self.context.now_state();
+        let answer = officer(&state, statement).and_then(|officer| officer.statement(statement.number)?.answer.as_ref());
+        match answer {
+            None => Ok(StatementState::Queued),
+            Some(answer) => answer.refused.clone().map_or(Ok(StatementState::Accepted), Err),
+        }
+    }
+}
+
+fn officer<'a>(state: &'a NodeState, statement: &Statement) -> Option<&'a Officer> {
+    state.officers().get(&statement.officer)
+}
+
+fn is_settled(state: &NodeState, statement: &Statement) -> bool {
+    officer(state, statement).is_some_and(|officer| {
+        let answer = officer.statement(statement.number).and_then(|known| known.answer.as_ref());
+        answer.is_some_and(|answer| answer.refused.is_some() || officer.told_through >= statement.number)
+    })
+}
+
+#[tonic::async_trait]
+impl StatementService for StatementApi {
+    async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
+        let identity = caller(&request)?.identity;
+        let state = self.context.now_state();
+        let hub = state.hub().ok_or_else(|| refused(not_joined()))?;
+        let next_number = state.officers().get(&identity.name).map_or(1, Officer::next_number);
+        Ok(Response::new(PrepareResponse {
+            participant: identity.participant.to_string(),
+            officer: identity.name.to_string(),
+            hub: hub.name.to_string(),
+            next_number,
+        }))
+    }
+
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        let identity = caller(&request)?.identity;
+        let SubmitRequest { statement, wait } = request.into_inner();
+        let signed = statement.unwrap_or_default();
+        let statement = self.check(&identity.name, &signed).map_err(refused)?;
+        self.context.writer.statement(signed, statement.clone()).await.map_err(refused)?;
+        let wait = duration(wait, STATEMENT_WAIT_MAX_SECONDS);
+        let state = self.answered(&statement, wait).await.map_err(refused)?;
+        Ok(Response::new(SubmitResponse { state: state.into() }))
+    }
+}
+
+/// A wait that a caller asked for, within what one call may take.
+pub(super) fn duration(wait: Option<prost_types::Duration>, max_seconds: u64) -> Duration {
+    let wait = wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
+    wait.min(Duration::from_secs(max_seconds))
+}

@@ -1,0 +1,96 @@
+//! The status of a node: counts and times, never titles, bodies or ids.
+
+use bytes::Bytes;
+use concord_model::{Lane, MeasureCode, Timestamp};
+use concord_wire::convert::timestamp;
+use concord_wire::proto::operations::v1::{
+    AgencyStatus, GetStatusResponse, JournalTail, MailboxStatus, NodeStatus, get_status_response,
+};
+
+use crate::context::Context;
+use crate::index::IndexError;
+use crate::state::{Agency, NodeState, Officer};
+
+/// Deliveries that are counted for one agency and lane; a longer lag shows as this.
+pub const LAG_COUNTED_MAX: usize = 100_000;
+const ROWS_AT_ONCE: usize = 4096;
+const MICROS_PER_SECOND: f64 = 1_000_000.0;
+
+/// What does not change while the process runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Started {
+    pub(crate) at: Timestamp,
+    pub(crate) certificate_not_after: Timestamp,
+}
+
+pub(crate) fn status(context: &Context, started: Started) -> Result<GetStatusResponse, IndexError> {
+    let state = context.now_state();
+    let tail = context.index.journal().tail();
+    let alarms = context.readiness.list().into_iter().map(|alarm| format!("{}: {}", alarm.name, alarm.message));
+    Ok(GetStatusResponse {
+        participant: context.participant.to_string(),
+        name: context.node.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: Some(timestamp(started.at)),
+        journal: Some(JournalTail {
+            history: Bytes::copy_from_slice(tail.history.as_bytes()),
+            sequence: tail.sequence,
+            digest: Bytes::copy_from_slice(tail.digest.as_bytes()),
+        }),
+        certificate_not_after: Some(timestamp(started.certificate_not_after)),
+        alarms: alarms.collect(),
+        role: Some(get_status_response::Role::Node(node(context, &state)?)),
+    })
+}
+
+fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> {
+    let outbox_statements: usize = state.officers().values().map(|officer| Officer::waiting(officer).count()).sum();
+    let agencies = state.agencies().iter().map(|(name, agency)| {
+        let (lag_items, oldest) = lag(context, state, agency)?;
+        let age = |since: Timestamp| context.clock.now().as_micros().saturating_sub(since.as_micros()).max(0);
+        Ok(AgencyStatus {
+            name: name.to_string(),
+            lag_items,
+            lag_seconds: oldest.map_or(0.0, |since| age(since) as f64 / MICROS_PER_SECOND),
+        })
+    });
+    Ok(NodeStatus {
+        hub: state.hub().map(|hub| hub.name.to_string()).unwrap_or_default(),
+        hub_connected: context.contact.is_connected(),
+        hub_contact_at: context.contact.last().map(timestamp),
+        outbox_exchanges: Lane::ALL.iter().map(|lane| state.chain(*lane).unrecorded_exchanges).sum(),
+        outbox_statements: outbox_statements as u64,
+        feed_number: state.feed().number,
+        mailboxes: Lane::ALL
+            .iter()
+            .map(|lane| MailboxStatus {
+                lane: lane.to_string(),
+                received_through: state.mailbox(*lane).received_through,
+                set_aside: state.mailbox(*lane).set_aside_count,
+            })
+            .collect(),
+        agencies: agencies.collect::<Result<_, IndexError>>()?,
+    })
+}
+
+/// How many deliveries an agency has not acknowledged, and when the oldest of them came.
+fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, Option<Timestamp>), IndexError> {
+    let (mut items, mut oldest) = (0, None::<Timestamp>);
+    for lane in Lane::ALL {
+        let (mut from, mut counted) = (agency.through(lane) + 1, 0);
+        while counted < LAG_COUNTED_MAX && from <= state.mailbox(lane).received_through {
+            let rows = context.index.inbox(lane, from, ROWS_AT_ONCE)?;
+            let Some((last, _)) = rows.last() else { break };
+            from = last + 1;
+            counted += rows.len();
+            for (_, row) in &rows {
+                if MeasureCode::parse(&row.measure).is_ok_and(|measure| agency.may_have(&measure)) {
+                    let came = Timestamp::from_micros(row.delivered_at);
+                    items += 1;
+                    oldest = Some(oldest.map_or(came, |oldest| oldest.min(came)));
+                }
+            }
+        }
+    }
+    Ok((items, oldest))
+}

@@ -1,0 +1,174 @@
+//! Telling a sender how far its exchange has come.
+
+use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_server::Shutdown;
+use concord_wire::convert::timestamp;
+use concord_wire::proto::agency::v1::{TrackRecipient, TrackResponse, TrackState, TrackUntil};
+use concord_wire::receipt::{self, Outcome};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::{internal, refused};
+use crate::context::Context;
+use crate::index::{IndexError, Place};
+use crate::projection::Reached;
+
+/// Digits of an exchange id that must be given at least.
+pub const PREFIX_DIGITS_MIN: usize = 8;
+const ID_DIGITS: usize = 64;
+
+/// The one exchange of this agency whose id begins so.
+pub(super) fn find(context: &Context, agency: &Name, digits: &str) -> Result<Place, Status> {
+    let digits = digits.to_ascii_lowercase();
+    let is_prefix =
+        (PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let unknown = || refused(Refusal::new(Reason::ExchangeUnknown, "no exchange that this agency submitted begins so"));
+    if !is_prefix {
+        return Err(unknown());
+    }
+    let mut found = context.index.exchanges(&digits, agency).map_err(internal)?;
+    match (found.pop(), found.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => Err(unknown()),
+        (Some(_), false) => {
+            let what = format!("more than one exchange of this agency begins with {digits}");
+            Err(refused(Refusal::new(Reason::ExchangeAmbiguous, what)))
+        }
+    }
+}
+
+/// Tells each change until `until` is reached; once where nothing is waited for.
+pub(super) async fn tell(
+    context: Context,
+    place: Place,
+    until: TrackUntil,
+    items: mpsc::Sender<Result<TrackResponse, Status>>,
+) {
+    let mut published = context.state.clone();
+    let mut told: Option<TrackResponse> = None;
+    loop {
+        published.borrow_and_update();
+        let response = match look(&context, &place) {
+            Ok(response) => response,
+            Err(error) => {
+                drop(items.send(Err(internal(error))).await);
+                return;
+            }
+        };
+        let done = is_reached(&response, until);
+        if told.as_ref() != Some(&response) {
+            if items.send(Ok(response.clone())).await.is_err() {
+                return;
+            }
+            told = Some(response);
+        }
+        if done {
+            return;
+        }
+        tokio::select! {
+            () = items.closed() => return,
+            () = context.shutdown.streams_end() => {
+                drop(items.send(Err(Shutdown::status())).await);
+                return;
+            }
+            changed = published.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn look(context: &Context, place: &Place) -> Result<TrackResponse, IndexError> {
+    let index = &context.index;
+    let sequence = index.consignment(place.lane, place.number)?.ok_or(IndexError::Row("an exchange"))?;
+    let queued_at = Timestamp::from_micros(index.read_one(sequence)?.recorded_at);
+    let mut response = TrackResponse {
+        exchange_id: Bytes::copy_from_slice(place.id.0.as_bytes()),
+        state: TrackState::Queued.into(),
+        queued_at: Some(timestamp(queued_at)),
+        recorded_at: None,
+        reason: String::new(),
+        recipients: Vec::new(),
+    };
+    let Some(receipt) = index.receipt(place.lane, place.number)? else {
+        return Ok(response);
+    };
+    let recorded = receipt::parse(&receipt.statement).map_err(|_| IndexError::Row("a receipt"))?;
+    response.recorded_at = Some(timestamp(recorded.recorded_at));
+    let position = usize::try_from(place.index).unwrap_or(usize::MAX);
+    match recorded.outcomes.get(position) {
+        Some(Outcome::Refused(reason)) => {
+            response.state = TrackState::Refused.into();
+            response.reason = reason.code().to_owned();
+        }
+        Some(Outcome::Recorded { audience, .. }) => {
+            let recipients = audience.iter().map(|code| recipient(context, place, code, recorded.recorded_at));
+            response.recipients = recipients.collect::<Result<_, _>>()?;
+            response.state = overall(&response.recipients).into();
+        }
+        None => return Err(IndexError::Row("a receipt")),
+    }
+    Ok(response)
+}
+
+fn recipient(
+    context: &Context,
+    place: &Place,
+    participant: &ParticipantCode,
+    recorded_at: Timestamp,
+) -> Result<TrackRecipient, IndexError> {
+    let reached = context.index.reached(place, participant)?;
+    let (state, at, reason) = match reached {
+        Some((reached, at, reason)) => (state_of(reached), at, reason),
+        None => (TrackState::Recorded, recorded_at, String::new()),
+    };
+    Ok(TrackRecipient {
+        participant: participant.to_string(),
+        state: state.into(),
+        at: Some(timestamp(at)),
+        reason,
+    })
+}
+
+const fn state_of(reached: Reached) -> TrackState {
+    match reached {
+        Reached::Delivered => TrackState::Delivered,
+        Reached::Taken => TrackState::Taken,
+        Reached::Withheld => TrackState::Withheld,
+        Reached::SetAside => TrackState::SetAside,
+    }
+}
+
+/// The whole is as far as its slowest recipient; what nobody got is named by why.
+fn overall(recipients: &[TrackRecipient]) -> TrackState {
+    let all = |wanted: &[TrackState]| recipients.iter().all(|recipient| wanted.contains(&recipient.state()));
+    if all(&[TrackState::Withheld]) {
+        TrackState::Withheld
+    } else if all(&[TrackState::SetAside, TrackState::Withheld]) {
+        TrackState::SetAside
+    } else if all(&[TrackState::Taken, TrackState::SetAside, TrackState::Withheld]) {
+        TrackState::Taken
+    } else if recipients.iter().all(is_settled) {
+        TrackState::Delivered
+    } else {
+        TrackState::Recorded
+    }
+}
+
+fn is_settled(recipient: &TrackRecipient) -> bool {
+    !matches!(recipient.state(), TrackState::Unspecified | TrackState::Queued | TrackState::Recorded)
+}
+
+fn is_reached(response: &TrackResponse, until: TrackUntil) -> bool {
+    match until {
+        TrackUntil::Unspecified => true,
+        TrackUntil::Recorded => response.state() != TrackState::Queued,
+        TrackUntil::Delivered => {
+            response.state() == TrackState::Refused
+                || (response.state() != TrackState::Queued && response.recipients.iter().all(is_settled))
+        }
+    }
+}
