@@ -1,11 +1,14 @@
 //! The commands as clap knows them: names, groups, and what every client command has in common.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{agency, agreement, hub, journal, node, participant, receive, status, submit, track, verify};
 use crate::demo;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
 
 /// Exchange information between states, and only with those who agreed.
 #[derive(Parser)]
@@ -13,12 +16,17 @@ use crate::demo;
     name = "concord",
     version,
     propagate_version = true,
+    // Examples stay on one line each, for pasting.
+    term_width = 0,
     after_help = "Example:\n  concord demo\n\nExit codes: 0 done, 1 failed, 2 usage, 3 refused by a rule, 4 unavailable."
 )]
 pub(crate) struct Cli {
     /// Print one JSON object per line instead of tables.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// End by SIGTERM when the process that started this one ends, however it ends.
+    #[arg(long, global = true, hide = true)]
+    pub(crate) with_parent: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -57,6 +65,22 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
 }
 
+/// Prints what clap has to say, help or what is wrong with the line, and returns how the process ends.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when the output is closed.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return Exit::Done.into();
+    }
+    // The line did not parse, so that it is not known whether this is the flag: a line of JSON more does no harm.
+    if std::env::args_os().any(|word| word == "--json") {
+        let words = error.to_string();
+        let message = words.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        Output::new(true).failure_line(&Failure::usage(message));
+    }
+    Exit::Usage.into()
+}
+
 /// What every client command takes.
 #[derive(Args, Clone)]
 pub(crate) struct ClientArgs {
@@ -73,8 +97,9 @@ mod tests {
 
     #[test]
     fn every_command_has_an_example_that_parses() {
-        let root = Cli::command();
+        let mut root = Cli::command();
         root.clone().debug_assert();
+        root.build();
         let mut seen = 0;
         check(&root, &mut seen);
         assert!(seen > 25, "only {seen} commands were walked");
@@ -85,20 +110,33 @@ mod tests {
         let help = command.clone().render_long_help().to_string();
         let (_, examples) = help.split_once("Example:\n").unwrap_or_else(|| panic!("{} has none", command.get_name()));
         for line in examples.lines().map(str::trim).take_while(|line| line.starts_with("concord ")) {
-            let words = line.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
-            if let Err(error) = Cli::try_parse_from(words) {
+            if let Err(error) = Cli::try_parse_from(shell_words(line)) {
                 panic!("the example '{line}' does not parse: {error}");
             }
         }
         assert!(examples.trim_start().starts_with("concord "), "{}", command.get_name());
-        command.get_subcommands().for_each(|one| check(one, seen));
+        // clap's own `help` shows the others.
+        command.get_subcommands().filter(|one| one.get_name() != "help").for_each(|one| check(one, seen));
+    }
+
+    /// Words at blanks, but for what stands in double quotes.
+    fn shell_words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut is_quoted = false;
+        for character in line.chars() {
+            match character {
+                '"' => is_quoted = !is_quoted,
+                ' ' if !is_quoted => words.push(String::new()),
+                other => words.iter_mut().last().unwrap().push(other),
+            }
+        }
+        words
     }
 
     #[test]
     fn lists_take_commas_and_repetition() {
         let line = "concord agreement propose KAZ/x --profile p --title T --measure a.1,b.2 --measure c.3 --participant IRN,TUR";
-        let Command::Agreement(agreement::AgreementCommand::Propose(args)) =
-            Cli::parse_from(line.split(' ')).command
+        let Command::Agreement(agreement::AgreementCommand::Propose(args)) = Cli::parse_from(line.split(' ')).command
         else {
             panic!("another command");
         };

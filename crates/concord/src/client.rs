@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use concord_identity::Profile;
-use concord_model::Role;
 use concord_server::MESSAGE_SIZE_MAX_BYTES;
 use concord_wire::proto::agency::v1::agency_service_client::AgencyServiceClient;
 use concord_wire::proto::agreement::v1::agreement_service_client::AgreementServiceClient;
@@ -47,10 +46,6 @@ impl Client {
 
     pub(crate) fn profile(&self) -> &Profile {
         &self.profile
-    }
-
-    pub(crate) fn role(&self) -> Role {
-        self.profile.settings().identity.role
     }
 
     pub(crate) fn agency(&self) -> AgencyServiceClient<Channel> {

@@ -98,8 +98,10 @@ impl From<Status> for Failure {
             None => status.message().to_owned(),
         };
         match status.code() {
-            Code::Unimplemented => Self::new(Exit::Refused, Reason::CallerNotAllowed.code(), "this server does not do that")
-                .help("secretariat's commands take a profile of the hub, all others one of your own node"),
+            Code::Unimplemented => {
+                Self::new(Exit::Refused, Reason::CallerNotAllowed.code(), "this server does not do that")
+                    .help("secretariat's commands take a profile of the hub, all others one of your own node")
+            }
             Code::DeadlineExceeded => Self::new(Exit::Unavailable, "DEADLINE_EXCEEDED", "no answer came in time")
                 .help("try again; nothing that was answered before is lost"),
             Code::Unavailable | Code::ResourceExhausted => {
@@ -109,10 +111,13 @@ impl From<Status> for Failure {
             Code::Unknown | Code::Cancelled | Code::Internal if status.source().is_some() => {
                 Self::new(Exit::Unavailable, "UNAVAILABLE", message).help("see whether the server runs, then try again")
             }
-            Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument | Code::NotFound
-            | Code::FailedPrecondition | Code::AlreadyExists | Code::OutOfRange => {
-                Self::new(Exit::Refused, &format!("{:?}", status.code()).to_uppercase(), message)
-            }
+            Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::InvalidArgument
+            | Code::NotFound
+            | Code::FailedPrecondition
+            | Code::AlreadyExists
+            | Code::OutOfRange => Self::new(Exit::Refused, &format!("{:?}", status.code()).to_uppercase(), message),
             code => Self::failed(&format!("{code:?}").to_uppercase(), message),
         }
     }
@@ -149,8 +154,9 @@ impl From<&ConnectError> for Failure {
                 _ => Self::new(Exit::Refused, refusal.code(), message)
                     .help("check that the profile belongs to this server and that its certificate has not expired"),
             },
-            ConnectError::AddressMalformed { .. } => Self::failed("ADDRESS_MALFORMED", message)
-                .help("correct the address in the profile's profile.toml"),
+            ConnectError::AddressMalformed { .. } => {
+                Self::failed("ADDRESS_MALFORMED", message).help("correct the address in the profile's profile.toml")
+            }
             _ => Self::new(Exit::Unavailable, "UNAVAILABLE", message).help("start the server, or correct the address"),
         }
     }

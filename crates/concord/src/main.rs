@@ -18,7 +18,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::refuse(&error),
+    };
     let output = output::Output::new(cli.json);
     match run(cli, output) {
         Ok(()) => exit::Exit::Done.into(),
@@ -30,6 +33,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: cli::Cli, output: output::Output) -> Result<(), exit::Failure> {
+    if cli.with_parent {
+        signals::end_with_parent()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

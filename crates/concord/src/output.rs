@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ContentArrangement, ContentLineStyle, LineStyle, Table, TableStyle};
 use concord_model::Timestamp;
 use serde::Serialize;
 
@@ -87,6 +87,11 @@ impl Output {
         }
         let _ = write!(text, "\n  reason: {}", failure.reason);
         self.say(&text);
+        self.failure_line(failure);
+    }
+
+    /// The one object of a failure, if JSON was asked for.
+    pub(crate) fn failure_line(&self, failure: &Failure) {
         if self.json {
             let error = ErrorObject { reason: &failure.reason, message: &failure.message, help: &failure.help };
             if let Ok(line) = json_line(&ErrorLine { error }) {
@@ -139,9 +144,16 @@ fn turns_text_around(character: char) -> bool {
 
 /// A table without lines but the one below its head.
 pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    const STYLE: TableStyle = TableStyle::new()
+        .header_lines(ContentLineStyle::none().junction(' '))
+        .header_separator(LineStyle::none().fill('─').junction('─'))
+        .content_lines(ContentLineStyle::none().junction(' '));
     let mut table = Table::new();
-    table.load_preset("     ──            ").set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head.iter().copied());
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 1));
+    });
     rows.into_iter().for_each(|row| {
         table.add_row(row);
     });

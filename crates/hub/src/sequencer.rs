@@ -133,10 +133,26 @@ pub struct SequencerTask {
     ledger: Ledger,
     tail: Tail,
     publisher: watch::Sender<Arc<Published>>,
-    flash: mpsc::Receiver<Waiting>,
-    ordinary: mpsc::Receiver<Waiting>,
-    // A draft that did not fit into the open commit.
+    flash: Line,
+    ordinary: Line,
+}
+
+/// What waits, and the first of it that did not fit into the open commit: only its own line waits for it.
+struct Line {
+    receiver: mpsc::Receiver<Waiting>,
     carried: Option<Waiting>,
+    /// How full the open commit may become by this line.
+    commit_size_max_bytes: u64,
+}
+
+impl Line {
+    fn new(receiver: mpsc::Receiver<Waiting>, commit_size_max_bytes: u64) -> Self {
+        Self { receiver, carried: None, commit_size_max_bytes }
+    }
+
+    fn has_room(&self) -> bool {
+        self.carried.is_none()
+    }
 }
 
 /// A commit that is being decided or synced.
@@ -146,6 +162,17 @@ struct Commit {
     size_bytes: u64,
     now: Option<Timestamp>,
     answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
+}
+
+impl Commit {
+    /// Without drafts, and with no commit in flight, all that the answers name is durable already.
+    fn answer_known(self) {
+        for (answer, due) in self.answers {
+            if let Due::Answer(due) = due {
+                send(answer, due);
+            }
+        }
+    }
 }
 
 /// What to answer when the commit is durable.
@@ -173,7 +200,9 @@ impl SequencerTask {
         let (publisher, published) = watch::channel(Arc::new(Published { ledger: ledger.clone(), tail }));
         let (flash_in, flash) = mpsc::channel(PROPOSALS_WAITING_MAX);
         let (ordinary_in, ordinary) = mpsc::channel(PROPOSALS_WAITING_MAX);
-        let task = Self { journal, clock, hub, ledger, tail, publisher, flash, ordinary, carried: None };
+        let flash = Line::new(flash, COMMIT_SIZE_MAX_BYTES);
+        let ordinary = Line::new(ordinary, COMMIT_SIZE_MAX_BYTES - FLASH_RESERVE_BYTES);
+        let task = Self { journal, clock, hub, ledger, tail, publisher, flash, ordinary };
         (task, Sequencer { flash: flash_in, ordinary: ordinary_in, published })
     }
 
@@ -184,61 +213,56 @@ impl SequencerTask {
         let mut in_flight: Option<InFlight> = None;
         let mut closed = false;
         loop {
-            if in_flight.is_none() && !open.drafts.is_empty() {
-                in_flight = Some(self.issue(std::mem::take(&mut open)));
+            self.gather(&mut open);
+            if in_flight.is_none() {
+                let commit = std::mem::take(&mut open);
+                if commit.drafts.is_empty() {
+                    commit.answer_known();
+                } else {
+                    in_flight = Some(self.issue(commit));
+                }
             }
-            if let Some(waiting) = self.carried.take() {
-                self.take(waiting, &mut open);
+            if closed && in_flight.is_none() {
+                return Ok(());
             }
-            let room = self.carried.is_none() && !closed;
-            let bulk_room = room && open.size_bytes + FLASH_RESERVE_BYTES < COMMIT_SIZE_MAX_BYTES;
             tokio::select! {
                 biased;
                 committed = synced(&mut in_flight) => {
-                    let done = in_flight.take();
-                    if let Some(done) = done {
+                    if let Some(done) = in_flight.take() {
                         self.publish(done, committed?);
                     }
                 }
-                Some(waiting) = self.flash.recv(), if room => self.take(waiting, &mut open),
-                waiting = self.ordinary.recv(), if bulk_room => match waiting {
-                    Some(waiting) => self.take(waiting, &mut open),
+                Some(waiting) = self.flash.receiver.recv(), if self.flash.has_room() => self.flash.carried = Some(waiting),
+                waiting = self.ordinary.receiver.recv(), if self.ordinary.has_room() && !closed => match waiting {
+                    Some(waiting) => self.ordinary.carried = Some(waiting),
                     None => closed = true,
                 },
             }
-            self.gather(&mut open);
-            if closed && in_flight.is_none() && open.drafts.is_empty() {
-                return Ok(());
+        }
+    }
+
+    /// Decides what waits already, flash first, until the open commit is full: it shares one sync.
+    fn gather(&mut self, open: &mut Commit) {
+        while let Some(waiting) = self.flash.carried.take().or_else(|| self.flash.receiver.try_recv().ok()) {
+            self.flash.carried = self.take(waiting, open, self.flash.commit_size_max_bytes);
+            if !self.flash.has_room() {
+                break;
+            }
+        }
+        while let Some(waiting) = self.ordinary.carried.take().or_else(|| self.ordinary.receiver.try_recv().ok()) {
+            self.ordinary.carried = self.take(waiting, open, self.ordinary.commit_size_max_bytes);
+            if !self.ordinary.has_room() {
+                break;
             }
         }
     }
 
-    /// Takes what waits already, flash first, so that it shares the commit.
-    fn gather(&mut self, open: &mut Commit) {
-        while self.carried.is_none() {
-            let bulk_room = open.size_bytes + FLASH_RESERVE_BYTES < COMMIT_SIZE_MAX_BYTES;
-            let waiting = match self.flash.try_recv() {
-                Ok(waiting) => waiting,
-                Err(_) if bulk_room => match self.ordinary.try_recv() {
-                    Ok(waiting) => waiting,
-                    Err(_) => return,
-                },
-                Err(_) => return,
-            };
-            self.take(waiting, open);
-        }
-    }
-
-    /// Decides one proposal into the open commit; what does not fit is carried to the next.
-    fn take(&mut self, waiting: Waiting, open: &mut Commit) {
-        if waiting.answer.is_closed() && matches!(waiting.proposal, Proposal::Acknowledge(..)) {
-            return;
+    /// Decides one proposal into the open commit; gives it back where it does not fit.
+    fn take(&mut self, waiting: Waiting, open: &mut Commit, commit_size_max_bytes: u64) -> Option<Waiting> {
+        if !open.drafts.is_empty() && open.size_bytes + size_estimate(&waiting.proposal) > commit_size_max_bytes {
+            return Some(waiting);
         }
         let Waiting { proposal, answer } = waiting;
-        if !open.drafts.is_empty() && open.size_bytes + size_estimate(&proposal) > COMMIT_SIZE_MAX_BYTES {
-            self.carried = Some(Waiting { proposal, answer });
-            return;
-        }
         // The clock is read once for each commit.
         let now = *open.now.get_or_insert_with(|| self.clock.now());
         let at = At { sequence: self.ledger.sequence() + 1, now: self.ledger.recorded_at(now) };
@@ -257,21 +281,7 @@ impl SequencerTask {
                 open.answers.push((answer, due));
             }
         }
-        if open.drafts.is_empty() && !open.answers.is_empty() {
-            // A repeat may name an entry that is not durable yet; with nothing to append it waits for the one in flight.
-            self.answer_repeats(open);
-        }
-    }
-
-    /// Repeats in a commit without drafts: durable if published covers the ledger, else they stay for the next commit.
-    fn answer_repeats(&self, open: &mut Commit) {
-        if self.publisher.borrow().tail.sequence == self.ledger.sequence() {
-            for (answer, due) in open.answers.drain(..) {
-                if let Due::Answer(due) = due {
-                    send(answer, due);
-                }
-            }
-        }
+        None
     }
 
     fn decide(&mut self, proposal: Proposal, at: At) -> Result<Decided, Refusal> {

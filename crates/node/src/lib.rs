@@ -1,1 +1,38 @@
-//! Placeholder.
+//! A participant's node: takes in what its agencies send and receive, queues it, brings it to the hub and back, and keeps its
+//! own directory of who may have what.
+//!
+//! The way of an exchange out: `services` → `submit` → `writer` (journal, state, views) → `uplink`. In: `downlink` (feed and
+//! mailboxes, judged) → `writer` → `services`. `state` is the pure fold of the journal; everything else is shell around it.
+//!
+//! It must not know the hub's ledger beyond what its feed tells, nor other participants' secrets: it holds its own keys, the
+//! pinned anchor of the hub, and the fingerprints that its officers consented to.
+
+mod agency;
+mod clock;
+mod config;
+mod context;
+mod downlink;
+mod error;
+mod folders;
+mod index;
+mod init;
+mod join;
+mod link;
+mod open;
+pub mod paper;
+mod projection;
+mod random;
+mod serve;
+mod services;
+pub mod state;
+mod submit;
+mod uplink;
+mod writer;
+
+pub use agency::{AgencyAdded, add_agency};
+pub use config::{CONFIG_FILE, NodeConfig};
+pub use error::NodeError;
+pub use init::{InitOptions, Initialised, init};
+pub use join::{Joined, join};
+pub use projection::NodeProjection;
+pub use serve::serve;

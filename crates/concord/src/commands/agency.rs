@@ -17,7 +17,9 @@ pub(crate) enum AgencyCommand {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node --measure challenges.2\n\nIt gets what is recorded from now on, and sees only its own submissions.")]
+#[command(
+    after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node --measure challenges.2\n\nIt gets what is recorded from now on, and sees only its own submissions."
+)]
 pub(crate) struct AddArgs {
     /// The agency's name: a-z, 0-9 and '-'.
     name: Name,

@@ -2,17 +2,15 @@
 
 mod view;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use concord_model::{
-    AgreementId, AgreementRef, AgreementText, Digest, Fingerprint, MeasureCode, ParticipantCode, Party, Reason, Refusal,
-    Title,
+    AgreementId, AgreementRef, AgreementText, Digest, Fingerprint, MeasureCode, ParticipantCode, Party, Reason,
+    Refusal, Title,
 };
 use concord_wire::agreement::DraftContent;
-use concord_wire::proto::agreement::v1::{
-    Agreement, AgreementState, GetAgreementRequest, ListAgreementsRequest,
-};
+use concord_wire::proto::agreement::v1::{Agreement, AgreementState, GetAgreementRequest, ListAgreementsRequest};
 use serde::Serialize;
 
 use super::participant::{registered, unknown};
@@ -23,6 +21,9 @@ use crate::exit::{Exit, Failure};
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
 use view::Shown;
+
+/// The longest single wait that is asked of a server, which allows a little more.
+const ONE_WAIT_MAX: Duration = Duration::from_secs(50);
 
 #[derive(Subcommand)]
 pub(crate) enum AgreementCommand {
@@ -43,7 +44,9 @@ pub(crate) enum AgreementCommand {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord agreement propose KAZ/flood-warnings --profile /srv/concord/node/officer --title \"Flood warnings\" --measure environmental.5 --participant KGZ,UZB")]
+#[command(
+    after_help = "Example:\n  concord agreement propose KAZ/flood-warnings --profile /srv/concord/node/officer --title \"Flood warnings\" --measure environmental.5 --participant KGZ,UZB"
+)]
 pub(crate) struct ProposeArgs {
     /// CODE/name, beginning with your own code.
     #[arg(value_name = "ID")]
@@ -85,7 +88,9 @@ struct OneArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord agreement leave KAZ/flood-warnings --profile /srv/concord/node/officer --yes")]
+#[command(
+    after_help = "Example:\n  concord agreement leave KAZ/flood-warnings --profile /srv/concord/node/officer --yes"
+)]
 pub(crate) struct LeaveArgs {
     #[command(flatten)]
     one: OneArgs,
@@ -115,7 +120,9 @@ enum WaitFor {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord agreement show KAZ/flood-warnings --profile /srv/concord/node/officer --wait in-force --timeout 60")]
+#[command(
+    after_help = "Example:\n  concord agreement show KAZ/flood-warnings --profile /srv/concord/node/officer --wait in-force --timeout 60"
+)]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     one: OneArgs,
@@ -176,7 +183,10 @@ async fn propose(args: ProposeArgs, output: Output) -> Result<(), Failure> {
         &format!("the officers of {} consent; then it is in force", others.join(", ")),
         &[
             Line::new("agreement consent").text(reference.id.as_str()).words("--profile NODEDIR/officer"),
-            Line::new("agreement show").text(reference.id.as_str()).words("--wait in-force --profile").path(&args.client.profile),
+            Line::new("agreement show")
+                .text(reference.id.as_str())
+                .words("--wait in-force --profile")
+                .path(&args.client.profile),
         ],
     );
     Ok(())
@@ -221,7 +231,10 @@ async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
     output.say(&shown.with_fingerprints());
     let said = say(&client, DraftContent::Consent(shown.reference.clone())).await?;
     tell(&shown.reference, "consent", said, output)?;
-    let next = Line::new("agreement show").text(args.id.as_str()).words("--wait in-force --profile").path(&args.client.profile);
+    let next = Line::new("agreement show")
+        .text(args.id.as_str())
+        .words("--wait in-force --profile")
+        .path(&args.client.profile);
     hint::next(output, "wait until all on it have consented", &[next]);
     Ok(())
 }
@@ -239,8 +252,9 @@ async fn leave(args: &LeaveArgs, output: Output) -> Result<(), Failure> {
     if !args.yes {
         let stdin = std::io::stdin();
         if !stdin.is_terminal() {
-            return Err(Failure::usage(format!("leaving {id} needs a yes, and there is no terminal to ask"))
-                .help("add --yes"));
+            return Err(
+                Failure::usage(format!("leaving {id} needs a yes, and there is no terminal to ask")).help("add --yes")
+            );
         }
         output.say(&format!("Leave {id}? What is not yet delivered will not be. Type the id to go on:"));
         let mut answer = String::new();
@@ -276,11 +290,24 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// One agreement; with `wait`, when it is in force or can no longer be. A server waits only so long for one call: then it is
+/// asked again, until the time is over.
 async fn get(client: &Client, id: &AgreementId, wait: Option<Duration>) -> Result<Agreement, Failure> {
-    let request = GetAgreementRequest { id: id.to_string(), wait_in_force: wait.map(duration) };
-    let deadline = wait.map_or(CALL_TIMEOUT, |wait| wait + WAIT_MARGIN);
-    let answer = client.agreements().get_agreement(call_within(request, deadline)).await?.into_inner();
-    answer.agreement.ok_or_else(|| Failure::answer("the agreement is missing"))
+    let end = wait.map(|wait| Instant::now() + wait);
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let one_wait = left.map(|left| left.min(ONE_WAIT_MAX));
+        let request = GetAgreementRequest { id: id.to_string(), wait_in_force: one_wait.map(duration) };
+        let deadline = one_wait.map_or(CALL_TIMEOUT, |wait| wait + WAIT_MARGIN);
+        match client.agreements().get_agreement(call_within(request, deadline)).await.map_err(Failure::from) {
+            Ok(answer) => {
+                let agreement = answer.into_inner().agreement;
+                return agreement.ok_or_else(|| Failure::answer("the agreement is missing"));
+            }
+            Err(failure) if failure.reason == Reason::WaitExpired.code() && left > one_wait => {}
+            Err(failure) => return Err(failure),
+        }
+    }
 }
 
 fn tell(reference: &AgreementRef, verb: &'static str, said: Said, output: Output) -> Result<(), Failure> {
@@ -299,7 +326,9 @@ fn tell(reference: &AgreementRef, verb: &'static str, said: Said, output: Output
         ])
     })?;
     if said == Said::Queued {
-        output.say("the hub has not answered yet: the node keeps it and hands it on by itself; see `concord agreement show`");
+        output.say(
+            "the hub has not answered yet: the node keeps it and hands it on by itself; see `concord agreement show`",
+        );
     }
     Ok(())
 }

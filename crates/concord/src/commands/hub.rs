@@ -23,7 +23,9 @@ pub(crate) enum HubCommand {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord hub init --dir /srv/concord/hub --listen 0.0.0.0:7443 --announce hub.example.org:7443 --dns hub.example.org")]
+#[command(
+    after_help = "Example:\n  concord hub init --dir /srv/concord/hub --listen 0.0.0.0:7443 --announce hub.example.org:7443 --dns hub.example.org"
+)]
 pub(crate) struct InitArgs {
     /// The hub's folder; absent or empty.
     #[arg(long, value_name = "DIR")]

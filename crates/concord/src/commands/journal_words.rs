@@ -105,7 +105,8 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             ("mail", format!("{lane}: {about}"), content)
         }
         NodeEntry::AgencyAcknowledged(fact) => {
-            let about = format!("{}, {} through {}, {} first taken", fact.agency, fact.lane, fact.through, fact.taken.len());
+            let about =
+                format!("{}, {} through {}, {} first taken", fact.agency, fact.lane, fact.through, fact.taken.len());
             ("taken", about, Vec::new())
         }
         NodeEntry::Statement(signed) => match parse_statement(&signed) {
@@ -125,7 +126,9 @@ fn say(statement: &Statement) -> String {
             let parties: Vec<_> = text.parties.iter().map(|party| party.participant.as_str()).collect();
             format!("proposes {} version {} among {} ({})", text.id, text.version, parties.join(" "), short(&digest.0))
         }
-        StatementContent::Consent(of) => format!("consents to {} version {} ({})", of.id, of.version, short(&of.digest.0)),
+        StatementContent::Consent(of) => {
+            format!("consents to {} version {} ({})", of.id, of.version, short(&of.digest.0))
+        }
         StatementContent::Decline(of) => format!("declines {} version {} ({})", of.id, of.version, short(&of.digest.0)),
         StatementContent::Leave(id) => format!("leaves {id}"),
         StatementContent::Enrol(request) => {
@@ -144,7 +147,11 @@ fn decision(decided: &StatementDecided) -> String {
 fn recording(recorded: &ConsignmentRecorded) -> String {
     let runs = recorded.mailboxes.iter().map(|run| {
         let last = run.first.saturating_add(u64::from(run.count)).saturating_sub(1);
-        if run.count == 1 { format!("{} {}", run.recipient, run.first) } else { format!("{} {}-{last}", run.recipient, run.first) }
+        if run.count == 1 {
+            format!("{} {}", run.recipient, run.first)
+        } else {
+            format!("{} {}-{last}", run.recipient, run.first)
+        }
     });
     let mut groups: Vec<String> = recorded.groups.iter().map(|group| group.agreement.id.to_string()).collect();
     groups.dedup();
@@ -172,7 +179,8 @@ fn consignment(kept: &Kept) -> String {
 }
 
 fn acknowledgement(fact: &MailAcknowledged) -> String {
-    let told: Vec<String> = fact.told.iter().map(|one| format!("{} {}", one.told.participant, one.told.number)).collect();
+    let told: Vec<String> =
+        fact.told.iter().map(|one| format!("{} {}", one.told.participant, one.told.number)).collect();
     let told = if told.is_empty() { String::new() } else { format!("; told {}", told.join(", ")) };
     format!(
         "{} {} delivered through {}, {} taken{told}",
@@ -199,7 +207,11 @@ fn feed(items: &[FeedItem]) -> String {
         let what = match &item.content {
             None => "nothing".to_owned(),
             Some(feed_item::Content::Registry(registry)) => {
-                format!("registry of {} participants, {} measures", registry.participants.len(), registry.measures.len())
+                format!(
+                    "registry of {} participants, {} measures",
+                    registry.participants.len(),
+                    registry.measures.len()
+                )
             }
             Some(feed_item::Content::Statement(signed)) => stated(signed),
             Some(feed_item::Content::StatementRefused(refused)) => {
@@ -217,7 +229,8 @@ fn feed(items: &[FeedItem]) -> String {
 }
 
 fn stated(signed: &SignedStatement) -> String {
-    parse_statement(signed).map_or_else(|refusal| format!("cannot be read: {}", refusal.message), |statement| say(&statement))
+    parse_statement(signed)
+        .map_or_else(|refusal| format!("cannot be read: {}", refusal.message), |statement| say(&statement))
 }
 
 fn mail(entry: &Entry, items: &[Received]) -> (String, Vec<Content>) {
@@ -231,7 +244,12 @@ fn mail(entry: &Entry, items: &[Received]) -> (String, Vec<Content>) {
                 content.extend(of_exchange(entry, &delivery.header, blobs));
                 let origin = concord_wire::header::parse(&delivery.header).map(|header| header.origin.to_string());
                 let id = concord_wire::header::exchange_id(&delivery.header).to_string();
-                format!("{} from {} ({})", delivery.number, origin.unwrap_or_default(), id.get(..16).unwrap_or_default())
+                format!(
+                    "{} from {} ({})",
+                    delivery.number,
+                    origin.unwrap_or_default(),
+                    id.get(..16).unwrap_or_default()
+                )
             }
             Verdict::SetAside(delivery, reason) => format!("{} set aside, {reason}", delivery.number),
             Verdict::Withheld(number) => format!("{number} withheld"),
@@ -265,7 +283,13 @@ fn of_exchange(entry: &Entry, header: &[u8], blobs: std::ops::Range<usize>) -> O
 fn titles(statement: &Statement) -> Vec<Content> {
     match &statement.content {
         StatementContent::Propose { text, .. } => {
-            vec![Content { of: text.id.to_string(), title: text.title.to_string(), media_type: None, text: None, hex: None }]
+            vec![Content {
+                of: text.id.to_string(),
+                title: text.title.to_string(),
+                media_type: None,
+                text: None,
+                hex: None,
+            }]
         }
         _ => Vec::new(),
     }

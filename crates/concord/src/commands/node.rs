@@ -24,7 +24,9 @@ pub(crate) enum NodeCommand {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord node init --dir /srv/concord/node --participant KAZ --listen 0.0.0.0:7444 --dns node.example.kz")]
+#[command(
+    after_help = "Example:\n  concord node init --dir /srv/concord/node --participant KAZ --listen 0.0.0.0:7444 --dns node.example.kz"
+)]
 pub(crate) struct InitArgs {
     /// The node's folder; absent or empty.
     #[arg(long, value_name = "DIR")]
@@ -134,10 +136,7 @@ fn join(args: &JoinArgs, output: Output) -> Result<(), Failure> {
     hint::next(
         output,
         "let an agency in, and run the node",
-        &[
-            Line::new("agency add NAME --dir").path(&args.dir),
-            Line::new("node serve --dir").path(&args.dir),
-        ],
+        &[Line::new("agency add NAME --dir").path(&args.dir), Line::new("node serve --dir").path(&args.dir)],
     );
     Ok(())
 }

@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use concord_identity::{bundle_fingerprint, enrolment_fingerprint, write_public};
-use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
-use concord_wire::agreement::{DraftContent, parse_join_request, public_key};
-use concord_wire::proto::operations::v1::{
-    GetBundleRequest, ListParticipantsRequest, RegisteredParticipant,
-};
+use concord_identity::write_public;
+use concord_model::{Fingerprint, ParticipantCode, Reason, Refusal};
+use concord_node::paper::{self, JoinPaper};
+use concord_wire::agreement::DraftContent;
+use concord_wire::proto::operations::v1::{GetBundleRequest, ListParticipantsRequest, RegisteredParticipant};
 use concord_wire::registry::parse_participant;
 use serde::Serialize;
 
@@ -30,7 +29,9 @@ pub(crate) enum ParticipantCommand {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord participant enrol join-request.json --profile /srv/concord/hub/officer --out bundle.json")]
+#[command(
+    after_help = "Example:\n  concord participant enrol join-request.json --profile /srv/concord/hub/officer --out bundle.json"
+)]
 pub(crate) struct EnrolArgs {
     /// The join request that the node made.
     #[arg(value_name = "REQUEST")]
@@ -89,11 +90,9 @@ pub(crate) async fn run(command: ParticipantCommand, output: Output) -> Result<(
 }
 
 async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failure> {
-    let request = read_request(&args.request)?;
-    let (asked, _) = parse_join_request(&request)?;
-    let fingerprint = enrolment_fingerprint(&asked.participant, &asked.anchor, &asked.signing_key);
+    let asked = read_request(&args.request)?;
     let client = Client::connect(&args.client).await?;
-    if say(&client, DraftContent::Enrol(request.into())).await? == Said::Queued {
+    if say(&client, DraftContent::Enrol(asked.request.clone())).await? == Said::Queued {
         return Err(Failure::answer("the hub answered as a node does"));
     }
     let asking = GetBundleRequest { participant: asked.participant.to_string() };
@@ -101,18 +100,15 @@ async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failure> {
     let bundle = answer.bundle.ok_or_else(|| Failure::answer("the bundle is missing"))?;
 
     let out = args.out.clone().unwrap_or_else(|| beside(&args.request));
-    let hub = Name::parse(&bundle.hub).map_err(Failure::answer)?;
-    let key = <[u8; 32]>::try_from(&bundle.signing_key[..]).map_err(|_| Failure::answer("the hub's key has not 32 bytes"))?;
-    let bundle_fingerprint = bundle_fingerprint(&hub, &bundle.anchor, &public_key(key));
-    let text = concord_node::paper::write_bundle(&bundle)
-        .map_err(|error| Failure::failed("BUNDLE", error.to_string()))?;
+    let text = paper::bundle_to_json(&bundle).map_err(Failure::answer)?;
+    let bundle_fingerprint = paper::fingerprint_of(&bundle).map_err(Failure::answer)?;
     write_public(&out, text.as_bytes()).map_err(|error| Failure::failed("FILE", error.to_string()))?;
 
     let line = EnrolLine {
         participant: asked.participant.to_string(),
         node: asked.node.to_string(),
-        fingerprint: fingerprint.grouped(),
-        hub: hub.to_string(),
+        fingerprint: asked.fingerprint.grouped(),
+        hub: bundle.hub,
         bundle: out.display().to_string(),
         bundle_fingerprint: bundle_fingerprint.grouped(),
     };
@@ -133,14 +129,13 @@ async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_request(path: &Path) -> Result<Vec<u8>, Failure> {
+fn read_request(path: &Path) -> Result<JoinPaper, Failure> {
     let unreadable = |why: String| {
         Failure::usage(format!("the join request {} cannot be read: {why}", path.display()))
             .help("give the join-request.json that `concord node init` made")
     };
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-    let request = concord_node::paper::read_join_request(&text).map_err(|error| unreadable(error.to_string()))?;
-    Ok(request.to_vec())
+    paper::join_request_from_json(&text).map_err(|error| unreadable(error.to_string()))
 }
 
 fn beside(request: &Path) -> PathBuf {

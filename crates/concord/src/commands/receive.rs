@@ -23,7 +23,9 @@ const RECONNECT_AFTER_MIN: Duration = Duration::from_millis(100);
 const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord receive --profile /srv/concord/node/agencies/cert --out received --follow\n\nWithout --out it lists what waits and acknowledges nothing.")]
+#[command(
+    after_help = "Example:\n  concord receive --profile /srv/concord/node/agencies/cert --out received --follow\n\nWithout --out it lists what waits and acknowledges nothing."
+)]
 pub(crate) struct ReceiveArgs {
     #[command(flatten)]
     client: ClientArgs,
@@ -70,6 +72,7 @@ struct Receiver {
     is_moving: bool,
     /// Once it was let in, a following command outlives a restart of the node.
     was_connected: bool,
+    received: u64,
 }
 
 pub(crate) async fn run(args: ReceiveArgs, output: Output) -> Result<(), Failure> {
@@ -81,12 +84,14 @@ pub(crate) async fn run(args: ReceiveArgs, output: Output) -> Result<(), Failure
     let mut left = args.limit;
     if matches!(place, Place::Stdout) {
         if args.limit.is_some_and(|limit| limit > 1) {
-            return Err(Failure::usage("stdout takes exactly one body").help("leave --limit out, or give --out a folder"));
+            return Err(
+                Failure::usage("stdout takes exactly one body").help("leave --limit out, or give --out a folder")
+            );
         }
         left = Some(1);
     }
     let mut stop = Stop::listen()?;
-    let mut receiver = Receiver { args, place, left, output, is_moving: false, was_connected: false };
+    let mut receiver = Receiver { args, place, left, output, is_moving: false, was_connected: false, received: 0 };
     tokio::select! {
         result = receiver.run() => result,
         // What was written and not acknowledged comes again.
@@ -113,10 +118,15 @@ impl Receiver {
     }
 
     fn ended(&self) -> Result<(), Failure> {
-        if matches!(self.place, Place::Stdout) && self.left == Some(1) {
-            return Err(Failure::failed("NOTHING_RECEIVED", "nothing waits for this agency").help("use --follow to wait for it"));
+        match (self.received, &self.place) {
+            (0, Place::Stdout) => Err(Failure::failed("NOTHING_RECEIVED", "nothing waits for this agency")
+                .help("use --follow to wait for it")),
+            (0, _) => {
+                self.output.say("nothing waits for this agency");
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn receive(&mut self) -> Result<(), Failure> {
@@ -132,6 +142,7 @@ impl Receiver {
             };
             self.is_moving = true;
             self.take(&client, exchange).await?;
+            self.received += 1;
             self.left = self.left.map(|left| left - 1);
         }
         Ok(())

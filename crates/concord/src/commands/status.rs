@@ -3,8 +3,8 @@
 mod view;
 
 use clap::Args;
-use concord_wire::proto::operations::v1::{GetStatusRequest, GetStatusResponse, get_status_response::Role};
 use concord_wire::convert::optional_timestamp;
+use concord_wire::proto::operations::v1::{GetStatusRequest, GetStatusResponse, get_status_response::Role};
 use serde::Serialize;
 
 use crate::cli::ClientArgs;

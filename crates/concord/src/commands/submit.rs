@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
-use concord_model::{AgreementId, Lane, Language, MeasureCode, MediaType, ParticipantCode, Reason, Refusal, RequestId, Title};
+use concord_model::{
+    AgreementId, Lane, Language, MeasureCode, MediaType, ParticipantCode, Reason, Refusal, RequestId, Title,
+};
 use concord_wire::proto::agency::v1::{SubmitRequest, SubmitResponse};
 use concord_wire::proto::exchange::v1::Narrowing;
 use serde::Serialize;
@@ -20,7 +22,9 @@ use crate::media;
 use crate::output::{Output, hex};
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord submit quake.cap --profile /srv/concord/node/agencies/seismology --agreement KAZ/disaster-warnings --lane flash --wait delivered")]
+#[command(
+    after_help = "Example:\n  concord submit quake.cap --profile /srv/concord/node/agencies/seismology --agreement KAZ/disaster-warnings --lane flash --wait delivered"
+)]
 pub(crate) struct SubmitArgs {
     /// The files, at most 4 MiB each, on lane flash 64 KiB.
     #[arg(required = true, value_name = "FILE")]
@@ -119,7 +123,8 @@ pub(crate) async fn run(args: SubmitArgs, output: Output) -> Result<(), Failure>
 /// A file that could be submitted: there, readable, not over the limit of its lane.
 fn check(path: &Path, lane: Lane) -> Result<(), Failure> {
     let unreadable = |why: String| {
-        Failure::usage(format!("{} cannot be submitted: {why}", path.display())).help("nothing was sent; correct the list of files")
+        Failure::usage(format!("{} cannot be submitted: {why}", path.display()))
+            .help("nothing was sent; correct the list of files")
     };
     let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
     let metadata = file.metadata().map_err(|error| unreadable(error.to_string()))?;
@@ -134,7 +139,8 @@ fn check(path: &Path, lane: Lane) -> Result<(), Failure> {
 
 fn too_large(path: &Path, lane: Lane) -> Failure {
     let limit = lane.body_size_max_bytes();
-    Refusal::new(Reason::BodyTooLarge, format!("{} has more than the {limit} bytes of lane {lane}", path.display())).into()
+    Refusal::new(Reason::BodyTooLarge, format!("{} has more than the {limit} bytes of lane {lane}", path.display()))
+        .into()
 }
 
 async fn submit(client: &Client, path: &Path, args: &SubmitArgs) -> Result<SubmitResponse, Failure> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use concord_model::{ReceiptState, Reason, Refusal};
+use concord_model::{Reason, ReceiptState, Refusal};
 use concord_wire::proto::agency::v1::{TrackRequest, TrackResponse, TrackState, TrackUntil};
 use serde::Serialize;
 
@@ -129,7 +129,8 @@ fn is_late(failure: &Failure) -> bool {
 
 /// The failure of a wait whose time is over.
 pub(crate) fn expired(exchange: &str) -> Failure {
-    Refusal::new(Reason::WaitExpired, format!("the exchange {exchange} did not come that far in the time allowed")).into()
+    Refusal::new(Reason::WaitExpired, format!("the exchange {exchange} did not come that far in the time allowed"))
+        .into()
 }
 
 fn read(response: &TrackResponse) -> Result<Tracked, Failure> {

@@ -92,13 +92,18 @@ pub(super) fn open(dir: &Path) -> Result<(PathBuf, Arc<dyn Disk>), Failure> {
 
 /// What is said of a folder without a journal.
 pub(super) fn none(dir: &Path) -> Failure {
-    Failure::failed("JOURNAL_ABSENT", format!("{} holds no journal", dir.display())).help("give the folder of a hub or node")
+    Failure::failed("JOURNAL_ABSENT", format!("{} holds no journal", dir.display()))
+        .help("give the folder of a hub or node")
 }
 
 pub(super) fn failure(error: &VerifyError) -> Failure {
     let help = "keep the folder as it is, and restore the journal or let its peers heal it";
     match error {
-        VerifyError::Damaged { .. } => Failure::failed("JOURNAL_DAMAGED", format!("the journal does not hold: {error}")).help(help),
-        VerifyError::Disk { .. } => Failure::failed("JOURNAL_UNREADABLE", error.to_string()).help("see whether you may read the folder"),
+        VerifyError::Damaged { .. } => {
+            Failure::failed("JOURNAL_DAMAGED", format!("the journal does not hold: {error}")).help(help)
+        }
+        VerifyError::Disk { .. } => {
+            Failure::failed("JOURNAL_UNREADABLE", error.to_string()).help("see whether you may read the folder")
+        }
     }
 }

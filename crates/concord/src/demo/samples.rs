@@ -166,10 +166,13 @@ mod tests {
     fn every_record_has_every_column() {
         let fields = |line: &str| {
             let mut quoted = false;
-            1 + line.chars().filter(|c| {
-                quoted ^= *c == '"';
-                *c == ',' && !quoted
-            }).count()
+            1 + line
+                .chars()
+                .filter(|c| {
+                    quoted ^= *c == '"';
+                    *c == ',' && !quoted
+                })
+                .count()
         };
         let mut lines = SEIZURES.content.lines();
         let columns = fields(lines.next().unwrap());

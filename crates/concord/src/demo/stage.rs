@@ -62,30 +62,28 @@ pub(super) fn words<const N: usize>(words: [&dyn AsRef<std::ffi::OsStr>; N]) -> 
 impl Stage {
     /// An empty stage, and where the lines of its agencies come out.
     pub(super) fn new(folder: &Path) -> Result<(Self, mpsc::Receiver<Line>), Failure> {
-        let stage_of = |said| -> Result<Self, Failure> {
-            Ok(Self {
-                executable: hint::executable()?,
-                folder: folder.to_owned(),
-                servers: Vec::new(),
-                followers: Vec::new(),
-                said,
-            })
-        };
         let (said, lines) = mpsc::channel(LINES_WAITING_MAX);
         fs::create_dir_all(folder.join("logs")).map_err(|error| file(&folder.join("logs"), &error))?;
-        Ok((stage_of(said)?, lines))
+        let executable = hint::executable()?;
+        let stage = Self { executable, folder: folder.to_owned(), servers: Vec::new(), followers: Vec::new(), said };
+        Ok((stage, lines))
     }
 
     fn command(&self, args: &[OsString]) -> Command {
         let mut command = Command::new(&self.executable);
-        command.arg("--json").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(["--json", "--with-parent"])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         // Ctrl-C of the terminal is for the demo: it ends the others, in order.
         command.process_group(0);
         command
     }
 
-    /// Runs a command to its end and returns its last line of JSON. What it says goes to the log of whom it concerns.
-    pub(super) async fn run(&self, log: &str, args: Vec<OsString>) -> Result<Value, Failure> {
+    /// Runs a command to its end and returns its lines of JSON. What it says goes to the log of whom it concerns.
+    pub(super) async fn run_all(&self, log: &str, args: Vec<OsString>) -> Result<Vec<Value>, Failure> {
         let path = self.log_path(log);
         let words: Vec<_> = args.iter().map(|word| word.to_string_lossy()).collect();
         let shown = format!("concord {}", words.join(" "));
@@ -101,10 +99,14 @@ impl Stage {
             return Err(failed(format!("it ended with {}", ended.status)));
         }
         let stdout = String::from_utf8_lossy(&ended.stdout);
-        match stdout.lines().last().map(serde_json::from_str) {
-            Some(Ok(value)) => Ok(value),
-            _ => Err(failed("it did not answer in JSON".to_owned())),
-        }
+        let parsed: Result<Vec<Value>, _> = stdout.lines().map(serde_json::from_str).collect();
+        parsed.map_err(|error| failed(format!("its answer is not JSON: {error}")))
+    }
+
+    /// The same for a command that answers with one line.
+    pub(super) async fn run(&self, log: &str, args: Vec<OsString>) -> Result<Value, Failure> {
+        let last = self.run_all(log, args).await?.pop();
+        last.ok_or_else(|| self.failed(log, "the command answered nothing".to_owned()))
     }
 
     /// Starts a hub or node and returns the address that it listens on, when it is ready.

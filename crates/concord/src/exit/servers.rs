@@ -13,7 +13,9 @@ impl From<HubError> for Failure {
             HubError::Argument(_) | HubError::Seed(_) => Self::new(Exit::Usage, "ARGUMENT_INVALID", message),
             HubError::Config { .. } => Self::failed("CONFIG_INVALID", message),
             HubError::Folder(error) => of_folder(error),
-            HubError::Bind(_) => Self::failed("ADDRESS_UNUSABLE", message).help("choose another address, or free this one"),
+            HubError::Bind(_) => {
+                Self::failed("ADDRESS_UNUSABLE", message).help("choose another address, or free this one")
+            }
             HubError::Open(_) | HubError::Read(_) | HubError::Append(_) | HubError::Stored(_) => {
                 Self::failed("JOURNAL_UNUSABLE", message).help("see what `concord verify` says of the folder")
             }
@@ -37,6 +39,28 @@ fn of_folder(error: &FolderError) -> Failure {
 
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
-        Self::failed("NODE_FAILED", error.to_string())
+        let message = error.to_string();
+        match &error {
+            NodeError::Refused(refusal) => refusal.clone().into(),
+            NodeError::Connect(error) => error.into(),
+            NodeError::Folder(error) => of_folder(error),
+            NodeError::Config { .. } => Self::failed("CONFIG_INVALID", message),
+            NodeError::Paper(_) | NodeError::Bundle(_) => Self::new(Exit::Refused, "PAPER_INVALID", message),
+            NodeError::OtherParticipant { .. } | NodeError::OtherEnrolment { .. } | NodeError::JoinedBefore { .. } => {
+                Self::new(Exit::Refused, "BUNDLE_OF_ANOTHER", message)
+            }
+            NodeError::AnchorKey { .. } => Self::failed("ANCHOR_KEY_ABSENT", message),
+            NodeError::Bind(_) => {
+                Self::failed("ADDRESS_UNUSABLE", message).help("choose another address, or free this one")
+            }
+            NodeError::Open(_)
+            | NodeError::Read(_)
+            | NodeError::Append(_)
+            | NodeError::Stored(_)
+            | NodeError::Fold(_) => {
+                Self::failed("JOURNAL_UNUSABLE", message).help("see what `concord verify` says of the folder")
+            }
+            _ => Self::failed("NODE_FAILED", message).help("the log has more"),
+        }
     }
 }

@@ -70,9 +70,10 @@ impl Shown {
         let grouped = |fingerprint: &Fingerprint| fingerprint.grouped();
         let parties = table(
             &["participant", "anchor", "signing key"],
-            self.text.parties.iter().map(|party| {
-                vec![party.participant.to_string(), grouped(&party.anchor), grouped(&party.signing_key)]
-            }),
+            self.text
+                .parties
+                .iter()
+                .map(|party| vec![party.participant.to_string(), grouped(&party.anchor), grouped(&party.signing_key)]),
         );
         format!("{}\n{parties}", self.facts())
     }

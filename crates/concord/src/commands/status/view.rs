@@ -37,16 +37,11 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
         .mailboxes
         .iter()
         .map(|one| vec![one.lane.clone(), one.received_through.to_string(), one.set_aside.to_string()]);
-    let agencies = node
-        .agencies
-        .iter()
-        .map(|one| vec![one.name.clone(), one.lag_items.to_string(), duration(one.lag_seconds)]);
-    format!(
-        "{}\n{}\n{}",
-        facts(&rows),
-        table(&["mailbox", "received", "set aside"], mailboxes),
-        table(&["agency", "not taken", "oldest"], agencies)
-    )
+    let agencies =
+        node.agencies.iter().map(|one| vec![one.name.clone(), one.lag_items.to_string(), duration(one.lag_seconds)]);
+    let mailboxes = table_if_any(&["mailbox", "received", "set aside"], mailboxes);
+    let agencies = table_if_any(&["agency", "not taken", "oldest"], agencies);
+    format!("{}{mailboxes}{agencies}", facts(&rows))
 }
 
 fn of_hub(mut rows: Vec<(&str, String)>, hub: &HubLine) -> String {
@@ -57,12 +52,14 @@ fn of_hub(mut rows: Vec<(&str, String)>, hub: &HubLine) -> String {
     let mailboxes = hub.mailboxes.iter().map(|one| {
         vec![one.participant.clone(), one.lane.clone(), one.lag_items.to_string(), duration(one.lag_seconds)]
     });
-    format!(
-        "{}\n{}\n{}",
-        facts(&rows),
-        table(&["connected", "node", "since"], nodes),
-        table(&["mailbox", "lane", "not delivered", "oldest"], mailboxes)
-    )
+    let nodes = table_if_any(&["connected", "node", "since"], nodes);
+    let mailboxes = table_if_any(&["mailbox", "lane", "not delivered", "oldest"], mailboxes);
+    format!("{}{nodes}{mailboxes}", facts(&rows))
+}
+
+fn table_if_any(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() { String::new() } else { format!("\n{}", table(head, rows)) }
 }
 
 fn duration(seconds: f64) -> String {

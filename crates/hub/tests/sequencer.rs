@@ -1,0 +1,124 @@
+//! The sequencer's promises, on a memory journal whose syncs the test lets pass one by one.
+
+mod support;
+
+use concord_hub::sequencer::{Answer, Proposal, answered};
+use concord_model::{Lane, Reason};
+use support::{Bench, state};
+
+#[tokio::test]
+async fn nothing_is_answered_or_published_before_it_is_durable() {
+    let mut bench = Bench::start();
+    let kaz = state("KAZ");
+    let before = bench.sequencer.published();
+    let waiting = bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    let mut waiting = std::pin::pin!(answered(waiting));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    assert_eq!(bench.sequencer.published().tail, before.tail);
+
+    bench.let_sync_pass();
+    let Ok(Answer::Recorded(recorded)) = waiting.await else { panic!("not recorded") };
+    assert_eq!(recorded.fact.mailboxes.len(), 2);
+    let published = bench.sequencer.published();
+    assert_eq!((published.tail.sequence, published.tail.digest), (before.tail.sequence + 1, recorded.entry_digest));
+}
+
+#[tokio::test]
+async fn a_repeat_of_what_is_not_durable_yet_waits_for_it() {
+    let mut bench = Bench::start();
+    let kaz = state("KAZ");
+    let first = bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    let repeat = bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    let mut repeat = std::pin::pin!(answered(repeat));
+    tokio::task::yield_now().await;
+    assert!(futures::poll!(&mut repeat).is_pending());
+
+    bench.let_sync_pass();
+    let Ok(Answer::Recorded(_)) = answered(first).await else { panic!("not recorded") };
+    let Ok(Answer::Repeat(sequence)) = repeat.await else { panic!("not a repeat") };
+    assert_eq!(sequence, bench.sequencer.published().tail.sequence);
+}
+
+#[tokio::test]
+async fn flash_waits_for_one_commit_in_flight_however_much_bulk_waits() {
+    let mut bench = Bench::start();
+    let (kaz, irn) = (state("KAZ"), state("IRN"));
+    let mut bulk = vec![bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap()];
+    bench.append_begun().await;
+    // Twelve megabytes wait: more than the open commit takes.
+    for number in 2..=4 {
+        bulk.push(bench.sequencer.propose(kaz.large_consignment(Lane::Routine, number)).await.unwrap());
+    }
+    let flash = bench.sequencer.propose(irn.consignment(Lane::Flash, 1)).await.unwrap();
+    bench.let_sync_pass();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert!(matches!(answered(flash).await, Ok(Answer::Recorded(_))));
+
+    // What did not fit comes in the commits after, one large consignment each.
+    for _ in 3..=4 {
+        bench.append_begun().await;
+        bench.let_sync_pass();
+    }
+    for waiting in bulk {
+        assert!(matches!(answered(waiting).await, Ok(Answer::Recorded(_))));
+    }
+}
+
+#[tokio::test]
+async fn what_a_commit_shares_is_decided_in_the_order_of_each_chain() {
+    let mut bench = Bench::start();
+    let kaz = state("KAZ");
+    let blocker = bench.sequencer.propose(state("IRN").consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    let mut waiting = Vec::new();
+    for number in 1..=5 {
+        waiting.push(bench.sequencer.propose(kaz.consignment(Lane::Priority, number)).await.unwrap());
+    }
+    bench.let_sync_pass();
+    assert!(matches!(answered(blocker).await, Ok(Answer::Recorded(_))));
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    let mut firsts = Vec::new();
+    for receiver in waiting {
+        let Ok(Answer::Recorded(recorded)) = answered(receiver).await else { panic!("not recorded") };
+        firsts.push(recorded.fact.mailboxes[0].first);
+    }
+    assert_eq!(firsts, [1, 2, 3, 4, 5]);
+    assert_eq!(bench.appends(), 2, "five consignments shared one sync");
+}
+
+#[tokio::test]
+async fn a_refusal_records_nothing_and_the_next_is_taken() {
+    let mut bench = Bench::start();
+    let kaz = state("KAZ");
+    let refused = bench.sequencer.decide(kaz.consignment(Lane::Routine, 2)).await;
+    assert_eq!(refused.unwrap_err().reason, Reason::NumberOutOfOrder);
+    let waiting = bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert!(matches!(answered(waiting).await, Ok(Answer::Recorded(_))));
+}
+
+#[tokio::test]
+async fn a_failed_write_ends_the_sequencer_and_answers_nobody_with_success() {
+    let mut bench = Bench::start();
+    let waiting = bench.sequencer.propose(state("KAZ").consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    bench.fail_sync();
+    assert_eq!(answered(waiting).await.unwrap_err().reason, Reason::ShuttingDown);
+    assert!(bench.ended().await.is_err());
+    let after = bench.sequencer.decide(state("KAZ").consignment(Lane::Routine, 1)).await;
+    assert_eq!(after.unwrap_err().reason, Reason::ShuttingDown);
+}
+
+#[tokio::test]
+async fn a_proposal_says_what_it_is() {
+    // Keeps the fixture honest: the proposals above are consignments of the lane that they name.
+    match state("KAZ").consignment(Lane::Flash, 7) {
+        Proposal::Consign(opened) => assert_eq!((opened.sealed.chain.lane, opened.sealed.number), (Lane::Flash, 7)),
+        Proposal::Statement(..) | Proposal::Acknowledge(..) => panic!("not a consignment"),
+    }
+}

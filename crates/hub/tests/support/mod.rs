@@ -1,0 +1,293 @@
+//! A sequencer on a ledger with three agreed states, and a journal whose syncs the test lets pass.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use concord_hub::clock::Clock;
+use concord_hub::sequencer::{Proposal, Sequencer, SequencerTask};
+use concord_journal::{AppendError, Blob, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Tail};
+use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, Statement, StatementContent};
+use concord_model::{
+    AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest,
+    ExchangeUuid, Fingerprint, Header, Lane, MeasureCode, MediaType, Name, Part, Participant, ParticipantCode,
+    ParticipantKind, Party, PublicKey, Timestamp, Title,
+};
+use concord_wire::consignment::{Opened, Sealed, blob_to_bytes, open, seal, to_message};
+use concord_wire::tree::Seed;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+const STATES: [&str; 3] = ["IRN", "KAZ", "TUR"];
+const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+}
+
+/// The sequencer under test.
+pub(crate) struct Bench {
+    pub(crate) sequencer: Sequencer,
+    journal: Arc<SlowJournal>,
+    begun: mpsc::UnboundedReceiver<()>,
+    task: tokio::task::JoinHandle<Result<(), AppendError>>,
+}
+
+impl Bench {
+    pub(crate) fn start() -> Self {
+        let (begun_in, begun) = mpsc::unbounded_channel();
+        let journal = Arc::new(SlowJournal {
+            inner: MemoryJournal::new(HistoryId([1; 16]), NOW.as_micros()),
+            passes: Arc::new(Semaphore::new(0)),
+            begun: begun_in,
+            appends: AtomicUsize::new(0),
+        });
+        let (task, sequencer) = SequencerTask::new(
+            Arc::clone(&journal) as _,
+            Arc::new(StoppedClock),
+            name("main"),
+            agreed_ledger(&journal.inner),
+        );
+        Self { sequencer, journal, begun, task: tokio::spawn(task.run()) }
+    }
+
+    /// Resolves when the next append has been handed to the journal.
+    pub(crate) async fn append_begun(&mut self) {
+        self.begun.recv().await.unwrap();
+    }
+
+    pub(crate) fn let_sync_pass(&self) {
+        self.journal.passes.add_permits(1);
+    }
+
+    pub(crate) fn fail_sync(&self) {
+        self.journal.passes.close();
+    }
+
+    pub(crate) fn appends(&self) -> usize {
+        self.journal.appends.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn ended(&mut self) -> Result<(), AppendError> {
+        (&mut self.task).await.unwrap()
+    }
+}
+
+/// A memory journal whose appends wait for the test.
+struct SlowJournal {
+    inner: MemoryJournal,
+    passes: Arc<Semaphore>,
+    begun: mpsc::UnboundedSender<()>,
+    appends: AtomicUsize,
+}
+
+impl Journal for SlowJournal {
+    fn append(&self, expected: Tail, batch: Vec<Draft>) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        self.appends.fetch_add(1, Ordering::SeqCst);
+        self.begun.send(()).unwrap();
+        let passes = Arc::clone(&self.passes);
+        let append = self.inner.append(expected, batch);
+        async move {
+            match passes.acquire().await {
+                Ok(pass) => pass.forget(),
+                Err(_) => return Err(AppendError::OutcomeUnknown { reason: "the test's disk failed".to_owned() }),
+            }
+            append.await
+        }
+        .boxed()
+    }
+
+    fn begin_history(
+        &self,
+        expected: Tail,
+        new: HistoryId,
+        recorded_at: i64,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        self.inner.begin_history(expected, new, recorded_at)
+    }
+
+    fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
+        self.inner.read(from, max_entries)
+    }
+
+    fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
+        self.inner.entry(sequence)
+    }
+
+    fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
+        self.inner.blob(sequence, index)
+    }
+
+    fn tail(&self) -> Tail {
+        self.inner.tail()
+    }
+
+    fn watch(&self) -> watch::Receiver<Tail> {
+        self.inner.watch()
+    }
+
+    fn first_sequence(&self) -> u64 {
+        self.inner.first_sequence()
+    }
+}
+
+/// A state that consigns.
+pub(crate) struct State {
+    code: ParticipantCode,
+}
+
+pub(crate) fn state(code: &str) -> State {
+    State { code: ParticipantCode::parse(code).unwrap() }
+}
+
+impl State {
+    /// A consignment of one small exchange. Its previous digest is right where the numbers go up from 1 on the same lane.
+    pub(crate) fn consignment(&self, lane: Lane, number: u64) -> Proposal {
+        self.consign(lane, number, 16)
+    }
+
+    /// A consignment of one exchange of four megabytes.
+    pub(crate) fn large_consignment(&self, lane: Lane, number: u64) -> Proposal {
+        self.consign(lane, number, 4 * 1024 * 1024)
+    }
+
+    fn consign(&self, lane: Lane, number: u64, size: usize) -> Proposal {
+        let (sealed, blobs) = self.sealed(lane, number, size);
+        let message = to_message(&sealed, [blobs.iter().map(blob_to_bytes).collect()]);
+        let opened: Opened = open(message, &self.code, |_, _, _| Ok(())).unwrap();
+        Proposal::Consign(Box::new(opened))
+    }
+
+    fn sealed(&self, lane: Lane, number: u64, size: usize) -> (Sealed, Vec<Blob>) {
+        // Sizes are part of the chain: a large one follows small ones and large ones follow it.
+        let previous = match number {
+            1 => ConsignmentDigest(Digest::ZERO),
+            2 => self.sealed(lane, 1, 16).0.digest,
+            _ => self.sealed(lane, number - 1, size).0.digest,
+        };
+        let title = Description { title: Title::parse("Test").unwrap(), caveats: Vec::new() };
+        let description = Blob::seal([1; 32], concord_wire::header::encode_description(&title));
+        let body = Blob::seal([2; 32], vec![7; size].into());
+        let header = Header {
+            origin: self.code.clone(),
+            node: name("main"),
+            uuid: ExchangeUuid::from_parts(NOW, &[number as u8; 10]),
+            agreement: AgreementRef { id: agreement_text().id, version: 1, digest: digest_of_text() },
+            measure: MeasureCode::parse("economic.1").unwrap(),
+            lane,
+            narrowing: None,
+            language: None,
+            created: NOW,
+            parts: vec![Part {
+                media_type: MediaType::parse("text/plain").unwrap(),
+                size_bytes: size as u64,
+                commitment: Digest(*body.commitment().as_bytes()),
+            }],
+            description: Digest(*description.commitment().as_bytes()),
+        };
+        let chain = ChainKey { origin: self.code.clone(), hub: name("main"), node: name("main"), epoch: 1, lane };
+        let headers: Vec<Bytes> = vec![concord_wire::header::encode(&header)];
+        let sealed =
+            seal(chain, number, previous, Seed::new([3; 32]), headers, key(&self.code).fingerprint, |_| [0; 64]);
+        (sealed, vec![description, body])
+    }
+}
+
+/// A ledger in which three states are enrolled and agreed; it stands where the journal begins.
+fn agreed_ledger(journal: &MemoryJournal) -> Ledger {
+    let mut ledger = Ledger::default();
+    let codes = STATES.map(|code| ParticipantCode::parse(code).unwrap());
+    let secretariat = ParticipantCode::secretariat();
+    let participant = |code: &ParticipantCode, kind| Participant {
+        code: code.clone(),
+        kind,
+        names: [("en".to_owned(), code.to_string())].into(),
+    };
+    let members = codes.iter().map(|code| participant(code, ParticipantKind::Member));
+    let founding = Founding {
+        hub: name("main"),
+        anchor: Vec::new(),
+        anchor_fingerprint: fingerprint(&secretariat, 1),
+        signing_key: key(&secretariat),
+        participants: members.chain([participant(&secretariat, ParticipantKind::Secretariat)]).collect(),
+        areas: vec![concord_model::Area { slug: name("economic"), title: "Economy".to_owned() }],
+        measures: vec![concord_model::Measure {
+            code: MeasureCode::parse("economic.1").unwrap(),
+            slug: name("transport"),
+            title: "Transport".to_owned(),
+        }],
+    };
+    let mut commands = vec![Command::Found(founding)];
+    for (number, code) in (1..).zip(&codes) {
+        let request = JoinRequest {
+            participant: code.clone(),
+            node: name("main"),
+            anchor: code.as_str().into(),
+            anchor_fingerprint: fingerprint(code, 1),
+            signing_key: key(code),
+        };
+        commands.push(statement(&secretariat, number, StatementContent::Enrol(request)));
+    }
+    let text = agreement_text();
+    let reference = AgreementRef { id: text.id.clone(), version: 1, digest: digest_of_text() };
+    commands.push(statement(&codes[1], 1, StatementContent::Propose { text, digest: digest_of_text() }));
+    for code in [&codes[0], &codes[2]] {
+        commands.push(statement(code, 1, StatementContent::Consent(reference.clone())));
+    }
+    for command in commands {
+        // All of it before the journal's first entry: the test's journal holds only what the test appends.
+        let at = At { sequence: journal.tail().sequence, now: NOW };
+        let Ok(Decision::Fact { fact, refusal: None }) = ledger.decide(&command, at) else { panic!("{command:?}") };
+        ledger.apply(&fact, at);
+    }
+    ledger
+}
+
+fn statement(by: &ParticipantCode, number: u64, content: StatementContent) -> Command {
+    Command::Statement(Statement {
+        participant: by.clone(),
+        officer: name("officer"),
+        hub: name("main"),
+        number,
+        made_at: NOW,
+        digest: Digest([number as u8; 32]),
+        content,
+    })
+}
+
+fn agreement_text() -> AgreementText {
+    let party = |code: &str| {
+        let participant = ParticipantCode::parse(code).unwrap();
+        Party { anchor: fingerprint(&participant, 1), signing_key: key(&participant).fingerprint, participant }
+    };
+    AgreementText {
+        id: AgreementId::parse("KAZ/test").unwrap(),
+        version: 1,
+        title: Title::parse("Test").unwrap(),
+        measures: vec![MeasureCode::parse("economic.1").unwrap()],
+        parties: STATES.map(party).into(),
+    }
+}
+
+fn digest_of_text() -> AgreementDigest {
+    concord_wire::agreement::agreement_digest(&concord_wire::agreement::encode_text(&agreement_text()))
+}
+
+fn key(code: &ParticipantCode) -> PublicKey {
+    PublicKey { bytes: [code.as_str().as_bytes()[0]; 32], fingerprint: fingerprint(code, 2) }
+}
+
+fn fingerprint(code: &ParticipantCode, kind: u8) -> Fingerprint {
+    let mut bytes = [kind; 32];
+    bytes[..3].copy_from_slice(&code.as_str().as_bytes()[..3]);
+    Fingerprint(Digest(bytes))
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}

@@ -1,0 +1,86 @@
+//! Letting an agency in, whether the node runs or not: its certificate and profile, and the entry in the journal.
+
+use std::path::{Path, PathBuf};
+
+use concord_identity::{AnchorKeys, Profile};
+use concord_model::{MeasureCode, Name, Reason, Refusal, Role};
+use concord_server::{Folder, FolderError, FolderKind, connect};
+use concord_wire::proto::operations::v1::AddAgencyRequest;
+use concord_wire::proto::operations::v1::operations_service_client::OperationsServiceClient;
+use concord_wire::status::from_status;
+use concord_wire::stored::node as stored;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::NodeConfig;
+use crate::error::NodeError;
+use crate::folders::Paths;
+use crate::init::{identity, make_profile};
+use crate::open::{append, fold, open_journal};
+use crate::state::Step;
+
+/// Where an agency's profile finds the addresses of its node.
+const ADDRESSES_FROM_AGENCY: &str = "../../addresses.json";
+
+/// An agency that was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgencyAdded {
+    /// The folder for `--profile`.
+    pub profile_dir: PathBuf,
+}
+
+/// Lets an agency in from now on. No measures means all. The same name and measures again is harmless.
+pub async fn add_agency(dir: &Path, name: Name, mut measures: Vec<MeasureCode>) -> Result<AgencyAdded, NodeError> {
+    measures.sort_unstable();
+    measures.dedup();
+    let folder = Folder::open(dir, FolderKind::Node)?;
+    let config = NodeConfig::load(dir)?;
+    let paths = Paths::of(dir);
+    let profile_dir = paths.agency(&name);
+    // First what can fail without an effect: the anchor's key may be kept elsewhere.
+    let known = Profile::load(&profile_dir).is_ok();
+    let anchor = if known { None } else { Some(load_anchor(&paths)?) };
+
+    match folder.lock() {
+        Ok(_lock) => add_stopped(&paths, &name, &measures)?,
+        Err(FolderError::InUse { .. }) => add_running(&paths, &name, &measures).await?,
+        Err(error) => return Err(error.into()),
+    }
+    if let Some(anchor) = anchor {
+        let holder = identity(&config.participant, Role::Agency, &name);
+        let server = identity(&config.participant, Role::Node, &config.name);
+        make_profile(&anchor, &profile_dir, &holder, &server, ADDRESSES_FROM_AGENCY, SystemClock.now())?;
+    }
+    Ok(AgencyAdded { profile_dir })
+}
+
+fn load_anchor(paths: &Paths) -> Result<AnchorKeys, NodeError> {
+    AnchorKeys::load(&paths.anchor_certificate(), &paths.anchor_key())
+        .map_err(|source| NodeError::AnchorKey { path: paths.anchor_key(), source })
+}
+
+/// The lock is held: this process alone appends.
+fn add_stopped(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(), NodeError> {
+    let (journal, _) = open_journal(&paths.journal(), &SystemClock)?;
+    let state = fold(journal.as_ref())?;
+    if state.decide_agency(name, measures)? == Step::Append {
+        append(&journal, stored::agency_added(name, measures, SystemClock.now()))?;
+    }
+    journal.close();
+    Ok(())
+}
+
+async fn add_running(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(), NodeError> {
+    let operator = Profile::load(&paths.operator())?;
+    let channel = connect(&operator.address()?, operator.client_config()?).await?;
+    let request = AddAgencyRequest {
+        name: name.to_string(),
+        measures: measures.iter().map(ToString::to_string).collect(),
+    };
+    match OperationsServiceClient::new(channel).add_agency(request).await {
+        Ok(_) => Ok(()),
+        Err(status) => {
+            let lost = || Refusal::new(Reason::Internal, format!("the node did not answer: {}", status.message()));
+            Err(from_status(&status).unwrap_or_else(lost).into())
+        }
+    }
+}

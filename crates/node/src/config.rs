@@ -1,0 +1,116 @@
+//! `node.toml`: read whole before a port opens; a key that is not known is refused.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use concord_identity::read_text;
+use concord_model::{Name, ParticipantCode};
+use concord_server::{FileMode, write_durably};
+use serde::Deserialize;
+
+use crate::error::NodeError;
+
+/// The name of the file in the data folder.
+pub const CONFIG_FILE: &str = "node.toml";
+
+/// What a person may set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Whose node it is.
+    pub participant: ParticipantCode,
+    /// Its name.
+    pub name: Name,
+    /// Where agencies, officers and operators connect.
+    pub listen: SocketAddr,
+    /// Where health and metrics are shown.
+    pub admin: SocketAddr,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    participant: String,
+    name: String,
+    listen: String,
+    admin: String,
+}
+
+impl NodeConfig {
+    /// Reads `node.toml` of a data folder.
+    pub fn load(folder: &Path) -> Result<Self, NodeError> {
+        let path = folder.join(CONFIG_FILE);
+        let text = read_text(&path)?;
+        Self::parse(&text).map_err(|why| NodeError::Config { path, why })
+    }
+
+    /// Reads the text of a `node.toml`; an error says what is wrong and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let address = |key: &str, value: &str| {
+            let parsed = value.parse::<SocketAddr>();
+            parsed.map_err(|_| format!("{key} = \"{value}\" is not an address such as 127.0.0.1:7443"))
+        };
+        Ok(Self {
+            participant: ParticipantCode::parse(&file.participant).map_err(|error| error.to_string())?,
+            name: Name::parse(&file.name).map_err(|error| error.to_string())?,
+            listen: address("listen", &file.listen)?,
+            admin: address("admin", &file.admin)?,
+        })
+    }
+
+    /// Writes a commented `node.toml`.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), NodeError> {
+        Ok(write_durably(&folder.join(CONFIG_FILE), self.template().as_bytes(), FileMode::Public)?)
+    }
+
+    fn template(&self) -> String {
+        let Self { participant, name, listen, admin } = self;
+        format!(
+            "\
+# The node of one participant. Read when the node starts; a key that is not known stops the start.
+
+# Whose node this is, and its name. Both stand in its certificate and in its journal: a change here alone stops the start.
+participant = \"{participant}\"
+name = \"{name}\"
+
+# Where this participant's agencies, officers and operators connect (gRPC, mutual TLS).
+# Port 0: the system chooses a port once; the node asks for the same one again, from addresses.json.
+listen = \"{listen}\"
+
+# Where /healthz, /readyz and /metrics are shown: plain HTTP on a loopback address, mutual TLS for operators elsewhere.
+admin = \"{admin}\"
+"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> NodeConfig {
+        NodeConfig {
+            participant: ParticipantCode::parse("KAZ").unwrap(),
+            name: Name::parse("main").unwrap(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            admin: "[::1]:9000".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_template_reads_as_what_it_was_written_for() {
+        assert_eq!(NodeConfig::parse(&config().template()), Ok(config()));
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_and_a_value_that_is_none_are_refused_by_name() {
+        let template = config().template();
+        let error = NodeConfig::parse(&format!("{template}\nlisten_on = \"x\"\n")).unwrap_err();
+        assert!(error.contains("listen_on"), "{error}");
+        let error = NodeConfig::parse(&template.replace("127.0.0.1:0", "localhost")).unwrap_err();
+        assert!(error.contains("listen = \"localhost\""), "{error}");
+        let error = NodeConfig::parse(&template.replace("\"KAZ\"", "\"kaz\"")).unwrap_err();
+        assert!(error.contains("participant code"), "{error}");
+        assert!(NodeConfig::parse("").unwrap_err().contains("participant"));
+    }
+}

@@ -1,0 +1,67 @@
+//! Joining a hub: the bundle is checked against this node's own keys, then journaled.
+
+use std::path::Path;
+
+use concord_identity::{Anchor, SigningKey, enrolment_fingerprint, read_text};
+use concord_model::{Fingerprint, Name, ParticipantCode};
+use concord_server::{FileMode, Folder, FolderKind, write_durably};
+use concord_wire::stored::node as stored;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::NodeConfig;
+use crate::error::NodeError;
+use crate::folders::Paths;
+use crate::open::{append, fold, open_journal};
+use crate::paper::bundle_from_json;
+use crate::state::HubKeys;
+
+/// A node that joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The hub's name.
+    pub hub: Name,
+    /// Over the hub's name, anchor and key: what both sides compare by telephone.
+    pub fingerprint: Fingerprint,
+}
+
+/// Joins the hub of a bundle. The node must not run. The same bundle again is harmless; new addresses of the same hub are taken.
+pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
+    let paper = bundle_from_json(bundle)?;
+    let hub = HubKeys::from_bundle(&paper.bundle)?;
+    let folder = Folder::open(dir, FolderKind::Node)?;
+    let _lock = folder.lock()?;
+    let config = NodeConfig::load(dir)?;
+    let paths = Paths::of(dir);
+    let wanted = ParticipantCode::parse(&paper.bundle.participant)
+        .map_err(|error| NodeError::Paper(format!("the bundle cannot be used: {error}")))?;
+    if wanted != config.participant {
+        return Err(NodeError::OtherParticipant { bundle: wanted, own: config.participant });
+    }
+    Anchor::from_der(&hub.anchor)?;
+    let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
+    let signing = SigningKey::load(&paths.signing_key())?;
+    let own = enrolment_fingerprint(&config.participant, anchor.der(), &signing.public());
+    let enrolled = concord_model::Digest::from_slice(&paper.bundle.enrolment_fingerprint)
+        .map_err(|error| NodeError::Paper(format!("the bundle cannot be used: {error}")))?;
+    if Fingerprint(enrolled) != own {
+        return Err(NodeError::OtherEnrolment { bundle: Fingerprint(enrolled), own });
+    }
+
+    let (journal, _) = open_journal(&paths.journal(), &SystemClock)?;
+    let state = fold(journal.as_ref())?;
+    let joined = Joined { hub: hub.name.clone(), fingerprint: paper.fingerprint };
+    if let Some(known) = state.hub() {
+        let same_hub = known.name == hub.name && known.anchor == hub.anchor && known.signing_key == hub.signing_key;
+        if !same_hub {
+            return Err(NodeError::JoinedBefore { hub: known.name.to_string() });
+        }
+        if known.addresses == hub.addresses {
+            return Ok(joined);
+        }
+    }
+    // commit point: before it the node has not joined, and the same command joins it; after it only the paper for people may lack.
+    append(&journal, stored::joined(paper.bundle, SystemClock.now()))?;
+    journal.close();
+    write_durably(&paths.hub(), bundle.as_bytes(), FileMode::Public)?;
+    Ok(joined)
+}

@@ -1,0 +1,44 @@
+//! Opening a node's journal and folding its state, for serving and for the set-up commands.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use concord_journal::{Draft, FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, Opened};
+use concord_model::Timestamp;
+use concord_wire::stored::node::read;
+use futures::executor::block_on;
+
+use crate::clock::Clock;
+use crate::error::NodeError;
+use crate::random::fresh;
+use crate::state::NodeState;
+
+/// Entries that are folded between two reads.
+const READ_ENTRIES_MAX: usize = 1024;
+
+/// Opens the journal, or begins one. Blocks for as long as verifying it takes.
+pub(crate) fn open_journal(folder: &Path, clock: &dyn Clock) -> Result<(Arc<FileJournal>, Opened), NodeError> {
+    let options = OpenOptions::new(clock.now().as_micros(), HistoryId(fresh()?), FrameMark(fresh()?));
+    let (journal, opened) = FileJournal::open_folder(folder, &options)?;
+    Ok((Arc::new(journal), opened))
+}
+
+/// Folds the journal from its first entry.
+pub(crate) fn fold(journal: &dyn concord_journal::Journal) -> Result<NodeState, NodeError> {
+    let mut state = NodeState::default();
+    let mut next = journal.first_sequence();
+    while next <= journal.tail().sequence {
+        let entries = journal.read(next, READ_ENTRIES_MAX)?;
+        for entry in &entries {
+            state.apply(&read(entry)?, entry.sequence, Timestamp::from_micros(entry.recorded_at))?;
+        }
+        next += entries.len() as u64;
+    }
+    Ok(state)
+}
+
+/// Appends one entry outside the writer: only while no node runs, which the folder's lock shows.
+pub(crate) fn append(journal: &FileJournal, draft: Draft) -> Result<(), NodeError> {
+    block_on(journal.append(journal.tail(), vec![draft]))?;
+    Ok(())
+}

@@ -1,0 +1,286 @@
+//! Serving: everything is read and opened before a port is bound, and closed in the opposite order.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use concord_identity::{
+    Admission, Anchor, Anchors, Application, Credentials, ExpectedServer, SigningKey, client_config, read_text,
+    server_config,
+};
+use concord_journal::{FileJournal, Journal};
+use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
+use concord_server::{
+    Addresses, AdminListener, Connections, Folder, FolderKind, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable,
+    Readiness, Shutdown, bind, metrics_recorder, reflection,
+};
+use concord_views::Views;
+use concord_wire::proto::agency::v1::agency_service_server::AgencyServiceServer;
+use concord_wire::proto::agreement::v1::agreement_service_server::AgreementServiceServer;
+use concord_wire::proto::agreement::v1::statement_service_server::StatementServiceServer;
+use concord_wire::proto::operations::v1::operations_service_server::OperationsServiceServer;
+use concord_wire::proto::operations::v1::registry_service_server::RegistryServiceServer;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::NodeConfig;
+use crate::context::{Contact, Context};
+use crate::error::NodeError;
+use crate::folders::Paths;
+use crate::index::Index;
+use crate::link::{HubLink, TonicLink};
+use crate::open::{fold, open_journal};
+use crate::projection::NodeProjection;
+use crate::services::{
+    AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryApi, SERVICES, StatementApi, Started,
+};
+use crate::state::NodeState;
+use crate::writer::{Writer, WriterError};
+use crate::{downlink, uplink};
+
+const NOT_JOINED_ALARM: &str = "not-joined";
+const JOURNAL_CUT_ALARM: &str = "journal-cut";
+const VIEWS_AHEAD_ALARM: &str = "data-lost";
+
+/// Runs a node until SIGTERM or SIGINT. Prints each bound address on a line of its own, and writes `addresses.json`, once ready.
+pub async fn serve(dir: &Path) -> Result<(), NodeError> {
+    let folder = Folder::open(dir, FolderKind::Node)?;
+    let config = NodeConfig::load(dir)?;
+    let lock = folder.lock()?;
+    let shutdown = Shutdown::new();
+    shutdown.on_signals().map_err(|source| NodeError::System { doing: "listening to signals", source })?;
+    let node = Node::build(dir, config, shutdown).await?;
+    let ended = node.serve(&folder).await;
+    drop(lock);
+    ended
+}
+
+/// A node that is read and opened, and has no port yet.
+struct Node {
+    config: NodeConfig,
+    credentials: Credentials,
+    own: Anchors,
+    started: Started,
+    journal: Arc<FileJournal>,
+    writer: Writer,
+    context: Context,
+}
+
+impl Node {
+    async fn build(dir: &Path, config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
+        let paths = Paths::of(dir);
+        let credentials = Credentials::load(&paths.tls_certificate(), &paths.tls_key())?;
+        let caller = credentials.caller()?;
+        let expected = Identity {
+            participant: config.participant.clone(),
+            role: Role::Node,
+            name: config.name.clone(),
+        };
+        if caller.identity != expected {
+            let what = format!("node.toml is for {expected}, the certificate in tls/ for {}", caller.identity);
+            return Err(NodeError::Mismatch(what));
+        }
+        let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
+        let key = Arc::new(SigningKey::load(&paths.signing_key())?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let readiness = Readiness::new();
+        let started = Started { at: clock.now(), certificate_not_after: caller.not_after };
+
+        // Verifying a journal and rebuilding views take as long as there is to read.
+        let opening = (Arc::clone(&clock), readiness.clone(), paths);
+        let opened = tokio::task::spawn_blocking(move || open(&opening.2, opening.0.as_ref(), &opening.1));
+        let (journal, index, state) = opened.await.map_err(WriterError::from)??;
+        check_founded(&state, &config.participant, &config.name)?;
+
+        let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
+        let context = Context {
+            participant: config.participant.clone(),
+            node: config.name.clone(),
+            anchor: anchor.clone(),
+            key,
+            writer: handle,
+            state: published,
+            index,
+            clock,
+            readiness,
+            shutdown,
+            contact: Arc::new(Contact::default()),
+        };
+        let own = Anchors::pinned(config.participant.clone(), anchor);
+        Ok(Self { config, credentials, own, started, journal, writer, context })
+    }
+
+    async fn serve(self, folder: &Folder) -> Result<(), NodeError> {
+        let Self { config, credentials, own, started, journal, writer, context } = self;
+        let recorder = metrics_recorder()?;
+        let tls = server_config(&credentials, &own, Admission::node(&config.participant), Application::Grpc)?;
+        let (health, health_server) = Health::new(SERVICES).await;
+        let routes = routes(&context, started, health_server)?;
+        let link = link(&context, &credentials)?;
+
+        let remembered = folder.addresses()?;
+        let listener = bind("listen", config.listen, remembered.map(|addresses| addresses.listen)).await?;
+        let admin = bind("admin", config.admin, remembered.map(|addresses| addresses.admin)).await?;
+        let system = |doing| move |source| NodeError::System { doing, source };
+        let addresses = Addresses {
+            listen: listener.local_addr().map_err(system("asking for the bound address"))?,
+            admin: admin.local_addr().map_err(system("asking for the bound address"))?,
+        };
+        let admin = AdminListener::new(admin, &credentials, &own, &config.participant)?;
+
+        let writer_stop = CancellationToken::new();
+        let writing = tokio::spawn(writer.run(writer_stop.clone()));
+        let mut links = JoinSet::new();
+        match &link {
+            Some(link) => {
+                uplink::start(&mut links, &context, link);
+                downlink::start(&mut links, &context, link);
+                let (contact, readiness) = (Arc::clone(&context.contact), context.readiness.clone());
+                links.spawn(async move { contact.watch(&readiness).await });
+            }
+            None => context.readiness.raise(NOT_JOINED_ALARM, "this node has not joined a hub: `concord node join`"),
+        }
+        links.spawn(measure(context.clone()));
+
+        let served = GrpcServer {
+            routes,
+            table: Arc::new(MethodTable::new(config.participant.clone(), METHODS)),
+            health,
+            connections: Connections::new(),
+            readiness: context.readiness.clone(),
+            shutdown: context.shutdown.clone(),
+        };
+        let admin_end = CancellationToken::new();
+        let admin_task =
+            tokio::spawn(admin.serve(context.readiness.clone(), recorder, admin_end.clone().cancelled_owned()));
+        folder.write_addresses(&addresses)?;
+        println!("listen {}", addresses.listen);
+        println!("admin {}", addresses.admin);
+        tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "the node serves");
+
+        let shutdown = context.shutdown.clone();
+        let outcome = run(served.serve(listener, tls), writing, links, &writer_stop, &shutdown, &journal).await;
+        admin_end.cancel();
+        admin_task.await.map_err(WriterError::from)?;
+        outcome
+    }
+}
+
+/// Serves until the end, or until the writer is no longer certain; then closes links, writer and journal in this order.
+async fn run(
+    serving: impl Future<Output = Result<(), concord_server::ServeError>>,
+    mut writing: tokio::task::JoinHandle<Result<(), WriterError>>,
+    mut links: JoinSet<()>,
+    writer_stop: &CancellationToken,
+    shutdown: &Shutdown,
+    journal: &Arc<FileJournal>,
+) -> Result<(), NodeError> {
+    let mut serving = std::pin::pin!(serving);
+    let written = tokio::select! {
+        served = &mut serving => {
+            links.shutdown().await;
+            writer_stop.cancel();
+            let written = writing.await.map_err(WriterError::from)?;
+            served?;
+            written
+        }
+        written = &mut writing => {
+            // Nobody may be answered any more on what is not certain: no drain, the process ends.
+            shutdown.request();
+            links.abort_all();
+            written.map_err(WriterError::from)?
+        }
+    };
+    written?;
+    let closing = Arc::clone(journal);
+    tokio::task::spawn_blocking(move || closing.close()).await.map_err(WriterError::from)?;
+    Ok(())
+}
+
+/// Journal, views and state, brought up to the journal's tail; blocks.
+fn open(
+    paths: &Paths,
+    clock: &dyn Clock,
+    readiness: &Readiness,
+) -> Result<(Arc<FileJournal>, Index, NodeState), NodeError> {
+    let (journal, opened) = open_journal(&paths.journal(), clock)?;
+    if let Some(cut) = &opened.cut {
+        let what = format!(
+            "the end of the journal was damaged and {} bytes of {} were cut; what was answered before that stands, unless the disk \
+             lost it. Check the disk",
+            cut.bytes, cut.file
+        );
+        readiness.raise(JOURNAL_CUT_ALARM, what);
+    }
+    let state = fold(journal.as_ref())?;
+    let (views, how) = Views::open(&paths.views(), NodeProjection::VERSION, journal.as_ref())?;
+    if how.shows_lost_entries() {
+        let what = "the views knew entries that the journal no longer has: acknowledged data was lost. Keep the folder and call \
+                    the secretariat";
+        readiness.raise(VIEWS_AHEAD_ALARM, what);
+    }
+    views.catch_up(journal.as_ref(), &mut NodeProjection, journal.tail(), |_| {})?;
+    let as_journal: Arc<dyn Journal> = Arc::clone(&journal) as Arc<dyn Journal>;
+    Ok((journal, Index::new(views, as_journal), state))
+}
+
+fn check_founded(state: &NodeState, participant: &ParticipantCode, name: &Name) -> Result<(), NodeError> {
+    match state.identity() {
+        Some((founded, node)) if founded == participant && node == name => Ok(()),
+        Some((founded, node)) => Err(NodeError::Mismatch(format!(
+            "node.toml is for {participant}'s node {name}, the journal for {founded}'s node {node}"
+        ))),
+        None => Err(NodeError::Mismatch(
+            "the journal has no founding: `concord node init` did not end. Remove the folder and run it again".to_owned(),
+        )),
+    }
+}
+
+fn link(context: &Context, credentials: &Credentials) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
+    let state = context.now_state();
+    let Some(hub) = state.hub() else {
+        return Ok(None);
+    };
+    let secretariat = ParticipantCode::secretariat();
+    let anchors = Anchors::pinned(secretariat.clone(), Anchor::from_der(&hub.anchor)?);
+    let expected = Identity { participant: secretariat, role: Role::Hub, name: hub.name.clone() };
+    let tls = client_config(credentials, &anchors, ExpectedServer::Exactly(expected), Application::Grpc)?;
+    Ok(Some(Arc::new(TonicLink::new(hub.addresses.clone(), tls))))
+}
+
+fn routes(
+    context: &Context,
+    started: Started,
+    health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
+) -> Result<Routes, NodeError> {
+    let max = MESSAGE_SIZE_MAX_BYTES;
+    let agency = AgencyServiceServer::new(AgencyApi::new(context.clone()));
+    Ok(Routes::new(health)
+        .add_service(reflection(SERVICES)?)
+        .add_service(agency.max_decoding_message_size(max).max_encoding_message_size(max))
+        .add_service(StatementServiceServer::new(StatementApi::new(context.clone())))
+        .add_service(AgreementServiceServer::new(AgreementApi::new(context.clone())).max_encoding_message_size(max))
+        .add_service(RegistryServiceServer::new(RegistryApi::new(context.clone())).max_encoding_message_size(max))
+        .add_service(OperationsServiceServer::new(OperationsApi::new(context.clone(), started))))
+}
+
+/// Keeps the gauges at what the published state says.
+async fn measure(context: Context) {
+    let mut published = context.state.clone();
+    loop {
+        let state = Arc::clone(&published.borrow_and_update());
+        for lane in Lane::ALL {
+            let chain = state.chain(lane);
+            let label = lane.as_str();
+            metrics::gauge!("concord_outbox_exchanges", "lane" => label).set(chain.unrecorded_exchanges as f64);
+            let received = state.mailbox(lane).received_through;
+            metrics::gauge!("concord_mailbox_received_number", "lane" => label).set(received as f64);
+        }
+        metrics::gauge!("concord_feed_applied_number").set(state.feed().number as f64);
+        if published.changed().await.is_err() {
+            return;
+        }
+    }
+}
