@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::BenchCommand;
 use crate::commands::{agency, agreement, hub, journal, node, participant, receive, status, submit, track, verify};
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -63,6 +64,9 @@ pub(crate) enum Command {
     Journal(journal::JournalCommand),
     /// Show everything once, for real, on this machine.
     Demo(demo::DemoArgs),
+    /// Measure how fast a hub takes consignments in, beside what this machine could do at all.
+    #[command(subcommand, after_help = "Example:\n  concord bench ratio")]
+    Bench(BenchCommand),
 }
 
 /// Prints what clap has to say, help or what is wrong with the line, and returns how the process ends.

@@ -3,6 +3,7 @@
 //! It wires and it talks: tables and JSON to stdout, everything else to stderr. What a rule is, what stands in a
 //! journal and who may do what are the other crates' affair; nothing here decides about an exchange.
 
+mod bench;
 mod cli;
 mod client;
 mod commands;

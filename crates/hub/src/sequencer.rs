@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 
 /// Proposals that wait for the sequencer, flash and others each. Beyond it senders wait: their streams stop reading.
-pub const PROPOSALS_WAITING_MAX: usize = 64;
+pub const PROPOSALS_WAITING_MAX: usize = 32;
 /// What bulk leaves free in a commit, so that a flash consignment that comes while it is open still fits.
 const FLASH_RESERVE_BYTES: u64 = 512 * 1024;
 

@@ -216,8 +216,9 @@ fn announced(config: &Config, bound: SocketAddr) -> Vec<String> {
 
 fn announce_ready(addresses: &Addresses) -> Result<(), HubError> {
     let mut out = std::io::stdout().lock();
+    let scheme = if addresses.admin.ip().is_loopback() { "http" } else { "https" };
     writeln!(out, "listen {}", addresses.listen)
-        .and_then(|()| writeln!(out, "admin http://{}", addresses.admin))
+        .and_then(|()| writeln!(out, "admin {scheme}://{}", addresses.admin))
         .and_then(|()| out.flush())
         .map_err(HubError::Output)
 }

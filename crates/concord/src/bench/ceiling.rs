@@ -11,8 +11,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use bytes::{Bytes, BytesMut};
 use concord_identity::{
-    Admission, Anchor, AnchorKeys, Anchors, Application, CertificateRequest, Credentials, ExpectedServer, LeafKey, LeafKeyKind,
-    client_config, server_config, server_name,
+    Admission, Anchor, AnchorKeys, Anchors, Application, CertificateRequest, Credentials, ExpectedServer, LeafKey,
+    LeafKeyKind, client_config, server_config, server_name,
 };
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_model::{AgreementDigest, AgreementId, AgreementRef, Digest, Identity, Name, ParticipantCode, Role};
@@ -54,11 +54,8 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<Measured> {
     let credentials = Credentials::load(&dir.join("client.pem"), &dir.join("client.key"))?;
     let tls = client_config(&credentials, &anchors, ExpectedServer::AnyHub, Application::Grpc)?;
     // The bytes are real consignments; who signed them does not matter to somebody who only hashes.
-    let agreement = AgreementRef {
-        id: AgreementId::parse("KAZ/bench")?,
-        version: 1,
-        digest: AgreementDigest(Digest::ZERO),
-    };
+    let agreement =
+        AgreementRef { id: AgreementId::parse("KAZ/bench")?, version: 1, digest: AgreementDigest(Digest::ZERO) };
     let (gate, opened) = watch::channel(false);
     let mut streams = Vec::with_capacity(STREAMS);
     for _ in 0..STREAMS {

@@ -2,26 +2,28 @@
 
 use std::sync::Arc;
 
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use concord_identity::{
-    Anchor, AnchorKeys, Anchors, Application, CertificateRequest, Credentials, ExpectedServer, LeafKey,
-    LeafKeyKind, Profile, SigningKey, StatementSigner, client_config,
+    Anchor, AnchorKeys, Anchors, Application, CertificateRequest, Credentials, ExpectedServer, LeafKey, LeafKeyKind,
+    Profile, SigningKey, StatementSigner, client_config,
 };
 use concord_journal::Blob;
 use concord_model::{
-    AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest, ExchangeUuid, Header, Identity,
-    Lane, MeasureCode, MediaType, Name, Part, ParticipantCode, Party, Role, Timestamp, Title,
+    AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest, ExchangeUuid, Header,
+    Identity, Lane, MeasureCode, MediaType, Name, Part, ParticipantCode, Party, Role, Timestamp, Title,
 };
 use concord_server::MESSAGE_SIZE_MAX_BYTES;
 use concord_wire::SUITE_ED25519;
-use concord_wire::agreement::{Draft, DraftContent, agreement_digest, encode_join_request, encode_statement, encode_text};
+use concord_wire::agreement::{
+    Draft, DraftContent, agreement_digest, encode_join_request, encode_statement, encode_text,
+};
 use concord_wire::consignment::{blob_to_bytes, seal, to_message};
 use concord_wire::proto::agreement::v1 as agreement;
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
 use concord_wire::tree::Seed;
-use anyhow::{Context as _, Result};
 use tonic::transport::Channel;
 
 use super::{BODY_SIZE_BYTES, EXCHANGES_PER_CONSIGNMENT, STREAMS};
@@ -86,10 +88,7 @@ impl State {
         ))
     }
 
-    pub(crate) fn client_config(
-        &self,
-        hub_anchor: &Anchor,
-    ) -> Result<Arc<rustls::ClientConfig>> {
+    pub(crate) fn client_config(&self, hub_anchor: &Anchor) -> Result<Arc<rustls::ClientConfig>> {
         let anchors = Anchors::pinned(ParticipantCode::secretariat(), hub_anchor.clone());
         Ok(client_config(&self.credentials, &anchors, ExpectedServer::AnyHub, Application::Grpc)?)
     }
@@ -148,11 +147,7 @@ pub(crate) fn chain(state: &State) -> Result<ChainKey> {
 }
 
 /// Signs a stream of consignments, each of 64 exchanges of 1 KiB to all of the agreement.
-pub(crate) fn consignments(
-    state: &State,
-    agreement: &AgreementRef,
-    count: u32,
-) -> Result<Vec<exchange::Consignment>> {
+pub(crate) fn consignments(state: &State, agreement: &AgreementRef, count: u32) -> Result<Vec<exchange::Consignment>> {
     let chain = chain(state)?;
     let mut previous = ConsignmentDigest(Digest::ZERO);
     let mut all = Vec::with_capacity(count as usize);
@@ -166,7 +161,8 @@ pub(crate) fn consignments(
         }
         let seed = Seed::new(filled(number));
         let key = state.signing_key.public().fingerprint;
-        let sealed = seal(chain.clone(), number, previous, seed, headers, key, |message| state.signing_key.sign(message));
+        let sealed =
+            seal(chain.clone(), number, previous, seed, headers, key, |message| state.signing_key.sign(message));
         previous = sealed.digest;
         all.push(to_message(&sealed, blobs));
     }

@@ -166,9 +166,7 @@ fn check_receipts(receipts: &[pb::RecordedReceipt]) -> Result<()> {
     for (receipt, number) in receipts.iter().zip(1..) {
         let recorded = concord_wire::receipt::parse(&receipt.statement)?;
         ensure!(recorded.number == number, "receipt {} came instead of {number}", recorded.number);
-        let for_three = |outcome: &concord_wire::receipt::Outcome| {
-            matches!(outcome, concord_wire::receipt::Outcome::Recorded { audience, .. } if audience.len() == STREAMS - 1)
-        };
+        let for_three = |outcome: &concord_wire::receipt::Outcome| matches!(outcome, concord_wire::receipt::Outcome::Recorded { audience, .. } if audience.len() == STREAMS - 1);
         let counted = recorded.outcomes.iter().filter(|outcome| for_three(outcome)).count();
         ensure!(counted == EXCHANGES_PER_CONSIGNMENT, "only {counted} exchanges of consignment {number} were recorded");
     }

@@ -135,18 +135,20 @@ async fn ratio(args: &RatioArgs, output: Output) -> Result<(), Failure> {
 }
 
 fn show(output: Output, measured: &Measured) -> Result<(), Failure> {
-    let text = || format!(
-        "{:<8} {:>9.0} exchanges/s   receipt p50 {:>6.1} ms, p99 {:>6.1} ms   {} exchanges in {:.2} s   cpu: server {:.2} s, client {:.2} s   {} commits",
-        measured.bench,
-        measured.exchanges_per_second,
-        measured.receipt_milliseconds_p50,
-        measured.receipt_milliseconds_p99,
-        measured.exchanges,
-        measured.seconds,
-        measured.server_cpu_seconds,
-        measured.client_cpu_seconds,
-        measured.commits,
-    );
+    let text = || {
+        format!(
+            "{:<8} {:>9.0} exchanges/s   receipt p50 {:>6.1} ms, p99 {:>6.1} ms   {} exchanges in {:.2} s   cpu: server {:.2} s, client {:.2} s   {} commits",
+            measured.bench,
+            measured.exchanges_per_second,
+            measured.receipt_milliseconds_p50,
+            measured.receipt_milliseconds_p99,
+            measured.exchanges,
+            measured.seconds,
+            measured.server_cpu_seconds,
+            measured.client_cpu_seconds,
+            measured.commits,
+        )
+    };
     output.result(measured, text)
 }
 

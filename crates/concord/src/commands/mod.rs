@@ -16,6 +16,7 @@ pub(crate) mod verify;
 mod journal_words;
 mod keep;
 
+use crate::bench;
 use crate::cli::Command;
 use crate::demo;
 use crate::exit::Failure;
@@ -35,5 +36,6 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Verify(args) => verify::run(&args, output),
         Command::Journal(command) => journal::run(&command, output),
         Command::Demo(args) => demo::run(args, output).await,
+        Command::Bench(command) => bench::run(command, output).await,
     }
 }

@@ -92,8 +92,11 @@ pub(crate) async fn run(args: SubmitArgs, output: Output) -> Result<(), Failure>
         match submit(&client, file, &args).await {
             Ok(answer) if args.wait.is_some() => submitted.push((file, answer)),
             Ok(answer) => tell(file, &answer, "queued", output)?,
-            Err(failure) => {
+            Err(mut failure) => {
                 let is_unavailable = failure.is_unavailable();
+                if args.files.len() > 1 {
+                    failure.message = format!("{}: {}", file.display(), failure.message);
+                }
                 failures.push(failure);
                 if is_unavailable {
                     break;

@@ -89,12 +89,13 @@ impl Stage {
         let shown = format!("concord {}", words.join(" "));
         let mut kept = self.log(log)?;
         writeln!(kept, "$ {shown}").map_err(|error| file(&path, &error))?;
-        let ended = timeout(STEP_TIMEOUT, self.command(&args).stderr(kept).output()).await;
+        let ended = timeout(STEP_TIMEOUT, self.command(&args).output()).await;
         let failed = |why: String| self.failed(log, format!("{shown}: {why}"));
         let ended = match ended {
             Err(_) => return Err(failed(format!("it did not end within {} s", STEP_TIMEOUT.as_secs()))),
             Ok(ended) => ended.map_err(|error| failed(format!("it could not be run: {error}")))?,
         };
+        kept.write_all(&ended.stderr).map_err(|error| file(&path, &error))?;
         if !ended.status.success() {
             return Err(failed(format!("it ended with {}", ended.status)));
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use futures::future::try_join_all;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -67,8 +68,7 @@ pub(super) async fn play(
 
     teller.heading("The hub and the nodes start, each with keys of its own")?;
     start_hub(stage, places, teller).await?;
-    let made = futures(STATES.iter().map(|state| make_node(stage, places, state))).await;
-    made.into_iter().collect::<Result<(), Failure>>()?;
+    try_join_all(STATES.iter().map(|state| make_node(stage, places, state))).await?;
     for state in &STATES {
         start_node(stage, places, state, teller).await?;
     }
@@ -156,14 +156,14 @@ async fn agree(stage: &Stage, places: &Places, accord: &Accord) -> Result<(), Fa
     propose.extend(words([&"--measure", &accord.measures, &"--profile", &places.officer(proposer)]));
     stage.run(proposer, propose).await?;
     let consents = accord.others().map(|code| consent(stage, places, accord, code));
-    futures(consents).await.into_iter().collect::<Result<(), Failure>>()?;
+    try_join_all(consents).await?;
     // In force for each of them: as its own node knows it.
     let shows = accord.on.iter().map(|code| {
         let mut show = words([&"agreement", &"show", &accord.id, &"--wait", &"in-force", &"--timeout", &"15"]);
         show.extend(words([&"--profile", &places.officer(code)]));
         stage.run(code, show)
     });
-    futures(shows).await.into_iter().try_for_each(|shown| shown.map(drop))
+    try_join_all(shows).await.map(drop)
 }
 
 async fn consent(stage: &Stage, places: &Places, accord: &Accord, code: &str) -> Result<(), Failure> {
@@ -268,9 +268,4 @@ fn steps(tracked: &Value, sent: &Sent, receipts: &Receipts) -> Vec<Step> {
     let first = steps.first().map_or(sent.queued_at, |step| step.at);
     steps.iter_mut().for_each(|step| step.milliseconds = since(first, step.at));
     steps
-}
-
-/// All of them at once.
-async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
-    futures::future::join_all(all).await
 }

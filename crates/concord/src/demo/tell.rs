@@ -167,8 +167,8 @@ impl Teller {
         let what = match step.state {
             "queued" => "the node keeps it and sends it on".to_owned(),
             "recorded" => "the hub keeps it, and knows who may have it".to_owned(),
-            "delivered" => "the node has it and has checked it".to_owned(),
-            "taken" => "the node has given it to its agency".to_owned(),
+            "delivered" => "the node has it, and the sender knows".to_owned(),
+            "taken" => "confirmed by the agency, and the sender knows".to_owned(),
             _ => format!("received by the agency {}", step.agency.unwrap_or_default()),
         };
         let what = if step.state == "received" { self.green(&what) } else { what };

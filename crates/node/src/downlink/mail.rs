@@ -228,9 +228,11 @@ async fn feed_applied(context: &Context, lane: Lane, number: u64) -> Result<Arc<
     let mut published = context.state.clone();
     let applied = |state: &Arc<NodeState>| state.feed().number >= number;
     let alarm_after = Duration::from_secs(FEED_WAIT_ALARM_SECONDS);
-    let in_time = tokio::time::timeout(alarm_after, published.wait_for(applied)).await;
-    if let Ok(state) = in_time {
-        return state.map(|state| Arc::clone(&state)).map_err(|_| LinkEnd::closed());
+    {
+        let in_time = tokio::time::timeout(alarm_after, published.wait_for(applied)).await;
+        if let Ok(state) = in_time {
+            return state.map(|state| Arc::clone(&state)).map_err(|_| LinkEnd::closed());
+        }
     }
     let what = format!("mailbox {lane} waits for item {number} of the feed since {FEED_WAIT_ALARM_SECONDS} s");
     context.readiness.raise(alarms(lane).feed, what);

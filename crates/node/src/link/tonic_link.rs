@@ -1,6 +1,8 @@
 //! The hub over gRPC and mutual TLS.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use concord_model::Lane;
 use concord_server::{MESSAGE_SIZE_MAX_BYTES, connect};
@@ -10,7 +12,7 @@ use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceC
 use concord_wire::proto::exchange::v1::{ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse};
 use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
 use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse};
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use futures::future::BoxFuture;
 use rustls::ClientConfig;
 use tokio::sync::Mutex;
@@ -64,6 +66,13 @@ impl TonicLink {
         }
     }
 
+    async fn answered<T>(&self, answer: Result<T, tonic::Status>) -> Result<T, LinkEnd> {
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(status) => Err(self.ended(status).await),
+        }
+    }
+
     /// After a loss the next caller begins with the first address again.
     async fn ended(&self, status: tonic::Status) -> LinkEnd {
         let end = LinkEnd::from_status(&status);
@@ -71,6 +80,17 @@ impl TonicLink {
             *self.shared.lock().await = None;
         }
         end
+    }
+}
+
+/// A boxed stream under a name: inside tonic's futures the compiler cannot prove the nameless one `Send`.
+struct Named<T>(Outgoing<T>);
+
+impl<T> Stream for Named<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_next_unpin(context)
     }
 }
 
@@ -84,10 +104,7 @@ impl HubLink for TonicLink {
             let mut client = ExchangeServiceClient::new(self.channel(lane).await?)
                 .max_encoding_message_size(MESSAGE_SIZE_MAX_BYTES)
                 .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
-            match client.consign(outgoing).await {
-                Ok(response) => Ok(response.into_inner().boxed()),
-                Err(status) => Err(self.ended(status).await),
-            }
+            self.answered(client.consign(Named(outgoing)).await.map(|response| response.into_inner().boxed())).await
         })
     }
 
@@ -100,10 +117,7 @@ impl HubLink for TonicLink {
             let mut client = ExchangeServiceClient::new(self.channel(lane).await?)
                 .max_encoding_message_size(MESSAGE_SIZE_MAX_BYTES)
                 .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
-            match client.receive(outgoing).await {
-                Ok(response) => Ok(response.into_inner().boxed()),
-                Err(status) => Err(self.ended(status).await),
-            }
+            self.answered(client.receive(Named(outgoing)).await.map(|response| response.into_inner().boxed())).await
         })
     }
 

@@ -5,6 +5,7 @@ use concord_model::limits::{BODY_SIZE_MAX_BYTES, HEADER_SIZE_MAX_BYTES};
 use concord_model::{Description, Reason};
 use concord_wire::header::{
     CAVEAT_SIZE_MAX_BYTES, CAVEATS_MAX, encode, encode_description, exchange_id, parse, parse_description,
+    parse_narrowing,
 };
 use concord_wire::proto::exchange::v1 as pb;
 use proptest::collection::vec;
@@ -19,6 +20,10 @@ fn check(change: impl FnOnce(&mut pb::Header), expectation: Reason) {
     change(&mut header);
     let parsed = parse(&header.encode_to_vec());
     assert_eq!(parsed.map_err(|refusal| refusal.reason), Err(expectation), "{header:?}");
+}
+
+fn narrowing(codes: &[&str]) -> pb::Narrowing {
+    pb::Narrowing { participants: codes.iter().map(ToString::to_string).collect() }
 }
 
 #[test]
@@ -39,21 +44,74 @@ fn a_field_that_is_not_switched_on_is_refused_when_set() {
 
 #[test]
 fn a_narrowing_that_is_not_a_list_of_participants_is_refused_never_read_as_all() {
-    let narrowed =
-        |codes: &[&str]| Some(pb::Narrowing { participants: codes.iter().map(ToString::to_string).collect() });
     for codes in [&[][..], &["KGZ", "KGZ"], &["KGZ", "UZB", "KGZ"], &["kgz"], &[""], &["KGZ", ""]] {
-        check(|header| header.narrowing = narrowed(codes), Reason::NarrowingInvalid);
+        check(|header| header.narrowing = Some(narrowing(codes)), Reason::NarrowingInvalid);
     }
 }
 
 #[test]
-fn the_order_of_a_narrowing_is_the_origins_and_the_wish_is_the_same() {
+fn a_header_whose_narrowing_is_not_sorted_is_refused_before_one_wish_becomes_two_exchanges() {
     let sorted = encode(&exchange(1).header);
     let mut header = pb::Header::decode(&sorted[..]).unwrap();
     header.narrowing.as_mut().unwrap().participants.reverse();
     let reversed = header.encode_to_vec();
-    assert_eq!(parse(&reversed), parse(&sorted));
-    assert_ne!(exchange_id(&reversed), exchange_id(&sorted), "other bytes are another exchange");
+    assert_ne!(exchange_id(&reversed), exchange_id(&sorted), "other bytes would be another exchange");
+    let refusal = parse(&reversed).unwrap_err();
+    assert_eq!(refusal.reason, Reason::HeaderNotCanonical);
+    assert!(refusal.message.contains("not sorted"), "{}", refusal.message);
+
+    let narrowed = |codes: &[&str]| Some(narrowing(codes));
+    check(|header| header.narrowing = narrowed(&["BGD", "UZB", "KGZ"]), Reason::HeaderNotCanonical);
+    check(|header| header.narrowing = narrowed(&["KGZ", "BGD", "UZB"]), Reason::HeaderNotCanonical);
+    // A prefix sorts before what it begins.
+    check(|header| header.narrowing = narrowed(&["UNX", "UN"]), Reason::HeaderNotCanonical);
+    header.narrowing = narrowed(&["BGD", "KGZ", "UN", "UNX"]);
+    assert!(parse(&header.encode_to_vec()).is_ok());
+}
+
+#[test]
+fn an_agencys_wish_may_name_its_participants_in_any_order() {
+    let sorted = parse_narrowing(&narrowing(&["BGD", "KGZ", "UZB"])).unwrap();
+    for codes in [["UZB", "KGZ", "BGD"], ["KGZ", "BGD", "UZB"]] {
+        assert_eq!(parse_narrowing(&narrowing(&codes)).as_ref(), Ok(&sorted));
+    }
+}
+
+#[test]
+fn a_header_whose_time_is_finer_than_a_microsecond_is_refused_not_rounded() {
+    for nanos in [1, 999, 123_456_001, 123_456_999, 999_999_999] {
+        check(|header| header.created.as_mut().unwrap().nanos = nanos, Reason::HeaderNotCanonical);
+    }
+    for nanos in [0, 1000, 999_999_000] {
+        let mut header = pb::Header::decode(encode(&exchange(1).header)).unwrap();
+        header.created.as_mut().unwrap().nanos = nanos;
+        let parsed = parse(&header.encode_to_vec()).unwrap();
+        assert_eq!(parsed.created.as_micros().rem_euclid(1_000_000) * 1000, i64::from(nanos));
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_header_is_told_before_how_it_is_spelt() {
+    let spelt = |header: &mut pb::Header| {
+        header.narrowing = Some(narrowing(&["UZB", "KGZ"]));
+        header.created.as_mut().unwrap().nanos = 1;
+    };
+    let check = |change: &dyn Fn(&mut pb::Header), expectation| {
+        check(
+            |header| {
+                spelt(header);
+                change(header)
+            },
+            expectation,
+        );
+    };
+    check(&|_| (), Reason::HeaderNotCanonical);
+    check(&|header| header.exercise = true, Reason::FeatureNotEnabled);
+    check(&|header| header.narrowing = Some(narrowing(&["UZB", "KGZ", "UZB"])), Reason::NarrowingInvalid);
+    check(&|header| header.created.as_mut().unwrap().nanos = -1, Reason::HeaderMalformed);
+    check(&|header| header.parts[0].size_bytes = 0, Reason::BodyEmpty);
+    check(&|header| header.parts[0].size_bytes = u64::MAX, Reason::BodyTooLarge);
+    check(&|header| header.description = Bytes::new(), Reason::HeaderMalformed);
 }
 
 #[test]

@@ -137,28 +137,105 @@ fn any_flipped_bit_of_an_acknowledgement_is_found() {
     assert_eq!(verify_acknowledgement(&short), Err(Reason::CursorInvalid));
 }
 
+/// Changes a good acknowledgement and checks that it is taken, or refused with these words.
+fn check_acknowledgement(expectation: Result<(), &str>, change: impl FnOnce(&mut pb::AcknowledgementStatement)) {
+    let mut message = acknowledgement_of(&said());
+    let mut statement = pb::AcknowledgementStatement::decode(message.statement).unwrap();
+    change(&mut statement);
+    message.statement = statement.encode_to_vec().into();
+    match (acknowledgement::verify(&message, |_, _, _| Ok(())), expectation) {
+        (Ok(_), Ok(())) => {}
+        (Err(refusal), Err(why)) => {
+            assert_eq!(refusal.reason, Reason::CursorInvalid, "{statement:?}");
+            assert!(refusal.message.contains(why), "{:?} does not say {why:?}", refusal.message);
+        }
+        (read, expected) => panic!("{read:?} is not {expected:?}: {statement:?}"),
+    }
+}
+
+fn asides(numbers: impl IntoIterator<Item = u64>) -> Vec<pb::SetAside> {
+    numbers.into_iter().map(|number| pb::SetAside { number, reason: "DUPLICATE".into() }).collect()
+}
+
 #[test]
 fn an_acknowledgement_that_says_something_impossible_is_refused() {
-    let check = |expectation: Result<(), Reason>, change: &dyn Fn(&mut pb::AcknowledgementStatement)| {
-        let mut message = acknowledgement_of(&said());
-        let mut statement = pb::AcknowledgementStatement::decode(message.statement).unwrap();
-        change(&mut statement);
-        message.statement = statement.encode_to_vec().into();
-        let read = acknowledgement::verify(&message, |_, _, _| Ok(())).map(drop).map_err(|refusal| refusal.reason);
-        assert_eq!(read, expectation, "{statement:?}");
-    };
-    let impossible = Err(Reason::CursorInvalid);
-    check(impossible, &|statement| statement.hub.clear());
-    check(impossible, &|statement| statement.history.clear());
-    check(impossible, &|statement| statement.recipient = "kgz".into());
-    check(impossible, &|statement| statement.node = "Main".into());
-    check(impossible, &|statement| statement.lane = 0);
+    check_acknowledgement(Ok(()), |_| ());
+    check_acknowledgement(Err("name"), |statement| statement.hub.clear());
+    check_acknowledgement(Err("names no history"), |statement| statement.history.clear());
+    check_acknowledgement(Err("kgz"), |statement| statement.recipient = "kgz".into());
+    check_acknowledgement(Err("Main"), |statement| statement.node = "Main".into());
+    check_acknowledgement(Err("lane"), |statement| statement.lane = 0);
+}
+
+#[test]
+fn each_list_of_an_acknowledgement_is_taken_up_to_its_limit() {
     let most = ACKNOWLEDGEMENT_NUMBERS_MAX as u64;
-    check(Ok(()), &|statement| statement.taken = (1..=most).collect());
-    check(impossible, &|statement| statement.taken = (1..=most + 1).collect());
-    check(impossible, &|statement| statement.withheld = (1..=most + 1).collect());
-    let aside = pb::SetAside { number: 290, reason: "DUPLICATE".into() };
-    check(impossible, &|statement| statement.set_aside = vec![aside.clone(); ACKNOWLEDGEMENT_NUMBERS_MAX + 1]);
+    for (count, expectation) in [(most, Ok(())), (most + 1, Err("at most 1024 numbers"))] {
+        // All are delivered and each list stands alone, so that nothing but its length can be wrong.
+        let alone = |statement: &mut pb::AcknowledgementStatement| {
+            statement.delivered_through = count;
+            (statement.set_aside, statement.withheld, statement.taken) = Default::default();
+        };
+        check_acknowledgement(expectation, |statement| {
+            alone(statement);
+            statement.set_aside = asides(1..=count);
+        });
+        check_acknowledgement(expectation, |statement| {
+            alone(statement);
+            statement.withheld = (1..=count).collect();
+        });
+        check_acknowledgement(expectation, |statement| {
+            alone(statement);
+            statement.taken = (1..=count).collect();
+        });
+    }
+}
+
+#[test]
+fn an_acknowledgement_of_a_number_that_was_not_delivered_is_refused() {
+    let undelivered = Err("not delivered");
+    check_acknowledgement(undelivered, |statement| statement.delivered_through = 299);
+    check_acknowledgement(undelivered, |statement| statement.delivered_through = 0);
+    for beyond in [301, u64::MAX] {
+        check_acknowledgement(undelivered, |statement| statement.set_aside.extend(asides([beyond])));
+        check_acknowledgement(undelivered, |statement| statement.withheld.push(beyond));
+        check_acknowledgement(undelivered, |statement| statement.taken.push(beyond));
+    }
+    check_acknowledgement(undelivered, |statement| statement.set_aside.splice(..0, asides([0])).for_each(drop));
+    check_acknowledgement(undelivered, |statement| statement.withheld.insert(0, 0));
+    check_acknowledgement(undelivered, |statement| statement.taken.push(0));
+    check_acknowledgement(Ok(()), |statement| {
+        statement.set_aside.splice(..0, asides([1])).for_each(drop);
+        statement.withheld.insert(0, 2);
+        statement.taken.extend([1, 300]);
+    });
+}
+
+#[test]
+fn set_aside_and_withheld_numbers_that_do_not_ascend_are_refused() {
+    let ascend = Err("ascend");
+    check_acknowledgement(ascend, |statement| statement.set_aside.reverse());
+    check_acknowledgement(ascend, |statement| statement.set_aside = asides([290, 290]));
+    check_acknowledgement(ascend, |statement| statement.set_aside = asides([280, 299, 290]));
+    check_acknowledgement(ascend, |statement| statement.withheld.reverse());
+    check_acknowledgement(ascend, |statement| statement.withheld = vec![291, 291]);
+    check_acknowledgement(ascend, |statement| statement.withheld = vec![280, 300, 291]);
+}
+
+#[test]
+fn a_number_that_is_both_set_aside_and_withheld_is_refused() {
+    for both in [290, 299] {
+        check_acknowledgement(Err("both"), |statement| statement.withheld = vec![both]);
+        check_acknowledgement(Err("both"), |statement| statement.withheld = vec![1, both, 300]);
+    }
+}
+
+#[test]
+fn a_number_is_taken_once_and_in_any_order() {
+    check_acknowledgement(Err("taken twice"), |statement| statement.taken = vec![7, 7]);
+    check_acknowledgement(Err("taken twice"), |statement| statement.taken = vec![280, 7, 280]);
+    check_acknowledgement(Ok(()), |statement| statement.taken = vec![280, 7, 300, 1]);
+    check_acknowledgement(Ok(()), |statement| statement.taken = vec![1, 7, 280, 300]);
 }
 
 #[test]
@@ -200,14 +277,30 @@ prop_compose! {
     }
 }
 
+/// Up to 20 numbers of what was delivered, each once, in any order.
+fn any_delivered(through: u64) -> impl Strategy<Value = Vec<u64>> {
+    // Nothing has the number 0; where nothing was delivered, only it is drawn and nothing remains.
+    let numbers = btree_set(0..=through, 0..20);
+    numbers.prop_map(|numbers| numbers.into_iter().filter(|number| *number > 0).collect::<Vec<_>>()).prop_shuffle()
+}
+
 prop_compose! {
-    fn any_said()(
+    /// What a node can say: of each number that came without its exchange, whether it was set aside or withheld.
+    fn any_said()(delivered_through in prop_oneof![0..40_u64, any::<u64>()])(
         (hub, recipient, node, lane) in (any_name(), any_code(), any_name(), any_lane()),
-        (history, delivered_through, taken_before) in (any::<[u8; 16]>(), any::<u64>(), any::<u64>()),
-        set_aside in vec((any::<u64>(), prop::sample::select(SetAsideReason::ALL)), 0..20),
-        (withheld, taken) in (vec(any::<u64>(), 0..20), vec(any::<u64>(), 0..20)),
+        (history, taken_before, delivered_through) in (any::<[u8; 16]>(), any::<u64>(), Just(delivered_through)),
+        (mut without, taken) in (any_delivered(delivered_through), any_delivered(delivered_through)),
+        reasons in vec(prop::option::of(prop::sample::select(SetAsideReason::ALL)), 20),
     ) -> Said {
         let history = HistoryId(history);
+        without.sort_unstable();
+        let (mut set_aside, mut withheld) = (Vec::new(), Vec::new());
+        for (number, reason) in without.into_iter().zip(reasons) {
+            match reason {
+                Some(reason) => set_aside.push((number, reason)),
+                None => withheld.push(number),
+            }
+        }
         Said { hub, history, recipient, node, lane, delivered_through, set_aside, withheld, taken_before, taken }
     }
 }
