@@ -79,8 +79,8 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     // The line did not parse, so that it is not known whether this is the flag: a line of JSON more does no harm.
     if std::env::args_os().any(|word| word == "--json") {
         let words = error.to_string();
-        let message = words.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        Output::new(true).failure_line(&Failure::usage(message));
+        let message: Vec<&str> = words.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        Output::new(true).failure_line(&Failure::usage(message.join(" ").trim_start_matches("error: ")));
     }
     Exit::Usage.into()
 }

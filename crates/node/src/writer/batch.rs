@@ -364,7 +364,7 @@ fn preview(draft: &Draft, tail: &Tail, sequence: u64) -> Entry {
         version: draft.version,
         commit_first: tail.sequence + 1,
         payload: draft.payload.clone(),
-        commitments: Vec::new(),
+        commitments: draft.blobs.iter().map(concord_journal::Blob::commitment).collect(),
         blobs: Vec::new(),
         digest: Digest::ZERO,
     }

@@ -170,7 +170,7 @@ fn an_acknowledgement_that_says_something_impossible_is_refused() {
 #[test]
 fn each_list_of_an_acknowledgement_is_taken_up_to_its_limit() {
     let most = ACKNOWLEDGEMENT_NUMBERS_MAX as u64;
-    for (count, expectation) in [(most, Ok(())), (most + 1, Err("at most 1024 numbers"))] {
+    for (count, expectation) in [(most, Ok(())), (most + 1, Err("lists at most"))] {
         // All are delivered and each list stands alone, so that nothing but its length can be wrong.
         let alone = |statement: &mut pb::AcknowledgementStatement| {
             statement.delivered_through = count;
