@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The stage of the end-to-end stories: real processes of the real binary, in a temporary folder, and a raw node that can say
+//! what an honest one never would.
+//!
+//! It must not know how hub and node work inside: it sees commands, their output, files, ports and the protocol. A step that
+//! fails is a story that fails, so the functions here panic, with what was run and what it said.
+
+#![allow(clippy::unwrap_used, reason = "only tests call this: a step that fails is a story that fails")]
+
+mod admin;
+mod agency;
+mod command;
+mod damage;
+mod forum;
+mod grpc;
+mod process;
+mod raw;
+
+pub use admin::{Page, get};
+pub use agency::{Agency, Sent, body_of, count_in_journal, exchange_ids, text_of};
+pub use command::{DEADLINE, Ended, concord, executable, run};
+pub use damage::{append_to_last_segment, flip_bit, last_segment, remove_views};
+pub use forum::Forum;
+pub use grpc::{ServerSays, ask_server};
+pub use process::Process;
+pub use raw::{Answer, Draft, RawNode, reason_of};

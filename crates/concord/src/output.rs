@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use crate::exit::Failure;
 
+/// Whoever read stdout has enough, as `head` does: the command ends, as failed, and says nothing.
+const READER_GONE: &str = "READER_GONE";
+
 /// Where output goes and in which form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -61,16 +64,13 @@ impl Output {
             let mut stdout = io::stdout().lock();
             writeln!(stdout, "{text}").and_then(|()| stdout.flush())
         };
-        written.map_err(|error| Failure::failed("OUTPUT", format!("the output could not be written: {error}")))
+        written.map_err(|error| unwritten("output", &error))
     }
 
     /// The body of an exchange, as it is, to stdout.
     pub(crate) fn body(&self, body: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        stdout
-            .write_all(body)
-            .and_then(|()| stdout.flush())
-            .map_err(|error| Failure::failed("OUTPUT", format!("the body could not be written: {error}")))
+        stdout.write_all(body).and_then(|()| stdout.flush()).map_err(|error| unwritten("body", &error))
     }
 
     /// Talk, for a person who watches.
@@ -81,6 +81,9 @@ impl Output {
 
     /// What, why, what next, and the reason; with --json as one object more.
     pub(crate) fn failure(&self, failure: &Failure) {
+        if failure.reason == READER_GONE {
+            return;
+        }
         let mut text = format!("concord: {}", safe(&failure.message));
         if !failure.help.is_empty() {
             let _ = write!(text, "\n  next: {}", safe(&failure.help));
@@ -99,6 +102,11 @@ impl Output {
             }
         }
     }
+}
+
+fn unwritten(what: &str, error: &io::Error) -> Failure {
+    let reason = if error.kind() == io::ErrorKind::BrokenPipe { READER_GONE } else { "OUTPUT" };
+    Failure::failed(reason, format!("the {what} could not be written: {error}"))
 }
 
 /// Whether stdout may be coloured: a terminal, and nobody asked for none (no-color.org).

@@ -72,10 +72,8 @@ fn add_stopped(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(
 async fn add_running(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(), NodeError> {
     let operator = Profile::load(&paths.operator())?;
     let channel = connect(&operator.address()?, operator.client_config()?).await?;
-    let request = AddAgencyRequest {
-        name: name.to_string(),
-        measures: measures.iter().map(ToString::to_string).collect(),
-    };
+    let request =
+        AddAgencyRequest { name: name.to_string(), measures: measures.iter().map(ToString::to_string).collect() };
     match OperationsServiceClient::new(channel).add_agency(request).await {
         Ok(_) => Ok(()),
         Err(status) => {

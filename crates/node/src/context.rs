@@ -60,10 +60,7 @@ pub struct Contact {
 
 impl Default for Contact {
     fn default() -> Self {
-        Self {
-            connected: watch::Sender::new(false),
-            last_micros: AtomicI64::new(i64::MIN),
-        }
+        Self { connected: watch::Sender::new(false), last_micros: AtomicI64::new(i64::MIN) }
     }
 }
 

@@ -28,7 +28,9 @@ pub enum IndexError {
     #[error(transparent)]
     Stored(#[from] StoredError),
     /// A row leads to an entry that is something else.
-    #[error("a row of the views leads nowhere ({0}): stop the process, remove the folder of the views, and start again")]
+    #[error(
+        "a row of the views leads nowhere ({0}): stop the process, remove the folder of the views, and start again"
+    )]
     Row(&'static str),
 }
 
@@ -158,9 +160,7 @@ impl Index {
     /// The accepted deliveries of a lane from a number on, ascending.
     pub(crate) fn inbox(&self, lane: Lane, from: u64, limit: usize) -> Result<Vec<(u64, InboxRow)>, IndexError> {
         let prefix = lane_key(lane);
-        let rows = self
-            .views
-            .scan(INBOX, prefix.clone().number(from).as_ref(), prefix.as_ref(), limit)?;
+        let rows = self.views.scan(INBOX, prefix.clone().number(from).as_ref(), prefix.as_ref(), limit)?;
         let decoded = rows.into_iter().map(|(key, value)| {
             let number = lane_number(&key)?;
             Some((number, InboxRow::decode(&value)?))
@@ -177,12 +177,8 @@ impl Index {
     /// [`SCAN_ROWS_MAX`].
     pub fn untaken(&self, lane: Lane, from: u64, through: u64) -> Result<Vec<(u64, String)>, IndexError> {
         let prefix = lane_key(lane);
-        let rows = self
-            .views
-            .scan(UNTAKEN, prefix.clone().number(from).as_ref(), prefix.as_ref(), SCAN_ROWS_MAX)?;
-        let decoded = rows
-            .into_iter()
-            .map(|(key, value)| Some((lane_number(&key)?, KeyReader::new(&value).text()?)));
+        let rows = self.views.scan(UNTAKEN, prefix.clone().number(from).as_ref(), prefix.as_ref(), SCAN_ROWS_MAX)?;
+        let decoded = rows.into_iter().map(|(key, value)| Some((lane_number(&key)?, KeyReader::new(&value).text()?)));
         let all: Vec<_> = decoded.collect::<Option<_>>().ok_or(IndexError::Row("an untaken number"))?;
         Ok(all.into_iter().take_while(|(number, _)| *number <= through).collect())
     }
@@ -208,10 +204,7 @@ impl Index {
     }
 
     /// A statement that waits, as it was signed.
-    pub fn statement(
-        &self,
-        sequence: u64,
-    ) -> Result<concord_wire::proto::agreement::v1::SignedStatement, IndexError> {
+    pub fn statement(&self, sequence: u64) -> Result<concord_wire::proto::agreement::v1::SignedStatement, IndexError> {
         match read(&self.read_one(sequence)?)? {
             NodeEntry::Statement(signed) => Ok(signed),
             _ => Err(IndexError::Row("a statement")),

@@ -84,7 +84,14 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
     for role in [Role::Operator, Role::Officer] {
         let name = Name::parse(role.as_str()).map_err(|error| NodeError::Mismatch(error.to_string()))?;
         let folder = if role == Role::Operator { paths.operator() } else { paths.officer() };
-        make_profile(&anchor, &folder, &identity(&options.participant, role, &name), &node, ADDRESSES_FROM_PROFILE, now)?;
+        make_profile(
+            &anchor,
+            &folder,
+            &identity(&options.participant, role, &name),
+            &node,
+            ADDRESSES_FROM_PROFILE,
+            now,
+        )?;
     }
 
     let request = encode_join_request(

@@ -8,26 +8,29 @@
 //! pinned anchor of the hub, and the fingerprints that its officers consented to.
 
 mod agency;
-mod clock;
-mod config;
-mod context;
-mod downlink;
+pub mod clock;
+pub mod config;
+pub mod context;
+pub mod downlink;
 mod error;
 mod folders;
-mod index;
+pub mod index;
 mod init;
 mod join;
-mod link;
+pub mod link;
 mod open;
 pub mod paper;
-mod projection;
+pub mod projection;
 mod random;
 mod serve;
 mod services;
 pub mod state;
 mod submit;
-mod uplink;
-mod writer;
+pub mod uplink;
+pub mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use agency::{AgencyAdded, add_agency};
 pub use config::{CONFIG_FILE, NodeConfig};

@@ -6,7 +6,7 @@
 pub struct NoRandomness;
 
 /// Fresh random bytes.
-pub fn fresh<const LENGTH: usize>() -> Result<[u8; LENGTH], NoRandomness> {
+pub(crate) fn fresh<const LENGTH: usize>() -> Result<[u8; LENGTH], NoRandomness> {
     let mut bytes = [0; LENGTH];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)

@@ -33,9 +33,7 @@ use crate::index::Index;
 use crate::link::{HubLink, TonicLink};
 use crate::open::{fold, open_journal};
 use crate::projection::NodeProjection;
-use crate::services::{
-    AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryApi, SERVICES, StatementApi, Started,
-};
+use crate::services::{AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryApi, SERVICES, Started, StatementApi};
 use crate::state::NodeState;
 use crate::writer::{Writer, WriterError};
 use crate::{downlink, uplink};
@@ -73,11 +71,8 @@ impl Node {
         let paths = Paths::of(dir);
         let credentials = Credentials::load(&paths.tls_certificate(), &paths.tls_key())?;
         let caller = credentials.caller()?;
-        let expected = Identity {
-            participant: config.participant.clone(),
-            role: Role::Node,
-            name: config.name.clone(),
-        };
+        let expected =
+            Identity { participant: config.participant.clone(), role: Role::Node, name: config.name.clone() };
         if caller.identity != expected {
             let what = format!("node.toml is for {expected}, the certificate in tls/ for {}", caller.identity);
             return Err(NodeError::Mismatch(what));
@@ -233,7 +228,8 @@ fn check_founded(state: &NodeState, participant: &ParticipantCode, name: &Name) 
             "node.toml is for {participant}'s node {name}, the journal for {founded}'s node {node}"
         ))),
         None => Err(NodeError::Mismatch(
-            "the journal has no founding: `concord node init` did not end. Remove the folder and run it again".to_owned(),
+            "the journal has no founding: `concord node init` did not end. Remove the folder and run it again"
+                .to_owned(),
         )),
     }
 }
@@ -277,6 +273,12 @@ async fn measure(context: Context) {
             metrics::gauge!("concord_outbox_exchanges", "lane" => label).set(chain.unrecorded_exchanges as f64);
             let received = state.mailbox(lane).received_through;
             metrics::gauge!("concord_mailbox_received_number", "lane" => label).set(received as f64);
+        }
+        for (name, agency) in state.agencies() {
+            let behind =
+                Lane::ALL.map(|lane| state.mailbox(lane).received_through.saturating_sub(agency.through(lane)));
+            let behind: u64 = behind.iter().sum();
+            metrics::gauge!("concord_agency_behind_numbers", "agency" => name.to_string()).set(behind as f64);
         }
         metrics::gauge!("concord_feed_applied_number").set(state.feed().number as f64);
         if published.changed().await.is_err() {

@@ -1,12 +1,11 @@
 //! Submitting: what an agency hands in, checked by this node's directory, hashed and serialised, then queued.
 
-
 use bytes::Bytes;
 use concord_journal::Blob;
 use concord_ledger::{Agreement, AgreementState, PartyState, audience};
 use concord_model::{
-    AgreementId, Description, Digest, ExchangeUuid, Header, Lane, Language, MeasureCode, MediaType, Name,
-    Part, ParticipantCode, Reason, Refusal, RequestId, Title,
+    AgreementId, Description, Digest, ExchangeUuid, Header, Lane, Language, MeasureCode, MediaType, Name, Part,
+    ParticipantCode, Reason, Refusal, RequestId, Title,
 };
 use concord_wire::convert::{parse_lane, refuse};
 use concord_wire::header::{CAVEAT_SIZE_MAX_BYTES, CAVEATS_MAX};
@@ -22,7 +21,11 @@ use crate::state::{Agency, Directory, NodeState};
 use crate::writer::{Accepted, Prepared, first_answer};
 
 /// Takes in one exchange; durable here when this returns.
-pub(crate) async fn submit(context: &Context, agency: &Name, request: SubmitRequest) -> Result<SubmitResponse, Refusal> {
+pub(crate) async fn submit(
+    context: &Context,
+    agency: &Name,
+    request: SubmitRequest,
+) -> Result<SubmitResponse, Refusal> {
     let (context, agency) = (context.clone(), agency.clone());
     let writer = context.writer.clone();
     // Hashing a body takes milliseconds: not on a thread that others' messages wait for.

@@ -51,15 +51,15 @@ pub(super) enum AcknowledgeError {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct News {
-    through: u64,
-    set_aside: Vec<(u64, SetAsideReason)>,
-    withheld: Vec<u64>,
-    taken: Vec<u64>,
+pub(crate) struct News {
+    pub(crate) through: u64,
+    pub(crate) set_aside: Vec<(u64, SetAsideReason)>,
+    pub(crate) withheld: Vec<u64>,
+    pub(crate) taken: Vec<u64>,
 }
 
 /// As much as one message may list; the rest follows when this is recorded.
-fn news(
+pub(crate) fn news(
     index: &Index,
     lane: Lane,
     received_through: u64,

@@ -212,7 +212,10 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
     let judged = judged.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.ok_or_else(LinkEnd::closed)?;
     for item in &judged {
         if let Verdict::SetAside(delivery, reason) = &item.verdict {
-            let what = format!("number {} of mailbox {lane} was set aside: {reason}; its evidence is in the journal", delivery.number);
+            let what = format!(
+                "number {} of mailbox {lane} was set aside: {reason}; its evidence is in the journal",
+                delivery.number
+            );
             context.readiness.raise(SET_ASIDE_ALARM, what);
             metrics::counter!("concord_deliveries_set_aside_total", "lane" => lane.as_str()).increment(1);
         }
@@ -242,12 +245,7 @@ async fn feed_applied(context: &Context, lane: Lane, number: u64) -> Result<Arc<
 }
 
 /// None only before a hub was joined, when there is no link.
-fn judge_one(
-    state: &NodeState,
-    own: &concord_model::ParticipantCode,
-    lane: Lane,
-    item: Mail,
-) -> Option<Judged> {
+fn judge_one(state: &NodeState, own: &concord_model::ParticipantCode, lane: Lane, item: Mail) -> Option<Judged> {
     let hub = state.hub()?;
     let delivery = match item {
         Mail::Withheld(number) => {
@@ -261,12 +259,9 @@ fn judge_one(
     let raw = delivery.blobs.clone();
     let bare = Delivery { blobs: Vec::new(), ..delivery };
     Some(match verdict {
-        Ok(verified) => Judged {
-            verdict: Verdict::Accepted(bare),
-            id: Some(verified.id),
-            blobs: verified.blobs,
-            size_bytes,
-        },
+        Ok(verified) => {
+            Judged { verdict: Verdict::Accepted(bare), id: Some(verified.id), blobs: verified.blobs, size_bytes }
+        }
         Err(reason) => Judged {
             verdict: Verdict::SetAside(bare, reason.to_string()),
             id: None,

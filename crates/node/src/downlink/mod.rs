@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 use crate::context::Context;
 use crate::link::HubLink;
 
+#[cfg(test)]
+pub(crate) use acknowledge::news;
 pub use feed::verify_items;
 pub use judge::judge;
 

@@ -12,8 +12,8 @@ use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceC
 use concord_wire::proto::exchange::v1::{ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse};
 use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
 use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse};
-use futures::{Stream, StreamExt as _};
 use futures::future::BoxFuture;
+use futures::{Stream, StreamExt as _};
 use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
@@ -30,11 +30,7 @@ pub struct TonicLink {
 impl TonicLink {
     /// To the first of these addresses that answers under the pinned anchor.
     pub fn new(addresses: Vec<String>, tls: Arc<ClientConfig>) -> Self {
-        Self {
-            addresses,
-            tls,
-            shared: Mutex::new(None),
-        }
+        Self { addresses, tls, shared: Mutex::new(None) }
     }
 
     async fn fresh(&self) -> Result<Channel, LinkEnd> {
@@ -135,10 +131,7 @@ impl HubLink for TonicLink {
     fn submit(&self, statement: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
         Box::pin(async move {
             let mut client = StatementServiceClient::new(self.shared().await?);
-            let request = SubmitRequest {
-                statement: Some(statement),
-                wait: None,
-            };
+            let request = SubmitRequest { statement: Some(statement), wait: None };
             match client.submit(request).await {
                 Ok(_) => Ok(()),
                 Err(status) => Err(self.ended(status).await),

@@ -82,10 +82,7 @@ impl AgencyService for AgencyApi {
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
 
-    async fn acknowledge(
-        &self,
-        request: Request<AcknowledgeRequest>,
-    ) -> Result<Response<AcknowledgeResponse>, Status> {
+    async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Result<Response<AcknowledgeResponse>, Status> {
         let agency = self.agency(&request)?;
         let (lane, number) = parse_cursor(&request.into_inner().cursor).map_err(refused)?;
         self.context.writer.acknowledge(agency, lane, number).await.map_err(refused)?;

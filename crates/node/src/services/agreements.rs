@@ -16,7 +16,7 @@ use crate::state::NodeState;
 use crate::state::decide::not_joined;
 
 /// The longest that one call waits for an agreement; the caller asks again.
-pub const AGREEMENT_WAIT_MAX_SECONDS: u64 = 55;
+const AGREEMENT_WAIT_MAX_SECONDS: u64 = 55;
 
 /// Serves officers and agencies.
 #[derive(Clone)]
@@ -102,11 +102,7 @@ fn message(agreement: &Agreement) -> pb::Agreement {
             PartyState::Declined => pb::PartyState::Declined,
             PartyState::Left => pb::PartyState::Left,
         };
-        pb::AgreementParty {
-            participant: participant.to_string(),
-            state: state.into(),
-            at: Some(timestamp(record.at)),
-        }
+        pb::AgreementParty { participant: participant.to_string(), state: state.into(), at: Some(timestamp(record.at)) }
     });
     pb::Agreement {
         reference: Some(agreement_ref(&agreement.reference())),

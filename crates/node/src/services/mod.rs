@@ -27,7 +27,7 @@ const OFFICER: Allow = Allow { role: Role::Officer, whose: Whose::OwnParticipant
 const OPERATOR: Allow = Allow { role: Role::Operator, whose: Whose::OwnParticipant };
 
 /// The services of a node, for health and reflection.
-pub const SERVICES: &[&str] = &[
+pub(crate) const SERVICES: &[&str] = &[
     "concord.agency.v1.AgencyService",
     "concord.agreement.v1.StatementService",
     "concord.agreement.v1.AgreementService",
@@ -35,11 +35,8 @@ pub const SERVICES: &[&str] = &[
     "concord.operations.v1.OperationsService",
 ];
 
-/// Methods of these services that only the hub serves.
-pub const HUB_ONLY: &[&str] = &["/concord.operations.v1.RegistryService/GetBundle"];
-
 /// Who may call what at a node.
-pub const METHODS: &[Row] = &[
+pub(crate) const METHODS: &[Row] = &[
     Row { method: "/concord.agency.v1.AgencyService/Submit", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Receive", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Acknowledge", allow: &[AGENCY] },
@@ -76,6 +73,8 @@ mod tests {
     use concord_server::{MethodTable, Served, check_against_descriptors};
 
     use super::*;
+
+    const HUB_ONLY: &[&str] = &["/concord.operations.v1.RegistryService/GetBundle"];
 
     #[test]
     fn the_table_says_what_the_comments_of_the_protocol_say() {

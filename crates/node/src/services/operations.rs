@@ -3,9 +3,7 @@
 use concord_model::{MeasureCode, Name, Reason};
 use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
-use concord_wire::proto::operations::v1::{
-    AddAgencyRequest, AddAgencyResponse, GetStatusRequest, GetStatusResponse,
-};
+use concord_wire::proto::operations::v1::{AddAgencyRequest, AddAgencyResponse, GetStatusRequest, GetStatusResponse};
 use tonic::{Request, Response, Status};
 
 use super::status::{Started, status};

@@ -18,7 +18,7 @@ use crate::state::decide::not_joined;
 use crate::state::{NodeState, Officer};
 
 /// The longest that one call waits for the hub; the caller asks again.
-pub const STATEMENT_WAIT_MAX_SECONDS: u64 = 55;
+const STATEMENT_WAIT_MAX_SECONDS: u64 = 55;
 
 /// Serves officers.
 #[derive(Clone)]
@@ -45,7 +45,10 @@ impl StatementApi {
         let signer = verify_statement(own, &anchors, &chain, &signed.statement, &signed.signature, now)
             .map_err(|error| invalid(error.to_string()))?;
         if signer.name != statement.officer || signer.name != *officer {
-            return Err(invalid(format!("{officer} hands in a statement of {} signed by {}", statement.officer, signer.name)));
+            return Err(invalid(format!(
+                "{officer} hands in a statement of {} signed by {}",
+                statement.officer, signer.name
+            )));
         }
         Ok(statement)
     }
@@ -58,7 +61,8 @@ impl StatementApi {
             tracing::debug!(number = statement.number, "the hub's answer did not come in the time allowed");
         }
         let state = self.context.now_state();
-        let answer = officer(&state, statement).and_then(|officer| officer.statement(statement.number)?.answer.as_ref());
+        let answer =
+            officer(&state, statement).and_then(|officer| officer.statement(statement.number)?.answer.as_ref());
         match answer {
             None => Ok(StatementState::Queued),
             Some(answer) => answer.refused.clone().map_or(Ok(StatementState::Accepted), Err),

@@ -12,7 +12,7 @@ use crate::index::IndexError;
 use crate::state::{Agency, NodeState, Officer};
 
 /// Deliveries that are counted for one agency and lane; a longer lag shows as this.
-pub const LAG_COUNTED_MAX: usize = 100_000;
+const LAG_COUNTED_MAX: usize = 100_000;
 const ROWS_AT_ONCE: usize = 4096;
 const MICROS_PER_SECOND: f64 = 1_000_000.0;
 

@@ -1,11 +1,11 @@
 //! Telling a sender how far its exchange has come.
 
+use bytes::Bytes;
 use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::Shutdown;
 use concord_wire::convert::timestamp;
 use concord_wire::proto::agency::v1::{TrackRecipient, TrackResponse, TrackState, TrackUntil};
 use concord_wire::receipt::{self, Outcome};
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -15,14 +15,14 @@ use crate::index::{IndexError, Place};
 use crate::projection::Reached;
 
 /// Digits of an exchange id that must be given at least.
-pub const PREFIX_DIGITS_MIN: usize = 8;
+const PREFIX_DIGITS_MIN: usize = 8;
 const ID_DIGITS: usize = 64;
 
 /// The one exchange of this agency whose id begins so.
 pub(super) fn find(context: &Context, agency: &Name, digits: &str) -> Result<Place, Status> {
     let digits = digits.to_ascii_lowercase();
-    let is_prefix =
-        (PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let is_prefix = (PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&digits.len())
+        && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     let unknown = || refused(Refusal::new(Reason::ExchangeUnknown, "no exchange that this agency submitted begins so"));
     if !is_prefix {
         return Err(unknown());
@@ -125,12 +125,7 @@ fn recipient(
         Some((reached, at, reason)) => (state_of(reached), at, reason),
         None => (TrackState::Recorded, recorded_at, String::new()),
     };
-    Ok(TrackRecipient {
-        participant: participant.to_string(),
-        state: state.into(),
-        at: Some(timestamp(at)),
-        reason,
-    })
+    Ok(TrackRecipient { participant: participant.to_string(), state: state.into(), at: Some(timestamp(at)), reason })
 }
 
 const fn state_of(reached: Reached) -> TrackState {

@@ -17,10 +17,7 @@ pub struct Agency {
 
 impl Agency {
     pub(super) fn added(measures: impl IntoIterator<Item = MeasureCode>, from: [u64; Lane::ALL.len()]) -> Self {
-        Self {
-            measures: measures.into_iter().collect(),
-            through: from,
-        }
+        Self { measures: measures.into_iter().collect(), through: from }
     }
 
     pub(super) fn acknowledged(&mut self, lane: Lane, through: u64) {

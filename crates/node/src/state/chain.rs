@@ -43,9 +43,7 @@ impl ChainEnd {
     pub(super) fn recorded(&mut self, recorded: &Recorded) {
         self.recorded_through = recorded.number;
         self.recorded_history = Some(recorded.history);
-        self.unrecorded_exchanges = self
-            .unrecorded_exchanges
-            .saturating_sub(recorded.outcomes.len() as u64);
+        self.unrecorded_exchanges = self.unrecorded_exchanges.saturating_sub(recorded.outcomes.len() as u64);
     }
 
     /// The number that the next consignment gets.

@@ -4,8 +4,8 @@ use concord_journal::HistoryId;
 use concord_ledger::Statement;
 use concord_ledger::agreement::check_content;
 use concord_model::{ChainKey, Lane, MeasureCode, Name, Reason, Refusal};
-use concord_wire::receipt::Recorded;
 use concord_wire::proto::feed::v1::FeedItem;
+use concord_wire::receipt::Recorded;
 
 use super::NodeState;
 
@@ -33,13 +33,7 @@ impl NodeState {
         let (Some((origin, node)), Some(hub)) = (self.identity(), self.hub()) else {
             return Err(not_joined());
         };
-        Ok(ChainKey {
-            origin: origin.clone(),
-            hub: hub.name.clone(),
-            node: node.clone(),
-            epoch: CHAIN_EPOCH,
-            lane,
-        })
+        Ok(ChainKey { origin: origin.clone(), hub: hub.name.clone(), node: node.clone(), epoch: CHAIN_EPOCH, lane })
     }
 
     /// Whether the chain of a lane takes one more consignment.
@@ -110,10 +104,7 @@ impl NodeState {
             return Err(agency_unknown(agency));
         };
         if through > self.mailbox(lane).received_through {
-            return Err(Refusal::new(
-                Reason::CursorInvalid,
-                "the cursor lies beyond what this node has received",
-            ));
+            return Err(Refusal::new(Reason::CursorInvalid, "the cursor lies beyond what this node has received"));
         }
         Ok((through > known.through(lane)).then_some(through))
     }
@@ -131,20 +122,15 @@ impl NodeState {
         match known {
             Some(known) if known.digest == statement.digest && !freed => return Ok(Step::Repeat),
             Some(_) if !freed => {
-                let fork = format!(
-                    "statement {} of {} was made with other content",
-                    statement.number, statement.officer
-                );
+                let fork =
+                    format!("statement {} of {} was made with other content", statement.number, statement.officer);
                 return Err(Refusal::new(Reason::StatementFork, fork));
             }
             _ => {}
         }
         let next = officer.map_or(1, super::Officer::next_number);
         if statement.number != next {
-            let order = format!(
-                "statement {} of {} came where {next} is next",
-                statement.number, statement.officer
-            );
+            let order = format!("statement {} of {} came where {next} is next", statement.number, statement.officer);
             return Err(Refusal::new(Reason::StatementOutOfOrder, order));
         }
         if officer.is_some_and(|officer| officer.waiting().count() >= STATEMENTS_WAITING_MAX) {
@@ -152,12 +138,7 @@ impl NodeState {
             return Err(Refusal::new(Reason::QueueFull, full));
         }
         let directory = self.directory();
-        check_content(
-            &directory.registry,
-            &directory.agreements,
-            &statement.participant,
-            &statement.content,
-        )?;
+        check_content(&directory.registry, &directory.agreements, &statement.participant, &statement.content)?;
         Ok(Step::Append)
     }
 
@@ -173,7 +154,8 @@ impl NodeState {
     /// Whether an agency may be let in under this name with these measures.
     pub fn decide_agency(&self, name: &Name, measures: &[MeasureCode]) -> Result<Step, Refusal> {
         if let Some(known) = self.agencies().get(name) {
-            let same = known.measures.len() == measures.len() && measures.iter().all(|code| known.measures.contains(code));
+            let same =
+                known.measures.len() == measures.len() && measures.iter().all(|code| known.measures.contains(code));
             return if same {
                 Ok(Step::Repeat)
             } else {
@@ -215,8 +197,5 @@ pub(crate) fn not_joined() -> Refusal {
 }
 
 pub(crate) fn agency_unknown(agency: &Name) -> Refusal {
-    Refusal::new(
-        Reason::AgencyUnknown,
-        format!("the agency {agency} was not added to this node"),
-    )
+    Refusal::new(Reason::AgencyUnknown, format!("the agency {agency} was not added to this node"))
 }

@@ -104,11 +104,7 @@ impl Directory {
         }
         match &statement.content {
             StatementContent::Propose { text, digest } => {
-                self.pins.insert(AgreementRef {
-                    id: text.id.clone(),
-                    version: text.version,
-                    digest: *digest,
-                });
+                self.pins.insert(AgreementRef { id: text.id.clone(), version: text.version, digest: *digest });
             }
             StatementContent::Consent(reference) => {
                 self.pins.insert(reference.clone());

@@ -21,7 +21,7 @@ use concord_wire::stored::node::NodeEntry;
 
 pub use agencies::Agency;
 pub use chain::ChainEnd;
-pub use decide::{OUTBOX_CONSIGNMENTS_MAX, Step};
+pub use decide::{AGENCIES_MAX, OUTBOX_CONSIGNMENTS_MAX, STATEMENTS_WAITING_MAX, Step};
 pub use directory::{Directory, DirectoryError, HubKeys};
 pub use mailbox::Mailbox;
 pub use officers::{Answer, Officer, RECENT_STATEMENTS_MAX, RecentStatement};
@@ -85,8 +85,8 @@ impl NodeState {
             }
             NodeEntry::Queued(kept, _) => self.chain_mut(kept.sealed.chain.lane).queued(&kept.sealed),
             NodeEntry::Receipt(receipt) => {
-                let recorded = concord_wire::receipt::parse(&receipt.statement)
-                    .map_err(|refusal| impossible(refusal.message))?;
+                let recorded =
+                    concord_wire::receipt::parse(&receipt.statement).map_err(|refusal| impossible(refusal.message))?;
                 self.chain_mut(recorded.chain.lane).recorded(&recorded);
             }
             NodeEntry::Feed { history, items } => {
@@ -117,19 +117,18 @@ impl NodeState {
                 self.mailbox_mut(fact.lane).taken_count += fact.taken.len() as u64;
             }
             NodeEntry::Statement(signed) => {
-                let statement = concord_wire::agreement::parse_statement(signed)
-                    .map_err(|refusal| impossible(refusal.message))?;
-                Arc::make_mut(&mut self.officers)
-                    .entry(statement.officer.clone())
-                    .or_default()
-                    .queued(statement.number, statement.digest, sequence, at);
+                let statement =
+                    concord_wire::agreement::parse_statement(signed).map_err(|refusal| impossible(refusal.message))?;
+                Arc::make_mut(&mut self.officers).entry(statement.officer.clone()).or_default().queued(
+                    statement.number,
+                    statement.digest,
+                    sequence,
+                    at,
+                );
             }
             NodeEntry::Answer(answer) => {
                 let officer = Name::parse(&answer.officer).map_err(|error| impossible(error.to_string()))?;
-                Arc::make_mut(&mut self.officers)
-                    .entry(officer)
-                    .or_default()
-                    .answered(answer);
+                Arc::make_mut(&mut self.officers).entry(officer).or_default().answered(answer);
             }
         }
         Ok(())

@@ -41,12 +41,7 @@ pub struct Answer {
 
 impl Officer {
     pub(super) fn queued(&mut self, number: u64, digest: Digest, sequence: u64, queued_at: Timestamp) {
-        let statement = RecentStatement {
-            digest,
-            sequence,
-            queued_at,
-            answer: None,
-        };
+        let statement = RecentStatement { digest, sequence, queued_at, answer: None };
         self.recent.insert(number, statement);
         self.used_through = self.used_through.max(number);
         while self.recent.len() > RECENT_STATEMENTS_MAX {
@@ -64,10 +59,7 @@ impl Officer {
             Refusal::new(reason, answer.message.clone())
         });
         if let Some(statement) = self.recent.get_mut(&answer.number) {
-            statement.answer = Some(Answer {
-                refused,
-                whole: answer.whole,
-            });
+            statement.answer = Some(Answer { refused, whole: answer.whole });
         }
     }
 

@@ -206,9 +206,7 @@ pub(crate) fn histories(
     past: &[PastHistory],
 ) -> Result<((HistoryId, u64), Vec<(HistoryId, u64)>), LinkEnd> {
     let history = |bytes: &[u8]| {
-        <[u8; 16]>::try_from(bytes)
-            .map(HistoryId)
-            .map_err(|_| unexpected("a history does not have 16 bytes"))
+        <[u8; 16]>::try_from(bytes).map(HistoryId).map_err(|_| unexpected("a history does not have 16 bytes"))
     };
     let past = past.iter().map(|past| Ok((history(&past.history)?, past.last_number)));
     Ok(((history(current)?, last_number), past.collect::<Result<_, LinkEnd>>()?))
@@ -247,9 +245,7 @@ async fn send(outgoing: &mpsc::Sender<ConsignRequest>, message: consign_request:
 async fn next(incoming: &mut Incoming<ConsignResponse>) -> Result<consign_response::Message, LinkEnd> {
     let response = incoming.next().await.ok_or_else(LinkEnd::closed)?;
     let response = response.map_err(|status| LinkEnd::from_status(&status))?;
-    response
-        .message
-        .ok_or_else(|| unexpected("a message came that this version does not know"))
+    response.message.ok_or_else(|| unexpected("a message came that this version does not know"))
 }
 
 pub(crate) fn broken(error: IndexError) -> LinkEnd {

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::context::Context;
 use crate::link::HubLink;
 
-pub(crate) use lane::{broken, histories, unexpected};
+pub(crate) use lane::{histories, unexpected};
 
 /// Starts one task per lane and the forwarder of statements.
 pub fn start(tasks: &mut JoinSet<()>, context: &Context, link: &Arc<dyn HubLink>) {

@@ -7,6 +7,7 @@ use concord_identity::SigningKey;
 use concord_journal::{Blob, Digest, Draft, Entry, HistoryId, Tail};
 use concord_model::limits::{COMMIT_SIZE_MAX_BYTES, CONSIGNMENT_EXCHANGES_MAX, CONSIGNMENT_SIZE_MAX_BYTES};
 use concord_model::{ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId, SetAsideReason, Timestamp};
+use concord_views::SCAN_ROWS_MAX;
 use concord_wire::consignment;
 use concord_wire::header;
 use concord_wire::stored::node::{self as stored, Acknowledged, Submission, Verdict};
@@ -79,8 +80,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn fits(&self, command: &Command) -> bool {
-        self.commands < COMMANDS_PER_COMMIT_MAX
-            && self.size_bytes + size_of(command) <= COMMAND_BYTES_PER_COMMIT_MAX
+        self.commands < COMMANDS_PER_COMMIT_MAX && self.size_bytes + size_of(command) <= COMMAND_BYTES_PER_COMMIT_MAX
     }
 
     /// Decides one command. A refusal is answered at once, everything else after the commit.
@@ -149,21 +149,13 @@ impl<'a> Batch<'a> {
         for lane in Lane::ALL {
             self.close(lane)?;
         }
-        Ok(Finished {
-            drafts: self.drafts,
-            state: self.state,
-            answers: self.answers,
-        })
+        Ok(Finished { drafts: self.drafts, state: self.state, answers: self.answers })
     }
 
     fn submit(&mut self, prepared: Prepared) -> Result<Result<Accepted, Refusal>, WriterError> {
         let key = (prepared.agency.clone(), prepared.request_id.clone());
         if let Some((request, first)) = self.requests.get(&key) {
-            return Ok(if *request == prepared.request {
-                Ok(first.clone())
-            } else {
-                Err(conflict(&key.1))
-            });
+            return Ok(if *request == prepared.request { Ok(first.clone()) } else { Err(conflict(&key.1)) });
         }
         if let Some(repeat) = first_answer(self.index, &prepared.agency, &prepared.request_id, &prepared.request)? {
             return Ok(repeat);
@@ -178,8 +170,7 @@ impl<'a> Batch<'a> {
         if full {
             self.close(prepared.lane)?;
         }
-        self.requests
-            .insert(key, (prepared.request.clone(), prepared.answer.clone()));
+        self.requests.insert(key, (prepared.request.clone(), prepared.answer.clone()));
         let answer = prepared.answer.clone();
         let open = &mut self.open[slot(prepared.lane)];
         open.size_bytes += size;
@@ -235,7 +226,9 @@ impl<'a> Batch<'a> {
             next = number;
             let verdict = match item.verdict {
                 Verdict::Accepted(delivery) => match item.id {
-                    Some(id) if self.received.insert(id) && !self.index.is_received(&id)? => Verdict::Accepted(delivery),
+                    Some(id) if self.received.insert(id) && !self.index.is_received(&id)? => {
+                        Verdict::Accepted(delivery)
+                    }
                     _ => Verdict::SetAside(delivery, SetAsideReason::Duplicate.to_string()),
                 },
                 other => other,
@@ -248,38 +241,31 @@ impl<'a> Batch<'a> {
         Ok(Ok(()))
     }
 
-    fn acknowledge(&mut self, agency: &Name, lane: Lane, through: u64) -> Result<Result<(), Refusal>, WriterError> {
-        let through = match self.state.decide_acknowledge(agency, lane, through) {
-            Ok(Some(through)) => through,
-            Ok(None) => return Ok(Ok(())),
+    /// Answers how far the cursor stands then: up to `through`, or as far as one entry goes.
+    fn acknowledge(&mut self, agency: &Name, lane: Lane, through: u64) -> Result<Result<u64, Refusal>, WriterError> {
+        let target = match self.state.decide_acknowledge(agency, lane, through) {
+            Ok(Some(target)) => target,
+            Ok(None) => return Ok(Ok(through)),
             Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Some(known) = self.state.agencies().get(agency) else {
+            return Ok(Ok(through));
         };
         // Two acknowledgements in one batch: the later one asks the views before the earlier one's rows are there.
         let taken_before: BTreeSet<u64> = self.taken_in_batch(lane);
-        let Some(known) = self.state.agencies().get(agency).cloned() else {
-            return Ok(Ok(()));
+        let rows = self.index.untaken(lane, known.through(lane) + 1, target)?;
+        let reached = match rows.last() {
+            Some((last, _)) if rows.len() >= SCAN_ROWS_MAX => *last,
+            _ => target,
         };
-        let mut from = known.through(lane) + 1;
-        loop {
-            let rows = self.index.untaken(lane, from, through)?;
-            let last = rows.last().map_or(through, |(number, _)| *number);
-            let more = rows.len() >= concord_views::SCAN_ROWS_MAX && last < through;
-            let entitled = rows.into_iter().filter(|(number, measure)| {
-                let code = MeasureCode::parse(measure);
-                code.is_ok_and(|code| known.may_have(&code)) && !taken_before.contains(number)
-            });
-            let fact = Acknowledged {
-                agency: agency.clone(),
-                lane,
-                through: if more { last } else { through },
-                taken: entitled.map(|(number, _)| number).collect(),
-            };
-            self.push(stored::agency_acknowledged(&fact, self.now))?;
-            if !more {
-                return Ok(Ok(()));
-            }
-            from = last + 1;
-        }
+        let entitled = rows.into_iter().filter(|(number, measure)| {
+            let code = MeasureCode::parse(measure);
+            code.is_ok_and(|code| known.may_have(&code)) && !taken_before.contains(number)
+        });
+        let taken = entitled.map(|(number, _)| number).collect();
+        let fact = Acknowledged { agency: agency.clone(), lane, through: reached, taken };
+        self.push(stored::agency_acknowledged(&fact, self.now))?;
+        Ok(Ok(reached))
     }
 
     fn taken_in_batch(&self, lane: Lane) -> BTreeSet<u64> {
@@ -339,18 +325,11 @@ pub(crate) fn first_answer(
         return Ok(Some(Err(conflict(id))));
     }
     let header = header::parse(serialised).map_err(|_| absent)?;
-    Ok(Some(Ok(Accepted {
-        id: exchange,
-        agreement: header.agreement.id,
-        measure: header.measure,
-    })))
+    Ok(Some(Ok(Accepted { id: exchange, agreement: header.agreement.id, measure: header.measure })))
 }
 
 fn conflict(id: &RequestId) -> Refusal {
-    Refusal::new(
-        Reason::RequestIdConflict,
-        format!("the request id {id} was used before with other content"),
-    )
+    Refusal::new(Reason::RequestIdConflict, format!("the request id {id} was used before with other content"))
 }
 
 /// The entry that a draft becomes, as far as reading it goes.
@@ -378,12 +357,14 @@ fn exchange_size(prepared: &Prepared) -> usize {
 fn size_of(command: &Command) -> u64 {
     let carried = match command {
         Command::Submit(prepared, _) => exchange_size(prepared) as u64,
-        Command::Receipts(receipts, _) => receipts.iter().map(|(receipt, _)| receipt.statement.len() as u64 + 256).sum(),
+        Command::Receipts(receipts, _) => {
+            receipts.iter().map(|(receipt, _)| receipt.statement.len() as u64 + 256).sum()
+        }
         Command::Feed(_, _, size_bytes, _) => *size_bytes,
         Command::Mail(_, _, items, _) => items.iter().map(|item| item.size_bytes).sum(),
         Command::Statement(..) => concord_model::limits::STATEMENT_SIZE_MAX_BYTES as u64,
         // At most as many numbers as one scan answers.
-        Command::Acknowledge(..) => concord_views::SCAN_ROWS_MAX as u64 * 10,
+        Command::Acknowledge(..) => SCAN_ROWS_MAX as u64 * 10,
         Command::Answer(answer, _) => answer.message.len() as u64,
         Command::AddAgency(_, measures, _) => measures.len() as u64 * 70,
     };

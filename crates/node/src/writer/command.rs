@@ -57,7 +57,7 @@ pub(crate) enum Command {
     Receipts(Vec<(RecordedReceipt, Recorded)>, Reply<()>),
     Feed(HistoryId, Vec<FeedItem>, u64, Reply<()>),
     Mail(Lane, HistoryId, Vec<Judged>, Reply<()>),
-    Acknowledge(Name, Lane, u64, Reply<()>),
+    Acknowledge(Name, Lane, u64, Reply<u64>),
     Statement(SignedStatement, Box<Statement>, Reply<Step>),
     Answer(StatementAnswered, Reply<()>),
     AddAgency(Name, Vec<MeasureCode>, Reply<()>),
@@ -77,11 +77,7 @@ impl NodeWriter {
         commands: mpsc::Sender<Command>,
         submissions: mpsc::Sender<Command>,
     ) -> Self {
-        Self {
-            flash,
-            commands,
-            submissions,
-        }
+        Self { flash, commands, submissions }
     }
 
     /// Queues an exchange. A repeat of its request gives the first answer.
@@ -93,14 +89,12 @@ impl NodeWriter {
             Lane::Priority | Lane::Routine => &self.submissions,
         };
         let (reply, answer) = oneshot::channel();
-        queue
-            .try_send(Command::Submit(prepared, reply))
-            .map_err(|error| match error {
-                TrySendError::Full(_) => {
-                    Refusal::new(Reason::QueueFull, "more submissions wait than this node takes at once")
-                }
-                TrySendError::Closed(_) => ending(),
-            })?;
+        queue.try_send(Command::Submit(prepared, reply)).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                Refusal::new(Reason::QueueFull, "more submissions wait than this node takes at once")
+            }
+            TrySendError::Closed(_) => ending(),
+        })?;
         answer.await.unwrap_or_else(|_| Err(ending()))
     }
 
@@ -121,7 +115,13 @@ impl NodeWriter {
 
     /// Moves an agency's cursor. A repeat is harmless.
     pub async fn acknowledge(&self, agency: Name, lane: Lane, through: u64) -> Result<(), Refusal> {
-        self.ask(|reply| Command::Acknowledge(agency, lane, through, reply)).await
+        // A long way goes in steps of one entry each, so that a commit stays small.
+        let mut reached = 0;
+        while reached < through {
+            let agency = agency.clone();
+            reached = self.ask(|reply| Command::Acknowledge(agency, lane, through, reply)).await?;
+        }
+        Ok(())
     }
 
     /// Queues an officer's verified statement.

@@ -7,7 +7,7 @@ mod command;
 use std::sync::Arc;
 
 use concord_identity::SigningKey;
-use concord_journal::{AppendError, Journal, Tail};
+use concord_journal::{AppendError, Tail};
 use concord_model::Timestamp;
 use concord_views::CatchUpError;
 use tokio::sync::{mpsc, watch};
@@ -21,9 +21,9 @@ use crate::state::{FoldError, NodeState};
 use batch::Batch;
 use command::Command;
 
-pub use command::{Accepted, Judged, NodeWriter};
 pub(crate) use batch::first_answer;
 pub(crate) use command::Prepared;
+pub use command::{Accepted, Judged, NodeWriter};
 
 /// Submissions that wait for the writer, on lane flash and on the others each. Beyond it an agency hears `QUEUE_FULL`.
 pub const SUBMISSIONS_WAITING_MAX: usize = 32;
@@ -93,11 +93,7 @@ impl Writer {
             key,
             clock,
             last_recorded_at: Timestamp::default(),
-            queues: Queues {
-                flash,
-                commands,
-                submissions,
-            },
+            queues: Queues { flash, commands, submissions },
         };
         let handle = NodeWriter::new(flash_sender, command_sender, submission_sender);
         (writer, handle, watched)

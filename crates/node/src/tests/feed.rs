@@ -1,0 +1,122 @@
+//! The feed: without a gap, and only what was signed by whom it speaks for.
+
+use bytes::Bytes;
+use concord_model::Reason;
+use concord_wire::agreement::DraftContent;
+use concord_wire::proto::feed::v1::feed_item::Content;
+
+use super::support::{Forum, HISTORY, Running, founded, item, reference};
+use crate::clock::{Clock as _, SystemClock};
+use crate::downlink::verify_items;
+use crate::state::Directory;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_refused_and_what_was_applied_is_passed_over() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let feed = forum.feed();
+    node.writer.feed(HISTORY, feed[..3].to_vec(), 0).await.unwrap();
+    let gap = node.writer.feed(HISTORY, feed[4..].to_vec(), 0).await.unwrap_err();
+    assert_eq!(gap.reason, Reason::HistoryUnknown);
+    assert_eq!(node.now().feed().number, 3);
+    let entries = node.journal_length();
+    node.writer.feed(HISTORY, feed[..2].to_vec(), 0).await.unwrap();
+    assert_eq!(node.journal_length(), entries, "items that were applied before were journaled again");
+    node.writer.feed(HISTORY, feed[1..].to_vec(), 0).await.unwrap();
+    let state = node.now();
+    assert_eq!(state.feed().number, 8);
+    let mut expected = Directory::default();
+    for item in &feed {
+        expected.apply(&forum.hub(), &forum.kaz.code, item).unwrap();
+    }
+    assert!(**state.directory() == expected, "the directory is not the fold of its feed");
+    let node = Running::start(&forum, node.stop().await, &place.path().join("views"));
+    assert!(node.now() == state, "a replay gives another state");
+}
+
+#[test]
+fn only_what_the_own_officer_consented_to_is_pinned() {
+    let forum = Forum::new();
+    let directory = forum.directory();
+    assert!(directory.is_pinned(&reference(&forum.text("KAZ/drugs"))));
+    assert!(!directory.is_pinned(&reference(&forum.text("IRN/other"))));
+    let mut changed = forum.text("KAZ/drugs");
+    changed.parties.swap(0, 1);
+    assert!(!directory.is_pinned(&reference(&changed)));
+}
+
+#[test]
+fn a_statement_counts_only_when_an_officer_of_its_participant_signed_it() {
+    let forum = Forum::new();
+    let own = &forum.kaz.code;
+    let verify = |items: &[_]| verify_items(Directory::default(), &forum.hub(), own, items, SystemClock.now());
+    let feed = forum.feed();
+    assert_eq!(verify(&feed), Ok(()), "an enrolment counts for the statements behind it");
+
+    let forged = |content| {
+        let mut items = feed.clone();
+        items.push(item(9, content));
+        verify(&items).unwrap_err().reason
+    };
+    let consent = || DraftContent::Consent(reference(&forum.text("IRN/other")));
+    let mut broken = forum.kaz.says(2, consent());
+    broken.signature = Bytes::from(vec![0; 64]);
+    assert_eq!(forged(Content::Statement(broken)), Reason::StatementSignatureInvalid);
+    // IRN's officer puts KAZ's statement under its own signature.
+    let mut stolen = forum.kaz.says(2, consent());
+    let irns = forum.irn.says(3, consent());
+    stolen.certificates.clone_from(&irns.certificates);
+    assert_eq!(forged(Content::Statement(stolen)), Reason::StatementSignatureInvalid);
+    // Nobody speaks before its enrolment.
+    let early = [feed[0].clone(), feed[4].clone()];
+    assert_eq!(verify(&early).unwrap_err().reason, Reason::StatementSignatureInvalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_are_numbered_repeated_and_refused_by_the_own_directory() {
+    use crate::state::Step;
+    use concord_wire::agreement::parse_statement;
+    use concord_wire::stored::node::StatementAnswered;
+
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    node.writer.feed(HISTORY, forum.feed(), 0).await.unwrap();
+    let officer = super::support::name("officer");
+    let next = |node: &Running| node.now().officers()[&officer].next_number();
+    assert_eq!(next(&node), 2, "the statement that came back in the feed was not counted");
+
+    let say = async |number, content| {
+        let signed = forum.kaz.says(number, content);
+        let statement = parse_statement(&signed).unwrap();
+        node.writer.statement(signed, statement).await.map_err(|refusal| refusal.reason)
+    };
+    let other = reference(&forum.text("IRN/other"));
+    let unknown = reference(&forum.text("IRN/unknown"));
+    assert_eq!(say(2, DraftContent::Consent(unknown)).await, Err(Reason::AgreementUnknown));
+    assert_eq!(say(3, DraftContent::Consent(other.clone())).await, Err(Reason::StatementOutOfOrder));
+    let consent = forum.kaz.says(2, DraftContent::Consent(other.clone()));
+    let statement = parse_statement(&consent).unwrap();
+    assert_eq!(node.writer.statement(consent.clone(), statement.clone()).await, Ok(Step::Append));
+    assert_eq!(node.writer.statement(consent, statement).await, Ok(Step::Repeat));
+    assert_eq!(say(2, DraftContent::Decline(other.clone())).await, Err(Reason::StatementFork));
+
+    // The hub recorded nothing: the number is free again, for other content too.
+    let whole = StatementAnswered {
+        officer: "officer".to_owned(),
+        number: 2,
+        refused: Reason::StatementMalformed.code().to_owned(),
+        whole: true,
+        message: String::new(),
+    };
+    assert_eq!(next(&node), 3);
+    node.writer.answer(whole).await.unwrap();
+    assert_eq!(next(&node), 2);
+    assert_eq!(say(2, DraftContent::Decline(other)).await, Ok(Step::Append));
+    assert_eq!(next(&node), 3);
+}
+
+impl Running {
+    fn journal_length(&self) -> u64 {
+        concord_journal::Journal::tail(&self.journal).sequence
+    }
+}

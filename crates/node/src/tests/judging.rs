@@ -1,0 +1,126 @@
+//! Judging: one row for each reason to set a delivery aside.
+
+use bytes::Bytes;
+use concord_journal::Blob;
+use concord_model::{Header, Lane, Narrowing, SetAsideReason};
+use concord_wire::proto::exchange::v1::Delivery;
+
+use super::support::{Forum, HISTORY, Member, Running, code, delivered, founded, reference};
+use crate::downlink::judge;
+use crate::writer::Judged;
+use concord_wire::stored::node::Verdict;
+
+fn check(forum: &Forum, delivery: &Delivery, expected: Result<(), SetAsideReason>, what: &str) {
+    let judged = judge(&forum.directory(), &forum.hub(), &forum.kaz.code, Lane::Routine, delivery);
+    assert_eq!(judged.map(|_| ()), expected, "{what}");
+}
+
+#[test]
+fn each_reason_is_found_and_what_holds_is_accepted() {
+    use SetAsideReason as Aside;
+    let forum = Forum::new();
+    let (header, blobs) = forum.exchange(&forum.irn, 1);
+    let good = delivered(&forum.irn, &header, &blobs, 1);
+    check(&forum, &good, Ok(()), "good");
+
+    type Change = fn(&mut Delivery);
+    let changes: [(&str, Change, Aside); 8] = [
+        ("header", |delivery| delivery.header = Bytes::from_static(b"x"), Aside::HeaderInvalid),
+        ("signature", |delivery| delivery.signature = Bytes::from(vec![0; 64]), Aside::SignatureInvalid),
+        ("path", |delivery| delivery.path.swap(0, 1), Aside::SignatureInvalid),
+        ("slot", |delivery| delivery.slot ^= 1, Aside::SignatureInvalid),
+        ("salt", |delivery| delivery.leaf_salt = Bytes::from(vec![0; 32]), Aside::SignatureInvalid),
+        ("body", |delivery| delivery.blobs[1] = Bytes::from(vec![0; 38]), Aside::BodyMismatch),
+        ("no body", |delivery| drop(delivery.blobs.pop()), Aside::BodyMismatch),
+        ("before it was in force", |delivery| delivery.feed_number = 6, Aside::NotAMember),
+    ];
+    for (what, change, expected) in changes {
+        let mut delivery = good.clone();
+        change(&mut delivery);
+        check(&forum, &delivery, Err(expected), what);
+    }
+}
+
+#[test]
+fn a_header_that_is_signed_counts_only_within_what_was_consented_to() {
+    use SetAsideReason as Aside;
+    let forum = Forum::new();
+    let signed = |origin: &Member, signer: &Member, change: &dyn Fn(&mut Header)| {
+        let (mut header, blobs): (Header, Vec<Blob>) = forum.exchange(origin, 1);
+        change(&mut header);
+        delivered(signer, &header, &blobs, 1)
+    };
+    let kazs = Narrowing::new([code("KAZ")]).unwrap();
+    let turs = Narrowing::new([code("TUR")]).unwrap();
+    let other = reference(&forum.text("IRN/other"));
+    let (irn, tur, kaz, sec) = (&forum.irn, &forum.tur, &forum.kaz, &forum.sec);
+    let rows: [(&str, Delivery, Result<(), Aside>); 7] = [
+        ("narrowed to us", signed(irn, irn, &|header| header.narrowing = Some(kazs.clone())), Ok(())),
+        (
+            "narrowed to another",
+            signed(irn, irn, &|header| header.narrowing = Some(turs.clone())),
+            Err(Aside::NotAMember),
+        ),
+        ("not consented to", signed(irn, irn, &|header| header.agreement = other.clone()), Err(Aside::NotAMember)),
+        ("not on it", signed(sec, sec, &|_| {}), Err(Aside::NotAMember)),
+        ("our own", signed(kaz, kaz, &|_| {}), Err(Aside::NotAMember)),
+        ("another's key", signed(irn, tur, &|_| {}), Err(Aside::KeyNotPinned)),
+        ("another lane", signed(irn, irn, &|header| header.lane = Lane::Priority), Err(Aside::HeaderInvalid)),
+    ];
+    for (what, delivery, expected) in rows {
+        check(&forum, &delivery, expected, what);
+    }
+}
+
+#[test]
+fn what_this_participant_left_is_set_aside_and_what_ended_for_another_is_not() {
+    use super::support::item;
+    use concord_wire::agreement::DraftContent;
+    use concord_wire::proto::feed::v1::feed_item::Content;
+    let forum = Forum::new();
+    let (header, blobs) = forum.exchange(&forum.irn, 1);
+    let delivery = delivered(&forum.irn, &header, &blobs, 1);
+    let id = forum.text("KAZ/drugs").id;
+    for (leaver, number, expected) in [(&forum.tur, 2, Ok(())), (&forum.kaz, 2, Err(SetAsideReason::NotAMember))] {
+        let mut directory = forum.directory();
+        let left = item(9, Content::Statement(leaver.says(number, DraftContent::Leave(id.clone()))));
+        directory.apply(&forum.hub(), &forum.kaz.code, &left).unwrap();
+        let judged = judge(&directory, &forum.hub(), &forum.kaz.code, Lane::Routine, &delivery);
+        assert_eq!(judged.map(|_| ()), expected, "{} left", leaver.code);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_under_a_second_number_is_set_aside_and_the_lane_goes_on() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let mail = |numbers: &[(u64, u8)]| -> Vec<Judged> {
+        numbers.iter().map(|(number, uuid)| accepted(&forum, *number, *uuid)).collect()
+    };
+    // In one batch and in the next one alike.
+    node.writer.mail(Lane::Routine, HISTORY, mail(&[(1, 1), (2, 1), (3, 2)])).await.unwrap();
+    node.writer.mail(Lane::Routine, HISTORY, mail(&[(4, 2), (5, 3)])).await.unwrap();
+    let mailbox = *node.now().mailbox(Lane::Routine);
+    assert_eq!((mailbox.received_through, mailbox.set_aside_count), (5, 2));
+    let aside = node.index.aside(Lane::Routine, 0, 10).unwrap();
+    let duplicate = Some(SetAsideReason::Duplicate.to_string());
+    assert_eq!(aside.into_iter().collect::<Vec<_>>(), [(2, duplicate.clone()), (4, duplicate)]);
+    let inbox = node.index.inbox(Lane::Routine, 0, 10).unwrap();
+    assert_eq!(inbox.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 3, 5]);
+
+    // A number that was received is passed over, a gap is refused.
+    node.writer.mail(Lane::Routine, HISTORY, mail(&[(5, 9)])).await.unwrap();
+    assert!(node.writer.mail(Lane::Routine, HISTORY, mail(&[(7, 9)])).await.is_err());
+    assert_eq!(*node.now().mailbox(Lane::Routine), mailbox);
+}
+
+/// A verified delivery; the same `uuid` is the same exchange.
+pub(super) fn accepted(forum: &Forum, number: u64, uuid: u8) -> Judged {
+    let (mut header, blobs) = forum.exchange(&forum.irn, uuid);
+    header.created = concord_model::Timestamp::from_micros(0);
+    header.uuid = concord_model::ExchangeUuid::from_parts(header.created, &[uuid; 10]);
+    let mut delivery = delivered(&forum.irn, &header, &blobs, number);
+    let id = concord_wire::header::exchange_id(&delivery.header);
+    delivery.blobs.clear();
+    Judged { verdict: Verdict::Accepted(delivery), id: Some(id), blobs, size_bytes: 1024 }
+}

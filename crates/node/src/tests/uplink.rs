@@ -1,0 +1,200 @@
+//! The uplink against a hub of messages: no sockets, every loss on purpose.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use concord_journal::Digest as JournalDigest;
+use concord_ledger::{AudienceGroup, ConsignmentRecorded, IndexRange};
+use concord_model::{ConsignmentDigest, Lane};
+use concord_server::{Readiness, Shutdown};
+use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::exchange::v1::{
+    ConsignRequest, ConsignResponse, ConsignWelcome, ReceiveRequest, ReceiveResponse, consign_request, consign_response,
+};
+use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse};
+use concord_wire::receipt;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tonic::Status;
+
+use super::support::{Forum, HISTORY, Running, code, founded, name, prepared, reference};
+use crate::clock::{Clock as _, SystemClock};
+use crate::context::{Contact, Context};
+use crate::link::{HubLink, Incoming, LinkEnd, Outgoing};
+
+/// Records what comes; loses its stream before every second receipt of lane routine.
+struct FakeHub {
+    forum: Arc<Forum>,
+    recorded: Arc<Mutex<BTreeMap<(Lane, u64), ConsignmentDigest>>>,
+    streams: Arc<Mutex<u64>>,
+    /// Claims to have this consignment of each lane, whatever came.
+    claims: Option<u64>,
+    asked: Arc<Notify>,
+}
+
+impl FakeHub {
+    fn new(forum: &Arc<Forum>, claims: Option<u64>) -> Self {
+        Self {
+            forum: Arc::clone(forum),
+            recorded: Arc::default(),
+            streams: Arc::default(),
+            claims,
+            asked: Arc::default(),
+        }
+    }
+}
+
+type Consigning = Result<Incoming<ConsignResponse>, LinkEnd>;
+
+impl HubLink for FakeHub {
+    fn consign(&self, lane: Lane, outgoing: Outgoing<ConsignRequest>) -> BoxFuture<'_, Consigning> {
+        let last = {
+            let recorded = self.recorded.lock().unwrap();
+            recorded.range((lane, 0)..=(lane, u64::MAX)).next_back().map(|((_, number), digest)| (*number, *digest))
+        };
+        let (last_number, last_digest) = match (self.claims, last) {
+            (Some(number), _) => (number, vec![0; 32]),
+            (None, Some((number, digest))) => (number, digest.0.as_bytes().to_vec()),
+            (None, None) => (0, Vec::new()),
+        };
+        let welcome = ConsignWelcome {
+            limits: Some(concord_wire::limits()),
+            history: Bytes::copy_from_slice(HISTORY.as_bytes()),
+            last_number,
+            last_digest: last_digest.into(),
+            past: Vec::new(),
+        };
+        let (forum, recorded, streams) =
+            (Arc::clone(&self.forum), Arc::clone(&self.recorded), Arc::clone(&self.streams));
+        self.asked.notify_waiters();
+        let answers = outgoing.map(move |request| {
+            let message = match request.message.unwrap() {
+                consign_request::Message::Hello(_) => consign_response::Message::Welcome(welcome.clone()),
+                consign_request::Message::Consignment(consignment) => {
+                    let receipt = record(&forum, &recorded, consignment);
+                    let mut count = streams.lock().unwrap();
+                    *count += 1;
+                    if *count % 2 == 1 && lane == Lane::Routine {
+                        return Err(Status::unavailable("the stream was lost before its receipt"));
+                    }
+                    consign_response::Message::Receipt(receipt)
+                }
+            };
+            Ok(ConsignResponse { message: Some(message) })
+        });
+        Box::pin(async move { Ok(answers.boxed()) })
+    }
+
+    fn receive(
+        &self,
+        _: Lane,
+        _: Outgoing<ReceiveRequest>,
+    ) -> BoxFuture<'_, Result<Incoming<ReceiveResponse>, LinkEnd>> {
+        Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
+    fn follow(&self, _: FollowRequest) -> BoxFuture<'_, Result<Incoming<FollowResponse>, LinkEnd>> {
+        Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
+    fn submit(&self, _: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn record(
+    forum: &Forum,
+    recorded: &Mutex<BTreeMap<(Lane, u64), ConsignmentDigest>>,
+    message: concord_wire::proto::exchange::v1::Consignment,
+) -> concord_wire::proto::exchange::v1::RecordedReceipt {
+    let key = forum.kaz.signing.public();
+    let opened = concord_wire::consignment::open(message, &code("KAZ"), |_, bytes, signature| {
+        concord_identity::verify(&key.bytes, bytes, signature).unwrap();
+        Ok(())
+    });
+    let sealed = opened.unwrap().sealed;
+    let before = recorded.lock().unwrap().insert((sealed.chain.lane, sealed.number), sealed.digest);
+    assert!(before.is_none_or(|before| before == sealed.digest), "a fork");
+    let fact = ConsignmentRecorded {
+        chain: sealed.chain.clone(),
+        number: sealed.number,
+        digest: sealed.digest,
+        count: sealed.headers.len() as u32,
+        groups: vec![AudienceGroup {
+            agreement: reference(&forum.text("KAZ/drugs")),
+            recipients: vec![code("IRN"), code("TUR")],
+            items: vec![IndexRange { first: 0, count: sealed.headers.len() as u32 }],
+        }],
+        refused: Vec::new(),
+        mailboxes: Vec::new(),
+    };
+    let key = forum.sec.signing.public().fingerprint;
+    receipt::receipt(HISTORY, JournalDigest([3; 32]), SystemClock.now(), &fact, key, |message| {
+        forum.sec.signing.sign(message)
+    })
+}
+
+fn context(forum: &Forum, node: &Running) -> Context {
+    let der = forum.kaz.signing.to_pkcs8_der().unwrap();
+    Context {
+        participant: code("KAZ"),
+        node: name("main"),
+        anchor: forum.kaz.anchor.anchor().clone(),
+        key: Arc::new(concord_identity::SigningKey::from_pkcs8_der(&der).unwrap()),
+        writer: node.writer.clone(),
+        state: node.state.clone(),
+        index: node.index.clone(),
+        clock: Arc::new(SystemClock),
+        readiness: Readiness::new(),
+        shutdown: Shutdown::new(),
+        contact: Arc::new(Contact::default()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lost_its_receipt_is_sent_again_until_every_one_stands_here() {
+    let (forum, place) = (Arc::new(Forum::new()), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    for (number, lane) in [Lane::Routine, Lane::Flash, Lane::Routine, Lane::Priority].into_iter().enumerate() {
+        node.writer.submit(prepared(&forum, &format!("r-{number}"), b"x", lane)).await.unwrap();
+    }
+    let hub = Arc::new(FakeHub::new(&forum, None));
+    let context = context(&forum, &node);
+    let mut tasks = JoinSet::new();
+    crate::uplink::start(&mut tasks, &context, &(Arc::clone(&hub) as Arc<dyn HubLink>));
+    // One that is queued while the streams stand goes out without being asked for.
+    node.writer.submit(prepared(&forum, "r-9", b"y", Lane::Routine)).await.unwrap();
+
+    let mut published = node.state.clone();
+    let all = published.wait_for(|state| Lane::ALL.iter().all(|lane| state.chain(*lane).unrecorded() == 0));
+    tokio::time::timeout(std::time::Duration::from_secs(30), all).await.expect("receipts are missing").unwrap();
+    let state = node.now();
+    assert_eq!(state.chain(Lane::Routine).recorded_through, state.chain(Lane::Routine).last_number);
+    assert_eq!(state.chain(Lane::Routine).unrecorded_exchanges, 0);
+    assert!(context.readiness.is_ready(), "{:?}", context.readiness.list());
+    assert!(node.index.receipt(Lane::Flash, 1).unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_knows_more_of_a_chain_than_this_node_stops_it_with_an_alarm() {
+    let (forum, place) = (Arc::new(Forum::new()), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    node.writer.submit(prepared(&forum, "r-1", b"x", Lane::Routine)).await.unwrap();
+    for claims in [1, 2] {
+        let hub = Arc::new(FakeHub::new(&forum, Some(claims)));
+        let context = context(&forum, &node);
+        let mut tasks = JoinSet::new();
+        crate::uplink::start(&mut tasks, &context, &(Arc::clone(&hub) as Arc<dyn HubLink>));
+        // The three lanes end by themselves; the forwarder of statements goes on.
+        for _ in Lane::ALL {
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(30), tasks.join_next()).await;
+            ended.expect("a lane went on").unwrap().unwrap();
+        }
+        let alarms: Vec<_> = context.readiness.list().into_iter().map(|alarm| alarm.name).collect();
+        assert_eq!(alarms, ["uplink-flash", "uplink-priority", "uplink-routine"], "claims {claims}");
+        assert!(hub.recorded.lock().unwrap().is_empty(), "something was sent to a hub whose past does not fit");
+    }
+}

@@ -1,0 +1,210 @@
+//! A hub and nodes in a temporary folder, set up by the commands that a person would type.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::agency::Agency;
+use crate::command::{DEADLINE, concord};
+use crate::process::Process;
+use crate::words;
+
+/// What is shown of each log when a story fails.
+const LOG_TAIL_LINES: usize = 30;
+
+/// One hub and its nodes; each node has one agency `agency` for all measures.
+pub struct Forum {
+    place: TempDir,
+    hub: Option<Process>,
+    nodes: BTreeMap<String, Process>,
+}
+
+impl Forum {
+    /// A running hub without nodes.
+    pub fn empty() -> Self {
+        let place = tempfile::Builder::new().prefix("concord-story-").tempdir().unwrap();
+        let mut forum = Self { place, hub: None, nodes: BTreeMap::new() };
+        fs::create_dir(forum.place.path().join("logs")).unwrap();
+        fs::create_dir(forum.place.path().join("outgoing")).unwrap();
+        concord(words!["hub", "init", "--dir", forum.hub_dir()]).ok();
+        forum.start_hub();
+        forum
+    }
+
+    /// A running hub with running nodes of these participants, enrolled and joined.
+    pub fn of(codes: &[&str]) -> Self {
+        let mut forum = Self::empty();
+        for code in codes {
+            forum.join(code);
+            forum.start_node(code);
+        }
+        forum
+    }
+
+    /// Makes, enrols and joins a node, and adds its agency; it does not run yet.
+    pub fn join(&self, code: &str) {
+        let dir = self.node_dir(code);
+        concord(words!["node", "init", "--dir", dir, "--participant", code]).ok();
+        let (request, bundle) = (dir.join("join-request.json"), dir.join("bundle.json"));
+        concord(words!["participant", "enrol", request, "--profile", self.hub_dir().join("officer"), "--out", bundle]).ok();
+        concord(words!["node", "join", bundle, "--dir", dir]).ok();
+        concord(words!["agency", "add", "agency", "--dir", dir]).ok();
+    }
+
+    /// Brings an agreement into force among these, the first of whom proposes; returns when the nodes of all know it.
+    pub fn agree(&self, id: &str, measures: &str, on: &[&str]) {
+        self.propose(id, measures, on);
+        for code in &on[1..] {
+            self.consent(id, code);
+        }
+        for code in on {
+            self.await_in_force(id, code);
+        }
+    }
+
+    /// Proposes an agreement as the first of these.
+    pub fn propose(&self, id: &str, measures: &str, on: &[&str]) {
+        let mut propose = words!["agreement", "propose", id, "--title", "An agreement", "--measure", measures];
+        propose.extend(words!["--participant", on.join(","), "--profile", self.officer(on[0])]);
+        concord(propose).ok();
+    }
+
+    /// Consents to an agreement, as soon as it has come to the node.
+    pub fn consent(&self, id: &str, code: &str) {
+        let since = Instant::now();
+        loop {
+            let said = concord(words!["agreement", "consent", id, "--profile", self.officer(code)]);
+            // An officer asks what waits; nothing calls it when a proposal comes.
+            if said.reason().as_deref() != Some("AGREEMENT_UNKNOWN") || since.elapsed() > DEADLINE {
+                said.ok();
+                return;
+            }
+        }
+    }
+
+    /// Waits until a node knows that the agreement is in force.
+    pub fn await_in_force(&self, id: &str, code: &str) {
+        let deadline = DEADLINE.as_secs().to_string();
+        let show = words!["agreement", "show", id, "--wait", "in-force", "--timeout", deadline, "--profile", self.officer(code)];
+        concord(show).ok();
+    }
+
+    /// What a node knows of an agreement.
+    pub fn agreement(&self, id: &str, code: &str) -> Value {
+        concord(words!["agreement", "show", id, "--profile", self.officer(code)]).ok().json()
+    }
+
+    /// Leaves an agreement.
+    pub fn leave(&self, id: &str, code: &str) -> Value {
+        concord(words!["agreement", "leave", id, "--yes", "--profile", self.officer(code)]).ok().json()
+    }
+
+    /// The agency of a participant.
+    pub fn agency(&self, code: &str) -> Agency {
+        self.agency_named(code, "agency")
+    }
+
+    /// An agency of a participant by name.
+    pub fn agency_named(&self, code: &str, name: &str) -> Agency {
+        Agency::new(self.path(), self.node_dir(code).join("agencies").join(name), &format!("{code}-{name}"))
+    }
+
+    /// Starts the hub and waits until it is ready.
+    pub fn start_hub(&mut self) {
+        let hub = Process::start(&self.log("hub"), words!["hub", "serve", "--dir", self.hub_dir()]);
+        hub.line_after("listen ");
+        hub.line_after("admin ");
+        self.hub = Some(hub);
+    }
+
+    /// Starts a node and waits until it is ready.
+    pub fn start_node(&mut self, code: &str) {
+        let node = Process::start(&self.log(code), words!["node", "serve", "--dir", self.node_dir(code)]);
+        node.line_after("listen ");
+        node.line_after("admin ");
+        self.nodes.insert(code.to_owned(), node);
+    }
+
+    /// Ends the hub by SIGTERM; it ends with 0.
+    pub fn stop_hub(&mut self) {
+        let ended = self.hub.take().unwrap().terminate();
+        assert_eq!(ended.code(), Some(0), "the hub ended with {ended}");
+    }
+
+    /// Ends a node by SIGTERM; it ends with 0.
+    pub fn stop_node(&mut self, code: &str) {
+        let ended = self.nodes.remove(code).unwrap().terminate();
+        assert_eq!(ended.code(), Some(0), "the node {code} ended with {ended}");
+    }
+
+    /// Kills the hub with SIGKILL.
+    pub fn kill_hub(&mut self) {
+        self.hub.take().unwrap().kill();
+    }
+
+    /// Kills a node with SIGKILL.
+    pub fn kill_node(&mut self, code: &str) {
+        self.nodes.remove(code).unwrap().kill();
+    }
+
+    /// Where everything is.
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// The hub's folder.
+    pub fn hub_dir(&self) -> PathBuf {
+        self.path().join("hub")
+    }
+
+    /// A node's folder.
+    pub fn node_dir(&self, code: &str) -> PathBuf {
+        self.path().join(format!("node-{}", code.to_lowercase()))
+    }
+
+    /// The profile of a participant's officer.
+    pub fn officer(&self, code: &str) -> PathBuf {
+        self.node_dir(code).join("officer")
+    }
+
+    /// What an operator sees of the hub or node of this folder.
+    pub fn status(&self, dir: &Path) -> Value {
+        concord(words!["status", "--profile", dir.join("operator")]).ok().json()
+    }
+
+    /// An address that a server wrote down: `listen` or `admin`.
+    pub fn address(&self, dir: &Path, which: &str) -> String {
+        let text = fs::read_to_string(dir.join("addresses.json")).unwrap();
+        let addresses: Value = serde_json::from_str(&text).unwrap();
+        addresses[which].as_str().unwrap().to_owned()
+    }
+
+    /// The file that keeps what a process said.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.path().join("logs").join(format!("{name}.log"))
+    }
+}
+
+impl Drop for Forum {
+    fn drop(&mut self) {
+        self.nodes.clear();
+        self.hub = None;
+        if std::thread::panicking() {
+            show_logs(&self.path().join("logs"));
+        }
+    }
+}
+
+fn show_logs(folder: &Path) {
+    let logs = fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in logs.map(|entry| entry.path()) {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        println!("── the end of {}", path.display());
+        lines.iter().skip(lines.len().saturating_sub(LOG_TAIL_LINES)).for_each(|line| println!("  {line}"));
+    }
+}
