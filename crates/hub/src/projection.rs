@@ -3,11 +3,12 @@
 //! A pure function of one entry at a time: numbers stand in the facts. No titles, no bodies, and no index by exchange id.
 
 use concord_journal::Entry;
-use concord_ledger::{ConsignmentRecorded, IndexRange};
+use concord_ledger::feed::FOUNDING_FEED_NUMBER;
+use concord_ledger::{ConsignmentRecorded, Fact, IndexRange};
 use concord_model::{ChainKey, Lane, Name, ParticipantCode};
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table, Views, ViewsError};
 use concord_wire::stored::StoredError;
-use concord_wire::stored::hub::{HubEntry, read};
+use concord_wire::stored::hub::read;
 
 /// (recipient, lane, first number) → the run of numbers that one entry gave.
 const MAILBOXES: Table = Table::new(1);
@@ -25,31 +26,36 @@ impl Projection for HubProjection {
     }
 
     fn project(&mut self, entry: &Entry, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
-        let sequence = entry.sequence;
-        let mut tell = |participant: &ParticipantCode, number: u64| {
-            batch.put(FEEDS, feed_key(participant, number).as_ref(), Key::new().number(sequence).as_ref())
-        };
-        match read(entry).map_err(unreadable)? {
-            HubEntry::HistoryBegun(_) => {}
-            HubEntry::Founded(founding) => {
-                for participant in &founding.participants {
-                    tell(&participant.code, concord_ledger::feed::FOUNDING_FEED_NUMBER)?;
-                }
-            }
-            HubEntry::Statement(fact, _) => {
-                for told in &fact.told {
-                    tell(&told.participant, told.number)?;
-                }
-            }
-            HubEntry::Acknowledged(fact, _) => {
-                for notices in &fact.told {
-                    tell(&notices.told.participant, notices.told.number)?;
-                }
-            }
-            HubEntry::Consignment(fact, _) => record_mail(sequence, &fact, batch)?,
-        }
-        Ok(())
+        let fact = read(entry).map_err(unreadable)?.into_fact();
+        Ok(project_fact(entry.sequence, &fact, batch)?)
     }
+}
+
+/// Writes the rows of one fact.
+pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), ViewsError> {
+    let mut tell = |participant: &ParticipantCode, number: u64| {
+        batch.put(FEEDS, feed_key(participant, number).as_ref(), Key::new().number(sequence).as_ref())
+    };
+    match fact {
+        Fact::HistoryBegun(_) => {}
+        Fact::Founded(founding) => {
+            for participant in &founding.participants {
+                tell(&participant.code, FOUNDING_FEED_NUMBER)?;
+            }
+        }
+        Fact::Statement(fact) => {
+            for told in &fact.told {
+                tell(&told.participant, told.number)?;
+            }
+        }
+        Fact::Acknowledged(fact) => {
+            for notices in &fact.told {
+                tell(&notices.told.participant, notices.told.number)?;
+            }
+        }
+        Fact::Consignment(fact) => record_mail(sequence, fact, batch)?,
+    }
+    Ok(())
 }
 
 /// A run of mailbox numbers that one entry gave to one recipient.
@@ -104,7 +110,7 @@ pub fn feed_entry(views: &Views, participant: &ParticipantCode, number: u64) -> 
     Ok(row.and_then(|value| KeyReader::new(&value).number()))
 }
 
-fn record_mail(sequence: u64, fact: &ConsignmentRecorded, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+fn record_mail(sequence: u64, fact: &ConsignmentRecorded, batch: &mut Batch<'_>) -> Result<(), ViewsError> {
     for recipient in fact.recipients() {
         let run = &recipient.run;
         let key = mailbox_prefix(&run.recipient, fact.chain.lane).number(run.first);

@@ -6,7 +6,6 @@
 //! While a commit is being synced the next one is decided; it stays open for flash until the sync ends. So flash waits for at most
 //! one commit in flight.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,11 +16,14 @@ use concord_wire::consignment::{Opened, Sealed};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::stored;
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
+mod commit;
+mod recent;
+
 use crate::clock::Clock;
+use commit::{Commit, Decided, Due, InFlight, impossible, send, size_estimate, synced};
+pub use recent::{Durable, Recent};
 
 /// Proposals that wait for the sequencer, flash and others each. Beyond it senders wait: their streams stop reading.
 pub const PROPOSALS_WAITING_MAX: usize = 32;
@@ -79,6 +81,7 @@ pub struct Sequencer {
     flash: mpsc::Sender<Waiting>,
     ordinary: mpsc::Sender<Waiting>,
     published: watch::Receiver<Arc<Published>>,
+    recent: Recent,
 }
 
 struct Waiting {
@@ -95,6 +98,11 @@ impl Sequencer {
     /// What is durable, as it moves.
     pub fn watch(&self) -> watch::Receiver<Arc<Published>> {
         self.published.clone()
+    }
+
+    /// The newest durable commits, for the projection.
+    pub fn recent(&self) -> Recent {
+        self.recent.clone()
     }
 
     /// Puts a proposal in line; waits while the line is full. The receiver gets the answer after durability.
@@ -133,6 +141,7 @@ pub struct SequencerTask {
     ledger: Ledger,
     tail: Tail,
     publisher: watch::Sender<Arc<Published>>,
+    recent: Recent,
     flash: Line,
     ordinary: Line,
 }
@@ -155,44 +164,6 @@ impl Line {
     }
 }
 
-/// A commit that is being decided or synced.
-#[derive(Default)]
-struct Commit {
-    drafts: Vec<Draft>,
-    size_bytes: u64,
-    now: Option<Timestamp>,
-    answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
-}
-
-impl Commit {
-    /// Without drafts, and with no commit in flight, all that the answers name is durable already.
-    fn answer_known(self) {
-        for (answer, due) in self.answers {
-            if let Due::Answer(due) = due {
-                send(answer, due);
-            }
-        }
-    }
-}
-
-/// What to answer when the commit is durable.
-enum Due {
-    Answer(Result<Answer, Refusal>),
-    /// A receipt needs the digest of the draft with this index.
-    Receipt {
-        draft: usize,
-        recorded_at: Timestamp,
-        fact: ConsignmentRecorded,
-    },
-}
-
-struct InFlight {
-    append: BoxFuture<'static, Result<Committed, concord_journal::AppendError>>,
-    answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
-    ledger: Ledger,
-    begun: Instant,
-}
-
 impl SequencerTask {
     /// Prepares the task on a ledger that has applied the whole journal.
     pub fn new(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, hub: Name, ledger: Ledger) -> (Self, Sequencer) {
@@ -202,8 +173,9 @@ impl SequencerTask {
         let (ordinary_in, ordinary) = mpsc::channel(PROPOSALS_WAITING_MAX);
         let flash = Line::new(flash, COMMIT_SIZE_MAX_BYTES);
         let ordinary = Line::new(ordinary, COMMIT_SIZE_MAX_BYTES - FLASH_RESERVE_BYTES);
-        let task = Self { journal, clock, hub, ledger, tail, publisher, flash, ordinary };
-        (task, Sequencer { flash: flash_in, ordinary: ordinary_in, published })
+        let recent = Recent::default();
+        let task = Self { journal, clock, hub, ledger, tail, publisher, recent: recent.clone(), flash, ordinary };
+        (task, Sequencer { flash: flash_in, ordinary: ordinary_in, published, recent })
     }
 
     /// Decides, appends, publishes, answers, until all handles are gone. An error means that the outcome of a write is unknown: the
@@ -269,7 +241,7 @@ impl SequencerTask {
         match self.decide(proposal, at) {
             Err(refusal) => send(answer, Err(refusal)),
             Ok(Decided::Known(due)) => open.answers.push((answer, due)),
-            Ok(Decided::New { draft, due }) => {
+            Ok(Decided::New { draft, fact, due }) => {
                 open.size_bytes += draft.size_bytes();
                 let due = match due {
                     Due::Receipt { recorded_at, fact, .. } => {
@@ -278,6 +250,7 @@ impl SequencerTask {
                     due @ Due::Answer(_) => due,
                 };
                 open.drafts.push(draft);
+                open.facts.push((at.sequence, *fact));
                 open.answers.push((answer, due));
             }
         }
@@ -331,7 +304,7 @@ impl SequencerTask {
             Decision::Fact { fact, refusal } => {
                 let draft = draft(&fact, at.now).ok_or_else(impossible)?;
                 self.ledger.apply(&fact, at);
-                Ok(Decided::New { draft, due: Due::Answer(refusal.map_or(Ok(accepted), Err)) })
+                Ok(Decided::New { draft, fact: Box::new(fact), due: Due::Answer(refusal.map_or(Ok(accepted), Err)) })
             }
         }
     }
@@ -347,9 +320,11 @@ impl SequencerTask {
             Decision::Repeat { sequence, .. } => Ok(Decided::Known(Due::Answer(Ok(Answer::Repeat(sequence))))),
             Decision::Fact { fact, .. } => {
                 self.ledger.apply(&fact, at);
-                let Fact::Consignment(fact) = fact else { return Err(impossible()) };
-                let draft = stored::hub::consignment(&fact, sealed, blobs, at.now);
-                Ok(Decided::New { draft, due: Due::Receipt { draft: 0, recorded_at: at.now, fact } })
+                let Fact::Consignment(recorded) = &fact else { return Err(impossible()) };
+                let recorded = recorded.clone();
+                let draft = stored::hub::consignment(&recorded, sealed, blobs, at.now);
+                let due = Due::Receipt { draft: 0, recorded_at: at.now, fact: recorded };
+                Ok(Decided::New { draft, fact: Box::new(fact), due })
             }
             Decision::Nothing => Err(impossible()),
         }
@@ -358,7 +333,13 @@ impl SequencerTask {
     fn issue(&mut self, commit: Commit) -> InFlight {
         metrics::histogram!("concord_commit_entries").record(commit.drafts.len() as f64);
         let append = self.journal.append(self.tail, commit.drafts);
-        InFlight { append, answers: commit.answers, ledger: self.ledger.clone(), begun: Instant::now() }
+        InFlight {
+            append,
+            facts: commit.facts,
+            answers: commit.answers,
+            ledger: self.ledger.clone(),
+            begun: Instant::now(),
+        }
     }
 
     /// commit point: the journal's append has resolved, so the facts are durable. A crash just before leaves them written in part or
@@ -366,6 +347,7 @@ impl SequencerTask {
     fn publish(&mut self, done: InFlight, committed: Committed) {
         metrics::histogram!("concord_commit_seconds").record(done.begun.elapsed().as_secs_f64());
         self.tail = committed.tail;
+        self.recent.push(Durable { facts: done.facts, tail: committed.tail });
         self.publisher.send_replace(Arc::new(Published { ledger: done.ledger, tail: committed.tail }));
         for (answer, due) in done.answers {
             let due = match due {
@@ -383,47 +365,4 @@ impl SequencerTask {
             send(answer, due);
         }
     }
-}
-
-enum Decided {
-    /// Nothing to append: the answer names what stands, or will stand, already.
-    Known(Due),
-    New {
-        draft: Draft,
-        due: Due,
-    },
-}
-
-/// The end of the sync that is under way; never, where none is.
-async fn synced(in_flight: &mut Option<InFlight>) -> Result<Committed, concord_journal::AppendError> {
-    match in_flight {
-        Some(in_flight) => in_flight.append.as_mut().await,
-        None => pending().boxed().await,
-    }
-}
-
-/// An upper bound of the entry that a proposal makes.
-fn size_estimate(proposal: &Proposal) -> u64 {
-    const PAYLOAD_OVERHEAD_BYTES: u64 = 64 * 1024;
-    let own = match proposal {
-        Proposal::Consign(opened) => {
-            let headers: usize = opened.sealed.headers.iter().map(|header| header.len() + 64).sum();
-            let blobs: usize = opened.blobs.iter().flatten().map(|blob| blob.bytes().len() + 128).sum();
-            (headers + blobs) as u64
-        }
-        Proposal::Statement(_, signed) => prost::Message::encoded_len(signed) as u64,
-        Proposal::Acknowledge(acknowledge, signed) => {
-            prost::Message::encoded_len(signed) as u64 + acknowledge.notices.len() as u64 * 256
-        }
-    };
-    own + PAYLOAD_OVERHEAD_BYTES
-}
-
-/// Whoever asked may be gone; what was decided stands all the same.
-fn send(answer: oneshot::Sender<Result<Answer, Refusal>>, due: Result<Answer, Refusal>) {
-    let _gone = answer.send(due);
-}
-
-fn impossible() -> Refusal {
-    Refusal::new(Reason::Internal, "the ledger decided something else than it was asked")
 }

@@ -20,8 +20,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::error::HubError;
 use crate::init::{files, open_journal};
-use crate::projection::HubProjection;
-use crate::sequencer::{Published, SequencerTask};
+use crate::projection::{HubProjection, project_fact};
+use crate::sequencer::{Published, Recent, SequencerTask};
 use crate::services::{self, METHODS, SERVED};
 use crate::shared::{Shared, anchors_of};
 use crate::streams::Streams;
@@ -95,8 +95,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let sequencing = tokio::spawn(task.run());
     let projecting = tokio::task::spawn_blocking({
         let (views, journal) = (views.clone(), Arc::clone(&dyn_journal));
-        let published = sequencer.watch();
-        move || project(&views, journal.as_ref(), published)
+        let (published, recent) = (sequencer.watch(), sequencer.recent());
+        move || project(&views, journal.as_ref(), published, &recent)
     });
     folder.write_addresses(&addresses)?;
     announce_ready(&addresses)?;
@@ -192,17 +192,28 @@ fn open_views(dir: &Path, journal: &dyn Journal, readiness: &Readiness) -> Resul
     Ok(views)
 }
 
-/// Follows what is published until the sequencer is gone.
+/// Follows what is published until the sequencer is gone: from the facts at hand, or from the journal where they do not follow.
 fn project(
     views: &Views,
     journal: &dyn Journal,
     mut published: tokio::sync::watch::Receiver<Arc<Published>>,
+    recent: &Recent,
 ) -> Result<(), HubError> {
-    let mut projection = HubProjection;
     let runtime = tokio::runtime::Handle::current();
     loop {
         let tail = published.borrow_and_update().tail;
-        views.catch_up(journal, &mut projection, tail, |_| {})?;
+        for durable in recent.take() {
+            let projected = views.watermark().map_or(0, |watermark| watermark.sequence);
+            if durable.facts.first().is_none_or(|(sequence, _)| *sequence != projected + 1) {
+                break;
+            }
+            let mut batch = views.batch();
+            for (sequence, fact) in &durable.facts {
+                project_fact(*sequence, fact, &mut batch)?;
+            }
+            views.apply(batch, durable.tail)?;
+        }
+        views.catch_up(journal, &mut HubProjection, tail, |_| {})?;
         if runtime.block_on(published.changed()).is_err() {
             return Ok(());
         }

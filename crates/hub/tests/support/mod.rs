@@ -1,5 +1,7 @@
 //! A sequencer on a ledger with three agreed states, and a journal whose syncs the test lets pass.
 
+#![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

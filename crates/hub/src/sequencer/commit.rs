@@ -1,0 +1,98 @@
+//! The commit that is being decided, and the one that is being synced.
+
+use std::future::pending;
+use std::time::Instant;
+
+use concord_journal::{AppendError, Committed, Draft};
+use concord_ledger::{ConsignmentRecorded, Fact, Ledger};
+use concord_model::{Reason, Refusal, Timestamp};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use super::{Answer, Proposal};
+
+/// A commit that is being decided or synced.
+#[derive(Default)]
+pub(super) struct Commit {
+    pub(super) drafts: Vec<Draft>,
+    /// One for each draft.
+    pub(super) facts: Vec<(u64, Fact)>,
+    pub(super) size_bytes: u64,
+    pub(super) now: Option<Timestamp>,
+    pub(super) answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
+}
+
+impl Commit {
+    /// Without drafts, and with no commit in flight, all that the answers name is durable already.
+    pub(super) fn answer_known(self) {
+        for (answer, due) in self.answers {
+            if let Due::Answer(due) = due {
+                send(answer, due);
+            }
+        }
+    }
+}
+
+/// What to answer when the commit is durable.
+pub(super) enum Due {
+    Answer(Result<Answer, Refusal>),
+    /// A receipt needs the digest of the draft with this index.
+    Receipt {
+        draft: usize,
+        recorded_at: Timestamp,
+        fact: ConsignmentRecorded,
+    },
+}
+
+pub(super) struct InFlight {
+    pub(super) facts: Vec<(u64, Fact)>,
+    pub(super) append: BoxFuture<'static, Result<Committed, AppendError>>,
+    pub(super) answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
+    pub(super) ledger: Ledger,
+    pub(super) begun: Instant,
+}
+
+pub(super) enum Decided {
+    /// Nothing to append: the answer names what stands, or will stand, already.
+    Known(Due),
+    New {
+        draft: Draft,
+        fact: Box<Fact>,
+        due: Due,
+    },
+}
+
+/// The end of the sync that is under way; never, where none is.
+pub(super) async fn synced(in_flight: &mut Option<InFlight>) -> Result<Committed, AppendError> {
+    match in_flight {
+        Some(in_flight) => in_flight.append.as_mut().await,
+        None => pending().boxed().await,
+    }
+}
+
+/// An upper bound of the entry that a proposal makes.
+pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
+    const PAYLOAD_OVERHEAD_BYTES: u64 = 64 * 1024;
+    let own = match proposal {
+        Proposal::Consign(opened) => {
+            let headers: usize = opened.sealed.headers.iter().map(|header| header.len() + 64).sum();
+            let blobs: usize = opened.blobs.iter().flatten().map(|blob| blob.bytes().len() + 128).sum();
+            (headers + blobs) as u64
+        }
+        Proposal::Statement(_, signed) => prost::Message::encoded_len(signed) as u64,
+        Proposal::Acknowledge(acknowledge, signed) => {
+            prost::Message::encoded_len(signed) as u64 + acknowledge.notices.len() as u64 * 256
+        }
+    };
+    own + PAYLOAD_OVERHEAD_BYTES
+}
+
+/// Whoever asked may be gone; what was decided stands all the same.
+pub(super) fn send(answer: oneshot::Sender<Result<Answer, Refusal>>, due: Result<Answer, Refusal>) {
+    let _gone = answer.send(due);
+}
+
+pub(super) fn impossible() -> Refusal {
+    Refusal::new(Reason::Internal, "the ledger decided something else than it was asked")
+}
