@@ -1,6 +1,5 @@
 //! `concord hub serve`: configuration, journal, ledger, views, then a port.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -99,7 +98,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         move || project(&views, journal.as_ref(), published, &recent)
     });
     folder.write_addresses(&addresses)?;
-    announce_ready(&addresses)?;
+    addresses.announce().map_err(HubError::Output)?;
     drop((sequencer, shared));
 
     // Whatever ends first ends the hub: a failed write or view must not go on being served.
@@ -223,15 +222,6 @@ fn project(
 /// The addresses for bundles: as configured, else the one that is bound.
 fn announced(config: &Config, bound: SocketAddr) -> Vec<String> {
     if config.announce.is_empty() { vec![bound.to_string()] } else { config.announce.clone() }
-}
-
-fn announce_ready(addresses: &Addresses) -> Result<(), HubError> {
-    let mut out = std::io::stdout().lock();
-    let scheme = if addresses.admin.ip().is_loopback() { "http" } else { "https" };
-    writeln!(out, "listen {}", addresses.listen)
-        .and_then(|()| writeln!(out, "admin {scheme}://{}", addresses.admin))
-        .and_then(|()| out.flush())
-        .map_err(HubError::Output)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -47,8 +47,6 @@ pub struct Party {
 impl AgreementText {
     /// The party entry of a participant, if it is on the list.
     pub fn party(&self, participant: &ParticipantCode) -> Option<&Party> {
-        self.parties
-            .iter()
-            .find(|party| &party.participant == participant)
+        self.parties.iter().find(|party| &party.participant == participant)
     }
 }

@@ -15,11 +15,7 @@ impl Digest {
     /// Takes exactly 32 bytes, as they come from the wire.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, ParseError> {
         let bytes = bytes.try_into().map_err(|_| {
-            ParseError::new(
-                "digest",
-                format!("{} bytes", bytes.len()),
-                "a SHA-256 digest has 32 bytes",
-            )
+            ParseError::new("digest", format!("{} bytes", bytes.len()), "a SHA-256 digest has 32 bytes")
         })?;
         Ok(Self(bytes))
     }

@@ -70,9 +70,7 @@ impl ExchangeUuid {
             .ok()
             .filter(|uuid| uuid.get_version() == Some(uuid::Version::SortRand))
             .map(Self)
-            .ok_or_else(|| {
-                ParseError::new("exchange UUID", "the bytes given", "16 bytes of a version 7 UUID")
-            })
+            .ok_or_else(|| ParseError::new("exchange UUID", "the bytes given", "16 bytes of a version 7 UUID"))
     }
 
     /// Builds one from a time and ten random bytes; neither is read here.
@@ -103,20 +101,12 @@ impl Narrowing {
         let mut set = BTreeSet::new();
         for participant in participants {
             if set.contains(&participant) {
-                return Err(ParseError::new(
-                    "narrowing",
-                    participant.as_str(),
-                    "each participant is named once",
-                ));
+                return Err(ParseError::new("narrowing", participant.as_str(), "each participant is named once"));
             }
             set.insert(participant);
         }
         if set.is_empty() {
-            return Err(ParseError::new(
-                "narrowing",
-                "",
-                "at least one participant; leave it out to mean all",
-            ));
+            return Err(ParseError::new("narrowing", "", "at least one participant; leave it out to mean all"));
         }
         Ok(Self(set))
     }

@@ -64,13 +64,7 @@ impl FromStr for Identity {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = || {
-            ParseError::new(
-                "URI name",
-                text,
-                "spiffe://<code in lower case>.concord/<role>/<name>",
-            )
-        };
+        let wrong = || ParseError::new("URI name", text, "spiffe://<code in lower case>.concord/<role>/<name>");
         let rest = text.strip_prefix("spiffe://").ok_or_else(wrong)?;
         let (domain, path) = rest.split_once('/').ok_or_else(wrong)?;
         let code = domain.strip_suffix(".concord").ok_or_else(wrong)?;
@@ -80,10 +74,7 @@ impl FromStr for Identity {
         let (role, name) = path.split_once('/').ok_or_else(wrong)?;
         let identity = Self {
             participant: ParticipantCode::parse(&code.to_ascii_uppercase()).map_err(|_| wrong())?,
-            role: Role::ALL
-                .into_iter()
-                .find(|known| known.as_str() == role)
-                .ok_or_else(wrong)?,
+            role: Role::ALL.into_iter().find(|known| known.as_str() == role).ok_or_else(wrong)?,
             name: Name::parse(name).map_err(|_| wrong())?,
         };
         // The hub belongs to the secretariat and to nobody else, whatever an anchor signs.
@@ -101,17 +92,10 @@ mod tests {
 
     #[test]
     fn a_uri_name_is_read_exactly_or_not_at_all() {
-        for text in [
-            "spiffe://kaz.concord/node/main",
-            "spiffe://sec.concord/hub/main",
-            "spiffe://un.concord/officer/a-1",
-        ] {
-            assert_eq!(
-                text.parse::<Identity>()
-                    .map(|identity| identity.to_string())
-                    .as_deref(),
-                Ok(text)
-            );
+        for text in
+            ["spiffe://kaz.concord/node/main", "spiffe://sec.concord/hub/main", "spiffe://un.concord/officer/a-1"]
+        {
+            assert_eq!(text.parse::<Identity>().map(|identity| identity.to_string()).as_deref(), Ok(text));
         }
         for text in [
             "spiffe://KAZ.concord/node/main",

@@ -18,9 +18,7 @@ pub use agreement::{AgreementDigest, AgreementRef, AgreementText, Party};
 pub use digest::{ConsignmentDigest, Digest, ExchangeId, Fingerprint};
 pub use exchange::{ChainKey, Description, ExchangeUuid, Header, Lane, Narrowing, Part};
 pub use identity::{Identity, Role};
-pub use name::{
-    AgreementId, Language, MeasureCode, MediaType, Name, ParseError, ParticipantCode, RequestId, Title,
-};
+pub use name::{AgreementId, Language, MeasureCode, MediaType, Name, ParseError, ParticipantCode, RequestId, Title};
 pub use receipt::{ReceiptState, SetAsideReason, WithheldReason};
 pub use refusal::{Class, Reason, Refusal};
 pub use registry::{Area, Measure, Participant, ParticipantKind, PublicKey};

@@ -23,15 +23,8 @@ pub enum ReceiptState {
 
 impl ReceiptState {
     /// All states.
-    pub const ALL: [Self; 7] = [
-        Self::Queued,
-        Self::Recorded,
-        Self::Delivered,
-        Self::Taken,
-        Self::Refused,
-        Self::Withheld,
-        Self::SetAside,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Recorded, Self::Delivered, Self::Taken, Self::Refused, Self::Withheld, Self::SetAside];
 
     /// The word for it in commands and JSON.
     pub const fn as_str(self) -> &'static str {
@@ -48,10 +41,7 @@ impl ReceiptState {
 
     /// Whether the recipient's side of the delivery is over: what `--wait delivered` waits for.
     pub const fn ends_delivery(self) -> bool {
-        matches!(
-            self,
-            Self::Delivered | Self::Taken | Self::Refused | Self::Withheld | Self::SetAside
-        )
+        matches!(self, Self::Delivered | Self::Taken | Self::Refused | Self::Withheld | Self::SetAside)
     }
 }
 

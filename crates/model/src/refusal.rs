@@ -201,18 +201,12 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with its words.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reason,
-            message: message.into(),
-        }
+        Self { reason, message: message.into() }
     }
 
     /// What a non-party and a party of an unknown agreement hear alike.
     pub fn agreement_unknown(id: &crate::name::AgreementId) -> Self {
-        Self::new(
-            Reason::AgreementUnknown,
-            format!("there is no agreement {id} for you"),
-        )
+        Self::new(Reason::AgreementUnknown, format!("there is no agreement {id} for you"))
     }
 }
 

@@ -22,12 +22,7 @@ pub enum ParticipantKind {
 
 impl ParticipantKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [
-        Self::Member,
-        Self::ObserverState,
-        Self::ObserverOrganisation,
-        Self::Secretariat,
-    ];
+    pub const ALL: [Self; 4] = [Self::Member, Self::ObserverState, Self::ObserverOrganisation, Self::Secretariat];
 
     /// The word for it in the seed and in tables.
     pub const fn as_str(self) -> &'static str {
@@ -50,16 +45,9 @@ impl FromStr for ParticipantKind {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| {
-                ParseError::new(
-                    "kind of participant",
-                    text,
-                    "member, observer-state, observer-organisation or secretariat",
-                )
-            })
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            ParseError::new("kind of participant", text, "member, observer-state, observer-organisation or secretariat")
+        })
     }
 }
 

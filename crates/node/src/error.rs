@@ -33,6 +33,9 @@ pub enum NodeError {
         /// Why not.
         source: io::Error,
     },
+    /// Standard output.
+    #[error("cannot tell the addresses: {0}")]
+    Output(io::Error),
     /// `node.toml`.
     #[error("{} does not parse: {why}; compare it with a fresh one of `concord node init`", path.display())]
     Config {

@@ -77,7 +77,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
     request.hosts = hosts(&options.dns, config.listen);
     let certificate = anchor.issue(&request)?;
     key.save(&paths.tls_key())?;
-    write_public(&paths.tls_certificate(), certificates_to_pem(&[certificate.clone()]).as_bytes())?;
+    write_public(&paths.tls_certificate(), certificates_to_pem(std::slice::from_ref(&certificate)).as_bytes())?;
     let signing = SigningKey::generate()?;
     signing.save(&paths.signing_key())?;
 

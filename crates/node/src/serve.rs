@@ -151,8 +151,7 @@ impl Node {
         let admin_task =
             tokio::spawn(admin.serve(context.readiness.clone(), recorder, admin_end.clone().cancelled_owned()));
         folder.write_addresses(&addresses)?;
-        println!("listen {}", addresses.listen);
-        println!("admin {}", addresses.admin);
+        addresses.announce().map_err(NodeError::Output)?;
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "the node serves");
 
         let shutdown = context.shutdown.clone();

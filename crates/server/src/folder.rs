@@ -118,6 +118,17 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+impl Addresses {
+    /// Tells them on standard output, a line each: whoever started the process reads there that it is ready.
+    pub fn announce(&self) -> io::Result<()> {
+        let scheme = if self.admin.ip().is_loopback() { "http" } else { "https" };
+        let mut out = io::stdout().lock();
+        writeln!(out, "listen {}", self.listen)?;
+        writeln!(out, "admin {scheme}://{}", self.admin)?;
+        out.flush()
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Marker {
     kind: FolderKind,

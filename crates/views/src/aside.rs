@@ -50,18 +50,11 @@ fn broken_numbers(folder: &Path) -> Result<Vec<u64>, ViewsError> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let start = folder
-        .file_name()
-        .map(|name| format!("{}.broken-", name.to_string_lossy()))
-        .unwrap_or_default();
+    let start = folder.file_name().map(|name| format!("{}.broken-", name.to_string_lossy())).unwrap_or_default();
     let mut numbers = Vec::new();
     for entry in fs::read_dir(parent).map_err(at("list", parent))? {
         let name = entry.map_err(at("list", parent))?.file_name();
-        if let Some(number) = name
-            .to_string_lossy()
-            .strip_prefix(&start)
-            .and_then(|number| number.parse().ok())
-        {
+        if let Some(number) = name.to_string_lossy().strip_prefix(&start).and_then(|number| number.parse().ok()) {
             numbers.push(number);
         }
     }
@@ -83,9 +76,6 @@ mod tests {
             assert_eq!(move_aside(&folder).unwrap(), broken(&folder, round));
         }
         assert_eq!(broken_numbers(&folder).unwrap(), [9, 10, 11]);
-        assert_eq!(
-            fs::read_to_string(broken(&folder, 10).join("round")).unwrap(),
-            "10"
-        );
+        assert_eq!(fs::read_to_string(broken(&folder, 10).join("round")).unwrap(), "10");
     }
 }

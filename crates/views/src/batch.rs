@@ -36,13 +36,7 @@ type Replaced = (Vec<u8>, Option<Option<Vec<u8>>>);
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(store: &'a Store, writer: MutexGuard<'a, Watermark>) -> Self {
-        Self {
-            store,
-            writer,
-            pending: BTreeMap::new(),
-            pending_size: 0,
-            replaced: Vec::new(),
-        }
+        Self { store, writer, pending: BTreeMap::new(), pending_size: 0, replaced: Vec::new() }
     }
 
     /// Writes a row, replacing one with the same key.
@@ -52,10 +46,7 @@ impl<'a> Batch<'a> {
     /// [`ViewsError::RowTooLarge`].
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), ViewsError> {
         if key.len() > KEY_SIZE_MAX_BYTES || value.len() > VALUE_SIZE_MAX_BYTES {
-            return Err(ViewsError::RowTooLarge {
-                key_size: key.len(),
-                value_size: value.len(),
-            });
+            return Err(ViewsError::RowTooLarge { key_size: key.len(), value_size: value.len() });
         }
         self.change(table, key, Some(value.to_vec()));
         Ok(())
@@ -93,12 +84,7 @@ impl<'a> Batch<'a> {
     /// # Errors
     ///
     /// [`ViewsError::Failed`].
-    pub fn last_at_or_before(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        key: &[u8],
-    ) -> Result<Option<Row>, ViewsError> {
+    pub fn last_at_or_before(&self, table: Table, prefix: &[u8], key: &[u8]) -> Result<Option<Row>, ViewsError> {
         RowRange::prefix_up_to(table, prefix, key).map_or(Ok(None), |range| self.last_in(range))
     }
 
@@ -133,10 +119,7 @@ impl<'a> Batch<'a> {
     pub(crate) fn apply(mut self, at: Tail) -> Result<u64, ViewsError> {
         let current = self.writer.at.sequence;
         if at.sequence <= current {
-            return Err(ViewsError::NotForward {
-                current,
-                asked: at.sequence,
-            });
+            return Err(ViewsError::NotForward { current, asked: at.sequence });
         }
         let mut next = Watermark { at, ..*self.writer };
         let mut batch = sled::Batch::default();
@@ -168,9 +151,7 @@ impl<'a> Batch<'a> {
     /// The greater of the last pending row and the last stored row that is not pending.
     fn last_in(&self, range: RowRange) -> Result<Option<Row>, ViewsError> {
         let pending = self.pending.range::<[u8], _>(range.bounds()).rev();
-        let pending = pending
-            .filter_map(|(row, value)| Some((row.clone(), value.clone()?)))
-            .next();
+        let pending = pending.filter_map(|(row, value)| Some((row.clone(), value.clone()?))).next();
         let mut stored = None;
         let mut searched = Some(range);
         while let Some(range) = searched {

@@ -34,9 +34,7 @@ pub trait Projection: Send {
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionError {
     /// The entry's kind or version is not known to this program.
-    #[error(
-        "an entry of kind {kind}, version {version}, is not known: a newer program wrote it, start that one"
-    )]
+    #[error("an entry of kind {kind}, version {version}, is not known: a newer program wrote it, start that one")]
     UnknownEntry {
         /// Kind of the entry.
         kind: u16,
@@ -110,9 +108,7 @@ impl Views {
         let mut read = self.watermark();
         while read.map_or(0, |read| read.sequence) < up_to.sequence {
             let after = read.map_or(0, |read| read.sequence);
-            let wanted = usize::try_from(up_to.sequence - after)
-                .unwrap_or(usize::MAX)
-                .min(READ_ENTRIES_MAX);
+            let wanted = usize::try_from(up_to.sequence - after).unwrap_or(usize::MAX).min(READ_ENTRIES_MAX);
             let entries = journal.read(after + 1, wanted)?;
             if entries.is_empty() {
                 return Err(CatchUpError::DoesNotFollow { expected: after + 1 });
@@ -177,7 +173,5 @@ fn project_one(
     if sequence != expected || !linked || !ends_right {
         return Err(CatchUpError::DoesNotFollow { expected });
     }
-    projection
-        .project(entry, batch)
-        .map_err(|source| CatchUpError::Projection { sequence, source })
+    projection.project(entry, batch).map_err(|source| CatchUpError::Projection { sequence, source })
 }

@@ -41,10 +41,7 @@ fn of_row(row: &[u8], value: &[u8]) -> u128 {
 
 /// The first 16 bytes of a SHA-256 digest as a number.
 pub(crate) fn leading(digest: &[u8]) -> u128 {
-    digest
-        .iter()
-        .take(16)
-        .fold(0, |number, byte| (number << 8) | u128::from(*byte))
+    digest.iter().take(16).fold(0, |number, byte| (number << 8) | u128::from(*byte))
 }
 
 #[cfg(test)]

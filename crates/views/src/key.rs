@@ -144,34 +144,20 @@ mod tests {
 
     fn key(components: &Components) -> Key {
         let (text, number, small, fixed, last) = components;
-        Key::new()
-            .text(text)
-            .number(*number)
-            .small(*small)
-            .fixed(fixed)
-            .text(last)
+        Key::new().text(text).number(*number).small(*small).fixed(fixed).text(last)
     }
 
     /// Texts that meet the escapes often: zero bytes, the bytes next to them, and shared beginnings.
     fn text() -> impl Strategy<Value = String> {
         prop_oneof![
-            proptest::collection::vec(
-                prop_oneof![Just('\0'), Just('\u{1}'), Just('a'), Just('ÿ'), Just('我')],
-                0..5
-            )
-            .prop_map(|letters| letters.into_iter().collect()),
+            proptest::collection::vec(prop_oneof![Just('\0'), Just('\u{1}'), Just('a'), Just('ÿ'), Just('我')], 0..5)
+                .prop_map(|letters| letters.into_iter().collect()),
             any::<String>(),
         ]
     }
 
     fn components() -> impl Strategy<Value = Components> {
-        (
-            text(),
-            prop_oneof![0u64..4, any::<u64>()],
-            any::<u8>(),
-            any::<[u8; 4]>(),
-            text(),
-        )
+        (text(), prop_oneof![0u64..4, any::<u64>()], any::<u8>(), any::<[u8; 4]>(), text())
     }
 
     #[test]

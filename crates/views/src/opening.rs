@@ -77,10 +77,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::Unopenable(what) => write!(formatter, "the views could not be opened: {what}"),
             Reason::OtherVersion { found } => {
-                write!(
-                    formatter,
-                    "the views were written by version {found} of the projection"
-                )
+                write!(formatter, "the views were written by version {found} of the projection")
             }
             Reason::Disagrees { watermark, .. } => write!(
                 formatter,
@@ -104,11 +101,7 @@ pub(crate) struct Found {
     pub(crate) lock: File,
 }
 
-pub(crate) fn open(
-    folder: &Path,
-    projection_version: u32,
-    journal: &dyn Journal,
-) -> Result<Found, ViewsError> {
+pub(crate) fn open(folder: &Path, projection_version: u32, journal: &dyn Journal) -> Result<Found, ViewsError> {
     let lock = lock(folder)?;
     let because = if is_missing(folder)? {
         None
@@ -116,15 +109,8 @@ pub(crate) fn open(
         match Store::open(folder) {
             Ok((store, watermark)) => match judge(&watermark, projection_version, journal)? {
                 None => {
-                    let opened = watermark
-                        .applied()
-                        .map_or(Opened::Fresh, |at| Opened::Resumed { at });
-                    return Ok(Found {
-                        store,
-                        watermark,
-                        opened,
-                        lock,
-                    });
+                    let opened = watermark.applied().map_or(Opened::Fresh, |at| Opened::Resumed { at });
+                    return Ok(Found { store, watermark, opened, lock });
                 }
                 // The store closes here, before its folder is moved: sled writes by path.
                 because => because,
@@ -144,42 +130,24 @@ pub(crate) fn open(
     let watermark = Watermark::nothing(projection_version);
     let store = Store::create(folder, watermark).map_err(|failure| match failure {
         OpenFailure::Error(error) => error,
-        OpenFailure::Unusable(what) => ViewsError::Failed {
-            path: folder.to_path_buf(),
-            what,
-        },
+        OpenFailure::Unusable(what) => ViewsError::Failed { path: folder.to_path_buf(), what },
     })?;
-    Ok(Found {
-        store,
-        watermark,
-        opened,
-        lock,
-    })
+    Ok(Found { store, watermark, opened, lock })
 }
 
 /// Why sound views cannot be used with this journal and projection, if so.
-fn judge(
-    watermark: &Watermark,
-    projection_version: u32,
-    journal: &dyn Journal,
-) -> Result<Option<Reason>, ViewsError> {
+fn judge(watermark: &Watermark, projection_version: u32, journal: &dyn Journal) -> Result<Option<Reason>, ViewsError> {
     // The journal before the version: lost data must not go unnoticed because a program was updated too.
     if let Some(applied) = watermark.applied() {
         let tail = journal.tail();
         if applied.sequence > tail.sequence {
-            return Ok(Some(Reason::WatermarkAhead {
-                watermark: applied,
-                journal: tail,
-            }));
+            return Ok(Some(Reason::WatermarkAhead { watermark: applied, journal: tail }));
         }
         let entry = journal.read(applied.sequence, 1)?.into_iter().next();
         // No entry where the journal says it has one: it was cut between the two calls, which is no agreement.
         let journal_digest = entry.map_or(Digest::ZERO, |entry| entry.digest);
         if journal_digest != applied.digest {
-            return Ok(Some(Reason::Disagrees {
-                watermark: applied,
-                journal_digest,
-            }));
+            return Ok(Some(Reason::Disagrees { watermark: applied, journal_digest }));
         }
     }
     let found = watermark.projection_version;
@@ -192,17 +160,10 @@ fn lock(folder: &Path) -> Result<File, ViewsError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(at("make", parent))?;
     }
-    let lock = File::options()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(at("open", &path))?;
+    let lock = File::options().create(true).write(true).truncate(false).open(&path).map_err(at("open", &path))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(ViewsError::Locked {
-            path: folder.to_path_buf(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(ViewsError::Locked { path: folder.to_path_buf() }),
         Err(TryLockError::Error(source)) => Err(at("lock", &path)(source)),
     }
 }

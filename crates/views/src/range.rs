@@ -43,11 +43,7 @@ impl RowRange {
 
     /// The same range, ending before `key`; `None` where nothing is left.
     pub(crate) fn before(self, key: Vec<u8>) -> Option<Self> {
-        Self {
-            from: self.from,
-            to: Bound::Excluded(key),
-        }
-        .not_empty()
+        Self { from: self.from, to: Bound::Excluded(key) }.not_empty()
     }
 
     /// As the pair that `range` functions take.
@@ -91,10 +87,7 @@ mod tests {
 
     #[test]
     fn a_prefix_of_highest_bytes_ends_with_its_table_or_nowhere() {
-        assert_eq!(
-            RowRange::prefix(Table::new(7), &[0xFF, 0xFF]).to,
-            Bound::Excluded(vec![8])
-        );
+        assert_eq!(RowRange::prefix(Table::new(7), &[0xFF, 0xFF]).to, Bound::Excluded(vec![8]));
         assert_eq!(RowRange::prefix(Table::new(255), &[0xFF]).to, Bound::Unbounded);
     }
 

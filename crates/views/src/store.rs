@@ -71,13 +71,9 @@ impl Store {
 
     /// Makes a new folder, with `watermark` in it before anyone can find it without.
     pub(crate) fn create(path: &Path, watermark: Watermark) -> Result<Store, OpenFailure> {
-        fs::create_dir_all(path)
-            .map_err(at("make", path))
-            .map_err(OpenFailure::Error)?;
+        fs::create_dir_all(path).map_err(at("make", path)).map_err(OpenFailure::Error)?;
         let first_row = move |database: &sled::Db| {
-            database
-                .insert(watermark::row(), watermark.encode())
-                .map_err(|error| error.to_string())?;
+            database.insert(watermark::row(), watermark.encode()).map_err(|error| error.to_string())?;
             database.flush().map(|_| ()).map_err(|error| error.to_string())
         };
         Self::open_marked(path, first_row).map(|(store, ())| store)
@@ -89,9 +85,7 @@ impl Store {
         first: impl FnOnce(&sled::Db) -> Result<T, String> + Send + 'static,
     ) -> Result<(Store, T), OpenFailure> {
         let marker = path.join(OPENING_MARKER);
-        fs::write(&marker, b"")
-            .map_err(at("write", &marker))
-            .map_err(OpenFailure::Error)?;
+        fs::write(&marker, b"").map_err(at("write", &marker)).map_err(OpenFailure::Error)?;
         let config = configuration(path);
         let folder = path.to_path_buf();
         let opened = within(OPEN_MAX_SECONDS, "views-open", move || {
@@ -117,31 +111,17 @@ impl Store {
             Ok(Some(Ok(opened))) => opened,
             Ok(Some(Err(what))) if what.contains(LOCKED) => {
                 // Its owner has it in use, so it has opened: the marker is only ours.
-                fs::remove_file(&marker)
-                    .map_err(at("remove", &marker))
-                    .map_err(OpenFailure::Error)?;
+                fs::remove_file(&marker).map_err(at("remove", &marker)).map_err(OpenFailure::Error)?;
                 return Err(OpenFailure::Error(ViewsError::Locked { path }));
             }
             Ok(Some(Err(what))) => return Err(OpenFailure::Unusable(what)),
             Ok(None) => {
-                return Err(OpenFailure::Error(ViewsError::OpenHangs {
-                    path,
-                    seconds: OPEN_MAX_SECONDS,
-                }));
+                return Err(OpenFailure::Error(ViewsError::OpenHangs { path, seconds: OPEN_MAX_SECONDS }));
             }
             Err(source) => return Err(OpenFailure::Error(at("start a thread to open", &path)(source))),
         };
-        fs::remove_file(&marker)
-            .map_err(at("remove", &marker))
-            .map_err(OpenFailure::Error)?;
-        Ok((
-            Store {
-                path,
-                database: Some(database),
-                failed: OnceLock::new(),
-            },
-            first,
-        ))
+        fs::remove_file(&marker).map_err(at("remove", &marker)).map_err(OpenFailure::Error)?;
+        Ok((Store { path, database: Some(database), failed: OnceLock::new() }, first))
     }
 
     pub(crate) fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, ViewsError> {
@@ -152,18 +132,14 @@ impl Store {
     pub(crate) fn rows(&self, range: &RowRange, limit: usize) -> Result<Vec<Row>, ViewsError> {
         self.call(|database| {
             let rows = database.range::<&[u8], _>(range.bounds()).take(limit);
-            rows.map(|row| row.map(|(row, value)| (row.to_vec(), value.to_vec())))
-                .collect()
+            rows.map(|row| row.map(|(row, value)| (row.to_vec(), value.to_vec()))).collect()
         })
     }
 
     /// The last row of `range`.
     pub(crate) fn last(&self, range: &RowRange) -> Result<Option<Row>, ViewsError> {
         self.call(|database| {
-            let last = database
-                .range::<&[u8], _>(range.bounds())
-                .next_back()
-                .transpose()?;
+            let last = database.range::<&[u8], _>(range.bounds()).next_back().transpose()?;
             Ok(last.map(|(row, value)| (row.to_vec(), value.to_vec())))
         })
     }
@@ -193,10 +169,7 @@ impl Store {
     }
 
     fn failure(&self, what: &str) -> ViewsError {
-        ViewsError::Failed {
-            path: self.path.clone(),
-            what: what.to_owned(),
-        }
+        ViewsError::Failed { path: self.path.clone(), what: what.to_owned() }
     }
 }
 
@@ -228,24 +201,15 @@ fn configuration(path: &Path) -> sled::Config {
 
 fn refuse_marked(path: &Path) -> Result<(), OpenFailure> {
     let marker = path.join(OPENING_MARKER);
-    if marker
-        .try_exists()
-        .map_err(at("look for", &marker))
-        .map_err(OpenFailure::Error)?
-    {
+    if marker.try_exists().map_err(at("look for", &marker)).map_err(OpenFailure::Error)? {
         return Err(OpenFailure::Unusable("the last opening did not end".to_owned()));
     }
     let marker = path.join(FAILED_MARKER);
     match marker.try_exists() {
         Ok(false) => Ok(()),
         Ok(true) => {
-            let what = fs::read(&marker)
-                .map_err(at("read", &marker))
-                .map_err(OpenFailure::Error)?;
-            Err(OpenFailure::Unusable(format!(
-                "failed in service: {}",
-                String::from_utf8_lossy(&what)
-            )))
+            let what = fs::read(&marker).map_err(at("read", &marker)).map_err(OpenFailure::Error)?;
+            Err(OpenFailure::Unusable(format!("failed in service: {}", String::from_utf8_lossy(&what))))
         }
         Err(source) => Err(OpenFailure::Error(at("look for", &marker)(source))),
     }

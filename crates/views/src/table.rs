@@ -26,10 +26,7 @@ impl Table {
     /// ```
     #[must_use]
     pub const fn new(number: u8) -> Self {
-        assert!(
-            number != 0,
-            "table 0 is reserved for the watermark: choose 1 to 255"
-        );
+        assert!(number != 0, "table 0 is reserved for the watermark: choose 1 to 255");
         Self(number)
     }
 

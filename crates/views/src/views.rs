@@ -46,11 +46,7 @@ impl Views {
     ///
     /// [`ViewsError::Locked`], [`ViewsError::OpenHangs`], [`ViewsError::Folder`], [`ViewsError::Journal`], and
     /// [`ViewsError::Failed`] where even an empty folder does not open. Damage is not an error: it is rebuilt.
-    pub fn open(
-        folder: &Path,
-        projection_version: u32,
-        journal: &dyn Journal,
-    ) -> Result<(Views, Opened), ViewsError> {
+    pub fn open(folder: &Path, projection_version: u32, journal: &dyn Journal) -> Result<(Views, Opened), ViewsError> {
         let found = opening::open(folder, projection_version, journal)?;
         let (applied, _) = watch::channel(found.watermark.at.sequence);
         let inner = Inner {
@@ -60,12 +56,7 @@ impl Views {
             projection_version,
             _lock: found.lock,
         };
-        Ok((
-            Views {
-                inner: Arc::new(inner),
-            },
-            found.opened,
-        ))
+        Ok((Views { inner: Arc::new(inner) }, found.opened))
     }
 
     /// The value under `key`.
@@ -83,13 +74,7 @@ impl Views {
     /// # Errors
     ///
     /// [`ViewsError::Failed`].
-    pub fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        prefix: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Row>, ViewsError> {
+    pub fn scan(&self, table: Table, from: &[u8], prefix: &[u8], limit: usize) -> Result<Vec<Row>, ViewsError> {
         let Some(range) = RowRange::prefix_from(table, prefix, from) else {
             return Ok(Vec::new());
         };
@@ -103,11 +88,7 @@ impl Views {
     ///
     /// [`ViewsError::Failed`].
     pub fn last(&self, table: Table, prefix: &[u8]) -> Result<Option<Row>, ViewsError> {
-        Ok(self
-            .inner
-            .store
-            .last(&RowRange::prefix(table, prefix))?
-            .map(without_table))
+        Ok(self.inner.store.last(&RowRange::prefix(table, prefix))?.map(without_table))
     }
 
     /// The last row whose key starts with `prefix` and is `key` or smaller: where rows cover runs of numbers and
@@ -116,12 +97,7 @@ impl Views {
     /// # Errors
     ///
     /// [`ViewsError::Failed`].
-    pub fn last_at_or_before(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        key: &[u8],
-    ) -> Result<Option<Row>, ViewsError> {
+    pub fn last_at_or_before(&self, table: Table, prefix: &[u8], key: &[u8]) -> Result<Option<Row>, ViewsError> {
         let Some(range) = RowRange::prefix_up_to(table, prefix, key) else {
             return Ok(None);
         };
@@ -178,10 +154,7 @@ impl fmt::Debug for Views {
     /// Does not wait for the writer, and shows no rows.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let applied = *self.inner.applied.borrow();
-        formatter
-            .debug_struct("Views")
-            .field("applied", &applied)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Views").field("applied", &applied).finish_non_exhaustive()
     }
 }
 

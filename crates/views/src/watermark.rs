@@ -29,16 +29,8 @@ const SIZE: usize = CHECKED_SIZE + 16;
 impl Watermark {
     /// Nothing applied yet.
     pub(crate) fn nothing(projection_version: u32) -> Self {
-        let at = Tail {
-            history: HistoryId([0; 16]),
-            sequence: 0,
-            digest: Digest::ZERO,
-        };
-        Self {
-            projection_version,
-            at,
-            rows: Fingerprint::default(),
-        }
+        let at = Tail { history: HistoryId([0; 16]), sequence: 0, digest: Digest::ZERO };
+        Self { projection_version, at, rows: Fingerprint::default() }
     }
 
     /// How far the journal has been applied, if it has been at all.
@@ -72,11 +64,7 @@ impl Watermark {
         let (rows, _) = rest.split_first_chunk::<16>()?;
         (*layout == [LAYOUT]).then(|| Self {
             projection_version: u32::from_be_bytes(*projection_version),
-            at: Tail {
-                history: HistoryId(*history),
-                sequence: u64::from_be_bytes(*sequence),
-                digest: Digest(*digest),
-            },
+            at: Tail { history: HistoryId(*history), sequence: u64::from_be_bytes(*sequence), digest: Digest(*digest) },
             rows: Fingerprint::from_bytes(*rows),
         })
     }
@@ -95,16 +83,8 @@ mod tests {
     fn a_watermark_reads_back_and_no_byte_of_it_may_change() {
         let mut rows = Fingerprint::default();
         rows.add(b"row", b"value");
-        let at = Tail {
-            history: HistoryId([7; 16]),
-            sequence: 258,
-            digest: Digest([9; 32]),
-        };
-        let watermark = Watermark {
-            projection_version: 3,
-            at,
-            rows,
-        };
+        let at = Tail { history: HistoryId([7; 16]), sequence: 258, digest: Digest([9; 32]) };
+        let watermark = Watermark { projection_version: 3, at, rows };
         let row = watermark.encode();
         assert_eq!(Watermark::decode(&row), Some(watermark));
         for position in 0..row.len() {

@@ -23,19 +23,11 @@ const DAMAGES: [(&str, Damage); 7] = [
         Some(bytes)
     }),
     ("512 bytes of 0xFF", |mut bytes, position| {
-        bytes
-            .iter_mut()
-            .skip(position)
-            .take(512)
-            .for_each(|byte| *byte = 0xFF);
+        bytes.iter_mut().skip(position).take(512).for_each(|byte| *byte = 0xFF);
         Some(bytes)
     }),
     ("4096 bytes zeroed", |mut bytes, position| {
-        bytes
-            .iter_mut()
-            .skip(position)
-            .take(4096)
-            .for_each(|byte| *byte = 0);
+        bytes.iter_mut().skip(position).take(4096).for_each(|byte| *byte = 0);
         Some(bytes)
     }),
     ("zeroed from here", |mut bytes, position| {
@@ -112,11 +104,7 @@ fn a_folder_marked_as_failed_or_not_ended_is_not_opened_again() {
         let moved_to = Some(parent.path().join("views.broken-1"));
         assert_eq!(opened, Opened::Rebuilding { because, moved_to });
         drop(views);
-        assert_eq!(
-            open(&folder, &journal).1,
-            Opened::Fresh,
-            "the marker went with the folder"
-        );
+        assert_eq!(open(&folder, &journal).1, Opened::Fresh, "the marker went with the folder");
     }
 }
 
@@ -137,11 +125,7 @@ fn rows_that_are_not_those_of_the_watermark_are_found() {
     }
     wait_until_let_go(&folder);
     let (views, opened) = open(&folder, &journal);
-    let Opened::Rebuilding {
-        because: Reason::Unopenable(what),
-        ..
-    } = opened
-    else {
+    let Opened::Rebuilding { because: Reason::Unopenable(what), .. } = opened else {
         panic!("not rebuilt: {opened:?}");
     };
     assert_eq!(what, "its rows are not those of its watermark");
@@ -154,11 +138,7 @@ fn remove_all(parent: &Path, start: &str) {
     for entry in fs::read_dir(parent).unwrap() {
         let path = entry.unwrap().path();
         if path.file_name().unwrap().to_string_lossy().starts_with(start) {
-            if path.is_dir() {
-                fs::remove_dir_all(path).unwrap()
-            } else {
-                fs::remove_file(path).unwrap()
-            }
+            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
         }
     }
 }

@@ -40,17 +40,11 @@ fn views_of_a_killed_process_open_or_are_rebuilt() {
         let (views, opened) = open(&folder, &journal);
         assert!(!opened.shows_lost_entries(), "round {round}: {opened:?}");
         catch_up(&views, &journal);
-        assert!(
-            rows(&views) == expected,
-            "round {round}: other rows after {opened:?}"
-        );
+        assert!(rows(&views) == expected, "round {round}: other rows after {opened:?}");
         drop(views);
         std::fs::remove_dir_all(&folder).unwrap();
     }
-    assert!(
-        killed_while_writing > 0,
-        "every child had finished: the test kills too late"
-    );
+    assert!(killed_while_writing > 0, "every child had finished: the test kills too late");
 }
 
 /// Starts this test as a child, waits for its lines, kills it; answers the last sequence it told.
@@ -62,9 +56,7 @@ fn kill_after(signals: u64, folder: &Path) -> u64 {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut told = lines
-        .map(Result::unwrap)
-        .filter_map(|line| line.strip_prefix("applied ")?.parse().ok());
+    let mut told = lines.map(Result::unwrap).filter_map(|line| line.strip_prefix("applied ")?.parse().ok());
     let mut applied = 0;
     for _ in 0..signals {
         let Some(sequence) = told.next() else { break };
@@ -83,7 +75,5 @@ fn write_until_killed(folder: &Path, journal: &impl Journal) {
     };
     tell(0);
     let (views, _) = Views::open(folder, VERSION, journal).unwrap();
-    views
-        .catch_up(journal, &mut Sums { version: VERSION }, journal.tail(), tell)
-        .unwrap();
+    views.catch_up(journal, &mut Sums { version: VERSION }, journal.tail(), tell).unwrap();
 }

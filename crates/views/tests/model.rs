@@ -20,11 +20,7 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
 
 fn last(model: &BTreeMap<Vec<u8>, Vec<u8>>, prefix: &[u8], up_to: Option<&[u8]>) -> Option<Row> {
     let within = |key: &[u8]| key.starts_with(prefix) && up_to.is_none_or(|up_to| key <= up_to);
-    model
-        .iter()
-        .rev()
-        .find(|(key, _)| within(key))
-        .map(|(key, value)| (key.clone(), value.clone()))
+    model.iter().rev().find(|(key, _)| within(key)).map(|(key, value)| (key.clone(), value.clone()))
 }
 
 proptest! {

@@ -10,9 +10,7 @@ use concord_journal::{Digest, Journal, Tail};
 use concord_views::{
     CatchUpError, Key, Opened, READ_ENTRIES_MAX, Reason, Table, VALUE_SIZE_MAX_BYTES, Views, ViewsError,
 };
-use support::{
-    ENTRIES, FailsAt, SUM, Sums, VERSION, catch_up, journal, open, projected_from_the_start, rows,
-};
+use support::{ENTRIES, FailsAt, SUM, Sums, VERSION, catch_up, journal, open, projected_from_the_start, rows};
 use tempfile::TempDir;
 
 const TABLE: Table = Table::new(9);
@@ -26,11 +24,7 @@ fn place() -> (TempDir, PathBuf) {
 }
 
 fn tail(sequence: u64) -> Tail {
-    Tail {
-        sequence,
-        digest: Digest([sequence as u8; 32]),
-        ..journal("past", 1).tail()
-    }
+    Tail { sequence, digest: Digest([sequence as u8; 32]), ..journal("past", 1).tail() }
 }
 
 #[test]
@@ -77,10 +71,7 @@ fn catching_up_goes_in_bounded_batches_and_tells_each() {
     let mut watch = views.watch();
     assert_eq!(*watch.borrow_and_update(), 0);
     let read_at_once = READ_ENTRIES_MAX as u64;
-    assert_eq!(
-        catch_up(&views, &journal),
-        [read_at_once, 2 * read_at_once, entries]
-    );
+    assert_eq!(catch_up(&views, &journal), [read_at_once, 2 * read_at_once, entries]);
     assert!(watch.has_changed().unwrap());
     assert_eq!(*watch.borrow_and_update(), entries);
     assert!(catch_up(&views, &journal).is_empty(), "nothing left to apply");
@@ -113,21 +104,9 @@ fn a_watermark_ahead_of_the_journal_is_rebuilt_and_reported_as_a_loss() {
     catch_up(&views, &longer);
     drop(views);
     let (views, opened) = open(&folder, &shorter);
-    let Opened::Rebuilding { because, moved_to } = &opened else {
-        panic!("{opened:?}")
-    };
-    assert_eq!(
-        *because,
-        Reason::WatermarkAhead {
-            watermark: longer.tail(),
-            journal: shorter.tail()
-        }
-    );
-    assert!(
-        moved_to
-            .as_ref()
-            .is_some_and(|folder| folder.ends_with("views.broken-1") && folder.is_dir())
-    );
+    let Opened::Rebuilding { because, moved_to } = &opened else { panic!("{opened:?}") };
+    assert_eq!(*because, Reason::WatermarkAhead { watermark: longer.tail(), journal: shorter.tail() });
+    assert!(moved_to.as_ref().is_some_and(|folder| folder.ends_with("views.broken-1") && folder.is_dir()));
     assert!(opened.shows_lost_entries());
     catch_up(&views, &shorter);
     assert_eq!(rows(&views), projected_from_the_start(&shorter));
@@ -141,13 +120,7 @@ fn a_journal_with_another_past_is_rebuilt_and_reported_as_a_loss() {
     catch_up(&views, &ours);
     drop(views);
     let (views, opened) = open(&folder, &other);
-    let Opened::Rebuilding {
-        because: Reason::Disagrees { watermark, .. },
-        ..
-    } = &opened
-    else {
-        panic!("{opened:?}")
-    };
+    let Opened::Rebuilding { because: Reason::Disagrees { watermark, .. }, .. } = &opened else { panic!("{opened:?}") };
     assert_eq!(*watermark, ours.tail());
     assert!(opened.shows_lost_entries());
     catch_up(&views, &other);
@@ -163,15 +136,10 @@ fn another_version_of_the_projection_is_rebuilt_and_is_no_loss() {
     drop(views);
     let (views, opened) = Views::open(&folder, VERSION + 1, &journal).unwrap();
     assert!(!opened.shows_lost_entries());
-    let Opened::Rebuilding { because, .. } = opened else {
-        panic!("{opened:?}")
-    };
+    let Opened::Rebuilding { because, .. } = opened else { panic!("{opened:?}") };
     assert_eq!(because, Reason::OtherVersion { found: VERSION });
     let wrong = views.catch_up(&journal, &mut Sums { version: VERSION }, journal.tail(), |_| ());
-    assert!(
-        matches!(wrong, Err(CatchUpError::OtherVersion { .. })),
-        "{wrong:?}"
-    );
+    assert!(matches!(wrong, Err(CatchUpError::OtherVersion { .. })), "{wrong:?}");
     catch_up(&views, &journal);
     assert_eq!(rows(&views), projected_from_the_start(&journal));
 }
@@ -209,16 +177,10 @@ fn a_batch_reads_its_own_writes_and_nobody_else_does_before_it_is_applied() {
     batch.remove(TABLE, b"removed");
     assert_eq!(batch.get(TABLE, b"kept").unwrap().as_deref(), Some(&b"2"[..]));
     assert_eq!(batch.get(TABLE, b"removed").unwrap(), None);
-    assert_eq!(
-        batch.last(TABLE, b"").unwrap(),
-        Some((b"kept".to_vec(), b"2".to_vec()))
-    );
+    assert_eq!(batch.last(TABLE, b"").unwrap(), Some((b"kept".to_vec(), b"2".to_vec())));
     assert_eq!(views.get(TABLE, b"kept").unwrap().as_deref(), Some(&b"1"[..]));
     drop(batch);
-    assert!(
-        views.get(TABLE, b"removed").unwrap().is_some(),
-        "a dropped batch changes nothing"
-    );
+    assert!(views.get(TABLE, b"removed").unwrap().is_some(), "a dropped batch changes nothing");
 }
 
 #[test]
@@ -233,10 +195,7 @@ fn a_batch_that_does_not_move_the_watermark_forward_writes_nothing() {
     apply(5).unwrap();
     for sequence in [5, 4, 0] {
         let refused = apply(sequence);
-        assert!(
-            matches!(refused, Err(ViewsError::NotForward { current: 5, .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(ViewsError::NotForward { current: 5, .. })), "{refused:?}");
     }
     assert_eq!(views.get(TABLE, b"row").unwrap(), Some(vec![5]));
     assert_eq!((views.watermark(), *views.watch().borrow()), (Some(tail(5)), 5));
@@ -248,10 +207,7 @@ fn an_entry_that_fails_hides_none_before_it_and_leaves_nothing_of_itself() {
     let journal = journal("past", 20);
     let (views, _) = open(&folder, &journal);
     let failed = views.catch_up(&journal, &mut FailsAt(13), journal.tail(), |_| ());
-    assert!(
-        matches!(failed, Err(CatchUpError::Projection { sequence: 13, .. })),
-        "{failed:?}"
-    );
+    assert!(matches!(failed, Err(CatchUpError::Projection { sequence: 13, .. })), "{failed:?}");
     assert_eq!(views.watermark().map(|at| at.sequence), Some(12));
     let expected = projected_from_the_start(&support::journal("past", 12));
     assert_eq!(rows(&views), expected);
@@ -266,19 +222,10 @@ fn a_journal_that_does_not_follow_the_views_is_not_mixed_into_them() {
     let (views, _) = open(&folder, &ours);
     catch_up(&views, &ours);
     let mixed = views.catch_up(&other, &mut Sums { version: VERSION }, other.tail(), |_| ());
-    assert!(
-        matches!(mixed, Err(CatchUpError::DoesNotFollow { expected: 11 })),
-        "{mixed:?}"
-    );
-    let beyond = Tail {
-        sequence: 11,
-        ..ours.tail()
-    };
+    assert!(matches!(mixed, Err(CatchUpError::DoesNotFollow { expected: 11 })), "{mixed:?}");
+    let beyond = Tail { sequence: 11, ..ours.tail() };
     let missing = views.catch_up(&ours, &mut Sums { version: VERSION }, beyond, |_| ());
-    assert!(
-        matches!(missing, Err(CatchUpError::DoesNotFollow { expected: 11 })),
-        "{missing:?}"
-    );
+    assert!(matches!(missing, Err(CatchUpError::DoesNotFollow { expected: 11 })), "{missing:?}");
     assert_eq!(rows(&views), projected_from_the_start(&ours));
 }
 
@@ -288,27 +235,14 @@ fn the_run_that_covers_a_number_is_found_and_none_of_another_participant() {
     let (views, _) = open(&folder, &journal("past", 1));
     let run = |code: &str, first| Key::new().text(code).number(first);
     let mut batch = views.batch();
-    for (code, first) in [
-        ("KAZ", 1),
-        ("KAZ", 10),
-        ("KAZ", 20),
-        ("KA", 15),
-        ("KAZZ", 12),
-        ("UZB", 2),
-    ] {
-        batch
-            .put(TABLE, run(code, first).as_ref(), code.as_bytes())
-            .unwrap();
+    for (code, first) in [("KAZ", 1), ("KAZ", 10), ("KAZ", 20), ("KA", 15), ("KAZZ", 12), ("UZB", 2)] {
+        batch.put(TABLE, run(code, first).as_ref(), code.as_bytes()).unwrap();
     }
-    batch
-        .put(NEXT_TABLE, run("KAZ", 14).as_ref(), b"another table")
-        .unwrap();
+    batch.put(NEXT_TABLE, run("KAZ", 14).as_ref(), b"another table").unwrap();
     views.apply(batch, tail(1)).unwrap();
     let check = |code: &str, number, expected: Option<u64>| {
         let prefix = Key::new().text(code);
-        let found = views
-            .last_at_or_before(TABLE, prefix.as_ref(), run(code, number).as_ref())
-            .unwrap();
+        let found = views.last_at_or_before(TABLE, prefix.as_ref(), run(code, number).as_ref()).unwrap();
         let expected = expected.map(|first| (Vec::from(run(code, first)), code.as_bytes().to_vec()));
         assert_eq!(found, expected, "{code} {number}");
     };
@@ -321,9 +255,7 @@ fn the_run_that_covers_a_number_is_found_and_none_of_another_participant() {
     check("UZB", 1, None);
     check("UZB", 3, Some(2));
     check("AFG", 3, None);
-    let beyond = views
-        .last_at_or_before(TABLE, Key::new().text("KAZ").as_ref(), b"UZB")
-        .unwrap();
+    let beyond = views.last_at_or_before(TABLE, Key::new().text("KAZ").as_ref(), b"UZB").unwrap();
     assert_eq!(beyond.map(|(key, _)| key), Some(Vec::from(run("KAZ", 20))));
     let last = views.last(TABLE, Key::new().text("KA").as_ref()).unwrap();
     assert_eq!(last.map(|(key, _)| key), Some(Vec::from(run("KA", 15))));
@@ -340,9 +272,7 @@ fn a_scan_stays_within_prefix_table_and_limit() {
     }
     views.apply(batch, tail(1)).unwrap();
     let check = |from: &str, prefix: &str, limit, expected: &[&str]| {
-        let rows = views
-            .scan(TABLE, from.as_bytes(), prefix.as_bytes(), limit)
-            .unwrap();
+        let rows = views.scan(TABLE, from.as_bytes(), prefix.as_bytes(), limit).unwrap();
         let keys: Vec<_> = rows.iter().map(|(key, _)| str::from_utf8(key).unwrap()).collect();
         assert_eq!(keys, expected, "from {from:?}, prefix {prefix:?}, limit {limit}");
     };
@@ -363,10 +293,7 @@ fn a_row_over_the_limit_is_refused() {
     let mut batch = views.batch();
     let value = vec![7; VALUE_SIZE_MAX_BYTES + 1];
     let refused = batch.put(TABLE, b"row", &value);
-    assert!(
-        matches!(refused, Err(ViewsError::RowTooLarge { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(ViewsError::RowTooLarge { .. })), "{refused:?}");
     batch.put(TABLE, b"row", &value[1..]).unwrap();
     views.apply(batch, tail(1)).unwrap();
     assert_eq!(views.get(TABLE, b"row").unwrap().as_deref(), Some(&value[1..]));

@@ -13,7 +13,7 @@ use concord_wire::status::to_status;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::caller;
 use crate::acknowledge::{acknowledge, recorded};
@@ -129,6 +129,10 @@ fn consignments(
     let read = |request: Result<pb::ConsignRequest, Status>| match request {
         Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)) }) => Some(Ok(consignment)),
         Ok(_) => Some(Err(Refusal::new(Reason::ConsignmentMalformed, "after the hello come consignments"))),
+        // The stream's own limit: nothing of the message was kept, and the node is told why.
+        Err(status) if status.code() == Code::OutOfRange => {
+            Some(Err(Refusal::new(Reason::ConsignmentTooLarge, status.message())))
+        }
         Err(_) => None,
     };
     Box::pin(inbound.map(read).take_while(|read| std::future::ready(read.is_some())).flat_map(stream::iter))

@@ -138,7 +138,7 @@ fn check_welcome(
 }
 
 enum Mail {
-    Delivery(Delivery),
+    Delivery(Box<Delivery>),
     Withheld(u64),
 }
 
@@ -166,7 +166,7 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
         match received {
             Ok(receive_response::Message::Delivery(delivery)) => {
                 size += size_of(&delivery);
-                gathered.mail.push(Mail::Delivery(delivery));
+                gathered.mail.push(Mail::Delivery(Box::new(delivery)));
             }
             Ok(receive_response::Message::Withheld(notice)) => gathered.mail.push(Mail::Withheld(notice.number)),
             Ok(receive_response::Message::Recorded(recorded)) => gathered.recorded = Some(recorded),
@@ -252,7 +252,7 @@ fn judge_one(state: &NodeState, own: &concord_model::ParticipantCode, lane: Lane
             let verdict = Verdict::Withheld(number);
             return Some(Judged { verdict, id: None, blobs: Vec::new(), size_bytes: DELIVERY_OVERHEAD_BYTES });
         }
-        Mail::Delivery(delivery) => delivery,
+        Mail::Delivery(delivery) => *delivery,
     };
     let size_bytes = size_of(&delivery);
     let verdict = judge(state.directory(), hub, own, lane, &delivery);

@@ -2,9 +2,8 @@
 
 use concord_ledger::{Agreement, AgreementState, PartyState};
 use concord_model::{AgreementId, ParticipantCode, Reason, Refusal};
-use concord_wire::agreement::encode_text;
-use concord_wire::convert::{refuse, timestamp};
-use concord_wire::header::agreement_ref;
+use concord_wire::agreement::shown;
+use concord_wire::convert::refuse;
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::agreement_service_server::AgreementService;
 use tonic::{Request, Response, Status};
@@ -41,7 +40,7 @@ impl AgreementService for AgreementApi {
         joined(&state)?;
         let own = &self.context.participant;
         let visible = state.directory().agreements.visible_to(own);
-        let shown = visible.filter(|agreement| !only_pending || waits_for(agreement, own)).map(message);
+        let shown = visible.filter(|agreement| !only_pending || waits_for(agreement, own)).map(shown);
         Ok(Response::new(pb::ListAgreementsResponse { agreements: shown.collect() }))
     }
 
@@ -76,7 +75,7 @@ impl AgreementService for AgreementApi {
             let what = format!("{id} did not come into force in the time allowed; consents are missing");
             return Err(refused(Refusal::new(Reason::WaitExpired, what)));
         }
-        Ok(Response::new(pb::GetAgreementResponse { agreement: Some(message(agreement)) }))
+        Ok(Response::new(pb::GetAgreementResponse { agreement: Some(shown(agreement)) }))
     }
 }
 
@@ -86,30 +85,4 @@ fn joined(state: &NodeState) -> Result<(), Status> {
 
 fn waits_for(agreement: &Agreement, participant: &ParticipantCode) -> bool {
     agreement.state == AgreementState::Proposed && agreement.party_state(participant) == Some(PartyState::Pending)
-}
-
-fn message(agreement: &Agreement) -> pb::Agreement {
-    let state = match agreement.state {
-        AgreementState::Proposed => pb::AgreementState::Proposed,
-        AgreementState::InForce => pb::AgreementState::InForce,
-        AgreementState::Declined => pb::AgreementState::Declined,
-        AgreementState::Ended => pb::AgreementState::Ended,
-    };
-    let parties = agreement.parties.iter().map(|(participant, record)| {
-        let state = match record.state {
-            PartyState::Pending => pb::PartyState::Pending,
-            PartyState::Consented => pb::PartyState::Consented,
-            PartyState::Declined => pb::PartyState::Declined,
-            PartyState::Left => pb::PartyState::Left,
-        };
-        pb::AgreementParty { participant: participant.to_string(), state: state.into(), at: Some(timestamp(record.at)) }
-    });
-    pb::Agreement {
-        reference: Some(agreement_ref(&agreement.reference())),
-        state: state.into(),
-        text: encode_text(&agreement.text),
-        parties: parties.collect(),
-        proposed_at: Some(timestamp(agreement.proposed_at)),
-        in_force_at: agreement.in_force_at.map(timestamp),
-    }
 }

@@ -36,6 +36,22 @@ async fn a_number_is_taken_once_by_the_first_agency_that_may_have_it() {
     assert_eq!(node.now().agencies()[&name("customs")].through(lane), 3);
 }
 
+// On one thread both are waiting before the writer wakes: they are in one commit.
+#[tokio::test]
+async fn two_agencies_in_one_commit_take_each_number_once() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let lane = Lane::Routine;
+    node.writer.add_agency(name("police"), Vec::new()).await.unwrap();
+    let mail = (1..=3).map(|number| accepted(&forum, number, number as u8)).collect();
+    node.writer.mail(lane, HISTORY, mail).await.unwrap();
+    let acknowledge = |agency: &str, through| node.writer.acknowledge(name(agency), lane, through);
+    let (first, second) = tokio::join!(acknowledge("customs", 2), acknowledge("police", 3));
+    assert_eq!((first, second), (Ok(()), Ok(())));
+    assert_eq!(node.index.taken_after(lane, 0, 10).unwrap(), [1, 2, 3]);
+    assert_eq!(node.now().mailbox(lane).taken_count, 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agency_again_is_harmless_and_with_other_measures_a_conflict() {
     let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());

@@ -67,6 +67,8 @@ fn a_statement_counts_only_when_an_officer_of_its_participant_signed_it() {
     let irns = forum.irn.says(3, consent());
     stolen.certificates.clone_from(&irns.certificates);
     assert_eq!(forged(Content::Statement(stolen)), Reason::StatementSignatureInvalid);
+    let renamed = forum.kaz.says_as("another", 1, consent());
+    assert_eq!(forged(Content::Statement(renamed)), Reason::StatementSignatureInvalid);
     // Nobody speaks before its enrolment.
     let early = [feed[0].clone(), feed[4].clone()];
     assert_eq!(verify(&early).unwrap_err().reason, Reason::StatementSignatureInvalid);

@@ -73,6 +73,33 @@ fn a_header_that_is_signed_counts_only_within_what_was_consented_to() {
 }
 
 #[test]
+fn the_key_that_counts_is_the_one_consented_to_and_not_the_registrys() {
+    use super::support::item;
+    use concord_wire::agreement::DraftContent;
+    use concord_wire::proto::feed::v1::feed_item::Content;
+    let forum = Forum::new();
+    // What KAZ consented to names another key of IRN than the registry has now.
+    let mut text = forum.text("KAZ/older");
+    text.parties[0].signing_key = forum.sec.signing.public().fingerprint;
+    let mut directory = forum.directory();
+    let consent = DraftContent::Consent(reference(&text));
+    let said = [
+        forum.kaz.says(2, DraftContent::Propose(text.clone())),
+        forum.irn.says(3, consent.clone()),
+        forum.tur.says(2, consent),
+    ];
+    for (number, signed) in (9..).zip(said) {
+        directory.apply(&forum.hub(), &forum.kaz.code, &item(number, Content::Statement(signed))).unwrap();
+    }
+    let (mut header, blobs) = forum.exchange(&forum.irn, 1);
+    header.agreement = reference(&text);
+    let mut delivery = delivered(&forum.irn, &header, &blobs, 1);
+    delivery.feed_number = 11;
+    let judged = judge(&directory, &forum.hub(), &forum.kaz.code, Lane::Routine, &delivery);
+    assert_eq!(judged.map(|_| ()), Err(SetAsideReason::KeyNotPinned));
+}
+
+#[test]
 fn what_this_participant_left_is_set_aside_and_what_ended_for_another_is_not() {
     use super::support::item;
     use concord_wire::agreement::DraftContent;

@@ -76,9 +76,14 @@ impl Member {
     }
 
     pub(super) fn says(&self, number: u64, content: DraftContent) -> SignedStatement {
+        self.says_as("officer", number, content)
+    }
+
+    /// Signed by the one officer that there is, whatever name the statement gives.
+    pub(super) fn says_as(&self, officer: &str, number: u64, content: DraftContent) -> SignedStatement {
         let draft = Draft {
             participant: self.code.clone(),
-            officer: name("officer"),
+            officer: name(officer),
             hub: name("main"),
             number,
             made_at: SystemClock.now(),

@@ -199,12 +199,15 @@ fn check_welcome(
     Ok(())
 }
 
+/// A history and the last number in it.
+pub(crate) type Position = (HistoryId, u64);
+
 /// The histories of a welcome: the current one with its last number, and the past ones.
 pub(crate) fn histories(
     current: &[u8],
     last_number: u64,
     past: &[PastHistory],
-) -> Result<((HistoryId, u64), Vec<(HistoryId, u64)>), LinkEnd> {
+) -> Result<(Position, Vec<Position>), LinkEnd> {
     let history = |bytes: &[u8]| {
         <[u8; 16]>::try_from(bytes).map(HistoryId).map_err(|_| unexpected("a history does not have 16 bytes"))
     };

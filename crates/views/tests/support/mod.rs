@@ -29,18 +29,13 @@ pub(crate) fn journal(past: &str, entries: u64) -> MemoryJournal {
         kind: 1,
         version: 1,
         recorded_at: sequence as i64,
-        payload: Bytes::from(format!(
-            "{past} {sequence} {}",
-            "x".repeat((sequence % 97) as usize)
-        )),
+        payload: Bytes::from(format!("{past} {sequence} {}", "x".repeat((sequence % 97) as usize))),
         blobs: Vec::new(),
     };
     let drafts: Vec<_> = (2..=entries).map(draft).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for commit in drafts.chunks(COMMIT) {
-        runtime
-            .block_on(journal.append(journal.tail(), commit.to_vec()))
-            .unwrap();
+        runtime.block_on(journal.append(journal.tail(), commit.to_vec())).unwrap();
     }
     assert_eq!(journal.tail().sequence, entries);
     journal
@@ -64,10 +59,7 @@ impl Projection for FailsAt {
     fn project(&mut self, entry: &Entry, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
         Sums { version: VERSION }.project(entry, batch)?;
         if entry.sequence == self.0 {
-            return Err(ProjectionError::UnknownEntry {
-                kind: entry.kind,
-                version: entry.version,
-            });
+            return Err(ProjectionError::UnknownEntry { kind: entry.kind, version: entry.version });
         }
         Ok(())
     }
@@ -86,9 +78,7 @@ impl Projection for Sums {
         }
         let so_far = batch.get(SUM, b"")?.unwrap_or_default();
         let so_far = KeyReader::new(&so_far).number().unwrap_or_default();
-        let sum = entry.payload.iter().fold(so_far, |sum, byte| {
-            sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
-        });
+        let sum = entry.payload.iter().fold(so_far, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
         batch.put(SUM, b"", &sum.to_be_bytes())?;
 
         let mailbox = Key::new().text("KAZ");
@@ -97,8 +87,7 @@ impl Projection for Sums {
             Some((key, count)) => {
                 let mut reader = KeyReader::new(&key);
                 let first = reader.text().and_then(|_| reader.number());
-                let first =
-                    first.ok_or_else(|| ProjectionError::Malformed("a run without a number".to_owned()))?;
+                let first = first.ok_or_else(|| ProjectionError::Malformed("a run without a number".to_owned()))?;
                 first + u64::from(count.first().copied().unwrap_or_default())
             }
         };
@@ -117,9 +106,7 @@ pub(crate) fn catch_up(views: &Views, journal: &MemoryJournal) -> Vec<u64> {
     let mut applied = Vec::new();
     let progress = |sequence| applied.push(sequence);
     let version = views.projection_version();
-    views
-        .catch_up(journal, &mut Sums { version }, journal.tail(), progress)
-        .unwrap();
+    views.catch_up(journal, &mut Sums { version }, journal.tail(), progress).unwrap();
     applied
 }
 
@@ -152,11 +139,7 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(self::files(&path))
-        } else {
-            files.push(path)
-        }
+        if path.is_dir() { files.extend(self::files(&path)) } else { files.push(path) }
     }
     files.sort();
     files
