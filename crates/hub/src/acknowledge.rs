@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use concord_identity::Caller;
-use concord_ledger::{Acknowledge, IndexRange, NoticeOutcome, SenderNotice};
+use concord_ledger::{Acknowledge, ConsignmentRecorded, IndexRange, NoticeOutcome, SenderNotice};
 use concord_model::{Lane, Reason, Refusal, WithheldReason};
 use concord_wire::acknowledgement::{self, Said};
 use concord_wire::proto::exchange::v1 as pb;
@@ -111,6 +111,8 @@ fn assemble(shared: &Shared, said: &Said) -> Result<Option<Acknowledge>, Refusal
 #[derive(Default)]
 struct Notices {
     run: Option<Run>,
+    // The entry of the run, read once where something of it was withheld.
+    fact: Option<(u64, ConsignmentRecorded)>,
     by_consignment: BTreeMap<(concord_model::ChainKey, u64, NoticeOutcome), BTreeSet<u32>>,
 }
 
@@ -126,12 +128,37 @@ impl Notices {
         let index = run.index(number).ok_or_else(|| internal("a mailbox number stands for no exchange"))?;
         let outcome = match taken {
             Some(outcome) => outcome,
-            None => delivered_as(shared, said, &run, number, index)?,
+            None => self.delivered_as(shared, said, &run, number, index)?,
         };
         let key = (run.chain.clone(), run.consignment, outcome);
         self.by_consignment.entry(key).or_default().insert(index);
         self.run = Some(run);
         Ok(())
+    }
+
+    /// What the recipient says that it got: the exchange, a notice, or something that it could not verify.
+    fn delivered_as(
+        &mut self,
+        shared: &Shared,
+        said: &Said,
+        run: &Run,
+        number: u64,
+        index: u32,
+    ) -> Result<NoticeOutcome, Refusal> {
+        if let Ok(place) = said.set_aside.binary_search_by_key(&number, |(aside, _)| *aside) {
+            return Ok(NoticeOutcome::SetAside(said.set_aside[place].1));
+        }
+        if said.withheld.binary_search(&number).is_err() {
+            return Ok(NoticeOutcome::Delivered);
+        }
+        let fact = match self.fact.take() {
+            Some((sequence, fact)) if sequence == run.sequence => fact,
+            _ => read_fact(shared, run.sequence)?,
+        };
+        let ledger = &shared.published().ledger;
+        let reason = permit(ledger, &said.recipient, &fact, run.sequence, index, shared.clock.now()).err();
+        self.fact = Some((run.sequence, fact));
+        Ok(NoticeOutcome::Withheld(reason.unwrap_or(WithheldReason::Left)))
     }
 
     fn finish(self) -> Vec<SenderNotice> {
@@ -144,20 +171,10 @@ impl Notices {
     }
 }
 
-/// What the recipient says that it got: the exchange, a notice, or something that it could not verify.
-fn delivered_as(shared: &Shared, said: &Said, run: &Run, number: u64, index: u32) -> Result<NoticeOutcome, Refusal> {
-    if let Some((_, reason)) = said.set_aside.iter().find(|(aside, _)| *aside == number) {
-        return Ok(NoticeOutcome::SetAside(*reason));
+fn read_fact(shared: &Shared, sequence: u64) -> Result<ConsignmentRecorded, Refusal> {
+    let entry = shared.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+    match concord_wire::stored::hub::read(&entry).map_err(internal)? {
+        HubEntry::Consignment(fact, _) => Ok(fact),
+        _ => Err(internal("a mailbox row names an entry that is no consignment")),
     }
-    if !said.withheld.contains(&number) {
-        return Ok(NoticeOutcome::Delivered);
-    }
-    let entry =
-        shared.journal.read(run.sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
-    let HubEntry::Consignment(fact, _) = concord_wire::stored::hub::read(&entry).map_err(internal)? else {
-        return Err(internal("a mailbox row names an entry that is no consignment"));
-    };
-    let ledger = &shared.published().ledger;
-    let reason = permit(ledger, &said.recipient, &fact, run.sequence, index, shared.clock.now()).err();
-    Ok(NoticeOutcome::Withheld(reason.unwrap_or(WithheldReason::Left)))
 }

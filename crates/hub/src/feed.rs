@@ -26,8 +26,12 @@ pub async fn tell(
     let mut projected = shared.views.watch();
     loop {
         projected.borrow_and_update();
-        let whose = participant.clone();
-        let item = shared.blocking(move |shared| load(shared, &whose, next)).await?;
+        let item = if shared.published().ledger.feed_last(&participant) >= next {
+            let whose = participant.clone();
+            shared.blocking(move |shared| load(shared, &whose, next)).await?
+        } else {
+            None
+        };
         let Some(item) = item else {
             if projected.changed().await.is_err() {
                 return Err(internal("the views are gone"));

@@ -17,6 +17,7 @@ mod error;
 pub mod feed;
 mod init;
 pub mod projection;
+pub mod responses;
 mod seed;
 pub mod sequencer;
 mod serve;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use concord_identity::{Admission, Anchors, Application, Caller, Credentials, SigningKey, server_config};
 use concord_journal::{FileJournal, Journal, Opened};
@@ -13,6 +13,7 @@ use concord_server::{
     bind, metrics_recorder, reflection,
 };
 use concord_views::Views;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::clock::{Clock, SystemClock};
@@ -69,6 +70,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         streams: Streams::default(),
         shutdown: shutdown.clone(),
         announce: announced(&config, addresses.listen),
+        refreshing: Mutex::default(),
     });
     let connections = Connections::new();
     let (health, health_server) = Health::new(SERVED).await;
@@ -102,14 +104,16 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     drop((sequencer, shared));
 
     // Whatever ends first ends the hub: a failed write or view must not go on being served.
-    let admin_end = shutdown.streams_end();
+    let admin_end = CancellationToken::new();
+    let watched = tokio::spawn(admin.serve(readiness, metrics, admin_end.clone().cancelled_owned()));
     let ended = tokio::select! {
-        served = async { tokio::join!(server.serve(listener, tls), admin.serve(readiness, metrics, admin_end)).0 } => {
-            served.map_err(HubError::from)
-        }
+        served = server.serve(listener, tls) => served.map_err(HubError::from),
         sequenced = sequencing => flatten(sequenced).and_then(|result| result.map_err(HubError::from)),
         projected = projecting => flatten(projected).and_then(|result| result),
     };
+    // The admin listener tells of the drain to its end.
+    admin_end.cancel();
+    flatten(watched.await)?;
     journal.close();
     ended
 }
@@ -201,7 +205,7 @@ fn project(
     let runtime = tokio::runtime::Handle::current();
     loop {
         let tail = published.borrow_and_update().tail;
-        for durable in recent.take() {
+        for durable in recent.take_through(tail.sequence) {
             let projected = views.watermark().map_or(0, |watermark| watermark.sequence);
             if durable.facts.first().is_none_or(|(sequence, _)| *sequence != projected + 1) {
                 break;

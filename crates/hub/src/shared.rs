@@ -1,7 +1,7 @@
 //! What every service of the hub holds.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
 use concord_journal::{HistoryId, Journal};
@@ -37,6 +37,8 @@ pub struct Shared {
     pub shutdown: Shutdown,
     /// `host:port`, the best first, for bundles.
     pub announce: Vec<String>,
+    /// Held while the anchors are brought up to the ledger, so that an older ledger's never come last.
+    pub refreshing: Mutex<()>,
 }
 
 impl Shared {
@@ -57,6 +59,12 @@ impl Shared {
     ) -> Result<T, Refusal> {
         let shared = Arc::clone(self);
         tokio::task::spawn_blocking(move || work(&shared)).await.unwrap_or_else(|error| Err(internal(error)))
+    }
+
+    /// Lets the listener believe whom the published ledger has enrolled.
+    pub fn refresh_anchors(&self) {
+        let _one_at_a_time = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.anchors.replace(anchors_of(&self.published().ledger));
     }
 
     /// The caller's own node, as it is enrolled. Another certificate of the same anchor is not it.

@@ -1,6 +1,7 @@
 //! The nodes' open streams: the newest of a kind wins, and leaving ends them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal};
@@ -36,6 +37,8 @@ pub struct Streams(Arc<Mutex<HashMap<StreamKey, Open>>>);
 struct Open {
     generation: u64,
     stop: CancellationToken,
+    // Whether it ends because its participant left an agreement, and not because a newer one came.
+    left: Arc<AtomicBool>,
     // Closes when the stream's task has ended.
     ended: watch::Receiver<()>,
 }
@@ -46,6 +49,7 @@ pub struct StreamGuard {
     key: StreamKey,
     generation: u64,
     stop: CancellationToken,
+    left: Arc<AtomicBool>,
     _ended: watch::Sender<()>,
 }
 
@@ -60,9 +64,10 @@ impl Streams {
         if let Some(older) = older {
             older.stop.cancel();
         }
-        all.insert(key.clone(), Open { generation, stop: stop.clone(), ended });
+        let left = Arc::new(AtomicBool::new(false));
+        all.insert(key.clone(), Open { generation, stop: stop.clone(), left: Arc::clone(&left), ended });
         drop(all);
-        StreamGuard { streams: self.clone(), key, generation, stop, _ended: ended_sender }
+        StreamGuard { streams: self.clone(), key, generation, stop, left, _ended: ended_sender }
     }
 
     /// Ends the mailbox streams of a participant and waits until their tasks have ended: after that nothing more is permitted to it by
@@ -75,6 +80,7 @@ impl Streams {
                 .filter(|(key, _)| key.participant == *participant && matches!(key.purpose, Purpose::Mailbox(_)));
             of_participant
                 .map(|(_, open)| {
+                    open.left.store(true, Ordering::SeqCst);
                     open.stop.cancel();
                     open.ended.clone()
                 })
@@ -91,7 +97,13 @@ impl StreamGuard {
     /// Resolves when the stream is to end: a newer one took its place, or its participant left.
     pub async fn replaced(&self) -> Refusal {
         self.stop.cancelled().await;
-        Refusal::new(Reason::StreamReplaced, "a newer stream took the place of this one, or a statement ended it")
+        if self.left.load(Ordering::SeqCst) {
+            return Refusal::new(
+                Reason::MembershipChanged,
+                "your state left an agreement: what you may have has changed",
+            );
+        }
+        Refusal::new(Reason::StreamReplaced, "a newer stream of this node took the place of this one")
     }
 }
 
@@ -131,12 +143,13 @@ mod tests {
         let other = streams.open(key("IRN", Purpose::Mailbox(Lane::Routine)));
         let mailbox = streams.open(key("KAZ", Purpose::Mailbox(Lane::Routine)));
         let task = tokio::spawn(async move {
-            mailbox.replaced().await;
+            let why = mailbox.replaced().await;
             drop(mailbox);
+            why.reason
         });
         streams.end_mailboxes(&ParticipantCode::parse("KAZ").unwrap()).await;
         // Its guard was dropped before `end_mailboxes` resolved, so the task is at its end.
-        task.await.unwrap();
+        assert_eq!(task.await.unwrap(), Reason::MembershipChanged);
         assert!(!feed.stop.is_cancelled() && !other.stop.is_cancelled());
     }
 }

@@ -165,6 +165,8 @@ reasons! {
     QueueFull = "QUEUE_FULL", Exhausted, "try again after the time in RetryInfo";
     /// A newer stream of the same caller took over.
     StreamReplaced = "STREAM_REPLACED", Superseded, "only the newest stream of a caller is served: stop the other one";
+    /// The caller's own statement changed what it may have: its mailbox begins again from where it was.
+    MembershipChanged = "MEMBERSHIP_CHANGED", Unavailable, "connect again at once: the mailbox goes on under what holds now";
     /// The process is ending.
     ShuttingDown = "SHUTTING_DOWN", Unavailable, "connect again after a moment";
     /// What was asked for did not happen in the time allowed.

@@ -23,9 +23,12 @@ pub struct Durable {
 pub struct Recent(Arc<Mutex<VecDeque<Durable>>>);
 
 impl Recent {
-    /// Takes them all, the oldest first.
-    pub fn take(&self) -> VecDeque<Durable> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes those that end at or before this sequence, the oldest first. What is not published yet stays: views must not run ahead
+    /// of the ledger on which permits are asked for.
+    pub fn take_through(&self, sequence: u64) -> Vec<Durable> {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = recent.iter().take_while(|durable| durable.tail.sequence <= sequence).count();
+        recent.drain(..published).collect()
     }
 
     pub(super) fn push(&self, durable: Durable) {

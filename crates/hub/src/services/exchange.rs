@@ -2,9 +2,10 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use concord_identity::Caller;
-use concord_model::{Lane, Reason, Refusal};
+use concord_model::{ChainKey, Lane, Reason, Refusal};
 use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown};
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
@@ -12,18 +13,20 @@ use concord_wire::proto::exchange::v1::exchange_service_server::{ExchangeService
 use concord_wire::status::to_status;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::caller;
 use crate::acknowledge::{acknowledge, recorded};
 use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, deliver};
+use crate::responses::{Cut, Responses, responses};
 use crate::shared::{Positions, Shared};
 use crate::streams::{Purpose, StreamKey};
 use crate::{consign, delivery};
 
-/// Receipts made and not yet handed to the connection.
+/// Receipts made and not yet handed to the connection. More wait in the journal.
 const RECEIPTS_WAITING_MAX: usize = 8;
+/// What a caller has to say hello. After it the stream ends with ARGUMENT_INVALID.
+const HELLO_TIMEOUT_SECONDS: u64 = 20;
 
 /// Serves consignments and mailboxes to nodes.
 pub struct Exchange(pub Arc<Shared>);
@@ -37,8 +40,8 @@ pub fn server(shared: Arc<Shared>) -> ExchangeServiceServer<Exchange> {
 
 #[tonic::async_trait]
 impl ExchangeService for Exchange {
-    type ConsignStream = ReceiverStream<Result<pb::ConsignResponse, Status>>;
-    type ReceiveStream = ReceiverStream<Result<pb::ReceiveResponse, Status>>;
+    type ConsignStream = Responses<pb::ConsignResponse>;
+    type ReceiveStream = Responses<pb::ReceiveResponse>;
 
     async fn consign(
         &self,
@@ -46,14 +49,9 @@ impl ExchangeService for Exchange {
     ) -> Result<Response<Self::ConsignStream>, Status> {
         let caller = caller(&request)?;
         self.0.enrolled_node(&caller).map_err(|refusal| to_status(&refusal))?;
-        let (outbound, responses) = mpsc::channel(RECEIPTS_WAITING_MAX);
-        let (shared, inbound) = (Arc::clone(&self.0), request.into_inner());
-        tokio::spawn(async move {
-            if let Err(status) = serve_consign(shared, caller, inbound, &outbound).await {
-                end(&outbound, status).await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(responses)))
+        let (outbound, cut, responses) = responses(RECEIPTS_WAITING_MAX);
+        tokio::spawn(consign_until_cut(Arc::clone(&self.0), caller, request.into_inner(), outbound, cut));
+        Ok(Response::new(responses))
     }
 
     async fn receive(
@@ -62,63 +60,70 @@ impl ExchangeService for Exchange {
     ) -> Result<Response<Self::ReceiveStream>, Status> {
         let caller = caller(&request)?;
         self.0.enrolled_node(&caller).map_err(|refusal| to_status(&refusal))?;
-        let (outbound, responses) = mpsc::channel(DELIVERIES_PERMITTED_MAX);
-        let (shared, inbound) = (Arc::clone(&self.0), request.into_inner());
-        tokio::spawn(async move {
-            if let Err(status) = serve_mailbox(shared, caller, inbound, outbound.clone()).await {
-                end(&outbound, status).await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(responses)))
+        let (outbound, cut, responses) = responses(DELIVERIES_PERMITTED_MAX);
+        tokio::spawn(receive_until_cut(Arc::clone(&self.0), caller, request.into_inner(), outbound, cut));
+        Ok(Response::new(responses))
     }
 }
 
-async fn serve_consign(
+/// Serves one chain until the stream ends, a newer one replaces it, or the hub ends.
+async fn consign_until_cut(
     shared: Arc<Shared>,
     caller: Caller,
     mut inbound: Streaming<pb::ConsignRequest>,
-    outbound: &mpsc::Sender<Result<pb::ConsignResponse, Status>>,
-) -> Result<(), Status> {
-    use pb::consign_request::Message as Said;
-    use pb::consign_response::Message;
-    let hello = match inbound.message().await?.and_then(|request| request.message) {
-        Some(Said::Hello(hello)) => hello,
-        Some(Said::Consignment(_)) | None => return Err(no_hello()),
+    outbound: mpsc::Sender<Result<pb::ConsignResponse, Status>>,
+    cut: Cut,
+) {
+    use pb::consign_request::Message;
+    let hello = match hello(&shared, inbound.message()).await {
+        Ok(Some(pb::ConsignRequest { message: Some(Message::Hello(hello)) })) => hello,
+        Ok(_) => return end(cut, no_hello()),
+        Err(status) => return end(cut, status),
     };
-    let (chain, welcome) = consign::welcome(&shared, &caller, &hello).map_err(|refusal| to_status(&refusal))?;
+    let (chain, welcome) = match consign::welcome(&shared, &caller, &hello) {
+        Ok(welcomed) => welcomed,
+        Err(refusal) => return end(cut, to_status(&refusal)),
+    };
     let guard = shared.streams.open(StreamKey {
         participant: chain.origin.clone(),
         node: chain.node.clone(),
         purpose: Purpose::Consign(chain.lane),
     });
+    let status = tokio::select! {
+        biased;
+        refusal = guard.replaced() => to_status(&refusal),
+        () = shared.shutdown.streams_end() => Shutdown::status(),
+        refused = take_consignments(&shared, chain, welcome, inbound, &outbound) => {
+            let Err(refusal) = refused else { return };
+            let participant = &caller.identity.participant;
+            tracing::warn!(%participant, reason = %refusal.reason, "a consignment was refused whole");
+            // After the receipts that are queued: each of them still counts.
+            let _gone = outbound.send(Err(to_status(&refusal))).await;
+            return;
+        }
+    };
+    end(cut, status);
+}
+
+async fn take_consignments(
+    shared: &Arc<Shared>,
+    chain: ChainKey,
+    welcome: pb::ConsignWelcome,
+    inbound: Streaming<pb::ConsignRequest>,
+    outbound: &mpsc::Sender<Result<pb::ConsignResponse, Status>>,
+) -> Result<(), Refusal> {
+    use pb::consign_response::Message;
     let send = |message| outbound.send(Ok(pb::ConsignResponse { message: Some(message) }));
     if send(Message::Welcome(welcome)).await.is_err() {
         return Ok(());
     }
-
-    let mut receipts = std::pin::pin!(consign::receipts(Arc::clone(&shared), chain, consignments(inbound)));
-    let streams_end = shared.shutdown.streams_end();
-    let mut streams_end = std::pin::pin!(streams_end);
-    loop {
-        let receipt = tokio::select! {
-            biased;
-            refusal = guard.replaced() => return Err(to_status(&refusal)),
-            receipt = receipts.next() => receipt,
-            () = &mut streams_end => return Err(Shutdown::status()),
-        };
-        match receipt {
-            None => return Ok(()),
-            Some(Err(refusal)) => {
-                tracing::warn!(participant = %caller.identity.participant, reason = %refusal.reason, "a consignment was refused whole");
-                return Err(to_status(&refusal));
-            }
-            Some(Ok(receipt)) => {
-                if send(Message::Receipt(receipt)).await.is_err() {
-                    return Ok(());
-                }
-            }
+    let mut receipts = std::pin::pin!(consign::receipts(Arc::clone(shared), chain, consignments(inbound)));
+    while let Some(receipt) = receipts.next().await {
+        if send(Message::Receipt(receipt?)).await.is_err() {
+            break;
         }
     }
+    Ok(())
 }
 
 /// The consignments of a stream. A broken connection ends it like a finished one: the node sends again what has no receipt.
@@ -129,49 +134,77 @@ fn consignments(
     let read = |request: Result<pb::ConsignRequest, Status>| match request {
         Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)) }) => Some(Ok(consignment)),
         Ok(_) => Some(Err(Refusal::new(Reason::ConsignmentMalformed, "after the hello come consignments"))),
-        // The stream's own limit: nothing of the message was kept, and the node is told why.
+        // The decoder's word for a message that is over its limit.
         Err(status) if status.code() == Code::OutOfRange => {
-            Some(Err(Refusal::new(Reason::ConsignmentTooLarge, status.message())))
+            Some(Err(Refusal::new(Reason::ConsignmentTooLarge, "the consignment is over the limit of one message")))
         }
         Err(_) => None,
     };
     Box::pin(inbound.map(read).take_while(|read| std::future::ready(read.is_some())).flat_map(stream::iter))
 }
 
-async fn serve_mailbox(
+/// Serves one mailbox until the stream ends, a newer one replaces it, its participant leaves, or the hub ends.
+async fn receive_until_cut(
     shared: Arc<Shared>,
     caller: Caller,
     mut inbound: Streaming<pb::ReceiveRequest>,
     outbound: delivery::Outbound,
-) -> Result<(), Status> {
-    use pb::receive_request::Message as Said;
-    let refuse = |refusal: Refusal| to_status(&refusal);
-    let hello = match inbound.message().await?.and_then(|request| request.message) {
-        Some(Said::Hello(hello)) => hello,
-        Some(Said::Acknowledgement(_)) | None => return Err(no_hello()),
+    cut: Cut,
+) {
+    use pb::receive_request::Message;
+    let hello = match hello(&shared, inbound.message()).await {
+        Ok(Some(pb::ReceiveRequest { message: Some(Message::Hello(hello)) })) => hello,
+        Ok(_) => return end(cut, no_hello()),
+        Err(status) => return end(cut, status),
     };
-    let lane =
-        parse_lane(hello.lane).map_err(|error| refuse(Refusal::new(Reason::ArgumentInvalid, error.to_string())))?;
+    let lane = match parse_lane(hello.lane) {
+        Ok(lane) => lane,
+        Err(error) => return end(cut, to_status(&Refusal::new(Reason::ArgumentInvalid, error.to_string()))),
+    };
+    // A node that is refused for what it knows must not take the place of one that is served.
+    let welcome = match welcome(&shared, &caller, lane, &hello) {
+        Ok(welcome) => welcome,
+        Err(refusal) => return end(cut, to_status(&refusal)),
+    };
     let participant = caller.identity.participant.clone();
     let guard = shared.streams.open(StreamKey {
         participant: participant.clone(),
         node: caller.identity.name.clone(),
         purpose: Purpose::Mailbox(lane),
     });
-    let welcome = welcome(&shared, &caller, lane, &hello).map_err(refuse)?;
     let writer = MailboxWriter::new(participant, outbound);
-    if writer.send(pb::receive_response::Message::Welcome(welcome)).await.is_err() {
-        return Ok(());
-    }
-
-    let delivering = deliver(Arc::clone(&shared), lane, &writer, hello.last_number + 1);
-    let acknowledging = take_acknowledgements(&shared, &caller, lane, inbound, &writer);
-    tokio::select! {
+    let serving = async {
+        if writer.send(pb::receive_response::Message::Welcome(welcome)).await.is_err() {
+            return Ok(());
+        }
+        tokio::select! {
+            ended = take_acknowledgements(&shared, &caller, lane, inbound, &writer) => ended,
+            ended = deliver(Arc::clone(&shared), lane, &writer, hello.last_number + 1) => ended,
+        }
+    };
+    let status = tokio::select! {
         biased;
-        refusal = guard.replaced() => Err(to_status(&refusal)),
+        refusal = guard.replaced() => to_status(&refusal),
+        () = shared.shutdown.streams_end() => Shutdown::status(),
+        ended = serving => match ended {
+            Ok(()) => return,
+            Err(refusal) => to_status(&refusal),
+        },
+    };
+    // Before the guard goes: a leave is answered when the guard is gone, and by then nothing queued may go out.
+    end(cut, status);
+    drop(guard);
+}
+
+/// The first message of a stream, if it comes in time.
+async fn hello<T>(
+    shared: &Shared,
+    message: impl Future<Output = Result<Option<T>, Status>>,
+) -> Result<Option<T>, Status> {
+    let in_time = tokio::time::timeout(Duration::from_secs(HELLO_TIMEOUT_SECONDS), message);
+    tokio::select! {
         () = shared.shutdown.streams_end() => Err(Shutdown::status()),
-        ended = acknowledging => ended.map_err(refuse),
-        ended = delivering => ended.map_err(refuse),
+        hello = in_time => hello.unwrap_or_else(|_| Err(no_hello())),
     }
 }
 
@@ -223,10 +256,10 @@ async fn take_acknowledgements(
 }
 
 fn no_hello() -> Status {
-    to_status(&Refusal::new(Reason::ArgumentInvalid, "the first message of the stream is a hello"))
+    to_status(&Refusal::new(Reason::ArgumentInvalid, "the first message of the stream is a hello, and comes at once"))
 }
 
-/// Tells the peer why the stream ends, if it still listens.
-async fn end<T>(outbound: &mpsc::Sender<Result<T, Status>>, status: Status) {
-    let _gone = outbound.send(Err(status)).await;
+/// Tells the peer why the stream ends, if it still listens; what is queued does not go out any more.
+fn end(cut: Cut, status: Status) {
+    let _gone = cut.send(status);
 }

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use concord_model::{Name, ParticipantCode};
 use concord_server::Shutdown;
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::proto::feed::v1::feed_service_server::{FeedService, FeedServiceServer};
 use concord_wire::status::to_status;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::caller;
 use crate::feed::{ITEMS_WAITING_MAX, tell};
+use crate::responses::{Cut, Responses, responses};
 use crate::shared::{Positions, Shared};
 use crate::streams::{Purpose, StreamKey};
 
@@ -26,7 +25,7 @@ pub fn server(shared: Arc<Shared>) -> FeedServiceServer<Feed> {
 
 #[tonic::async_trait]
 impl FeedService for Feed {
-    type FollowStream = ReceiverStream<Result<pb::FollowResponse, Status>>;
+    type FollowStream = Responses<pb::FollowResponse>;
 
     async fn follow(&self, request: Request<pb::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let refuse = |refusal| to_status(&refusal);
@@ -43,36 +42,41 @@ impl FeedService for Feed {
             past: positions.past,
             last_number: last,
         };
-        let (outbound, responses) = mpsc::channel(ITEMS_WAITING_MAX);
+        let (outbound, cut, responses) = responses(ITEMS_WAITING_MAX);
         let shared = Arc::clone(&self.0);
-        tokio::spawn(serve(shared, participant, node, asked.last_number + 1, welcome, outbound));
-        Ok(Response::new(ReceiverStream::new(responses)))
+        let key = StreamKey { participant, node, purpose: Purpose::Feed };
+        tokio::spawn(serve(shared, key, asked.last_number + 1, welcome, outbound, cut));
+        Ok(Response::new(responses))
     }
 }
 
 async fn serve(
     shared: Arc<Shared>,
-    participant: ParticipantCode,
-    node: Name,
+    key: StreamKey,
     next: u64,
     welcome: pb::FollowWelcome,
     outbound: mpsc::Sender<Result<pb::FollowResponse, Status>>,
+    cut: Cut,
 ) {
-    let key = StreamKey { participant: participant.clone(), node, purpose: Purpose::Feed };
+    let participant = key.participant.clone();
     let guard = shared.streams.open(key);
-    let welcome = pb::FollowResponse { message: Some(pb::follow_response::Message::Welcome(welcome)) };
-    if outbound.send(Ok(welcome)).await.is_err() {
-        return;
-    }
+    let telling = async {
+        let welcome = pb::FollowResponse { message: Some(pb::follow_response::Message::Welcome(welcome)) };
+        if outbound.send(Ok(welcome)).await.is_err() {
+            return Ok(());
+        }
+        tell(Arc::clone(&shared), participant, &outbound, next).await
+    };
     let status = tokio::select! {
         biased;
         refusal = guard.replaced() => to_status(&refusal),
         () = shared.shutdown.streams_end() => Shutdown::status(),
         () = outbound.closed() => return,
-        ended = tell(Arc::clone(&shared), participant, &outbound, next) => match ended {
+        ended = telling => match ended {
             Ok(()) => return,
             Err(refusal) => to_status(&refusal),
         },
     };
-    let _gone = outbound.send(Err(status)).await;
+    // Whoever does not listen any more need not hear it.
+    let _gone = cut.send(status);
 }

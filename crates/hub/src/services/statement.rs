@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller;
 use crate::sequencer::Proposal;
-use crate::shared::{Shared, anchors_of};
+use crate::shared::{Shared, internal};
 
 /// Takes statements.
 pub struct Statements(pub Arc<Shared>);
@@ -54,18 +54,26 @@ impl Statements {
             .statement
             .ok_or_else(|| Refusal::new(Reason::StatementMalformed, "the request carries no statement"))?;
         let statement = verified(&self.0, caller, &signed)?;
-        let left = matches!(statement.content, StatementContent::Leave(_)).then(|| statement.participant.clone());
-        let enrols = matches!(statement.content, StatementContent::Enrol(_));
-        self.0.sequencer.decide(Proposal::Statement(Box::new(statement), signed)).await?;
-        if enrols {
-            self.0.anchors.replace(anchors_of(&self.0.published().ledger));
-        }
-        if let Some(participant) = left {
-            // The receipt of a leave follows when nothing decided before it can still be sent.
-            self.0.streams.end_mailboxes(&participant).await;
-        }
-        Ok(())
+        // A task of its own: what follows from a decision happens even where the caller is gone by then.
+        let shared = Arc::clone(&self.0);
+        let settled = tokio::spawn(async move { settle(&shared, statement, signed).await });
+        settled.await.unwrap_or_else(|error| Err(internal(error)))
     }
+}
+
+/// Has a statement decided, and does what follows from it.
+async fn settle(shared: &Shared, statement: Statement, signed: pb::SignedStatement) -> Result<(), Refusal> {
+    let left = matches!(statement.content, StatementContent::Leave(_)).then(|| statement.participant.clone());
+    let enrols = matches!(statement.content, StatementContent::Enrol(_));
+    shared.sequencer.decide(Proposal::Statement(Box::new(statement), signed)).await?;
+    if enrols {
+        shared.refresh_anchors();
+    }
+    if let Some(participant) = left {
+        // The receipt of a leave follows when nothing decided before it can still be sent.
+        shared.streams.end_mailboxes(&participant).await;
+    }
+    Ok(())
 }
 
 /// Reads a statement and verifies everything that needs no ledger decision: who signs, for whom, and the proofs that it carries.

@@ -1,0 +1,73 @@
+//! The response stream of a call: what its task sends, until it is cut.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+/// What a call's task sends. Cut, it drops what is queued and ends with the status at once: what was permitted and not yet handed
+/// to the connection does not go out any more.
+pub struct Responses<T> {
+    queued: mpsc::Receiver<Result<T, Status>>,
+    cut: Option<oneshot::Receiver<Status>>,
+}
+
+/// Cuts a response stream; dropped without a word, the stream ends after what is queued.
+pub type Cut = oneshot::Sender<Status>;
+
+/// A response stream, where its task sends, and what cuts it.
+pub fn responses<T>(queued_max: usize) -> (mpsc::Sender<Result<T, Status>>, Cut, Responses<T>) {
+    let (outbound, queued) = mpsc::channel(queued_max);
+    let (cut, receiver) = oneshot::channel();
+    (outbound, cut, Responses { queued, cut: Some(receiver) })
+}
+
+impl<T> Stream for Responses<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(cut) = &mut self.cut
+            && let Poll::Ready(said) = Pin::new(cut).poll(context)
+        {
+            self.cut = None;
+            if let Ok(status) = said {
+                self.queued.close();
+                while self.queued.try_recv().is_ok() {}
+                return Poll::Ready(Some(Err(status)));
+            }
+        }
+        self.queued.poll_recv(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_queued_does_not_go_out_after_the_cut() {
+        let (outbound, cut, mut stream) = responses::<u8>(4);
+        for number in 1..=3 {
+            outbound.send(Ok(number)).await.unwrap();
+        }
+        assert_eq!(stream.next().await.unwrap().unwrap(), 1);
+        cut.send(Status::aborted("cut")).unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap_err().message(), "cut");
+        assert!(stream.next().await.is_none());
+        assert!(outbound.send(Ok(4)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_not_cut_ends_after_what_is_queued() {
+        let (outbound, cut, mut stream) = responses::<u8>(4);
+        outbound.send(Ok(1)).await.unwrap();
+        drop((outbound, cut));
+        assert_eq!(stream.next().await.unwrap().unwrap(), 1);
+        assert!(stream.next().await.is_none());
+    }
+}
