@@ -85,7 +85,9 @@ impl Agency {
     #[track_caller]
     pub fn track_delivered(&self, id: &str) -> Value {
         let deadline = DEADLINE.as_secs().to_string();
-        concord(words!["track", id, "--wait", "delivered", "--timeout", deadline, "--profile", self.profile]).ok().json()
+        concord(words!["track", id, "--wait", "delivered", "--timeout", deadline, "--profile", self.profile])
+            .ok()
+            .json()
     }
 
     /// The state and reason of each recipient, once all are settled: `IRN delivered`, `TUR withheld LEFT`.
@@ -112,7 +114,16 @@ impl Agency {
     /// Receives and acknowledges exactly so many, waiting for them.
     #[track_caller]
     pub fn receive(&self, count: usize) -> Vec<Value> {
-        let receive = words!["receive", "--follow", "--limit", count.to_string(), "--profile", self.profile, "--out", self.received];
+        let receive = words![
+            "receive",
+            "--follow",
+            "--limit",
+            count.to_string(),
+            "--profile",
+            self.profile,
+            "--out",
+            self.received
+        ];
         let lines = concord(receive).ok().lines();
         assert_eq!(lines.len(), count);
         lines

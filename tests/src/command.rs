@@ -81,7 +81,10 @@ impl Ended {
     /// The message of its failure, as its JSON says it.
     pub fn message(&self) -> String {
         let objects = self.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        objects.filter_map(|object| object["error"]["message"].as_str().map(ToOwned::to_owned)).next_back().unwrap_or_default()
+        objects
+            .filter_map(|object| object["error"]["message"].as_str().map(ToOwned::to_owned))
+            .next_back()
+            .unwrap_or_default()
     }
 
     /// It failed with exactly this exit code and this stable reason, and said in words what and why.

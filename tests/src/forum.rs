@@ -50,7 +50,8 @@ impl Forum {
         let dir = self.node_dir(code);
         concord(words!["node", "init", "--dir", dir, "--participant", code]).ok();
         let (request, bundle) = (dir.join("join-request.json"), dir.join("bundle.json"));
-        concord(words!["participant", "enrol", request, "--profile", self.hub_dir().join("officer"), "--out", bundle]).ok();
+        concord(words!["participant", "enrol", request, "--profile", self.hub_dir().join("officer"), "--out", bundle])
+            .ok();
         concord(words!["node", "join", bundle, "--dir", dir]).ok();
         concord(words!["agency", "add", "agency", "--dir", dir]).ok();
     }
@@ -89,7 +90,17 @@ impl Forum {
     /// Waits until a node knows that the agreement is in force.
     pub fn await_in_force(&self, id: &str, code: &str) {
         let deadline = DEADLINE.as_secs().to_string();
-        let show = words!["agreement", "show", id, "--wait", "in-force", "--timeout", deadline, "--profile", self.officer(code)];
+        let show = words![
+            "agreement",
+            "show",
+            id,
+            "--wait",
+            "in-force",
+            "--timeout",
+            deadline,
+            "--profile",
+            self.officer(code)
+        ];
         concord(show).ok();
     }
 

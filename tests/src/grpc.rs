@@ -26,11 +26,13 @@ pub fn ask_server(profile: &Path) -> ServerSays {
     let profile = Profile::load(profile).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
-        let channel = concord_server::connect(&profile.address().unwrap(), profile.client_config().unwrap()).await.unwrap();
+        let channel =
+            concord_server::connect(&profile.address().unwrap(), profile.client_config().unwrap()).await.unwrap();
         let check = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap().into_inner();
         let ask = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
         let symbol = "concord.agreement.v1.AgreementService".to_owned();
-        let asked = [ask(MessageRequest::ListServices(String::new())), ask(MessageRequest::FileContainingSymbol(symbol))];
+        let asked =
+            [ask(MessageRequest::ListServices(String::new())), ask(MessageRequest::FileContainingSymbol(symbol))];
         let mut client = ServerReflectionClient::new(channel);
         let mut answers = client.server_reflection_info(tokio_stream::iter(asked)).await.unwrap().into_inner();
         let mut next = async || -> server_reflection_response::MessageResponse {

@@ -6,11 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use concord_identity::{Anchor, Anchors, Application, Credentials, ExpectedServer, SigningKey, client_config, read_text};
+use concord_identity::{
+    Anchor, Anchors, Application, Credentials, ExpectedServer, Profile, SigningKey, client_config, read_text,
+};
 use concord_journal::Blob;
-use concord_model::{ChainKey, ConsignmentDigest, Description, Digest, ExchangeUuid, Lane, Name, ParticipantCode, Timestamp, Title};
+use concord_model::{
+    AgreementId, ChainKey, ConsignmentDigest, Description, Digest, ExchangeUuid, Lane, Name, ParticipantCode,
+    Timestamp, Title,
+};
 use concord_server::{ConnectError, MESSAGE_SIZE_MAX_BYTES};
+use concord_wire::agreement as statement;
 use concord_wire::consignment::{Sealed, blob_to_bytes, chain_key, seal, to_message};
+use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
+use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
 use concord_wire::tree::Seed;
@@ -135,7 +143,13 @@ impl RawNode {
     }
 
     /// The consignment as an honest node would send it.
-    pub fn consignment(&self, lane: Lane, number: u64, previous: ConsignmentDigest, drafts: &[Draft]) -> (pb::Consignment, ConsignmentDigest) {
+    pub fn consignment(
+        &self,
+        lane: Lane,
+        number: u64,
+        previous: ConsignmentDigest,
+        drafts: &[Draft],
+    ) -> (pb::Consignment, ConsignmentDigest) {
         let sealed = self.seal(self.chain(lane), number, previous, drafts);
         (message(&sealed, drafts), sealed.digest)
     }
@@ -153,6 +167,30 @@ impl RawNode {
         self.say(messages.collect())
     }
 
+    /// Hands the officer's second statement in with the node's certificate: it leaves an agreement.
+    pub fn leave(&self, officer: &Path, agreement: &str) {
+        let signer = Profile::load(officer).unwrap().statement_signer().unwrap();
+        let draft = statement::Draft {
+            participant: self.code.clone(),
+            officer: signer.identity().name.clone(),
+            hub: Name::parse("main").unwrap(),
+            number: 2,
+            made_at: now(),
+            content: statement::DraftContent::Leave(AgreementId::parse(agreement).unwrap()),
+        };
+        let bytes = statement::encode_statement(&draft);
+        let signed = SignedStatement {
+            signature: Bytes::copy_from_slice(&signer.sign_statement(&bytes)),
+            statement: bytes,
+            certificates: signer.chain().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
+            suite: concord_wire::SUITE_ED25519,
+        };
+        let request = SubmitRequest { statement: Some(signed), wait: None };
+        self.runtime.block_on(async {
+            StatementServiceClient::new(self.connect().await.unwrap()).submit(request).await.unwrap();
+        });
+    }
+
     /// Says any messages on a consign stream, then closes its side.
     pub fn say(&self, messages: Vec<pb::consign_request::Message>) -> Answer {
         let answered = self.runtime.block_on(async { timeout(DEADLINE, self.say_and_hear(messages)).await });
@@ -160,7 +198,11 @@ impl RawNode {
     }
 
     async fn say_and_hear(&self, messages: Vec<pb::consign_request::Message>) -> Answer {
-        let channel = self.connect().await.unwrap();
+        let mut answer = Answer { receipts: Vec::new(), refused: None };
+        let channel = match self.connect().await {
+            Ok(channel) => channel,
+            Err(error) => return Answer { refused: Some(Status::unavailable(error.to_string())), ..answer },
+        };
         let mut client = ExchangeServiceClient::new(channel)
             .max_encoding_message_size(2 * MESSAGE_SIZE_MAX_BYTES)
             .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
@@ -169,7 +211,6 @@ impl RawNode {
             requests.send(pb::ConsignRequest { message: Some(message) }).await.unwrap();
         }
         drop(requests);
-        let mut answer = Answer { receipts: Vec::new(), refused: None };
         let mut responses = match client.consign(ReceiverStream::new(outbound)).await {
             Ok(responses) => responses.into_inner(),
             Err(status) => return Answer { refused: Some(status), ..answer },

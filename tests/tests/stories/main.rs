@@ -1,2 +1,20 @@
-//! x
-mod probe;
+//! The stories: what Concord promises, shown with real processes of the real binary. Each test is named by its promise.
+
+#![allow(clippy::unwrap_used, reason = "a step that fails is a story that fails")]
+#![allow(clippy::cloned_ref_to_slice_refs, reason = "a list of one id reads like a list of two")]
+
+mod absence;
+mod agencies;
+mod agreements;
+mod away;
+mod commands_refused;
+mod consignments_refused;
+mod damage;
+mod demo;
+mod folders_refused;
+mod kills;
+mod real_data;
+mod receipts;
+mod repeats;
+mod servers;
+mod strangers;
