@@ -14,6 +14,7 @@ mod forum;
 mod grpc;
 mod process;
 mod raw;
+mod raw_peer;
 
 pub use admin::{Page, get};
 pub use agency::{Agency, Sent, body_of, count_in_journal, exchange_ids, text_of};
@@ -23,3 +24,4 @@ pub use forum::Forum;
 pub use grpc::{ServerSays, ask_server};
 pub use process::Process;
 pub use raw::{Answer, Draft, RawNode, reason_of};
+pub use raw_peer::Mailbox;

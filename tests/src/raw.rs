@@ -7,18 +7,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use concord_identity::{
-    Anchor, Anchors, Application, Credentials, ExpectedServer, Profile, SigningKey, client_config, read_text,
+    Anchor, Anchors, Application, Credentials, ExpectedServer, SigningKey, client_config, read_text,
 };
 use concord_journal::Blob;
 use concord_model::{
-    AgreementId, ChainKey, ConsignmentDigest, Description, Digest, ExchangeUuid, Lane, Name, ParticipantCode,
-    Timestamp, Title,
+    ChainKey, ConsignmentDigest, Description, Digest, ExchangeUuid, Lane, Name, ParticipantCode, Timestamp, Title,
 };
 use concord_server::{ConnectError, MESSAGE_SIZE_MAX_BYTES};
-use concord_wire::agreement as statement;
 use concord_wire::consignment::{Sealed, blob_to_bytes, chain_key, seal, to_message};
-use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
-use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
 use concord_wire::tree::Seed;
@@ -94,7 +90,7 @@ impl RawNode {
         self.runtime.block_on(self.connect()).map(drop)
     }
 
-    async fn connect(&self) -> Result<Channel, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<Channel, ConnectError> {
         let anchors = Anchors::pinned(ParticipantCode::secretariat(), self.hub_anchor.clone());
         let tls = client_config(&self.credentials, &anchors, ExpectedServer::AnyHub, Application::Grpc).unwrap();
         concord_server::connect(&self.address, tls).await
@@ -167,28 +163,12 @@ impl RawNode {
         self.say(messages.collect())
     }
 
-    /// Hands the officer's second statement in with the node's certificate: it leaves an agreement.
-    pub fn leave(&self, officer: &Path, agreement: &str) {
-        let signer = Profile::load(officer).unwrap().statement_signer().unwrap();
-        let draft = statement::Draft {
-            participant: self.code.clone(),
-            officer: signer.identity().name.clone(),
-            hub: Name::parse("main").unwrap(),
-            number: 2,
-            made_at: now(),
-            content: statement::DraftContent::Leave(AgreementId::parse(agreement).unwrap()),
-        };
-        let bytes = statement::encode_statement(&draft);
-        let signed = SignedStatement {
-            signature: Bytes::copy_from_slice(&signer.sign_statement(&bytes)),
-            statement: bytes,
-            certificates: signer.chain().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
-            suite: concord_wire::SUITE_ED25519,
-        };
-        let request = SubmitRequest { statement: Some(signed), wait: None };
-        self.runtime.block_on(async {
-            StatementServiceClient::new(self.connect().await.unwrap()).submit(request).await.unwrap();
-        });
+    pub(crate) fn code(&self) -> &ParticipantCode {
+        &self.code
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     /// Says any messages on a consign stream, then closes its side.

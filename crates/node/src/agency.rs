@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use concord_identity::{AnchorKeys, Profile};
-use concord_model::{MeasureCode, Name, Reason, Refusal, Role};
-use concord_server::{Folder, FolderError, FolderKind, connect};
+use concord_model::{MeasureCode, Name, Role};
+use concord_server::{ConnectError, Folder, FolderError, FolderKind, connect};
 use concord_wire::proto::operations::v1::AddAgencyRequest;
 use concord_wire::proto::operations::v1::operations_service_client::OperationsServiceClient;
 use concord_wire::status::from_status;
@@ -71,14 +71,16 @@ fn add_stopped(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(
 
 async fn add_running(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(), NodeError> {
     let operator = Profile::load(&paths.operator())?;
-    let channel = connect(&operator.address()?, operator.client_config()?).await?;
+    let address = operator.address()?;
+    let channel = connect(&address, operator.client_config()?).await?;
     let request =
         AddAgencyRequest { name: name.to_string(), measures: measures.iter().map(ToString::to_string).collect() };
     match OperationsServiceClient::new(channel).add_agency(request).await {
         Ok(_) => Ok(()),
-        Err(status) => {
-            let lost = || Refusal::new(Reason::Internal, format!("the node did not answer: {}", status.message()));
-            Err(from_status(&status).unwrap_or_else(lost).into())
-        }
+        Err(status) => Err(match from_status(&status) {
+            Some(refusal) => refusal.into(),
+            // Whether the agency was let in is not known; the same command again finds out.
+            None => ConnectError::Protocol { address, why: status.message().to_owned() }.into(),
+        }),
     }
 }

@@ -65,9 +65,14 @@ impl Default for Contact {
 }
 
 impl Contact {
-    /// The hub was heard.
+    /// The hub was heard, on whatever link.
     pub fn heard(&self, at: Timestamp) {
         self.last_micros.fetch_max(at.as_micros(), Ordering::Relaxed);
+    }
+
+    /// The feed's stream stands. Only the feed says so: it is what every node has, and what everything else waits for.
+    pub fn connected(&self, at: Timestamp) {
+        self.heard(at);
         self.connected.send_if_modified(|connected| !std::mem::replace(connected, true));
     }
 

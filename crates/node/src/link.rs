@@ -4,6 +4,8 @@
 mod retry;
 mod tonic_link;
 
+use std::time::Duration;
+
 use concord_model::{Class, Lane, Reason, Refusal};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse};
@@ -13,8 +15,12 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tonic::{Code, Status};
 
-pub(crate) use retry::{Attempt, keep_up};
+pub(crate) use retry::{Attempt, FAILURES_ALARM_MIN, REFUSED_RETRY_SECONDS, RETRY_MAX_SECONDS, backoff, keep_up};
 pub use tonic_link::TonicLink;
+
+/// From an opened stream to the hub's welcome, and from a call to its answer. A hub that takes longer hangs: the link is lost,
+/// and tried again.
+pub const WELCOME_TIMEOUT_SECONDS: u64 = 20;
 
 /// Messages that the hub sends.
 pub type Incoming<T> = BoxStream<'static, Result<T, Status>>;
@@ -60,10 +66,18 @@ impl LinkEnd {
     pub fn from_status(status: &Status) -> Self {
         let Some(refusal) = from_status(status) else {
             return match status.code() {
-                // What a server says that does not know the method, or a message that is over its limit.
-                Code::Unimplemented | Code::OutOfRange | Code::InvalidArgument | Code::PermissionDenied => {
-                    Self::Refused(Refusal::new(Reason::Internal, status.message()))
-                }
+                // A server that does not know the method, a message that is over its limit, or a reason of a newer hub: none of
+                // them passes soon, and none is the hub's answer to what was asked.
+                Code::Unimplemented
+                | Code::OutOfRange
+                | Code::InvalidArgument
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+                | Code::NotFound
+                | Code::FailedPrecondition
+                | Code::AlreadyExists
+                | Code::Aborted
+                | Code::DataLoss => Self::Refused(Refusal::new(Reason::Internal, status.message())),
                 _ => Self::Lost(status.message().to_owned()),
             };
         };
@@ -74,8 +88,43 @@ impl LinkEnd {
         }
     }
 
+    /// The hub took the call and does not answer.
+    pub(crate) fn silent() -> Self {
+        Self::Lost(format!("the hub did not answer for {WELCOME_TIMEOUT_SECONDS} s"))
+    }
+
     /// A stream that ended without a word.
     pub(crate) fn closed() -> Self {
         Self::Lost("the hub ended the stream".to_owned())
+    }
+}
+
+/// What the hub says first, in time.
+pub(crate) async fn welcomed<T>(first: impl Future<Output = Result<T, LinkEnd>>) -> Result<T, LinkEnd> {
+    let in_time = tokio::time::timeout(Duration::from_secs(WELCOME_TIMEOUT_SECONDS), first);
+    in_time.await.unwrap_or_else(|_| Err(LinkEnd::silent()))
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_wire::status::to_status;
+
+    use super::*;
+
+    #[test]
+    fn what_passes_soon_is_tried_soon_and_what_does_not_is_refused_or_stopped() {
+        let end = |reason| LinkEnd::from_status(&to_status(&Refusal::new(reason, "why")));
+        for reason in [Reason::MembershipChanged, Reason::ShuttingDown, Reason::QueueFull, Reason::Internal] {
+            assert_eq!(end(reason), LinkEnd::Lost("why".to_owned()), "{reason}");
+        }
+        for reason in [Reason::HistoryUnknown, Reason::Fork] {
+            assert!(matches!(end(reason), LinkEnd::Stopped(_)), "{reason}");
+        }
+        for reason in [Reason::StreamReplaced, Reason::CallerNotAllowed, Reason::StatementFork] {
+            assert_eq!(end(reason), LinkEnd::Refused(Refusal::new(reason, "why")));
+        }
+        // Without our reason it is a proxy, a limit or a stranger that speaks: never an answer.
+        let bare = LinkEnd::from_status(&Status::permission_denied("no"));
+        assert_eq!(bare, LinkEnd::Refused(Refusal::new(Reason::Internal, "no")));
     }
 }

@@ -16,10 +16,17 @@ use crate::state::NodeState;
 /// Entries that are folded between two reads.
 const READ_ENTRIES_MAX: usize = 1024;
 
-/// Opens the journal, or begins one. Blocks for as long as verifying it takes.
+/// Opens the journal, or begins one, and says what was cut. Blocks for as long as verifying it takes.
 pub(crate) fn open_journal(folder: &Path, clock: &dyn Clock) -> Result<(Arc<FileJournal>, Opened), NodeError> {
     let options = OpenOptions::new(clock.now().as_micros(), HistoryId(fresh()?), FrameMark(fresh()?));
     let (journal, opened) = FileJournal::open_folder(folder, &options)?;
+    if let Some(cut) = &opened.cut {
+        tracing::warn!(
+            file = %cut.file, offset = cut.offset, bytes = cut.bytes, something_left = cut.parent.is_some(),
+            "the journal's last commit was damaged or unfinished and was cut; a new history began"
+        );
+        metrics::counter!("concord_journal_cuts_total").increment(1);
+    }
     Ok((Arc::new(journal), opened))
 }
 

@@ -4,11 +4,12 @@
 
 use concord_journal::Entry;
 use concord_ledger::NoticeOutcome;
-use concord_model::Lane;
+use concord_model::{Lane, ParticipantCode};
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table};
 use concord_wire::convert::optional_timestamp;
 use concord_wire::proto::exchange::v1::Delivery;
 use concord_wire::proto::feed::v1::feed_item::Content;
+use concord_wire::proto::feed::v1::{FeedItem, Receipts};
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{Acknowledged, NodeEntry, Received, Submission, Verdict, read};
 use concord_wire::{feed, header, receipt, stored::Kept};
@@ -82,27 +83,9 @@ impl Projection for NodeProjection {
                 Ok(batch.put(RECORDED, key.as_ref(), Key::new().number(sequence).as_ref())?)
             }
             NodeEntry::Feed { items, .. } => {
-                for item in items {
-                    let at = optional_timestamp(item.recorded_at.as_ref()).unwrap_or_default();
+                for item in &items {
                     if let Some(Content::Receipts(receipts)) = &item.content {
-                        for message in &receipts.receipts {
-                            let notice = feed::parse_receipt(message).map_err(malformed)?;
-                            let (reached, reason) = match notice.outcome {
-                                NoticeOutcome::Delivered => (Reached::Delivered, ""),
-                                NoticeOutcome::Taken => (Reached::Taken, ""),
-                                NoticeOutcome::Withheld(reason) => (Reached::Withheld, reason.as_str()),
-                                NoticeOutcome::SetAside(reason) => (Reached::SetAside, reason.as_str()),
-                            };
-                            let about = lane_key(notice.lane).number(notice.number).text(&receipts.recipient);
-                            for range in &notice.items {
-                                let key = about.clone().small(reached as u8).number(range.first.into());
-                                let value = Key::new()
-                                    .number(range.count.into())
-                                    .number(at.as_micros().cast_unsigned())
-                                    .text(reason);
-                                batch.put(REACHED, key.as_ref(), value.as_ref())?;
-                            }
-                        }
+                        told(item, receipts, batch)?;
                     }
                 }
                 Ok(())
@@ -135,6 +118,37 @@ fn queued(
         let key = Key::new().text(&submission.agency).text(&submission.request_id);
         let value = Key::new().fixed(id.0.as_bytes()).number(sequence).number(index);
         batch.put(REQUEST, key.as_ref(), value.as_ref())?;
+    }
+    Ok(())
+}
+
+/// What cannot be read was verified before it was journaled, so that only a journal of another version has it. It is passed
+/// over: a row that is missing shows an exchange less far than it came, a projection that fails would stop the node for ever.
+fn told(item: &FeedItem, receipts: &Receipts, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    let at = optional_timestamp(item.recorded_at.as_ref()).unwrap_or_default();
+    let Ok(recipient) = ParticipantCode::parse(&receipts.recipient) else {
+        tracing::warn!(number = item.number, "receipts of the feed name no participant: passed over");
+        return Ok(());
+    };
+    for message in &receipts.receipts {
+        let notice = match feed::parse_receipt(message) {
+            Ok(notice) => notice,
+            Err(refusal) => {
+                return Err(malformed(refusal.message));
+            }
+        };
+        let (reached, reason) = match notice.outcome {
+            NoticeOutcome::Delivered => (Reached::Delivered, ""),
+            NoticeOutcome::Taken => (Reached::Taken, ""),
+            NoticeOutcome::Withheld(reason) => (Reached::Withheld, reason.as_str()),
+            NoticeOutcome::SetAside(reason) => (Reached::SetAside, reason.as_str()),
+        };
+        let about = lane_key(notice.lane).number(notice.number).text(recipient.as_str());
+        for range in &notice.items {
+            let key = about.clone().small(reached as u8).number(range.first.into());
+            let value = Key::new().number(range.count.into()).number(at.as_micros().cast_unsigned()).text(reason);
+            batch.put(REACHED, key.as_ref(), value.as_ref())?;
+        }
     }
     Ok(())
 }

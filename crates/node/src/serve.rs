@@ -12,7 +12,7 @@ use concord_journal::{FileJournal, Journal};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::{
     Addresses, AdminListener, Connections, Folder, FolderKind, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable,
-    Readiness, Shutdown, bind, metrics_recorder, reflection,
+    PrometheusHandle, Readiness, Shutdown, bind, metrics_recorder, reflection,
 };
 use concord_views::Views;
 use concord_wire::proto::agency::v1::agency_service_server::AgencyServiceServer;
@@ -49,8 +49,10 @@ pub async fn serve(dir: &Path) -> Result<(), NodeError> {
     let lock = folder.lock()?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(|source| NodeError::System { doing: "listening to signals", source })?;
+    // Before anything is opened, so that what the opening finds is counted too.
+    let recorder = metrics_recorder()?;
     let node = Node::build(dir, config, shutdown).await?;
-    let ended = node.serve(&folder).await;
+    let ended = node.serve(&folder, recorder).await;
     drop(lock);
     ended
 }
@@ -107,9 +109,8 @@ impl Node {
         Ok(Self { config, credentials, own, started, journal, writer, context })
     }
 
-    async fn serve(self, folder: &Folder) -> Result<(), NodeError> {
+    async fn serve(self, folder: &Folder, recorder: PrometheusHandle) -> Result<(), NodeError> {
         let Self { config, credentials, own, started, journal, writer, context } = self;
-        let recorder = metrics_recorder()?;
         let tls = server_config(&credentials, &own, Admission::node(&config.participant), Application::Grpc)?;
         let (health, health_server) = Health::new(SERVICES).await;
         let routes = routes(&context, started, health_server)?;
@@ -201,12 +202,16 @@ fn open(
 ) -> Result<(Arc<FileJournal>, Index, NodeState), NodeError> {
     let (journal, opened) = open_journal(&paths.journal(), clock)?;
     if let Some(cut) = &opened.cut {
+        // Mostly a commit that a kill or a power cut left unfinished: nobody was answered on it.
         let what = format!(
-            "the end of the journal was damaged and {} bytes of {} were cut; what was answered before that stands, unless the disk \
-             lost it. Check the disk",
+            "the end of the journal was damaged or unfinished and {} bytes of {} were cut; what was answered before that stands, \
+             unless the disk lost it. If this node was not killed, check the disk",
             cut.bytes, cut.file
         );
-        readiness.raise(JOURNAL_CUT_ALARM, what);
+        match cut.parent {
+            Some(_) => readiness.note(JOURNAL_CUT_ALARM, what),
+            None => readiness.raise(JOURNAL_CUT_ALARM, format!("{what}. No whole entry was left")),
+        }
     }
     let state = fold(journal.as_ref())?;
     let (views, how) = Views::open(&paths.views(), NodeProjection::VERSION, journal.as_ref())?;

@@ -9,12 +9,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use concord_identity::{Caller, CertificateRefusal, HandshakeRefusal};
+use concord_model::ParticipantCode;
 use futures::Stream;
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
 use crate::connection::Connection;
@@ -26,8 +28,8 @@ pub const HANDSHAKE_TIMEOUT_SECONDS: u64 = 10;
 /// Handshakes under way. With one more, the oldest of the address that has most under way gives way and is closed: an
 /// honest one needs milliseconds, so it is the idle ones that go.
 pub const HANDSHAKES_AT_ONCE_MAX: usize = 256;
-/// Connections past their handshake that the server has not taken over yet. Further ones wait within their handshake's
-/// time.
+/// Connections past their handshake that the server has not taken over yet. Further ones wait for what is left of their
+/// handshake's time and are then closed.
 pub const ACCEPTED_WAITING_MAX: usize = 64;
 /// Lines about refused handshakes in the log. The next line says how many were left out.
 pub const REFUSALS_LOGGED_PER_SECOND_MAX: u32 = 5;
@@ -49,10 +51,16 @@ impl Stream for Incoming {
     }
 }
 
-/// Accepts connections and lets through whom `tls` verifies. Every one is in `connections` while it is open.
-pub fn accept(listener: TcpListener, tls: Arc<ServerConfig>, connections: Connections) -> Incoming {
+/// Accepts connections and lets through whom `tls` verifies. Every one is in `connections` while it is open. `own` is who
+/// runs the server.
+pub fn accept(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    connections: Connections,
+    own: ParticipantCode,
+) -> Incoming {
     let (verified, incoming) = mpsc::channel(ACCEPTED_WAITING_MAX);
-    let gate = Gate { tls: TlsAcceptor::from(tls), connections, verified };
+    let gate = Gate { tls: TlsAcceptor::from(tls), connections, own, verified };
     tokio::spawn(gate.watch(listener));
     Incoming(incoming)
 }
@@ -61,6 +69,7 @@ pub fn accept(listener: TcpListener, tls: Arc<ServerConfig>, connections: Connec
 struct Gate {
     tls: TlsAcceptor,
     connections: Connections,
+    own: ParticipantCode,
     verified: mpsc::Sender<Connection>,
 }
 
@@ -77,15 +86,16 @@ impl Gate {
     }
 
     async fn admit(self, stream: TcpStream, peer: SocketAddr) {
-        let time = Duration::from_secs(HANDSHAKE_TIMEOUT_SECONDS);
-        let admitted = match tokio::time::timeout(time, self.handshake(stream, peer)).await {
-            Ok(admitted) => admitted,
+        let until = tokio::time::Instant::now() + Duration::from_secs(HANDSHAKE_TIMEOUT_SECONDS);
+        let admitted = match timeout_at(until, self.handshake(stream, peer)).await {
+            Ok(Ok(connection)) => {
+                timeout_at(until, self.hand_over(connection)).await.map_err(|_| Refused::NotTakenOver)
+            }
+            Ok(Err(refused)) => Err(refused),
             Err(_) => Err(Refused::TooSlow),
         };
-        match admitted {
-            // A failed send means that the server is ending: the connection is dropped and so closed.
-            Ok(connection) => drop(self.verified.send(connection).await),
-            Err(refused) => refused.report(peer),
+        if let Err(refused) = admitted {
+            refused.report(peer);
         }
     }
 
@@ -95,8 +105,13 @@ impl Gate {
         let leaf = tls.peer_certificates().and_then(<[_]>::first);
         let leaf = leaf.ok_or(HandshakeRefusal::NoCertificate)?;
         let caller = Caller::from_verified_certificate(leaf).map_err(HandshakeRefusal::Certificate)?;
-        let registration = self.connections.register(&caller, peer)?;
+        let registration = self.connections.register(&caller, peer, &self.own)?;
         Ok(Connection::new(stream, caller, registration))
+    }
+
+    async fn hand_over(&self, connection: Connection) {
+        // A failed send means that the server is ending: the connection is dropped and so closed.
+        drop(self.verified.send(connection).await);
     }
 }
 
@@ -143,6 +158,8 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 enum Refused {
     #[error("the handshake did not end within {HANDSHAKE_TIMEOUT_SECONDS} s")]
     TooSlow,
+    #[error("{ACCEPTED_WAITING_MAX} connections before it waited for this server to take them over, for too long")]
+    NotTakenOver,
     #[error(transparent)]
     Handshake(#[from] HandshakeRefusal),
     #[error(transparent)]
@@ -161,6 +178,7 @@ impl Refused {
     const fn code(&self) -> &'static str {
         match self {
             Self::TooSlow => "HANDSHAKE_TIMEOUT",
+            Self::NotTakenOver => "ACCEPTED_FULL",
             Self::Handshake(HandshakeRefusal::Certificate(CertificateRefusal::NotAdmitted { .. })) => "NOT_ADMITTED",
             Self::Handshake(refusal) => refusal.code(),
             Self::Full(_) => "CONNECTIONS_FULL",

@@ -58,6 +58,7 @@ pub enum AdminError {
 pub struct AdminListener {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
+    own: ParticipantCode,
 }
 
 impl AdminListener {
@@ -74,7 +75,7 @@ impl AdminListener {
             let admission = Admission::operators(own);
             Some(server_config(credentials, anchors, admission, Application::Admin)?)
         };
-        Ok(Self { listener, tls })
+        Ok(Self { listener, tls, own: own.clone() })
     }
 
     /// Serves until `end`: it stays to tell why a draining process is not ready.
@@ -89,7 +90,7 @@ impl AdminListener {
         };
         let serving = async {
             match self.tls {
-                Some(tls) => serve_all(accept(self.listener, tls, Connections::new()), pages).await,
+                Some(tls) => serve_all(accept(self.listener, tls, Connections::new(), self.own), pages).await,
                 None => {
                     let incoming = futures::stream::unfold(self.listener, async |listener| {
                         let (stream, _) = accept_one(&listener).await;
@@ -171,7 +172,7 @@ struct ReasonNotReady {
 }
 
 async fn readyz(State(shown): State<Shown>) -> Response {
-    let alarms = shown.readiness.list().into_iter();
+    let alarms = shown.readiness.list().into_iter().filter(|alarm| alarm.stops);
     let reasons: Vec<_> = alarms.map(|alarm| ReasonNotReady { alarm: alarm.name, message: alarm.message }).collect();
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -17,6 +17,9 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Connections of one caller: a node needs four, a program of an agency a few. One more is closed at once, as above, so
 /// that nobody can use up what is there for all.
 pub const CONNECTIONS_PER_CALLER_MAX: usize = 32;
+/// Connections of all callers of one participant, which gives itself as many names as it likes. One more is closed at once,
+/// as above. The participant that runs the server has no such limit: all agencies of a node are its own.
+pub const CONNECTIONS_PER_PARTICIPANT_MAX: usize = 64;
 
 /// Why a caller that is who it says got no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +34,14 @@ pub enum ConnectionsFull {
     OfCaller {
         /// Who.
         identity: Identity,
+    },
+    /// All of this participant together have too many.
+    #[error(
+        "the callers of {participant} have {CONNECTIONS_PER_PARTICIPANT_MAX} connections open, the most for one participant; do they forget to close them?"
+    )]
+    OfParticipant {
+        /// Whose.
+        participant: ParticipantCode,
     },
 }
 
@@ -59,6 +70,12 @@ struct Inner {
 struct Open {
     next: u64,
     entries: BTreeMap<u64, Entry>,
+}
+
+impl Open {
+    fn count_where(&self, which: impl Fn(&Identity) -> bool) -> usize {
+        self.entries.values().filter(|entry| which(&entry.caller.identity)).count()
+    }
 }
 
 struct Entry {
@@ -115,15 +132,26 @@ impl Connections {
         }
     }
 
-    pub(crate) fn register(&self, caller: &Caller, peer: SocketAddr) -> Result<Registration, ConnectionsFull> {
+    /// A place for the caller, if there is one. `own` is who runs the server.
+    pub(crate) fn register(
+        &self,
+        caller: &Caller,
+        peer: SocketAddr,
+        own: &ParticipantCode,
+    ) -> Result<Registration, ConnectionsFull> {
         let mut open = self.open();
         if open.entries.len() >= CONNECTIONS_MAX {
             return Err(ConnectionsFull::OfAll);
         }
         let identity = &caller.identity;
-        let of_caller = open.entries.values().filter(|entry| entry.caller.identity == *identity);
-        if of_caller.count() >= CONNECTIONS_PER_CALLER_MAX {
+        if open.count_where(|other| other == identity) >= CONNECTIONS_PER_CALLER_MAX {
             return Err(ConnectionsFull::OfCaller { identity: identity.clone() });
+        }
+        let participant = &identity.participant;
+        if participant != own
+            && open.count_where(|other| other.participant == *participant) >= CONNECTIONS_PER_PARTICIPANT_MAX
+        {
+            return Err(ConnectionsFull::OfParticipant { participant: participant.clone() });
         }
         let id = open.next;
         open.next += 1;
@@ -198,6 +226,28 @@ mod tests {
         }
     }
 
+    fn kaz() -> ParticipantCode {
+        ParticipantCode::parse("KAZ").unwrap()
+    }
+
+    #[test]
+    fn one_participant_cannot_take_the_places_of_others_by_many_names() {
+        let connections = Connections::new();
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let own = ParticipantCode::secretariat();
+        let node = |code: &str, number: usize| {
+            connections.register(&caller(&format!("spiffe://{code}.concord/node/n{number}")), peer, &own)
+        };
+        let mut kept: Vec<_> =
+            (0..CONNECTIONS_PER_PARTICIPANT_MAX).map(|number| node("kaz", number).unwrap()).collect();
+        let refused = node("kaz", 9_999).err();
+        assert_eq!(refused, Some(ConnectionsFull::OfParticipant { participant: kaz() }));
+        kept.push(node("uzb", 0).unwrap());
+        kept.extend((0..=CONNECTIONS_PER_PARTICIPANT_MAX).map(|number| node("sec", number).unwrap()));
+        kept.remove(0);
+        assert!(node("kaz", 9_999).is_ok());
+    }
+
     #[test]
     fn one_caller_cannot_take_the_places_of_others_and_all_together_have_a_limit() {
         let connections = Connections::new();
@@ -207,31 +257,31 @@ mod tests {
         for number in 0..callers {
             let caller = caller(&format!("spiffe://kaz.concord/agency/a{number}"));
             for _ in 0..CONNECTIONS_PER_CALLER_MAX {
-                kept.push(connections.register(&caller, peer).unwrap());
+                kept.push(connections.register(&caller, peer, &kaz()).unwrap());
             }
-            let refused = connections.register(&caller, peer).err();
+            let refused = connections.register(&caller, peer, &kaz()).err();
             let full = number + 1 == callers;
             let identity = caller.identity.clone();
             let expected = if full { ConnectionsFull::OfAll } else { ConnectionsFull::OfCaller { identity } };
             assert_eq!(refused, Some(expected));
         }
         kept.pop();
-        assert!(connections.register(&caller("spiffe://kaz.concord/agency/late"), peer).is_ok());
+        assert!(connections.register(&caller("spiffe://kaz.concord/agency/late"), peer, &kaz()).is_ok());
     }
 
     #[tokio::test]
     async fn a_close_ends_when_the_last_connection_of_that_participant_is_gone() {
         let connections = Connections::new();
         let peer = "127.0.0.1:1".parse().unwrap();
-        let kaz = connections.register(&caller("spiffe://kaz.concord/node/main"), peer).unwrap();
-        let uzb = connections.register(&caller("spiffe://uzb.concord/node/main"), peer).unwrap();
+        let kaz_main = connections.register(&caller("spiffe://kaz.concord/node/main"), peer, &kaz()).unwrap();
+        let uzb_main = connections.register(&caller("spiffe://uzb.concord/node/main"), peer, &kaz()).unwrap();
 
-        let closed = connections.close(&ParticipantCode::parse("KAZ").unwrap());
-        assert!(kaz.closing().is_cancelled(), "it is closed before the future is polled");
-        assert!(!uzb.closing().is_cancelled());
+        let closed = connections.close(&kaz());
+        assert!(kaz_main.closing().is_cancelled(), "it is closed before the future is polled");
+        assert!(!uzb_main.closing().is_cancelled());
         let mut closed = std::pin::pin!(closed);
         assert!(futures::poll!(closed.as_mut()).is_pending());
-        drop(kaz);
+        drop(kaz_main);
         closed.await;
         assert_eq!(connections.list().len(), 1);
     }

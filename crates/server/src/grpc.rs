@@ -17,11 +17,13 @@ use crate::deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
 use crate::descriptors::unary_methods;
 use crate::drain::{DRAIN_TIMEOUT_SECONDS, Shutdown};
 use crate::health::Health;
+use crate::in_flight::InFlightLayer;
 use crate::methods::{MethodLayer, MethodTable};
 use crate::readiness::Readiness;
 
-/// Open calls of one connection. Further ones wait at the caller, whose library was told this number.
-pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
+/// Open calls of one connection. Further ones wait at the caller, whose library was told this number. Half of what one
+/// caller may have at all, so that a program with one connection waits and never meets that limit.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 32;
 /// Calls that a peer reset before they were taken up. With one more the connection ends with GOAWAY ENHANCE_YOUR_CALM.
 pub const PENDING_RESETS_MAX: usize = 32;
 /// Calls that this side reset for errors of the peer. With one more the connection ends with GOAWAY ENHANCE_YOUR_CALM.
@@ -76,10 +78,12 @@ impl GrpcServer {
         let deadlines = DeadlineLayer::new(unary, Duration::from_secs(UNARY_TIME_MAX_SECONDS));
 
         let stop_accepting = CancellationToken::new();
-        let incoming = accept(listener, tls, connections.clone());
+        let own = table.own().clone();
+        let incoming = accept(listener, tls, connections.clone(), own.clone());
         // The first layer is the outermost; each says why it stands where it does.
         let serving = with_limits()
             .layer(MethodLayer::new(table))
+            .layer(InFlightLayer::new(own))
             .layer(deadlines)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stop_accepting.clone().cancelled_owned());

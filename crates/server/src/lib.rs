@@ -1,7 +1,7 @@
 //! What hub and node share as servers: data folder, listeners, limits, who may call what, admin listener, drain.
 //!
 //! The way of a call: `accept` (TLS, limits) → `Connection` (can be closed at once) → `methods` (who may call) →
-//! `deadline` → the service. `GrpcServer` puts them together and drains them.
+//! `in_flight` (how many at once) → `deadline` → the service. `GrpcServer` puts them together and drains them.
 //!
 //! This crate must not know exchanges, agreements, ledger or journal: services come in as routes, their rules as rows of
 //! the method table, what is wrong with them as alarms.
@@ -18,6 +18,7 @@ mod drain;
 mod folder;
 mod grpc;
 mod health;
+mod in_flight;
 mod logging;
 mod methods;
 mod metrics;
@@ -35,7 +36,10 @@ pub use admin::{
 pub use bind::{BindError, bind};
 pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, connect};
 pub use connection::Connection;
-pub use connections::{CONNECTIONS_MAX, CONNECTIONS_PER_CALLER_MAX, ConnectedCaller, Connections, ConnectionsFull};
+pub use connections::{
+    CONNECTIONS_MAX, CONNECTIONS_PER_CALLER_MAX, CONNECTIONS_PER_PARTICIPANT_MAX, ConnectedCaller, Connections,
+    ConnectionsFull,
+};
 pub use deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
 pub use descriptors::{Served, check_against_descriptors};
 pub use drain::{DRAIN_TIMEOUT_SECONDS, Shutdown};
@@ -46,7 +50,9 @@ pub use grpc::{
     PENDING_RESETS_MAX, STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION_MAX, ServeError,
 };
 pub use health::{Health, ReflectionError, reflection};
+pub use in_flight::{CALLS_IN_FLIGHT_PER_CALLER_MAX, CALLS_IN_FLIGHT_PER_PARTICIPANT_MAX};
 pub use logging::{LOG_VARIABLE, LoggingError, init_logging};
 pub use methods::{Allow, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTable, Row, Whose};
 pub use metrics::{MetricsError, metrics_recorder};
+pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use readiness::{Alarm, Readiness};

@@ -85,6 +85,11 @@ impl MethodTable {
         }
     }
 
+    /// Who runs the server.
+    pub(crate) fn own(&self) -> &ParticipantCode {
+        &self.own
+    }
+
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&'static str, &'static [Allow])> + '_ {
         self.rows.iter().map(|(method, allow)| (*method, *allow))
     }
@@ -151,7 +156,7 @@ where
     }
 }
 
-fn denied() -> Refusal {
+pub(crate) fn denied() -> Refusal {
     Refusal::new(Reason::CallerNotAllowed, "this method is not for this caller")
 }
 

@@ -1,4 +1,5 @@
-//! What is wrong now: named alarms, raised and cleared by whoever notices, read by status, `/readyz` and metrics.
+//! What is wrong now: named alarms, raised and cleared by whoever notices, read by status, `/readyz` and metrics. A note is
+//! an alarm that a person should see and that does not stop the service.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,9 +17,11 @@ pub struct Alarm {
     pub message: String,
     /// Since when it stands.
     pub since: Timestamp,
+    /// Whether the process is not ready while it stands; not so for a note.
+    pub stops: bool,
 }
 
-/// The alarms of a process: it is ready when there are none. Clones share them; names are constants of the program, so there
+/// The alarms of a process: it is ready when there are none but notes. Clones share them; names are constants of the program, so there
 /// are only so many.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Alarm>>>);
@@ -31,20 +34,28 @@ impl Readiness {
 
     /// Raises an alarm, or gives one that stands another message.
     pub fn raise(&self, name: &'static str, message: impl Into<String>) {
-        let message = message.into();
+        self.set(name, message.into(), true);
+    }
+
+    /// Raises a note: status and metrics show it like an alarm, and the process stays ready.
+    pub fn note(&self, name: &'static str, message: impl Into<String>) {
+        self.set(name, message.into(), false);
+    }
+
+    fn set(&self, name: &'static str, message: String, stops: bool) {
         let mut alarms = self.alarms();
         let known = alarms.get_mut(name);
         match known {
-            Some(alarm) if alarm.message == message => {}
+            Some(alarm) if alarm.message == message && alarm.stops == stops => {}
             Some(alarm) => {
                 tracing::warn!(alarm = name, message, "an alarm changed");
-                alarm.message = message;
+                (alarm.message, alarm.stops) = (message, stops);
             }
             None => {
                 tracing::error!(alarm = name, message, "an alarm was raised");
                 metrics::counter!("concord_alarms_raised_total", "alarm" => name).increment(1);
                 metrics::gauge!("concord_alarm", "alarm" => name).set(1.0);
-                alarms.insert(name, Alarm { name, message, since: now() });
+                alarms.insert(name, Alarm { name, message, since: now(), stops });
             }
         }
     }
@@ -57,14 +68,14 @@ impl Readiness {
         }
     }
 
-    /// What is wrong now, by name.
+    /// What is wrong now, by name, with the notes.
     pub fn list(&self) -> Vec<Alarm> {
         self.alarms().values().cloned().collect()
     }
 
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong that stops the service.
     pub fn is_ready(&self) -> bool {
-        self.alarms().is_empty()
+        !self.alarms().values().any(|alarm| alarm.stops)
     }
 
     fn alarms(&self) -> MutexGuard<'_, BTreeMap<&'static str, Alarm>> {
@@ -93,5 +104,19 @@ mod tests {
         assert!(!readiness.is_ready());
         readiness.clear("hub");
         assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_note_is_listed_and_leaves_the_process_ready() {
+        let readiness = Readiness::new();
+        readiness.note("aside", "number 3");
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.list().len(), 1);
+        readiness.raise("aside", "number 3");
+        assert!(!readiness.is_ready());
+        readiness.note("aside", "number 3");
+        assert!(readiness.is_ready());
+        readiness.clear("aside");
+        assert!(readiness.list().is_empty());
     }
 }

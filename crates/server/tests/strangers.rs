@@ -5,9 +5,14 @@ mod common;
 
 use common::{AGENCY, Forum, PATIENCE, SERVER, in_time, kaz, listener, start};
 use concord_identity::{Admission, Application};
-use concord_server::{CONNECTIONS_PER_CALLER_MAX, ConnectError, HANDSHAKES_AT_ONCE_MAX};
+use concord_server::{
+    ACCEPTED_WAITING_MAX, CONNECTIONS_PER_CALLER_MAX, ConnectError, Connections, HANDSHAKES_AT_ONCE_MAX, accept,
+};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic_health::pb::HealthCheckRequest;
 
 #[tokio::test]
@@ -41,6 +46,31 @@ async fn an_idle_handshake_is_closed_when_its_time_is_over() {
     let mut idle = TcpStream::connect(server.address).await.unwrap();
     let read = in_time("the close", idle.read_to_end(&mut Vec::new())).await;
     assert_eq!(read.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_verified_connection_that_the_server_does_not_take_over_is_closed_when_its_time_is_over() {
+    const TOO_MANY: usize = 2;
+    let forum = Forum::new();
+    let (listener, address) = listener().await;
+    let tls = forum.server_tls(Admission::node(&kaz()));
+    let mut incoming = accept(listener, tls, Connections::new(), kaz());
+    let agencies = ["a", "b", "c"].map(|name| forum.client_tls(&format!("spiffe://kaz.concord/agency/{name}")));
+    let mut peers = FuturesUnordered::new();
+    for number in 0..ACCEPTED_WAITING_MAX + TOO_MANY {
+        let connector = TlsConnector::from(agencies[number % agencies.len()].clone());
+        let stream = TcpStream::connect(address).await.unwrap();
+        let server = concord_identity::server_name("127.0.0.1:1");
+        let mut stream = connector.connect(server, stream).await.unwrap();
+        peers.push(async move { stream.read_to_end(&mut Vec::new()).await });
+    }
+    for _ in 0..TOO_MANY {
+        drop(in_time("the close", peers.next()).await.unwrap());
+    }
+    assert!(futures::poll!(peers.next()).is_pending(), "those with a place keep it");
+    for _ in 0..ACCEPTED_WAITING_MAX {
+        in_time("a connection", incoming.next()).await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]

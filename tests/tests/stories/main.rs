@@ -13,6 +13,7 @@ mod damage;
 mod demo;
 mod folders_refused;
 mod kills;
+mod peers_refused;
 mod real_data;
 mod receipts;
 mod repeats;

@@ -1,5 +1,6 @@
 //! The next word about a mailbox: everything since what the hub has recorded of the last one.
 
+use concord_journal::HistoryId;
 use concord_model::{Lane, Refusal, SetAsideReason};
 use concord_wire::acknowledgement::{ACKNOWLEDGEMENT_NUMBERS_MAX, Said, sign};
 use concord_wire::proto::exchange::v1::{Acknowledgement, AcknowledgementRecorded};
@@ -15,20 +16,20 @@ pub(super) fn has_news(state: &NodeState, lane: Lane, recorded: &Acknowledgement
     mailbox.received_through > recorded.delivered_through || mailbox.taken_count > recorded.taken_count
 }
 
-/// What this node says about a lane, on top of what the hub has recorded.
+/// What this node says about a lane, on top of what the hub has recorded, in the hub's history of now: the one in which the
+/// last delivery came may have ended since. Blocks while the views are read.
 pub(super) fn compose(
     context: &Context,
     state: &NodeState,
     lane: Lane,
+    history: HistoryId,
     recorded: &AcknowledgementRecorded,
 ) -> Result<Acknowledgement, AcknowledgeError> {
-    let (Some(hub), Some(history)) = (state.hub(), state.mailbox(lane).history) else {
-        return Err(not_joined().into());
-    };
+    let hub = state.hub().ok_or_else(not_joined)?;
     let told = news(&context.index, lane, state.mailbox(lane).received_through, recorded)?;
     let said = Said {
         hub: hub.name.clone(),
-        history,
+        history: state.mailbox(lane).history.unwrap_or(history),
         recipient: context.participant.clone(),
         node: context.node.clone(),
         lane,

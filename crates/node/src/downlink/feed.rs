@@ -9,14 +9,15 @@ use concord_ledger::{Statement, StatementContent};
 use concord_model::{ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::agreement::{parse_join_request, parse_statement};
 use concord_wire::convert::optional_timestamp;
+use concord_wire::feed::parse_receipt;
 use concord_wire::proto::agreement::v1 as agreement;
 use concord_wire::proto::feed::v1::feed_item::Content;
-use concord_wire::proto::feed::v1::{FeedItem, FollowRequest, FollowResponse, follow_response};
+use concord_wire::proto::feed::v1::{FeedItem, FollowRequest, FollowResponse, Receipts, follow_response};
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
 
 use crate::context::Context;
-use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up};
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
 use crate::state::{Directory, HubKeys, NodeState};
 use crate::uplink::{histories, unexpected};
 
@@ -40,34 +41,37 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
 }
 
 async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Result<(), LinkEnd> {
-    let cursor = context.now_state().feed();
+    let state = context.now_state();
+    let hub = state.hub().ok_or_else(LinkEnd::closed)?;
+    let cursor = state.feed();
     let request = FollowRequest {
         limits: Some(concord_wire::limits()),
         history: cursor.history.map(|history| Bytes::copy_from_slice(history.as_bytes())).unwrap_or_default(),
         last_number: cursor.number,
     };
     let mut incoming = link.follow(request).await?;
-    let follow_response::Message::Welcome(welcome) = next(&mut incoming).await? else {
+    let follow_response::Message::Welcome(welcome) = welcomed(next(&mut incoming)).await? else {
         return Err(unexpected("a feed item came before the welcome"));
     };
     let (current, past) = histories(&welcome.history, welcome.last_number, &welcome.past)?;
-    let position = cursor.history.map(|history| (history, cursor.number));
-    if !NodeState::position_stands(position, current, past) {
+    // Before the first item the hub is known by the history that its bundle named.
+    let position = (cursor.history.unwrap_or(hub.history), cursor.number);
+    if !NodeState::position_stands(Some(position), current, past) {
         return Err(LinkEnd::Stopped(format!(
-            "the hub no longer knows item {} of this participant's feed: it was restored or lost data. Keep both folders and call \
-             the secretariat",
+            "the hub no longer knows item {} of this participant's feed, or the bundle that was joined: it was restored, set up \
+             anew or lost data. Keep both folders and call the secretariat",
             cursor.number
         )));
     }
     *stood = true;
-    context.contact.heard(context.clock.now());
+    context.readiness.clear(ALARM);
+    context.contact.connected(context.clock.now());
 
     loop {
         let (items, size, ended) = gather(&mut incoming).await?;
         let count = items.len() as u64;
         apply(context, current.0, items, size).await?;
         metrics::counter!("concord_feed_items_total").increment(count);
-        context.readiness.clear(ALARM);
         context.contact.heard(context.clock.now());
         ended?;
     }
@@ -106,7 +110,8 @@ async fn apply(context: &Context, history: HistoryId, items: Vec<FeedItem>, size
     context.writer.feed(history, items, size).await.map_err(LinkEnd::Refused)
 }
 
-/// Whether every statement among these items was signed by an officer of its participant, as this directory knows its anchor.
+/// Whether every statement among these items was signed by an officer of its participant, as this directory knows its anchor,
+/// and every receipt can be read.
 ///
 /// Items build on each other: an enrolment counts for the statements behind it. `now` bounds what the hub says of its time.
 pub fn verify_items(
@@ -126,9 +131,22 @@ pub fn verify_items(
             let statement = parse_statement(signed).map_err(|refusal| false_item(refusal.message))?;
             verify_one(&directory, signed, &statement, recorded_at).map_err(false_item)?;
         }
+        if let Some(Content::Receipts(receipts)) = &item.content {
+            drop(verify_receipts(receipts));
+        }
         directory.apply(hub, own, item).map_err(|error| false_item(error.to_string()))?;
     }
     Ok(())
+}
+
+/// Receipts are only read where they are shown: one that cannot be read must not get into the journal.
+fn verify_receipts(receipts: &Receipts) -> Result<(), String> {
+    ParticipantCode::parse(&receipts.recipient).map_err(|error| error.to_string())?;
+    receipts.receipts.iter().try_for_each(|receipt| {
+        parse_receipt(receipt)
+            .map(|_| ())
+            .map_err(|refusal| format!("{}; a newer version of concord may know it", refusal.message))
+    })
 }
 
 fn verify_one(

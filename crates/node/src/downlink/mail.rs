@@ -19,8 +19,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::acknowledge::{compose, has_news};
 use super::judge::judge;
+use super::shape::{DELIVERY_OVERHEAD_BYTES, check_shape, size_of};
 use crate::context::Context;
-use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up};
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
 use crate::state::NodeState;
 use crate::uplink::{histories, unexpected};
 use crate::writer::Judged;
@@ -29,8 +30,6 @@ use crate::writer::Judged;
 const DELIVERIES_TOGETHER_MAX: usize = 1024;
 /// Their bytes; a single delivery may have more.
 const DELIVERIES_TOGETHER_MAX_BYTES: u64 = 1024 * 1024;
-/// What an entry adds to one delivery.
-const DELIVERY_OVERHEAD_BYTES: u64 = 1024;
 /// Acknowledgements on their way into the connection: one waits for its answer at a time, so there is always room.
 const OUTGOING_WAITING_MAX: usize = 4;
 /// A delivery that names feed items which did not come for so long is alarmed.
@@ -74,11 +73,12 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
     };
     send(&outgoing, receive_request::Message::Hello(hello)).await?;
     let mut incoming = link.receive(lane, ReceiverStream::new(to_send).boxed()).await?;
-    let receive_response::Message::Welcome(welcome) = next(&mut incoming).await? else {
+    let receive_response::Message::Welcome(welcome) = welcomed(next(&mut incoming)).await? else {
         return Err(unexpected("a delivery came before the welcome"));
     };
     let (history, mut recorded) = check_welcome(&context.now_state(), lane, &welcome)?;
     *stood = true;
+    context.readiness.clear(alarms(lane).link);
 
     let mut published = context.state.clone();
     let mut unanswered = false;
@@ -86,7 +86,11 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
         let state = Arc::clone(&published.borrow_and_update());
         // One at a time: what comes meanwhile goes into the next, which begins where the hub says.
         if !unanswered && has_news(&state, lane, &recorded) {
-            let acknowledgement = compose(context, &state, lane, &recorded)
+            let context = context.clone();
+            let composed =
+                tokio::task::spawn_blocking(move || compose(&context, &state, lane, history, &recorded)).await;
+            let acknowledgement = composed
+                .map_err(|error| LinkEnd::Lost(error.to_string()))?
                 .map_err(|error| LinkEnd::Refused(Refusal::new(Reason::Internal, error.to_string())))?;
             send(&outgoing, receive_request::Message::Acknowledgement(acknowledgement)).await?;
             unanswered = true;
@@ -98,7 +102,6 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
                 if let Some(now_recorded) = gathered.recorded {
                     recorded = now_recorded;
                     unanswered = false;
-                    context.readiness.clear(alarms(lane).link);
                 }
                 if !gathered.mail.is_empty() {
                     keep(context, lane, history, gathered.mail).await?;
@@ -165,6 +168,10 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
     while let Some(received) = message.take() {
         match received {
             Ok(receive_response::Message::Delivery(delivery)) => {
+                if let (false, Err(refusal)) = (true, check_shape(&delivery)) {
+                    gathered.ended = Err(LinkEnd::Refused(refusal));
+                    return gathered;
+                }
                 size += size_of(&delivery);
                 gathered.mail.push(Mail::Delivery(Box::new(delivery)));
             }
@@ -216,7 +223,8 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
                 "number {} of mailbox {lane} was set aside: {reason}; its evidence is in the journal",
                 delivery.number
             );
-            context.readiness.raise(SET_ASIDE_ALARM, what);
+            // The lane goes on, and what to do about it is for people: the node stays ready.
+            context.readiness.note(SET_ASIDE_ALARM, what);
             metrics::counter!("concord_deliveries_set_aside_total", "lane" => lane.as_str()).increment(1);
         }
     }
@@ -274,11 +282,6 @@ fn judge_one(state: &NodeState, own: &concord_model::ParticipantCode, lane: Lane
 /// What came, whatever it is; too short for a nonce, it is kept under one of zeros.
 fn evidence(raw: Bytes) -> Blob {
     blob_from_bytes(raw.clone()).unwrap_or_else(|| Blob::seal([0; NONCE_SIZE_BYTES], raw))
-}
-
-fn size_of(delivery: &Delivery) -> u64 {
-    let blobs: usize = delivery.blobs.iter().map(|blob| blob.len() + NONCE_SIZE_BYTES).sum();
-    (blobs + delivery.header.len() + delivery.seal.len()) as u64 + DELIVERY_OVERHEAD_BYTES
 }
 
 async fn send(outgoing: &mpsc::Sender<ReceiveRequest>, message: receive_request::Message) -> Result<(), LinkEnd> {

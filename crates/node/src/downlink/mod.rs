@@ -4,6 +4,7 @@ mod acknowledge;
 mod feed;
 mod judge;
 mod mail;
+mod shape;
 
 use std::sync::Arc;
 

@@ -11,9 +11,12 @@ use crate::context::Context;
 /// The first wait after a link was lost, in milliseconds.
 const RETRY_FIRST_MILLISECONDS: u64 = 200;
 /// The longest wait between two attempts to reach the hub.
-const RETRY_MAX_SECONDS: u64 = 10;
+pub(crate) const RETRY_MAX_SECONDS: u64 = 10;
 /// Between two attempts where the hub refuses: a person has to do something meanwhile.
-const REFUSED_RETRY_SECONDS: u64 = 30;
+pub(crate) const REFUSED_RETRY_SECONDS: u64 = 30;
+
+/// So many attempts that came to nothing, one after another, while the feed stands, are an alarm.
+pub(crate) const FAILURES_ALARM_MIN: u32 = 5;
 
 /// What one attempt came to.
 pub(crate) struct Attempt {
@@ -29,6 +32,7 @@ pub(crate) async fn keep_up<'a>(
     mut attempt: impl FnMut() -> BoxFuture<'a, Attempt> + Send,
 ) {
     let mut waits = backoff();
+    let mut failures = 0_u32;
     loop {
         let Attempt { end, stood } = tokio::select! {
             () = context.shutdown.requested() => return,
@@ -36,10 +40,17 @@ pub(crate) async fn keep_up<'a>(
         };
         if stood {
             waits = backoff();
+            failures = 0;
         }
         let wait = match end {
             LinkEnd::Lost(why) => {
                 tracing::debug!(link = alarm, why, "a link to the hub was lost");
+                failures = failures.saturating_add(1);
+                // Without the feed it is the hub that is away, which has an alarm of its own.
+                if failures >= 1_000_000 && context.contact.is_connected() {
+                    let what = format!("the hub is there, but this link does not come to stand: {why}");
+                    context.readiness.raise(alarm, what);
+                }
                 waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS))
             }
             LinkEnd::Refused(refusal) => {
@@ -58,7 +69,8 @@ pub(crate) async fn keep_up<'a>(
     }
 }
 
-fn backoff() -> impl Iterator<Item = Duration> {
+/// Ever longer, with chance in it.
+pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(RETRY_FIRST_MILLISECONDS))
         .with_max_delay(Duration::from_secs(RETRY_MAX_SECONDS))

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use concord_model::Lane;
 use concord_server::{MESSAGE_SIZE_MAX_BYTES, connect};
@@ -18,7 +19,7 @@ use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
 
-use super::{HubLink, Incoming, LinkEnd, Outgoing};
+use super::{HubLink, Incoming, LinkEnd, Outgoing, WELCOME_TIMEOUT_SECONDS};
 
 /// Connections to one hub: one for each stream of lane flash, one for all the rest.
 pub struct TonicLink {
@@ -62,10 +63,12 @@ impl TonicLink {
         }
     }
 
-    async fn answered<T>(&self, answer: Result<T, tonic::Status>) -> Result<T, LinkEnd> {
-        match answer {
-            Ok(answer) => Ok(answer),
-            Err(status) => Err(self.ended(status).await),
+    /// The answer to a call, in time. Making the connection has a time of its own.
+    async fn answered<T>(&self, call: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, LinkEnd> {
+        match tokio::time::timeout(Duration::from_secs(WELCOME_TIMEOUT_SECONDS), call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(status)) => Err(self.ended(status).await),
+            Err(_) => Err(LinkEnd::silent()),
         }
     }
 
@@ -100,7 +103,7 @@ impl HubLink for TonicLink {
             let mut client = ExchangeServiceClient::new(self.channel(lane).await?)
                 .max_encoding_message_size(MESSAGE_SIZE_MAX_BYTES)
                 .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
-            self.answered(client.consign(Named(outgoing)).await.map(|response| response.into_inner().boxed())).await
+            Ok(self.answered(client.consign(Named(outgoing))).await?.into_inner().boxed())
         })
     }
 
@@ -113,7 +116,7 @@ impl HubLink for TonicLink {
             let mut client = ExchangeServiceClient::new(self.channel(lane).await?)
                 .max_encoding_message_size(MESSAGE_SIZE_MAX_BYTES)
                 .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
-            self.answered(client.receive(Named(outgoing)).await.map(|response| response.into_inner().boxed())).await
+            Ok(self.answered(client.receive(Named(outgoing))).await?.into_inner().boxed())
         })
     }
 
@@ -121,10 +124,7 @@ impl HubLink for TonicLink {
         Box::pin(async move {
             let mut client =
                 FeedServiceClient::new(self.shared().await?).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
-            match client.follow(request).await {
-                Ok(response) => Ok(response.into_inner().boxed()),
-                Err(status) => Err(self.ended(status).await),
-            }
+            Ok(self.answered(client.follow(request)).await?.into_inner().boxed())
         })
     }
 
@@ -132,10 +132,7 @@ impl HubLink for TonicLink {
         Box::pin(async move {
             let mut client = StatementServiceClient::new(self.shared().await?);
             let request = SubmitRequest { statement: Some(statement), wait: None };
-            match client.submit(request).await {
-                Ok(_) => Ok(()),
-                Err(status) => Err(self.ended(status).await),
-            }
+            self.answered(client.submit(request)).await.map(|_| ())
         })
     }
 }

@@ -12,7 +12,7 @@ use concord_wire::proto::agency::v1::{
 };
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -26,6 +26,8 @@ use crate::state::slot;
 const RECEIVED_WAITING_MAX: usize = 1;
 /// Changes of a track on their way to an agency that reads slowly; it then sees the newest only.
 const TRACKED_WAITING_MAX: usize = 1;
+/// Track streams open at once. One more gets `QUEUE_FULL`, and tries again.
+const TRACKS_OPEN_MAX: usize = 256;
 const CURSOR_SIZE_BYTES: usize = 9;
 
 /// Serves agencies.
@@ -34,11 +36,12 @@ pub(crate) struct AgencyApi {
     context: Context,
     /// The newest following stream of each agency.
     following: Arc<Mutex<HashMap<Name, CancellationToken>>>,
+    tracks: Arc<Semaphore>,
 }
 
 impl AgencyApi {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context, following: Arc::default() }
+        Self { context, following: Arc::default(), tracks: Arc::new(Semaphore::new(TRACKS_OPEN_MAX)) }
     }
 
     /// A certificate alone does not make an agency: the operator added it.
@@ -93,9 +96,17 @@ impl AgencyService for AgencyApi {
     async fn track(&self, request: Request<TrackRequest>) -> Result<Response<Self::TrackStream>, Status> {
         let agency = self.agency(&request)?;
         let request = request.into_inner();
-        let place = track::find(&self.context, &agency, &request.exchange_id)?;
+        let open = Arc::clone(&self.tracks).try_acquire_owned().map_err(|_| {
+            refused(Refusal::new(Reason::QueueFull, format!("{TRACKS_OPEN_MAX} tracks are open at this node")))
+        })?;
+        let until = request.until();
+        let place = track::find(&self.context, agency, request.exchange_id).await?;
         let (items, stream) = mpsc::channel(TRACKED_WAITING_MAX);
-        tokio::spawn(track::tell(self.context.clone(), place, request.until(), items));
+        let telling = track::tell(self.context.clone(), place, until, items);
+        tokio::spawn(async move {
+            telling.await;
+            drop(open);
+        });
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
 }

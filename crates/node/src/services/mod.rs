@@ -18,6 +18,8 @@ use tonic::{Request, Status};
 pub(crate) use agency::AgencyApi;
 pub(crate) use agreements::AgreementApi;
 pub(crate) use operations::OperationsApi;
+#[cfg(test)]
+pub(crate) use receive::give;
 pub(crate) use registry::RegistryApi;
 pub(crate) use statements::StatementApi;
 pub(crate) use status::Started;

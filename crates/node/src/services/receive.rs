@@ -1,6 +1,7 @@
 //! Giving an agency what it has not acknowledged: flash first, then priority, then routine.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use concord_model::{Lane, MeasureCode, Name, Reason, Refusal, Timestamp};
@@ -29,7 +30,7 @@ const ROWS_AHEAD_MAX: usize = 256;
 type Items = mpsc::Sender<Result<ReceiveResponse, Status>>;
 
 /// Sends until everything is given, or, where the agency follows, until it is gone, replaced, or the node ends.
-pub(super) async fn give(
+pub(crate) async fn give(
     context: Context,
     agency: Name,
     request: ReceiveRequest,
@@ -56,20 +57,28 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
     let mut published = context.state.clone();
     let state = context.now_state();
     let known = state.agencies().get(agency).cloned().ok_or_else(|| refused(agency_unknown(agency)))?;
-    let mut ahead = ReadAhead::new(known);
-    let mut reader = Reader { index: context.index.clone(), with_bodies: !request.without_bodies, last: None };
+    let reader = Reader { index: context.index.clone(), with_bodies: !request.without_bodies, last: None };
+    let mut source = Source { ahead: ReadAhead::new(known), reader };
     loop {
-        let state = std::sync::Arc::clone(&published.borrow_and_update());
-        while let Some((lane, number, row)) = ahead.next(&state, &context.index).map_err(internal)? {
+        let state = Arc::clone(&published.borrow_and_update());
+        loop {
+            let state = Arc::clone(&state);
             let read = tokio::task::spawn_blocking(move || {
-                let response = reader.read(lane, number, &row);
-                (reader, response)
+                let item = source.next(&state);
+                (source, item)
             });
-            let (same_reader, response) = read.await.map_err(internal)?;
-            reader = same_reader;
-            let response = response.map_err(internal)?;
-            if items.send(Ok(response)).await.is_err() {
+            let (same_source, item) = read.await.map_err(internal)?;
+            source = same_source;
+            let Some((lane, number, response)) = item.map_err(internal)? else {
+                break;
+            };
+            let Ok(place) = items.reserve().await else {
                 return Ok(());
+            };
+            // Another process of this agency may have acknowledged it while this one was slow: then it never comes again.
+            let through = published.borrow().agencies().get(agency).map_or(0, |known| known.through(lane));
+            if number > through || true {
+                place.send(Ok(response));
             }
             // Flash that came meanwhile goes before what is read ahead.
             if published.has_changed().unwrap_or(false) {
@@ -82,6 +91,21 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
         if !request.follow || published.changed().await.is_err() {
             return Ok(());
         }
+    }
+}
+
+/// Finds and reads the next exchange; blocks.
+struct Source {
+    ahead: ReadAhead,
+    reader: Reader,
+}
+
+impl Source {
+    fn next(&mut self, state: &NodeState) -> Result<Option<(Lane, u64, ReceiveResponse)>, IndexError> {
+        let Some((lane, number, row)) = self.ahead.next(state, &self.reader.index)? else {
+            return Ok(None);
+        };
+        Ok(Some((lane, number, self.reader.read(lane, number, &row)?)))
     }
 }
 

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::{internal, refused};
 use crate::context::Context;
-use crate::index::{IndexError, Place};
+use crate::index::{Index, IndexError, Place};
 use crate::projection::Reached;
 
 /// Digits of an exchange id that must be given at least.
@@ -19,7 +19,7 @@ const PREFIX_DIGITS_MIN: usize = 8;
 const ID_DIGITS: usize = 64;
 
 /// The one exchange of this agency whose id begins so.
-pub(super) fn find(context: &Context, agency: &Name, digits: &str) -> Result<Place, Status> {
+pub(super) async fn find(context: &Context, agency: Name, digits: String) -> Result<Place, Status> {
     let digits = digits.to_ascii_lowercase();
     let is_prefix = (PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&digits.len())
         && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -27,7 +27,9 @@ pub(super) fn find(context: &Context, agency: &Name, digits: &str) -> Result<Pla
     if !is_prefix {
         return Err(unknown());
     }
-    let mut found = context.index.exchanges(&digits, agency).map_err(internal)?;
+    let (index, prefix) = (context.index.clone(), digits.clone());
+    let found = tokio::task::spawn_blocking(move || index.exchanges(&prefix, &agency)).await;
+    let mut found = found.map_err(internal)?.map_err(internal)?;
     match (found.pop(), found.is_empty()) {
         (Some(only), true) => Ok(only),
         (None, _) => Err(unknown()),
@@ -49,10 +51,12 @@ pub(super) async fn tell(
     let mut told: Option<TrackResponse> = None;
     loop {
         published.borrow_and_update();
-        let response = match look(&context, &place) {
+        let (index, at) = (context.index.clone(), place.clone());
+        let looked = tokio::task::spawn_blocking(move || look(&index, &at)).await.map_err(internal);
+        let response = match looked.and_then(|looked| looked.map_err(internal)) {
             Ok(response) => response,
-            Err(error) => {
-                drop(items.send(Err(internal(error))).await);
+            Err(status) => {
+                drop(items.send(Err(status)).await);
                 return;
             }
         };
@@ -81,8 +85,8 @@ pub(super) async fn tell(
     }
 }
 
-fn look(context: &Context, place: &Place) -> Result<TrackResponse, IndexError> {
-    let index = &context.index;
+/// Blocks.
+fn look(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
     let sequence = index.consignment(place.lane, place.number)?.ok_or(IndexError::Row("an exchange"))?;
     let queued_at = Timestamp::from_micros(index.read_one(sequence)?.recorded_at);
     let mut response = TrackResponse {
@@ -105,7 +109,7 @@ fn look(context: &Context, place: &Place) -> Result<TrackResponse, IndexError> {
             response.reason = reason.code().to_owned();
         }
         Some(Outcome::Recorded { audience, .. }) => {
-            let recipients = audience.iter().map(|code| recipient(context, place, code, recorded.recorded_at));
+            let recipients = audience.iter().map(|code| recipient(index, place, code, recorded.recorded_at));
             response.recipients = recipients.collect::<Result<_, _>>()?;
             response.state = overall(&response.recipients).into();
         }
@@ -115,12 +119,12 @@ fn look(context: &Context, place: &Place) -> Result<TrackResponse, IndexError> {
 }
 
 fn recipient(
-    context: &Context,
+    index: &Index,
     place: &Place,
     participant: &ParticipantCode,
     recorded_at: Timestamp,
 ) -> Result<TrackRecipient, IndexError> {
-    let reached = context.index.reached(place, participant)?;
+    let reached = index.reached(place, participant)?;
     let (state, at, reason) = match reached {
         Some((reached, at, reason)) => (state_of(reached), at, reason),
         None => (TrackState::Recorded, recorded_at, String::new()),

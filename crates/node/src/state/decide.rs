@@ -3,6 +3,7 @@
 use concord_journal::HistoryId;
 use concord_ledger::Statement;
 use concord_ledger::agreement::check_content;
+use concord_ledger::chain::CHAIN_EPOCH;
 use concord_model::{ChainKey, Lane, MeasureCode, Name, Reason, Refusal};
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::receipt::Recorded;
@@ -15,8 +16,6 @@ pub const OUTBOX_CONSIGNMENTS_MAX: u64 = 1_000_000;
 pub const STATEMENTS_WAITING_MAX: usize = 32;
 /// Agencies of one node. Beyond it the operator hears `ARGUMENT_INVALID`.
 pub const AGENCIES_MAX: usize = 1024;
-/// The one chain epoch until epochs are built.
-const CHAIN_EPOCH: u32 = 1;
 
 /// What a repeated or new command comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

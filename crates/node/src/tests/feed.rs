@@ -122,3 +122,70 @@ impl Running {
         concord_journal::Journal::tail(&self.journal).sequence
     }
 }
+
+mod receipts {
+    use super::*;
+    use concord_model::Lane;
+    use concord_wire::convert::lane;
+    use concord_wire::proto::exchange::v1::ChainKey;
+    use concord_wire::proto::feed::v1::{IndexRange, Receipt, ReceiptState, Receipts};
+
+    fn told(recipient: &str, change: impl FnOnce(&mut Receipt)) -> Content {
+        let chain =
+            ChainKey { hub: "main".to_owned(), node: "main".to_owned(), epoch: 1, lane: lane(Lane::Routine).into() };
+        let mut receipt = Receipt {
+            chain: Some(chain),
+            number: 1,
+            items: vec![IndexRange { first: 0, count: 1 }],
+            state: ReceiptState::Delivered.into(),
+            reason: String::new(),
+        };
+        change(&mut receipt);
+        Content::Receipts(Receipts { recipient: recipient.to_owned(), receipts: vec![receipt] })
+    }
+
+    fn unreadable() -> Vec<Content> {
+        vec![
+            told("IRN", |receipt| receipt.state = 99),
+            told("IRN", |receipt| receipt.items = vec![IndexRange { first: 2000, count: 1 }]),
+            told("IRN", |receipt| receipt.chain = None),
+            told("irn", |_| {}),
+            told(&"I".repeat(4096), |_| {}),
+        ]
+    }
+
+    #[test]
+    fn a_receipt_that_cannot_be_read_is_refused_before_it_is_journaled() {
+        let forum = Forum::new();
+        let verify = |content| {
+            let items = [forum.feed(), vec![item(9, content)]].concat();
+            let verified = verify_items(Directory::default(), &forum.hub(), &forum.kaz.code, &items, SystemClock.now());
+            verified.map_err(|refusal| refusal.reason)
+        };
+        assert_eq!(verify(told("IRN", |_| {})), Ok(()));
+        for content in unreadable() {
+            assert_eq!(verify(content.clone()), Err(Reason::StatementSignatureInvalid), "{content:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_receipt_that_cannot_be_read_and_stands_in_the_journal_is_passed_over() {
+        let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+        let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+        node.writer.feed(HISTORY, forum.feed(), 0).await.unwrap();
+        let contents = unreadable().into_iter().chain([told("TUR", |_| {})]);
+        let items = (9..).zip(contents).map(|(number, content)| item(number, content)).collect();
+        node.writer.feed(HISTORY, items, 0).await.unwrap();
+        // Again with rows made anew, as at a start.
+        let node = Running::start(&forum, node.stop().await, &place.path().join("new views"));
+        let submitted = crate::tests::support::prepared(&forum, "r-1", b"x", Lane::Routine);
+        let id = node.writer.submit(submitted).await.unwrap().id.to_string();
+        let found = node.index.exchanges(&id, &crate::tests::support::name("customs")).unwrap();
+        let reached = |code: &str| {
+            let code = crate::tests::support::code(code);
+            node.index.reached(&found[0], &code).unwrap().map(|(reached, ..)| reached)
+        };
+        assert_eq!(reached("TUR"), Some(crate::projection::Reached::Delivered));
+        assert_eq!(reached("IRN"), None);
+    }
+}

@@ -3,6 +3,9 @@
 mod acknowledging;
 mod feed;
 mod judging;
+mod links;
 mod queueing;
+mod receiving;
+mod saying;
 mod support;
 mod uplink;

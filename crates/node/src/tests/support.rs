@@ -323,3 +323,13 @@ pub(super) fn prepared(forum: &Forum, request_id: &str, content: &'static [u8], 
         blobs,
     })
 }
+
+/// Looks until it is so; fails after a time that is long on any machine.
+pub(super) async fn until(mut is_so: impl FnMut() -> bool) {
+    let looking = async {
+        while !is_so() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(600), looking).await.expect("it did not become so");
+}

@@ -32,6 +32,8 @@ struct FakeHub {
     streams: Arc<Mutex<u64>>,
     /// Claims to have this consignment of each lane, whatever came.
     claims: Option<u64>,
+    /// Its receipts have one outcome less than there are exchanges.
+    short: bool,
     asked: Arc<Notify>,
 }
 
@@ -42,6 +44,7 @@ impl FakeHub {
             recorded: Arc::default(),
             streams: Arc::default(),
             claims,
+            short: false,
             asked: Arc::default(),
         }
     }
@@ -70,11 +73,12 @@ impl HubLink for FakeHub {
         let (forum, recorded, streams) =
             (Arc::clone(&self.forum), Arc::clone(&self.recorded), Arc::clone(&self.streams));
         self.asked.notify_waiters();
+        let short = self.short;
         let answers = outgoing.map(move |request| {
             let message = match request.message.unwrap() {
                 consign_request::Message::Hello(_) => consign_response::Message::Welcome(welcome.clone()),
                 consign_request::Message::Consignment(consignment) => {
-                    let receipt = record(&forum, &recorded, consignment);
+                    let receipt = record(&forum, &recorded, consignment, short);
                     let mut count = streams.lock().unwrap();
                     *count += 1;
                     if *count % 2 == 1 && lane == Lane::Routine {
@@ -109,6 +113,7 @@ fn record(
     forum: &Forum,
     recorded: &Mutex<BTreeMap<(Lane, u64), ConsignmentDigest>>,
     message: concord_wire::proto::exchange::v1::Consignment,
+    short: bool,
 ) -> concord_wire::proto::exchange::v1::RecordedReceipt {
     let key = forum.kaz.signing.public();
     let opened = concord_wire::consignment::open(message, &code("KAZ"), |_, bytes, signature| {
@@ -126,7 +131,7 @@ fn record(
         groups: vec![AudienceGroup {
             agreement: reference(&forum.text("KAZ/drugs")),
             recipients: vec![code("IRN"), code("TUR")],
-            items: vec![IndexRange { first: 0, count: sealed.headers.len() as u32 }],
+            items: vec![IndexRange { first: 0, count: sealed.headers.len() as u32 - u32::from(short) }],
         }],
         refused: Vec::new(),
         mailboxes: Vec::new(),
@@ -137,7 +142,7 @@ fn record(
     })
 }
 
-fn context(forum: &Forum, node: &Running) -> Context {
+pub(super) fn context(forum: &Forum, node: &Running) -> Context {
     let der = forum.kaz.signing.to_pkcs8_der().unwrap();
     Context {
         participant: code("KAZ"),
@@ -197,4 +202,33 @@ async fn a_hub_that_knows_more_of_a_chain_than_this_node_stops_it_with_an_alarm(
         assert_eq!(alarms, ["uplink-flash", "uplink-priority", "uplink-routine"], "claims {claims}");
         assert!(hub.recorded.lock().unwrap().is_empty(), "something was sent to a hub whose past does not fit");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_without_an_outcome_for_each_exchange_is_not_kept() {
+    let (forum, place) = (Arc::new(Forum::new()), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    node.writer.submit(prepared(&forum, "r-1", b"x", Lane::Flash)).await.unwrap();
+    let hub = Arc::new(FakeHub { short: true, ..FakeHub::new(&forum, None) });
+    let context = context(&forum, &node);
+    let mut tasks = JoinSet::new();
+    crate::uplink::start(&mut tasks, &context, &(Arc::clone(&hub) as Arc<dyn HubLink>));
+    super::support::until(|| !context.readiness.is_ready()).await;
+    let alarm = context.readiness.list().remove(0);
+    assert!(alarm.name == "uplink-flash" && alarm.message.contains("one outcome"), "{alarm:?}");
+    assert_eq!(node.now().chain(Lane::Flash).recorded_through, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alarm_of_a_lane_that_has_nothing_to_send_ends_when_its_link_stands() {
+    let (forum, place) = (Arc::new(Forum::new()), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let hub = Arc::new(FakeHub::new(&forum, None));
+    let context = context(&forum, &node);
+    for alarm in ["uplink-flash", "uplink-priority", "uplink-routine"] {
+        context.readiness.raise(alarm, "the hub refused once");
+    }
+    let mut tasks = JoinSet::new();
+    crate::uplink::start(&mut tasks, &context, &(Arc::clone(&hub) as Arc<dyn HubLink>));
+    super::support::until(|| context.readiness.is_ready()).await;
 }

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::context::Context;
 use crate::index::{Index, IndexError};
-use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up};
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
 use crate::state::{HubKeys, NodeState};
 
 /// Consignments on their way into the connection; the peer's flow control fills it, and reading stops with it.
@@ -49,6 +49,8 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>, lane: Lane) {
 struct InFlight {
     number: u64,
     digest: ConsignmentDigest,
+    /// Exchanges in it.
+    count: usize,
 }
 
 async fn consign(
@@ -68,14 +70,12 @@ async fn consign(
     });
     send(&outgoing, hello).await?;
     let mut incoming = link.consign(lane, ReceiverStream::new(to_send).boxed()).await?;
-    let welcome = match next(&mut incoming).await? {
+    let welcome = match welcomed(next(&mut incoming)).await? {
         consign_response::Message::Welcome(welcome) => welcome,
         consign_response::Message::Receipt(_) => return Err(unexpected("a receipt came before the welcome")),
     };
     let state = context.now_state();
-    let index = context.index.clone();
-    let digest_at = move |number| own_digest(&index, lane, number);
-    check_welcome(&state, lane, &welcome, digest_at)?;
+    check_welcome(&state, lane, &welcome, &context.index).await?;
     *stood = true;
 
     let mut published = context.state.clone();
@@ -89,13 +89,12 @@ async fn consign(
             biased;
             message = next(&mut incoming) => {
                 take_receipts(context, &hub, &chain, message?, &mut incoming, &mut in_flight).await?;
-                context.readiness.clear(alarm);
             }
             permit = outgoing.reserve(), if waiting && room => {
                 let permit = permit.map_err(|_| LinkEnd::closed())?;
                 let (message, digest) = load(&context.index, lane, to_consign).await?;
+                in_flight.push_back(InFlight { number: to_consign, digest, count: message.headers.len() });
                 permit.send(ConsignRequest { message: Some(consign_request::Message::Consignment(message)) });
-                in_flight.push_back(InFlight { number: to_consign, digest });
                 to_consign += 1;
             }
             changed = published.changed(), if !waiting => {
@@ -162,16 +161,14 @@ fn check_receipt(
     if recorded.chain != *chain || recorded.number != sent.number || recorded.digest != sent.digest {
         return Err(wrong("it is for another consignment than the one that was sent"));
     }
+    if recorded.outcomes.len() > sent.count + 9 {
+        return Err(wrong("it does not have one outcome for each exchange"));
+    }
     Ok(recorded)
 }
 
 /// What the hub remembers of this chain must be what stands here.
-fn check_welcome(
-    state: &NodeState,
-    lane: Lane,
-    welcome: &ConsignWelcome,
-    digest_at: impl FnOnce(u64) -> Result<ConsignmentDigest, LinkEnd>,
-) -> Result<(), LinkEnd> {
+async fn check_welcome(state: &NodeState, lane: Lane, welcome: &ConsignWelcome, index: &Index) -> Result<(), LinkEnd> {
     let chain = state.chain(lane);
     let (current, past) = histories(&welcome.history, welcome.last_number, &welcome.past)?;
     let position = chain.recorded_history.map(|history| (history, chain.recorded_through));
@@ -190,7 +187,7 @@ fn check_welcome(
             chain.last_number
         )));
     }
-    if last > 0 && digest_at(last)?.0.as_bytes()[..] != welcome.last_digest[..] {
+    if last > 0 && own_digest(index, lane, last).await?.0.as_bytes()[..] != welcome.last_digest[..] {
         return Err(LinkEnd::Stopped(format!(
             "consignment {last} of lane {lane} is another one at the hub than here: a second copy of this node runs, or it was \
              restored. Keep the folder and call the secretariat"
@@ -215,10 +212,13 @@ pub(crate) fn histories(
     Ok(((history(current)?, last_number), past.collect::<Result<_, LinkEnd>>()?))
 }
 
-fn own_digest(index: &Index, lane: Lane, number: u64) -> Result<ConsignmentDigest, LinkEnd> {
-    let found = index.consignment(lane, number).map_err(broken)?;
-    let sequence = found.ok_or_else(|| unexpected("the hub names a consignment that is not here"))?;
-    Ok(index.queued(sequence).map_err(broken)?.0.sealed.digest)
+async fn own_digest(index: &Index, lane: Lane, number: u64) -> Result<ConsignmentDigest, LinkEnd> {
+    let index = index.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        let sequence = index.consignment(lane, number)?.ok_or(IndexError::Row("a consignment"))?;
+        Ok(index.queued(sequence)?.0.sealed.digest)
+    });
+    found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
 }
 
 /// Reads a consignment with its blobs, on a thread that may block.

@@ -1,70 +1,145 @@
-//! Officers' statements, each officer's in order, until the hub has answered.
+//! Officers' statements, each officer's in order, until the hub has answered. What one officer's statement meets does not hold
+//! up another's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use concord_model::{Name, Reason, Refusal};
+use concord_model::{Class, Name, Reason, Refusal};
 use concord_wire::stored::node::StatementAnswered;
 use futures::FutureExt as _;
+use tokio::time::Instant;
 
 use super::lane::broken;
 use crate::context::Context;
-use crate::link::{Attempt, HubLink, LinkEnd, keep_up};
+use crate::link::{
+    Attempt, FAILURES_ALARM_MIN, HubLink, LinkEnd, REFUSED_RETRY_SECONDS, RETRY_MAX_SECONDS, backoff, keep_up,
+};
 use crate::state::NodeState;
 
 const ALARM: &str = "statements";
+const REFUSED_NOTE: &str = "statement-refused";
 
 pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
     let attempt = || {
         let attempt = async {
-            let mut stood = false;
-            let end = forward(&context, link.as_ref(), &mut stood).await;
-            Attempt { end: end.err().unwrap_or_else(LinkEnd::closed), stood }
+            let end = forward(&context, link.as_ref()).await;
+            Attempt { end: end.err().unwrap_or_else(LinkEnd::closed), stood: true }
         };
         attempt.boxed()
     };
     keep_up(&context, ALARM, attempt).await;
 }
 
-/// Returns only when the node ends.
-async fn forward(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Result<(), LinkEnd> {
+/// An officer whose first statement got no answer, and when it is its turn again.
+struct Postponed {
+    until: Instant,
+    waits: Box<dyn Iterator<Item = Duration> + Send>,
+    failures: u32,
+}
+
+impl Default for Postponed {
+    fn default() -> Self {
+        Self { until: Instant::now(), waits: Box::new(backoff()), failures: 0 }
+    }
+}
+
+/// Returns only when the node ends, or cannot read what it has.
+async fn forward(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
     let mut published = context.state.clone();
+    let mut postponed: BTreeMap<Name, Postponed> = BTreeMap::new();
     loop {
-        let waiting = first_waiting(&published.borrow_and_update());
-        let Some((officer, number, sequence)) = waiting else {
-            if published.changed().await.is_err() {
-                return Ok(());
+        let state = Arc::clone(&published.borrow_and_update());
+        let Some((officer, number, sequence)) = first_waiting(&state, &postponed) else {
+            let turn = postponed.values().map(|postponed| postponed.until).min();
+            let turn = async {
+                match turn {
+                    Some(turn) => tokio::time::sleep_until(turn).await,
+                    None => futures::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = turn => continue,
+                changed = published.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return Ok(()),
+                },
             }
-            continue;
         };
-        let signed = context.index.statement(sequence).map_err(broken)?;
+        let index = context.index.clone();
+        let signed = tokio::task::spawn_blocking(move || index.statement(sequence)).await;
+        let signed = signed.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
         let refused = match link.submit(signed).await {
             Ok(()) => None,
-            Err(LinkEnd::Refused(refusal)) => Some(refusal),
-            Err(end) => return Err(end),
+            Err(LinkEnd::Refused(refusal)) if is_answer(refusal.reason) => Some(refusal),
+            Err(end) => {
+                postpone(context, postponed.entry(officer.clone()).or_default(), &officer, number, end);
+                continue;
+            }
         };
-        *stood = true;
         context.contact.heard(context.clock.now());
+        postponed.remove(&officer);
+        if postponed.is_empty() {
+            context.readiness.clear(ALARM);
+        }
         let answer = answered(&officer, number, refused.as_ref());
         if answer.whole {
             let what = format!(
                 "the hub did not take statement {number} of the officer {officer} ({}): {}",
                 answer.refused, answer.message
             );
-            context.readiness.raise(ALARM, what);
+            context.readiness.note(REFUSED_NOTE, what);
         } else {
-            context.readiness.clear(ALARM);
+            context.readiness.clear(REFUSED_NOTE);
         }
         context.writer.answer(answer).await.map_err(LinkEnd::Refused)?;
     }
 }
 
-/// The statement that has waited longest, of all officers' first ones.
-fn first_waiting(state: &NodeState) -> Option<(Name, u64, u64)> {
+/// The statement stays, whatever happened; where it does not look like passing by itself, a person hears of it.
+fn postpone(context: &Context, postponed: &mut Postponed, officer: &Name, number: u64, end: LinkEnd) {
+    postponed.failures = postponed.failures.saturating_add(1);
+    let repeated = postponed.failures >= FAILURES_ALARM_MIN && context.contact.is_connected();
+    let (wait, why, alarmed) = match end {
+        LinkEnd::Lost(why) => {
+            let wait = postponed.waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS));
+            (wait, why, repeated)
+        }
+        LinkEnd::Refused(refusal) => (Duration::from_secs(REFUSED_RETRY_SECONDS), refusal.to_string(), true),
+        LinkEnd::Stopped(why) => (Duration::from_secs(REFUSED_RETRY_SECONDS), why, true),
+    };
+    postponed.until = Instant::now() + wait;
+    if alarmed {
+        let what =
+            format!("statement {number} of the officer {officer} waits here, the hub gives no answer to it: {why}");
+        context.readiness.raise(ALARM, what);
+    } else {
+        tracing::debug!(%officer, number, why, "a statement got no answer");
+    }
+}
+
+/// The statement that has waited longest, of all officers' first ones whose turn it is.
+fn first_waiting(state: &NodeState, postponed: &BTreeMap<Name, Postponed>) -> Option<(Name, u64, u64)> {
+    let now = Instant::now();
     let firsts = state.officers().iter().filter_map(|(name, officer)| {
         let (number, statement) = officer.first_waiting()?;
-        Some((name.clone(), number, statement.sequence))
+        let its_turn = postponed.get(name).is_none_or(|postponed| postponed.until <= now);
+        its_turn.then(|| (name.clone(), number, statement.sequence))
     });
     firsts.min_by_key(|(_, _, sequence)| *sequence)
+}
+
+/// Whether the hub decided: it recorded the refusal, or will never take these bytes. All else may pass, and the statement waits.
+/// `INTERNAL` stands for what came without a reason of ours.
+fn is_answer(reason: Reason) -> bool {
+    match reason {
+        Reason::CallerNotAllowed | Reason::ArgumentInvalid | Reason::NotJoined => false,
+        Reason::Internal => true,
+        reason => {
+            let decided = [Class::Invalid, Class::Unknown, Class::Denied, Class::Precondition, Class::Conflict];
+            decided.contains(&reason.class())
+        }
+    }
 }
 
 fn answered(officer: &Name, number: u64, refused: Option<&Refusal>) -> StatementAnswered {
@@ -85,7 +160,5 @@ fn is_whole(reason: Reason) -> bool {
             | Reason::StatementSignatureInvalid
             | Reason::StatementOutOfOrder
             | Reason::StatementFork
-            | Reason::CallerNotAllowed
-            | Reason::Internal
     )
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use concord_identity::SigningKey;
 use concord_journal::{Blob, Digest, Draft, Entry, HistoryId, Tail};
-use concord_model::limits::{COMMIT_SIZE_MAX_BYTES, CONSIGNMENT_EXCHANGES_MAX, CONSIGNMENT_SIZE_MAX_BYTES};
+use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, CONSIGNMENT_SIZE_MAX_BYTES};
 use concord_model::{ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId, SetAsideReason, Timestamp};
 use concord_views::SCAN_ROWS_MAX;
 use concord_wire::consignment;
@@ -14,23 +14,14 @@ use concord_wire::stored::node::{self as stored, Acknowledged, Submission, Verdi
 use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 
 use super::WriterError;
-use super::command::{Accepted, Command, Judged, Prepared, Reply};
+use super::command::{Accepted, Answer, Command, Judged, Prepared, Reply};
+use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
 use crate::random::fresh;
 use crate::state::{NodeState, Step, slot};
 
-/// What one commit takes of commands; the rest of [`COMMIT_SIZE_MAX_BYTES`] is for what entries add to them.
-const COMMAND_BYTES_PER_COMMIT_MAX: u64 = COMMIT_SIZE_MAX_BYTES as u64 - 512 * 1024;
 /// What seal, head, seed and lengths add to a consignment of headers and blobs.
 const CONSIGNMENT_OVERHEAD_BYTES: usize = 8 * 1024;
-/// What lengths, nonces and tables add to one exchange, in the journal and on the wire.
-const EXCHANGE_OVERHEAD_BYTES: usize = 512;
-/// What a small command takes at most, apart from what it carries.
-const COMMAND_OVERHEAD_BYTES: u64 = 1024;
-/// Commands of one commit, so that the first answer does not wait for a long queue of small ones.
-const COMMANDS_PER_COMMIT_MAX: usize = 4096;
-
-type Answer = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Batch<'a> {
     state: NodeState,
@@ -40,8 +31,6 @@ pub(super) struct Batch<'a> {
     now: Timestamp,
     drafts: Vec<Draft>,
     answers: Vec<Answer>,
-    commands: usize,
-    size_bytes: u64,
     open: [OpenConsignment; Lane::ALL.len()],
     requests: BTreeMap<(Name, RequestId), (Bytes, Accepted)>,
     received: BTreeSet<ExchangeId>,
@@ -71,22 +60,18 @@ impl<'a> Batch<'a> {
             now,
             drafts: Vec::new(),
             answers: Vec::new(),
-            commands: 0,
-            size_bytes: 0,
             open: Default::default(),
             requests: BTreeMap::new(),
             received: BTreeSet::new(),
         }
     }
 
-    pub(super) fn fits(&self, command: &Command) -> bool {
-        self.commands < COMMANDS_PER_COMMIT_MAX && self.size_bytes + size_of(command) <= COMMAND_BYTES_PER_COMMIT_MAX
-    }
-
     /// Decides one command. A refusal is answered at once, everything else after the commit.
     pub(super) fn take(&mut self, command: Command) -> Result<(), WriterError> {
-        self.commands += 1;
-        self.size_bytes += size_of(&command);
+        if size_of(&command) > u64::MAX - 1 {
+            self.answers.push(command.too_large());
+            return Ok(());
+        }
         match command {
             Command::Submit(prepared, reply) => {
                 let outcome = self.submit(*prepared)?;
@@ -347,26 +332,4 @@ fn preview(draft: &Draft, tail: &Tail, sequence: u64) -> Entry {
         blobs: Vec::new(),
         digest: Digest::ZERO,
     }
-}
-
-fn exchange_size(prepared: &Prepared) -> usize {
-    let blobs: usize = prepared.blobs.iter().map(|blob| blob.bytes().len()).sum();
-    prepared.header.len() + blobs + EXCHANGE_OVERHEAD_BYTES
-}
-
-fn size_of(command: &Command) -> u64 {
-    let carried = match command {
-        Command::Submit(prepared, _) => exchange_size(prepared) as u64,
-        Command::Receipts(receipts, _) => {
-            receipts.iter().map(|(receipt, _)| receipt.statement.len() as u64 + 256).sum()
-        }
-        Command::Feed(_, _, size_bytes, _) => *size_bytes,
-        Command::Mail(_, _, items, _) => items.iter().map(|item| item.size_bytes).sum(),
-        Command::Statement(..) => concord_model::limits::STATEMENT_SIZE_MAX_BYTES as u64,
-        // At most as many numbers as one scan answers.
-        Command::Acknowledge(..) => SCAN_ROWS_MAX as u64 * 10,
-        Command::Answer(answer, _) => answer.message.len() as u64,
-        Command::AddAgency(_, measures, _) => measures.len() as u64 * 70,
-    };
-    carried + COMMAND_OVERHEAD_BYTES
 }

@@ -63,6 +63,31 @@ pub(crate) enum Command {
     AddAgency(Name, Vec<MeasureCode>, Reply<()>),
 }
 
+/// Tells whoever waits what became of its command.
+pub(super) type Answer = Box<dyn FnOnce() + Send>;
+
+impl Command {
+    /// The refusal of a command that no commit could take.
+    pub(super) fn too_large(self) -> Answer {
+        match self {
+            Self::Submit(_, reply) => refuse_too_large(reply),
+            Self::Receipts(_, reply)
+            | Self::Feed(.., reply)
+            | Self::Mail(.., reply)
+            | Self::Answer(_, reply)
+            | Self::AddAgency(.., reply) => refuse_too_large(reply),
+            Self::Acknowledge(.., reply) => refuse_too_large(reply),
+            Self::Statement(.., reply) => refuse_too_large(reply),
+        }
+    }
+}
+
+fn refuse_too_large<T: Send + 'static>(reply: Reply<T>) -> Answer {
+    let refusal = Refusal::new(Reason::Internal, "this does not fit into one commit of this node");
+    // Whoever hung up does not need the answer.
+    Box::new(move || drop(reply.send(Err(refusal))))
+}
+
 /// Hands commands to the writer and brings its answers. Every answer means that it is durable.
 #[derive(Clone)]
 pub struct NodeWriter {

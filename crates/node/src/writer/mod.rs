@@ -3,6 +3,7 @@
 
 mod batch;
 mod command;
+mod room;
 
 use std::sync::Arc;
 
@@ -18,8 +19,9 @@ use crate::index::{Index, IndexError};
 use crate::projection::NodeProjection;
 use crate::random::NoRandomness;
 use crate::state::{FoldError, NodeState};
-use batch::Batch;
+use batch::{Batch, Finished};
 use command::Command;
+use room::Room;
 
 pub(crate) use batch::first_answer;
 pub(crate) use command::Prepared;
@@ -49,7 +51,7 @@ pub enum WriterError {
     #[error(transparent)]
     Random(#[from] NoRandomness),
     /// A thread of the runtime died.
-    #[error("a thread died while it projected: {0}")]
+    #[error("a thread died while it decided or projected: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
 
@@ -118,17 +120,18 @@ impl Writer {
     async fn commit(&mut self, first: Command) -> Result<Option<Command>, WriterError> {
         let now = self.clock.now().max(self.last_recorded_at);
         self.last_recorded_at = now;
-        let mut batch = Batch::begin(self.state.clone(), self.tail, &self.index, &self.key, now);
-        let mut held = None;
-        batch.take(first)?;
+        let mut room = Room::default();
+        room.take(&first);
+        let (mut commands, mut held) = (vec![first], None);
         while let Some(command) = self.queues.waiting() {
-            if !batch.fits(&command) {
+            if !room.fits(&command) {
                 held = Some(command);
                 break;
             }
-            batch.take(command)?;
+            room.take(&command);
+            commands.push(command);
         }
-        let finished = batch.finish()?;
+        let finished = self.decide(commands, now).await?;
         if !finished.drafts.is_empty() {
             // commit point: a crash before it leaves nothing of this batch, or its first entries, none of them answered, and
             // whoever waits tries again; a crash after it leaves all of it, and a repeat finds it in the state or the views.
@@ -142,6 +145,17 @@ impl Writer {
             answer();
         }
         Ok(held)
+    }
+
+    /// Deciding reads views and journal, hashes and signs.
+    async fn decide(&self, commands: Vec<Command>, now: Timestamp) -> Result<Finished, WriterError> {
+        let (state, tail, index, key) = (self.state.clone(), self.tail, self.index.clone(), Arc::clone(&self.key));
+        let decided = tokio::task::spawn_blocking(move || {
+            let mut batch = Batch::begin(state, tail, &index, &key, now);
+            commands.into_iter().try_for_each(|command| batch.take(command))?;
+            batch.finish()
+        });
+        decided.await?
     }
 
     /// The rows stand before anybody is answered, so that the next batch finds what this one did.
