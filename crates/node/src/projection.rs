@@ -134,7 +134,8 @@ fn told(item: &FeedItem, receipts: &Receipts, batch: &mut Batch<'_>) -> Result<(
         let notice = match feed::parse_receipt(message) {
             Ok(notice) => notice,
             Err(refusal) => {
-                return Err(malformed(refusal.message));
+                tracing::warn!(number = item.number, why = refusal.message, "a receipt of the feed is passed over");
+                continue;
             }
         };
         let (reached, reason) = match notice.outcome {

@@ -29,7 +29,7 @@ pub(super) fn compose(
     let told = news(&context.index, lane, state.mailbox(lane).received_through, recorded)?;
     let said = Said {
         hub: hub.name.clone(),
-        history: state.mailbox(lane).history.unwrap_or(history),
+        history,
         recipient: context.participant.clone(),
         node: context.node.clone(),
         lane,

@@ -132,7 +132,7 @@ pub fn verify_items(
             verify_one(&directory, signed, &statement, recorded_at).map_err(false_item)?;
         }
         if let Some(Content::Receipts(receipts)) = &item.content {
-            drop(verify_receipts(receipts));
+            verify_receipts(receipts).map_err(false_item)?;
         }
         directory.apply(hub, own, item).map_err(|error| false_item(error.to_string()))?;
     }

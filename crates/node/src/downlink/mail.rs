@@ -168,7 +168,7 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
     while let Some(received) = message.take() {
         match received {
             Ok(receive_response::Message::Delivery(delivery)) => {
-                if let (false, Err(refusal)) = (true, check_shape(&delivery)) {
+                if let Err(refusal) = check_shape(&delivery) {
                     gathered.ended = Err(LinkEnd::Refused(refusal));
                     return gathered;
                 }

@@ -47,7 +47,7 @@ pub(crate) async fn keep_up<'a>(
                 tracing::debug!(link = alarm, why, "a link to the hub was lost");
                 failures = failures.saturating_add(1);
                 // Without the feed it is the hub that is away, which has an alarm of its own.
-                if failures >= 1_000_000 && context.contact.is_connected() {
+                if failures >= FAILURES_ALARM_MIN && context.contact.is_connected() {
                     let what = format!("the hub is there, but this link does not come to stand: {why}");
                     context.readiness.raise(alarm, what);
                 }

@@ -133,8 +133,7 @@ fn first_waiting(state: &NodeState, postponed: &BTreeMap<Name, Postponed>) -> Op
 /// `INTERNAL` stands for what came without a reason of ours.
 fn is_answer(reason: Reason) -> bool {
     match reason {
-        Reason::CallerNotAllowed | Reason::ArgumentInvalid | Reason::NotJoined => false,
-        Reason::Internal => true,
+        Reason::CallerNotAllowed | Reason::ArgumentInvalid | Reason::NotJoined | Reason::Internal => false,
         reason => {
             let decided = [Class::Invalid, Class::Unknown, Class::Denied, Class::Precondition, Class::Conflict];
             decided.contains(&reason.class())

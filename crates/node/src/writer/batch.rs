@@ -68,7 +68,7 @@ impl<'a> Batch<'a> {
 
     /// Decides one command. A refusal is answered at once, everything else after the commit.
     pub(super) fn take(&mut self, command: Command) -> Result<(), WriterError> {
-        if size_of(&command) > u64::MAX - 1 {
+        if size_of(&command) > COMMAND_BYTES_PER_COMMIT_MAX {
             self.answers.push(command.too_large());
             return Ok(());
         }
