@@ -105,7 +105,8 @@ impl std::fmt::Display for Ended {
 pub fn concord(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ended {
     let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
     let mut command = Command::new(executable());
-    command.arg("--json").args(&args);
+    // Whatever ends this test's process ends its children too.
+    command.args(["--json", "--with-parent"]).args(&args);
     run(command)
 }
 
