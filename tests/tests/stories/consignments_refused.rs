@@ -241,15 +241,15 @@ fn every_bad_exchange_is_refused_by_itself_and_its_neighbours_go_through() {
     let (consignment, _) = raw.consignment(Lane::Flash, 1, START, &[flash]);
     assert_eq!(raw.consign(Lane::Flash, vec![consignment]).outcomes(), ["BODY_TOO_LARGE"]);
 
-    // The same exchange twice has one effect only.
-    let (again, _) = raw.consignment(Lane::Routine, 2, digest, std::slice::from_ref(&first));
-    let outcome = raw.consign(Lane::Routine, vec![again]);
-    println!("the same exchange in another consignment: {:?}", outcome.outcomes());
+    // The same exchange in another consignment has no second effect; the one behind it shows that it was not still to come.
+    let behind = draft();
+    let (again, _) = raw.consignment(Lane::Routine, 2, digest, &[first.clone(), behind.clone()]);
+    assert_eq!(raw.consign(Lane::Routine, vec![again]).outcomes(), ["IRN", "IRN"]);
 
     let honest = forum.agency("IRN").submit("from the other side", "--agreement IRN/others --wait delivered");
     assert_eq!(exchange_ids(&forum.agency("TUR").receive(1)), [honest.id]);
-    let received = forum.agency("IRN").receive(2);
-    assert_eq!(exchange_ids(&received), [first.id(), last.id()]);
+    let received = forum.agency("IRN").receive(3);
+    assert_eq!(exchange_ids(&received), [first.id(), last.id(), behind.id()]);
     assert!(forum.agency("IRN").receive_rest().is_empty());
     assert_eq!(text_of(&received[0], "title"), "From a raw node");
 }

@@ -69,6 +69,10 @@ fn check(mut forum: Forum, kill: impl Fn(&mut Forum)) {
         submitting.map(|lane| lane.join().unwrap())
     });
     let all: Vec<String> = sent.iter().flatten().cloned().collect();
+    for id in &all {
+        let settled = kaz.settled(id);
+        assert_eq!(settled.len(), 2, "{settled:?}");
+    }
     for code in ["IRN", "TUR"] {
         let received = forum.agency(code).receive(all.len());
         for (lane, ids) in LANES.iter().zip(&sent) {
@@ -77,10 +81,6 @@ fn check(mut forum: Forum, kill: impl Fn(&mut Forum)) {
         }
         assert!(forum.agency(code).receive_rest().is_empty(), "{code} got more than was sent");
         assert_eq!(count_in_journal(&forum.node_dir(code), &all), (all.len(), all.len()), "{code}");
-    }
-    for id in &all {
-        let settled = kaz.settled(id);
-        assert_eq!(settled.len(), 2, "{settled:?}");
     }
     for dir in [forum.hub_dir(), forum.node_dir("KAZ"), forum.node_dir("IRN"), forum.node_dir("TUR")] {
         concord(words!["verify", dir]).ok();

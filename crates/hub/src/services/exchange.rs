@@ -138,6 +138,10 @@ fn consignments(
         Err(status) if status.code() == Code::OutOfRange => {
             Some(Err(Refusal::new(Reason::ConsignmentTooLarge, "the consignment is over the limit of one message")))
         }
+        // The decoder's word for what is no message at all; a broken connection may say the same, and does not listen any more.
+        Err(status) if status.code() == Code::Internal => {
+            Some(Err(Refusal::new(Reason::ConsignmentMalformed, "what came is not a message of this stream")))
+        }
         Err(_) => None,
     };
     Box::pin(inbound.map(read).take_while(|read| std::future::ready(read.is_some())).flat_map(stream::iter))
