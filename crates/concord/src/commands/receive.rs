@@ -29,7 +29,7 @@ const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct ReceiveArgs {
     #[command(flatten)]
     client: ClientArgs,
-    /// Where bodies go, each as <exchange_id>.<ext>; '-' writes one body to stdout.
+    /// Where bodies go, each as `<exchange_id>.<ext>`; '-' writes one body to stdout.
     #[arg(long, value_name = "DIR|-")]
     out: Option<PathBuf>,
     /// Go on as more comes, until Ctrl-C.
