@@ -12,10 +12,10 @@ use concord_ledger::Founding;
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role, Timestamp};
 use concord_server::{Folder, FolderKind};
 
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::error::HubError;
 use crate::seed::Seed;
+use concord_server::{Clock as _, SystemClock};
 
 /// What `hub init` is asked for.
 #[derive(Debug, Clone)]

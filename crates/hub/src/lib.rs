@@ -9,7 +9,6 @@
 //! not send a byte of an exchange but through a permit.
 
 pub mod acknowledge;
-pub mod clock;
 mod config;
 pub mod consign;
 pub mod delivery;

@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 mod commit;
 mod recent;
 
-use crate::clock::Clock;
 use commit::{Commit, Decided, Due, InFlight, impossible, send, size_estimate, synced};
+use concord_server::Clock;
 pub use recent::{Durable, Recent};
 
 /// Proposals that wait for the sequencer, flash and others each. Beyond it senders wait: their streams stop reading.

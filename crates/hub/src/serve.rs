@@ -16,7 +16,6 @@ use concord_views::Views;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::error::HubError;
 use crate::init::{files, open_journal};
@@ -25,6 +24,7 @@ use crate::sequencer::{Published, Recent, SequencerTask};
 use crate::services::{self, METHODS, SERVED};
 use crate::shared::{Shared, anchors_of};
 use crate::streams::Streams;
+use concord_server::{Clock, SystemClock};
 
 /// Entries that the ledger's start reads at once.
 const ENTRIES_READ_AT_ONCE: usize = 256;

@@ -11,9 +11,9 @@ use concord_server::Shutdown;
 use concord_views::Views;
 use concord_wire::proto::exchange::v1 as pb;
 
-use crate::clock::Clock;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::Streams;
+use concord_server::Clock;
 
 /// What every service of the hub holds; clones share it.
 pub struct Shared {

@@ -10,13 +10,13 @@ use concord_wire::proto::operations::v1::operations_service_client::OperationsSe
 use concord_wire::status::from_status;
 use concord_wire::stored::node as stored;
 
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::folders::Paths;
 use crate::init::{identity, make_profile};
 use crate::open::{append, fold, open_journal};
 use crate::state::Step;
+use concord_server::{Clock as _, SystemClock};
 
 /// Where an agency's profile finds the addresses of its node.
 const ADDRESSES_FROM_AGENCY: &str = "../../addresses.json";

@@ -9,10 +9,10 @@ use concord_model::{Name, ParticipantCode, Timestamp};
 use concord_server::{Readiness, Shutdown};
 use tokio::sync::watch;
 
-use crate::clock::Clock;
 use crate::index::Index;
 use crate::state::NodeState;
 use crate::writer::NodeWriter;
+use concord_server::Clock;
 
 /// After so long without the hub the node is not ready, and says so.
 pub const HUB_SILENT_MAX_SECONDS: u64 = 30;

@@ -12,12 +12,12 @@ use concord_server::{FileMode, Folder, FolderKind, write_durably};
 use concord_wire::agreement::encode_join_request;
 use concord_wire::stored::node as stored;
 
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::{CONFIG_FILE, NodeConfig};
 use crate::error::NodeError;
 use crate::folders::Paths;
 use crate::open::{append, open_journal};
 use crate::paper::join_request_to_json;
+use concord_server::{Clock as _, SystemClock};
 
 /// Where profiles inside the data folder find the addresses of their node.
 const ADDRESSES_FROM_PROFILE: &str = "../addresses.json";

@@ -7,13 +7,13 @@ use concord_model::{Fingerprint, Name, ParticipantCode};
 use concord_server::{FileMode, Folder, FolderKind, write_durably};
 use concord_wire::stored::node as stored;
 
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::folders::Paths;
 use crate::open::{append, fold, open_journal};
 use crate::paper::bundle_from_json;
 use crate::state::HubKeys;
+use concord_server::{Clock as _, SystemClock};
 
 /// A node that joined.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,6 @@
 //! pinned anchor of the hub, and the fingerprints that its officers consented to.
 
 mod agency;
-pub mod clock;
 pub mod config;
 pub mod context;
 pub mod downlink;

@@ -8,10 +8,10 @@ use concord_model::Timestamp;
 use concord_wire::stored::node::read;
 use futures::executor::block_on;
 
-use crate::clock::Clock;
 use crate::error::NodeError;
 use crate::random::fresh;
 use crate::state::NodeState;
+use concord_server::Clock;
 
 /// Entries that are folded between two reads.
 const READ_ENTRIES_MAX: usize = 1024;

@@ -24,7 +24,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::clock::{Clock, SystemClock};
 use crate::config::NodeConfig;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
@@ -37,6 +36,7 @@ use crate::services::{AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryA
 use crate::state::NodeState;
 use crate::writer::{Writer, WriterError};
 use crate::{downlink, uplink};
+use concord_server::{Clock, SystemClock};
 
 const NOT_JOINED_ALARM: &str = "not-joined";
 const JOURNAL_CUT_ALARM: &str = "journal-cut";

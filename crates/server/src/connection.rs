@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::connections::{Registration, now};
+use crate::clock::{Clock as _, SystemClock};
+use crate::connections::Registration;
 
 /// A TLS connection of a verified caller. Services find the [`Caller`] in the extensions of their requests.
 ///
@@ -33,7 +34,7 @@ enum End {
 impl Connection {
     pub(crate) fn new(stream: TlsStream<TcpStream>, caller: Caller, registration: Registration) -> Self {
         let closing = registration.closing().clone();
-        let micros_left = caller.not_after.as_micros().saturating_sub(now().as_micros());
+        let micros_left = caller.not_after.as_micros().saturating_sub(SystemClock.now().as_micros());
         let valid_for = Duration::from_micros(u64::try_from(micros_left).unwrap_or(0));
         let end = async move {
             tokio::select! {

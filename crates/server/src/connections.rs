@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use concord_identity::Caller;
 use concord_model::{Identity, ParticipantCode, Timestamp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock as _, SystemClock};
 
 /// Connections past their handshake, of all callers. One more is closed at once; the peer sees an ended connection and
 /// its calls fail with UNAVAILABLE.
@@ -156,7 +157,7 @@ impl Connections {
         let id = open.next;
         open.next += 1;
         let closing = CancellationToken::new();
-        let caller = ConnectedCaller { identity: identity.clone(), peer, since: now() };
+        let caller = ConnectedCaller { identity: identity.clone(), peer, since: SystemClock.now() };
         open.entries.insert(id, Entry { caller, closing: closing.clone() });
         count(&open);
         Ok(Registration { id, closing, connections: self.clone() })
@@ -204,12 +205,6 @@ impl Drop for Registration {
 
 fn count(open: &Open) {
     metrics::gauge!("concord_connections").set(open.entries.len() as f64);
-}
-
-/// The machine's clock, for people to read.
-pub(crate) fn now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

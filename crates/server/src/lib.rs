@@ -9,6 +9,7 @@
 mod accept;
 mod admin;
 mod bind;
+mod clock;
 mod connect;
 mod connection;
 mod connections;
@@ -34,6 +35,7 @@ pub use admin::{
     ADMIN_HEADER_TIMEOUT_SECONDS, AdminError, AdminListener,
 };
 pub use bind::{BindError, bind};
+pub use clock::{Clock, SystemClock};
 pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, connect};
 pub use connection::Connection;
 pub use connections::{

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_model::Timestamp;
 
-use crate::connections::now;
+use crate::clock::{Clock as _, SystemClock};
 
 /// Something that is wrong now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Readiness {
                 tracing::error!(alarm = name, message, "an alarm was raised");
                 metrics::counter!("concord_alarms_raised_total", "alarm" => name).increment(1);
                 metrics::gauge!("concord_alarm", "alarm" => name).set(1.0);
-                alarms.insert(name, Alarm { name, message, since: now(), stops });
+                alarms.insert(name, Alarm { name, message, since: SystemClock.now(), stops });
             }
         }
     }

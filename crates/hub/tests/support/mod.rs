@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use concord_hub::clock::Clock;
 use concord_hub::sequencer::{Proposal, Sequencer, SequencerTask};
 use concord_journal::{AppendError, Blob, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Tail};
 use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, Statement, StatementContent};
@@ -15,6 +14,7 @@ use concord_model::{
     ExchangeUuid, Fingerprint, Header, Lane, MeasureCode, MediaType, Name, Part, Participant, ParticipantCode,
     ParticipantKind, Party, PublicKey, Timestamp, Title,
 };
+use concord_server::Clock;
 use concord_wire::consignment::{Opened, Sealed, blob_to_bytes, open, seal, to_message};
 use concord_wire::tree::Seed;
 use futures::FutureExt as _;

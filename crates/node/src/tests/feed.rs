@@ -6,9 +6,9 @@ use concord_wire::agreement::DraftContent;
 use concord_wire::proto::feed::v1::feed_item::Content;
 
 use super::support::{Forum, HISTORY, Running, founded, item, reference};
-use crate::clock::{Clock as _, SystemClock};
 use crate::downlink::verify_items;
 use crate::state::Directory;
+use concord_server::{Clock as _, SystemClock};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_refused_and_what_was_applied_is_passed_over() {

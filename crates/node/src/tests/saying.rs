@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use super::links::ScriptedHub;
 use super::support::{Forum, HISTORY, Running, founded, name, reference, until};
 use super::uplink::context;
-use crate::clock::{Clock as _, SystemClock};
 use crate::context::Context;
 use crate::link::{HubLink, LinkEnd};
+use concord_server::{Clock as _, SystemClock};
 
 /// Two officers with a statement each, the first of which waits longest, and a hub that answers so.
 async fn forward(

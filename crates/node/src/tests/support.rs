@@ -27,11 +27,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, SystemClock};
 use crate::index::Index;
 use crate::projection::NodeProjection;
 use crate::state::{Directory, HubKeys, NodeState};
 use crate::writer::{Accepted, NodeWriter, Prepared, Writer, WriterError};
+use concord_server::{Clock, SystemClock};
 
 pub(super) const HISTORY: HistoryId = HistoryId([7; 16]);
 pub(super) const MEASURE: &str = "challenges.2";

@@ -21,9 +21,9 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::support::{Forum, HISTORY, Running, code, founded, name, prepared, reference};
-use crate::clock::{Clock as _, SystemClock};
 use crate::context::{Contact, Context};
 use crate::link::{HubLink, Incoming, LinkEnd, Outgoing};
+use concord_server::{Clock as _, SystemClock};
 
 /// Records what comes; loses its stream before every second receipt of lane routine.
 struct FakeHub {

@@ -14,13 +14,13 @@ use concord_views::CatchUpError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::index::{Index, IndexError};
 use crate::projection::NodeProjection;
 use crate::random::NoRandomness;
 use crate::state::{FoldError, NodeState};
 use batch::{Batch, Finished};
 use command::Command;
+use concord_server::Clock;
 use room::Room;
 
 pub(crate) use batch::first_answer;
