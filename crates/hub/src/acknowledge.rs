@@ -35,6 +35,7 @@ pub async fn acknowledge(
     if !own || said.hub != shared.hub || said.history != shared.history() || said.lane != lane {
         return Err(Refusal::new(Reason::CursorInvalid, "the acknowledgement is of another mailbox, hub or history"));
     }
+    concord_faults::point("hub.acknowledge.verified");
     let said = Arc::new(said);
     let mut lost_races = 0;
     loop {
@@ -43,7 +44,9 @@ pub async fn acknowledge(
         let Some(command) = shared.blocking(move |shared| assemble(shared, &work)).await? else {
             return Ok(recorded(mailbox));
         };
+        concord_faults::point("hub.acknowledge.assembled");
         let decided = shared.sequencer.decide(Proposal::Acknowledge(Box::new(command), message.clone())).await;
+        concord_faults::point("hub.acknowledge.decided");
         match decided {
             Ok(_) => lost_races = 0,
             Err(refusal) => {

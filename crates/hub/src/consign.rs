@@ -31,6 +31,7 @@ pub fn welcome(
         let named = format!("chain of node {} epoch {} to hub {}", chain.node, chain.epoch, chain.hub);
         return Err(Refusal::new(Reason::ChainMismatch, format!("{named} is not this caller's to this hub")));
     }
+    concord_faults::point("hub.consign.hello");
     let published = shared.published();
     let state = published.ledger.chains().get(&chain);
     let last = state.map_or(0, |state| state.last);
@@ -77,12 +78,14 @@ pub fn receipts(
 }
 
 fn open(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result<Box<consignment::Opened>, Refusal> {
+    concord_faults::point("hub.consign.arrived");
     let opened = consignment::open(message, &chain.origin, |key, message, signature| {
         shared.verify_enrolled(&chain.origin, key, message, signature)
     })?;
     if opened.sealed.chain != *chain {
         return Err(Refusal::new(Reason::ChainMismatch, "the consignment is of another chain than the stream's hello"));
     }
+    concord_faults::point("hub.consign.opened");
     Ok(Box::new(opened))
 }
 
@@ -92,16 +95,21 @@ async fn receipt_for(shared: &Arc<Shared>, answer: Answer) -> Result<pb::Recorde
         Answer::Repeat(sequence) => shared.blocking(move |shared| recorded_before(shared, sequence)).await?,
         Answer::Accepted | Answer::Acknowledged => return Err(internal("a consignment got another proposal's answer")),
     };
+    concord_faults::point("hub.receipt.due");
     let RecordedAt { history, entry_digest, recorded_at, fact } = recorded;
     let exchanges = u64::from(fact.count);
     metrics::counter!("concord_exchanges_refused_total").increment(fact.refused.len() as u64);
     metrics::counter!("concord_exchanges_recorded_total").increment(exchanges - fact.refused.len() as u64);
     let key = shared.signing_key.public().fingerprint;
-    Ok(receipt::receipt(history, entry_digest, recorded_at, &fact, key, |message| shared.signing_key.sign(message)))
+    let receipt =
+        receipt::receipt(history, entry_digest, recorded_at, &fact, key, |message| shared.signing_key.sign(message));
+    concord_faults::point("hub.receipt.signed");
+    Ok(receipt)
 }
 
 /// The same words again: everything that a receipt says stands in the entry.
 fn recorded_before(shared: &Shared, sequence: u64) -> Result<RecordedAt, Refusal> {
+    concord_faults::point("hub.receipt.repeated");
     let entry = shared.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
     match concord_wire::stored::hub::read(&entry).map_err(internal)? {
         HubEntry::Consignment(fact, _) => Ok(RecordedAt {

@@ -83,6 +83,7 @@ pub async fn deliver(shared: Arc<Shared>, lane: Lane, writer: &MailboxWriter, mu
             }
             continue;
         };
+        concord_faults::point("hub.deliver.loaded");
         for number in next..loaded.run.end() {
             if send_number(&shared, writer, &loaded, number).await?.is_err() {
                 return Ok(());
@@ -134,6 +135,7 @@ async fn send_number(
         Err(reason) => {
             tracing::info!(recipient = %writer.recipient, number, %reason, "a delivery is withheld");
             metrics::counter!("concord_deliveries_withheld_total").increment(1);
+            concord_faults::point("hub.deliver.withheld");
             return Ok(writer.withhold(number, *published.tail.history.as_bytes()).await);
         }
     };
@@ -149,7 +151,10 @@ async fn send_number(
         loaded.run.feed_number,
     )
     .ok_or_else(|| internal("a mailbox row names an exchange that the entry does not have"))?;
-    Ok(writer.deliver(permit, recorded, delivery).await)
+    concord_faults::point("hub.deliver.permitted");
+    let sent = writer.deliver(permit, recorded, delivery).await;
+    concord_faults::point("hub.deliver.sent");
+    Ok(sent)
 }
 
 /// Asks the ledger whether a recipient may have one exchange of an entry now.

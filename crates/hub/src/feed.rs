@@ -38,10 +38,12 @@ pub async fn tell(
             }
             continue;
         };
+        concord_faults::point("hub.feed.loaded");
         let message = pb::FollowResponse { message: Some(pb::follow_response::Message::Item(item)) };
         if outbound.send(Ok(message)).await.is_err() {
             return Ok(());
         }
+        concord_faults::point("hub.feed.sent");
         next += 1;
     }
 }

@@ -236,6 +236,7 @@ impl SequencerTask {
         }
         let Waiting { proposal, answer } = waiting;
         // The clock is read once for each commit.
+        concord_faults::point("hub.decide.begin");
         let now = *open.now.get_or_insert_with(|| self.clock.now());
         let at = At { sequence: self.ledger.sequence() + 1, now: self.ledger.recorded_at(now) };
         match self.decide(proposal, at) {
@@ -251,6 +252,7 @@ impl SequencerTask {
                 };
                 open.drafts.push(draft);
                 open.facts.push((at.sequence, *fact));
+                concord_faults::point("hub.decide.applied");
                 open.answers.push((answer, due));
             }
         }
@@ -332,6 +334,7 @@ impl SequencerTask {
 
     fn issue(&mut self, commit: Commit) -> InFlight {
         metrics::histogram!("concord_commit_entries").record(commit.drafts.len() as f64);
+        concord_faults::point("hub.commit.issued");
         let append = self.journal.append(self.tail, commit.drafts);
         InFlight {
             append,
@@ -346,9 +349,11 @@ impl SequencerTask {
     /// whole and nobody told; a crash just after leaves them recorded, and whoever asks again gets the same answer.
     fn publish(&mut self, done: InFlight, committed: Committed) {
         metrics::histogram!("concord_commit_seconds").record(done.begun.elapsed().as_secs_f64());
+        concord_faults::point("hub.commit.durable");
         self.tail = committed.tail;
         self.recent.push(Durable { facts: done.facts, tail: committed.tail });
         self.publisher.send_replace(Arc::new(Published { ledger: done.ledger, tail: committed.tail }));
+        concord_faults::point("hub.commit.published");
         for (answer, due) in done.answers {
             let due = match due {
                 Due::Answer(due) => due,
@@ -364,5 +369,6 @@ impl SequencerTask {
             };
             send(answer, due);
         }
+        concord_faults::point("hub.commit.answered");
     }
 }

@@ -102,6 +102,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     folder.write_addresses(&addresses)?;
     addresses.announce().map_err(HubError::Output)?;
     drop((sequencer, shared));
+    concord_faults::point("hub.serving");
 
     // Whatever ends first ends the hub: a failed write or view must not go on being served.
     let admin_end = CancellationToken::new();
@@ -114,6 +115,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     // The admin listener tells of the drain to its end.
     admin_end.cancel();
     flatten(watched.await)?;
+    concord_faults::point("hub.close");
     journal.close();
     ended
 }
@@ -130,13 +132,16 @@ struct Opening {
 
 impl Opening {
     fn open(dir: &Path, config: &Config, readiness: &Readiness) -> Result<Self, HubError> {
+        concord_faults::point("hub.open.begin");
         let credentials = Credentials::load(&dir.join(files::TLS_CERTIFICATE), &dir.join(files::TLS_KEY))?;
         let caller = credentials.caller()?;
         let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;
         let path = dir.join(files::JOURNAL);
         let (journal, opened) = open_journal(&path, SystemClock.now())?;
+        concord_faults::point("hub.open.journal");
         report(&opened, readiness);
         let ledger = fold(&journal)?;
+        concord_faults::point("hub.open.folded");
         let other = |what: String| HubError::OtherHub { path: path.clone(), what };
         match ledger.hub() {
             Some(hub) if *hub == config.name && *hub == caller.identity.name => {}
@@ -148,6 +153,7 @@ impl Opening {
             return Err(other("it names another signing key than signing/key.pem".to_owned()));
         }
         let views = open_views(dir, &journal, readiness)?;
+        concord_faults::point("hub.open.views");
         Ok(Self { journal: Arc::new(journal), ledger, views, signing_key, credentials, caller })
     }
 }
@@ -214,7 +220,9 @@ fn project(
             for (sequence, fact) in &durable.facts {
                 project_fact(*sequence, fact, &mut batch)?;
             }
+            concord_faults::point("hub.views.before");
             views.apply(batch, durable.tail)?;
+            concord_faults::point("hub.views.applied");
         }
         views.catch_up(journal, &mut HubProjection, tail, |_| {})?;
         if runtime.block_on(published.changed()).is_err() {

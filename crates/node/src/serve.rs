@@ -154,6 +154,7 @@ impl Node {
         folder.write_addresses(&addresses)?;
         addresses.announce().map_err(NodeError::Output)?;
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "the node serves");
+        concord_faults::point("node.serving");
 
         let shutdown = context.shutdown.clone();
         let outcome = run(served.serve(listener, tls), writing, links, &writer_stop, &shutdown, &journal).await;
@@ -189,6 +190,7 @@ async fn run(
         }
     };
     written?;
+    concord_faults::point("node.close");
     let closing = Arc::clone(journal);
     tokio::task::spawn_blocking(move || closing.close()).await.map_err(WriterError::from)?;
     Ok(())
@@ -213,7 +215,9 @@ fn open(
             None => readiness.raise(JOURNAL_CUT_ALARM, format!("{what}. No whole entry was left")),
         }
     }
+    concord_faults::point("node.open.journal");
     let state = fold(journal.as_ref())?;
+    concord_faults::point("node.open.folded");
     let (views, how) = Views::open(&paths.views(), NodeProjection::VERSION, journal.as_ref())?;
     if how.shows_lost_entries() {
         let what = "the views knew entries that the journal no longer has: acknowledged data was lost. Keep the folder and call \
@@ -221,6 +225,7 @@ fn open(
         readiness.raise(VIEWS_AHEAD_ALARM, what);
     }
     views.catch_up(journal.as_ref(), &mut NodeProjection, journal.tail(), |_| {})?;
+    concord_faults::point("node.open.views");
     let as_journal: Arc<dyn Journal> = Arc::clone(&journal) as Arc<dyn Journal>;
     Ok((journal, Index::new(views, as_journal), state))
 }

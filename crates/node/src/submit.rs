@@ -31,11 +31,13 @@ pub(crate) async fn submit(
     // Hashing a body takes milliseconds: not on a thread that others' messages wait for.
     let prepared = tokio::task::spawn_blocking(move || prepare(&context, &agency, request));
     let prepared = prepared.await.map_err(|error| internal(&error))??;
+    concord_faults::point("node.submit.prepared");
     let (request_id, body_digest) = (prepared.request_id.to_string(), prepared.body_digest);
     let accepted = match prepared.outcome {
         Outcome::New(prepared) => writer.submit(prepared).await?,
         Outcome::Repeat(accepted) => accepted,
     };
+    concord_faults::point("node.submit.queued");
     metrics::counter!("concord_exchanges_submitted_total").increment(1);
     Ok(SubmitResponse {
         request_id,

@@ -136,7 +136,9 @@ impl<'a> Batch<'a> {
             }
         }
         batch.insert(watermark::row(), next.encode());
+        concord_faults::point("views.write.before");
         self.store.write(batch)?;
+        concord_faults::point("views.write.after");
         *self.writer = next;
         Ok(at.sequence)
     }

@@ -110,6 +110,7 @@ impl Views {
             let after = read.map_or(0, |read| read.sequence);
             let wanted = usize::try_from(up_to.sequence - after).unwrap_or(usize::MAX).min(READ_ENTRIES_MAX);
             let entries = journal.read(after + 1, wanted)?;
+            concord_faults::point("views.follow.read");
             if entries.is_empty() {
                 return Err(CatchUpError::DoesNotFollow { expected: after + 1 });
             }

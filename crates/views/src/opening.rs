@@ -103,6 +103,7 @@ pub(crate) struct Found {
 
 pub(crate) fn open(folder: &Path, projection_version: u32, journal: &dyn Journal) -> Result<Found, ViewsError> {
     let lock = lock(folder)?;
+    concord_faults::point("views.open.begin");
     let because = if is_missing(folder)? {
         None
     } else {
@@ -122,11 +123,14 @@ pub(crate) fn open(folder: &Path, projection_version: u32, journal: &dyn Journal
     let opened = match because {
         None => Opened::Fresh,
         Some(because) => {
+            concord_faults::point("views.aside.before");
             let moved_to = Some(move_aside(folder)?);
+            concord_faults::point("views.aside.moved");
             tracing::warn!(folder = %folder.display(), %because, "views are rebuilt");
             Opened::Rebuilding { because, moved_to }
         }
     };
+    concord_faults::point("views.create");
     let watermark = Watermark::nothing(projection_version);
     let store = Store::create(folder, watermark).map_err(|failure| match failure {
         OpenFailure::Error(error) => error,

@@ -86,6 +86,7 @@ impl Store {
     ) -> Result<(Store, T), OpenFailure> {
         let marker = path.join(OPENING_MARKER);
         fs::write(&marker, b"").map_err(at("write", &marker)).map_err(OpenFailure::Error)?;
+        concord_faults::point("views.open.marked");
         let config = configuration(path);
         let folder = path.to_path_buf();
         let opened = within(OPEN_MAX_SECONDS, "views-open", move || {
@@ -97,6 +98,7 @@ impl Store {
                     return Err(what);
                 }
             };
+            concord_faults::point("views.open.opened");
             match fenced(|| first(&database)) {
                 Ok(first) => Ok((database, first)),
                 Err(what) => {
@@ -120,7 +122,9 @@ impl Store {
             }
             Err(source) => return Err(OpenFailure::Error(at("start a thread to open", &path)(source))),
         };
+        concord_faults::point("views.open.checked");
         fs::remove_file(&marker).map_err(at("remove", &marker)).map_err(OpenFailure::Error)?;
+        concord_faults::point("views.open.unmarked");
         Ok((Store { path, database: Some(database), failed: OnceLock::new() }, first))
     }
 
@@ -178,6 +182,7 @@ impl Drop for Store {
         let Some(database) = self.database.take() else {
             return;
         };
+        concord_faults::point("views.close");
         let folder = self.path.clone();
         let closed = within(CLOSE_MAX_SECONDS, "views-close", move || close(database, &folder));
         let path = self.path.display();

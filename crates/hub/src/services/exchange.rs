@@ -122,6 +122,7 @@ async fn take_consignments(
         if send(Message::Receipt(receipt?)).await.is_err() {
             break;
         }
+        concord_faults::point("hub.receipt.sent");
     }
     Ok(())
 }
@@ -176,6 +177,7 @@ async fn receive_until_cut(
         node: caller.identity.name.clone(),
         purpose: Purpose::Mailbox(lane),
     });
+    concord_faults::point("hub.receive.welcome");
     let writer = MailboxWriter::new(participant, outbound);
     let serving = async {
         if writer.send(pb::receive_response::Message::Welcome(welcome)).await.is_err() {
@@ -252,6 +254,7 @@ async fn take_acknowledgements(
             return Err(Refusal::new(Reason::ArgumentInvalid, "after the hello come acknowledgements"));
         };
         let recorded = acknowledge(shared, caller, lane, acknowledgement).await?;
+        concord_faults::point("hub.acknowledge.recorded");
         if writer.send(pb::receive_response::Message::Recorded(recorded)).await.is_err() {
             break;
         }

@@ -36,6 +36,7 @@ impl FeedService for Feed {
         let positions = Positions::new(&published, last, |past| past.feeds.get(&participant).copied());
         positions.check(&asked.history, asked.last_number).map_err(refuse)?;
 
+        concord_faults::point("hub.feed.welcome");
         let welcome = pb::FollowWelcome {
             limits: Some(concord_wire::limits()),
             history: bytes::Bytes::copy_from_slice(positions.history.as_bytes()),

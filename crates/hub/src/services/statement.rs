@@ -54,6 +54,7 @@ impl Statements {
             .statement
             .ok_or_else(|| Refusal::new(Reason::StatementMalformed, "the request carries no statement"))?;
         let statement = verified(&self.0, caller, &signed)?;
+        concord_faults::point("hub.statement.verified");
         // A task of its own: what follows from a decision happens even where the caller is gone by then.
         let shared = Arc::clone(&self.0);
         let settled = tokio::spawn(async move { settle(&shared, statement, signed).await });
@@ -66,12 +67,14 @@ async fn settle(shared: &Shared, statement: Statement, signed: pb::SignedStateme
     let left = matches!(statement.content, StatementContent::Leave(_)).then(|| statement.participant.clone());
     let enrols = matches!(statement.content, StatementContent::Enrol(_));
     shared.sequencer.decide(Proposal::Statement(Box::new(statement), signed)).await?;
+    concord_faults::point("hub.statement.decided");
     if enrols {
         shared.refresh_anchors();
     }
     if let Some(participant) = left {
         // The receipt of a leave follows when nothing decided before it can still be sent.
         shared.streams.end_mailboxes(&participant).await;
+        concord_faults::point("hub.statement.left");
     }
     Ok(())
 }

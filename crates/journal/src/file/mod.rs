@@ -150,6 +150,7 @@ impl FileJournal {
 
     /// Finishes what was handed over, and ends the writer; blocks until then. Reading goes on working.
     pub fn close(&self) {
+        concord_faults::point("journal.close");
         self.closing.store(true, Ordering::Release);
         if self.jobs.try_send(Job::Wake).is_err() {
             tracing::debug!("the writer is awake, or gone");

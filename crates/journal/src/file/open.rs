@@ -28,16 +28,21 @@ struct Survey {
 /// Opens the journal on `disk`; the writer is returned unstarted.
 pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Arc<Shared>, Writer, Opened), OpenError> {
     let in_folder = |doing| move |source| OpenError::Disk { doing, file: "the folder".to_owned(), source };
+    concord_faults::point("journal.open.begin");
     let marked = disk.list().map_err(in_folder("listing"))?.iter().any(|name| name == CUT_MARKER);
     let mut survey = survey(disk)?;
+    concord_faults::point("journal.open.surveyed");
     let mut cut = None;
     if let Some(damage) = survey.damage.take() {
         refuse_unless_last_commit(&survey.scanner, &damage)?;
         if !marked {
             disk.create(CUT_MARKER).map_err(in_folder("marking the cut of"))?;
+            concord_faults::point("journal.cut.marking");
             disk.sync_directory().map_err(in_folder("syncing"))?;
         }
+        concord_faults::point("journal.cut.marked");
         cut = Some(cut_off(disk.as_ref(), &mut survey, damage)?);
+        concord_faults::point("journal.cut.done");
     }
     let chain = survey.scanner.chain;
     if chain.tail.sequence == 0 {
@@ -52,15 +57,18 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
         return Err(OpenError::HistoryRepeated { history: options.new_history });
     }
     let (shared, mut writer) = make_writer(disk, options, survey.index, &chain)?;
+    concord_faults::point("journal.open.synced");
     if begins_history {
         let parent = (!created).then_some(chain.tail);
         let begun = HistoryBegun { history: options.new_history, parent };
         let draft = begun.into_draft(chain.recorded_at.max(options.now));
         let written = writer.commit(&chain.tail, options.new_history, &[draft]);
         written.map_err(|error| OpenError::NotBegun { reason: error.to_string() })?;
+        concord_faults::point("journal.history.begun");
     }
     if marked || cut.is_some() {
         disk.remove(CUT_MARKER).map_err(in_folder("unmarking the cut of"))?;
+        concord_faults::point("journal.cut.unmarked");
         disk.sync_directory().map_err(in_folder("syncing"))?;
     }
     Ok((shared, writer, Opened { created, cut }))
@@ -104,12 +112,14 @@ fn cut_off(disk: &dyn Disk, survey: &mut Survey, damage: Damage) -> Result<Cut, 
         bytes += disk.open_read(&name).and_then(|file| file.length()).map_err(doing("measuring", &name))?;
         disk.remove(&name).map_err(doing("removing", &name))?;
     }
+    concord_faults::point("journal.cut.removed");
     disk.sync_directory().map_err(doing("syncing", "the folder"))?;
     if keeps_entries {
         let file = disk.open_append(&damage.file).map_err(doing("opening", &damage.file))?;
         let length = file.length().map_err(doing("measuring", &damage.file))?;
         bytes += length.saturating_sub(damage.offset);
         file.truncate(damage.offset).map_err(doing("cutting", &damage.file))?;
+        concord_faults::point("journal.cut.truncated");
         file.sync_data().map_err(doing("syncing", &damage.file))?;
     } else {
         survey.index.segments.retain(|segment| segment_name(segment.first) != damage.file);

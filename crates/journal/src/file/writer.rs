@@ -85,11 +85,17 @@ impl Writer {
 
     fn write(&mut self, history: HistoryId, batch: &[Draft]) -> io::Result<Committed> {
         let commit_first = self.tail.sequence + 1;
+        concord_faults::point("journal.write.begin");
         let open = self.segment.take().filter(|segment| segment.end < self.segment_size_max_bytes);
         let begins_segment = open.is_none();
         let segment = match open {
             Some(segment) => segment,
-            None => ActiveSegment { file: self.disk.create(&segment_name(commit_first))?, end: 0 },
+            None => {
+                concord_faults::point("journal.rotate.before");
+                let file = self.disk.create(&segment_name(commit_first))?;
+                concord_faults::point("journal.rotate.created");
+                ActiveSegment { file, end: 0 }
+            }
         };
         self.buffer.clear();
         if begins_segment {
@@ -109,10 +115,14 @@ impl Writer {
             let offset = u32::try_from(segment.end + start as u64).map_err(io::Error::other)?;
             places.push((offset, stored_length(self.buffer.len() - start)));
         }
+        concord_faults::point("journal.append.before");
         segment.file.append(&self.buffer)?;
+        concord_faults::point("journal.append.written");
         segment.file.sync_data()?;
+        concord_faults::point("journal.append.synced");
         if begins_segment {
             self.disk.sync_directory()?;
+            concord_faults::point("journal.rotate.synced");
         }
         // commit point: the last sync above. A crash before it leaves nothing, some first entries or all of the
         // batch, and nobody was told; a crash after it leaves all of it.
@@ -125,6 +135,7 @@ impl Writer {
             }
             places.into_iter().for_each(|(offset, length)| index.push(offset, length));
         });
+        concord_faults::point("journal.append.published");
         Ok(Committed { appended, tail })
     }
 }

@@ -67,10 +67,13 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
     context.readiness.clear(ALARM);
     context.contact.connected(context.clock.now());
 
+    concord_faults::point("node.feed.welcomed");
     loop {
         let (items, size, ended) = gather(&mut incoming).await?;
+        concord_faults::point("node.feed.arrived");
         let count = items.len() as u64;
         apply(context, current.0, items, size).await?;
+        concord_faults::point("node.feed.kept");
         metrics::counter!("concord_feed_items_total").increment(count);
         context.contact.heard(context.clock.now());
         ended?;
@@ -107,6 +110,7 @@ async fn apply(context: &Context, history: HistoryId, items: Vec<FeedItem>, size
         verify_items(known, &hub, &own, &items, now).map(|()| items)
     });
     let items = verified.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(LinkEnd::Refused)?;
+    concord_faults::point("node.feed.verified");
     context.writer.feed(history, items, size).await.map_err(LinkEnd::Refused)
 }
 

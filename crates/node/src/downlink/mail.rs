@@ -80,6 +80,7 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
     *stood = true;
     context.readiness.clear(alarms(lane).link);
 
+    concord_faults::point("node.mail.welcomed");
     let mut published = context.state.clone();
     let mut unanswered = false;
     loop {
@@ -92,15 +93,19 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
             let acknowledgement = composed
                 .map_err(|error| LinkEnd::Lost(error.to_string()))?
                 .map_err(|error| LinkEnd::Refused(Refusal::new(Reason::Internal, error.to_string())))?;
+            concord_faults::point("node.acknowledge.composed");
             send(&outgoing, receive_request::Message::Acknowledgement(acknowledgement)).await?;
+            concord_faults::point("node.acknowledge.sent");
             unanswered = true;
         }
         tokio::select! {
             biased;
             message = next(&mut incoming) => {
                 let gathered = gather(message?, &mut incoming);
+                concord_faults::point("node.mail.arrived");
                 if let Some(now_recorded) = gathered.recorded {
                     recorded = now_recorded;
+                    concord_faults::point("node.acknowledge.recorded");
                     unanswered = false;
                 }
                 if !gathered.mail.is_empty() {
@@ -228,8 +233,10 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
             metrics::counter!("concord_deliveries_set_aside_total", "lane" => lane.as_str()).increment(1);
         }
     }
+    concord_faults::point("node.mail.judged");
     let count = judged.len() as u64;
     context.writer.mail(lane, history, judged).await.map_err(LinkEnd::Refused)?;
+    concord_faults::point("node.mail.kept");
     metrics::counter!("concord_deliveries_received_total", "lane" => lane.as_str()).increment(count);
     Ok(())
 }

@@ -87,8 +87,10 @@ impl AgencyService for AgencyApi {
 
     async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Result<Response<AcknowledgeResponse>, Status> {
         let agency = self.agency(&request)?;
+        concord_faults::point("node.agency.acknowledging");
         let (lane, number) = parse_cursor(&request.into_inner().cursor).map_err(refused)?;
         self.context.writer.acknowledge(agency, lane, number).await.map_err(refused)?;
+        concord_faults::point("node.agency.acknowledged");
         metrics::counter!("concord_agency_acknowledgements_total").increment(1);
         Ok(Response::new(AcknowledgeResponse {}))
     }

@@ -78,7 +78,9 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
             // Another process of this agency may have acknowledged it while this one was slow: then it never comes again.
             let through = published.borrow().agencies().get(agency).map_or(0, |known| known.through(lane));
             if number > through {
+                concord_faults::point("node.agency.giving");
                 place.send(Ok(response));
+                concord_faults::point("node.agency.given");
             }
             // Flash that came meanwhile goes before what is read ahead.
             if published.has_changed().unwrap_or(false) {

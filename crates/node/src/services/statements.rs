@@ -102,6 +102,7 @@ impl StatementService for StatementApi {
         let signed = statement.unwrap_or_default();
         let statement = self.check(&identity.name, &signed).map_err(refused)?;
         self.context.writer.statement(signed, statement.clone()).await.map_err(refused)?;
+        concord_faults::point("node.statement.queued");
         let wait = duration(wait, STATEMENT_WAIT_MAX_SECONDS);
         let state = self.answered(&statement, wait).await.map_err(refused)?;
         Ok(Response::new(SubmitResponse { state: state.into() }))

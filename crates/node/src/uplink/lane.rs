@@ -74,6 +74,7 @@ async fn consign(
         consign_response::Message::Welcome(welcome) => welcome,
         consign_response::Message::Receipt(_) => return Err(unexpected("a receipt came before the welcome")),
     };
+    concord_faults::point("node.uplink.welcomed");
     let state = context.now_state();
     check_welcome(&state, lane, &welcome, &context.index).await?;
     *stood = true;
@@ -94,8 +95,10 @@ async fn consign(
             permit = outgoing.reserve(), if waiting && room => {
                 let permit = permit.map_err(|_| LinkEnd::closed())?;
                 let (message, digest) = load(&context.index, lane, to_consign).await?;
+                concord_faults::point("node.uplink.loaded");
                 in_flight.push_back(InFlight { number: to_consign, digest, count: message.headers.len() });
                 permit.send(ConsignRequest { message: Some(consign_request::Message::Consignment(message)) });
+                concord_faults::point("node.uplink.sent");
                 to_consign += 1;
             }
             changed = published.changed(), if !waiting => {
@@ -138,7 +141,9 @@ async fn take_receipts(
         }
     }
     let count = receipts.len() as u64;
+    concord_faults::point("node.receipt.verified");
     context.writer.receipts(receipts).await.map_err(LinkEnd::Refused)?;
+    concord_faults::point("node.receipt.kept");
     metrics::counter!("concord_receipts_recorded_total", "lane" => chain.lane.as_str()).increment(count);
     context.contact.heard(context.clock.now());
     ended

@@ -69,6 +69,7 @@ async fn forward(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
         let index = context.index.clone();
         let signed = tokio::task::spawn_blocking(move || index.statement(sequence)).await;
         let signed = signed.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
+        concord_faults::point("node.statement.forwarding");
         let refused = match link.submit(signed).await {
             Ok(()) => None,
             Err(LinkEnd::Refused(refusal)) if is_answer(refusal.reason) => Some(refusal),
@@ -92,7 +93,9 @@ async fn forward(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
         } else {
             context.readiness.clear(REFUSED_NOTE);
         }
+        concord_faults::point("node.statement.answered");
         context.writer.answer(answer).await.map_err(LinkEnd::Refused)?;
+        concord_faults::point("node.statement.kept");
     }
 }
 

@@ -172,6 +172,7 @@ impl<'a> Batch<'a> {
         let Ok(chain) = self.state.chain_key(lane) else {
             return Ok(());
         };
+        concord_faults::point("node.form.begin");
         let seed = Seed::new(fresh::<SEED_SIZE_BYTES>()?);
         let end = *self.state.chain(lane);
         let headers = open.exchanges.iter().map(|exchange| exchange.header.clone()).collect();
@@ -189,6 +190,7 @@ impl<'a> Batch<'a> {
             request_id: exchange.request_id.to_string(),
             content_digest: Bytes::copy_from_slice(sealed.seed.request_digest(&exchange.request).as_bytes()),
         });
+        concord_faults::point("node.form.signed");
         let submissions = submissions.collect();
         let blobs = open.exchanges.into_iter().map(|exchange| exchange.blobs).collect();
         self.push(stored::queued(&sealed, blobs, submissions, self.now))

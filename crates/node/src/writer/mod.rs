@@ -131,19 +131,25 @@ impl Writer {
             room.take(&command);
             commands.push(command);
         }
+        concord_faults::point("node.commit.gathered");
         let finished = self.decide(commands, now).await?;
+        concord_faults::point("node.commit.decided");
         if !finished.drafts.is_empty() {
             // commit point: a crash before it leaves nothing of this batch, or its first entries, none of them answered, and
             // whoever waits tries again; a crash after it leaves all of it, and a repeat finds it in the state or the views.
             let committed = self.index.journal().append(self.tail, finished.drafts).await?;
+            concord_faults::point("node.commit.durable");
             self.tail = committed.tail;
             self.project().await?;
+            concord_faults::point("node.commit.projected");
             self.state = finished.state;
             self.published.send_replace(Arc::new(self.state.clone()));
+            concord_faults::point("node.commit.published");
         }
         for answer in finished.answers {
             answer();
         }
+        concord_faults::point("node.commit.answered");
         Ok(held)
     }
 
