@@ -178,7 +178,5 @@ fn make_private_folder(path: &Path) -> Result<(), HubError> {
 }
 
 fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], HubError> {
-    let mut bytes = [0; LENGTH];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| HubError::Random)?;
-    Ok(bytes)
+    concord_server::fresh().map_err(|_| HubError::Random)
 }

@@ -7,7 +7,6 @@
 //! one commit in flight.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use concord_journal::{Blob, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, Tail};
 use concord_ledger::{Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Ledger, Statement};
@@ -17,6 +16,7 @@ use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::stored;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 mod commit;
 mod recent;

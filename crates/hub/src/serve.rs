@@ -239,7 +239,7 @@ fn announced(config: &Config, bound: SocketAddr) -> Vec<String> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, HubError> + Send + 'static,
 ) -> Result<T, HubError> {
-    flatten(tokio::task::spawn_blocking(work).await)?
+    flatten(concord_server::blocking(work).await)?
 }
 
 fn flatten<T>(joined: Result<T, tokio::task::JoinError>) -> Result<T, HubError> {

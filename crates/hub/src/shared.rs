@@ -58,7 +58,7 @@ impl Shared {
         work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let shared = Arc::clone(self);
-        tokio::task::spawn_blocking(move || work(&shared)).await.unwrap_or_else(|error| Err(internal(error)))
+        concord_server::blocking(move || work(&shared)).await.unwrap_or_else(|error| Err(internal(error)))
     }
 
     /// Lets the listener believe whom the published ledger has enrolled.

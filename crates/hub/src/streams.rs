@@ -1,6 +1,6 @@
 //! The nodes' open streams: the newest of a kind wins, and leaving ends them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What a stream is for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// Handing consignments in.
     Consign(Lane),
@@ -20,7 +20,7 @@ pub enum Purpose {
 }
 
 /// Whose stream it is, and what for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamKey {
     /// The participant.
     pub participant: ParticipantCode,
@@ -32,7 +32,7 @@ pub struct StreamKey {
 
 /// All open streams.
 #[derive(Clone, Default)]
-pub struct Streams(Arc<Mutex<HashMap<StreamKey, Open>>>);
+pub struct Streams(Arc<Mutex<BTreeMap<StreamKey, Open>>>);
 
 struct Open {
     generation: u64,

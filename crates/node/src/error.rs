@@ -12,9 +12,9 @@ use concord_server::{AdminError, BindError, ConnectError, FolderError, MetricsEr
 use concord_views::{CatchUpError, ViewsError};
 use concord_wire::stored::StoredError;
 
-use crate::random::NoRandomness;
 use crate::state::{DirectoryError, FoldError};
 use crate::writer::WriterError;
+use concord_server::NoRandomness;
 
 /// Why a node cannot be set up or cannot go on; each says what to do.
 #[derive(Debug, thiserror::Error)]

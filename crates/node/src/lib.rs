@@ -20,7 +20,6 @@ pub mod link;
 mod open;
 pub mod paper;
 pub mod projection;
-mod random;
 mod serve;
 mod services;
 pub mod state;

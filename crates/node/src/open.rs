@@ -9,9 +9,8 @@ use concord_wire::stored::node::read;
 use futures::executor::block_on;
 
 use crate::error::NodeError;
-use crate::random::fresh;
 use crate::state::NodeState;
-use concord_server::Clock;
+use concord_server::{Clock, fresh};
 
 /// Entries that are folded between two reads.
 const READ_ENTRIES_MAX: usize = 1024;

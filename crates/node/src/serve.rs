@@ -87,7 +87,7 @@ impl Node {
 
         // Verifying a journal and rebuilding views take as long as there is to read.
         let opening = (Arc::clone(&clock), readiness.clone(), paths);
-        let opened = tokio::task::spawn_blocking(move || open(&opening.2, opening.0.as_ref(), &opening.1));
+        let opened = concord_server::blocking(move || open(&opening.2, opening.0.as_ref(), &opening.1));
         let (journal, index, state) = opened.await.map_err(WriterError::from)??;
         check_founded(&state, &config.participant, &config.name)?;
 
@@ -192,7 +192,7 @@ async fn run(
     written?;
     concord_faults::point("node.close");
     let closing = Arc::clone(journal);
-    tokio::task::spawn_blocking(move || closing.close()).await.map_err(WriterError::from)?;
+    concord_server::blocking(move || closing.close()).await.map_err(WriterError::from)?;
     Ok(())
 }
 

@@ -15,7 +15,6 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
-use crate::random::fresh;
 use crate::state::decide::{agency_unknown, not_joined};
 use crate::state::{Agency, Directory, NodeState};
 use crate::writer::{Accepted, Prepared, first_answer};
@@ -29,7 +28,7 @@ pub(crate) async fn submit(
     let (context, agency) = (context.clone(), agency.clone());
     let writer = context.writer.clone();
     // Hashing a body takes milliseconds: not on a thread that others' messages wait for.
-    let prepared = tokio::task::spawn_blocking(move || prepare(&context, &agency, request));
+    let prepared = concord_server::blocking(move || prepare(&context, &agency, request));
     let prepared = prepared.await.map_err(|error| internal(&error))??;
     concord_faults::point("node.submit.prepared");
     let (request_id, body_digest) = (prepared.request_id.to_string(), prepared.body_digest);
@@ -256,7 +255,7 @@ fn only_measure(agreement: &Agreement, agency: &Agency) -> Result<MeasureCode, R
 }
 
 fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Refusal> {
-    fresh().map_err(|error| internal(&error))
+    concord_server::fresh().map_err(|error| internal(&error))
 }
 
 fn internal(error: &dyn std::error::Error) -> Refusal {

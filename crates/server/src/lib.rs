@@ -23,7 +23,11 @@ mod in_flight;
 mod logging;
 mod methods;
 mod metrics;
+mod random;
 mod readiness;
+#[cfg(any(debug_assertions, feature = "simulation"))]
+pub mod simulation;
+mod tasks;
 mod throttle;
 
 pub use accept::{
@@ -57,4 +61,6 @@ pub use logging::{LOG_VARIABLE, LoggingError, init_logging};
 pub use methods::{Allow, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTable, Row, Whose};
 pub use metrics::{MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
+pub use random::{NoRandomness, fresh};
 pub use readiness::{Alarm, Readiness};
+pub use tasks::{blocking, detach};

@@ -1,7 +1,6 @@
 //! The commit that is being decided, and the one that is being synced.
 
 use std::future::pending;
-use std::time::Instant;
 
 use concord_journal::{AppendError, Committed, Draft};
 use concord_ledger::{ConsignmentRecorded, Fact, Ledger};
@@ -9,6 +8,7 @@ use concord_model::{Reason, Refusal, Timestamp};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{Answer, Proposal};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use concord_identity::Caller;
 use concord_model::{ChainKey, Lane, Reason, Refusal};
-use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown};
+use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, detach};
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_server::{ExchangeService, ExchangeServiceServer};
@@ -50,7 +50,7 @@ impl ExchangeService for Exchange {
         let caller = caller(&request)?;
         self.0.enrolled_node(&caller).map_err(|refusal| to_status(&refusal))?;
         let (outbound, cut, responses) = responses(RECEIPTS_WAITING_MAX);
-        tokio::spawn(consign_until_cut(Arc::clone(&self.0), caller, request.into_inner(), outbound, cut));
+        detach(consign_until_cut(Arc::clone(&self.0), caller, request.into_inner(), outbound, cut));
         Ok(Response::new(responses))
     }
 
@@ -61,7 +61,7 @@ impl ExchangeService for Exchange {
         let caller = caller(&request)?;
         self.0.enrolled_node(&caller).map_err(|refusal| to_status(&refusal))?;
         let (outbound, cut, responses) = responses(DELIVERIES_PERMITTED_MAX);
-        tokio::spawn(receive_until_cut(Arc::clone(&self.0), caller, request.into_inner(), outbound, cut));
+        detach(receive_until_cut(Arc::clone(&self.0), caller, request.into_inner(), outbound, cut));
         Ok(Response::new(responses))
     }
 }
@@ -184,6 +184,8 @@ async fn receive_until_cut(
             return Ok(());
         }
         tokio::select! {
+            // What the recipient says goes first: it says one thing at a time and waits for the answer, so deliveries go on between.
+            biased;
             ended = take_acknowledgements(&shared, &caller, lane, inbound, &writer) => ended,
             ended = deliver(Arc::clone(&shared), lane, &writer, hello.last_number + 1) => ended,
         }
@@ -209,6 +211,7 @@ async fn hello<T>(
 ) -> Result<Option<T>, Status> {
     let in_time = tokio::time::timeout(Duration::from_secs(HELLO_TIMEOUT_SECONDS), message);
     tokio::select! {
+        biased;
         () = shared.shutdown.streams_end() => Err(Shutdown::status()),
         hello = in_time => hello.unwrap_or_else(|_| Err(no_hello())),
     }

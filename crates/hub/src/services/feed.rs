@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use concord_server::Shutdown;
+use concord_server::{Shutdown, detach};
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::proto::feed::v1::feed_service_server::{FeedService, FeedServiceServer};
 use concord_wire::status::to_status;
@@ -46,7 +46,7 @@ impl FeedService for Feed {
         let (outbound, cut, responses) = responses(ITEMS_WAITING_MAX);
         let shared = Arc::clone(&self.0);
         let key = StreamKey { participant, node, purpose: Purpose::Feed };
-        tokio::spawn(serve(shared, key, asked.last_number + 1, welcome, outbound, cut));
+        detach(serve(shared, key, asked.last_number + 1, welcome, outbound, cut));
         Ok(Response::new(responses))
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use concord_identity::{Anchor, Caller, verify, verify_certificate, verify_statement};
 use concord_ledger::{JoinRequest, Statement, StatementContent};
 use concord_model::{Reason, Refusal, Role, Timestamp};
+use concord_server::detach;
 use concord_wire::agreement::{JoinProof, parse_join_request, parse_statement};
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::statement_service_server::{StatementService, StatementServiceServer};
 use concord_wire::status::to_status;
 use prost::Message as _;
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::caller;
@@ -57,8 +59,12 @@ impl Statements {
         concord_faults::point("hub.statement.verified");
         // A task of its own: what follows from a decision happens even where the caller is gone by then.
         let shared = Arc::clone(&self.0);
-        let settled = tokio::spawn(async move { settle(&shared, statement, signed).await });
-        settled.await.unwrap_or_else(|error| Err(internal(error)))
+        let (done, settled) = oneshot::channel();
+        detach(async move {
+            // A caller that hung up needs no answer.
+            let _gone = done.send(settle(&shared, statement, signed).await);
+        });
+        settled.await.unwrap_or_else(|_| Err(internal("the task that settles a statement died")))
     }
 }
 

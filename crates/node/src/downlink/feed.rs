@@ -105,7 +105,7 @@ async fn apply(context: &Context, history: HistoryId, items: Vec<FeedItem>, size
     let state = context.now_state();
     let hub = state.hub().cloned().ok_or_else(LinkEnd::closed)?;
     let (own, now) = (context.participant.clone(), context.clock.now());
-    let verified = tokio::task::spawn_blocking(move || {
+    let verified = concord_server::blocking(move || {
         let known = Directory::clone(state.directory());
         verify_items(known, &hub, &own, &items, now).map(|()| items)
     });

@@ -88,8 +88,7 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
         // One at a time: what comes meanwhile goes into the next, which begins where the hub says.
         if !unanswered && has_news(&state, lane, &recorded) {
             let context = context.clone();
-            let composed =
-                tokio::task::spawn_blocking(move || compose(&context, &state, lane, history, &recorded)).await;
+            let composed = concord_server::blocking(move || compose(&context, &state, lane, history, &recorded)).await;
             let acknowledgement = composed
                 .map_err(|error| LinkEnd::Lost(error.to_string()))?
                 .map_err(|error| LinkEnd::Refused(Refusal::new(Reason::Internal, error.to_string())))?;
@@ -217,7 +216,7 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
     });
     let state = feed_applied(context, lane, needed.max().unwrap_or(0)).await?;
     let own = context.participant.clone();
-    let judged = tokio::task::spawn_blocking(move || {
+    let judged = concord_server::blocking(move || {
         let judged = mail.into_iter().map(|item| judge_one(&state, &own, lane, item));
         judged.collect::<Option<Vec<_>>>()
     });

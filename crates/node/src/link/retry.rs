@@ -35,6 +35,8 @@ pub(crate) async fn keep_up<'a>(
     let mut failures = 0_u32;
     loop {
         let Attempt { end, stood } = tokio::select! {
+            // The end first: it comes once, and an attempt would otherwise go on as long as its link stands.
+            biased;
             () = context.shutdown.requested() => return,
             ended = attempt() => ended,
         };
@@ -63,6 +65,7 @@ pub(crate) async fn keep_up<'a>(
             }
         };
         tokio::select! {
+            biased;
             () = context.shutdown.requested() => return,
             () = tokio::time::sleep(wait) => {}
         }
@@ -71,10 +74,13 @@ pub(crate) async fn keep_up<'a>(
 
 /// Ever longer, with chance in it.
 pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
+    // Without randomness from the system all nodes wait alike, which is worse for the hub and still right.
+    let seed = concord_server::fresh().map_or(0, u64::from_le_bytes);
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(RETRY_FIRST_MILLISECONDS))
         .with_max_delay(Duration::from_secs(RETRY_MAX_SECONDS))
         .with_jitter()
+        .with_jitter_seed(seed)
         .without_max_times()
         .build()
 }

@@ -63,7 +63,7 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
         let state = Arc::clone(&published.borrow_and_update());
         loop {
             let state = Arc::clone(&state);
-            let read = tokio::task::spawn_blocking(move || {
+            let read = concord_server::blocking(move || {
                 let item = source.next(&state);
                 (source, item)
             });

@@ -28,7 +28,7 @@ pub(super) async fn find(context: &Context, agency: Name, digits: String) -> Res
         return Err(unknown());
     }
     let (index, prefix) = (context.index.clone(), digits.clone());
-    let found = tokio::task::spawn_blocking(move || index.exchanges(&prefix, &agency)).await;
+    let found = concord_server::blocking(move || index.exchanges(&prefix, &agency)).await;
     let mut found = found.map_err(internal)?.map_err(internal)?;
     match (found.pop(), found.is_empty()) {
         (Some(only), true) => Ok(only),
@@ -52,7 +52,7 @@ pub(super) async fn tell(
     loop {
         published.borrow_and_update();
         let (index, at) = (context.index.clone(), place.clone());
-        let looked = tokio::task::spawn_blocking(move || look(&index, &at)).await.map_err(internal);
+        let looked = concord_server::blocking(move || look(&index, &at)).await.map_err(internal);
         let response = match looked.and_then(|looked| looked.map_err(internal)) {
             Ok(response) => response,
             Err(status) => {
@@ -71,6 +71,8 @@ pub(super) async fn tell(
             return;
         }
         tokio::select! {
+            // Ends before news: nobody is told anything more when both are there.
+            biased;
             () = items.closed() => return,
             () = context.shutdown.streams_end() => {
                 drop(items.send(Err(Shutdown::status())).await);

@@ -220,7 +220,7 @@ pub(crate) fn histories(
 
 async fn own_digest(index: &Index, lane: Lane, number: u64) -> Result<ConsignmentDigest, LinkEnd> {
     let index = index.clone();
-    let found = tokio::task::spawn_blocking(move || {
+    let found = concord_server::blocking(move || {
         let sequence = index.consignment(lane, number)?.ok_or(IndexError::Row("a consignment"))?;
         Ok(index.queued(sequence)?.0.sealed.digest)
     });
@@ -230,7 +230,7 @@ async fn own_digest(index: &Index, lane: Lane, number: u64) -> Result<Consignmen
 /// Reads a consignment with its blobs, on a thread that may block.
 async fn load(index: &Index, lane: Lane, number: u64) -> Result<(Consignment, ConsignmentDigest), LinkEnd> {
     let index = index.clone();
-    let loaded = tokio::task::spawn_blocking(move || {
+    let loaded = concord_server::blocking(move || {
         let sequence = index.consignment(lane, number)?.ok_or(IndexError::Row("a consignment"))?;
         let entry = index.journal().entry(sequence)?;
         let NodeEntry::Queued(kept, _) = read(&entry)? else {

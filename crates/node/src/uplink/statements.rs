@@ -59,6 +59,8 @@ async fn forward(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
                 }
             };
             tokio::select! {
+                // Either way all that waits is looked at anew, so neither starves the other.
+                biased;
                 () = turn => continue,
                 changed = published.changed() => match changed {
                     Ok(()) => continue,
@@ -67,7 +69,7 @@ async fn forward(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
             }
         };
         let index = context.index.clone();
-        let signed = tokio::task::spawn_blocking(move || index.statement(sequence)).await;
+        let signed = concord_server::blocking(move || index.statement(sequence)).await;
         let signed = signed.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
         concord_faults::point("node.statement.forwarding");
         let refused = match link.submit(signed).await {

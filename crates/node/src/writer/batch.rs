@@ -17,7 +17,6 @@ use super::WriterError;
 use super::command::{Accepted, Answer, Command, Judged, Prepared, Reply};
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
-use crate::random::fresh;
 use crate::state::{NodeState, Step, slot};
 
 /// What seal, head, seed and lengths add to a consignment of headers and blobs.
@@ -173,7 +172,7 @@ impl<'a> Batch<'a> {
             return Ok(());
         };
         concord_faults::point("node.form.begin");
-        let seed = Seed::new(fresh::<SEED_SIZE_BYTES>()?);
+        let seed = Seed::new(concord_server::fresh::<SEED_SIZE_BYTES>()?);
         let end = *self.state.chain(lane);
         let headers = open.exchanges.iter().map(|exchange| exchange.header.clone()).collect();
         let sealed = consignment::seal(

@@ -16,11 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::index::{Index, IndexError};
 use crate::projection::NodeProjection;
-use crate::random::NoRandomness;
 use crate::state::{FoldError, NodeState};
 use batch::{Batch, Finished};
 use command::Command;
-use concord_server::Clock;
+use concord_server::{Clock, NoRandomness};
 use room::Room;
 
 pub(crate) use batch::first_answer;
@@ -156,7 +155,7 @@ impl Writer {
     /// Deciding reads views and journal, hashes and signs.
     async fn decide(&self, commands: Vec<Command>, now: Timestamp) -> Result<Finished, WriterError> {
         let (state, tail, index, key) = (self.state.clone(), self.tail, self.index.clone(), Arc::clone(&self.key));
-        let decided = tokio::task::spawn_blocking(move || {
+        let decided = concord_server::blocking(move || {
             let mut batch = Batch::begin(state, tail, &index, &key, now);
             commands.into_iter().try_for_each(|command| batch.take(command))?;
             batch.finish()
@@ -167,7 +166,7 @@ impl Writer {
     /// The rows stand before anybody is answered, so that the next batch finds what this one did.
     async fn project(&self) -> Result<(), WriterError> {
         let (index, tail) = (self.index.clone(), self.tail);
-        let caught_up = tokio::task::spawn_blocking(move || {
+        let caught_up = concord_server::blocking(move || {
             let journal = index.journal().as_ref();
             index.views().catch_up(journal, &mut NodeProjection, tail, |_| {})
         });
