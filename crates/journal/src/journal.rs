@@ -27,7 +27,7 @@ pub trait Journal: Send + Sync {
     ///
     /// Resolves when every entry of it is durable and published. Entries are atomic each; after a crash a commit
     /// that was not answered yet may be there in whole, from its first entry up to some entry, or not at all.
-    /// Every error but [`AppendError::OutcomeUnknown`] means that nothing was written. Dropping the future does
+    /// Every error but [`AppendError::OutcomeUnknown`] means that nothing of it is there. Dropping the future does
     /// not undo what it already handed over. Commits of one journal happen in the order in which they were first
     /// polled; whoever appends must wait for the new tail before the next append.
     fn append(&self, expected: Tail, batch: Vec<Draft>) -> BoxFuture<'static, Result<Committed, AppendError>>;
@@ -106,6 +106,15 @@ pub enum AppendError {
     HistoryRepeated {
         /// The id that was passed.
         history: HistoryId,
+    },
+    /// The disk is full, or this user's part of it. Nothing of the batch is there, and the journal goes on: the same
+    /// append succeeds once there is room.
+    #[error("there is no room for {size} bytes ({reason}); nothing was appended: make room and append again")]
+    NoRoom {
+        /// What the commit would have taken, in bytes.
+        size: u64,
+        /// The system's reason.
+        reason: String,
     },
     /// A write or a sync failed: the batch may be durable or not, in whole or in part. Every later append of this
     /// journal fails the same way; end the process, and let the next open find out.

@@ -215,6 +215,9 @@ impl Disk for RevealingDisk {
     fn sync_directory(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    fn available_bytes(&self) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl DiskFile for RevealingFile {

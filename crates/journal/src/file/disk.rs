@@ -23,6 +23,8 @@ pub trait Disk: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes created and removed names durable.
     fn sync_directory(&self) -> io::Result<()>;
+    /// How many bytes this process may still write; others write too, so it is a hint and no promise.
+    fn available_bytes(&self) -> io::Result<u64>;
 }
 
 /// One open file.
@@ -104,6 +106,16 @@ impl Disk for RealDisk {
     fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
     }
+
+    fn available_bytes(&self) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(&self.folder)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+}
+
+/// Whether the error says that there is no room, for anybody or for this user.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 struct RealFile(File);

@@ -161,6 +161,11 @@ impl FileJournal {
         }
     }
 
+    /// How many bytes the disk still takes: a hint for refusing early what is large.
+    pub fn available_bytes(&self) -> io::Result<u64> {
+        self.shared.available_bytes()
+    }
+
     fn commit(
         &self,
         expected: Tail,

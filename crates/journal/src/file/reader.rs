@@ -44,6 +44,10 @@ impl Shared {
         self.tail.send_replace(tail);
     }
 
+    pub(crate) fn available_bytes(&self) -> io::Result<u64> {
+        self.disk.available_bytes()
+    }
+
     pub(crate) fn first_sequence(&self) -> u64 {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         index.segments.first().map_or(1, |segment| segment.first)

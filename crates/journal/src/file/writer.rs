@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, is_no_room};
 use super::frame::{FrameMark, SEGMENT_HEADER_SIZE_BYTES, SegmentHeader, write_frame};
 use super::reader::Shared;
 use super::scan::segment_name;
@@ -75,28 +75,47 @@ impl Writer {
             return Err(AppendError::OutcomeUnknown { reason });
         }
         check_tail(expected, &self.tail)?;
-        self.write(history, batch).map_err(|error| {
-            let reason = format!("writing after entry {}: {error}", self.tail.sequence);
-            tracing::error!(reason, "the outcome of an append is unknown; nothing more is written");
-            self.failure = Some(reason.clone());
-            AppendError::OutcomeUnknown { reason }
+        self.write(history, batch).map_err(|failure| match failure {
+            Failure::NoRoom { size, reason } => AppendError::NoRoom { size, reason },
+            Failure::Unknown(error) => {
+                let reason = format!("writing after entry {}: {error}", self.tail.sequence);
+                tracing::error!(reason, "the outcome of an append is unknown; nothing more is written");
+                self.failure = Some(reason.clone());
+                AppendError::OutcomeUnknown { reason }
+            }
         })
     }
 
-    fn write(&mut self, history: HistoryId, batch: &[Draft]) -> io::Result<Committed> {
-        let commit_first = self.tail.sequence + 1;
+    fn write(&mut self, history: HistoryId, batch: &[Draft]) -> Result<Committed, Failure> {
         concord_faults::point("journal.write.begin");
-        let open = self.segment.take().filter(|segment| segment.end < self.segment_size_max_bytes);
-        let begins_segment = open.is_none();
-        let segment = match open {
-            Some(segment) => segment,
-            None => {
-                concord_faults::point("journal.rotate.before");
-                let file = self.disk.create(&segment_name(commit_first))?;
-                concord_faults::point("journal.rotate.created");
-                ActiveSegment { file, end: 0 }
+        let commit_first = self.tail.sequence + 1;
+        let begins_segment = self.segment.as_ref().is_none_or(|segment| segment.end >= self.segment_size_max_bytes);
+        let start = self.segment.as_ref().filter(|_| !begins_segment).map_or(0, |segment| segment.end);
+        let Encoded { places, committed } = self.encode(history, batch, begins_segment, start)?;
+        let segment = self.put(commit_first, begins_segment, start)?;
+        // commit point: the last sync of `put`. A crash before it leaves nothing, some first entries or all of the
+        // batch, and nobody was told; a crash after it leaves all of it.
+        self.segment = Some(segment);
+        self.tail = committed.tail;
+        self.shared.publish(committed.tail, |index| {
+            if begins_segment {
+                index.begin_segment(commit_first, SEGMENT_HEADER_SIZE_BYTES as u64);
             }
-        };
+            places.into_iter().for_each(|(offset, length)| index.push(offset, length));
+        });
+        concord_faults::point("journal.append.published");
+        Ok(committed)
+    }
+
+    /// Fills the buffer with the bytes that go to `start` of a segment.
+    fn encode(
+        &mut self,
+        history: HistoryId,
+        batch: &[Draft],
+        begins_segment: bool,
+        start: u64,
+    ) -> Result<Encoded, Failure> {
+        let commit_first = self.tail.sequence + 1;
         self.buffer.clear();
         if begins_segment {
             let previous = self.tail.digest;
@@ -107,35 +126,79 @@ impl Writer {
         let mut appended = Vec::with_capacity(batch.len());
         let mut tail = self.tail;
         for draft in batch {
-            let start = self.buffer.len();
+            let before = self.buffer.len();
             let meta = Meta::after(&tail, history, commit_first, draft);
             let digest = write_frame(&mut self.buffer, self.mark, meta, draft);
             tail = Tail { history, sequence: meta.sequence, digest };
             appended.push(Appended { sequence: meta.sequence, digest });
-            let offset = u32::try_from(segment.end + start as u64).map_err(io::Error::other)?;
-            places.push((offset, stored_length(self.buffer.len() - start)));
+            let offset = u32::try_from(start + before as u64).map_err(io::Error::other)?;
+            places.push((offset, stored_length(self.buffer.len() - before)));
         }
+        Ok(Encoded { places, committed: Committed { appended, tail } })
+    }
+
+    /// Makes the buffer durable at the end of the segment, or of a new one.
+    ///
+    /// Invariant: `NoRoom` is said only once the file has durably no byte more than before. An error of a sync never
+    /// is one: what the system did with the pages is unknown.
+    fn put(&mut self, commit_first: u64, begins_segment: bool, start: u64) -> Result<ActiveSegment, Failure> {
+        let name = segment_name(commit_first);
+        let file = match self.segment.as_ref().filter(|_| !begins_segment) {
+            Some(segment) => Arc::clone(&segment.file),
+            None => {
+                concord_faults::point("journal.rotate.before");
+                let file = self.disk.create(&name).map_err(|error| self.no_room(error, || Ok(())))?;
+                concord_faults::point("journal.rotate.created");
+                file
+            }
+        };
         concord_faults::point("journal.append.before");
-        segment.file.append(&self.buffer)?;
+        if let Err(error) = file.append(&self.buffer) {
+            return Err(self.no_room(error, || {
+                if begins_segment {
+                    self.disk.remove(&name)?;
+                    return self.disk.sync_directory();
+                }
+                file.truncate(start)?;
+                file.sync_data()
+            }));
+        }
         concord_faults::point("journal.append.written");
-        segment.file.sync_data()?;
+        file.sync_data()?;
         concord_faults::point("journal.append.synced");
         if begins_segment {
             self.disk.sync_directory()?;
             concord_faults::point("journal.rotate.synced");
         }
-        // commit point: the last sync above. A crash before it leaves nothing, some first entries or all of the
-        // batch, and nobody was told; a crash after it leaves all of it.
-        let end = segment.end + self.buffer.len() as u64;
-        self.segment = Some(ActiveSegment { end, ..segment });
-        self.tail = tail;
-        self.shared.publish(tail, |index| {
-            if begins_segment {
-                index.begin_segment(commit_first, SEGMENT_HEADER_SIZE_BYTES as u64);
-            }
-            places.into_iter().for_each(|(offset, length)| index.push(offset, length));
-        });
-        concord_faults::point("journal.append.published");
-        Ok(Committed { appended, tail })
+        Ok(ActiveSegment { file, end: start + self.buffer.len() as u64 })
+    }
+
+    /// What a failed write comes to: no room, if it says so and what it left is taken back.
+    fn no_room(&self, error: io::Error, take_back: impl FnOnce() -> io::Result<()>) -> Failure {
+        if !is_no_room(&error) {
+            return Failure::Unknown(error);
+        }
+        match take_back() {
+            Ok(()) => Failure::NoRoom { size: self.buffer.len() as u64, reason: error.to_string() },
+            Err(again) => Failure::Unknown(io::Error::other(format!("{error}; taking it back: {again}"))),
+        }
+    }
+}
+
+/// Where the entries of a commit go, and what they come to.
+struct Encoded {
+    places: Vec<(u32, u32)>,
+    committed: Committed,
+}
+
+/// How a write can fail.
+enum Failure {
+    NoRoom { size: u64, reason: String },
+    Unknown(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Unknown(error)
     }
 }

@@ -111,6 +111,9 @@ impl Disk for MemoryDisk {
     fn sync_directory(&self) -> io::Result<()> {
         Ok(())
     }
+    fn available_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
 }
 
 impl DiskFile for MemoryFile {
@@ -135,6 +138,82 @@ impl DiskFile for MemoryFile {
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.0.lock().unwrap().truncate(usize::try_from(length).unwrap());
         Ok(())
+    }
+}
+
+/// A disk of so many bytes: what does not fit is written as far as it fits, and refused as full.
+pub struct FullDisk {
+    pub inner: Arc<dyn Disk>,
+    pub room: Arc<AtomicUsize>,
+    /// Whether a name takes room too, so that creating fails without any.
+    pub names_take_room: bool,
+    /// Whether what was written in part can be taken back.
+    pub takes_back: bool,
+}
+
+struct FullFile {
+    inner: Arc<dyn DiskFile>,
+    room: Arc<AtomicUsize>,
+    takes_back: bool,
+}
+
+impl FullDisk {
+    fn file(&self, inner: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(FullFile { inner, room: Arc::clone(&self.room), takes_back: self.takes_back })
+    }
+}
+
+impl Disk for FullDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.inner.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        if self.names_take_room && self.room.load(Ordering::SeqCst) == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(self.file(self.inner.create(name)?))
+    }
+    fn open_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(self.inner.open_read(name)?))
+    }
+    fn open_append(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(self.inner.open_append(name)?))
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        if !self.takes_back {
+            return Err(io::Error::other("read-only"));
+        }
+        self.inner.remove(name)
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        self.inner.sync_directory()
+    }
+    fn available_bytes(&self) -> io::Result<u64> {
+        Ok(self.room.load(Ordering::SeqCst) as u64)
+    }
+}
+
+impl DiskFile for FullFile {
+    fn length(&self) -> io::Result<u64> {
+        self.inner.length()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read_at(offset, buffer)
+    }
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let fits = bytes.len().min(self.room.load(Ordering::SeqCst));
+        self.inner.append(&bytes[..fits])?;
+        self.room.fetch_sub(fits, Ordering::SeqCst);
+        if fits == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        if !self.takes_back {
+            return Err(io::Error::other("read-only"));
+        }
+        self.inner.truncate(length)
     }
 }
 
@@ -207,6 +286,9 @@ impl Disk for FaultyDisk {
     }
     fn sync_directory(&self) -> io::Result<()> {
         self.switch.change("sync_directory", || self.inner.sync_directory())
+    }
+    fn available_bytes(&self) -> io::Result<u64> {
+        self.inner.available_bytes()
     }
 }
 
