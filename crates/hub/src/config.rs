@@ -19,6 +19,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// `host:port` as nodes reach it, the best first; empty: the bound address.
     pub announce: Vec<String>,
+    /// A segment of the journal of at least this size gets no further commit.
+    pub journal_segment_size_bytes: u64,
 }
 
 #[derive(Deserialize)]
@@ -29,6 +31,7 @@ struct File {
     admin: String,
     #[serde(default)]
     announce: Vec<String>,
+    journal_segment_size_bytes: Option<u64>,
 }
 
 impl Config {
@@ -62,6 +65,8 @@ impl Config {
             listen: address("listen", &file.listen)?,
             admin: address("admin", &file.admin)?,
             announce: file.announce,
+            journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
+                .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
         })
     }
 
@@ -82,11 +87,15 @@ admin = "{admin}"
 
 # host:port as nodes reach this hub, the best first; it goes into their bundles. Empty: the address that is bound.
 announce = [{announce}]
+
+# A file of the journal that has reached this size is followed by the next: 64 KiB to 2 GiB.
+journal_segment_size_bytes = {segment}
 "#,
             name = self.name,
             listen = self.listen,
             admin = self.admin,
             announce = announce.join(", "),
+            segment = self.journal_segment_size_bytes,
         )
     }
 }
@@ -101,6 +110,7 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "[::1]:9".parse().unwrap(),
             announce: vec!["hub.example.org:7443".to_owned()],
+            journal_segment_size_bytes: 65_536,
         }
     }
 
@@ -120,5 +130,6 @@ mod tests {
         check(text.replace("127.0.0.1:0", "localhost"), "listen");
         check(text.replace("hub.example.org:7443", "hub.example.org"), "announce");
         check(text.replace("\"main\"", "\"Main\""), "Main");
+        check(text.replace("65536", "65535"), "journal_segment_size_bytes");
     }
 }

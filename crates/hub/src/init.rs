@@ -7,7 +7,7 @@ use concord_identity::{
     AnchorKeys, CertificateRequest, LeafKey, LeafKeyKind, Profile, ProfileSettings, SigningKey, bundle_fingerprint,
     certificates_to_pem, write_public,
 };
-use concord_journal::{FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions};
+use concord_journal::{FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, SEGMENT_SIZE_DEFAULT_BYTES};
 use concord_ledger::Founding;
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role, Timestamp};
 use concord_server::{Folder, FolderKind};
@@ -66,6 +66,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
             listen: parse_address("--listen", &options.listen)?,
             admin: parse_address("--admin", &options.admin)?,
             announce: options.announce,
+            journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
         }
         .to_toml(),
     )
@@ -107,13 +108,18 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
 }
 
 /// Opens the journal of a folder; every open may have to begin a new history.
-pub(crate) fn open_journal(path: &Path, now: Timestamp) -> Result<(FileJournal, concord_journal::Opened), HubError> {
+pub(crate) fn open_journal(
+    path: &Path,
+    now: Timestamp,
+    segment_size_max_bytes: u64,
+) -> Result<(FileJournal, concord_journal::Opened), HubError> {
     let options = OpenOptions::new(now.as_micros(), HistoryId(random()?), FrameMark(random()?));
+    let options = OpenOptions { segment_size_max_bytes, ..options };
     Ok(FileJournal::open_folder(path, &options)?)
 }
 
 fn found_journal(path: &Path, founding: &Founding, now: Timestamp) -> Result<(), HubError> {
-    let (journal, _) = open_journal(path, now)?;
+    let (journal, _) = open_journal(path, now, SEGMENT_SIZE_DEFAULT_BYTES)?;
     let draft = concord_wire::stored::hub::founded(founding, now);
     futures::executor::block_on(journal.append(journal.tail(), vec![draft]))?;
     journal.close();

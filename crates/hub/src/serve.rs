@@ -137,7 +137,7 @@ impl Opening {
         let caller = credentials.caller()?;
         let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;
         let path = dir.join(files::JOURNAL);
-        let (journal, opened) = open_journal(&path, SystemClock.now())?;
+        let (journal, opened) = open_journal(&path, SystemClock.now(), config.journal_segment_size_bytes)?;
         concord_faults::point("hub.open.journal");
         report(&opened, readiness);
         let ledger = fold(&journal)?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use concord_identity::{AnchorKeys, Profile};
+use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
 use concord_model::{MeasureCode, Name, Role};
 use concord_server::{ConnectError, Folder, FolderError, FolderKind, connect};
 use concord_wire::proto::operations::v1::AddAgencyRequest;
@@ -60,7 +61,7 @@ fn load_anchor(paths: &Paths) -> Result<AnchorKeys, NodeError> {
 
 /// The lock is held: this process alone appends.
 fn add_stopped(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(), NodeError> {
-    let (journal, _) = open_journal(&paths.journal(), &SystemClock)?;
+    let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
     let state = fold(journal.as_ref())?;
     if state.decide_agency(name, measures)? == Step::Append {
         append(&journal, stored::agency_added(name, measures, SystemClock.now()))?;

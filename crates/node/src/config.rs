@@ -24,6 +24,8 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Where health and metrics are shown.
     pub admin: SocketAddr,
+    /// A segment of the journal of at least this size gets no further commit.
+    pub journal_segment_size_bytes: u64,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +35,7 @@ struct File {
     name: String,
     listen: String,
     admin: String,
+    journal_segment_size_bytes: Option<u64>,
 }
 
 impl NodeConfig {
@@ -55,6 +58,8 @@ impl NodeConfig {
             name: Name::parse(&file.name).map_err(|error| error.to_string())?,
             listen: address("listen", &file.listen)?,
             admin: address("admin", &file.admin)?,
+            journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
+                .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
         })
     }
 
@@ -64,7 +69,7 @@ impl NodeConfig {
     }
 
     fn template(&self) -> String {
-        let Self { participant, name, listen, admin } = self;
+        let Self { participant, name, listen, admin, journal_segment_size_bytes } = self;
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -79,6 +84,9 @@ listen = \"{listen}\"
 
 # Where /healthz, /readyz and /metrics are shown: plain HTTP on a loopback address, mutual TLS for operators elsewhere.
 admin = \"{admin}\"
+
+# A file of the journal that has reached this size is followed by the next: 64 KiB to 2 GiB.
+journal_segment_size_bytes = {journal_segment_size_bytes}
 "
         )
     }
@@ -94,6 +102,7 @@ mod tests {
             name: Name::parse("main").unwrap(),
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "[::1]:9000".parse().unwrap(),
+            journal_segment_size_bytes: 65_536,
         }
     }
 
@@ -112,5 +121,7 @@ mod tests {
         let error = NodeConfig::parse(&template.replace("\"KAZ\"", "\"kaz\"")).unwrap_err();
         assert!(error.contains("participant code"), "{error}");
         assert!(NodeConfig::parse("").unwrap_err().contains("participant"));
+        let error = NodeConfig::parse(&template.replace("65536", "65535")).unwrap_err();
+        assert!(error.contains("journal_segment_size_bytes"), "{error}");
     }
 }

@@ -7,6 +7,7 @@ use concord_identity::{
     Anchor, AnchorKeys, CertificateRequest, LeafKey, LeafKeyKind, Profile, ProfileSettings, SigningKey,
     certificates_to_pem, enrolment_fingerprint, write_public,
 };
+use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role, Timestamp};
 use concord_server::{FileMode, Folder, FolderKind, write_durably};
 use concord_wire::agreement::encode_join_request;
@@ -59,6 +60,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
         name: options.name.clone(),
         listen: address("listen", &options.listen)?,
         admin: address("admin", &options.admin)?,
+        journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
     };
     let now = SystemClock.now();
     let folder = Folder::create(&options.dir, FolderKind::Node)?;
@@ -106,7 +108,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
     config.write(folder.path())?;
 
     // commit point: before it the folder has no journal and `serve` says that the node was not founded; after it the node is whole.
-    let (journal, _) = open_journal(&paths.journal(), &SystemClock)?;
+    let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
     append(&journal, stored::founded(&options.participant, &options.name, now))?;
     journal.close();
     Ok(Initialised {

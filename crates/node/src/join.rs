@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use concord_identity::{Anchor, SigningKey, enrolment_fingerprint, read_text};
+use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
 use concord_model::{Fingerprint, Name, ParticipantCode};
 use concord_server::{FileMode, Folder, FolderKind, write_durably};
 use concord_wire::stored::node as stored;
@@ -47,7 +48,7 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
         return Err(NodeError::OtherEnrolment { bundle: Fingerprint(enrolled), own });
     }
 
-    let (journal, _) = open_journal(&paths.journal(), &SystemClock)?;
+    let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
     let state = fold(journal.as_ref())?;
     let joined = Joined { hub: hub.name.clone(), fingerprint: paper.fingerprint };
     if let Some(known) = state.hub() {

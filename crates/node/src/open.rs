@@ -16,8 +16,13 @@ use concord_server::{Clock, fresh};
 const READ_ENTRIES_MAX: usize = 1024;
 
 /// Opens the journal, or begins one, and says what was cut. Blocks for as long as verifying it takes.
-pub(crate) fn open_journal(folder: &Path, clock: &dyn Clock) -> Result<(Arc<FileJournal>, Opened), NodeError> {
+pub(crate) fn open_journal(
+    folder: &Path,
+    clock: &dyn Clock,
+    segment_size_max_bytes: u64,
+) -> Result<(Arc<FileJournal>, Opened), NodeError> {
     let options = OpenOptions::new(clock.now().as_micros(), HistoryId(fresh()?), FrameMark(fresh()?));
+    let options = OpenOptions { segment_size_max_bytes, ..options };
     let (journal, opened) = FileJournal::open_folder(folder, &options)?;
     if let Some(cut) = &opened.cut {
         tracing::warn!(

@@ -87,7 +87,8 @@ impl Node {
 
         // Verifying a journal and rebuilding views take as long as there is to read.
         let opening = (Arc::clone(&clock), readiness.clone(), paths);
-        let opened = concord_server::blocking(move || open(&opening.2, opening.0.as_ref(), &opening.1));
+        let segment_size = config.journal_segment_size_bytes;
+        let opened = concord_server::blocking(move || open(&opening.2, opening.0.as_ref(), &opening.1, segment_size));
         let (journal, index, state) = opened.await.map_err(WriterError::from)??;
         check_founded(&state, &config.participant, &config.name)?;
 
@@ -201,8 +202,9 @@ fn open(
     paths: &Paths,
     clock: &dyn Clock,
     readiness: &Readiness,
+    segment_size: u64,
 ) -> Result<(Arc<FileJournal>, Index, NodeState), NodeError> {
-    let (journal, opened) = open_journal(&paths.journal(), clock)?;
+    let (journal, opened) = open_journal(&paths.journal(), clock, segment_size)?;
     if let Some(cut) = &opened.cut {
         // Mostly a commit that a kill or a power cut left unfinished: nobody was answered on it.
         let what = format!(

@@ -41,6 +41,18 @@ pub const SEGMENT_SIZE_DEFAULT_BYTES: u64 = 256 * 1024 * 1024;
 /// A larger `segment_size_max_bytes` counts as this one: the index keeps offsets in 32 bits.
 pub const SEGMENT_SIZE_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
+/// The smallest size that a configuration may ask for: below it a journal is mostly names of files.
+pub const SEGMENT_SIZE_MIN_BYTES: u64 = 64 * 1024;
+
+/// The segment size that a configuration asks for, or the default; an error says what may be asked for.
+pub fn segment_size(asked_bytes: Option<u64>) -> Result<u64, String> {
+    let bytes = asked_bytes.unwrap_or(SEGMENT_SIZE_DEFAULT_BYTES);
+    if (SEGMENT_SIZE_MIN_BYTES..=SEGMENT_SIZE_MAX_BYTES).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(format!("{bytes} is not between {SEGMENT_SIZE_MIN_BYTES} and {SEGMENT_SIZE_MAX_BYTES}"))
+}
+
 /// How many commits may wait for the writer; beyond it an append waits before it is handed over.
 const COMMITS_WAITING_MAX: usize = 4;
 
