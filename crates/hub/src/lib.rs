@@ -14,6 +14,7 @@ pub mod consign;
 pub mod delivery;
 mod error;
 pub mod feed;
+pub mod follow;
 mod init;
 pub mod projection;
 pub mod responses;

@@ -1,10 +1,11 @@
-//! The response stream of a call: what its task sends, until it is cut.
+//! The streams of a call: what the caller sends, and what the call's task sends until it is cut.
 
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::Stream;
+use futures::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
@@ -14,6 +15,9 @@ pub struct Responses<T> {
     queued: mpsc::Receiver<Result<T, Status>>,
     cut: Option<oneshot::Receiver<Status>>,
 }
+
+/// What a caller sends, wherever it comes from.
+pub type Inbound<T> = BoxStream<'static, Result<T, Status>>;
 
 /// Cuts a response stream; dropped without a word, the stream ends after what is queued.
 pub type Cut = oneshot::Sender<Status>;

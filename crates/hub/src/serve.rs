@@ -18,9 +18,10 @@ use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::error::HubError;
+use crate::follow::follow;
 use crate::init::{files, open_journal};
-use crate::projection::{HubProjection, project_fact};
-use crate::sequencer::{Published, Recent, SequencerTask};
+use crate::projection::HubProjection;
+use crate::sequencer::SequencerTask;
 use crate::services::{self, METHODS, SERVED};
 use crate::shared::{Shared, anchors_of};
 use crate::streams::Streams;
@@ -94,11 +95,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         GrpcServer { routes, table, health, connections, readiness: readiness.clone(), shutdown: shutdown.clone() };
 
     let sequencing = tokio::spawn(task.run());
-    let projecting = tokio::task::spawn_blocking({
-        let (views, journal) = (views.clone(), Arc::clone(&dyn_journal));
-        let (published, recent) = (sequencer.watch(), sequencer.recent());
-        move || project(&views, journal.as_ref(), published, &recent)
-    });
+    let projecting = tokio::spawn(follow(views, Arc::clone(&dyn_journal), sequencer.watch(), sequencer.recent()));
     folder.write_addresses(&addresses)?;
     addresses.announce().map_err(HubError::Output)?;
     drop((sequencer, shared));
@@ -199,36 +196,6 @@ fn open_views(dir: &Path, journal: &dyn Journal, readiness: &Readiness) -> Resul
         tracing::info!(sequence, of = tail.sequence, "views are being brought up to the journal");
     })?;
     Ok(views)
-}
-
-/// Follows what is published until the sequencer is gone: from the facts at hand, or from the journal where they do not follow.
-fn project(
-    views: &Views,
-    journal: &dyn Journal,
-    mut published: tokio::sync::watch::Receiver<Arc<Published>>,
-    recent: &Recent,
-) -> Result<(), HubError> {
-    let runtime = tokio::runtime::Handle::current();
-    loop {
-        let tail = published.borrow_and_update().tail;
-        for durable in recent.take_through(tail.sequence) {
-            let projected = views.watermark().map_or(0, |watermark| watermark.sequence);
-            if durable.facts.first().is_none_or(|(sequence, _)| *sequence != projected + 1) {
-                break;
-            }
-            let mut batch = views.batch();
-            for (sequence, fact) in &durable.facts {
-                project_fact(*sequence, fact, &mut batch)?;
-            }
-            concord_faults::point("hub.views.before");
-            views.apply(batch, durable.tail)?;
-            concord_faults::point("hub.views.applied");
-        }
-        views.catch_up(journal, &mut HubProjection, tail, |_| {})?;
-        if runtime.block_on(published.changed()).is_err() {
-            return Ok(());
-        }
-    }
 }
 
 /// The addresses for bundles: as configured, else the one that is bound.

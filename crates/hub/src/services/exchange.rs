@@ -11,14 +11,14 @@ use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_server::{ExchangeService, ExchangeServiceServer};
 use concord_wire::status::to_status;
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::caller;
 use crate::acknowledge::{acknowledge, recorded};
 use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, deliver};
-use crate::responses::{Cut, Responses, responses};
+use crate::responses::{Cut, Inbound, Responses, responses};
 use crate::shared::{Positions, Shared};
 use crate::streams::{Purpose, StreamKey};
 use crate::{consign, delivery};
@@ -48,10 +48,8 @@ impl ExchangeService for Exchange {
         request: Request<Streaming<pb::ConsignRequest>>,
     ) -> Result<Response<Self::ConsignStream>, Status> {
         let caller = caller(&request)?;
-        self.0.enrolled_node(&caller).map_err(|refusal| to_status(&refusal))?;
-        let (outbound, cut, responses) = responses(RECEIPTS_WAITING_MAX);
-        detach(consign_until_cut(Arc::clone(&self.0), caller, request.into_inner(), outbound, cut));
-        Ok(Response::new(responses))
+        let responses = consign(&self.0, caller, request.into_inner().boxed());
+        responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
     async fn receive(
@@ -59,23 +57,45 @@ impl ExchangeService for Exchange {
         request: Request<Streaming<pb::ReceiveRequest>>,
     ) -> Result<Response<Self::ReceiveStream>, Status> {
         let caller = caller(&request)?;
-        self.0.enrolled_node(&caller).map_err(|refusal| to_status(&refusal))?;
-        let (outbound, cut, responses) = responses(DELIVERIES_PERMITTED_MAX);
-        detach(receive_until_cut(Arc::clone(&self.0), caller, request.into_inner(), outbound, cut));
-        Ok(Response::new(responses))
+        let responses = receive(&self.0, caller, request.into_inner().boxed());
+        responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
+}
+
+/// Takes a node's consignments in, wherever its messages come from.
+pub fn consign(
+    shared: &Arc<Shared>,
+    caller: Caller,
+    inbound: Inbound<pb::ConsignRequest>,
+) -> Result<Responses<pb::ConsignResponse>, Refusal> {
+    shared.enrolled_node(&caller)?;
+    let (outbound, cut, responses) = responses(RECEIPTS_WAITING_MAX);
+    detach(consign_until_cut(Arc::clone(shared), caller, inbound, outbound, cut));
+    Ok(responses)
+}
+
+/// Delivers a node's mailbox, wherever its messages come from.
+pub fn receive(
+    shared: &Arc<Shared>,
+    caller: Caller,
+    inbound: Inbound<pb::ReceiveRequest>,
+) -> Result<Responses<pb::ReceiveResponse>, Refusal> {
+    shared.enrolled_node(&caller)?;
+    let (outbound, cut, responses) = responses(DELIVERIES_PERMITTED_MAX);
+    detach(receive_until_cut(Arc::clone(shared), caller, inbound, outbound, cut));
+    Ok(responses)
 }
 
 /// Serves one chain until the stream ends, a newer one replaces it, or the hub ends.
 async fn consign_until_cut(
     shared: Arc<Shared>,
     caller: Caller,
-    mut inbound: Streaming<pb::ConsignRequest>,
+    mut inbound: Inbound<pb::ConsignRequest>,
     outbound: mpsc::Sender<Result<pb::ConsignResponse, Status>>,
     cut: Cut,
 ) {
     use pb::consign_request::Message;
-    let hello = match hello(&shared, inbound.message()).await {
+    let hello = match hello(&shared, inbound.try_next()).await {
         Ok(Some(pb::ConsignRequest { message: Some(Message::Hello(hello)) })) => hello,
         Ok(_) => return end(cut, no_hello()),
         Err(status) => return end(cut, status),
@@ -109,7 +129,7 @@ async fn take_consignments(
     shared: &Arc<Shared>,
     chain: ChainKey,
     welcome: pb::ConsignWelcome,
-    inbound: Streaming<pb::ConsignRequest>,
+    inbound: Inbound<pb::ConsignRequest>,
     outbound: &mpsc::Sender<Result<pb::ConsignResponse, Status>>,
 ) -> Result<(), Refusal> {
     use pb::consign_response::Message;
@@ -129,7 +149,7 @@ async fn take_consignments(
 
 /// The consignments of a stream. A broken connection ends it like a finished one: the node sends again what has no receipt.
 fn consignments(
-    inbound: Streaming<pb::ConsignRequest>,
+    inbound: Inbound<pb::ConsignRequest>,
 ) -> Pin<Box<dyn Stream<Item = Result<pb::Consignment, Refusal>> + Send>> {
     use pb::consign_request::Message;
     let read = |request: Result<pb::ConsignRequest, Status>| match request {
@@ -152,12 +172,12 @@ fn consignments(
 async fn receive_until_cut(
     shared: Arc<Shared>,
     caller: Caller,
-    mut inbound: Streaming<pb::ReceiveRequest>,
+    mut inbound: Inbound<pb::ReceiveRequest>,
     outbound: delivery::Outbound,
     cut: Cut,
 ) {
     use pb::receive_request::Message;
-    let hello = match hello(&shared, inbound.message()).await {
+    let hello = match hello(&shared, inbound.try_next()).await {
         Ok(Some(pb::ReceiveRequest { message: Some(Message::Hello(hello)) })) => hello,
         Ok(_) => return end(cut, no_hello()),
         Err(status) => return end(cut, status),
@@ -247,12 +267,12 @@ async fn take_acknowledgements(
     shared: &Arc<Shared>,
     caller: &Caller,
     lane: Lane,
-    mut inbound: Streaming<pb::ReceiveRequest>,
+    mut inbound: Inbound<pb::ReceiveRequest>,
     writer: &MailboxWriter,
 ) -> Result<(), Refusal> {
     use pb::receive_request::Message;
     // A broken connection ends the stream; what was not acknowledged comes again.
-    while let Ok(Some(request)) = inbound.message().await {
+    while let Ok(Some(request)) = inbound.try_next().await {
         let Some(Message::Acknowledgement(acknowledgement)) = request.message else {
             return Err(Refusal::new(Reason::ArgumentInvalid, "after the hello come acknowledgements"));
         };

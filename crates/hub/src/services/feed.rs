@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use concord_identity::Caller;
+use concord_model::Refusal;
 use concord_server::{Shutdown, detach};
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::proto::feed::v1::feed_service_server::{FeedService, FeedServiceServer};
@@ -28,27 +30,35 @@ impl FeedService for Feed {
     type FollowStream = Responses<pb::FollowResponse>;
 
     async fn follow(&self, request: Request<pb::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let refuse = |refusal| to_status(&refusal);
-        let (participant, node) = self.0.enrolled_node(&caller(&request)?).map_err(refuse)?;
-        let asked = request.into_inner();
-        let published = self.0.published();
-        let last = published.ledger.feed_last(&participant);
-        let positions = Positions::new(&published, last, |past| past.feeds.get(&participant).copied());
-        positions.check(&asked.history, asked.last_number).map_err(refuse)?;
-
-        concord_faults::point("hub.feed.welcome");
-        let welcome = pb::FollowWelcome {
-            limits: Some(concord_wire::limits()),
-            history: bytes::Bytes::copy_from_slice(positions.history.as_bytes()),
-            past: positions.past,
-            last_number: last,
-        };
-        let (outbound, cut, responses) = responses(ITEMS_WAITING_MAX);
-        let shared = Arc::clone(&self.0);
-        let key = StreamKey { participant, node, purpose: Purpose::Feed };
-        detach(serve(shared, key, asked.last_number + 1, welcome, outbound, cut));
-        Ok(Response::new(responses))
+        let caller = caller(&request)?;
+        let responses = follow(&self.0, &caller, &request.into_inner());
+        responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
+}
+
+/// Tells a node its participant's feed.
+pub fn follow(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    asked: &pb::FollowRequest,
+) -> Result<Responses<pb::FollowResponse>, Refusal> {
+    let (participant, node) = shared.enrolled_node(caller)?;
+    let published = shared.published();
+    let last = published.ledger.feed_last(&participant);
+    let positions = Positions::new(&published, last, |past| past.feeds.get(&participant).copied());
+    positions.check(&asked.history, asked.last_number)?;
+
+    concord_faults::point("hub.feed.welcome");
+    let welcome = pb::FollowWelcome {
+        limits: Some(concord_wire::limits()),
+        history: bytes::Bytes::copy_from_slice(positions.history.as_bytes()),
+        past: positions.past,
+        last_number: last,
+    };
+    let (outbound, cut, responses) = responses(ITEMS_WAITING_MAX);
+    let key = StreamKey { participant, node, purpose: Purpose::Feed };
+    detach(serve(Arc::clone(shared), key, asked.last_number + 1, welcome, outbound, cut));
+    Ok(responses)
 }
 
 async fn serve(

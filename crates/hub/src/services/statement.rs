@@ -42,30 +42,29 @@ impl StatementService for Statements {
 
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitResponse>, Status> {
         let caller = caller(&request)?;
-        self.take(&caller, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        submit(&self.0, &caller, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
         Ok(Response::new(pb::SubmitResponse { state: pb::StatementState::Accepted.into() }))
     }
 }
 
-impl Statements {
-    async fn take(&self, caller: &Caller, request: pb::SubmitRequest) -> Result<(), Refusal> {
-        if caller.identity.role == Role::Node {
-            self.0.enrolled_node(caller)?;
-        }
-        let signed = request
-            .statement
-            .ok_or_else(|| Refusal::new(Reason::StatementMalformed, "the request carries no statement"))?;
-        let statement = verified(&self.0, caller, &signed)?;
-        concord_faults::point("hub.statement.verified");
-        // A task of its own: what follows from a decision happens even where the caller is gone by then.
-        let shared = Arc::clone(&self.0);
-        let (done, settled) = oneshot::channel();
-        detach(async move {
-            // A caller that hung up needs no answer.
-            let _gone = done.send(settle(&shared, statement, signed).await);
-        });
-        settled.await.unwrap_or_else(|_| Err(internal("the task that settles a statement died")))
+/// Takes a statement; done when it is recorded and what follows from it has happened.
+pub async fn submit(shared: &Arc<Shared>, caller: &Caller, request: pb::SubmitRequest) -> Result<(), Refusal> {
+    if caller.identity.role == Role::Node {
+        shared.enrolled_node(caller)?;
     }
+    let signed = request
+        .statement
+        .ok_or_else(|| Refusal::new(Reason::StatementMalformed, "the request carries no statement"))?;
+    let statement = verified(shared, caller, &signed)?;
+    concord_faults::point("hub.statement.verified");
+    // A task of its own: what follows from a decision happens even where the caller is gone by then.
+    let shared = Arc::clone(shared);
+    let (done, settled) = oneshot::channel();
+    detach(async move {
+        // A caller that hung up needs no answer.
+        let _gone = done.send(settle(&shared, statement, signed).await);
+    });
+    settled.await.unwrap_or_else(|_| Err(internal("the task that settles a statement died")))
 }
 
 /// Has a statement decided, and does what follows from it.

@@ -9,6 +9,8 @@ mod shape;
 use std::sync::Arc;
 
 use concord_model::Lane;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 
 use crate::context::Context;
@@ -19,10 +21,14 @@ pub(crate) use acknowledge::news;
 pub use feed::verify_items;
 pub use judge::judge;
 
-/// Starts the feed's follower and one receiver per lane.
-pub fn start(tasks: &mut JoinSet<()>, context: &Context, link: &Arc<dyn HubLink>) {
-    tasks.spawn(feed::run(context.clone(), Arc::clone(link)));
-    for lane in Lane::ALL {
-        tasks.spawn(mail::run(context.clone(), Arc::clone(link), lane));
-    }
+/// The feed's follower and one receiver per lane; each runs until the node ends.
+pub fn tasks(context: &Context, link: &Arc<dyn HubLink>) -> Vec<BoxFuture<'static, ()>> {
+    let feed = feed::run(context.clone(), Arc::clone(link)).boxed();
+    let mail = |lane| mail::run(context.clone(), Arc::clone(link), lane).boxed();
+    std::iter::once(feed).chain(Lane::ALL.into_iter().map(mail)).collect()
+}
+
+/// Starts them.
+pub fn start(running: &mut JoinSet<()>, context: &Context, link: &Arc<dyn HubLink>) {
+    tasks(context, link).into_iter().for_each(|task| drop(running.spawn(task)));
 }

@@ -6,6 +6,8 @@ mod statements;
 use std::sync::Arc;
 
 use concord_model::Lane;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 
 use crate::context::Context;
@@ -13,10 +15,14 @@ use crate::link::HubLink;
 
 pub(crate) use lane::{histories, unexpected};
 
-/// Starts one task per lane and the forwarder of statements.
-pub fn start(tasks: &mut JoinSet<()>, context: &Context, link: &Arc<dyn HubLink>) {
-    for lane in Lane::ALL {
-        tasks.spawn(lane::run(context.clone(), Arc::clone(link), lane));
-    }
-    tasks.spawn(statements::run(context.clone(), Arc::clone(link)));
+/// One task per lane and the forwarder of statements; each runs until the node ends.
+pub fn tasks(context: &Context, link: &Arc<dyn HubLink>) -> Vec<BoxFuture<'static, ()>> {
+    let lane = |lane| lane::run(context.clone(), Arc::clone(link), lane).boxed();
+    let statements = statements::run(context.clone(), Arc::clone(link)).boxed();
+    Lane::ALL.into_iter().map(lane).chain([statements]).collect()
+}
+
+/// Starts them.
+pub fn start(running: &mut JoinSet<()>, context: &Context, link: &Arc<dyn HubLink>) {
+    tasks(context, link).into_iter().for_each(|task| drop(running.spawn(task)));
 }
