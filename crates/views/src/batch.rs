@@ -7,7 +7,7 @@ use concord_journal::Tail;
 use crate::{
     Row, Table, ViewsError,
     range::RowRange,
-    store::Store,
+    rows::Rows,
     watermark::{self, Watermark},
 };
 
@@ -23,7 +23,7 @@ pub const VALUE_SIZE_MAX_BYTES: usize = 64 * 1024;
 /// N in the same batch. There is one batch at a time: while it lives, `Views::batch` on another thread waits, and
 /// on the same thread waits for ever. Dropped without [`crate::Views::apply`], it changes nothing.
 pub struct Batch<'a> {
-    store: &'a Store,
+    store: &'a Rows,
     writer: MutexGuard<'a, Watermark>,
     pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     pending_size: usize,
@@ -35,7 +35,7 @@ pub struct Batch<'a> {
 type Replaced = (Vec<u8>, Option<Option<Vec<u8>>>);
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(store: &'a Store, writer: MutexGuard<'a, Watermark>) -> Self {
+    pub(crate) fn new(store: &'a Rows, writer: MutexGuard<'a, Watermark>) -> Self {
         Self { store, writer, pending: BTreeMap::new(), pending_size: 0, replaced: Vec::new() }
     }
 
@@ -122,22 +122,19 @@ impl<'a> Batch<'a> {
             return Err(ViewsError::NotForward { current, asked: at.sequence });
         }
         let mut next = Watermark { at, ..*self.writer };
-        let mut batch = sled::Batch::default();
+        let mut changes = Vec::with_capacity(self.pending.len() + 1);
         for (row, value) in self.pending {
             if let Some(replaced) = self.store.get(&row)? {
                 next.rows.take(&row, &replaced);
             }
-            match value {
-                Some(value) => {
-                    next.rows.add(&row, &value);
-                    batch.insert(row, value);
-                }
-                None => batch.remove(row),
+            if let Some(value) = &value {
+                next.rows.add(&row, value);
             }
+            changes.push((row, value));
         }
-        batch.insert(watermark::row(), next.encode());
+        changes.push((watermark::row(), Some(next.encode())));
         concord_faults::point("views.write.before");
-        self.store.write(batch)?;
+        self.store.write(changes)?;
         concord_faults::point("views.write.after");
         *self.writer = next;
         Ok(at.sequence)

@@ -23,6 +23,7 @@ mod fingerprint;
 mod key;
 mod opening;
 mod range;
+mod rows;
 mod store;
 mod table;
 mod views;

@@ -10,7 +10,12 @@ use std::{
 use concord_journal::{Journal, Tail};
 use tokio::sync::watch;
 
-use crate::{Batch, Opened, Table, ViewsError, opening, range::RowRange, store::Store, watermark::Watermark};
+use crate::{
+    Batch, Opened, Table, ViewsError, opening,
+    range::RowRange,
+    rows::{Memory, Rows},
+    watermark::Watermark,
+};
 
 /// A row as readers get it: key without its table, and value.
 pub type Row = (Vec<u8>, Vec<u8>);
@@ -28,12 +33,13 @@ pub struct Views {
 
 /// Declared in the order of dropping: sled must have closed before the lock lets another one in.
 struct Inner {
-    store: Store,
+    store: Rows,
     /// The last watermark written; whoever holds the lock is the one who writes.
     writer: Mutex<Watermark>,
     applied: watch::Sender<u64>,
     projection_version: u32,
-    _lock: File,
+    /// None in memory.
+    _lock: Option<File>,
 }
 
 impl Views {
@@ -50,13 +56,27 @@ impl Views {
         let found = opening::open(folder, projection_version, journal)?;
         let (applied, _) = watch::channel(found.watermark.at.sequence);
         let inner = Inner {
-            store: found.store,
+            store: Rows::Sled(found.store),
             writer: Mutex::new(found.watermark),
             applied,
             projection_version,
-            _lock: found.lock,
+            _lock: Some(found.lock),
         };
         Ok((Views { inner: Arc::new(inner) }, found.opened))
+    }
+
+    /// New views in memory, gone with the last handle: for simulations.
+    #[must_use]
+    pub fn in_memory(projection_version: u32) -> Views {
+        let watermark = Watermark::nothing(projection_version);
+        let inner = Inner {
+            store: Rows::Memory(Memory::default()),
+            writer: Mutex::new(watermark),
+            applied: watch::Sender::new(watermark.at.sequence),
+            projection_version,
+            _lock: None,
+        };
+        Views { inner: Arc::new(inner) }
     }
 
     /// The value under `key`.
@@ -78,7 +98,7 @@ impl Views {
         let Some(range) = RowRange::prefix_from(table, prefix, from) else {
             return Ok(Vec::new());
         };
-        let rows = self.inner.store.rows(&range, limit.min(SCAN_ROWS_MAX))?;
+        let rows = self.inner.store.range(&range, limit.min(SCAN_ROWS_MAX))?;
         Ok(rows.into_iter().map(without_table).collect())
     }
 

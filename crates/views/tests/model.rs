@@ -7,9 +7,9 @@ mod support;
 use std::collections::BTreeMap;
 
 use concord_journal::Journal;
-use concord_views::{Opened, Row, Table};
+use concord_views::{Opened, Row, Table, Views};
 use proptest::{collection::vec, prelude::*};
-use support::{journal, open};
+use support::{VERSION, journal, open};
 
 const TABLE: Table = Table::new(255);
 
@@ -34,43 +34,53 @@ proptest! {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("views");
         let (views, _) = open(&folder, &journal("past", 1));
-        let mut model = BTreeMap::new();
-        for (number, changes) in (1..).zip(&batches) {
-            let mut batch = views.batch();
-            for (key, value) in changes {
-                match value {
-                    Some(value) => {
-                        batch.put(TABLE, key, &[*value]).unwrap();
-                        model.insert(key.clone(), vec![*value]);
-                    }
-                    None => {
-                        batch.remove(TABLE, key);
-                        model.remove(key);
-                    }
-                }
-            }
-            for (prefix, key) in &asked {
-                prop_assert_eq!(batch.get(TABLE, key).unwrap(), model.get(key).cloned());
-                prop_assert_eq!(batch.last(TABLE, prefix).unwrap(), last(&model, prefix, None));
-                let found = batch.last_at_or_before(TABLE, prefix, key).unwrap();
-                prop_assert_eq!(found, last(&model, prefix, Some(key)));
-            }
-            views.apply(batch, journal("past", number).tail()).unwrap();
-        }
-        for (prefix, key) in &asked {
-            prop_assert_eq!(views.get(TABLE, key).unwrap(), model.get(key).cloned());
-            prop_assert_eq!(views.last(TABLE, prefix).unwrap(), last(&model, prefix, None));
-            let found = views.last_at_or_before(TABLE, prefix, key).unwrap();
-            prop_assert_eq!(found, last(&model, prefix, Some(key)));
-            let scanned = views.scan(TABLE, key, prefix, 5).unwrap();
-            let expected: Vec<Row> = model.clone().into_iter()
-                .filter(|(row, _)| row >= key && row.starts_with(prefix)).take(5).collect();
-            prop_assert_eq!(scanned, expected);
-        }
+        reads_as_a_sorted_map(&Views::in_memory(VERSION), &batches, &asked)?;
+        reads_as_a_sorted_map(&views, &batches, &asked)?;
         // The rows and the watermark must also agree when they are read back.
         drop(views);
         let at = journal("past", batches.len() as u64);
         let (_, opened) = open(&folder, &at);
         prop_assert_eq!(opened, Opened::Resumed { at: at.tail() });
     }
+}
+
+fn reads_as_a_sorted_map(
+    views: &Views,
+    batches: &[Vec<(Vec<u8>, Option<u8>)>],
+    asked: &[(Vec<u8>, Vec<u8>)],
+) -> Result<(), TestCaseError> {
+    let mut model = BTreeMap::new();
+    for (number, changes) in (1..).zip(batches) {
+        let mut batch = views.batch();
+        for (key, value) in changes {
+            match value {
+                Some(value) => {
+                    batch.put(TABLE, key, &[*value]).unwrap();
+                    model.insert(key.clone(), vec![*value]);
+                }
+                None => {
+                    batch.remove(TABLE, key);
+                    model.remove(key);
+                }
+            }
+        }
+        for (prefix, key) in asked {
+            prop_assert_eq!(batch.get(TABLE, key).unwrap(), model.get(key).cloned());
+            prop_assert_eq!(batch.last(TABLE, prefix).unwrap(), last(&model, prefix, None));
+            let found = batch.last_at_or_before(TABLE, prefix, key).unwrap();
+            prop_assert_eq!(found, last(&model, prefix, Some(key)));
+        }
+        views.apply(batch, journal("past", number).tail()).unwrap();
+    }
+    for (prefix, key) in asked {
+        prop_assert_eq!(views.get(TABLE, key).unwrap(), model.get(key).cloned());
+        prop_assert_eq!(views.last(TABLE, prefix).unwrap(), last(&model, prefix, None));
+        let found = views.last_at_or_before(TABLE, prefix, key).unwrap();
+        prop_assert_eq!(found, last(&model, prefix, Some(key)));
+        let scanned = views.scan(TABLE, key, prefix, 5).unwrap();
+        let expected: Vec<Row> =
+            model.clone().into_iter().filter(|(row, _)| row >= key && row.starts_with(prefix)).take(5).collect();
+        prop_assert_eq!(scanned, expected);
+    }
+    Ok(())
 }

@@ -47,6 +47,25 @@ fn views_resume_where_they_were_and_go_on_to_the_same_rows() {
 }
 
 #[test]
+fn views_in_memory_go_the_same_way_to_the_same_rows() {
+    let (shorter, longer) = (journal("past", 300), journal("past", 700));
+    let views = Views::in_memory(VERSION);
+    assert_eq!(views.watermark(), None);
+    catch_up(&views, &shorter);
+    let mut watch = views.watch();
+    assert_eq!((views.watermark(), *watch.borrow_and_update()), (Some(shorter.tail()), 300));
+    catch_up(&views, &longer);
+    assert_eq!(*watch.borrow_and_update(), 700);
+    assert_eq!(rows(&views), projected_from_the_start(&longer));
+    // What is refused of views in a folder is refused here.
+    let other = journal("another past", 800);
+    let refused = views.catch_up(&other, &mut Sums { version: VERSION }, other.tail(), |_| {});
+    assert!(matches!(refused, Err(CatchUpError::DoesNotFollow { expected: 701 })), "{refused:?}");
+    let backwards = views.apply(views.batch(), shorter.tail());
+    assert!(matches!(backwards, Err(ViewsError::NotForward { current: 700, asked: 300 })), "{backwards:?}");
+}
+
+#[test]
 fn missing_views_are_rebuilt_equal() {
     let (_parent, folder) = place();
     let journal = journal("past", 500);
