@@ -12,7 +12,7 @@ use concord_wire::proto::agreement::v1::statement_service_client::StatementServi
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
 use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
-use concord_wire::proto::feed::v1::{FollowRequest, follow_response};
+use concord_wire::proto::feed::v1::{FeedPosition, FollowRequest, follow_response};
 use concord_wire::proto::operations::v1::operations_service_client::OperationsServiceClient;
 use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
 use concord_wire::proto::operations::v1::{GetStatusRequest, ListParticipantsRequest};
@@ -101,6 +101,7 @@ impl RawNode {
             lane: concord_wire::convert::lane(lane).into(),
             history: Bytes::copy_from_slice(history),
             last_number,
+            last_digest: Bytes::new(),
         };
         let (requests, outbound) = mpsc::channel(said.len() + 1);
         for message in std::iter::once(Message::Hello(hello)).chain(said.into_iter().map(Message::Acknowledgement)) {
@@ -138,11 +139,8 @@ impl RawNode {
 
     /// Follows the feed after `last` of `history`; returns its last number, or the refusal.
     pub fn follow(&self, history: &[u8], last_number: u64) -> Result<u64, (Code, String)> {
-        let request = FollowRequest {
-            limits: Some(concord_wire::limits()),
-            history: Bytes::copy_from_slice(history),
-            last_number,
-        };
+        let position = FeedPosition { history: Bytes::copy_from_slice(history), last_number, ..Default::default() };
+        let request = FollowRequest { limits: Some(concord_wire::limits()), position: Some(position) };
         self.block_on(async {
             let mut client = FeedServiceClient::new(self.connect().await.unwrap());
             let refused = |status: Status| shown(&status);

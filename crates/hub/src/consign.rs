@@ -12,8 +12,9 @@ use concord_wire::receipt;
 use concord_wire::stored::hub::HubEntry;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
+use crate::positions::Positions;
 use crate::sequencer::{Answer, Proposal, RecordedAt, answered};
-use crate::shared::{Positions, Shared, internal};
+use crate::shared::{Shared, internal};
 
 /// Consignments of one stream that are opened and verified at once, in other threads. More wait on the wire.
 const VERIFY_AHEAD: usize = 4;

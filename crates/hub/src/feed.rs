@@ -48,7 +48,8 @@ pub async fn tell(
     }
 }
 
-fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Result<Option<pb::FeedItem>, Refusal> {
+/// The item of one number, if the views know it yet; blocks.
+pub fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Result<Option<pb::FeedItem>, Refusal> {
     let Some(sequence) = feed_entry(&shared.views, participant, number).map_err(internal)? else {
         return Ok(None);
     };
@@ -82,5 +83,5 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
         }
     };
     let recorded_at = Some(timestamp(Timestamp::from_micros(entry.recorded_at)));
-    Ok(pb::FeedItem { number, recorded_at, content: Some(content) })
+    Ok(pb::FeedItem { number, recorded_at, content: Some(content), leave_version: 0 })
 }

@@ -19,6 +19,7 @@ use tonic::service::Routes;
 use crate::config::Config;
 use crate::error::HubError;
 use crate::follow::follow;
+use crate::feeds::FeedsShown;
 use crate::init::{files, open_journal};
 use crate::projection::HubProjection;
 use crate::sequencer::SequencerTask;
@@ -69,6 +70,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         anchors,
         clock: Arc::clone(&clock),
         streams: Streams::default(),
+        feeds: FeedsShown::default(),
+        readiness: readiness.clone(),
         shutdown: shutdown.clone(),
         announce: announced(&config, addresses.listen),
         refreshing: Mutex::default(),

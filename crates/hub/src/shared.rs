@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
 use concord_journal::{HistoryId, Journal};
 use concord_ledger::Ledger;
-use concord_model::{Fingerprint, Lane, Name, ParticipantCode, Reason, Refusal};
-use concord_server::Shutdown;
+use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
+use concord_server::{Readiness, Shutdown};
 use concord_views::Views;
-use concord_wire::proto::exchange::v1 as pb;
 
+use crate::feeds::FeedsShown;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::Streams;
 use concord_server::Clock;
@@ -33,6 +33,10 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// The nodes' streams that are open.
     pub streams: Streams,
+    /// Whose feed stands: nobody else is served.
+    pub feeds: FeedsShown,
+    /// What is wrong.
+    pub readiness: Readiness,
     /// The end of the process.
     pub shutdown: Shutdown,
     /// `host:port`, the best first, for bundles.
@@ -50,6 +54,13 @@ impl Shared {
     /// The history that is being written.
     pub fn history(&self) -> HistoryId {
         self.published().tail.history
+    }
+
+    /// Waits until a participant's feed stands under the present history.
+    ///
+    /// Refuses with `HEALING`.
+    pub async fn feed_first(&self, participant: &ParticipantCode) -> Result<(), Refusal> {
+        self.feeds.await_shown(participant, || self.history()).await
     }
 
     /// Runs a reading of journal or views where it may block.
@@ -111,56 +122,4 @@ pub fn anchors_of(ledger: &Ledger) -> BTreeMap<ParticipantCode, Vec<Anchor>> {
 pub fn internal(error: impl std::fmt::Display) -> Refusal {
     tracing::error!(%error, "a request failed inside");
     Refusal::new(Reason::Internal, "the hub could not do this; its log says why")
-}
-
-/// Where a peer's positions may lie: the present history, or a past one up to where it ended.
-pub struct Positions {
-    /// The present history.
-    pub history: HistoryId,
-    /// The last number of the thing spoken of, now.
-    pub last: u64,
-    /// The last number of the thing spoken of at the end of each past history, the oldest first.
-    pub past: Vec<pb::PastHistory>,
-}
-
-impl Positions {
-    /// The positions of a chain, a mailbox or a feed, whichever `at_end` reads from a past.
-    pub fn new(
-        published: &Published,
-        last: u64,
-        at_end: impl Fn(&concord_ledger::PastPositions) -> Option<u64>,
-    ) -> Self {
-        let past = published.ledger.histories().all_past().map(|past| pb::PastHistory {
-            history: bytes::Bytes::copy_from_slice(&past.history),
-            last_number: at_end(past).unwrap_or(0),
-        });
-        Self { history: published.tail.history, last, past: past.collect() }
-    }
-
-    /// The mailbox of one recipient and lane.
-    pub fn mailbox(published: &Published, recipient: &ParticipantCode, lane: Lane) -> Self {
-        let key = (recipient.clone(), lane);
-        let last = published.ledger.mailbox(recipient, lane).last;
-        Self::new(published, last, |past| past.mailboxes.get(&key).copied())
-    }
-
-    /// Checks that a peer that knows `number` of `history` knows nothing that this journal does not. Healing is not built yet:
-    /// anything else stops with a clear message.
-    pub fn check(&self, history: &[u8], number: u64) -> Result<(), Refusal> {
-        let known = if history.is_empty() {
-            Some(0)
-        } else if history == self.history.as_bytes() {
-            Some(self.last)
-        } else {
-            self.past.iter().find(|past| past.history == history).map(|past| past.last_number)
-        };
-        match known {
-            Some(known) if number <= known => Ok(()),
-            Some(known) => Err(Refusal::new(
-                Reason::HistoryUnknown,
-                format!("you know number {number}, which here ends at {known}: this hub lost data or was restored"),
-            )),
-            None => Err(Refusal::new(Reason::HistoryUnknown, "the history that you know is not a past of this hub's")),
-        }
-    }
 }

@@ -167,6 +167,10 @@ reasons! {
     StreamReplaced = "STREAM_REPLACED", Superseded, "only the newest stream of a caller is served: stop the other one";
     /// The caller's own statement changed what it may have: its mailbox begins again from where it was.
     MembershipChanged = "MEMBERSHIP_CHANGED", Unavailable, "connect again at once: the mailbox goes on under what holds now";
+    /// The hub lost data, and the caller's node has not handed back yet what it knows, or not shown its feed.
+    Healing = "HEALING", Unavailable, "connect again after a moment: the node follows its feed first, and hands back what the hub forgot";
+    /// The two sides have no version of the protocol, or no signature suite, in common.
+    ProtocolUnsupported = "PROTOCOL_UNSUPPORTED", Precondition, "use versions of concord that are at most one apart";
     /// The process is ending.
     ShuttingDown = "SHUTTING_DOWN", Unavailable, "connect again after a moment";
     /// What was asked for did not happen in the time allowed.

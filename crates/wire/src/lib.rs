@@ -23,6 +23,24 @@ pub const SUITE_ED25519: u32 = 1;
 /// The protocol versions understood, the best first.
 pub const PROTOCOL_VERSIONS: [u32; 1] = [1];
 
+/// Checks that a peer that says this of itself can be spoken with.
+///
+/// Refuses with `PROTOCOL_UNSUPPORTED`.
+pub fn check_limits(peer: Option<&proto::exchange::v1::Limits>) -> Result<(), concord_model::Refusal> {
+    let unsupported = |what: &str, theirs: &[u32], ours: &[u32]| {
+        let what = format!("the peer understands {what} {theirs:?}, this side {ours:?}: none in common");
+        Err(concord_model::Refusal::new(concord_model::Reason::ProtocolUnsupported, what))
+    };
+    let (versions, suites) = peer.map_or((&[][..], &[][..]), |peer| (&peer.versions[..], &peer.suites[..]));
+    if !versions.iter().any(|version| PROTOCOL_VERSIONS.contains(version)) {
+        return unsupported("versions", versions, &PROTOCOL_VERSIONS);
+    }
+    if !suites.contains(&SUITE_ED25519) {
+        return unsupported("signature suites", suites, &[SUITE_ED25519]);
+    }
+    Ok(())
+}
+
 /// What one side can do, as hellos and welcomes announce it.
 pub fn limits() -> proto::exchange::v1::Limits {
     use concord_model::limits as model;

@@ -72,6 +72,8 @@ fn a_consignment_that_comes_again_gets_the_same_receipt_and_an_old_one_is_alread
     assert_eq!(again.receipts, first.receipts[1..]);
     forum.kill_hub();
     forum.start_hub();
+    // The hub serves nobody before its feed was shown again.
+    raw.follow(&[], 0).unwrap();
     let again = raw.consign(Lane::Routine, all[1..].to_vec());
     assert_eq!(again.receipts, first.receipts[1..], "after the hub was killed");
 

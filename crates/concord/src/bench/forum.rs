@@ -23,6 +23,8 @@ use concord_wire::proto::agreement::v1 as agreement;
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
+use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
+use concord_wire::proto::feed::v1::{FeedPosition, FollowRequest};
 use concord_wire::tree::Seed;
 use tonic::transport::Channel;
 
@@ -117,6 +119,7 @@ impl Forum {
         let agreement = AgreementRef { id: text.id.clone(), version: text.version, digest };
         for (index, state) in states.iter().enumerate() {
             let channel = concord_server::connect(address, state.client_config(&hub_anchor)?).await?;
+            show_feed(channel.clone()).await?;
             let content = match index {
                 0 => DraftContent::Propose(text.clone()),
                 _ => DraftContent::Consent(agreement.clone()),
@@ -206,6 +209,14 @@ fn filled<const LENGTH: usize>(number: u64) -> [u8; LENGTH] {
         state ^= state << 17;
         (state >> 24) as u8
     })
+}
+
+/// A node shows where its feed stands before it is served.
+async fn show_feed(channel: Channel) -> Result<()> {
+    let limits = Some(concord_wire::limits());
+    let request = FollowRequest { limits, position: Some(FeedPosition::default()) };
+    let welcome = FeedServiceClient::new(channel).follow(request).await?.into_inner().message().await?;
+    welcome.map(drop).context("the hub ended the feed")
 }
 
 async fn say(channel: Channel, officer: &StatementSigner, number: u64, content: DraftContent) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_identity::Caller;
-use concord_model::{ChainKey, Lane, Reason, Refusal};
+use concord_model::{ChainKey, Lane, ParticipantCode, Reason, Refusal};
 use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, detach};
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
@@ -18,8 +18,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::caller;
 use crate::acknowledge::{acknowledge, recorded};
 use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, deliver};
+use crate::positions::{Positions, Standing, mailbox_standing, unknown_position};
 use crate::responses::{Cut, Inbound, Responses, responses};
-use crate::shared::{Positions, Shared};
+use crate::shared::Shared;
 use crate::streams::{Purpose, StreamKey};
 use crate::{consign, delivery};
 
@@ -100,6 +101,9 @@ async fn consign_until_cut(
         Ok(_) => return end(cut, no_hello()),
         Err(status) => return end(cut, status),
     };
+    if let Err(refusal) = greeted(&shared, &caller, hello.limits.as_ref()).await {
+        return end(cut, to_status(&refusal));
+    }
     let (chain, welcome) = match consign::welcome(&shared, &caller, &hello) {
         Ok(welcomed) => welcomed,
         Err(refusal) => return end(cut, to_status(&refusal)),
@@ -186,8 +190,13 @@ async fn receive_until_cut(
         Ok(lane) => lane,
         Err(error) => return end(cut, to_status(&Refusal::new(Reason::ArgumentInvalid, error.to_string()))),
     };
+    if let Err(refusal) = greeted(&shared, &caller, hello.limits.as_ref()).await {
+        return end(cut, to_status(&refusal));
+    }
     // A node that is refused for what it knows must not take the place of one that is served.
-    let welcome = match welcome(&shared, &caller, lane, &hello) {
+    let (recipient, next) = (caller.identity.participant.clone(), hello.last_number + 1);
+    let welcomed = shared.blocking(move |shared| welcome(shared, &recipient, lane, &hello)).await;
+    let welcome = match welcomed {
         Ok(welcome) => welcome,
         Err(refusal) => return end(cut, to_status(&refusal)),
     };
@@ -207,7 +216,7 @@ async fn receive_until_cut(
             // What the recipient says goes first: it says one thing at a time and waits for the answer, so deliveries go on between.
             biased;
             ended = take_acknowledgements(&shared, &caller, lane, inbound, &writer) => ended,
-            ended = deliver(Arc::clone(&shared), lane, &writer, hello.last_number + 1) => ended,
+            ended = deliver(Arc::clone(&shared), lane, &writer, next) => ended,
         }
     };
     let status = tokio::select! {
@@ -222,6 +231,16 @@ async fn receive_until_cut(
     // Before the guard goes: a leave is answered when the guard is gone, and by then nothing queued may go out.
     end(cut, status);
     drop(guard);
+}
+
+/// Nobody is served but who speaks the same protocol, and whose feed stands.
+async fn greeted(shared: &Shared, caller: &Caller, limits: Option<&pb::Limits>) -> Result<(), Refusal> {
+    concord_wire::check_limits(limits)?;
+    tokio::select! {
+        biased;
+        () = shared.shutdown.streams_end() => Err(Refusal::new(Reason::ShuttingDown, "the hub is ending")),
+        stands = shared.feed_first(&caller.identity.participant) => stands,
+    }
 }
 
 /// The first message of a stream, if it comes in time.
@@ -239,14 +258,15 @@ async fn hello<T>(
 
 fn welcome(
     shared: &Shared,
-    caller: &Caller,
+    participant: &ParticipantCode,
     lane: Lane,
     hello: &pb::ReceiveHello,
 ) -> Result<pb::ReceiveWelcome, Refusal> {
-    let participant = &caller.identity.participant;
     let published = shared.published();
     let positions = Positions::mailbox(&published, participant, lane);
-    positions.check(&hello.history, hello.last_number)?;
+    if let Standing::Lost { known } = mailbox_standing(shared, participant, lane, hello)? {
+        return Err(unknown_position(hello.last_number, known));
+    }
     let mailbox = published.ledger.mailbox(participant, lane);
     if hello.last_number < mailbox.delivered_through {
         let lost = format!(
@@ -260,6 +280,7 @@ fn welcome(
         history: bytes::Bytes::copy_from_slice(positions.history.as_bytes()),
         recorded: Some(recorded(mailbox)),
         past: positions.past,
+        resume: None,
     })
 }
 

@@ -13,8 +13,9 @@ use tonic::{Request, Response, Status};
 
 use super::caller;
 use crate::feed::{ITEMS_WAITING_MAX, tell};
+use crate::positions::{Positions, Standing, feed_standing, unknown_position};
 use crate::responses::{Cut, Responses, responses};
-use crate::shared::{Positions, Shared};
+use crate::shared::Shared;
 use crate::streams::{Purpose, StreamKey};
 
 /// Serves feeds to nodes.
@@ -31,33 +32,38 @@ impl FeedService for Feed {
 
     async fn follow(&self, request: Request<pb::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let caller = caller(&request)?;
-        let responses = follow(&self.0, &caller, &request.into_inner());
+        let responses = follow(&self.0, &caller, &request.into_inner()).await;
         responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 }
 
 /// Tells a node its participant's feed.
-pub fn follow(
+pub async fn follow(
     shared: &Arc<Shared>,
     caller: &Caller,
     asked: &pb::FollowRequest,
 ) -> Result<Responses<pb::FollowResponse>, Refusal> {
     let (participant, node) = shared.enrolled_node(caller)?;
-    let published = shared.published();
-    let last = published.ledger.feed_last(&participant);
-    let positions = Positions::new(&published, last, |past| past.feeds.get(&participant).copied());
-    positions.check(&asked.history, asked.last_number)?;
+    concord_wire::check_limits(asked.limits.as_ref())?;
+    let position = asked.position.clone().unwrap_or_default();
+    let positions = Positions::feed(&shared.published(), &participant);
+    if let Standing::Lost { known } = feed_standing(shared, &participant, &position).await? {
+        return Err(unknown_position(position.last_number, known));
+    }
+    shared.feeds.show(&participant, positions.history);
 
     concord_faults::point("hub.feed.welcome");
     let welcome = pb::FollowWelcome {
         limits: Some(concord_wire::limits()),
         history: bytes::Bytes::copy_from_slice(positions.history.as_bytes()),
         past: positions.past,
-        last_number: last,
+        last_number: positions.last,
+        healing: None,
+        resume: None,
     };
     let (outbound, cut, responses) = responses(ITEMS_WAITING_MAX);
     let key = StreamKey { participant, node, purpose: Purpose::Feed };
-    detach(serve(Arc::clone(shared), key, asked.last_number + 1, welcome, outbound, cut));
+    detach(serve(Arc::clone(shared), key, position.last_number + 1, welcome, outbound, cut));
     Ok(responses)
 }
 

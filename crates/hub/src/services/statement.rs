@@ -50,7 +50,8 @@ impl StatementService for Statements {
 /// Takes a statement; done when it is recorded and what follows from it has happened.
 pub async fn submit(shared: &Arc<Shared>, caller: &Caller, request: pb::SubmitRequest) -> Result<(), Refusal> {
     if caller.identity.role == Role::Node {
-        shared.enrolled_node(caller)?;
+        let (participant, _) = shared.enrolled_node(caller)?;
+        shared.feed_first(&participant).await?;
     }
     let signed = request
         .statement

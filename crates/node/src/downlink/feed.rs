@@ -8,11 +8,13 @@ use concord_journal::HistoryId;
 use concord_ledger::{Statement, StatementContent};
 use concord_model::{ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::agreement::{parse_join_request, parse_statement};
-use concord_wire::convert::optional_timestamp;
+use concord_wire::convert::{digest_bytes, optional_timestamp};
 use concord_wire::feed::parse_receipt;
 use concord_wire::proto::agreement::v1 as agreement;
 use concord_wire::proto::feed::v1::feed_item::Content;
-use concord_wire::proto::feed::v1::{FeedItem, FollowRequest, FollowResponse, Receipts, follow_response};
+use concord_wire::proto::feed::v1::{
+    FeedItem, FeedPosition, FollowRequest, FollowResponse, OfficerPosition, Receipts, follow_response,
+};
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
 
@@ -44,15 +46,12 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
     let state = context.now_state();
     let hub = state.hub().ok_or_else(LinkEnd::closed)?;
     let cursor = state.feed();
-    let request = FollowRequest {
-        limits: Some(concord_wire::limits()),
-        history: cursor.history.map(|history| Bytes::copy_from_slice(history.as_bytes())).unwrap_or_default(),
-        last_number: cursor.number,
-    };
+    let request = FollowRequest { limits: Some(concord_wire::limits()), position: Some(position_of(&state)) };
     let mut incoming = link.follow(request).await?;
     let follow_response::Message::Welcome(welcome) = welcomed(next(&mut incoming)).await? else {
         return Err(unexpected("a feed item came before the welcome"));
     };
+    concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
     let (current, past) = histories(&welcome.history, welcome.last_number, &welcome.past)?;
     // Before the first item the hub is known by the history that its bundle named.
     let position = (cursor.history.unwrap_or(hub.history), cursor.number);
@@ -77,6 +76,21 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
         metrics::counter!("concord_feed_items_total").increment(count);
         context.contact.heard(context.clock.now());
         ended?;
+    }
+}
+
+/// Where this node stands, with what tells two pasts apart.
+fn position_of(state: &NodeState) -> FeedPosition {
+    let cursor = state.feed();
+    let officers = state.officers().iter().filter_map(|(name, officer)| {
+        let (number, statement) = officer.last_decided()?;
+        Some(OfficerPosition { officer: name.to_string(), number, digest: digest_bytes(&statement.digest) })
+    });
+    FeedPosition {
+        history: cursor.history.map(|history| Bytes::copy_from_slice(history.as_bytes())).unwrap_or_default(),
+        last_number: cursor.number,
+        last_digest: cursor.digest.as_ref().map(digest_bytes).unwrap_or_default(),
+        officers: officers.collect(),
     }
 }
 

@@ -70,12 +70,14 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
         lane: convert::lane(lane).into(),
         history: mailbox.history.map(|history| Bytes::copy_from_slice(history.as_bytes())).unwrap_or_default(),
         last_number: mailbox.received_through,
+        last_digest: mailbox.last_id.map(|id| convert::digest_bytes(&id.0)).unwrap_or_default(),
     };
     send(&outgoing, receive_request::Message::Hello(hello)).await?;
     let mut incoming = link.receive(lane, ReceiverStream::new(to_send).boxed()).await?;
     let receive_response::Message::Welcome(welcome) = welcomed(next(&mut incoming)).await? else {
         return Err(unexpected("a delivery came before the welcome"));
     };
+    concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
     let (history, mut recorded) = check_welcome(&context.now_state(), lane, &welcome)?;
     *stood = true;
     context.readiness.clear(alarms(lane).link);

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_journal::HistoryId;
-use concord_model::{Lane, Name, ParticipantCode, Timestamp};
+use concord_model::{Digest, Lane, Name, ParticipantCode, Timestamp};
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::NodeEntry;
 
@@ -46,6 +46,8 @@ pub struct FeedCursor {
     pub history: Option<HistoryId>,
     /// The last number applied.
     pub number: u64,
+    /// What the hub is shown of that item; none before the first.
+    pub digest: Option<Digest>,
 }
 
 /// An entry that verifies but cannot be taken in: the journal was not written by a node of this version.
@@ -106,6 +108,7 @@ impl NodeState {
                     self.feed.number = item.number;
                 }
                 self.feed.history = Some(HistoryId(*history));
+                self.feed.digest = items.last().map(concord_wire::feed::item_digest);
             }
             NodeEntry::Mail { lane, history, items } => {
                 self.mailbox_mut(*lane).received(HistoryId(*history), items);

@@ -78,6 +78,12 @@ impl Officer {
         freed.last().map_or(self.used_through + 1, |(number, _)| *number)
     }
 
+    /// The last statement that the hub decided upon, accepted or not: what it must not have forgotten.
+    pub fn last_decided(&self) -> Option<(u64, &RecentStatement)> {
+        let decided = |recent: &RecentStatement| recent.answer.as_ref().is_some_and(|answer| !answer.whole);
+        self.recent.iter().rev().find(|(_, recent)| decided(recent)).map(|(number, recent)| (*number, recent))
+    }
+
     /// A statement that is remembered.
     pub fn statement(&self, number: u64) -> Option<&RecentStatement> {
         self.recent.get(&number)

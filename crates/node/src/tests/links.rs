@@ -94,6 +94,7 @@ fn welcome(current: HistoryId, past: &[(HistoryId, u64)]) -> receive_response::M
         history: Bytes::copy_from_slice(current.as_bytes()),
         recorded: None,
         past: past.collect(),
+        resume: None,
     })
 }
 
@@ -159,6 +160,8 @@ async fn a_hub_that_does_not_know_the_history_of_its_bundle_is_not_followed() {
         history: Bytes::copy_from_slice(LATER.as_bytes()),
         past: Vec::new(),
         last_number: 8,
+        healing: None,
+        resume: None,
     })];
     let context = context(&forum, &node);
     let mut tasks = JoinSet::new();
@@ -179,6 +182,8 @@ async fn a_hub_that_takes_a_stream_and_says_nothing_is_given_up_and_alarmed() {
         history: Bytes::copy_from_slice(HISTORY.as_bytes()),
         past: Vec::new(),
         last_number: 0,
+        healing: None,
+        resume: None,
     })];
     let hub = Arc::new(hub);
     let context = context(&forum, &node);

@@ -75,6 +75,7 @@ async fn consign(
         consign_response::Message::Receipt(_) => return Err(unexpected("a receipt came before the welcome")),
     };
     concord_faults::point("node.uplink.welcomed");
+    concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
     let state = context.now_state();
     check_welcome(&state, lane, &welcome, &context.index).await?;
     *stood = true;

@@ -159,11 +159,43 @@ fn hellos_and_welcomes() {
         past: past(),
     };
     let lane = convert::lane(Lane::Flash).into();
-    let receive = pb::ReceiveHello { limits: limits(), lane, history: history(), last_number: 300 };
-    let receive_welcome =
-        pb::ReceiveWelcome { limits: limits(), history: history(), recorded: Some(recorded()), past: past() };
-    let follow = feed_pb::FollowRequest { limits: limits(), history: history(), last_number: 16 };
-    let follow_welcome = feed_pb::FollowWelcome { limits: limits(), history: history(), past: past(), last_number: 17 };
+    let last_digest = convert::digest_bytes(&digest(0x77));
+    let receive = pb::ReceiveHello { limits: limits(), lane, history: history(), last_number: 300, last_digest };
+    let receive_welcome = pb::ReceiveWelcome {
+        limits: limits(),
+        history: history(),
+        recorded: Some(recorded()),
+        past: past(),
+        resume: Some(pb::MailboxResume { at: 310, common: 290 }),
+    };
+    let officer =
+        feed_pb::OfficerPosition { officer: "officer".into(), number: 3, digest: convert::digest_bytes(&digest(0x55)) };
+    let position = feed_pb::FeedPosition {
+        history: history(),
+        last_number: 16,
+        last_digest: convert::digest_bytes(&digest(0x66)),
+        officers: vec![officer],
+    };
+    let follow = feed_pb::FollowRequest { limits: limits(), position: Some(position.clone()) };
+    let resume_digest = concord_wire::feed::resume_digest(&HISTORY, 16, digest(0x66).as_bytes(), 18);
+    let follow_welcome = feed_pb::FollowWelcome {
+        limits: limits(),
+        history: history(),
+        past: past(),
+        last_number: 17,
+        healing: Some(feed_pb::Healing { known_number: 12 }),
+        resume: Some(feed_pb::FeedResume { at: 18, digest: convert::digest_bytes(&resume_digest) }),
+    };
+    let hand_back = feed_pb::HandBackHello { limits: limits(), position: Some(position) };
+    let handed_back = feed_pb::HandBackResponse {
+        taken: 2,
+        not_taken: vec![feed_pb::NotTaken {
+            participant: "KAZ".into(),
+            officer: "officer".into(),
+            number: 3,
+            reason: "STATEMENT_FORK".into(),
+        }],
+    };
 
     let mut golden =
         Golden::new("hello.txt", "What both sides say before anything else. Limits are those of this version.");
@@ -176,6 +208,8 @@ fn hellos_and_welcomes() {
         ("concord.exchange.v1.AcknowledgementRecorded", recorded().encode_to_vec()),
         ("concord.feed.v1.FollowRequest", follow.encode_to_vec()),
         ("concord.feed.v1.FollowWelcome", follow_welcome.encode_to_vec()),
+        ("concord.feed.v1.HandBackHello", hand_back.encode_to_vec()),
+        ("concord.feed.v1.HandBackResponse", handed_back.encode_to_vec()),
     ] {
         golden.section(kind).message("message", kind, &bytes);
     }

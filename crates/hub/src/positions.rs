@@ -1,0 +1,158 @@
+//! Where a peer says that it stands, compared in full with what stands here: the history, the number in it, and a digest of what
+//! the peer has under that number.
+
+use bytes::Bytes;
+use concord_journal::HistoryId;
+use concord_ledger::PastPositions;
+use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal};
+use concord_wire::proto::exchange::v1 as exchange;
+use concord_wire::proto::feed::v1 as feed;
+use concord_wire::stored::hub::HubEntry;
+
+use crate::feed::load;
+use crate::projection::run_with;
+use crate::sequencer::Published;
+use crate::shared::{Shared, internal};
+
+/// Whether a position lies within this hub's past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// All that the peer has, this hub has.
+    Stands,
+    /// This hub lost data that the peer has, or something else stands here under the same number.
+    Lost {
+        /// The last number that this hub has of the peer's history; 0 where it does not know the history.
+        known: u64,
+    },
+}
+
+/// Where a peer's positions may lie: the present history, or a past one up to where it ended.
+pub struct Positions {
+    /// The present history.
+    pub history: HistoryId,
+    /// The last number of the thing spoken of, now.
+    pub last: u64,
+    /// The last number of the thing spoken of at the end of each past history, the oldest first.
+    pub past: Vec<exchange::PastHistory>,
+}
+
+impl Positions {
+    /// The positions of a chain, a mailbox or a feed, whichever `at_end` reads from a past.
+    pub fn new(published: &Published, last: u64, at_end: impl Fn(&PastPositions) -> Option<u64>) -> Self {
+        let past = published.ledger.histories().all_past().map(|past| exchange::PastHistory {
+            history: Bytes::copy_from_slice(&past.history),
+            last_number: at_end(past).unwrap_or(0),
+        });
+        Self { history: published.tail.history, last, past: past.collect() }
+    }
+
+    /// The mailbox of one recipient and lane.
+    pub fn mailbox(published: &Published, recipient: &ParticipantCode, lane: Lane) -> Self {
+        let key = (recipient.clone(), lane);
+        let last = published.ledger.mailbox(recipient, lane).last;
+        Self::new(published, last, |past| past.mailboxes.get(&key).copied())
+    }
+
+    /// The feed of one participant.
+    pub fn feed(published: &Published, participant: &ParticipantCode) -> Self {
+        Self::new(published, published.ledger.feed_last(participant), |past| past.feeds.get(participant).copied())
+    }
+
+    /// Whether `number` of `history` lies within what this hub has, by the numbers alone.
+    pub fn standing(&self, history: &[u8], number: u64) -> Standing {
+        let known = if history.is_empty() {
+            Some(0)
+        } else if history == self.history.as_bytes() {
+            Some(self.last)
+        } else {
+            self.past.iter().rev().find(|past| past.history == history).map(|past| past.last_number)
+        };
+        match known {
+            Some(known) if number <= known => Standing::Stands,
+            known => Standing::Lost { known: known.unwrap_or(0) },
+        }
+    }
+}
+
+/// Whether a participant's feed position stands: by its number, by the digest of the item there, and by what its officers said.
+pub async fn feed_standing(
+    shared: &std::sync::Arc<Shared>,
+    participant: &ParticipantCode,
+    position: &feed::FeedPosition,
+) -> Result<Standing, Refusal> {
+    let published = shared.published();
+    let positions = Positions::feed(&published, participant);
+    let standing = positions.standing(&position.history, position.last_number);
+    if standing != Standing::Stands {
+        return Ok(standing);
+    }
+    let known = position.last_number;
+    if !knows_officers(&published, participant, &position.officers)? {
+        return Ok(Standing::Lost { known });
+    }
+    if position.last_digest.is_empty() || known == 0 {
+        return Ok(Standing::Stands);
+    }
+    let whose = participant.clone();
+    let here = shared.blocking(move |shared| load(shared, &whose, known)).await?;
+    let same =
+        here.is_none_or(|item| concord_wire::feed::item_digest(&item).as_bytes()[..] == position.last_digest[..]);
+    Ok(if same { Standing::Stands } else { Standing::Lost { known } })
+}
+
+fn knows_officers(
+    published: &Published,
+    participant: &ParticipantCode,
+    officers: &[feed::OfficerPosition],
+) -> Result<bool, Refusal> {
+    let wrong = |error: concord_model::ParseError| Refusal::new(Reason::ArgumentInvalid, error.to_string());
+    for officer in officers {
+        let name = concord_model::Name::parse(&officer.officer).map_err(wrong)?;
+        let digest = Digest::from_slice(&officer.digest).map_err(wrong)?;
+        let known = published.ledger.signers().last(participant, &name);
+        let is_known = known.is_some_and(|last| {
+            last.number > officer.number || (last.number == officer.number && last.digest == digest)
+        });
+        if !is_known {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a mailbox position stands: by its number, and by the exchange there. Blocks.
+pub fn mailbox_standing(
+    shared: &Shared,
+    recipient: &ParticipantCode,
+    lane: Lane,
+    hello: &exchange::ReceiveHello,
+) -> Result<Standing, Refusal> {
+    let positions = Positions::mailbox(&shared.published(), recipient, lane);
+    let number = hello.last_number;
+    let standing = positions.standing(&hello.history, number);
+    if standing != Standing::Stands || hello.last_digest.is_empty() || number == 0 {
+        return Ok(standing);
+    }
+    let Some(run) = run_with(&shared.views, &shared.hub, recipient, lane, number).map_err(internal)? else {
+        return Ok(standing);
+    };
+    let entry =
+        shared.journal.read(run.sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+    let HubEntry::Consignment(_, kept) = concord_wire::stored::hub::read(&entry).map_err(internal)? else {
+        return Err(internal("a mailbox row names an entry that is no consignment"));
+    };
+    let header = run.index(number).and_then(|index| kept.sealed.headers.get(index as usize));
+    let same = header
+        .is_some_and(|header| concord_wire::header::exchange_id(header).0.as_bytes()[..] == hello.last_digest[..]);
+    Ok(if same { Standing::Stands } else { Standing::Lost { known: number } })
+}
+
+/// What a peer hears whose position does not stand.
+pub fn unknown_position(number: u64, known: u64) -> Refusal {
+    Refusal::new(
+        Reason::HistoryUnknown,
+        format!(
+            "you know number {number}, of which this hub has {known} and not the same: this hub lost data or was restored"
+        ),
+    )
+}
