@@ -18,8 +18,8 @@ use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::error::HubError;
-use crate::follow::follow;
 use crate::feeds::FeedsShown;
+use crate::follow::follow;
 use crate::init::{files, open_journal};
 use crate::projection::HubProjection;
 use crate::sequencer::SequencerTask;

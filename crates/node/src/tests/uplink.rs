@@ -75,9 +75,14 @@ impl HubLink for FakeHub {
         self.asked.notify_waiters();
         let short = self.short;
         let answers = outgoing.map(move |request| {
-            let message = match request.message.unwrap() {
-                consign_request::Message::Hello(_) => consign_response::Message::Welcome(welcome.clone()),
-                consign_request::Message::Consignment(consignment) => {
+            let given = match request.message.unwrap() {
+                consign_request::Message::Hello(_) => None,
+                consign_request::Message::Consignment(consignment) => Some(consignment),
+                consign_request::Message::Rehanded(rehanded) => rehanded.consignment,
+            };
+            let message = match given {
+                None => consign_response::Message::Welcome(welcome.clone()),
+                Some(consignment) => {
                     let receipt = record(&forum, &recorded, consignment, short);
                     let mut count = streams.lock().unwrap();
                     *count += 1;
