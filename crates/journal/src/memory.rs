@@ -34,6 +34,14 @@ impl MemoryJournal {
         let shared = Shared { entries: Mutex::new(entries), tail: watch::Sender::new(committed.tail) };
         MemoryJournal { shared: Arc::new(shared) }
     }
+
+    /// A copy that goes its own way from here.
+    pub fn fork(&self) -> MemoryJournal {
+        let entries = self.shared.with_entries(|entries| entries.clone());
+        let tail = entries.last().map_or(Tail::ORIGIN, Entry::tail);
+        let shared = Shared { entries: Mutex::new(entries), tail: watch::Sender::new(tail) };
+        MemoryJournal { shared: Arc::new(shared) }
+    }
 }
 
 impl Journal for MemoryJournal {

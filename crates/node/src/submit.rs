@@ -20,11 +20,7 @@ use crate::state::{Agency, Directory, NodeState};
 use crate::writer::{Accepted, Prepared, first_answer};
 
 /// Takes in one exchange; durable here when this returns.
-pub(crate) async fn submit(
-    context: &Context,
-    agency: &Name,
-    request: SubmitRequest,
-) -> Result<SubmitResponse, Refusal> {
+pub async fn submit(context: &Context, agency: &Name, request: SubmitRequest) -> Result<SubmitResponse, Refusal> {
     let (context, agency) = (context.clone(), agency.clone());
     let writer = context.writer.clone();
     // Hashing a body takes milliseconds: not on a thread that others' messages wait for.

@@ -87,11 +87,7 @@ impl AgencyService for AgencyApi {
 
     async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Result<Response<AcknowledgeResponse>, Status> {
         let agency = self.agency(&request)?;
-        concord_faults::point("node.agency.acknowledging");
-        let (lane, number) = parse_cursor(&request.into_inner().cursor).map_err(refused)?;
-        self.context.writer.acknowledge(agency, lane, number).await.map_err(refused)?;
-        concord_faults::point("node.agency.acknowledged");
-        metrics::counter!("concord_agency_acknowledgements_total").increment(1);
+        acknowledge(&self.context, agency, &request.into_inner().cursor).await.map_err(refused)?;
         Ok(Response::new(AcknowledgeResponse {}))
     }
 
@@ -111,6 +107,16 @@ impl AgencyService for AgencyApi {
         });
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
+}
+
+/// Keeps that an agency has everything up to a cursor; it never gets it again.
+pub async fn acknowledge(context: &Context, agency: Name, cursor: &[u8]) -> Result<(), Refusal> {
+    concord_faults::point("node.agency.acknowledging");
+    let (lane, number) = parse_cursor(cursor)?;
+    context.writer.acknowledge(agency, lane, number).await?;
+    concord_faults::point("node.agency.acknowledged");
+    metrics::counter!("concord_agency_acknowledgements_total").increment(1);
+    Ok(())
 }
 
 /// The cursor behind a delivery: lane and number.

@@ -16,12 +16,13 @@ use concord_wire::status::to_status;
 use tonic::{Request, Status};
 
 pub(crate) use agency::AgencyApi;
+pub use agency::acknowledge;
 pub(crate) use agreements::AgreementApi;
 pub(crate) use operations::OperationsApi;
-#[cfg(test)]
-pub(crate) use receive::give;
+pub use receive::{Items, give};
 pub(crate) use registry::RegistryApi;
 pub(crate) use statements::StatementApi;
+pub use statements::hand_in;
 pub(crate) use status::Started;
 
 const AGENCY: Allow = Allow { role: Role::Agency, whose: Whose::OwnParticipant };

@@ -27,16 +27,11 @@ use crate::state::{Agency, NodeState, slot};
 /// Rows of one lane that are read ahead; bodies are read one by one.
 const ROWS_AHEAD_MAX: usize = 256;
 
-type Items = mpsc::Sender<Result<ReceiveResponse, Status>>;
+/// Where what is given goes.
+pub type Items = mpsc::Sender<Result<ReceiveResponse, Status>>;
 
 /// Sends until everything is given, or, where the agency follows, until it is gone, replaced, or the node ends.
-pub(crate) async fn give(
-    context: Context,
-    agency: Name,
-    request: ReceiveRequest,
-    items: Items,
-    replaced: CancellationToken,
-) {
+pub async fn give(context: Context, agency: Name, request: ReceiveRequest, items: Items, replaced: CancellationToken) {
     let end = tokio::select! {
         biased;
         () = replaced.cancelled() => {

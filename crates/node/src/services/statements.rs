@@ -31,28 +31,6 @@ impl StatementApi {
         Self { context }
     }
 
-    /// The statement, if it is this officer's, of this participant, and its signature holds under the own anchor.
-    fn check(&self, officer: &Name, signed: &SignedStatement) -> Result<Statement, Refusal> {
-        let statement = parse_statement(signed)?;
-        let own = &self.context.participant;
-        let invalid = |what: String| Refusal::new(Reason::StatementSignatureInvalid, what);
-        if statement.participant != *own {
-            return Err(invalid(format!("this is {own}'s node, the statement is {}'s", statement.participant)));
-        }
-        let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
-        let anchors = [self.context.anchor.clone()];
-        let now = self.context.clock.now();
-        let signer = verify_statement(own, &anchors, &chain, &signed.statement, &signed.signature, now)
-            .map_err(|error| invalid(error.to_string()))?;
-        if signer.name != statement.officer || signer.name != *officer {
-            return Err(invalid(format!(
-                "{officer} hands in a statement of {} signed by {}",
-                statement.officer, signer.name
-            )));
-        }
-        Ok(statement)
-    }
-
     /// Waits for the hub's answer and, where it accepted, for the statement to come back in the feed.
     async fn answered(&self, statement: &Statement, wait: Duration) -> Result<StatementState, Refusal> {
         let mut published = self.context.state.clone();
@@ -81,6 +59,36 @@ fn is_settled(state: &NodeState, statement: &Statement) -> bool {
     })
 }
 
+/// Verifies an officer's statement and queues it; durable here when this returns.
+pub async fn hand_in(context: &Context, officer: &Name, signed: SignedStatement) -> Result<Statement, Refusal> {
+    let statement = check(context, officer, &signed)?;
+    context.writer.statement(signed, statement.clone()).await?;
+    concord_faults::point("node.statement.queued");
+    Ok(statement)
+}
+
+/// The statement, if it is this officer's, of this participant, and its signature holds under the own anchor.
+fn check(context: &Context, officer: &Name, signed: &SignedStatement) -> Result<Statement, Refusal> {
+    let statement = parse_statement(signed)?;
+    let own = &context.participant;
+    let invalid = |what: String| Refusal::new(Reason::StatementSignatureInvalid, what);
+    if statement.participant != *own {
+        return Err(invalid(format!("this is {own}'s node, the statement is {}'s", statement.participant)));
+    }
+    let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
+    let anchors = [context.anchor.clone()];
+    let now = context.clock.now();
+    let signer = verify_statement(own, &anchors, &chain, &signed.statement, &signed.signature, now)
+        .map_err(|error| invalid(error.to_string()))?;
+    if signer.name != statement.officer || signer.name != *officer {
+        return Err(invalid(format!(
+            "{officer} hands in a statement of {} signed by {}",
+            statement.officer, signer.name
+        )));
+    }
+    Ok(statement)
+}
+
 #[tonic::async_trait]
 impl StatementService for StatementApi {
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareResponse>, Status> {
@@ -100,9 +108,7 @@ impl StatementService for StatementApi {
         let identity = caller(&request)?.identity;
         let SubmitRequest { statement, wait } = request.into_inner();
         let signed = statement.unwrap_or_default();
-        let statement = self.check(&identity.name, &signed).map_err(refused)?;
-        self.context.writer.statement(signed, statement.clone()).await.map_err(refused)?;
-        concord_faults::point("node.statement.queued");
+        let statement = hand_in(&self.context, &identity.name, signed).await.map_err(refused)?;
         let wait = duration(wait, STATEMENT_WAIT_MAX_SECONDS);
         let state = self.answered(&statement, wait).await.map_err(refused)?;
         Ok(Response::new(SubmitResponse { state: state.into() }))
