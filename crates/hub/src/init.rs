@@ -51,6 +51,7 @@ pub struct Initialised {
 pub(crate) mod files {
     pub(crate) const JOURNAL: &str = "journal";
     pub(crate) const VIEWS: &str = "views";
+    pub(crate) const SNAPSHOTS: &str = "snapshots";
     pub(crate) const ANCHOR_CERTIFICATE: &str = "anchor/certificate.pem";
     pub(crate) const ANCHOR_KEY: &str = "anchor/key.pem";
     pub(crate) const TLS_CERTIFICATE: &str = "tls/certificate.pem";

@@ -25,6 +25,7 @@ pub mod sequencer;
 mod serve;
 pub mod services;
 pub mod shared;
+pub mod snapshot;
 pub mod streams;
 
 pub use config::Config;

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use concord_identity::{Admission, Anchors, Application, Caller, Credentials, SigningKey, server_config};
 use concord_journal::{FileJournal, Journal, Opened};
-use concord_ledger::{At, Ledger};
-use concord_model::{ParticipantCode, Timestamp};
+use concord_ledger::Ledger;
+use concord_model::ParticipantCode;
 use concord_server::{
     Addresses, AdminListener, Connections, Folder, FolderKind, GrpcServer, Health, MethodTable, Readiness, Shutdown,
     bind, metrics_recorder, reflection,
 };
-use concord_views::Views;
+use concord_snapshots::{Restored, Snapshots};
+use concord_views::{Views, told_on_log};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -25,11 +26,12 @@ use crate::projection::HubProjection;
 use crate::sequencer::SequencerTask;
 use crate::services::{self, METHODS, SERVED};
 use crate::shared::{Shared, anchors_of};
+use crate::snapshot;
 use crate::streams::Streams;
 use concord_server::{Clock, SystemClock};
 
-/// Entries that the ledger's start reads at once.
-const ENTRIES_READ_AT_ONCE: usize = 256;
+/// The journal lacks entries that something derived from it knew.
+const JOURNAL_BEHIND: &str = "journal-behind-views";
 
 /// Serves the hub of this folder until SIGTERM or SIGINT. Tells its addresses on standard output once it is ready.
 pub async fn serve(dir: &Path) -> Result<(), HubError> {
@@ -43,7 +45,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
 
     let opening = (dir.to_owned(), config.clone(), readiness.clone());
     let opened = blocking(move || Opening::open(&opening.0, &opening.1, &opening.2)).await?;
-    let Opening { journal, ledger, views, signing_key, credentials, caller } = opened;
+    let Opening { journal, restored, snapshots, views, signing_key, credentials, caller } = opened;
+    let Restored { state: ledger, snapshot, .. } = restored;
     let anchors = Anchors::none();
     anchors.replace(anchors_of(&ledger));
     let tls = server_config(&credentials, &anchors, Admission::hub(), Application::Grpc)?;
@@ -99,6 +102,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
 
     let sequencing = tokio::spawn(task.run());
     let projecting = tokio::spawn(follow(views, Arc::clone(&dyn_journal), sequencer.watch(), sequencer.recent()));
+    let published = sequencer.watch();
+    tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
     folder.write_addresses(&addresses)?;
     addresses.announce().map_err(HubError::Output)?;
     drop((sequencer, shared));
@@ -117,13 +122,20 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     flatten(watched.await)?;
     concord_faults::point("hub.close");
     journal.close();
+    let (ledger, tail) = snapshot::of(&published.borrow());
+    blocking(move || {
+        snapshots.write_last(&ledger, tail);
+        Ok(())
+    })
+    .await?;
     ended
 }
 
 /// What stands on the disk, opened, verified and folded.
 struct Opening {
     journal: Arc<FileJournal>,
-    ledger: Ledger,
+    restored: Restored<Ledger>,
+    snapshots: Snapshots,
     views: Views,
     signing_key: SigningKey,
     credentials: Credentials,
@@ -140,7 +152,16 @@ impl Opening {
         let (journal, opened) = open_journal(&path, SystemClock.now(), config.journal_segment_size_bytes)?;
         concord_faults::point("hub.open.journal");
         report(&opened, readiness);
-        let ledger = fold(&journal)?;
+        let snapshots = snapshot::in_folder(dir);
+        let restored = snapshot::restore(&snapshots, &journal)?;
+        if let Some(lost) = restored.lost {
+            let what = format!(
+                "a snapshot knew entry {}, which the journal does not have: acknowledged data was lost",
+                lost.sequence
+            );
+            readiness.raise(JOURNAL_BEHIND, what);
+        }
+        let ledger = &restored.state;
         concord_faults::point("hub.open.folded");
         let other = |what: String| HubError::OtherHub { path: path.clone(), what };
         match ledger.hub() {
@@ -154,7 +175,7 @@ impl Opening {
         }
         let views = open_views(dir, &journal, readiness)?;
         concord_faults::point("hub.open.views");
-        Ok(Self { journal: Arc::new(journal), ledger, views, signing_key, credentials, caller })
+        Ok(Self { journal: Arc::new(journal), restored, snapshots, views, signing_key, credentials, caller })
     }
 }
 
@@ -169,35 +190,17 @@ fn report(opened: &Opened, readiness: &Readiness) {
     }
 }
 
-fn fold(journal: &dyn Journal) -> Result<Ledger, HubError> {
-    let mut ledger = Ledger::default();
-    let mut next = journal.first_sequence();
-    loop {
-        let entries = journal.read(next, ENTRIES_READ_AT_ONCE)?;
-        let Some(last) = entries.last() else { return Ok(ledger) };
-        next = last.sequence + 1;
-        for entry in &entries {
-            let fact = concord_wire::stored::hub::read(entry)?.into_fact();
-            ledger.apply(&fact, At { sequence: entry.sequence, now: Timestamp::from_micros(entry.recorded_at) });
-        }
-    }
-}
-
 fn open_views(dir: &Path, journal: &dyn Journal, readiness: &Readiness) -> Result<Views, HubError> {
     let mut projection = HubProjection;
     let version = concord_views::Projection::version(&projection);
     let (views, opened) = Views::open(&dir.join(files::VIEWS), version, journal)?;
     if opened.shows_lost_entries() {
-        readiness.raise(
-            "journal-behind-views",
-            "the views knew entries that the journal does not have: acknowledged data was lost",
-        );
+        readiness
+            .raise(JOURNAL_BEHIND, "the views knew entries that the journal does not have: acknowledged data was lost");
     }
     tracing::info!(?opened, "views opened");
     let tail = journal.tail();
-    views.catch_up(journal, &mut projection, tail, |sequence| {
-        tracing::info!(sequence, of = tail.sequence, "views are being brought up to the journal");
-    })?;
+    views.catch_up(journal, &mut projection, tail, told_on_log(tail))?;
     Ok(views)
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_model::{AgreementDigest, AgreementId, AgreementRef, AgreementText, ParticipantCode, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::statement::{Statement, StatementContent};
 
@@ -19,12 +20,12 @@ pub use rules::check_content;
 pub const AGREEMENT_MEMBERS_MIN: usize = 2;
 
 /// All agreements with all their versions.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Agreements {
     by_id: BTreeMap<AgreementId, Arc<Versions>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Versions {
     latest: Arc<Agreement>,
     /// Older first.
@@ -32,7 +33,7 @@ struct Versions {
 }
 
 /// One version of an agreement and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreement {
     /// What it says.
     pub text: AgreementText,
@@ -53,7 +54,7 @@ pub struct Agreement {
 }
 
 /// Where a version stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum AgreementState {
     /// Waits for consents.
     Proposed,
@@ -66,7 +67,7 @@ pub enum AgreementState {
 }
 
 /// What one party said to a version.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartyRecord {
     /// What it said last.
     pub state: PartyState,
@@ -79,7 +80,7 @@ pub struct PartyRecord {
 }
 
 /// What a party said last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PartyState {
     /// Nothing yet.
     Pending,

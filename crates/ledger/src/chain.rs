@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, RECEIPTS_KEPT_PER_CHAIN};
 use concord_model::{ChainKey, ConsignmentDigest, Digest, Reason, Refusal};
+use serde::{Deserialize, Serialize};
 
 use crate::command::Consign;
 use crate::fact::ConsignmentRecorded;
@@ -14,13 +15,13 @@ use crate::registry::Registry;
 pub const CHAIN_EPOCH: u32 = 1;
 
 /// All chains. Keys and values are shared, since the map is copied at every publication.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Chains {
     by_key: BTreeMap<Arc<ChainKey>, Arc<Chain>>,
 }
 
 /// Where one chain stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     /// The number of its last consignment.
     pub last: u64,
@@ -31,7 +32,7 @@ pub struct Chain {
 }
 
 /// A consignment whose receipt is given again word for word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptReceipt {
     /// Its number.
     pub number: u64,

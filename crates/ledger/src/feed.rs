@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use concord_model::ParticipantCode;
+use serde::{Deserialize, Serialize};
 
 use crate::agreement::{Agreements, PartyState};
 use crate::fact::{Founding, Told};
@@ -13,7 +14,7 @@ use crate::statement::{Statement, StatementContent};
 pub const FOUNDING_FEED_NUMBER: u64 = 1;
 
 /// The last number of each participant's feed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Feed {
     last: BTreeMap<ParticipantCode, u64>,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use concord_model::{ChainKey, Lane, ParticipantCode};
+use serde::{Deserialize, Serialize};
 
 use crate::fact::HistoryBegun;
 
@@ -11,14 +12,14 @@ use crate::fact::HistoryBegun;
 pub const HISTORIES_KEPT_MAX: usize = 64;
 
 /// The current history and the ones before it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Histories {
     current: Option<[u8; 16]>,
     past: VecDeque<Arc<PastPositions>>,
 }
 
 /// Where everything stood when a history was left behind: a peer's position up to here lies within today's past.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PastPositions {
     /// The history that ended.
     pub history: [u8; 16],

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use concord_model::{ChainKey, Lane, Name, Participant, ParticipantCode, Refusal, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::agreement::{Agreement, Agreements};
 use crate::chain::Chains;
@@ -17,8 +18,12 @@ use crate::statement::{Statement, StatementContent};
 
 mod decide;
 
+/// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
+/// fact: snapshots of another version are ignored.
+pub const LEDGER_STATE_VERSION: u32 = 1;
+
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ledger {
     registry: Arc<Registry>,
     agreements: Arc<Agreements>,

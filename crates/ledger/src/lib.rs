@@ -1,6 +1,7 @@
 //! The hub's pure state machine: `decide(command) -> fact | refusal`, `apply(fact)`, and the permit.
 //!
-//! It knows no clock, no network, no disk, no randomness and no encoding: time, positions and ids come in as arguments.
+//! It knows no clock, no network, no disk, no randomness and no encoding: time, positions and ids come in as arguments, and
+//! of what it is made it says in serde's words only, for snapshots.
 //! It holds what deciding needs, never the growing history of exchanges. Nodes reuse its registry and agreements, so that
 //! both sides read the same statements the same way.
 
@@ -30,7 +31,7 @@ pub use fact::{
 };
 pub use feed::Feed;
 pub use history::{Histories, PastPositions};
-pub use ledger::{Decision, Ledger};
+pub use ledger::{Decision, LEDGER_STATE_VERSION, Ledger};
 pub use mailbox::{Mailbox, Mailboxes};
 pub use permit::{Mail, Permit};
 pub use registry::{Enrolment, Registry};

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use concord_model::{Lane, ParticipantCode, Reason, Refusal};
+use serde::{Deserialize, Serialize};
 
 use crate::command::Acknowledge;
 use crate::fact::{MailAcknowledged, MailboxRun};
 
 /// All mailboxes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Mailboxes {
     by_recipient: BTreeMap<ParticipantCode, [Mailbox; Lane::ALL.len()]>,
 }
 
 /// Where one recipient's mailbox of one lane stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Mailbox {
     /// The number of its last delivery; 0 before the first.
     pub last: u64,

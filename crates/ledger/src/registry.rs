@@ -6,12 +6,13 @@ use concord_model::{
     Area, Fingerprint, Measure, MeasureCode, Name, Participant, ParticipantCode, Party, PublicKey, Reason, Refusal,
     Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::fact::Founding;
 use crate::statement::{JoinRequest, Statement, StatementContent};
 
 /// The registry and the catalogue of one forum.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Registry {
     hub: Option<Name>,
     participants: BTreeMap<ParticipantCode, Participant>,
@@ -21,7 +22,7 @@ pub struct Registry {
 }
 
 /// The keys that a participant is known by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolment {
     /// Its node; the hub's name for the secretariat.
     pub node: Name,

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_model::{Digest, Name, ParticipantCode, Reason, Refusal};
+use serde::{Deserialize, Serialize};
 
 use crate::fact::StatementDecided;
 use crate::registry::Registry;
 use crate::statement::Statement;
 
 /// All officers that ever made a statement.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Signers {
     by_participant: BTreeMap<ParticipantCode, Arc<BTreeMap<Name, LastStatement>>>,
 }
 
 /// The last statement of one officer, and what became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastStatement {
     /// Its number.
     pub number: u64,

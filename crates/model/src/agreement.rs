@@ -1,14 +1,16 @@
 //! A versioned agreed-participant list: who may have what, as those on it agreed.
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::{Digest, Fingerprint};
 use crate::name::{AgreementId, MeasureCode, ParticipantCode, Title};
 
 /// The digest of one version's serialised text; what a consent signs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AgreementDigest(pub Digest);
 
 /// Names exactly one version of one agreement.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AgreementRef {
     /// The agreement.
     pub id: AgreementId,
@@ -19,7 +21,7 @@ pub struct AgreementRef {
 }
 
 /// What one version says. Visible only to those on it and to the secretariat.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgreementText {
     /// The agreement.
     pub id: AgreementId,
@@ -34,7 +36,7 @@ pub struct AgreementText {
 }
 
 /// A participant on an agreement, with the keys that a consent pins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
     /// Who.
     pub participant: ParticipantCode,

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::agreement::AgreementRef;
 use crate::digest::Digest;
 use crate::name::{Language, MeasureCode, MediaType, Name, ParseError, ParticipantCode, Title};
 use crate::time::Timestamp;
 
 /// How urgent an exchange is. Each lane has its own chain, mailbox and, for flash, its own connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Lane {
     /// Minutes matter: a disaster warning.
     Flash,
@@ -165,7 +167,7 @@ pub struct Description {
 }
 
 /// One chain of consignments from one node of one participant to one hub.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChainKey {
     /// The participant; always the one of the certificate.
     pub origin: ParticipantCode,

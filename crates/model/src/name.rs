@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::TITLE_SIZE_MAX_BYTES;
 
 /// Why a text is not the thing that it should be.
@@ -28,8 +30,18 @@ impl ParseError {
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal, $valid:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        // A value of the type is well formed wherever it comes from, a file included.
+        #[serde(try_from = "Box<str>")]
         pub struct $name(Box<str>);
+
+        impl TryFrom<Box<str>> for $name {
+            type Error = ParseError;
+
+            fn try_from(text: Box<str>) -> Result<Self, ParseError> {
+                Self::parse(&text)
+            }
+        }
 
         impl $name {
             /// Parses the text, or says what is expected.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// What kind of refusal a reason is; the wire crate maps it to a gRPC code, the binary to an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -194,8 +196,22 @@ impl fmt::Display for Reason {
     }
 }
 
+// By its code, which is stable, and not by its place in the list.
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+impl<'de> Deserialize<'de> for Reason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let code = Box::<str>::deserialize(deserializer)?;
+        Self::from_code(&code).ok_or_else(|| de::Error::custom(format_args!("there is no reason {code}")))
+    }
+}
+
 /// A refusal: the stable reason and what happened, in words for the party entitled to know.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message} ({reason}): {help}", help = .reason.help())]
 pub struct Refusal {
     /// The stable reason.

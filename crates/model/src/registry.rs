@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Fingerprint;
 use crate::name::{MeasureCode, Name, ParseError, ParticipantCode};
 
 /// What the forum made of a participant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ParticipantKind {
     /// A member state.
     Member,
@@ -52,7 +54,7 @@ impl FromStr for ParticipantKind {
 }
 
 /// A participant as the forum named it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {
     /// Its code.
     pub code: ParticipantCode,
@@ -63,7 +65,7 @@ pub struct Participant {
 }
 
 /// An area of the catalogue, which groups measures.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Area {
     /// The part of a measure's code before the dot.
     pub slug: Name,
@@ -72,7 +74,7 @@ pub struct Area {
 }
 
 /// An item of the catalogue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measure {
     /// Its code.
     pub code: MeasureCode,
@@ -83,7 +85,7 @@ pub struct Measure {
 }
 
 /// An Ed25519 public key with the fingerprint that people and agreements know it by.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicKey {
     /// The 32 bytes of the key.
     pub bytes: [u8; 32],

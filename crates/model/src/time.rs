@@ -1,7 +1,9 @@
 //! A moment, handed in from outside: this crate reads no clock.
 
+use serde::{Deserialize, Serialize};
+
 /// Microseconds since the Unix epoch, UTC. Never used for order or deduplication.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Timestamp(i64);
 
 impl Timestamp {

@@ -15,7 +15,7 @@ use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::folders::Paths;
 use crate::init::{identity, make_profile};
-use crate::open::{append, fold, open_journal};
+use crate::open::{append, fold, open_journal, snapshots};
 use crate::state::Step;
 use concord_server::{Clock as _, SystemClock};
 
@@ -62,7 +62,7 @@ fn load_anchor(paths: &Paths) -> Result<AnchorKeys, NodeError> {
 /// The lock is held: this process alone appends.
 fn add_stopped(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(), NodeError> {
     let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
-    let state = fold(journal.as_ref())?;
+    let state = fold(&snapshots(paths.snapshots()), journal.as_ref())?.state;
     if state.decide_agency(name, measures)? == Step::Append {
         append(&journal, stored::agency_added(name, measures, SystemClock.now()))?;
     }

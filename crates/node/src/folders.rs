@@ -23,6 +23,10 @@ impl Paths {
         self.0.join("journal")
     }
 
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
+    }
+
     pub(crate) fn views(&self) -> PathBuf {
         self.0.join("views")
     }

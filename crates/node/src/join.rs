@@ -11,7 +11,7 @@ use concord_wire::stored::node as stored;
 use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::folders::Paths;
-use crate::open::{append, fold, open_journal};
+use crate::open::{append, fold, open_journal, snapshots};
 use crate::paper::bundle_from_json;
 use crate::state::HubKeys;
 use concord_server::{Clock as _, SystemClock};
@@ -49,7 +49,7 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
     }
 
     let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
-    let state = fold(journal.as_ref())?;
+    let state = fold(&snapshots(paths.snapshots()), journal.as_ref())?.state;
     let joined = Joined { hub: hub.name.clone(), fingerprint: paper.fingerprint };
     if let Some(known) = state.hub() {
         let same_hub = known.name == hub.name && known.anchor == hub.anchor && known.signing_key == hub.signing_key;

@@ -1,19 +1,17 @@
 //! Opening a node's journal and folding its state, for serving and for the set-up commands.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use concord_journal::{Draft, FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, Opened};
 use concord_model::Timestamp;
+use concord_snapshots::{Form, Restored, Snapshots, restore};
 use concord_wire::stored::node::read;
 use futures::executor::block_on;
 
 use crate::error::NodeError;
 use crate::state::NodeState;
 use concord_server::{Clock, fresh};
-
-/// Entries that are folded between two reads.
-const READ_ENTRIES_MAX: usize = 1024;
 
 /// Opens the journal, or begins one, and says what was cut. Blocks for as long as verifying it takes.
 pub(crate) fn open_journal(
@@ -34,18 +32,22 @@ pub(crate) fn open_journal(
     Ok((Arc::new(journal), opened))
 }
 
-/// Folds the journal from its first entry.
-pub(crate) fn fold(journal: &dyn concord_journal::Journal) -> Result<NodeState, NodeError> {
-    let mut state = NodeState::default();
-    let mut next = journal.first_sequence();
-    while next <= journal.tail().sequence {
-        let entries = journal.read(next, READ_ENTRIES_MAX)?;
-        for entry in &entries {
-            state.apply(&read(entry)?, entry.sequence, Timestamp::from_micros(entry.recorded_at))?;
-        }
-        next += entries.len() as u64;
-    }
-    Ok(state)
+/// Raised when a field of the state changes, or what an entry does to it; a test shows the bytes.
+pub(crate) const SNAPSHOT_FORM: Form = Form { name: "node", version: 1 };
+
+/// The snapshots of a node's folder.
+pub(crate) fn snapshots(folder: PathBuf) -> Snapshots {
+    Snapshots::new(folder, SNAPSHOT_FORM)
+}
+
+/// The state of all entries of the journal.
+pub(crate) fn fold(
+    snapshots: &Snapshots,
+    journal: &dyn concord_journal::Journal,
+) -> Result<Restored<NodeState>, NodeError> {
+    restore(snapshots, journal, |state: &mut NodeState, entry| {
+        Ok(state.apply(&read(entry)?, entry.sequence, Timestamp::from_micros(entry.recorded_at))?)
+    })
 }
 
 /// Appends one entry outside the writer: only while no node runs, which the folder's lock shows.

@@ -8,13 +8,14 @@ use concord_identity::{
     Admission, Anchor, Anchors, Application, Credentials, ExpectedServer, SigningKey, client_config, read_text,
     server_config,
 };
-use concord_journal::{FileJournal, Journal};
+use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::{
     Addresses, AdminListener, Connections, Folder, FolderKind, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable,
     PrometheusHandle, Readiness, Shutdown, bind, metrics_recorder, reflection,
 };
-use concord_views::Views;
+use concord_snapshots::{Restored, Snapshots};
+use concord_views::{Views, told_on_log};
 use concord_wire::proto::agency::v1::agency_service_server::AgencyServiceServer;
 use concord_wire::proto::agreement::v1::agreement_service_server::AgreementServiceServer;
 use concord_wire::proto::agreement::v1::statement_service_server::StatementServiceServer;
@@ -30,7 +31,7 @@ use crate::error::NodeError;
 use crate::folders::Paths;
 use crate::index::Index;
 use crate::link::{HubLink, TonicLink};
-use crate::open::{fold, open_journal};
+use crate::open::{fold, open_journal, snapshots};
 use crate::projection::NodeProjection;
 use crate::services::{AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryApi, SERVICES, Started, StatementApi};
 use crate::state::NodeState;
@@ -64,6 +65,8 @@ struct Node {
     own: Anchors,
     started: Started,
     journal: Arc<FileJournal>,
+    snapshots: Snapshots,
+    snapshot: Option<Tail>,
     writer: Writer,
     context: Context,
 }
@@ -89,7 +92,8 @@ impl Node {
         let opening = (Arc::clone(&clock), readiness.clone(), paths);
         let segment_size = config.journal_segment_size_bytes;
         let opened = concord_server::blocking(move || open(&opening.2, opening.0.as_ref(), &opening.1, segment_size));
-        let (journal, index, state) = opened.await.map_err(WriterError::from)??;
+        let Opening { journal, index, restored, snapshots } = opened.await.map_err(WriterError::from)??;
+        let Restored { state, snapshot, .. } = restored;
         check_founded(&state, &config.participant, &config.name)?;
 
         let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
@@ -107,11 +111,11 @@ impl Node {
             contact: Arc::new(Contact::default()),
         };
         let own = Anchors::pinned(config.participant.clone(), anchor);
-        Ok(Self { config, credentials, own, started, journal, writer, context })
+        Ok(Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context })
     }
 
     async fn serve(self, folder: &Folder, recorder: PrometheusHandle) -> Result<(), NodeError> {
-        let Self { config, credentials, own, started, journal, writer, context } = self;
+        let Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context } = self;
         let tls = server_config(&credentials, &own, Admission::node(&config.participant), Application::Grpc)?;
         let (health, health_server) = Health::new(SERVICES).await;
         let routes = routes(&context, started, health_server)?;
@@ -128,6 +132,8 @@ impl Node {
         let admin = AdminListener::new(admin, &credentials, &own, &config.participant)?;
 
         let writer_stop = CancellationToken::new();
+        let durable = writer.durable();
+        tokio::spawn(concord_snapshots::keep(snapshots.clone(), durable.clone(), snapshot, Clone::clone));
         let writing = tokio::spawn(writer.run(writer_stop.clone()));
         let mut links = JoinSet::new();
         match &link {
@@ -161,6 +167,8 @@ impl Node {
         let outcome = run(served.serve(listener, tls), writing, links, &writer_stop, &shutdown, &journal).await;
         admin_end.cancel();
         admin_task.await.map_err(WriterError::from)?;
+        let (state, tail) = durable.borrow().clone();
+        tokio::task::spawn_blocking(move || snapshots.write_last(&state, tail)).await.map_err(WriterError::from)?;
         outcome
     }
 }
@@ -197,13 +205,16 @@ async fn run(
     Ok(())
 }
 
-/// Journal, views and state, brought up to the journal's tail; blocks.
-fn open(
-    paths: &Paths,
-    clock: &dyn Clock,
-    readiness: &Readiness,
-    segment_size: u64,
-) -> Result<(Arc<FileJournal>, Index, NodeState), NodeError> {
+/// Journal, views and state, brought up to the journal's tail.
+struct Opening {
+    journal: Arc<FileJournal>,
+    index: Index,
+    restored: Restored<NodeState>,
+    snapshots: Snapshots,
+}
+
+/// Blocks for as long as there is to read.
+fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u64) -> Result<Opening, NodeError> {
     let (journal, opened) = open_journal(&paths.journal(), clock, segment_size)?;
     if let Some(cut) = &opened.cut {
         // Mostly a commit that a kill or a power cut left unfinished: nobody was answered on it.
@@ -218,7 +229,16 @@ fn open(
         }
     }
     concord_faults::point("node.open.journal");
-    let state = fold(journal.as_ref())?;
+    let snapshots = snapshots(paths.snapshots());
+    let restored = fold(&snapshots, journal.as_ref())?;
+    if let Some(lost) = restored.lost {
+        let what = format!(
+            "a snapshot knew entry {}, which the journal no longer has: acknowledged data was lost. Keep the folder and call \
+             the secretariat",
+            lost.sequence
+        );
+        readiness.raise(VIEWS_AHEAD_ALARM, what);
+    }
     concord_faults::point("node.open.folded");
     let (views, how) = Views::open(&paths.views(), NodeProjection::VERSION, journal.as_ref())?;
     if how.shows_lost_entries() {
@@ -226,10 +246,12 @@ fn open(
                     the secretariat";
         readiness.raise(VIEWS_AHEAD_ALARM, what);
     }
-    views.catch_up(journal.as_ref(), &mut NodeProjection, journal.tail(), |_| {})?;
+    let tail = journal.tail();
+    views.catch_up(journal.as_ref(), &mut NodeProjection, tail, told_on_log(tail))?;
     concord_faults::point("node.open.views");
     let as_journal: Arc<dyn Journal> = Arc::clone(&journal) as Arc<dyn Journal>;
-    Ok((journal, Index::new(views, as_journal), state))
+    let index = Index::new(views, as_journal);
+    Ok(Opening { journal, index, restored, snapshots })
 }
 
 fn check_founded(state: &NodeState, participant: &ParticipantCode, name: &Name) -> Result<(), NodeError> {

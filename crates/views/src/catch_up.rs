@@ -1,5 +1,7 @@
 //! Projections, and bringing views up to a journal.
 
+use std::time::{Duration, Instant};
+
 use concord_journal::{Entry, Journal, ReadError, Tail};
 
 use crate::{Batch, Views, ViewsError};
@@ -12,6 +14,9 @@ pub const BATCH_ROWS_MAX: usize = 4_096;
 
 /// A batch is applied when it has this many bytes after an entry.
 pub const BATCH_SIZE_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// How often a long catching up says how far it is.
+const PROGRESS_SECONDS: u64 = 1;
 
 /// Turns entries into rows. Passed in by who knows what entries mean.
 ///
@@ -83,6 +88,17 @@ pub enum CatchUpError {
         /// Sequence of the entry that was expected.
         expected: u64,
     },
+}
+
+/// A `progress` for [`Views::catch_up`] that says on the log how far it is, at most once a second.
+pub fn told_on_log(tail: Tail) -> impl FnMut(u64) {
+    let mut told = Instant::now();
+    move |sequence| {
+        if told.elapsed() >= Duration::from_secs(PROGRESS_SECONDS) {
+            told = Instant::now();
+            tracing::info!(sequence, of = tail.sequence, "views are being brought up to the journal");
+        }
+    }
 }
 
 impl Views {

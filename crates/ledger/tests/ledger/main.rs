@@ -14,5 +14,6 @@ mod manifests;
 mod permits;
 mod properties;
 mod reference;
+mod snapshots;
 mod statements;
 mod totality;

@@ -338,6 +338,7 @@ proptest! {
             replayed.apply(fact, *at);
         }
         prop_assert_eq!(&replayed, &play.forum.ledger);
+        crate::snapshots::check_at_every_fact(&play.forum.facts);
     }
 }
 

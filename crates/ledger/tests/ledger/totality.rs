@@ -247,6 +247,7 @@ proptest! {
             replayed.apply(fact, *at);
         }
         prop_assert_eq!(&ledger, &replayed);
+        crate::snapshots::check_at_every_fact(&facts);
 
         // A copy that was published stays as it was, whatever is applied afterwards.
         let published = ledger.clone();

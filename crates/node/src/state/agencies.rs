@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use concord_model::{Lane, MeasureCode};
+use serde::{Deserialize, Serialize};
 
 use super::slot;
 
 /// One agency.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agency {
     /// Empty means all.
     pub measures: BTreeSet<MeasureCode>,

@@ -4,10 +4,11 @@ use concord_journal::HistoryId;
 use concord_model::{ConsignmentDigest, Digest};
 use concord_wire::consignment::Sealed;
 use concord_wire::receipt::Recorded;
+use serde::{Deserialize, Serialize};
 
 /// The chain of one lane. Where each consignment stands in the journal is in the views: that list grows while the hub
 /// is away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainEnd {
     /// The number of the last consignment queued; 0 before the first.
     pub last_number: u64,

@@ -10,9 +10,10 @@ use concord_wire::convert::optional_timestamp;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item::Content};
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::{agreement, registry};
+use serde::{Deserialize, Serialize};
 
 /// How the hub is known: pinned when it was joined.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HubKeys {
     /// Its name.
     pub name: Name,
@@ -62,7 +63,7 @@ impl HubKeys {
 }
 
 /// What this node knows of the forum. A position is a feed number.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Directory {
     /// Participants, catalogue and keys.
     pub registry: Registry,

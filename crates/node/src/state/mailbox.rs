@@ -3,9 +3,10 @@
 use concord_journal::HistoryId;
 use concord_model::ExchangeId;
 use concord_wire::stored::node::{Received, Verdict};
+use serde::{Deserialize, Serialize};
 
 /// The mailbox of one lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Mailbox {
     /// The hub's history in which the last number came.
     pub history: Option<HistoryId>,

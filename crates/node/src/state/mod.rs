@@ -18,6 +18,7 @@ use concord_journal::HistoryId;
 use concord_model::{Digest, Lane, Name, ParticipantCode, Timestamp};
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::NodeEntry;
+use serde::{Deserialize, Serialize};
 
 pub use agencies::Agency;
 pub use chain::ChainEnd;
@@ -27,7 +28,7 @@ pub use mailbox::Mailbox;
 pub use officers::{Answer, Officer, RECENT_STATEMENTS_MAX, RecentStatement};
 
 /// Everything that the node decides upon.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeState {
     founded: Option<(ParticipantCode, Name)>,
     hub: Option<Arc<HubKeys>>,
@@ -40,7 +41,7 @@ pub struct NodeState {
 }
 
 /// How far the feed is applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FeedCursor {
     /// The hub's history in which the last item came; none before the first.
     pub history: Option<HistoryId>,

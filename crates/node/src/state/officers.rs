@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use concord_model::{Digest, Reason, Refusal, Timestamp};
 use concord_wire::stored::node::StatementAnswered;
+use serde::{Deserialize, Serialize};
 
 /// Answered statements of one officer that are remembered for repeats. The repeat of an older one is `STATEMENT_OUT_OF_ORDER`.
 pub const RECENT_STATEMENTS_MAX: usize = 64;
 
 /// The statements of one officer that matter still.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Officer {
     recent: BTreeMap<u64, RecentStatement>,
     /// The last of its statements that came back in the feed.
@@ -18,7 +19,7 @@ pub struct Officer {
 }
 
 /// One statement, waiting or answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecentStatement {
     /// Tells a repeat from a fork.
     pub digest: Digest,
@@ -31,7 +32,7 @@ pub struct RecentStatement {
 }
 
 /// What the hub said to a statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// Why it was refused, if it was.
     pub refused: Option<Refusal>,

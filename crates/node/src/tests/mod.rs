@@ -7,5 +7,6 @@ mod links;
 mod queueing;
 mod receiving;
 mod saying;
+mod snapshots;
 mod support;
 mod uplink;

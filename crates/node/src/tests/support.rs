@@ -280,7 +280,8 @@ pub(super) async fn founded(forum: &Forum) -> MemoryJournal {
 
 impl Running {
     pub(super) fn start(forum: &Forum, journal: MemoryJournal, views: &Path) -> Self {
-        let state = crate::open::fold(&journal).unwrap();
+        let snapshots = crate::open::snapshots(views.with_file_name("snapshots"));
+        let state = crate::open::fold(&snapshots, &journal).unwrap().state;
         let (views, _) = Views::open(views, NodeProjection::VERSION, &journal).unwrap();
         views.catch_up(&journal, &mut NodeProjection, journal.tail(), |_| {}).unwrap();
         let index = Index::new(views, Arc::new(journal.clone()));

@@ -8,6 +8,7 @@ use concord_journal::Digest as JournalDigest;
 use concord_ledger::{AudienceGroup, ConsignmentRecorded, IndexRange};
 use concord_model::{ConsignmentDigest, Lane};
 use concord_server::{Readiness, Shutdown};
+use concord_wire::consignment::Sealed;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, ConsignWelcome, ReceiveRequest, ReceiveResponse, consign_request, consign_response,
@@ -128,6 +129,15 @@ fn record(
     let sealed = opened.unwrap().sealed;
     let before = recorded.lock().unwrap().insert((sealed.chain.lane, sealed.number), sealed.digest);
     assert!(before.is_none_or(|before| before == sealed.digest), "a fork");
+    receipt_of(forum, &sealed, short)
+}
+
+/// The hub's receipt for a consignment.
+pub(super) fn receipt_of(
+    forum: &Forum,
+    sealed: &Sealed,
+    short: bool,
+) -> concord_wire::proto::exchange::v1::RecordedReceipt {
     let fact = ConsignmentRecorded {
         chain: sealed.chain.clone(),
         number: sealed.number,

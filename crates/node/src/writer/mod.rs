@@ -54,10 +54,14 @@ pub enum WriterError {
     Thread(#[from] tokio::task::JoinError),
 }
 
+/// A state and the journal's tail that it is the fold of.
+pub type Durable = (Arc<NodeState>, Tail);
+
 /// The task and what it owns.
 pub struct Writer {
     state: NodeState,
     published: watch::Sender<Arc<NodeState>>,
+    durable: watch::Sender<Durable>,
     index: Index,
     tail: Tail,
     key: Arc<SigningKey>,
@@ -86,9 +90,11 @@ impl Writer {
         let (command_sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (submission_sender, submissions) = mpsc::channel(SUBMISSIONS_WAITING_MAX);
         let tail = index.journal().tail();
+        let (durable, _) = watch::channel((Arc::new(state.clone()), tail));
         let writer = Self {
             state,
             published,
+            durable,
             index,
             tail,
             key,
@@ -98,6 +104,11 @@ impl Writer {
         };
         let handle = NodeWriter::new(flash_sender, command_sender, submission_sender);
         (writer, handle, watched)
+    }
+
+    /// What is durable, as it moves, with the entry that it is the fold of.
+    pub fn durable(&self) -> watch::Receiver<Durable> {
+        self.durable.subscribe()
     }
 
     /// Runs until `stop`, then finishes what was handed over before.
@@ -142,7 +153,9 @@ impl Writer {
             self.project().await?;
             concord_faults::point("node.commit.projected");
             self.state = finished.state;
-            self.published.send_replace(Arc::new(self.state.clone()));
+            let state = Arc::new(self.state.clone());
+            self.durable.send_replace((Arc::clone(&state), self.tail));
+            self.published.send_replace(state);
             concord_faults::point("node.commit.published");
         }
         for answer in finished.answers {

@@ -1,0 +1,82 @@
+//! A snapshot is the ledger: nothing is lost in it, and what it holds changes only with its version.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use concord_ledger::{
+    Acknowledge, At, Command, Fact, HistoryBegun, LEDGER_STATE_VERSION, Ledger, NoticeOutcome, SenderNotice,
+};
+use concord_model::Lane;
+
+use crate::forum::{Forum, HISTORY, chain, t};
+
+/// Folds the facts through a snapshot after each of them, and beside it without any.
+pub(crate) fn check_at_every_fact(facts: &[(Fact, At)]) {
+    let (mut folded, mut through_snapshots) = (Ledger::default(), Ledger::default());
+    for (fact, at) in facts {
+        folded.apply(fact, *at);
+        through_snapshots.apply(fact, *at);
+        let bytes = postcard::to_stdvec(&through_snapshots).unwrap();
+        through_snapshots = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(through_snapshots, folded, "after entry {}", at.sequence);
+    }
+}
+
+/// Something of everything that a ledger keeps.
+fn everything() -> Forum {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+    forum.agree("KAZ/floods", &["IRN", "KAZ"]);
+    forum.leave("IRN", "KAZ/floods").unwrap();
+    forum.agree("KAZ/floods", &["IRN", "KAZ", "TUR"]);
+    let declined = forum.propose("IRN/drugs", &["IRN", "TUR"]).unwrap();
+    forum.decline("TUR", &declined).unwrap();
+    let agreement = forum.agree("TUR/drugs", &["IRN", "TUR"]);
+    for _ in 0..2 {
+        let header = forum.header("TUR", &agreement);
+        forum.send("TUR", vec![header]).unwrap();
+    }
+    let acknowledge = Acknowledge {
+        recipient: t("IRN"),
+        lane: Lane::Routine,
+        delivered_before: 0,
+        delivered_through: 2,
+        taken_before: 0,
+        taken_count: 1,
+        notices: vec![SenderNotice {
+            chain: chain("TUR", Lane::Routine),
+            number: 1,
+            items: Vec::new(),
+            outcome: NoticeOutcome::Taken,
+        }],
+    };
+    forum.run(&Command::Acknowledge(acknowledge)).unwrap();
+    forum.record(Fact::HistoryBegun(HistoryBegun { history: [2; 16], parent: Some(HISTORY) }));
+    forum
+}
+
+#[test]
+fn a_snapshot_after_every_fact_of_a_forum_is_its_ledger() {
+    check_at_every_fact(&everything().facts);
+}
+
+/// The bytes show every change of a field. A change of what `apply` does to it shows nowhere: raise the version then, too.
+#[test]
+fn what_a_snapshot_holds_changes_only_with_its_version() {
+    let bytes = postcard::to_stdvec(&everything().ledger).unwrap();
+    let mut text =
+        format!("# The state of a small forum's ledger as a snapshot holds it.\nversion: {LEDGER_STATE_VERSION}\n");
+    for line in bytes.chunks(64) {
+        line.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
+        text.push('\n');
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/snapshot.txt");
+    if std::env::var_os("CONCORD_BLESS").is_some_and(|value| value == "1") {
+        return std::fs::write(&path, text).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        committed == text,
+        "what a snapshot of the ledger holds has changed: raise LEDGER_STATE_VERSION above the committed one (snapshots that \
+         were written before are ignored then), and `CONCORD_BLESS=1 cargo test -p concord-ledger` writes the file anew"
+    );
+}
