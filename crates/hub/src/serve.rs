@@ -10,7 +10,7 @@ use concord_ledger::Ledger;
 use concord_model::ParticipantCode;
 use concord_server::{
     Addresses, AdminListener, Connections, Folder, FolderKind, GrpcServer, Health, MethodTable, Readiness, Shutdown,
-    bind, metrics_recorder, reflection,
+    bind, metrics_recorder, reflection, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -111,6 +111,13 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
 
     // Whatever ends first ends the hub: a failed write or view must not go on being served.
     let admin_end = CancellationToken::new();
+    let scrubbed = Arc::clone(&journal);
+    let scrubbing = scrub(
+        move |between| scrubbed.scrub(|_| between()).map(drop).map_err(|found| found.to_string()),
+        readiness.clone(),
+        admin_end.clone(),
+    );
+    let scrubbing = tokio::spawn(scrubbing);
     let watched = tokio::spawn(admin.serve(readiness, metrics, admin_end.clone().cancelled_owned()));
     let ended = tokio::select! {
         served = server.serve(listener, tls) => served.map_err(HubError::from),
@@ -120,6 +127,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     // The admin listener tells of the drain to its end.
     admin_end.cancel();
     flatten(watched.await)?;
+    flatten(scrubbing.await)?;
     concord_faults::point("hub.close");
     journal.close();
     let (ledger, tail) = snapshot::of(&published.borrow());

@@ -5,11 +5,25 @@ use bytes::Bytes;
 use crate::blob::{Blob, Commitment, NONCE_SIZE_BYTES};
 use crate::digest::{Digest, HistoryId, Tail};
 use crate::file::FRAME_HEAD_SIZE_BYTES;
+use crate::history::KIND_HISTORY_BEGUN;
+
+/// From this kind on, and kind 0, entries are the journal's own: no caller may append them.
+pub const KIND_RESERVED_FIRST: u16 = 0xFF00;
+
+/// Whether only the journal itself appends entries of this kind; there is nothing in them for a caller to apply.
+pub const fn is_reserved_kind(kind: u16) -> bool {
+    kind == KIND_HISTORY_BEGUN || kind >= KIND_RESERVED_FIRST
+}
+
+/// Whether an entry of this kind tells what the journal does to itself.
+pub(crate) const fn is_own_effect(kind: u16) -> bool {
+    kind >= KIND_RESERVED_FIRST
+}
 
 /// What one wants to append; the journal adds history, sequence and chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// What the payload is; 0 is the journal's own.
+    /// What the payload is; 0 and [`KIND_RESERVED_FIRST`] upwards are the journal's own.
     pub kind: u16,
     /// The version of the payload's encoding.
     pub version: u16,

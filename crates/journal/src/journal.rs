@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use crate::blob::Blob;
 use crate::digest::{Digest, HistoryId, Tail};
-use crate::entry::{Draft, Entry};
+use crate::entry::{Draft, Entry, KIND_RESERVED_FIRST, is_reserved_kind};
 use crate::history::KIND_HISTORY_BEGUN;
 
 /// The most that one commit may take, by the sum of [`Draft::size_bytes`]; a single draft may take all of it.
@@ -98,8 +98,8 @@ pub enum AppendError {
         /// What it would take, in bytes.
         size: u64,
     },
-    /// Only the journal itself writes entries of kind 0.
-    #[error("entries of kind {KIND_HISTORY_BEGUN} are the journal's own; use begin_history")]
+    /// Only the journal itself writes entries of these kinds.
+    #[error("entries of kind {KIND_HISTORY_BEGUN} and from {KIND_RESERVED_FIRST} on are the journal's own")]
     ReservedKind,
     /// The history to begin is the current one.
     #[error("the history {history} is the current one; a new history needs a new id")]
@@ -178,7 +178,7 @@ pub(crate) fn check_batch(batch: &[Draft]) -> Result<(), AppendError> {
     if batch.is_empty() {
         return Err(AppendError::EmptyBatch);
     }
-    if batch.iter().any(|draft| draft.kind == KIND_HISTORY_BEGUN) {
+    if batch.iter().any(|draft| is_reserved_kind(draft.kind)) {
         return Err(AppendError::ReservedKind);
     }
     let size = batch.iter().map(Draft::size_bytes).sum();

@@ -21,11 +21,11 @@ mod memory;
 
 pub use blob::{Blob, Commitment, NONCE_SIZE_BYTES};
 pub use digest::{Digest, HistoryId, Tail};
-pub use entry::{Draft, Entry};
+pub use entry::{Draft, Entry, KIND_RESERVED_FIRST, is_reserved_kind};
 pub use file::{
     Cut, Damage, Disk, DiskFile, Fault, FileJournal, FrameMark, OpenError, OpenOptions, Opened, RealDisk,
-    SEGMENT_SIZE_DEFAULT_BYTES, SEGMENT_SIZE_MAX_BYTES, SEGMENT_SIZE_MIN_BYTES, Unfinished, Verified, VerifyError,
-    Walk, segment_size, verify, walk,
+    SCRUB_STEP_SIZE_BYTES, SEGMENT_SIZE_DEFAULT_BYTES, SEGMENT_SIZE_MAX_BYTES, SEGMENT_SIZE_MIN_BYTES, Unfinished,
+    Verified, VerifyError, Walk, segment_size, verify, walk,
 };
 pub use history::{HISTORY_BEGUN_VERSION, HistoryBegun, HistoryBegunError, KIND_HISTORY_BEGUN};
 pub use journal::{AppendError, Appended, COMMIT_SIZE_MAX_BYTES, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError};

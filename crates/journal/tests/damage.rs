@@ -260,10 +260,13 @@ fn an_interrupted_cut_still_begins_a_new_history() {
             assert_eq!(now[..kept], entries[..kept]);
             let begun = HistoryBegun::decode(&now[kept].payload).unwrap();
             assert_eq!(begun.parent, Some(entries[kept - 1].tail()), "after operation {fail_from}");
-            assert!(!disk.list().unwrap().iter().any(|name| !name.ends_with(".segment")));
+            assert!(!disk.list().unwrap().iter().any(|name| name == "cut.pending"));
+            // A seal that could not be written interrupts nothing.
             if !was_interrupted {
-                assert!(fail_from > 6 && switch.operations.load(Ordering::SeqCst) <= fail_from);
                 assert_eq!(opened.cut, None);
+            }
+            if switch.operations.load(Ordering::SeqCst) <= fail_from {
+                assert!(fail_from > 9 && !was_interrupted);
                 break;
             }
         }

@@ -12,7 +12,7 @@ use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::{
     Addresses, AdminListener, Connections, Folder, FolderKind, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable,
-    PrometheusHandle, Readiness, Shutdown, bind, metrics_recorder, reflection,
+    PrometheusHandle, Readiness, Shutdown, bind, metrics_recorder, reflection, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -156,6 +156,12 @@ impl Node {
             shutdown: context.shutdown.clone(),
         };
         let admin_end = CancellationToken::new();
+        let scrubbed = Arc::clone(&journal);
+        let scrubbing = tokio::spawn(scrub(
+            move |between| scrubbed.scrub(|_| between()).map(drop).map_err(|found| found.to_string()),
+            context.readiness.clone(),
+            admin_end.clone(),
+        ));
         let admin_task =
             tokio::spawn(admin.serve(context.readiness.clone(), recorder, admin_end.clone().cancelled_owned()));
         folder.write_addresses(&addresses)?;
@@ -167,6 +173,7 @@ impl Node {
         let outcome = run(served.serve(listener, tls), writing, links, &writer_stop, &shutdown, &journal).await;
         admin_end.cancel();
         admin_task.await.map_err(WriterError::from)?;
+        scrubbing.await.map_err(WriterError::from)?;
         let (state, tail) = durable.borrow().clone();
         tokio::task::spawn_blocking(move || snapshots.write_last(&state, tail)).await.map_err(WriterError::from)?;
         outcome

@@ -25,6 +25,7 @@ mod methods;
 mod metrics;
 mod random;
 mod readiness;
+mod scrub;
 #[cfg(any(debug_assertions, feature = "simulation"))]
 pub mod simulation;
 mod tasks;
@@ -63,4 +64,5 @@ pub use metrics::{MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use random::{NoRandomness, fresh};
 pub use readiness::{Alarm, Readiness};
+pub use scrub::{JOURNAL_DAMAGED_ALARM, scrub};
 pub use tasks::{blocking, detach};

@@ -35,6 +35,7 @@ pub(crate) const FRAME_HEAD_SIZE_BYTES: usize = 132;
 pub struct FrameMark(pub [u8; 8]);
 
 /// The header of a segment file.
+#[derive(PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) mark: FrameMark,
     pub(crate) first_sequence: u64,
@@ -231,10 +232,10 @@ pub(crate) fn write_frame(bytes: &mut Vec<u8>, mark: FrameMark, meta: Meta, draf
 }
 
 /// Takes fixed-size fields off the front.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*field)
@@ -244,11 +245,11 @@ impl Fields<'_> {
         self.take().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
     }
 

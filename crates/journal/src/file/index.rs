@@ -1,12 +1,20 @@
 //! Where each entry stands: four bytes per entry, in memory.
 
+use crate::digest::Digest;
+use crate::entry::is_own_effect;
+
 /// A segment's part of the index.
+#[derive(Clone)]
 pub(crate) struct SegmentIndex {
     pub(crate) first: u64,
+    /// The digest of the entry before it, as its header says.
+    pub(crate) previous: Digest,
     /// Where each frame begins; a segment is always shorter than 4 GiB.
     pub(crate) offsets: Vec<u32>,
     /// Where the last frame ends.
     pub(crate) end: u64,
+    /// The positions, from 0, of the entries by which the journal tells of its own effects.
+    pub(crate) own: Vec<u32>,
 }
 
 /// Where one entry stands.
@@ -25,13 +33,16 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn begin_segment(&mut self, first: u64, end: u64) {
-        self.segments.push(SegmentIndex { first, offsets: Vec::new(), end });
+    pub(crate) fn begin_segment(&mut self, first: u64, previous: Digest, end: u64) {
+        self.segments.push(SegmentIndex { first, previous, offsets: Vec::new(), end, own: Vec::new() });
     }
 
     /// Adds an entry at the end of the last segment.
-    pub(crate) fn push(&mut self, offset: u32, length: u32) {
+    pub(crate) fn push(&mut self, offset: u32, length: u32, kind: u16) {
         if let Some(segment) = self.segments.last_mut() {
+            if is_own_effect(kind) {
+                segment.own.extend(u32::try_from(segment.offsets.len()));
+            }
             segment.offsets.push(offset);
             segment.end = u64::from(offset) + u64::from(length);
         }

@@ -8,11 +8,13 @@ mod index;
 mod open;
 mod reader;
 mod scan;
+mod seal;
 mod verify;
 mod window;
 mod writer;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +35,7 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use fault::{Damage, Fault};
 pub(crate) use frame::FRAME_HEAD_SIZE_BYTES;
 pub use frame::FrameMark;
-pub use verify::{Unfinished, Verified, VerifyError, Walk, verify, walk};
+pub use verify::{SCRUB_STEP_SIZE_BYTES, Unfinished, Verified, VerifyError, Walk, verify, walk};
 
 /// The size after which the next commit begins a new segment, unless the options say otherwise.
 pub const SEGMENT_SIZE_DEFAULT_BYTES: u64 = 256 * 1024 * 1024;
@@ -140,7 +142,8 @@ pub struct FileJournal {
 }
 
 impl FileJournal {
-    /// Opens the journal on `disk`, or begins one. Verifies all of it, and blocks for as long as that takes.
+    /// Opens the journal on `disk`, or begins one. Verifies its last segment and every other that has no fitting seal
+    /// beside it, and blocks for as long as that takes; what it does not verify, reads do, and [`scrub`](Self::scrub).
     pub fn open(disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<(FileJournal, Opened), OpenError> {
         let (shared, writer, opened) = open::recover(&disk, options)?;
         let (jobs, waiting) = mpsc::channel(COMMITS_WAITING_MAX);
@@ -171,6 +174,12 @@ impl FileJournal {
         if writer.is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the journal's writer panicked; what it was writing has an unknown outcome");
         }
+    }
+
+    /// Verifies every bit of it beside the writer, in steps of [`SCRUB_STEP_SIZE_BYTES`]: `between` is called after
+    /// each with the bytes verified so far, and may wait; if it breaks the scrub off, there is no result. Blocks.
+    pub fn scrub(&self, between: impl FnMut(u64) -> ControlFlow<()>) -> Result<Option<Verified>, VerifyError> {
+        verify::scrub(self.shared.disk(), between)
     }
 
     /// How many bytes the disk still takes: a hint for refusing early what is large.

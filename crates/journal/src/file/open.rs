@@ -10,6 +10,7 @@ use super::frame::SEGMENT_HEADER_SIZE_BYTES;
 use super::index::Index;
 use super::reader::Shared;
 use super::scan::{ScanError, Scanner, Step, segment_name};
+use super::seal::{self, Seal};
 use super::writer::{ActiveSegment, Writer};
 use super::{Cut, OpenError, OpenOptions, Opened, SEGMENT_SIZE_MAX_BYTES};
 use crate::history::HistoryBegun;
@@ -23,6 +24,8 @@ struct Survey {
     scanner: Scanner,
     index: Index,
     damage: Option<Damage>,
+    /// The seals of full segments that were read because they had none.
+    missing_seals: Vec<Seal>,
 }
 
 /// Opens the journal on `disk`; the writer is returned unstarted.
@@ -56,6 +59,8 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
     if begins_history && options.new_history == chain.tail.history {
         return Err(OpenError::HistoryRepeated { history: options.new_history });
     }
+    let firsts: Vec<u64> = survey.index.segments.iter().map(|segment| segment.first).collect();
+    seal::remove_stale(disk.as_ref(), &firsts).map_err(in_folder("unsealing"))?;
     let (shared, mut writer) = make_writer(disk, options, survey.index, &chain)?;
     concord_faults::point("journal.open.synced");
     if begins_history {
@@ -64,6 +69,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
         let draft = begun.into_draft(chain.recorded_at.max(options.now));
         let written = writer.commit(&chain.tail, options.new_history, &[draft]);
         written.map_err(|error| OpenError::NotBegun { reason: error.to_string() })?;
+        writer.seal();
         concord_faults::point("journal.history.begun");
     }
     if marked || cut.is_some() {
@@ -71,21 +77,35 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
         concord_faults::point("journal.cut.unmarked");
         disk.sync_directory().map_err(in_folder("syncing"))?;
     }
+    let is_full = |seal: &&Seal| firsts.split_last().is_some_and(|(last, _)| seal.first() < *last);
+    survey.missing_seals.iter().filter(is_full).for_each(|seal| seal.write(disk.as_ref()));
     Ok((shared, writer, Opened { created, cut }))
 }
 
 fn survey(disk: &Arc<dyn Disk>) -> Result<Survey, OpenError> {
     let mut scanner = Scanner::new(Arc::clone(disk))?;
-    let mut index = Index::default();
+    let (mut index, mut missing_seals) = (Index::default(), Vec::new());
     let damage = loop {
+        if let Some((first, next)) = scanner.before_full_segment()
+            && let Some(seal) = seal::trusted(disk.as_ref(), first, next, &scanner.chain)
+        {
+            scanner.pass_segment(seal.chain());
+            index.segments.push(seal.into_segment());
+            continue;
+        }
         match scanner.step()? {
-            Step::Segment { first } => index.begin_segment(first, SEGMENT_HEADER_SIZE_BYTES as u64),
-            Step::Entry { offset, length } => index.push(offset, length),
+            Step::Segment { first, previous } => {
+                index.begin_segment(first, previous, SEGMENT_HEADER_SIZE_BYTES as u64);
+            }
+            Step::Entry { offset, length, kind } => index.push(offset, length, kind),
+            Step::SegmentEnd => {
+                missing_seals.extend(index.segments.last().and_then(|segment| Seal::of(segment, &scanner.chain)));
+            }
             Step::End => break None,
             Step::Stopped { damage, .. } => break Some(damage),
         }
     };
-    Ok(Survey { scanner, index, damage })
+    Ok(Survey { scanner, index, damage, missing_seals })
 }
 
 /// Damage with no whole frame of a later commit after it is the last commit's; nothing else may be cut.
@@ -112,6 +132,9 @@ fn cut_off(disk: &dyn Disk, survey: &mut Survey, damage: Damage) -> Result<Cut, 
         bytes += disk.open_read(&name).and_then(|file| file.length()).map_err(doing("measuring", &name))?;
         disk.remove(&name).map_err(doing("removing", &name))?;
     }
+    // What was full is the last segment now, and goes on differently.
+    let kept = survey.scanner.segments.get(..removed_from).unwrap_or_default();
+    seal::remove_stale(disk, kept).map_err(doing("unsealing", "the folder"))?;
     concord_faults::point("journal.cut.removed");
     disk.sync_directory().map_err(doing("syncing", "the folder"))?;
     if keeps_entries {
@@ -169,13 +192,14 @@ fn make_writer(
         disk: Arc::clone(disk),
         shared: Arc::clone(&shared),
         mark: chain.proven_mark().unwrap_or(options.new_mark),
-        tail: chain.tail,
+        chain: chain.clone(),
         segment,
         // At least one commit goes into a segment, or the next would have the same name.
         segment_size_max_bytes: options
             .segment_size_max_bytes
             .clamp(SEGMENT_HEADER_SIZE_BYTES as u64 + 1, SEGMENT_SIZE_MAX_BYTES),
         buffer: Vec::new(),
+        unsealed: None,
         failure: None,
     };
     Ok((shared, writer))

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::chain::Chain;
 use super::disk::{Disk, DiskFile, read_onto};
 use super::fault::Fault;
 use super::frame::{FRAME_HEAD_SIZE_BYTES, Frame, Head, open_body, rows};
 use super::index::{Index, Location};
 use super::scan::segment_name;
+use super::seal::Seal;
 use crate::blob::{Blob, NONCE_SIZE_BYTES};
 use crate::digest::Tail;
 use crate::entry::Entry;
@@ -42,6 +44,17 @@ impl Shared {
     pub(crate) fn publish(&self, tail: Tail, change: impl FnOnce(&mut Index)) {
         change(&mut self.index.write().unwrap_or_else(PoisonError::into_inner));
         self.tail.send_replace(tail);
+    }
+
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
+    /// The seal of the last segment but one, with which `chain` ends.
+    pub(crate) fn seal_before_last(&self, chain: &Chain) -> Option<Seal> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let position = index.segments.len().checked_sub(2)?;
+        Seal::of(index.segments.get(position)?, chain)
     }
 
     pub(crate) fn available_bytes(&self) -> io::Result<u64> {

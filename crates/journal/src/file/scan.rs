@@ -14,20 +14,22 @@ use super::frame::{
     FRAME_HEAD_SIZE_BYTES, FRAME_MAGIC, Frame, FrameMark, Head, SEGMENT_HEADER_SIZE_BYTES, SegmentHeader,
 };
 use super::window::Window;
+use crate::digest::Digest;
 
 /// The name of the segment whose first entry is `first`.
 pub(crate) fn segment_name(first: u64) -> String {
     format!("{first:020}.segment")
 }
 
-fn segment_first(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".segment").filter(|digits| digits.len() == 20)?;
+/// The sequence that a file's name begins with, if it ends in `suffix`.
+pub(crate) fn named_sequence(name: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix).filter(|digits| digits.len() == 20)?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 /// The first entries of all segments by their files' names, in order; other files are none of ours.
 pub(crate) fn list_segments(disk: &dyn Disk) -> io::Result<Vec<u64>> {
-    let mut firsts: Vec<u64> = disk.list()?.iter().filter_map(|name| segment_first(name)).collect();
+    let mut firsts: Vec<u64> = disk.list()?.iter().filter_map(|name| named_sequence(name, ".segment")).collect();
     firsts.sort_unstable();
     Ok(firsts)
 }
@@ -42,9 +44,11 @@ pub(crate) struct ScanError {
 /// One step of the walk.
 pub(crate) enum Step {
     /// A segment's header holds.
-    Segment { first: u64 },
+    Segment { first: u64, previous: Digest },
     /// The next entry holds; [`Scanner::frame`] has its bytes.
-    Entry { offset: u32, length: u32 },
+    Entry { offset: u32, length: u32, kind: u16 },
+    /// The segment ends, and another follows.
+    SegmentEnd,
     /// Everything holds, up to the end.
     End,
     /// Something does not.
@@ -121,13 +125,31 @@ impl Scanner {
                         return Ok(Step::End);
                     }
                     if !self.grown()? {
-                        self.position += 1;
-                        self.window = None;
-                        self.offset = 0;
+                        self.next_segment();
+                        return Ok(Step::SegmentEnd);
                     }
                 }
             }
         }
+    }
+
+    /// The segment that is read next and the one after it, where the walk stands before a segment that is not the last.
+    pub(crate) fn before_full_segment(&self) -> Option<(u64, u64)> {
+        let is_before = self.window.is_none() && self.offset == 0;
+        let next = self.segments.get(self.position + 1).filter(|_| is_before)?;
+        Some((*self.segments.get(self.position)?, *next))
+    }
+
+    /// Goes on behind the segment, as if it had been read to where `chain` ends.
+    pub(crate) fn pass_segment(&mut self, chain: Chain) {
+        self.chain = chain;
+        self.next_segment();
+    }
+
+    fn next_segment(&mut self) {
+        self.position += 1;
+        self.window = None;
+        self.offset = 0;
     }
 
     fn check_next(&mut self, first: u64) -> io::Result<Outcome> {
@@ -149,11 +171,13 @@ impl Scanner {
         if bytes.len() < SEGMENT_HEADER_SIZE_BYTES {
             return Ok(Outcome::Incomplete);
         }
-        Ok(match SegmentHeader::parse(bytes).and_then(|header| self.chain.enter_segment(&header)) {
+        let header = SegmentHeader::parse(bytes);
+        let entered = header.and_then(|header| self.chain.enter_segment(&header).map(|()| header.previous));
+        Ok(match entered {
             Err(fault) => Outcome::Fault(fault),
-            Ok(()) => {
+            Ok(previous) => {
                 self.offset = SEGMENT_HEADER_SIZE_BYTES as u64;
-                Outcome::Step(Step::Segment { first })
+                Outcome::Step(Step::Segment { first, previous })
             }
         })
     }
@@ -181,17 +205,18 @@ impl Scanner {
         let mut chain = self.chain.clone();
         let checked = Frame::check(bytes).and_then(|frame| {
             chain.extend(&frame, begins_segment)?;
-            frame.check_bodies()
+            frame.check_bodies()?;
+            Ok(frame.head.meta.kind)
         });
         Ok(match checked {
             // Only what the end of the file explains is unfinished; anything else is wrong already.
             Err(Fault::Unfinished) if !is_whole => Outcome::Incomplete,
             Err(fault) => Outcome::Fault(fault),
-            Ok(()) => {
+            Ok(kind) => {
                 self.chain = chain;
                 self.frame = (self.offset, length as usize);
                 self.offset += u64::from(length);
-                Outcome::Step(Step::Entry { offset, length })
+                Outcome::Step(Step::Entry { offset, length, kind })
             }
         })
     }

@@ -1,6 +1,7 @@
 //! Reading a journal's folder without opening it: no lock, nothing written, beside a running writer.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -71,25 +72,65 @@ fn advice(next_open_cuts: bool) -> &'static str {
 
 /// Verifies every bit of the journal on `disk`, from its first entry to its last whole commit.
 pub fn verify(disk: Arc<dyn Disk>) -> Result<Verified, VerifyError> {
+    let mut summed = Summed::default();
     let mut walk = walk(disk, false)?;
-    let (mut entries, mut segments, mut bytes) = (0, 0, 0);
     while let Some(step) = walk.advance()? {
-        match step {
-            Step::Segment { .. } => {
-                segments += 1;
-                bytes += super::frame::SEGMENT_HEADER_SIZE_BYTES as u64;
+        summed.add(&step);
+    }
+    Ok(summed.finish(walk))
+}
+
+/// The same in steps of [`SCRUB_STEP_SIZE_BYTES`] with `between` called after each, which may wait, or break it off.
+pub(crate) fn scrub(
+    disk: Arc<dyn Disk>,
+    mut between: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<Option<Verified>, VerifyError> {
+    let (mut summed, mut told) = (Summed::default(), 0);
+    let mut walk = walk(disk, false)?;
+    while let Some(step) = walk.advance()? {
+        summed.add(&step);
+        if summed.bytes - told >= SCRUB_STEP_SIZE_BYTES {
+            told = summed.bytes;
+            if between(told).is_break() {
+                return Ok(None);
             }
-            Step::Entry { length, .. } => {
-                entries += 1;
-                bytes += u64::from(length);
-            }
-            Step::End | Step::Stopped { .. } => {}
         }
     }
-    let last = walk.scanner.chain.tail;
-    let tail = (last.sequence > 0).then_some(last);
-    let first = tail.map_or(0, |tail| tail.sequence + 1 - entries);
-    Ok(Verified { entries, first, tail, segments, bytes, unfinished: walk.unfinished })
+    Ok(Some(summed.finish(walk)))
+}
+
+/// What a scrub verifies without a pause.
+pub const SCRUB_STEP_SIZE_BYTES: u64 = 1024 * 1024;
+
+#[derive(Default)]
+struct Summed {
+    entries: u64,
+    segments: u64,
+    bytes: u64,
+}
+
+impl Summed {
+    fn add(&mut self, step: &Step) {
+        match step {
+            Step::Segment { .. } => {
+                self.segments += 1;
+                self.bytes += super::frame::SEGMENT_HEADER_SIZE_BYTES as u64;
+            }
+            Step::Entry { length, .. } => {
+                self.entries += 1;
+                self.bytes += u64::from(*length);
+            }
+            Step::SegmentEnd | Step::End | Step::Stopped { .. } => {}
+        }
+    }
+
+    fn finish(self, walk: Walk) -> Verified {
+        let Summed { entries, segments, bytes } = self;
+        let last = walk.scanner.chain.tail;
+        let tail = (last.sequence > 0).then_some(last);
+        let first = tail.map_or(0, |tail| tail.sequence + 1 - entries);
+        Verified { entries, first, tail, segments, bytes, unfinished: walk.unfinished }
+    }
 }
 
 /// The entries of the journal on `disk`, in order, each verified with its bodies before it is given; the bodies
@@ -117,7 +158,7 @@ impl Walk {
             return Ok(None);
         }
         let step = self.scanner.step();
-        self.has_ended = !matches!(step, Ok(Step::Segment { .. } | Step::Entry { .. }));
+        self.has_ended = !matches!(step, Ok(Step::Segment { .. } | Step::Entry { .. } | Step::SegmentEnd));
         match step? {
             Step::End => Ok(None),
             Step::Stopped { damage, in_last_segment } => {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::chain::Chain;
 use super::disk::{Disk, DiskFile, is_no_room};
 use super::frame::{FrameMark, SEGMENT_HEADER_SIZE_BYTES, SegmentHeader, write_frame};
 use super::reader::Shared;
@@ -39,12 +40,15 @@ pub(crate) struct Writer {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) mark: FrameMark,
-    pub(crate) tail: Tail,
+    /// Where the journal ends.
+    pub(crate) chain: Chain,
     /// None before the first commit of a new journal.
     pub(crate) segment: Option<ActiveSegment>,
     pub(crate) segment_size_max_bytes: u64,
     /// The bytes of a commit, kept to be filled again.
     pub(crate) buffer: Vec<u8>,
+    /// Where the segment before the active one ended, while it waits for its seal.
+    pub(crate) unsealed: Option<Chain>,
     /// Why nothing can be written any more.
     pub(crate) failure: Option<String>,
 }
@@ -58,6 +62,7 @@ impl Writer {
                 if reply.send(outcome).is_err() {
                     tracing::debug!("nobody waits for the outcome of an append any more");
                 }
+                self.seal();
             }
             if closing.load(Ordering::Acquire) {
                 jobs.close();
@@ -74,11 +79,11 @@ impl Writer {
         if let Some(reason) = self.failure.clone() {
             return Err(AppendError::OutcomeUnknown { reason });
         }
-        check_tail(expected, &self.tail)?;
+        check_tail(expected, &self.chain.tail)?;
         self.write(history, batch).map_err(|failure| match failure {
             Failure::NoRoom { size, reason } => AppendError::NoRoom { size, reason },
             Failure::Unknown(error) => {
-                let reason = format!("writing after entry {}: {error}", self.tail.sequence);
+                let reason = format!("writing after entry {}: {error}", self.chain.tail.sequence);
                 tracing::error!(reason, "the outcome of an append is unknown; nothing more is written");
                 self.failure = Some(reason.clone());
                 AppendError::OutcomeUnknown { reason }
@@ -88,23 +93,35 @@ impl Writer {
 
     fn write(&mut self, history: HistoryId, batch: &[Draft]) -> Result<Committed, Failure> {
         concord_faults::point("journal.write.begin");
-        let commit_first = self.tail.sequence + 1;
+        let commit_first = self.chain.next_sequence();
         let begins_segment = self.segment.as_ref().is_none_or(|segment| segment.end >= self.segment_size_max_bytes);
         let start = self.segment.as_ref().filter(|_| !begins_segment).map_or(0, |segment| segment.end);
         let Encoded { places, committed } = self.encode(history, batch, begins_segment, start)?;
         let segment = self.put(commit_first, begins_segment, start)?;
         // commit point: the last sync of `put`. A crash before it leaves nothing, some first entries or all of the
         // batch, and nobody was told; a crash after it leaves all of it.
+        let before = self.chain.clone();
+        let recorded_at = batch.last().map_or(before.recorded_at, |draft| draft.recorded_at);
         self.segment = Some(segment);
-        self.tail = committed.tail;
+        self.chain = Chain { tail: committed.tail, commit_first, recorded_at, mark: Some(self.mark) };
         self.shared.publish(committed.tail, |index| {
             if begins_segment {
-                index.begin_segment(commit_first, SEGMENT_HEADER_SIZE_BYTES as u64);
+                index.begin_segment(commit_first, before.tail.digest, SEGMENT_HEADER_SIZE_BYTES as u64);
             }
-            places.into_iter().for_each(|(offset, length)| index.push(offset, length));
+            let entries = places.into_iter().zip(batch);
+            entries.for_each(|((offset, length), draft)| index.push(offset, length, draft.kind));
         });
+        self.unsealed = begins_segment.then_some(before);
         concord_faults::point("journal.append.published");
         Ok(committed)
+    }
+
+    /// Seals the segment that the last commit left full; whoever waits for that commit has its answer by then.
+    pub(crate) fn seal(&mut self) {
+        let seal = self.unsealed.take().and_then(|chain| self.shared.seal_before_last(&chain));
+        if let Some(seal) = seal {
+            seal.write(self.disk.as_ref());
+        }
     }
 
     /// Fills the buffer with the bytes that go to `start` of a segment.
@@ -115,16 +132,16 @@ impl Writer {
         begins_segment: bool,
         start: u64,
     ) -> Result<Encoded, Failure> {
-        let commit_first = self.tail.sequence + 1;
+        let commit_first = self.chain.next_sequence();
         self.buffer.clear();
         if begins_segment {
-            let previous = self.tail.digest;
+            let previous = self.chain.tail.digest;
             let header = SegmentHeader { mark: self.mark, first_sequence: commit_first, previous };
             header.write(&mut self.buffer);
         }
         let mut places = Vec::with_capacity(batch.len());
         let mut appended = Vec::with_capacity(batch.len());
-        let mut tail = self.tail;
+        let mut tail = self.chain.tail;
         for draft in batch {
             let before = self.buffer.len();
             let meta = Meta::after(&tail, history, commit_first, draft);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use concord_journal::conformance::draft;
@@ -72,7 +72,14 @@ impl MemoryDisk {
         disk
     }
 
+    /// The segments: what is truth. Without the seals every open reads all of them.
     pub fn contents(&self) -> Vec<(String, Vec<u8>)> {
+        let mut contents = self.everything();
+        contents.retain(|(name, _)| !name.ends_with(".seal"));
+        contents
+    }
+
+    pub fn everything(&self) -> Vec<(String, Vec<u8>)> {
         let files = self.files.lock().unwrap();
         files.iter().map(|(name, bytes)| (name.clone(), bytes.lock().unwrap().clone())).collect()
     }
@@ -307,5 +314,66 @@ impl DiskFile for FaultyFile {
     }
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.switch.change("truncate", || self.inner.truncate(length))
+    }
+}
+
+/// Counts the bytes that are read.
+pub struct CountingDisk {
+    pub inner: Arc<dyn Disk>,
+    pub read: Arc<AtomicU64>,
+}
+
+struct CountingFile {
+    inner: Arc<dyn DiskFile>,
+    read: Arc<AtomicU64>,
+}
+
+impl CountingDisk {
+    fn file(&self, inner: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(CountingFile { inner, read: Arc::clone(&self.read) })
+    }
+}
+
+impl Disk for CountingDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.inner.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(self.inner.create(name)?))
+    }
+    fn open_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(self.inner.open_read(name)?))
+    }
+    fn open_append(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(self.inner.open_append(name)?))
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        self.inner.sync_directory()
+    }
+    fn available_bytes(&self) -> io::Result<u64> {
+        self.inner.available_bytes()
+    }
+}
+
+impl DiskFile for CountingFile {
+    fn length(&self) -> io::Result<u64> {
+        self.inner.length()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read_at(offset, buffer)?;
+        self.read.fetch_add(count as u64, Ordering::SeqCst);
+        Ok(count)
+    }
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.inner.append(bytes)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.inner.truncate(length)
     }
 }

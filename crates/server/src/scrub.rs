@@ -1,0 +1,80 @@
+//! A slow check of what stands on the disk, again and again: what is damaged is to be found before somebody needs it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::readiness::Readiness;
+
+/// The alarm while the journal does not verify.
+pub const JOURNAL_DAMAGED_ALARM: &str = "journal-damaged";
+/// The pause after each step of a check; with steps of a MiB at most 20 MiB a second are read.
+const PAUSE: Duration = Duration::from_millis(50);
+/// From the end of one check to the next.
+const CHECK_EVERY: Duration = Duration::from_hours(24);
+
+/// Runs `check` until `stop`. It is called on a thread that may block, calls its argument after each step, ends when that
+/// breaks it off, and says in words what it found damaged, with the place; that is raised, and cleared once a later check finds
+/// nothing.
+pub async fn scrub(
+    check: impl Fn(&mut dyn FnMut() -> ControlFlow<()>) -> Result<(), String> + Send + Sync + 'static,
+    readiness: Readiness,
+    stop: CancellationToken,
+) {
+    let check = Arc::new(check);
+    loop {
+        let (check, stopping) = (Arc::clone(&check), stop.clone());
+        let checked = tokio::task::spawn_blocking(move || {
+            check(&mut || {
+                std::thread::sleep(PAUSE);
+                if stopping.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        });
+        match checked.await {
+            Ok(Ok(())) if stop.is_cancelled() => return,
+            Ok(Ok(())) => {
+                metrics::counter!("concord_journal_scrubs_total").increment(1);
+                readiness.clear(JOURNAL_DAMAGED_ALARM);
+            }
+            Ok(Err(found)) => readiness.raise(JOURNAL_DAMAGED_ALARM, found),
+            Err(error) => tracing::error!(%error, "the check of the journal ended unexpectedly"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CHECK_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_check_finds_is_raised_and_a_stop_breaks_it_off() {
+        let (readiness, stop) = (Readiness::new(), CancellationToken::new());
+        let check = |_: &mut dyn FnMut() -> ControlFlow<()>| Err("entry 7 is damaged".to_owned());
+        let scrubbing = tokio::spawn(scrub(check, readiness.clone(), stop.clone()));
+        while readiness.is_ready() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(
+            (readiness.list()[0].name, &*readiness.list()[0].message),
+            ("journal-damaged", "entry 7 is damaged")
+        );
+        stop.cancel();
+        scrubbing.await.unwrap();
+
+        let stop = CancellationToken::new();
+        let endless = |between: &mut dyn FnMut() -> ControlFlow<()>| {
+            while between().is_continue() {}
+            Ok(())
+        };
+        let scrubbing = tokio::spawn(scrub(endless, readiness.clone(), stop.clone()));
+        stop.cancel();
+        scrubbing.await.unwrap();
+        assert!(!readiness.is_ready(), "a check that was broken off clears nothing");
+    }
+}
