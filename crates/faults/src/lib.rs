@@ -1,20 +1,28 @@
-//! Places where a test may end the process, and mistakes that a test may switch on. Builds without debug assertions, which is
-//! every release, have none of it: [`point`] does nothing there and [`planted`] is always false.
+//! Places where a test may end the process, operations that it may let fail, and mistakes that it may switch on. Builds without
+//! debug assertions, which is every release, have none of it: [`point`] does nothing there, [`failure`] is never one and [`planted`]
+//! is always false.
 //!
 //! * `CONCORD_CRASH_AT=sequencer.appended:3` ends the process with SIGKILL when it passes that point for the third time.
+//! * `CONCORD_FAIL_AT=journal.sync:3` lets that operation fail from its third time on, as a disk that has begun to fail does.
 //! * `CONCORD_PLANTED=skip-sync` makes the one place that asks for this mistake make it, so that the batteries can show that
 //!   they would find it.
 //!
 //! **What it must not know:** what stands at a point. It names places and counts passes, no more.
 
+mod failures;
 mod mistakes;
 mod points;
 
+use std::io;
+
+pub use failures::FAILURES;
 pub use mistakes::MISTAKES;
 pub use points::POINTS;
 
 /// Names the point that ends the process, and at which pass: `NAME` or `NAME:COUNT`.
 pub const CRASH_VARIABLE: &str = "CONCORD_CRASH_AT";
+/// Names the operation that fails, and from which time on: `NAME` or `NAME:COUNT`.
+pub const FAIL_VARIABLE: &str = "CONCORD_FAIL_AT";
 /// Names the mistake that is switched on.
 pub const PLANTED_VARIABLE: &str = "CONCORD_PLANTED";
 
@@ -27,6 +35,20 @@ pub fn point(name: &'static str) {
     armed::pass(name);
     #[cfg(not(debug_assertions))]
     let _ = name;
+}
+
+/// The error that this operation is to end with instead of being done, if it is the one that was asked for and its time has come.
+///
+/// The name is one of [`FAILURES`].
+#[inline]
+pub fn failure(name: &'static str) -> io::Result<()> {
+    #[cfg(debug_assertions)]
+    return armed::fail(name);
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = name;
+        Ok(())
+    }
 }
 
 /// Whether this mistake is to be made. The name is one of [`MISTAKES`].
@@ -44,25 +66,39 @@ pub fn planted(name: &'static str) -> bool {
 
 #[cfg(debug_assertions)]
 mod armed {
+    use std::io;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    use super::{CRASH_VARIABLE, MISTAKES, PLANTED_VARIABLE, POINTS};
+    use super::{CRASH_VARIABLE, FAIL_VARIABLE, FAILURES, MISTAKES, PLANTED_VARIABLE, POINTS};
 
-    struct Crash {
+    /// A name, and how many passes of it are left until its turn.
+    struct Armed {
         name: String,
         passes_left: AtomicU64,
     }
 
-    static CRASH: LazyLock<Option<Crash>> = LazyLock::new(|| {
-        let wanted = std::env::var(CRASH_VARIABLE).ok()?;
-        let (name, count) = wanted.split_once(':').unwrap_or((&wanted, "1"));
-        let count = count.parse::<u64>().unwrap_or_else(|_| panic!("{CRASH_VARIABLE}={wanted}: not NAME:COUNT"));
-        assert!(POINTS.contains(&name), "{CRASH_VARIABLE} names {name}, which is no crash point");
-        Some(Crash { name: name.to_owned(), passes_left: AtomicU64::new(count.max(1)) })
-    });
+    impl Armed {
+        fn by(variable: &str, listed: &[&str]) -> Option<Self> {
+            let wanted = std::env::var(variable).ok()?;
+            let (name, count) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+            let count = count.parse::<u64>().unwrap_or_else(|_| panic!("{variable}={wanted}: not NAME:COUNT"));
+            assert!(listed.contains(&name), "{variable} names {name}, which is none of its list");
+            Some(Self { name: name.to_owned(), passes_left: AtomicU64::new(count.max(1)) })
+        }
+
+        /// How many passes are left behind this one.
+        fn pass(&self) -> u64 {
+            let less = |left: u64| Some(left.saturating_sub(1));
+            let before = self.passes_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+            before.unwrap_or_else(|left| left).saturating_sub(1)
+        }
+    }
+
+    static CRASH: LazyLock<Option<Armed>> = LazyLock::new(|| Armed::by(CRASH_VARIABLE, POINTS));
+    static FAIL: LazyLock<Option<Armed>> = LazyLock::new(|| Armed::by(FAIL_VARIABLE, FAILURES));
 
     static PLANTED: LazyLock<Option<String>> = LazyLock::new(|| {
         let wanted = std::env::var(PLANTED_VARIABLE).ok()?;
@@ -75,12 +111,20 @@ mod armed {
         let Some(crash) = CRASH.as_ref().filter(|crash| crash.name == name) else {
             return;
         };
-        if crash.passes_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if crash.pass() == 0 {
             // Not an abort: nothing may run after it, as when a machine loses power.
             let _ = kill_process(getpid(), Signal::KILL);
             loop {
                 std::thread::park();
             }
+        }
+    }
+
+    pub(super) fn fail(name: &'static str) -> io::Result<()> {
+        debug_assert!(FAILURES.contains(&name), "the operation {name} is not listed");
+        match FAIL.as_ref().filter(|fail| fail.name == name) {
+            Some(fail) if fail.pass() == 0 => Err(io::Error::other("a test lets it fail")),
+            _ => Ok(()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use concord_faults::{MISTAKES, POINTS};
+use concord_faults::{FAILURES, MISTAKES, POINTS};
 
 fn sources(folder: &Path, found: &mut Vec<String>) {
     for item in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -44,6 +44,13 @@ fn uses_of(function: &str) -> BTreeMap<String, usize> {
 fn every_listed_crash_point_stands_in_exactly_one_place_and_no_other_does() {
     let uses = uses_of("point");
     let listed: BTreeMap<String, usize> = POINTS.iter().map(|name| ((*name).to_owned(), 1)).collect();
+    assert_eq!(uses, listed);
+}
+
+#[test]
+fn every_listed_failure_stands_in_exactly_one_place_and_no_other_does() {
+    let uses = uses_of("failure");
+    let listed: BTreeMap<String, usize> = FAILURES.iter().map(|name| ((*name).to_owned(), 1)).collect();
     assert_eq!(uses, listed);
 }
 

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use concord_identity::Caller;
 use concord_ledger::{Acknowledge, ConsignmentRecorded, IndexRange, NoticeOutcome, SenderNotice};
 use concord_model::{Lane, Reason, Refusal, WithheldReason};
 use concord_wire::acknowledgement::{self, Said};
 use concord_wire::proto::exchange::v1 as pb;
+use concord_wire::status::RETRY_AFTER_SECONDS;
 use concord_wire::stored::hub::HubEntry;
 
 use crate::delivery::permit;
@@ -49,6 +51,10 @@ pub async fn acknowledge(
         concord_faults::point("hub.acknowledge.decided");
         match decided {
             Ok(_) => lost_races = 0,
+            // The stream goes on delivering meanwhile; ending it would have the node come back at once with the same word.
+            Err(refusal) if refusal.reason == Reason::DiskFull => {
+                tokio::time::sleep(Duration::from_secs(RETRY_AFTER_SECONDS)).await;
+            }
             Err(refusal) => {
                 let now = shared.published().ledger.mailbox(participant, lane);
                 lost_races += 1;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use concord_model::Name;
+use concord_server::DISK_RESERVE_DEFAULT_BYTES;
 use serde::Deserialize;
 
 use crate::error::HubError;
@@ -21,6 +22,8 @@ pub struct Config {
     pub announce: Vec<String>,
     /// A segment of the journal of at least this size gets no further commit.
     pub journal_segment_size_bytes: u64,
+    /// What is kept free on the disk for what is under way, in bytes.
+    pub disk_reserve_bytes: u64,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +35,7 @@ struct File {
     #[serde(default)]
     announce: Vec<String>,
     journal_segment_size_bytes: Option<u64>,
+    disk_reserve_bytes: Option<u64>,
 }
 
 impl Config {
@@ -67,6 +71,7 @@ impl Config {
             announce: file.announce,
             journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
+            disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
         })
     }
 
@@ -90,12 +95,17 @@ announce = [{announce}]
 
 # A file of the journal that has reached this size is followed by the next: 64 KiB to 2 GiB.
 journal_segment_size_bytes = {segment}
+
+# What is kept free on the disk, in bytes. With less, new consignments are refused with DISK_FULL and wait at their nodes; receipts,
+# deliveries, acknowledgements and officers' words go on. It recovers by itself.
+disk_reserve_bytes = {disk_reserve_bytes}
 "#,
             name = self.name,
             listen = self.listen,
             admin = self.admin,
             announce = announce.join(", "),
             segment = self.journal_segment_size_bytes,
+            disk_reserve_bytes = self.disk_reserve_bytes,
         )
     }
 }
@@ -111,12 +121,19 @@ mod tests {
             admin: "[::1]:9".parse().unwrap(),
             announce: vec!["hub.example.org:7443".to_owned()],
             journal_segment_size_bytes: 65_536,
+            disk_reserve_bytes: 1024,
         }
     }
 
     #[test]
     fn what_init_writes_is_what_serve_reads() {
         assert_eq!(Config::parse(&written().to_toml()), Ok(written()));
+    }
+
+    #[test]
+    fn a_file_of_before_the_reserve_keeps_the_usual_one() {
+        let older = written().to_toml().replace("disk_reserve_bytes = 1024", "");
+        assert_eq!(Config::parse(&older).map(|config| config.disk_reserve_bytes), Ok(DISK_RESERVE_DEFAULT_BYTES));
     }
 
     #[test]

@@ -86,6 +86,11 @@ fn open(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result<B
     if opened.sealed.chain != *chain {
         return Err(Refusal::new(Reason::ChainMismatch, "the consignment is of another chain than the stream's hello"));
     }
+    // What was recorded before is only receipted again, which takes no room.
+    let recorded_through = shared.published().ledger.chains().get(chain).map_or(0, |state| state.last);
+    if opened.sealed.number > recorded_through {
+        shared.room.check()?;
+    }
     concord_faults::point("hub.consign.opened");
     Ok(Box::new(opened))
 }

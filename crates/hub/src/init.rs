@@ -68,6 +68,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
             admin: parse_address("--admin", &options.admin)?,
             announce: options.announce,
             journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
+            disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
         }
         .to_toml(),
     )

@@ -5,10 +5,13 @@
 //!
 //! While a commit is being synced the next one is decided; it stays open for flash until the sync ends. So flash waits for at most
 //! one commit in flight.
+//!
+//! A commit for which the disk has no room takes with it whatever was decided on top of it: the ledger goes back to what is durable,
+//! and everybody who waits hears DISK_FULL, also who was to hear a refusal, since that rested on facts that never came to be.
 
 use std::sync::Arc;
 
-use concord_journal::{Blob, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, Tail};
+use concord_journal::{AppendError, Blob, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, Tail};
 use concord_ledger::{Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Ledger, Statement};
 use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed};
@@ -22,7 +25,7 @@ mod commit;
 mod recent;
 
 use commit::{Commit, Decided, Due, InFlight, impossible, send, size_estimate, synced};
-use concord_server::Clock;
+use concord_server::{Clock, DiskRoom};
 pub use recent::{Durable, Recent};
 
 /// Proposals that wait for the sequencer, flash and others each. Beyond it senders wait: their streams stop reading.
@@ -144,6 +147,7 @@ pub struct SequencerTask {
     recent: Recent,
     flash: Line,
     ordinary: Line,
+    room: DiskRoom,
 }
 
 /// What waits, and the first of it that did not fit into the open commit: only its own line waits for it.
@@ -174,13 +178,21 @@ impl SequencerTask {
         let flash = Line::new(flash, COMMIT_SIZE_MAX_BYTES);
         let ordinary = Line::new(ordinary, COMMIT_SIZE_MAX_BYTES - FLASH_RESERVE_BYTES);
         let recent = Recent::default();
-        let task = Self { journal, clock, hub, ledger, tail, publisher, recent: recent.clone(), flash, ordinary };
+        let room = DiskRoom::default();
+        let task = Self { journal, clock, hub, ledger, tail, publisher, recent: recent.clone(), flash, ordinary, room };
         (task, Sequencer { flash: flash_in, ordinary: ordinary_in, published, recent })
     }
 
+    /// Tells appends for which there was no room here.
+    #[must_use]
+    pub fn with_room(mut self, room: DiskRoom) -> Self {
+        self.room = room;
+        self
+    }
+
     /// Decides, appends, publishes, answers, until all handles are gone. An error means that the outcome of a write is unknown: the
-    /// process must end and find out by opening the journal again.
-    pub async fn run(mut self) -> Result<(), concord_journal::AppendError> {
+    /// process must end and find out by opening the journal again. A disk without room is none: nothing was written.
+    pub async fn run(mut self) -> Result<(), AppendError> {
         let mut open = Commit::default();
         let mut in_flight: Option<InFlight> = None;
         let mut closed = false;
@@ -201,7 +213,11 @@ impl SequencerTask {
                 biased;
                 committed = synced(&mut in_flight) => {
                     if let Some(done) = in_flight.take() {
-                        self.publish(done, committed?);
+                        match committed {
+                            Ok(committed) => self.publish(done, committed),
+                            Err(AppendError::NoRoom { .. }) => self.undo(done, std::mem::take(&mut open)),
+                            Err(error) => return Err(error),
+                        }
                     }
                 }
                 Some(waiting) = self.flash.receiver.recv(), if self.flash.has_room() => self.flash.carried = Some(waiting),
@@ -240,7 +256,8 @@ impl SequencerTask {
         let now = *open.now.get_or_insert_with(|| self.clock.now());
         let at = At { sequence: self.ledger.sequence() + 1, now: self.ledger.recorded_at(now) };
         match self.decide(proposal, at) {
-            Err(refusal) => send(answer, Err(refusal)),
+            // It may rest on facts that are not durable yet.
+            Err(refusal) => open.answers.push((answer, Due::Answer(Err(refusal)))),
             Ok(Decided::Known(due)) => open.answers.push((answer, due)),
             Ok(Decided::New { draft, fact, due }) => {
                 open.size_bytes += draft.size_bytes();
@@ -370,5 +387,17 @@ impl SequencerTask {
             send(answer, due);
         }
         concord_faults::point("hub.commit.answered");
+    }
+
+    /// The disk had no room for the commit in flight: nothing of it is there.
+    ///
+    /// Invariant: the ledger never stands ahead of what is durable, in flight and open, in this order; so what goes takes with it
+    /// all that was decided after it.
+    fn undo(&mut self, refused: InFlight, open: Commit) {
+        self.room.refused();
+        self.ledger = self.publisher.borrow().ledger.clone();
+        for (answer, _) in refused.answers.into_iter().chain(open.answers) {
+            send(answer, Err(DiskRoom::refusal()));
+        }
     }
 }

@@ -9,8 +9,8 @@ use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
 use concord_model::ParticipantCode;
 use concord_server::{
-    Addresses, AdminListener, Connections, Folder, FolderKind, GrpcServer, Health, MethodTable, Readiness, Shutdown,
-    bind, metrics_recorder, reflection, scrub,
+    Addresses, AdminListener, Connections, DiskRoom, Folder, FolderKind, GrpcServer, Health, MethodTable, Readiness,
+    Shutdown, bind, metrics_recorder, reflection, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -64,6 +64,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let dyn_journal: Arc<dyn Journal> = Arc::clone(&journal) as Arc<dyn Journal>;
     let (task, sequencer) =
         SequencerTask::new(Arc::clone(&dyn_journal), Arc::clone(&clock), config.name.clone(), ledger);
+    let room = DiskRoom::new(config.disk_reserve_bytes, readiness.clone());
+    let task = task.with_room(room.clone());
     let shared = Arc::new(Shared {
         hub: config.name.clone(),
         sequencer: sequencer.clone(),
@@ -75,6 +77,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         streams: Streams::default(),
         feeds: FeedsShown::default(),
         readiness: readiness.clone(),
+        room: room.clone(),
         shutdown: shutdown.clone(),
         announce: announced(&config, addresses.listen),
         refreshing: Mutex::default(),
@@ -101,6 +104,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         GrpcServer { routes, table, health, connections, readiness: readiness.clone(), shutdown: shutdown.clone() };
 
     let sequencing = tokio::spawn(task.run());
+    let measured = Arc::clone(&journal);
+    let measuring = tokio::spawn(room.watch(move || measured.available_bytes()));
     let projecting = tokio::spawn(follow(views, Arc::clone(&dyn_journal), sequencer.watch(), sequencer.recent()));
     let published = sequencer.watch();
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
@@ -124,6 +129,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         sequenced = sequencing => flatten(sequenced).and_then(|result| result.map_err(HubError::from)),
         projected = projecting => flatten(projected).and_then(|result| result),
     };
+    measuring.abort();
     // The admin listener tells of the drain to its end.
     admin_end.cancel();
     flatten(watched.await)?;

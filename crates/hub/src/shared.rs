@@ -7,7 +7,7 @@ use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
 use concord_journal::{HistoryId, Journal};
 use concord_ledger::Ledger;
 use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
-use concord_server::{Readiness, Shutdown};
+use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_views::Views;
 
 use crate::feeds::FeedsShown;
@@ -37,6 +37,8 @@ pub struct Shared {
     pub feeds: FeedsShown,
     /// What is wrong.
     pub readiness: Readiness,
+    /// Whether the disk takes more than what is under way.
+    pub room: DiskRoom,
     /// The end of the process.
     pub shutdown: Shutdown,
     /// `host:port`, the best first, for bundles.

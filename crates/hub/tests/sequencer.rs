@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use concord_hub::sequencer::{Answer, Proposal, answered};
+use concord_journal::AppendError;
 use concord_model::{Lane, Reason};
-use support::{Bench, state};
+use support::{Bench, FailingDisk, on_file_journal, state};
 
 #[tokio::test]
 async fn nothing_is_answered_or_published_before_it_is_durable() {
@@ -112,6 +115,107 @@ async fn a_failed_write_ends_the_sequencer_and_answers_nobody_with_success() {
     assert!(bench.ended().await.is_err());
     let after = bench.sequencer.decide(state("KAZ").consignment(Lane::Routine, 1)).await;
     assert_eq!(after.unwrap_err().reason, Reason::ShuttingDown);
+}
+
+#[tokio::test]
+async fn what_had_no_room_is_as_if_it_had_never_been_asked_and_so_is_what_was_decided_on_top() {
+    let mut bench = Bench::start();
+    let (kaz, irn) = (state("KAZ"), state("IRN"));
+    let before = bench.sequencer.published();
+    bench.fill_disk();
+    let refused = bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    // Decided while the first is on its way: one on top of it, one beside it, a repeat of it, and one that only it makes wrong.
+    let mut decided_ahead = Vec::new();
+    for proposal in [
+        kaz.consignment(Lane::Routine, 2),
+        irn.consignment(Lane::Routine, 1),
+        kaz.consignment(Lane::Routine, 1),
+        kaz.other_consignment(Lane::Routine, 1),
+    ] {
+        decided_ahead.push(bench.sequencer.propose(proposal).await.unwrap());
+    }
+    tokio::task::yield_now().await;
+    bench.let_sync_pass();
+    for waiting in std::iter::once(refused).chain(decided_ahead) {
+        assert_eq!(answered(waiting).await.unwrap_err().reason, Reason::DiskFull);
+    }
+    assert_eq!(bench.sequencer.published().tail, before.tail);
+
+    // With room again everything begins where the journal stands: same numbers, no gap in chain or mailbox.
+    bench.make_room();
+    for (proposal, first_in_mailbox) in [(kaz.consignment(Lane::Routine, 1), 1), (kaz.consignment(Lane::Routine, 2), 2)]
+    {
+        let waiting = bench.sequencer.propose(proposal).await.unwrap();
+        bench.append_begun().await;
+        bench.let_sync_pass();
+        let Ok(Answer::Recorded(recorded)) = answered(waiting).await else { panic!("not recorded") };
+        let of_turkiye = recorded.fact.mailboxes.iter().find(|mailbox| mailbox.recipient.as_str() == "TUR");
+        assert_eq!(of_turkiye.map(|mailbox| mailbox.first), Some(first_in_mailbox));
+    }
+    let published = bench.sequencer.published();
+    assert_eq!(published.ledger, bench.folded(), "the ledger is not what the journal folds to");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_again_and_again_ends_nothing() {
+    let mut bench = Bench::start();
+    let kaz = state("KAZ");
+    bench.fill_disk();
+    for _ in 0..3 {
+        let waiting = bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap();
+        bench.append_begun().await;
+        bench.let_sync_pass();
+        assert_eq!(answered(waiting).await.unwrap_err().reason, Reason::DiskFull);
+    }
+    bench.make_room();
+    let waiting = bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert!(matches!(answered(waiting).await, Ok(Answer::Recorded(_))));
+}
+
+#[tokio::test]
+async fn a_refusal_that_rests_on_what_is_not_durable_yet_waits_for_it() {
+    let mut bench = Bench::start();
+    let kaz = state("KAZ");
+    let first = bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    let fork = bench.sequencer.propose(kaz.other_consignment(Lane::Routine, 1)).await.unwrap();
+    let mut fork = std::pin::pin!(answered(fork));
+    tokio::task::yield_now().await;
+    assert!(futures::poll!(&mut fork).is_pending());
+    bench.let_sync_pass();
+    assert!(matches!(answered(first).await, Ok(Answer::Recorded(_))));
+    assert_eq!(fork.await.unwrap_err().reason, Reason::Fork);
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_ends_the_sequencer_and_the_next_start_finds_a_journal_that_goes_on() {
+    let place = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FailingDisk::on(place.path()));
+    let kaz = state("KAZ");
+    let (sequencer, ended) = on_file_journal(&disk);
+    let Ok(Answer::Recorded(first)) = sequencer.decide(kaz.consignment(Lane::Routine, 1)).await else {
+        panic!("not recorded")
+    };
+    disk.fail_syncs(true);
+    let lost = sequencer.decide(kaz.consignment(Lane::Routine, 2)).await;
+    assert_eq!(lost.unwrap_err().reason, Reason::ShuttingDown);
+    // The disk is sound again: too late, what the failed sync left behind is known to nobody.
+    disk.fail_syncs(false);
+    let after = sequencer.decide(kaz.consignment(Lane::Routine, 2)).await;
+    assert_eq!(after.unwrap_err().reason, Reason::ShuttingDown);
+    assert!(matches!(ended.await.unwrap(), Err(AppendError::OutcomeUnknown { .. })));
+
+    let (sequencer, _running) = on_file_journal(&disk);
+    let Ok(Answer::Repeat(sequence)) = sequencer.decide(kaz.consignment(Lane::Routine, 1)).await else {
+        panic!("what was answered is gone")
+    };
+    assert_eq!((sequence, first.fact.number), (2, 1));
+    // Written whole before the sync, or not there: either is an answer, and the chain goes on behind it.
+    let again = sequencer.decide(kaz.consignment(Lane::Routine, 2)).await;
+    assert!(matches!(again, Ok(Answer::Repeat(3) | Answer::Recorded(_))), "{again:?}");
 }
 
 #[tokio::test]

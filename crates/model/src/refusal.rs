@@ -165,6 +165,8 @@ reasons! {
     NotJoined = "NOT_JOINED", Precondition, "join the hub first with `concord node join`";
     /// A bounded queue is full.
     QueueFull = "QUEUE_FULL", Exhausted, "try again after the time in RetryInfo";
+    /// The disk is full, or so nearly that only what is under way is taken.
+    DiskFull = "DISK_FULL", Exhausted, "try again after the time in RetryInfo: it goes on by itself once its operator has made room";
     /// A newer stream of the same caller took over.
     StreamReplaced = "STREAM_REPLACED", Superseded, "only the newest stream of a caller is served: stop the other one";
     /// The caller's own statement changed what it may have: its mailbox begins again from where it was.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use concord_identity::read_text;
 use concord_model::{Name, ParticipantCode};
-use concord_server::{FileMode, write_durably};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, write_durably};
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -26,6 +26,8 @@ pub struct NodeConfig {
     pub admin: SocketAddr,
     /// A segment of the journal of at least this size gets no further commit.
     pub journal_segment_size_bytes: u64,
+    /// What is kept free on the disk for what is under way, in bytes.
+    pub disk_reserve_bytes: u64,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +38,7 @@ struct File {
     listen: String,
     admin: String,
     journal_segment_size_bytes: Option<u64>,
+    disk_reserve_bytes: Option<u64>,
 }
 
 impl NodeConfig {
@@ -60,6 +63,7 @@ impl NodeConfig {
             admin: address("admin", &file.admin)?,
             journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
+            disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
         })
     }
 
@@ -69,7 +73,7 @@ impl NodeConfig {
     }
 
     fn template(&self) -> String {
-        let Self { participant, name, listen, admin, journal_segment_size_bytes } = self;
+        let Self { participant, name, listen, admin, journal_segment_size_bytes, disk_reserve_bytes } = self;
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -87,6 +91,10 @@ admin = \"{admin}\"
 
 # A file of the journal that has reached this size is followed by the next: 64 KiB to 2 GiB.
 journal_segment_size_bytes = {journal_segment_size_bytes}
+
+# What is kept free on the disk, in bytes. With less, agencies' submissions are refused with DISK_FULL; what waits for the hub, what
+# comes from it, and what agencies acknowledge goes on. It recovers by itself.
+disk_reserve_bytes = {disk_reserve_bytes}
 "
         )
     }
@@ -103,12 +111,19 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "[::1]:9000".parse().unwrap(),
             journal_segment_size_bytes: 65_536,
+            disk_reserve_bytes: 1024,
         }
     }
 
     #[test]
     fn the_template_reads_as_what_it_was_written_for() {
         assert_eq!(NodeConfig::parse(&config().template()), Ok(config()));
+    }
+
+    #[test]
+    fn a_file_of_before_the_reserve_keeps_the_usual_one() {
+        let older = config().template().replace("disk_reserve_bytes = 1024", "");
+        assert_eq!(NodeConfig::parse(&older).map(|config| config.disk_reserve_bytes), Ok(DISK_RESERVE_DEFAULT_BYTES));
     }
 
     #[test]

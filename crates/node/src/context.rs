@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use concord_identity::{Anchor, SigningKey};
 use concord_model::{Name, ParticipantCode, Timestamp};
-use concord_server::{Readiness, Shutdown};
+use concord_server::{DiskRoom, Readiness, Shutdown};
 use tokio::sync::watch;
 
 use crate::index::Index;
@@ -43,6 +43,8 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// Whether the hub is there.
     pub contact: Arc<Contact>,
+    /// Whether the disk takes more than what is under way.
+    pub room: DiskRoom,
 }
 
 impl Context {
@@ -113,5 +115,38 @@ impl Contact {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The clock of the runtime stands, and goes on when everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_hub_that_stays_away_is_alarmed_and_the_alarm_goes_when_it_is_back() {
+        let (contact, readiness) = (Arc::new(Contact::default()), Readiness::new());
+        let watching = {
+            let (contact, readiness) = (Arc::clone(&contact), readiness.clone());
+            tokio::spawn(async move { contact.watch(&readiness).await })
+        };
+        let after = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        for _ in 0..2 {
+            after(HUB_SILENT_MAX_SECONDS - 1).await;
+            assert!(readiness.is_ready(), "too early");
+            after(2).await;
+            let alarms: Vec<_> = readiness.list().iter().map(|alarm| alarm.name).collect();
+            assert!(alarms == [HUB_ALARM] && !readiness.is_ready(), "{alarms:?}");
+            contact.connected(Timestamp::from_micros(1));
+            after(1).await;
+            assert!(readiness.list().is_empty(), "the hub is back");
+            contact.lost();
+        }
+        // One that comes back in time is none.
+        after(HUB_SILENT_MAX_SECONDS - 1).await;
+        contact.connected(Timestamp::from_micros(2));
+        after(2 * HUB_SILENT_MAX_SECONDS).await;
+        assert!(readiness.is_ready());
+        watching.abort();
     }
 }

@@ -56,6 +56,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
         text.parse::<SocketAddr>().map_err(|_| NodeError::Config { path: PathBuf::from(CONFIG_FILE), why })
     };
     let config = NodeConfig {
+        disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
         participant: options.participant.clone(),
         name: options.name.clone(),
         listen: address("listen", &options.listen)?,

@@ -15,7 +15,9 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tonic::{Code, Status};
 
-pub(crate) use retry::{Attempt, FAILURES_ALARM_MIN, REFUSED_RETRY_SECONDS, RETRY_MAX_SECONDS, backoff, keep_up};
+pub(crate) use retry::{
+    Attempt, FAILURES_ALARM_MIN, HUB_FULL_NOTE, REFUSED_RETRY_SECONDS, RETRY_MAX_SECONDS, backoff, keep_up,
+};
 pub use tonic_link::TonicLink;
 
 /// From an opened stream to the hub's welcome, and from a call to its answer. A hub that takes longer hangs: the link is lost,
@@ -55,6 +57,10 @@ pub trait HubLink: Send + Sync + 'static {
 pub enum LinkEnd {
     /// The hub is away, or was lost: try again, soon at first.
     Lost(String),
+    /// The hub's disk is full: try again, ever later; what waits, waits here.
+    HubFull(Refusal),
+    /// This node's own disk is full, which has an alarm of its own: try again, ever later.
+    OwnFull(Refusal),
     /// The hub refuses, or what it says does not hold: alarm, and try again slowly.
     Refused(Refusal),
     /// Going on could only make it worse: alarm, and never again in this process.
@@ -82,8 +88,17 @@ impl LinkEnd {
             };
         };
         match refusal.reason {
+            Reason::DiskFull => Self::HubFull(refusal),
             Reason::HistoryUnknown | Reason::Fork => Self::Stopped(refusal.to_string()),
             reason if matches!(reason.class(), Class::Exhausted | Class::Unavailable) => Self::Lost(refusal.message),
+            _ => Self::Refused(refusal),
+        }
+    }
+
+    /// What this node's own writer did not take.
+    pub(crate) fn not_kept(refusal: Refusal) -> Self {
+        match refusal.reason {
+            Reason::DiskFull => Self::OwnFull(refusal),
             _ => Self::Refused(refusal),
         }
     }
@@ -120,6 +135,9 @@ mod tests {
         for reason in [Reason::HistoryUnknown, Reason::Fork] {
             assert!(matches!(end(reason), LinkEnd::Stopped(_)), "{reason}");
         }
+        let full = Refusal::new(Reason::DiskFull, "why");
+        assert_eq!(end(Reason::DiskFull), LinkEnd::HubFull(full.clone()));
+        assert_eq!(LinkEnd::not_kept(full.clone()), LinkEnd::OwnFull(full));
         for reason in [Reason::StreamReplaced, Reason::CallerNotAllowed, Reason::StatementFork] {
             assert_eq!(end(reason), LinkEnd::Refused(Refusal::new(reason, "why")));
         }

@@ -11,8 +11,8 @@ use concord_identity::{
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::{
-    Addresses, AdminListener, Connections, Folder, FolderKind, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable,
-    PrometheusHandle, Readiness, Shutdown, bind, metrics_recorder, reflection, scrub,
+    Addresses, AdminListener, Connections, DiskRoom, Folder, FolderKind, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES,
+    MethodTable, PrometheusHandle, Readiness, Shutdown, bind, metrics_recorder, reflection, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -97,6 +97,8 @@ impl Node {
         check_founded(&state, &config.participant, &config.name)?;
 
         let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
+        let room = DiskRoom::new(config.disk_reserve_bytes, readiness.clone());
+        let writer = writer.with_room(room.clone());
         let context = Context {
             participant: config.participant.clone(),
             node: config.name.clone(),
@@ -109,6 +111,7 @@ impl Node {
             readiness,
             shutdown,
             contact: Arc::new(Contact::default()),
+            room,
         };
         let own = Anchors::pinned(config.participant.clone(), anchor);
         Ok(Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context })
@@ -146,6 +149,8 @@ impl Node {
             None => context.readiness.raise(NOT_JOINED_ALARM, "this node has not joined a hub: `concord node join`"),
         }
         links.spawn(measure(context.clone()));
+        let measured = Arc::clone(&journal);
+        links.spawn(context.room.clone().watch(move || measured.available_bytes()));
 
         let served = GrpcServer {
             routes,

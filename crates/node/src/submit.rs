@@ -72,6 +72,7 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         let outcome = Outcome::Repeat(answer?);
         return Ok(PreparedRequest { request_id, body_digest, outcome });
     }
+    context.room.check()?;
     let (header, blobs) = make(context, &state, known, &request, body)?;
     let serialised = encode(&header);
     let answer = Accepted {

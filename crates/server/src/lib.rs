@@ -25,6 +25,7 @@ mod methods;
 mod metrics;
 mod random;
 mod readiness;
+mod room;
 mod scrub;
 #[cfg(any(debug_assertions, feature = "simulation"))]
 pub mod simulation;
@@ -64,5 +65,6 @@ pub use metrics::{MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use random::{NoRandomness, fresh};
 pub use readiness::{Alarm, Readiness};
+pub use room::{DISK_MEASURE_INTERVAL_MILLISECONDS, DISK_RESERVE_DEFAULT_BYTES, DiskRoom};
 pub use scrub::{JOURNAL_DAMAGED_ALARM, scrub};
 pub use tasks::{blocking, detach};

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use concord_hub::sequencer::{Proposal, Sequencer, SequencerTask};
-use concord_journal::{AppendError, Blob, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Tail};
+use concord_journal::{
+    AppendError, Blob, Committed, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal, MemoryJournal, OpenOptions,
+    ReadError, Tail,
+};
 use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, Statement, StatementContent};
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest,
@@ -20,6 +23,10 @@ use concord_wire::tree::Seed;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc, watch};
+
+pub(crate) use failing_disk::FailingDisk;
+
+mod failing_disk;
 
 const STATES: [&str; 3] = ["IRN", "KAZ", "TUR"];
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -48,6 +55,7 @@ impl Bench {
             passes: Arc::new(Semaphore::new(0)),
             begun: begun_in,
             appends: AtomicUsize::new(0),
+            full: Arc::default(),
         });
         let (task, sequencer) = SequencerTask::new(
             Arc::clone(&journal) as _,
@@ -65,6 +73,20 @@ impl Bench {
 
     pub(crate) fn let_sync_pass(&self) {
         self.journal.passes.add_permits(1);
+    }
+
+    /// The append that is begun finds no room, and so does every one that passes until there is room again.
+    pub(crate) fn fill_disk(&self) {
+        self.journal.full.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn make_room(&self) {
+        self.journal.full.store(false, Ordering::SeqCst);
+    }
+
+    /// What a start would make of the journal as it is now.
+    pub(crate) fn folded(&self) -> Ledger {
+        folded(&self.journal.inner)
     }
 
     pub(crate) fn fail_sync(&self) {
@@ -86,6 +108,7 @@ struct SlowJournal {
     passes: Arc<Semaphore>,
     begun: mpsc::UnboundedSender<()>,
     appends: AtomicUsize,
+    full: Arc<AtomicBool>,
 }
 
 impl Journal for SlowJournal {
@@ -94,10 +117,14 @@ impl Journal for SlowJournal {
         self.begun.send(()).unwrap();
         let passes = Arc::clone(&self.passes);
         let append = self.inner.append(expected, batch);
+        let full = Arc::clone(&self.full);
         async move {
             match passes.acquire().await {
                 Ok(pass) => pass.forget(),
                 Err(_) => return Err(AppendError::OutcomeUnknown { reason: "the test's disk failed".to_owned() }),
+            }
+            if full.load(Ordering::SeqCst) {
+                return Err(AppendError::NoRoom { size: 1, reason: "the test's disk is full".to_owned() });
             }
             append.await
         }
@@ -138,6 +165,26 @@ impl Journal for SlowJournal {
     }
 }
 
+/// A sequencer on the journal of this disk, opened anew and folded as a start does.
+pub(crate) fn on_file_journal(
+    disk: &Arc<FailingDisk>,
+) -> (Sequencer, tokio::task::JoinHandle<Result<(), AppendError>>) {
+    let options = OpenOptions::new(NOW.as_micros(), HistoryId([7; 16]), FrameMark([3; 8]));
+    let (journal, _) = FileJournal::open(Arc::clone(disk) as _, &options).unwrap();
+    let ledger = folded(&journal);
+    let (task, sequencer) = SequencerTask::new(Arc::new(journal), Arc::new(StoppedClock), name("main"), ledger);
+    (sequencer, tokio::spawn(task.run()))
+}
+
+fn folded(journal: &dyn Journal) -> Ledger {
+    let mut ledger = agreed_ledger(journal);
+    for entry in journal.read(2, usize::MAX).unwrap() {
+        let fact = concord_wire::stored::hub::read(&entry).unwrap().into_fact();
+        ledger.apply(&fact, At { sequence: entry.sequence, now: Timestamp::from_micros(entry.recorded_at) });
+    }
+    ledger
+}
+
 /// A state that consigns.
 pub(crate) struct State {
     code: ParticipantCode,
@@ -151,6 +198,11 @@ impl State {
     /// A consignment of one small exchange. Its previous digest is right where the numbers go up from 1 on the same lane.
     pub(crate) fn consignment(&self, lane: Lane, number: u64) -> Proposal {
         self.consign(lane, number, 16)
+    }
+
+    /// Another consignment of one small exchange under the same number.
+    pub(crate) fn other_consignment(&self, lane: Lane, number: u64) -> Proposal {
+        self.consign(lane, number, 17)
     }
 
     /// A consignment of one exchange of four megabytes.
@@ -201,7 +253,7 @@ impl State {
 }
 
 /// A ledger in which three states are enrolled and agreed; it stands where the journal begins.
-fn agreed_ledger(journal: &MemoryJournal) -> Ledger {
+fn agreed_ledger(journal: &dyn Journal) -> Ledger {
     let mut ledger = Ledger::default();
     let codes = STATES.map(|code| ParticipantCode::parse(code).unwrap());
     let secretariat = ParticipantCode::secretariat();
@@ -242,8 +294,8 @@ fn agreed_ledger(journal: &MemoryJournal) -> Ledger {
         commands.push(statement(code, 1, StatementContent::Consent(reference.clone())));
     }
     for command in commands {
-        // All of it before the journal's first entry: the test's journal holds only what the test appends.
-        let at = At { sequence: journal.tail().sequence, now: NOW };
+        // All of it at the journal's first entry: the test's journal holds only what the test appends.
+        let at = At { sequence: journal.first_sequence(), now: NOW };
         let Ok(Decision::Fact { fact, refusal: None }) = ledger.decide(&command, at) else { panic!("{command:?}") };
         ledger.apply(&fact, at);
     }

@@ -139,6 +139,7 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        concord_faults::failure("journal.sync")?;
         self.0.sync_data()
     }
 

@@ -125,7 +125,7 @@ async fn apply(context: &Context, history: HistoryId, items: Vec<FeedItem>, size
     });
     let items = verified.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(LinkEnd::Refused)?;
     concord_faults::point("node.feed.verified");
-    context.writer.feed(history, items, size).await.map_err(LinkEnd::Refused)
+    context.writer.feed(history, items, size).await.map_err(LinkEnd::not_kept)
 }
 
 /// Whether every statement among these items was signed by an officer of its participant, as this directory knows its anchor,

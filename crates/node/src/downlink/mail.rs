@@ -236,7 +236,7 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
     }
     concord_faults::point("node.mail.judged");
     let count = judged.len() as u64;
-    context.writer.mail(lane, history, judged).await.map_err(LinkEnd::Refused)?;
+    context.writer.mail(lane, history, judged).await.map_err(LinkEnd::not_kept)?;
     concord_faults::point("node.mail.kept");
     metrics::counter!("concord_deliveries_received_total", "lane" => lane.as_str()).increment(count);
     Ok(())

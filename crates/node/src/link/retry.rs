@@ -18,6 +18,9 @@ pub(crate) const REFUSED_RETRY_SECONDS: u64 = 30;
 /// So many attempts that came to nothing, one after another, while the feed stands, are an alarm.
 pub(crate) const FAILURES_ALARM_MIN: u32 = 5;
 
+/// The hub has no room for more; cleared by its next receipt.
+pub(crate) const HUB_FULL_NOTE: &str = "hub-full";
+
 /// What one attempt came to.
 pub(crate) struct Attempt {
     pub(crate) end: LinkEnd,
@@ -40,7 +43,8 @@ pub(crate) async fn keep_up<'a>(
             () = context.shutdown.requested() => return,
             ended = attempt() => ended,
         };
-        if stood {
+        // A link that only came to stand to hear of a full disk has come no further than the one before.
+        if stood && !matches!(end, LinkEnd::HubFull(_) | LinkEnd::OwnFull(_)) {
             waits = backoff();
             failures = 0;
         }
@@ -53,6 +57,16 @@ pub(crate) async fn keep_up<'a>(
                     let what = format!("the hub is there, but this link does not come to stand: {why}");
                     context.readiness.raise(alarm, what);
                 }
+                waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS))
+            }
+            LinkEnd::HubFull(refusal) => {
+                context
+                    .readiness
+                    .note(HUB_FULL_NOTE, format!("what this node hands in waits here: {}", refusal.message));
+                waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS))
+            }
+            LinkEnd::OwnFull(refusal) => {
+                tracing::debug!(link = alarm, %refusal, "this node's disk has no room for what comes over a link");
                 waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS))
             }
             LinkEnd::Refused(refusal) => {

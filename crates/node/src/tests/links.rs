@@ -1,10 +1,11 @@
 //! Mailbox and feed against a hub that says what a test wrote down.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use concord_journal::HistoryId;
-use concord_model::Lane;
+use concord_model::{Lane, Reason, Refusal};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{
     AcknowledgementStatement, ConsignRequest, ConsignResponse, PastHistory, ReceiveRequest, ReceiveResponse,
@@ -29,6 +30,8 @@ const LATER: HistoryId = HistoryId([8; 16]);
 pub(super) struct ScriptedHub {
     pub(super) mail: Vec<receive_response::Message>,
     pub(super) feed: Vec<follow_response::Message>,
+    /// So many openings of the feed are refused first.
+    pub(super) feed_refused: AtomicUsize,
     /// What a statement of this officer comes to.
     pub(super) submit: fn(&SignedStatement) -> Result<(), LinkEnd>,
     pub(super) said: Mutex<Vec<receive_request::Message>>,
@@ -36,7 +39,13 @@ pub(super) struct ScriptedHub {
 
 impl ScriptedHub {
     pub(super) fn new(mail: Vec<receive_response::Message>) -> Self {
-        Self { mail, feed: Vec::new(), submit: |_| Err(LinkEnd::closed()), said: Mutex::default() }
+        Self {
+            mail,
+            feed: Vec::new(),
+            feed_refused: AtomicUsize::new(0),
+            submit: |_| Err(LinkEnd::closed()),
+            said: Mutex::default(),
+        }
     }
 }
 
@@ -73,6 +82,11 @@ impl HubLink for Arc<ScriptedHub> {
     }
 
     fn follow(&self, _: FollowRequest) -> BoxFuture<'_, Result<Incoming<FollowResponse>, LinkEnd>> {
+        if self.feed_refused.load(Ordering::SeqCst) > 0 {
+            self.feed_refused.fetch_sub(1, Ordering::SeqCst);
+            let refusal = Refusal::new(Reason::CallerNotAllowed, "not yet");
+            return Box::pin(async { Err(LinkEnd::Refused(refusal)) });
+        }
         let script = self.feed.clone().into_iter().map(|message| Ok(FollowResponse { message: Some(message) }));
         let script = futures::stream::iter(script).chain(futures::stream::pending());
         Box::pin(async move { Ok(script.boxed()) })
@@ -169,6 +183,49 @@ async fn a_hub_that_does_not_know_the_history_of_its_bundle_is_not_followed() {
     until(|| !context.readiness.is_ready()).await;
     assert_eq!(context.readiness.list()[0].name, "feed");
     assert!(!context.contact.is_connected());
+}
+
+// The clock of the runtime stands, and goes on when everybody waits.
+#[tokio::test(start_paused = true)]
+async fn mail_that_waits_for_the_feed_is_alarmed_and_goes_on_when_the_feed_has_come() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let (header, blobs) = forum.exchange(&forum.irn, 1);
+    // It names item 8 of the feed, which this hub does not tell.
+    let mail = receive_response::Message::Delivery(delivered(&forum.irn, &header, &blobs, 1));
+    let hub = Arc::new(ScriptedHub::new(vec![welcome(HISTORY, &[]), mail]));
+    let context = context(&forum, &node);
+    let mut tasks = JoinSet::new();
+    crate::downlink::start(&mut tasks, &context, &link(&hub));
+    let alarmed = || context.readiness.list().into_iter().any(|alarm| alarm.name == "mailbox-routine-feed");
+    until(alarmed).await;
+    assert_eq!(node.now().mailbox(Lane::Routine).received_through, 0);
+    node.writer.feed(HISTORY, forum.feed(), 0).await.unwrap();
+    until(|| !alarmed()).await;
+    until(|| node.now().mailbox(Lane::Routine).received_through == 1).await;
+    assert_eq!(node.now().mailbox(Lane::Routine).set_aside_count, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_feed_is_alarmed_and_the_alarm_goes_with_the_next_welcome() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let mut hub = ScriptedHub::new(Vec::new());
+    hub.feed = vec![follow_response::Message::Welcome(FollowWelcome {
+        limits: Some(concord_wire::limits()),
+        history: Bytes::copy_from_slice(HISTORY.as_bytes()),
+        past: Vec::new(),
+        last_number: 0,
+    })];
+    hub.feed_refused.store(2, Ordering::SeqCst);
+    let context = context(&forum, &node);
+    let mut tasks = JoinSet::new();
+    crate::downlink::start(&mut tasks, &context, &link(&Arc::new(hub)));
+    let alarmed = || context.readiness.list().into_iter().any(|alarm| alarm.name == "feed");
+    until(alarmed).await;
+    assert!(!context.contact.is_connected());
+    until(|| !alarmed()).await;
+    assert!(context.contact.is_connected());
 }
 
 // The clock of the runtime stands, and goes on when everybody waits.

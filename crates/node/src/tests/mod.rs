@@ -2,6 +2,7 @@
 
 mod acknowledging;
 mod feed;
+mod full;
 mod judging;
 mod links;
 mod queueing;

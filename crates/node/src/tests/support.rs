@@ -280,11 +280,17 @@ pub(super) async fn founded(forum: &Forum) -> MemoryJournal {
 
 impl Running {
     pub(super) fn start(forum: &Forum, journal: MemoryJournal, views: &Path) -> Self {
+        let written = Arc::new(journal.clone());
+        Self::start_on(forum, journal, written, views)
+    }
+
+    /// Writes to a journal that may do otherwise than the one that it keeps its entries in.
+    pub(super) fn start_on(forum: &Forum, journal: MemoryJournal, written: Arc<dyn Journal>, views: &Path) -> Self {
         let snapshots = crate::open::snapshots(views.with_file_name("snapshots"));
         let state = crate::open::fold(&snapshots, &journal).unwrap().state;
         let (views, _) = Views::open(views, NodeProjection::VERSION, &journal).unwrap();
         views.catch_up(&journal, &mut NodeProjection, journal.tail(), |_| {}).unwrap();
-        let index = Index::new(views, Arc::new(journal.clone()));
+        let index = Index::new(views, written);
         let key = Arc::new(SigningKey::from_pkcs8_der(&forum.kaz.signing.to_pkcs8_der().unwrap()).unwrap());
         let clock = Arc::new(TestClock(AtomicI64::new(SystemClock.now().as_micros())));
         let (writer, handle, state) = Writer::new(state, index.clone(), key, clock);
@@ -298,6 +304,11 @@ impl Running {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
         self.journal
+    }
+
+    /// How the writer ended by itself.
+    pub(super) async fn ended(self) -> Result<(), WriterError> {
+        self.task.await.unwrap()
     }
 
     pub(super) fn now(&self) -> Arc<NodeState> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
 use concord_ledger::{AudienceGroup, ConsignmentRecorded, IndexRange};
 use concord_model::{ConsignmentDigest, Lane};
-use concord_server::{Readiness, Shutdown};
+use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_wire::consignment::Sealed;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{
@@ -160,6 +160,7 @@ pub(super) fn receipt_of(
 pub(super) fn context(forum: &Forum, node: &Running) -> Context {
     let der = forum.kaz.signing.to_pkcs8_der().unwrap();
     Context {
+        room: DiskRoom::default(),
         participant: code("KAZ"),
         node: name("main"),
         anchor: forum.kaz.anchor.anchor().clone(),

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::context::Context;
 use crate::index::{Index, IndexError};
-use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
+use crate::link::{Attempt, HUB_FULL_NOTE, HubLink, Incoming, LinkEnd, keep_up, welcomed};
 use crate::state::{HubKeys, NodeState};
 
 /// Consignments on their way into the connection; the peer's flow control fills it, and reading stops with it.
@@ -143,8 +143,11 @@ async fn take_receipts(
     }
     let count = receipts.len() as u64;
     concord_faults::point("node.receipt.verified");
-    context.writer.receipts(receipts).await.map_err(LinkEnd::Refused)?;
+    context.writer.receipts(receipts).await.map_err(LinkEnd::not_kept)?;
     concord_faults::point("node.receipt.kept");
+    if count > 0 {
+        context.readiness.clear(HUB_FULL_NOTE);
+    }
     metrics::counter!("concord_receipts_recorded_total", "lane" => chain.lane.as_str()).increment(count);
     context.contact.heard(context.clock.now());
     ended

@@ -96,7 +96,7 @@ async fn forward(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
             context.readiness.clear(REFUSED_NOTE);
         }
         concord_faults::point("node.statement.answered");
-        context.writer.answer(answer).await.map_err(LinkEnd::Refused)?;
+        context.writer.answer(answer).await.map_err(LinkEnd::not_kept)?;
         concord_faults::point("node.statement.kept");
     }
 }
@@ -109,6 +109,10 @@ fn postpone(context: &Context, postponed: &mut Postponed, officer: &Name, number
         LinkEnd::Lost(why) => {
             let wait = postponed.waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS));
             (wait, why, repeated)
+        }
+        LinkEnd::HubFull(refusal) | LinkEnd::OwnFull(refusal) => {
+            let wait = postponed.waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS));
+            (wait, refusal.message, repeated)
         }
         LinkEnd::Refused(refusal) => (Duration::from_secs(REFUSED_RETRY_SECONDS), refusal.to_string(), true),
         LinkEnd::Stopped(why) => (Duration::from_secs(REFUSED_RETRY_SECONDS), why, true),

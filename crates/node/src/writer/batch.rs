@@ -14,7 +14,7 @@ use concord_wire::stored::node::{self as stored, Acknowledged, Submission, Verdi
 use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 
 use super::WriterError;
-use super::command::{Accepted, Answer, Command, Judged, Prepared, Reply};
+use super::command::{Accepted, Answer, Command, Judged, Prepared, Reply, answer};
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
 use crate::state::{NodeState, Step, slot};
@@ -45,7 +45,7 @@ struct OpenConsignment {
 pub(super) struct Finished {
     pub(super) drafts: Vec<Draft>,
     pub(super) state: NodeState,
-    /// To be called once the drafts are durable.
+    /// To be called once the drafts are durable, or with the refusal of all of them.
     pub(super) answers: Vec<Answer>,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Decides one command. A refusal is answered at once, everything else after the commit.
+    /// Decides one command. All of it is answered after the commit: also a refusal may rest on what is not durable yet.
     pub(super) fn take(&mut self, command: Command) -> Result<(), WriterError> {
         if size_of(&command) > COMMAND_BYTES_PER_COMMIT_MAX {
             self.answers.push(command.too_large());
@@ -285,9 +285,7 @@ impl<'a> Batch<'a> {
     }
 
     fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, outcome: Result<T, Refusal>) {
-        // Whoever hung up does not need the answer.
-        let send = move || drop(reply.send(outcome));
-        self.answers.push(Box::new(send));
+        self.answers.push(answer(reply, outcome));
     }
 }
 

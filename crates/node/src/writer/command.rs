@@ -63,8 +63,13 @@ pub(crate) enum Command {
     AddAgency(Name, Vec<MeasureCode>, Reply<()>),
 }
 
-/// Tells whoever waits what became of its command.
-pub(super) type Answer = Box<dyn FnOnce() + Send>;
+/// Tells whoever waits what became of its command; a refusal of the whole commit takes the place of what was decided.
+pub(super) type Answer = Box<dyn FnOnce(Option<Refusal>) + Send>;
+
+pub(super) fn answer<T: Send + 'static>(reply: Reply<T>, outcome: Result<T, Refusal>) -> Answer {
+    // Whoever hung up does not need the answer.
+    Box::new(move |refused| drop(reply.send(refused.map_or(outcome, Err))))
+}
 
 impl Command {
     /// The refusal of a command that no commit could take.
@@ -83,9 +88,7 @@ impl Command {
 }
 
 fn refuse_too_large<T: Send + 'static>(reply: Reply<T>) -> Answer {
-    let refusal = Refusal::new(Reason::Internal, "this does not fit into one commit of this node");
-    // Whoever hung up does not need the answer.
-    Box::new(move || drop(reply.send(Err(refusal))))
+    answer(reply, Err(Refusal::new(Reason::Internal, "this does not fit into one commit of this node")))
 }
 
 /// Hands commands to the writer and brings its answers. Every answer means that it is durable.

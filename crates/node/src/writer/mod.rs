@@ -19,7 +19,7 @@ use crate::projection::NodeProjection;
 use crate::state::{FoldError, NodeState};
 use batch::{Batch, Finished};
 use command::Command;
-use concord_server::{Clock, NoRandomness};
+use concord_server::{Clock, DiskRoom, NoRandomness};
 use room::Room;
 
 pub(crate) use batch::first_answer;
@@ -68,6 +68,7 @@ pub struct Writer {
     clock: Arc<dyn Clock>,
     last_recorded_at: Timestamp,
     queues: Queues,
+    room: DiskRoom,
 }
 
 struct Queues {
@@ -101,6 +102,7 @@ impl Writer {
             clock,
             last_recorded_at: Timestamp::default(),
             queues: Queues { flash, commands, submissions },
+            room: DiskRoom::default(),
         };
         let handle = NodeWriter::new(flash_sender, command_sender, submission_sender);
         (writer, handle, watched)
@@ -109,6 +111,13 @@ impl Writer {
     /// What is durable, as it moves, with the entry that it is the fold of.
     pub fn durable(&self) -> watch::Receiver<Durable> {
         self.durable.subscribe()
+    }
+
+    /// Tells appends for which there was no room here.
+    #[must_use]
+    pub fn with_room(mut self, room: DiskRoom) -> Self {
+        self.room = room;
+        self
     }
 
     /// Runs until `stop`, then finishes what was handed over before.
@@ -147,7 +156,18 @@ impl Writer {
         if !finished.drafts.is_empty() {
             // commit point: a crash before it leaves nothing of this batch, or its first entries, none of them answered, and
             // whoever waits tries again; a crash after it leaves all of it, and a repeat finds it in the state or the views.
-            let committed = self.index.journal().append(self.tail, finished.drafts).await?;
+            let committed = match self.index.journal().append(self.tail, finished.drafts).await {
+                Ok(committed) => committed,
+                Err(AppendError::NoRoom { .. }) => {
+                    // Invariant: the state never stands ahead of the journal. What was decided goes with the batch, and nobody hears of it.
+                    self.room.refused();
+                    for answer in finished.answers {
+                        answer(Some(DiskRoom::refusal()));
+                    }
+                    return Ok(held);
+                }
+                Err(error) => return Err(error.into()),
+            };
             concord_faults::point("node.commit.durable");
             self.tail = committed.tail;
             self.project().await?;
@@ -159,7 +179,7 @@ impl Writer {
             concord_faults::point("node.commit.published");
         }
         for answer in finished.answers {
-            answer();
+            answer(None);
         }
         concord_faults::point("node.commit.answered");
         Ok(held)
