@@ -216,6 +216,8 @@ async fn a_refused_feed_is_alarmed_and_the_alarm_goes_with_the_next_welcome() {
         history: Bytes::copy_from_slice(HISTORY.as_bytes()),
         past: Vec::new(),
         last_number: 0,
+        healing: None,
+        resume: None,
     })];
     hub.feed_refused.store(2, Ordering::SeqCst);
     let context = context(&forum, &node);
