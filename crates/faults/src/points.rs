@@ -112,4 +112,8 @@ pub const POINTS: &[&str] = &[
     "hub.statement.decided",
     "hub.statement.left",
     "hub.close",
+    // Putting a backup in place.
+    "restore.staged",
+    "restore.moved-aside",
+    "restore.placed",
 ];

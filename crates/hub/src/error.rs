@@ -81,6 +81,23 @@ pub enum HubError {
         /// What differs.
         what: String,
     },
+    /// A backup cannot be made or put back.
+    #[error(transparent)]
+    Backup(#[from] concord_backup::BackupError),
+    /// A restore was begun and did not end.
+    #[error("a restore of {} was interrupted; run it again, or remove {} to go on with what was there before", .dir.display(), .staging.display())]
+    RestoreInterrupted {
+        /// The data folder.
+        dir: PathBuf,
+        /// What the restore was making.
+        staging: PathBuf,
+    },
+    /// The journal holds: there is nothing to found anew.
+    #[error("the journal in {} holds; only a lost one is made anew: move it away first if it must go", .path.display())]
+    JournalHolds {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The views.
     #[error("the views: {0}")]
     Views(#[from] concord_views::ViewsError),

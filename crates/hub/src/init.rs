@@ -49,6 +49,10 @@ pub struct Initialised {
 
 /// The files of a hub's folder.
 pub(crate) mod files {
+    /// What goes into a backup: public, and needed beside the journal.
+    pub(crate) const PUBLIC: &[&str] = &["concord.json", "hub.toml", ANCHOR_CERTIFICATE, TLS_CERTIFICATE];
+    /// What a backup never holds and a hub cannot serve without.
+    pub(crate) const KEYS: &[&str] = &[TLS_KEY, SIGNING_KEY];
     pub(crate) const JOURNAL: &str = "journal";
     pub(crate) const VIEWS: &str = "views";
     pub(crate) const SNAPSHOTS: &str = "snapshots";
@@ -120,7 +124,7 @@ pub(crate) fn open_journal(
     Ok(FileJournal::open_folder(path, &options)?)
 }
 
-fn found_journal(path: &Path, founding: &Founding, now: Timestamp) -> Result<(), HubError> {
+pub(crate) fn found_journal(path: &Path, founding: &Founding, now: Timestamp) -> Result<(), HubError> {
     let (journal, _) = open_journal(path, now, SEGMENT_SIZE_DEFAULT_BYTES)?;
     let draft = concord_wire::stored::hub::founded(founding, now);
     futures::executor::block_on(journal.append(journal.tail(), vec![draft]))?;
@@ -185,6 +189,6 @@ fn make_private_folder(path: &Path) -> Result<(), HubError> {
     })
 }
 
-fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], HubError> {
+pub(crate) fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], HubError> {
     concord_server::fresh().map_err(|_| HubError::Random)
 }

@@ -23,6 +23,7 @@ use crate::feeds::FeedsShown;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
 use crate::projection::HubProjection;
+use crate::restore::refuse_if_interrupted;
 use crate::sequencer::SequencerTask;
 use crate::services::{self, METHODS, SERVED};
 use crate::shared::{Shared, anchors_of};
@@ -38,6 +39,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let folder = Folder::open(dir, FolderKind::Hub)?;
     let config = Config::load(dir)?;
     let _lock = folder.lock()?;
+    refuse_if_interrupted(dir)?;
     let metrics = metrics_recorder()?;
     let readiness = Readiness::new();
     let shutdown = Shutdown::new();
@@ -84,8 +86,17 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     });
     let connections = Connections::new();
     let (health, health_server) = Health::new(SERVED).await;
+    let source = concord_backup::Source {
+        folder: dir.to_owned(),
+        owner: concord_backup::Owner::Hub,
+        participant: ParticipantCode::secretariat(),
+        name: config.name.clone(),
+        public_files: files::PUBLIC,
+    };
+    let backup_key = Arc::new(SigningKey::load(&dir.join(files::SIGNING_KEY))?);
     let operations = services::operations::Operations {
         shared: Arc::clone(&shared),
+        backups: concord_backup::Backups::new(source, Arc::clone(&journal), backup_key),
         connections: connections.clone(),
         readiness: readiness.clone(),
         started_at: clock.now(),
@@ -177,20 +188,32 @@ impl Opening {
         }
         let ledger = &restored.state;
         concord_faults::point("hub.open.folded");
-        let other = |what: String| HubError::OtherHub { path: path.clone(), what };
-        match ledger.hub() {
-            Some(hub) if *hub == config.name && *hub == caller.identity.name => {}
-            Some(hub) => return Err(other(format!("it is of hub {hub}, hub.toml names {}", config.name))),
-            None => return Err(other("it does not begin with a hub; was `concord hub init` interrupted?".to_owned())),
-        }
-        let registered = ledger.registry().enrolment(&ParticipantCode::secretariat());
-        if registered.is_none_or(|enrolment| enrolment.signing_key != signing_key.public()) {
-            return Err(other("it names another signing key than signing/key.pem".to_owned()));
-        }
+        check_owner(ledger, config, &caller, &signing_key, &path)?;
         let views = open_views(dir, &journal, readiness)?;
         concord_faults::point("hub.open.views");
         Ok(Self { journal: Arc::new(journal), restored, snapshots, views, signing_key, credentials, caller })
     }
+}
+
+/// The journal is of the hub that configuration, certificate and key are of.
+pub(crate) fn check_owner(
+    ledger: &Ledger,
+    config: &Config,
+    caller: &Caller,
+    signing_key: &SigningKey,
+    path: &Path,
+) -> Result<(), HubError> {
+    let other = |what: String| HubError::OtherHub { path: path.to_owned(), what };
+    match ledger.hub() {
+        Some(hub) if *hub == config.name && *hub == caller.identity.name => {}
+        Some(hub) => return Err(other(format!("it is of hub {hub}, hub.toml names {}", config.name))),
+        None => return Err(other("it does not begin with a hub; was `concord hub init` interrupted?".to_owned())),
+    }
+    let registered = ledger.registry().enrolment(&ParticipantCode::secretariat());
+    if registered.is_none_or(|enrolment| enrolment.signing_key != signing_key.public()) {
+        return Err(other("it names another signing key than signing/key.pem".to_owned()));
+    }
+    Ok(())
 }
 
 /// Damage of the last commit was cut: said aloud, since the peers' receipts decide whether something acknowledged was in it.

@@ -40,6 +40,7 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR] },
     Row { method: "/concord.operations.v1.RegistryService/GetBundle", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
 ];
 
 /// The caller that the accept loop verified.

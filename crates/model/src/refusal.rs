@@ -181,6 +181,8 @@ reasons! {
     WaitExpired = "WAIT_EXPIRED", Unavailable, "nothing is lost: ask again with `concord track` or `concord agreement show`";
     /// The peer's history is neither this one nor a past of it, or a position lies beyond what is known here.
     HistoryUnknown = "HISTORY_UNKNOWN", DataLoss, "one side was restored or lost data; healing is not built yet: keep both folders and call the secretariat";
+    /// Files of the journal changed while they were read for a backup.
+    BackupConflict = "BACKUP_CONFLICT", Unavailable, "start the backup again";
     /// Something failed inside; details are in the log.
     Internal = "INTERNAL", Unavailable, "see the log of the process that answered";
 }

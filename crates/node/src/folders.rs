@@ -10,6 +10,17 @@ use crate::error::NodeError;
 
 const FOLDER_MODE: u32 = 0o700;
 
+/// What goes into a backup: public, and needed beside the journal.
+pub(crate) const PUBLIC_FILES: &[&str] = &[
+    "concord.json",
+    "node.toml",
+    "anchor/certificate.pem",
+    "tls/certificate.pem",
+    "tls/anchor.pem",
+    "join-request.json",
+    "hub.json",
+];
+
 /// The paths below one data folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths(PathBuf);

@@ -12,7 +12,7 @@ use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::folders::Paths;
 use crate::open::{append, fold, open_journal, snapshots};
-use crate::paper::bundle_from_json;
+use crate::paper::{BundlePaper, bundle_from_json};
 use crate::state::HubKeys;
 use concord_server::{Clock as _, SystemClock};
 
@@ -27,26 +27,14 @@ pub struct Joined {
 
 /// Joins the hub of a bundle. The node must not run. The same bundle again is harmless; new addresses of the same hub are taken.
 pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
-    let paper = bundle_from_json(bundle)?;
-    let hub = HubKeys::from_bundle(&paper.bundle)?;
     let folder = Folder::open(dir, FolderKind::Node)?;
     let _lock = folder.lock()?;
     let config = NodeConfig::load(dir)?;
     let paths = Paths::of(dir);
-    let wanted = ParticipantCode::parse(&paper.bundle.participant)
-        .map_err(|error| NodeError::Paper(format!("the bundle cannot be used: {error}")))?;
-    if wanted != config.participant {
-        return Err(NodeError::OtherParticipant { bundle: wanted, own: config.participant });
-    }
-    Anchor::from_der(&hub.anchor)?;
     let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
     let signing = SigningKey::load(&paths.signing_key())?;
-    let own = enrolment_fingerprint(&config.participant, anchor.der(), &signing.public());
-    let enrolled = concord_model::Digest::from_slice(&paper.bundle.enrolment_fingerprint)
-        .map_err(|error| NodeError::Paper(format!("the bundle cannot be used: {error}")))?;
-    if Fingerprint(enrolled) != own {
-        return Err(NodeError::OtherEnrolment { bundle: Fingerprint(enrolled), own });
-    }
+    let paper = check_bundle(bundle, &config, &anchor, &signing)?;
+    let hub = HubKeys::from_bundle(&paper.bundle)?;
 
     let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
     let state = fold(&snapshots(paths.snapshots()), journal.as_ref())?.state;
@@ -65,4 +53,26 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
     journal.close();
     write_durably(&paths.hub(), bundle.as_bytes(), FileMode::Public)?;
     Ok(joined)
+}
+
+/// Reads a bundle and checks that it is for this node and names the keys that it has.
+pub(crate) fn check_bundle(
+    bundle: &str,
+    config: &NodeConfig,
+    anchor: &Anchor,
+    signing: &SigningKey,
+) -> Result<BundlePaper, NodeError> {
+    let paper = bundle_from_json(bundle)?;
+    let unusable = |error: concord_model::ParseError| NodeError::Paper(format!("the bundle cannot be used: {error}"));
+    let wanted = ParticipantCode::parse(&paper.bundle.participant).map_err(unusable)?;
+    if wanted != config.participant {
+        return Err(NodeError::OtherParticipant { bundle: wanted, own: config.participant.clone() });
+    }
+    Anchor::from_der(&HubKeys::from_bundle(&paper.bundle)?.anchor)?;
+    let own = enrolment_fingerprint(&config.participant, anchor.der(), &signing.public());
+    let enrolled = concord_model::Digest::from_slice(&paper.bundle.enrolment_fingerprint).map_err(unusable)?;
+    if Fingerprint(enrolled) != own {
+        return Err(NodeError::OtherEnrolment { bundle: Fingerprint(enrolled), own });
+    }
+    Ok(paper)
 }

@@ -97,7 +97,8 @@ impl Projection for NodeProjection {
             | NodeEntry::Joined(_)
             | NodeEntry::AgencyAdded { .. }
             | NodeEntry::Statement(_)
-            | NodeEntry::Answer(_) => Ok(()),
+            | NodeEntry::Answer(_)
+            | NodeEntry::Restored(_) => Ok(()),
         }
     }
 }

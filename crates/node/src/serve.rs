@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 
+use concord_backup::{Backups, Owner, Source};
 use concord_identity::{
     Admission, Anchor, Anchors, Application, Credentials, ExpectedServer, SigningKey, client_config, read_text,
     server_config,
@@ -28,11 +29,12 @@ use tonic::service::Routes;
 use crate::config::NodeConfig;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
-use crate::folders::Paths;
+use crate::folders::{PUBLIC_FILES, Paths};
 use crate::index::Index;
 use crate::link::{HubLink, TonicLink};
 use crate::open::{fold, open_journal, snapshots};
 use crate::projection::NodeProjection;
+use crate::restore::refuse_if_interrupted;
 use crate::services::{AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryApi, SERVICES, Started, StatementApi};
 use crate::state::NodeState;
 use crate::writer::{Writer, WriterError};
@@ -48,6 +50,7 @@ pub async fn serve(dir: &Path) -> Result<(), NodeError> {
     let folder = Folder::open(dir, FolderKind::Node)?;
     let config = NodeConfig::load(dir)?;
     let lock = folder.lock()?;
+    refuse_if_interrupted(dir)?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(|source| NodeError::System { doing: "listening to signals", source })?;
     // Before anything is opened, so that what the opening finds is counted too.
@@ -69,6 +72,7 @@ struct Node {
     snapshot: Option<Tail>,
     writer: Writer,
     context: Context,
+    backups: Backups,
 }
 
 impl Node {
@@ -114,14 +118,22 @@ impl Node {
             room,
         };
         let own = Anchors::pinned(config.participant.clone(), anchor);
-        Ok(Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context })
+        let source = Source {
+            folder: dir.to_owned(),
+            owner: Owner::Node,
+            participant: config.participant.clone(),
+            name: config.name.clone(),
+            public_files: PUBLIC_FILES,
+        };
+        let backups = Backups::new(source, Arc::clone(&journal), Arc::clone(&context.key));
+        Ok(Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups })
     }
 
     async fn serve(self, folder: &Folder, recorder: PrometheusHandle) -> Result<(), NodeError> {
-        let Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context } = self;
+        let Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups } = self;
         let tls = server_config(&credentials, &own, Admission::node(&config.participant), Application::Grpc)?;
         let (health, health_server) = Health::new(SERVICES).await;
-        let routes = routes(&context, started, health_server)?;
+        let routes = routes(&context, started, backups, health_server)?;
         let link = link(&context, &credentials)?;
 
         let remembered = folder.addresses()?;
@@ -266,7 +278,7 @@ fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u
     Ok(Opening { journal, index, restored, snapshots })
 }
 
-fn check_founded(state: &NodeState, participant: &ParticipantCode, name: &Name) -> Result<(), NodeError> {
+pub(crate) fn check_founded(state: &NodeState, participant: &ParticipantCode, name: &Name) -> Result<(), NodeError> {
     match state.identity() {
         Some((founded, node)) if founded == participant && node == name => Ok(()),
         Some((founded, node)) => Err(NodeError::Mismatch(format!(
@@ -294,6 +306,7 @@ fn link(context: &Context, credentials: &Credentials) -> Result<Option<Arc<dyn H
 fn routes(
     context: &Context,
     started: Started,
+    backups: Backups,
     health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
 ) -> Result<Routes, NodeError> {
     let max = MESSAGE_SIZE_MAX_BYTES;
@@ -304,7 +317,7 @@ fn routes(
         .add_service(StatementServiceServer::new(StatementApi::new(context.clone())))
         .add_service(AgreementServiceServer::new(AgreementApi::new(context.clone())).max_encoding_message_size(max))
         .add_service(RegistryServiceServer::new(RegistryApi::new(context.clone())).max_encoding_message_size(max))
-        .add_service(OperationsServiceServer::new(OperationsApi::new(context.clone(), started))))
+        .add_service(OperationsServiceServer::new(OperationsApi::new(context.clone(), started, backups))))
 }
 
 /// Keeps the gauges at what the published state says.

@@ -7,6 +7,7 @@ mod absence;
 mod agencies;
 mod agreements;
 mod away;
+mod backup;
 mod commands_refused;
 mod consignments_refused;
 mod damage;

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use concord_backup::Owner;
 use concord_hub::{InitOptions, Seed};
 use concord_model::Name;
 use serde::Serialize;
 
+use super::backup::{self, BackupArgs, RestoreArgs};
 use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
@@ -20,6 +22,16 @@ pub(crate) enum HubCommand {
     Init(InitArgs),
     /// Run a hub until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
+    /// Back a running hub up: its journal, bodies included, its settings and certificates; never a private key.
+    #[command(after_help = "Example:\n  concord hub backup --profile /srv/concord/hub/officer --out hub.backup")]
+    Backup(BackupArgs),
+    /// Put a backup in place of a hub's journal, and begin a new history.
+    #[command(
+        after_help = "Example:\n  concord hub restore hub.backup --dir /srv/concord/hub\n\nThe hub must not run, and its keys must be in the folder. What is there is moved aside, not deleted."
+    )]
+    Restore(RestoreArgs),
+    /// Make the journal of a hub anew where it is lost, there is no backup, and the keys are there.
+    Refound(RefoundArgs),
 }
 
 #[derive(Args)]
@@ -58,6 +70,17 @@ pub(crate) struct ServeArgs {
     dir: PathBuf,
 }
 
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord hub refound --dir /srv/concord/hub")]
+pub(crate) struct RefoundArgs {
+    /// The hub's folder, with its keys in it.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The registry and catalogue to begin with: those that it began with at first.
+    #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
+    seed: String,
+}
+
 #[derive(Serialize)]
 struct InitLine {
     hub: String,
@@ -72,6 +95,9 @@ pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failu
             start_log()?;
             Ok(concord_hub::serve(&args.dir).await?)
         }
+        HubCommand::Backup(args) => backup::backup(args, Owner::Hub, output).await,
+        HubCommand::Restore(args) => backup::restore_hub(&args, output),
+        HubCommand::Refound(args) => backup::refound(&args.dir, read_seed(&args.seed)?, output),
     }
 }
 

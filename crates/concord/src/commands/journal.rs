@@ -20,7 +20,7 @@ pub(crate) enum JournalCommand {
 #[derive(Args)]
 #[command(after_help = "Example:\n  concord journal show /srv/concord/hub --from 12")]
 pub(crate) struct ShowArgs {
-    /// The folder of a hub or node, or its journal's folder.
+    /// The folder of a hub or node, its journal's folder, or a backup.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Begin with this entry.

@@ -6,7 +6,7 @@ use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item};
 use concord_wire::stored::hub::{self, HubEntry};
-use concord_wire::stored::node::{self, NodeEntry, Received, Verdict};
+use concord_wire::stored::node::{self, NodeEntry, Received, Restored, Verdict};
 use concord_wire::stored::{Kept, StoredError};
 use serde::Serialize;
 
@@ -117,6 +117,10 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             let became = if answer.refused.is_empty() { "accepted" } else { &answer.refused };
             ("answer", format!("statement {} of {}: {became}", answer.number, answer.officer), Vec::new())
         }
+        NodeEntry::Restored(Restored::FromBackup(taken_at)) => {
+            ("restored", format!("from a backup taken {}", crate::output::time(taken_at)), Vec::new())
+        }
+        NodeEntry::Restored(Restored::Rebuilt) => ("restored", "made anew, without a backup".to_owned(), Vec::new()),
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod agency;
 pub(crate) mod agreement;
+pub(crate) mod backup;
 pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod node;

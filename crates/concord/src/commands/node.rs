@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use concord_backup::Owner;
 use concord_model::{Name, ParticipantCode};
 use concord_node::InitOptions;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
 
+use super::backup::{self, BackupArgs, RestoreArgs};
 use super::hub::start_log;
 
 #[derive(Subcommand)]
@@ -21,6 +23,16 @@ pub(crate) enum NodeCommand {
     Join(JoinArgs),
     /// Run a node until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
+    /// Back a running node up: its journal, bodies included, its settings and certificates; never a private key.
+    #[command(after_help = "Example:\n  concord node backup --profile /srv/concord/node/officer --out node.backup")]
+    Backup(BackupArgs),
+    /// Put a backup in place of a node's journal, and begin a new history.
+    #[command(
+        after_help = "Example:\n  concord node restore node.backup --dir /srv/concord/node\n\nThe node must not run, and its keys must be in the folder. What is there is moved aside, not deleted."
+    )]
+    Restore(RestoreArgs),
+    /// Make the journal of a node anew where it is lost, there is no backup, and the keys are there.
+    Rebuild(RebuildArgs),
 }
 
 #[derive(Args)]
@@ -67,6 +79,14 @@ pub(crate) struct ServeArgs {
     dir: PathBuf,
 }
 
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord node rebuild --dir /srv/concord/node")]
+pub(crate) struct RebuildArgs {
+    /// The node's folder, with its keys and hub.json in it.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
 #[derive(Serialize)]
 struct InitLine {
     participant: String,
@@ -89,6 +109,9 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
             start_log()?;
             Ok(concord_node::serve(&args.dir).await?)
         }
+        NodeCommand::Backup(args) => backup::backup(args, Owner::Node, output).await,
+        NodeCommand::Restore(args) => backup::restore_node(&args, output),
+        NodeCommand::Rebuild(args) => backup::rebuild(&args.dir, output),
     }
 }
 

@@ -16,7 +16,7 @@ const JOURNAL_FOLDER: &str = "journal";
 #[derive(Args)]
 #[command(after_help = "Example:\n  concord verify /srv/concord/hub")]
 pub(crate) struct VerifyArgs {
-    /// The folder of a hub or node, or its journal's folder.
+    /// The folder of a hub or node, its journal's folder, or a backup.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
@@ -44,6 +44,10 @@ struct UnfinishedLine {
 }
 
 pub(crate) fn run(args: &VerifyArgs, output: Output) -> Result<(), Failure> {
+    if args.dir.is_file() {
+        let line = super::backup::checked(&args.dir)?;
+        return output.result(&line, || line.show());
+    }
     let (folder, disk) = open(&args.dir)?;
     let verified = concord_journal::verify(disk).map_err(|error| failure(&error))?;
     let tail = verified.tail.ok_or_else(|| none(&args.dir))?;
@@ -79,8 +83,11 @@ pub(crate) fn run(args: &VerifyArgs, output: Output) -> Result<(), Failure> {
     })
 }
 
-/// The journal of a data folder, or the folder itself if it is the journal's.
+/// The journal of a data folder or a backup, or the folder itself if it is the journal's.
 pub(super) fn open(dir: &Path) -> Result<(PathBuf, Arc<dyn Disk>), Failure> {
+    if dir.is_file() {
+        return Ok((dir.to_owned(), concord_backup::Backup::open(dir)?.journal()));
+    }
     let inside = dir.join(JOURNAL_FOLDER);
     let folder = if inside.is_dir() { inside } else { dir.to_owned() };
     let disk = RealDisk::open(&folder).map_err(|error| {

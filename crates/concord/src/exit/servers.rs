@@ -1,10 +1,32 @@
 //! Failures of the library calls that make and run hubs and nodes.
 
+use concord_backup::BackupError;
 use concord_hub::HubError;
+use concord_model::Reason;
 use concord_node::NodeError;
 use concord_server::FolderError;
 
 use super::{Exit, Failure};
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        of_backup(&error)
+    }
+}
+
+fn of_backup(error: &BackupError) -> Failure {
+    let reason = match error {
+        BackupError::NotABackup { .. } => "BACKUP_UNKNOWN",
+        BackupError::OtherFormat { .. } => "BACKUP_FORMAT",
+        BackupError::Damaged { .. } => "BACKUP_DAMAGED",
+        BackupError::OfAnother { .. } => "BACKUP_OF_ANOTHER",
+        BackupError::KeyAbsent { .. } => "KEY_ABSENT",
+        BackupError::Changed { .. } => Reason::BackupConflict.code(),
+        BackupError::Disk { .. } => "FILE",
+        BackupError::Gone => "GONE",
+    };
+    Failure::failed(reason, error.to_string())
+}
 
 impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
@@ -13,6 +35,10 @@ impl From<HubError> for Failure {
             HubError::Argument(_) | HubError::Seed(_) => Self::new(Exit::Usage, "ARGUMENT_INVALID", message),
             HubError::Config { .. } => Self::failed("CONFIG_INVALID", message),
             HubError::Folder(error) => of_folder(error),
+            HubError::Backup(error) => of_backup(error),
+            HubError::RestoreInterrupted { .. } => Self::failed("RESTORE_INTERRUPTED", message),
+            HubError::JournalHolds { .. } => Self::failed("JOURNAL_HOLDS", message),
+            HubError::OtherHub { .. } => Self::failed("JOURNAL_OF_ANOTHER", message),
             HubError::Bind(_) => {
                 Self::failed("ADDRESS_UNUSABLE", message).help("choose another address, or free this one")
             }
@@ -50,6 +76,9 @@ impl From<NodeError> for Failure {
                 Self::new(Exit::Refused, "BUNDLE_OF_ANOTHER", message)
             }
             NodeError::AnchorKey { .. } => Self::failed("ANCHOR_KEY_ABSENT", message),
+            NodeError::Backup(error) => of_backup(error),
+            NodeError::RestoreInterrupted { .. } => Self::failed("RESTORE_INTERRUPTED", message),
+            NodeError::JournalHolds { .. } => Self::failed("JOURNAL_HOLDS", message),
             NodeError::Bind(_) => {
                 Self::failed("ADDRESS_UNUSABLE", message).help("choose another address, or free this one")
             }

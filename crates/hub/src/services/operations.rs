@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use concord_backup::{BackupError, Backups};
 use concord_ledger::AgreementState;
 use concord_model::{ParticipantCode, Reason, Refusal, Role, Timestamp};
 use concord_server::{Connections, Readiness};
@@ -9,6 +10,8 @@ use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::operations_service_server::{OperationsService, OperationsServiceServer};
 use concord_wire::status::to_status;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
 use crate::projection::run_with;
@@ -18,6 +21,8 @@ use crate::shared::{Shared, internal};
 pub struct Operations {
     /// What all services hold.
     pub shared: Arc<Shared>,
+    /// Makes backups.
+    pub backups: Backups,
     /// Who is connected.
     pub connections: Connections,
     /// What is wrong.
@@ -35,6 +40,24 @@ pub fn server(operations: Operations) -> OperationsServiceServer<Operations> {
 
 #[tonic::async_trait]
 impl OperationsService for Operations {
+    type CreateBackupStream = BoxStream<'static, Result<pb::CreateBackupResponse, Status>>;
+
+    async fn create_backup(
+        &self,
+        _request: Request<pb::CreateBackupRequest>,
+    ) -> Result<Response<Self::CreateBackupStream>, Status> {
+        let busy = || to_status(&Refusal::new(Reason::QueueFull, "another backup is being made"));
+        let chunks = self.backups.start(self.shared.clock.now()).ok_or_else(busy)?;
+        let answer = |chunk: Result<bytes::Bytes, BackupError>| {
+            chunk.map(|chunk| pb::CreateBackupResponse { chunk }).map_err(|error| match error {
+                BackupError::Changed { .. } => to_status(&Refusal::new(Reason::BackupConflict, error.to_string())),
+                error => to_status(&internal(error)),
+            })
+        };
+        let chunks = stream::unfold(chunks, |mut chunks| async { chunks.recv().await.map(|chunk| (chunk, chunks)) });
+        Ok(Response::new(chunks.map(answer).boxed()))
+    }
+
     async fn get_status(
         &self,
         _request: Request<pb::GetStatusRequest>,

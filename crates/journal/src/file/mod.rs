@@ -2,6 +2,7 @@
 
 mod chain;
 mod disk;
+mod extent;
 mod fault;
 mod frame;
 mod index;
@@ -32,6 +33,7 @@ use reader::Shared;
 use writer::Job;
 
 pub use disk::{Disk, DiskFile, RealDisk};
+pub use extent::Extent;
 pub use fault::{Damage, Fault};
 pub(crate) use frame::FRAME_HEAD_SIZE_BYTES;
 pub use frame::FrameMark;

@@ -61,6 +61,11 @@ impl Shared {
         self.disk.available_bytes()
     }
 
+    /// Looks at where the entries stand; brief, since it holds up the writer.
+    pub(crate) fn with_index<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
+        look(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(crate) fn first_sequence(&self) -> u64 {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         index.segments.first().map_or(1, |segment| segment.first)

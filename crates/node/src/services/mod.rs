@@ -52,6 +52,7 @@ pub(crate) const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR, AGENCY] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/AddAgency", allow: &[OPERATOR] },
+    Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
 ];
 
 /// Who calls. The method layer let nobody through that has no certificate.

@@ -1,9 +1,14 @@
 //! `OperationsService`: how the node is, and letting agencies in.
 
-use concord_model::{MeasureCode, Name, Reason};
+use concord_backup::{BackupError, Backups};
+use concord_model::{MeasureCode, Name, Reason, Refusal};
 use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
-use concord_wire::proto::operations::v1::{AddAgencyRequest, AddAgencyResponse, GetStatusRequest, GetStatusResponse};
+use concord_wire::proto::operations::v1::{
+    AddAgencyRequest, AddAgencyResponse, CreateBackupRequest, CreateBackupResponse, GetStatusRequest, GetStatusResponse,
+};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
 use super::status::{Started, status};
@@ -15,16 +20,35 @@ use crate::context::Context;
 pub(crate) struct OperationsApi {
     context: Context,
     started: Started,
+    backups: Backups,
 }
 
 impl OperationsApi {
-    pub(crate) fn new(context: Context, started: Started) -> Self {
-        Self { context, started }
+    pub(crate) fn new(context: Context, started: Started, backups: Backups) -> Self {
+        Self { context, started, backups }
     }
 }
 
 #[tonic::async_trait]
 impl OperationsService for OperationsApi {
+    type CreateBackupStream = BoxStream<'static, Result<CreateBackupResponse, Status>>;
+
+    async fn create_backup(
+        &self,
+        _: Request<CreateBackupRequest>,
+    ) -> Result<Response<Self::CreateBackupStream>, Status> {
+        let busy = || refused(Refusal::new(Reason::QueueFull, "another backup is being made"));
+        let chunks = self.backups.start(self.context.clock.now()).ok_or_else(busy)?;
+        let chunks = stream::unfold(chunks, |mut chunks| async { chunks.recv().await.map(|chunk| (chunk, chunks)) });
+        let answer = |chunk: Result<bytes::Bytes, BackupError>| {
+            chunk.map(|chunk| CreateBackupResponse { chunk }).map_err(|error| match error {
+                BackupError::Changed { .. } => refused(Refusal::new(Reason::BackupConflict, error.to_string())),
+                error => internal(error),
+            })
+        };
+        Ok(Response::new(chunks.map(answer).boxed()))
+    }
+
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         let (context, started) = (self.context.clone(), self.started);
         // Counting what agencies have not acknowledged reads many rows.

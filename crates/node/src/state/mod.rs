@@ -17,7 +17,7 @@ use std::sync::Arc;
 use concord_journal::HistoryId;
 use concord_model::{Digest, Lane, Name, ParticipantCode, Timestamp};
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::NodeEntry;
+use concord_wire::stored::node::{NodeEntry, Restored};
 use serde::{Deserialize, Serialize};
 
 pub use agencies::Agency;
@@ -38,6 +38,16 @@ pub struct NodeState {
     chains: [ChainEnd; Lane::ALL.len()],
     mailboxes: [Mailbox; Lane::ALL.len()],
     feed: FeedCursor,
+    restoration: Option<Restoration>,
+}
+
+/// The journal was put back from a backup or made anew, and what came after it may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restoration {
+    /// When the backup was taken; none where there was none.
+    pub taken_at: Option<Timestamp>,
+    /// When it was put back.
+    pub restored_at: Timestamp,
 }
 
 /// How far the feed is applied.
@@ -134,6 +144,13 @@ impl NodeState {
                 let officer = Name::parse(&answer.officer).map_err(|error| impossible(error.to_string()))?;
                 Arc::make_mut(&mut self.officers).entry(officer).or_default().answered(answer);
             }
+            NodeEntry::Restored(how) => {
+                let taken_at = match how {
+                    Restored::FromBackup(taken_at) => Some(*taken_at),
+                    Restored::Rebuilt => None,
+                };
+                self.restoration = Some(Restoration { taken_at, restored_at: at });
+            }
         }
         Ok(())
     }
@@ -171,6 +188,11 @@ impl NodeState {
     /// Where the mailbox of a lane stands.
     pub fn mailbox(&self, lane: Lane) -> &Mailbox {
         &self.mailboxes[slot(lane)]
+    }
+
+    /// Whether the journal was put back or made anew, and is not yet brought up to what the hub knows.
+    pub fn restoration(&self) -> Option<Restoration> {
+        self.restoration
     }
 
     /// How far the feed is applied.

@@ -26,6 +26,8 @@ const KIND_MAIL: u16 = 107;
 const KIND_AGENCY_ACKNOWLEDGED: u16 = 108;
 const KIND_STATEMENT: u16 = 109;
 const KIND_ANSWER: u16 = 110;
+// 111 to 114 are kept for the healing of hubs.
+const KIND_RESTORED: u16 = 115;
 
 /// One entry of a node's journal.
 pub enum NodeEntry {
@@ -73,6 +75,17 @@ pub enum NodeEntry {
     Statement(SignedStatement),
     /// The hub answered a statement.
     Answer(StatementAnswered),
+    /// The journal before it was put back or made anew.
+    Restored(Restored),
+}
+
+/// How a journal came to be behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// From a backup that was taken then.
+    FromBackup(Timestamp),
+    /// It was lost, and made anew from keys and papers.
+    Rebuilt,
 }
 
 /// One number of a mailbox, as it was judged.
@@ -189,6 +202,18 @@ pub fn answer(answer: &StatementAnswered, recorded_at: Timestamp) -> Draft {
     plain(KIND_ANSWER, answer, recorded_at)
 }
 
+/// The journal was put back or made anew; what came after is to be fetched back.
+pub fn restored(how: Restored, recorded_at: Timestamp) -> Draft {
+    let message = match how {
+        Restored::FromBackup(taken_at) => pb::JournalRestored {
+            cause: pb::RestoreCause::Backup.into(),
+            taken_at: Some(crate::convert::timestamp(taken_at)),
+        },
+        Restored::Rebuilt => pb::JournalRestored { cause: pb::RestoreCause::Rebuilt.into(), taken_at: None },
+    };
+    plain(KIND_RESTORED, &message, recorded_at)
+}
+
 /// Reads an entry of a node's journal; blobs need not be loaded.
 pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
     check_version(entry)?;
@@ -254,6 +279,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
             NodeEntry::Statement(required(entry, "the statement", message.signed)?)
         }
         KIND_ANSWER => NodeEntry::Answer(decode(entry)?),
+        KIND_RESTORED => NodeEntry::Restored(read_restored(entry, &decode(entry)?)?),
         _ => return Err(unknown(entry)),
     })
 }
@@ -266,6 +292,15 @@ fn read_received(entry: &Entry, item: pb::ReceivedItem) -> Result<Received, Stor
         Item::Withheld(number) => Verdict::Withheld(number),
     };
     Ok(Received { verdict, blob_count: item.blob_count })
+}
+
+fn read_restored(entry: &Entry, message: &pb::JournalRestored) -> Result<Restored, StoredError> {
+    let taken_at = crate::convert::optional_timestamp(message.taken_at.as_ref());
+    match (message.cause(), taken_at) {
+        (pb::RestoreCause::Backup, Some(taken_at)) => Ok(Restored::FromBackup(taken_at)),
+        (pb::RestoreCause::Rebuilt, None) => Ok(Restored::Rebuilt),
+        _ => Err(malformed(entry, "its cause and its time do not fit")),
+    }
 }
 
 fn read_history(entry: &Entry, bytes: &[u8]) -> Result<[u8; 16], StoredError> {

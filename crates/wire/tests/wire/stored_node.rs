@@ -11,7 +11,7 @@ use concord_wire::proto::feed::v1 as feed_pb;
 use concord_wire::proto::journal::v1 as pb;
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{self, Acknowledged, NodeEntry, StatementAnswered, Submission, Verdict};
+use concord_wire::stored::node::{self, Acknowledged, NodeEntry, Restored, StatementAnswered, Submission, Verdict};
 use prost::Message as _;
 
 use crate::fixtures::{HISTORY, NOW, code, entry, exchanges, founding, measure, name, notices, sealed};
@@ -111,6 +111,7 @@ pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
         ("AgencyAcknowledged", node::agency_acknowledged(&acknowledged(), NOW)),
         ("StatementQueued", node::statement(statement(), NOW)),
         ("StatementAnswered", node::answer(&answered(), NOW)),
+        ("JournalRestored", node::restored(Restored::FromBackup(NOW), NOW)),
     ]
 }
 
@@ -121,7 +122,7 @@ fn read(draft: &Draft) -> NodeEntry {
 #[test]
 fn kinds_are_numbered_from_101_and_never_change() {
     let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
-    assert_eq!(kinds, (101..=110).collect::<Vec<_>>());
+    assert_eq!(kinds, (101..=110).chain([115]).collect::<Vec<_>>());
     assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
 }
 
@@ -143,6 +144,9 @@ fn every_entry_is_read_as_it_was_stored() {
     assert!(matches!(next(), NodeEntry::AgencyAcknowledged(read) if read == acknowledged()));
     assert!(matches!(next(), NodeEntry::Statement(read) if read == statement()));
     assert!(matches!(next(), NodeEntry::Answer(read) if read == answered()));
+    assert!(matches!(next(), NodeEntry::Restored(Restored::FromBackup(NOW))));
+    let rebuilt = read(&node::restored(Restored::Rebuilt, NOW));
+    assert!(matches!(rebuilt, NodeEntry::Restored(Restored::Rebuilt)));
 }
 
 #[test]
@@ -185,11 +189,11 @@ fn a_payload_that_says_something_impossible_stops_the_reader() {
         (stored.kind, stored.payload) = (kind, payload.into());
         assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {kind}");
     };
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=110) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=110).chain([115]) {
         refused(kind, vec![0xff; 4]);
     }
     // Of an answer every field may be empty; of all others something must be there.
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109).chain([115]) {
         refused(kind, vec![]);
     }
     let no_verdict = pb::ReceivedItem { item: None, blob_count: 0 };

@@ -1,0 +1,131 @@
+//! `concord hub restore` and `concord hub refound`: a journal takes its place in a folder that has the hub's keys.
+//!
+//! Invariant: a restored hub never goes on in the history of its backup, since its nodes may know what came later in it.
+
+use std::path::{Path, PathBuf};
+
+use concord_backup::{Backup, BackupError, JOURNAL_FOLDER, Owner, RESTORING_FOLDER, Staged};
+use concord_identity::{Anchor, Credentials, SigningKey, read_text};
+use concord_journal::{FileJournal, HistoryId, Journal as _, RealDisk, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
+use concord_ledger::{Founding, Ledger};
+use concord_model::Timestamp;
+use concord_server::{Clock as _, Folder, FolderKind, SystemClock};
+use futures::executor::block_on;
+
+use crate::config::Config;
+use crate::error::HubError;
+use crate::init::{files, found_journal, open_journal, random};
+use crate::seed::Seed;
+use crate::serve::check_owner;
+use crate::snapshot;
+
+/// What was put in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The tail of the backup, parent of the history that began; none where the journal was made anew.
+    pub parent: Option<Tail>,
+    /// When the backup was taken: what was recorded later, the nodes hand in again.
+    pub taken_at: Option<Timestamp>,
+    /// The tail of the journal that is in place now.
+    pub tail: Tail,
+    /// Where the journal is that was there before.
+    pub aside: Option<PathBuf>,
+}
+
+/// Puts the journal of a backup in place and begins a new history. The hub must not run; its keys must be there.
+pub fn restore(file: &Path, dir: &Path) -> Result<Restored, HubError> {
+    let backup = Backup::open(file)?;
+    let of_another = |what: String| BackupError::OfAnother { folder: dir.to_owned(), what };
+    let manifest = backup.manifest();
+    if manifest.owner != Owner::Hub {
+        return Err(of_another(format!("it is of a {}", manifest.owner)).into());
+    }
+    let signing_key = keys(dir)?;
+    if manifest.key() != Some(signing_key.public().bytes) {
+        return Err(of_another("it was signed with another key than signing/key.pem".to_owned()).into());
+    }
+    let checked = backup.check()?;
+    concord_backup::lay_public_files(&backup, &checked, dir)?;
+    let folder = Folder::open(dir, FolderKind::Hub)?;
+    let _lock = folder.lock()?;
+    let config = Config::load(dir)?;
+
+    let staged = concord_backup::stage(&backup, &checked, dir)?;
+    let now = SystemClock.now();
+    let (journal, _) = open_journal(&staged.journal, now, SEGMENT_SIZE_DEFAULT_BYTES)?;
+    check_owner(&folded(&journal, &staged.journal)?, &config, &credentials(dir)?.caller()?, &signing_key, &staged.journal)?;
+    let parent = journal.tail();
+    let last = journal.read(parent.sequence, 1)?.first().map_or(0, |entry| entry.recorded_at);
+    let begun = journal.begin_history(parent, HistoryId(random()?), now.as_micros().max(last));
+    let tail = block_on(begun)?.tail;
+    journal.close();
+    let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
+    Ok(Restored { parent: Some(parent), taken_at: Some(manifest.taken_at()), tail, aside })
+}
+
+/// Makes the journal of a hub anew whose journal is lost and whose keys are there: participants are enrolled again, and their
+/// nodes hand in the rest. Refuses where a journal is there and holds.
+pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
+    let signing_key = keys(dir)?;
+    let folder = Folder::open(dir, FolderKind::Hub)?;
+    let _lock = folder.lock()?;
+    let config = Config::load(dir)?;
+    refuse_if_holds(&dir.join(JOURNAL_FOLDER))?;
+    let anchor = Anchor::from_pem(&read_text(&dir.join(files::ANCHOR_CERTIFICATE))?)?;
+    let now = SystemClock.now();
+    let founding = Founding {
+        hub: config.name.clone(),
+        anchor_fingerprint: anchor.fingerprint(),
+        anchor: anchor.der().to_vec(),
+        signing_key: signing_key.public(),
+        participants: seed.participants,
+        areas: seed.areas,
+        measures: seed.measures,
+    };
+    let staged: Staged = concord_backup::staging_folder(dir)?;
+    found_journal(&staged.journal, &founding, now)?;
+    let (journal, _) = open_journal(&staged.journal, now, SEGMENT_SIZE_DEFAULT_BYTES)?;
+    check_owner(&folded(&journal, &staged.journal)?, &config, &credentials(dir)?.caller()?, &signing_key, &staged.journal)?;
+    let tail = journal.tail();
+    journal.close();
+    let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
+    Ok(Restored { parent: None, taken_at: None, tail, aside })
+}
+
+/// A folder in which a restore did not end has its journal under another name, or is about to get another one.
+pub(crate) fn refuse_if_interrupted(dir: &Path) -> Result<(), HubError> {
+    if concord_backup::is_interrupted(dir) {
+        return Err(HubError::RestoreInterrupted { dir: dir.to_owned(), staging: dir.join(RESTORING_FOLDER) });
+    }
+    Ok(())
+}
+
+fn refuse_if_holds(path: &Path) -> Result<(), HubError> {
+    let Ok(disk) = RealDisk::open(path) else { return Ok(()) };
+    match concord_journal::verify(std::sync::Arc::new(disk)) {
+        Ok(verified) if verified.tail.is_some() => Err(HubError::JournalHolds { path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// All of it: no snapshot stands beside a journal that has no place yet.
+fn folded(journal: &FileJournal, staging: &Path) -> Result<Ledger, HubError> {
+    Ok(snapshot::restore(&snapshot::in_folder(staging), journal)?.state)
+}
+
+/// The keys that no backup holds have to be there before anything is changed.
+fn keys(dir: &Path) -> Result<SigningKey, HubError> {
+    if let Some(absent) = files::KEYS.iter().map(|key| dir.join(key)).find(|path| !path.exists()) {
+        return Err(BackupError::KeyAbsent { path: absent }.into());
+    }
+    Ok(SigningKey::load(&dir.join(files::SIGNING_KEY))?)
+}
+
+fn credentials(dir: &Path) -> Result<Credentials, HubError> {
+    Ok(Credentials::load(&dir.join(files::TLS_CERTIFICATE), &dir.join(files::TLS_KEY))?)
+}
+
+/// Names where the old journal goes: the time, in whole seconds.
+fn label(now: Timestamp) -> String {
+    (now.as_micros() / 1_000_000).to_string()
+}

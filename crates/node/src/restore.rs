@@ -1,0 +1,145 @@
+//! `concord node restore` and `concord node rebuild`: a journal takes its place in a folder that has the node's keys.
+//!
+//! Invariant: a restored node never goes on in the history of its backup: by the new one the hub tells it from a second copy.
+
+use std::path::{Path, PathBuf};
+
+use concord_backup::{Backup, BackupError, JOURNAL_FOLDER, Owner, RESTORING_FOLDER};
+use concord_identity::{Anchor, Credentials, SigningKey, read_text};
+use concord_journal::{HistoryId, Journal as _, RealDisk, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
+use concord_model::{Identity, Role, Timestamp};
+use concord_server::{Clock as _, Folder, FolderKind, SystemClock, fresh};
+use concord_wire::stored::node as stored;
+use futures::executor::block_on;
+
+use crate::config::NodeConfig;
+use crate::error::NodeError;
+use crate::folders::Paths;
+use crate::join::check_bundle;
+use crate::open::{append, fold, open_journal, snapshots};
+use crate::serve::check_founded;
+
+/// What was put in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The tail of the backup, parent of the history that began; none where the journal was made anew.
+    pub parent: Option<Tail>,
+    /// When the backup was taken: what was done later is fetched back from the hub.
+    pub taken_at: Option<Timestamp>,
+    /// The tail of the journal that is in place now.
+    pub tail: Tail,
+    /// Where the journal is that was there before.
+    pub aside: Option<PathBuf>,
+    /// Agencies that have a profile and are to be let in again, since who may do what stood in the journal.
+    pub agencies: Vec<String>,
+}
+
+/// Puts the journal of a backup in place and begins a new history. The node must not run; its keys must be there.
+pub fn restore(file: &Path, dir: &Path) -> Result<Restored, NodeError> {
+    let backup = Backup::open(file)?;
+    let of_another = |what: String| BackupError::OfAnother { folder: dir.to_owned(), what };
+    let manifest = backup.manifest();
+    if manifest.owner != Owner::Node {
+        return Err(of_another(format!("it is of a {}", manifest.owner)).into());
+    }
+    let signing_key = keys(dir)?;
+    if manifest.key() != Some(signing_key.public().bytes) {
+        let what =
+            format!("it is of {}'s node and was signed with another key than signing/key.pem", manifest.participant);
+        return Err(of_another(what).into());
+    }
+    let checked = backup.check()?;
+    concord_backup::lay_public_files(&backup, &checked, dir)?;
+    let folder = Folder::open(dir, FolderKind::Node)?;
+    let _lock = folder.lock()?;
+    let config = NodeConfig::load(dir)?;
+    check_certificate(dir, &config)?;
+
+    let staged = concord_backup::stage(&backup, &checked, dir)?;
+    let now = SystemClock.now();
+    let (journal, _) = open_journal(&staged.journal, &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
+    check_founded(&fold(&snapshots(staged.journal.join("snapshots")), journal.as_ref())?.state, &config.participant, &config.name)?;
+    let parent = journal.tail();
+    let last = journal.read(parent.sequence, 1)?.first().map_or(0, |entry| entry.recorded_at);
+    let at = Timestamp::from_micros(now.as_micros().max(last));
+    block_on(journal.begin_history(parent, HistoryId(fresh()?), at.as_micros()))?;
+    append(&journal, stored::restored(stored::Restored::FromBackup(manifest.taken_at()), at))?;
+    let tail = journal.tail();
+    journal.close();
+    let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
+    Ok(Restored { parent: Some(parent), taken_at: Some(manifest.taken_at()), tail, aside, agencies: Vec::new() })
+}
+
+/// Makes the journal of a node anew whose journal is lost and whose keys and bundle are there. Refuses where a journal is there
+/// and holds.
+pub fn rebuild(dir: &Path) -> Result<Restored, NodeError> {
+    let signing_key = keys(dir)?;
+    let folder = Folder::open(dir, FolderKind::Node)?;
+    let _lock = folder.lock()?;
+    let config = NodeConfig::load(dir)?;
+    check_certificate(dir, &config)?;
+    let paths = Paths::of(dir);
+    refuse_if_holds(&dir.join(JOURNAL_FOLDER))?;
+    let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
+    let paper = check_bundle(&read_text(&paths.hub())?, &config, &anchor, &signing_key)?;
+
+    let now = SystemClock.now();
+    let staged = concord_backup::staging_folder(dir)?;
+    let (journal, _) = open_journal(&staged.journal, &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
+    append(&journal, stored::founded(&config.participant, &config.name, now))?;
+    append(&journal, stored::joined(paper.bundle, now))?;
+    append(&journal, stored::restored(stored::Restored::Rebuilt, now))?;
+    let tail = journal.tail();
+    journal.close();
+    let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
+    Ok(Restored { parent: None, taken_at: None, tail, aside, agencies: profiles(&dir.join("agencies")) })
+}
+
+/// A folder in which a restore did not end has its journal under another name, or is about to get another one.
+pub(crate) fn refuse_if_interrupted(dir: &Path) -> Result<(), NodeError> {
+    if concord_backup::is_interrupted(dir) {
+        return Err(NodeError::RestoreInterrupted { dir: dir.to_owned(), staging: dir.join(RESTORING_FOLDER) });
+    }
+    Ok(())
+}
+
+fn refuse_if_holds(path: &Path) -> Result<(), NodeError> {
+    let Ok(disk) = RealDisk::open(path) else { return Ok(()) };
+    match concord_journal::verify(std::sync::Arc::new(disk)) {
+        Ok(verified) if verified.tail.is_some() => Err(NodeError::JournalHolds { path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// The keys that no backup holds have to be there before anything is changed.
+fn keys(dir: &Path) -> Result<SigningKey, NodeError> {
+    let paths = Paths::of(dir);
+    if let Some(path) = [paths.tls_key(), paths.signing_key()].into_iter().find(|path| !path.exists()) {
+        return Err(BackupError::KeyAbsent { path }.into());
+    }
+    Ok(SigningKey::load(&paths.signing_key())?)
+}
+
+fn check_certificate(dir: &Path, config: &NodeConfig) -> Result<(), NodeError> {
+    let paths = Paths::of(dir);
+    let caller = Credentials::load(&paths.tls_certificate(), &paths.tls_key())?.caller()?;
+    let expected = Identity { participant: config.participant.clone(), role: Role::Node, name: config.name.clone() };
+    if caller.identity != expected {
+        let what = format!("node.toml is for {expected}, the certificate in tls/ for {}", caller.identity);
+        return Err(NodeError::Mismatch(what));
+    }
+    Ok(())
+}
+
+/// The names of the profiles that are there, sorted.
+fn profiles(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Names where the old journal goes: the time, in whole seconds.
+fn label(now: Timestamp) -> String {
+    (now.as_micros() / 1_000_000).to_string()
+}
