@@ -53,7 +53,13 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, HubError> {
     let staged = concord_backup::stage(&backup, &checked, dir)?;
     let now = SystemClock.now();
     let (journal, _) = open_journal(&staged.journal, now, SEGMENT_SIZE_DEFAULT_BYTES)?;
-    check_owner(&folded(&journal, &staged.journal)?, &config, &credentials(dir)?.caller()?, &signing_key, &staged.journal)?;
+    check_owner(
+        &folded(&journal, &staged.journal)?,
+        &config,
+        &credentials(dir)?.caller()?,
+        &signing_key,
+        &staged.journal,
+    )?;
     let parent = journal.tail();
     let last = journal.read(parent.sequence, 1)?.first().map_or(0, |entry| entry.recorded_at);
     let begun = journal.begin_history(parent, HistoryId(random()?), now.as_micros().max(last));
@@ -85,7 +91,13 @@ pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
     let staged: Staged = concord_backup::staging_folder(dir)?;
     found_journal(&staged.journal, &founding, now)?;
     let (journal, _) = open_journal(&staged.journal, now, SEGMENT_SIZE_DEFAULT_BYTES)?;
-    check_owner(&folded(&journal, &staged.journal)?, &config, &credentials(dir)?.caller()?, &signing_key, &staged.journal)?;
+    check_owner(
+        &folded(&journal, &staged.journal)?,
+        &config,
+        &credentials(dir)?.caller()?,
+        &signing_key,
+        &staged.journal,
+    )?;
     let tail = journal.tail();
     journal.close();
     let aside = concord_backup::put_in_place(dir, staged, &label(now))?;

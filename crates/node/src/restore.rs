@@ -58,7 +58,11 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, NodeError> {
     let staged = concord_backup::stage(&backup, &checked, dir)?;
     let now = SystemClock.now();
     let (journal, _) = open_journal(&staged.journal, &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
-    check_founded(&fold(&snapshots(staged.journal.join("snapshots")), journal.as_ref())?.state, &config.participant, &config.name)?;
+    check_founded(
+        &fold(&snapshots(staged.journal.join("snapshots")), journal.as_ref())?.state,
+        &config.participant,
+        &config.name,
+    )?;
     let parent = journal.tail();
     let last = journal.read(parent.sequence, 1)?.first().map_or(0, |entry| entry.recorded_at);
     let at = Timestamp::from_micros(now.as_micros().max(last));
