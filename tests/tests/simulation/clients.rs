@@ -1,0 +1,292 @@
+//! Agencies and officers: they ask again until they are answered, and remember what they were answered and given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use concord_ledger::{AgreementState, PartyState};
+use concord_model::{Class, ExchangeId, Lane, Refusal};
+use concord_node::calls;
+use concord_wire::agreement::DraftContent;
+use concord_wire::convert;
+use concord_wire::header::exchange_id;
+use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse, SubmitRequest};
+use concord_wire::proto::exchange::v1::Narrowing;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::chance::Chance;
+use crate::forum::{AGENCIES, ALL, MEASURE, SOME, STATES, name};
+use crate::world::{CLIENTS, SOME_PARTIES, World};
+
+/// All of the load begins within so many simulated milliseconds.
+pub(crate) const LOAD_MILLISECONDS: u64 = 45_000;
+const SUBMISSIONS_MAX: u64 = 3;
+
+/// What the clients know.
+#[derive(Default)]
+pub(crate) struct Log {
+    /// Exchanges answered *queued*, by state.
+    pub(crate) queued: Vec<(usize, ExchangeId)>,
+    /// What each agency was given: its exchange and the number under which it came.
+    pub(crate) given: BTreeMap<(usize, usize), Given>,
+    /// Clients that are at work on something that must come to an end.
+    pub(crate) busy: usize,
+    /// Faults are over: whoever holds an acknowledgement back gives it now.
+    pub(crate) healed: bool,
+}
+
+/// What one agency was given.
+#[derive(Default)]
+pub(crate) struct Given {
+    pub(crate) exchanges: BTreeMap<ExchangeId, (Lane, u64)>,
+    /// The last number of each lane whose acknowledgement was answered.
+    acknowledged: [u64; Lane::ALL.len()],
+    last: [u64; Lane::ALL.len()],
+}
+
+/// Hands a statement in until the node has answered.
+pub(crate) async fn say(world: &World, state: usize, content: DraftContent) -> Result<(), Refusal> {
+    let node = &world.nodes[state];
+    let officer = name("officer");
+    let mut signed = None;
+    loop {
+        if let Some(context) = node.running() {
+            let signed = signed.get_or_insert_with(|| {
+                let known = context.now_state();
+                let number = known.officers().get(&officer).map_or(1, |officer| officer.next_number());
+                node.member.says(number, content.clone())
+            });
+            let (signed, officer) = (signed.clone(), officer.clone());
+            let work = async move { calls::hand_in(&context, &officer, signed).await };
+            match world.scheduler.call(node.machine, work).await {
+                Ok(Err(refusal)) if !is_passing(&refusal) => return Err(refusal),
+                Ok(Ok(_)) => return Ok(()),
+                // The same words again: a node that had them already says so.
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        sleep(Duration::from_millis(700)).await;
+    }
+}
+
+fn is_passing(refusal: &Refusal) -> bool {
+    matches!(refusal.reason.class(), Class::Exhausted | Class::Unavailable)
+}
+
+/// An officer who answers every proposal: with consent, or sometimes without.
+pub(crate) async fn consent(world: World, state: usize, mut chance: Chance, declines: bool) {
+    let own = world.nodes[state].member.code.clone();
+    let mut answered = BTreeSet::new();
+    loop {
+        sleep(Duration::from_millis(chance.within(200..3_000))).await;
+        let Some(context) = world.nodes[state].running() else { continue };
+        let directory = context.now_state().directory().clone();
+        drop(context);
+        let open = directory.agreements.all().find(|agreement| {
+            agreement.state == AgreementState::Proposed
+                && agreement.party_state(&own) == Some(PartyState::Pending)
+                && !answered.contains(&agreement.text.id)
+        });
+        let Some(open) = open else { continue };
+        let reference = open.reference();
+        let content = if declines && chance.one_in(5) {
+            DraftContent::Decline(reference.clone())
+        } else {
+            DraftContent::Consent(reference.clone())
+        };
+        let outcome = say(&world, state, content).await;
+        world.trace.line(format_args!("{} answers {}: {}", STATES[state], reference.id, outcome.is_ok()));
+        answered.insert(reference.id);
+    }
+}
+
+/// Starts all agencies and officers.
+pub(crate) fn start(world: &World) {
+    let seed = world.seed;
+    for state in 0..STATES.len() {
+        for agency in 0..AGENCIES.len() {
+            let purpose = 100 + (state * AGENCIES.len() + agency) as u64;
+            world.spawn(CLIENTS, submit_all(world.clone(), state, agency, Chance::of(seed, purpose)));
+            world.spawn(CLIENTS, receive(world.clone(), state, agency, Chance::of(seed, purpose + 50)));
+        }
+        let chance = Chance::of(seed, 200 + state as u64);
+        world.spawn(CLIENTS, consent(world.clone(), state, chance, true));
+    }
+    world.spawn(CLIENTS, speak(world.clone(), Chance::of(seed, 300)));
+}
+
+/// One state proposes something new, and one leaves what was agreed.
+async fn speak(world: World, mut chance: Chance) {
+    world.log().busy += 1;
+    sleep(Duration::from_millis(chance.below(LOAD_MILLISECONDS))).await;
+    if chance.one_in(2) {
+        let parties = chance.within(2..STATES.len() as u64 + 1) as usize;
+        let state = chance.below(parties as u64) as usize;
+        let text = world.forum.text(&format!("{}/new", STATES[state]), parties);
+        let outcome = say(&world, state, DraftContent::Propose(text)).await;
+        world.trace.line(format_args!("{} proposes among {parties}: {}", STATES[state], outcome.is_ok()));
+    }
+    sleep(Duration::from_millis(chance.below(LOAD_MILLISECONDS / 2))).await;
+    if chance.one_in(2) {
+        let state = chance.below(SOME_PARTIES as u64) as usize;
+        let id = concord_model::AgreementId::parse(SOME).unwrap();
+        let outcome = say(&world, state, DraftContent::Leave(id)).await;
+        world.trace.line(format_args!("{} leaves: {}", STATES[state], outcome.is_ok()));
+    }
+    world.log().busy -= 1;
+}
+
+/// An agency that submits now and then, each time until it is answered.
+async fn submit_all(world: World, state: usize, agency: usize, mut chance: Chance) {
+    world.log().busy += 1;
+    let count = chance.below(SUBMISSIONS_MAX + 1);
+    for number in 0..count {
+        sleep(Duration::from_millis(chance.below(LOAD_MILLISECONDS / SUBMISSIONS_MAX))).await;
+        let request = request(state, agency, number, &mut chance);
+        let lane = request.lane().as_str_name();
+        let answer = submit(&world, state, agency, &request, &mut chance).await;
+        let outcome = answer.as_ref().map_or_else(|refusal| refusal.reason.code(), |_| "queued");
+        world.trace.line(format_args!("{} {} {lane} {number}: {outcome}", STATES[state], AGENCIES[agency]));
+        if let Ok(id) = answer {
+            world.log().queued.push((state, id));
+        }
+    }
+    world.log().busy -= 1;
+}
+
+fn request(state: usize, agency: usize, number: u64, chance: &mut Chance) -> SubmitRequest {
+    let some = state < SOME_PARTIES && chance.one_in(3);
+    let (agreement, parties) = if some { (SOME, SOME_PARTIES) } else { (ALL, STATES.len()) };
+    let others: Vec<&str> = (0..parties).filter(|other| *other != state).map(|other| STATES[other]).collect();
+    let to = chance.one_in(4).then(|| Narrowing { participants: vec![(*chance.pick(&others)).to_owned()] });
+    SubmitRequest {
+        request_id: format!("{}-{number}", AGENCIES[agency]),
+        agreement_id: agreement.to_owned(),
+        measure: MEASURE.to_owned(),
+        lane: convert::lane(*chance.pick(&Lane::ALL)).into(),
+        title: "Simulated".to_owned(),
+        media_type: "text/plain".to_owned(),
+        to,
+        body: Bytes::from(format!("{} {agency} {number}", STATES[state])),
+        ..SubmitRequest::default()
+    }
+}
+
+/// Submits until there is an answer; whoever asks again after an answer hears the same.
+async fn submit(
+    world: &World,
+    state: usize,
+    agency: usize,
+    request: &SubmitRequest,
+    chance: &mut Chance,
+) -> Result<ExchangeId, Refusal> {
+    let node = &world.nodes[state];
+    let mut answered = None;
+    loop {
+        if let Some(context) = node.running() {
+            let (agency, request) = (name(AGENCIES[agency]), request.clone());
+            let work = async move { calls::submit(&context, &agency, request).await };
+            match world.scheduler.call(node.machine, work).await {
+                Ok(Ok(response)) => {
+                    let id = ExchangeId(concord_model::Digest::from_slice(&response.exchange_id).unwrap());
+                    let before = answered.replace(id);
+                    assert!(before.is_none_or(|before| before == id), "a repeated request got another exchange");
+                    // Sometimes the answer does not reach the agency.
+                    if before.is_some() || !chance.one_in(6) {
+                        return Ok(id);
+                    }
+                }
+                Ok(Err(refusal)) if !is_passing(&refusal) => {
+                    assert_eq!(answered, None, "a repeated request was refused: {refusal}");
+                    return Err(refusal);
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        sleep(Duration::from_millis(chance.within(100..1_500))).await;
+    }
+}
+
+/// An agency that follows what it is given, acknowledges now or later, and now and then begins again.
+async fn receive(world: World, state: usize, agency: usize, mut chance: Chance) {
+    let node = world.nodes[state].clone();
+    loop {
+        let Some(context) = node.running() else {
+            sleep(Duration::from_millis(500)).await;
+            continue;
+        };
+        let (items, mut given) = mpsc::channel(1);
+        let replaced = CancellationToken::new();
+        let request = ReceiveRequest { follow: true, without_bodies: false };
+        let giving = calls::give(context, name(AGENCIES[agency]), request, items, replaced.clone());
+        let _until_hung_up = world.scheduler.call(node.machine, giving);
+        let mut last: Option<Bytes> = None;
+        loop {
+            let item = match timeout(Duration::from_secs(2), given.recv()).await {
+                Ok(Some(Ok(item))) => Some(item),
+                Ok(Some(Err(_)) | None) => break,
+                Err(_) => None,
+            };
+            let idle = item.is_none();
+            if let Some(item) = item {
+                keep(&world, (state, agency), &item);
+                last = Some(item.cursor);
+            }
+            let healed = world.log().healed;
+            if let Some(cursor) = &last
+                && (healed || idle || chance.one_in(2))
+                && acknowledge(&world, state, agency, cursor.clone()).await
+            {
+                last = None;
+            }
+            if !healed && chance.one_in(12) {
+                break;
+            }
+        }
+        replaced.cancel();
+        sleep(Duration::from_millis(chance.within(100..2_000))).await;
+    }
+}
+
+/// What the agency is given must be new to it or not yet acknowledged, and come in the mailbox's order.
+fn keep(world: &World, who: (usize, usize), item: &ReceiveResponse) {
+    let (lane, number) = place(&item.cursor);
+    let id = exchange_id(&item.header);
+    let mut log = world.log();
+    let given = log.given.entry(who).or_default();
+    let agency = format!("{} {}", STATES[who.0], AGENCIES[who.1]);
+    assert!(number > given.acknowledged[lane], "I3: {agency} was given {number} again after it acknowledged it");
+    let before = given.exchanges.insert(id, (Lane::ALL[lane], number));
+    match before {
+        Some(before) => assert_eq!(before, (Lane::ALL[lane], number), "I3: {agency} got one exchange as two"),
+        None => {
+            assert!(number > given.last[lane], "I4: {agency} was given {number} after {}", given.last[lane]);
+            given.last[lane] = number;
+        }
+    }
+    drop(log);
+    world.trace.line(format_args!("{agency} is given {} {number}", Lane::ALL[lane]));
+}
+
+async fn acknowledge(world: &World, state: usize, agency: usize, cursor: Bytes) -> bool {
+    let node = &world.nodes[state];
+    let Some(context) = node.running() else { return false };
+    let (lane, number) = place(&cursor);
+    let name = name(AGENCIES[agency]);
+    let work = async move { calls::acknowledge(&context, name, &cursor).await };
+    let answered = matches!(world.scheduler.call(node.machine, work).await, Ok(Ok(())));
+    if answered {
+        let mut log = world.log();
+        let given = log.given.entry((state, agency)).or_default();
+        given.acknowledged[lane] = number.max(given.acknowledged[lane]);
+    }
+    answered
+}
+
+/// The place of a lane, and the number in its mailbox.
+fn place(cursor: &[u8]) -> (usize, u64) {
+    let (lane, number) = cursor.split_first().unwrap();
+    (usize::from(*lane), u64::from_be_bytes(number.try_into().unwrap()))
+}

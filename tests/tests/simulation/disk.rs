@@ -1,0 +1,135 @@
+//! A machine's journal: durable some simulated time after it was asked for, and after a crash there up to some entry of the last
+//! commit.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use concord_journal::{AppendError, Blob, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Tail};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::chance::Chance;
+
+/// Syncs take up to so long, one in twenty up to twenty times as long.
+const SYNC_MILLISECONDS_MAX: u64 = 20;
+
+/// What survives a crash. Clones are the same disk.
+#[derive(Clone)]
+pub(crate) struct Disk(Arc<Inner>);
+
+struct Inner {
+    durable: MemoryJournal,
+    moving: Mutex<Moving>,
+}
+
+struct Moving {
+    /// Handed over and not yet durable.
+    unsynced: Option<(Tail, Vec<Draft>)>,
+    chance: Chance,
+}
+
+/// What a crash did to the last commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// There was none under way.
+    Clean,
+    /// So many of its entries are there, and nothing shows that there were more.
+    Kept(usize),
+    /// So many of its entries are there, the rest was torn and cut, and a new history began.
+    Cut(usize),
+}
+
+impl Disk {
+    pub(crate) fn new(durable: MemoryJournal, chance: Chance) -> Self {
+        let moving = Mutex::new(Moving { unsynced: None, chance });
+        Self(Arc::new(Inner { durable, moving }))
+    }
+
+    /// What is durable, for whoever looks on from outside.
+    pub(crate) fn durable(&self) -> &MemoryJournal {
+        &self.0.durable
+    }
+
+    /// The machine lost power, and is opened again at `now`, in microseconds since the Unix epoch.
+    pub(crate) fn crash(&self, now: i64) -> Crash {
+        let (unsynced, keep, torn, history) = {
+            let mut moving = self.0.moving();
+            let unsynced = moving.unsynced.take();
+            let count = unsynced.as_ref().map_or(0, |(_, drafts)| drafts.len());
+            let keep = moving.chance.below(count as u64 + 1) as usize;
+            let torn = moving.chance.one_in(2) && keep < count;
+            let mut history = [0; 16];
+            history[..8].copy_from_slice(&moving.chance.next().to_le_bytes());
+            (unsynced, keep, torn, HistoryId(history))
+        };
+        let Some((tail, drafts)) = unsynced else { return Crash::Clean };
+        if keep > 0 {
+            let kept = self.0.durable.append(tail, drafts[..keep].to_vec()).now_or_never();
+            assert!(matches!(kept, Some(Ok(_))), "the beginning of a commit was not taken: {kept:?}");
+        }
+        if !torn {
+            return Crash::Kept(keep);
+        }
+        let begun = self.0.durable.begin_history(self.0.durable.tail(), history, now).now_or_never();
+        assert!(matches!(begun, Some(Ok(_))), "a history could not begin: {begun:?}");
+        Crash::Cut(keep)
+    }
+}
+
+impl Inner {
+    fn moving(&self) -> std::sync::MutexGuard<'_, Moving> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Journal for Disk {
+    fn append(&self, expected: Tail, batch: Vec<Draft>) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        let disk = Arc::clone(&self.0);
+        Box::pin(async move {
+            let sync = {
+                let mut moving = disk.moving();
+                moving.unsynced = Some((expected, batch.clone()));
+                let slow = if moving.chance.one_in(20) { 20 } else { 1 };
+                Duration::from_millis(moving.chance.within(1..SYNC_MILLISECONDS_MAX) * slow)
+            };
+            tokio::time::sleep(sync).await;
+            let committed = disk.durable.append(expected, batch).await;
+            disk.moving().unsynced = None;
+            committed
+        })
+    }
+
+    fn begin_history(
+        &self,
+        expected: Tail,
+        new: HistoryId,
+        recorded_at: i64,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        self.0.durable.begin_history(expected, new, recorded_at)
+    }
+
+    fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
+        self.0.durable.read(from, max_entries)
+    }
+
+    fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
+        self.0.durable.entry(sequence)
+    }
+
+    fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
+        self.0.durable.blob(sequence, index)
+    }
+
+    fn tail(&self) -> Tail {
+        self.0.durable.tail()
+    }
+
+    fn watch(&self) -> watch::Receiver<Tail> {
+        self.0.durable.watch()
+    }
+
+    fn first_sequence(&self) -> u64 {
+        self.0.durable.first_sequence()
+    }
+}

@@ -1,0 +1,111 @@
+//! The hub's machine: the real sequencer, projection and entry points over a simulated disk and clock.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use concord_hub::feeds::FeedsShown;
+use concord_hub::follow::follow;
+use concord_hub::projection::HubProjection;
+use concord_hub::sequencer::SequencerTask;
+use concord_hub::shared::{Shared, anchors_of};
+use concord_hub::streams::Streams;
+use concord_identity::Anchors;
+use concord_journal::Journal;
+use concord_ledger::{At, Ledger};
+use concord_model::Timestamp;
+use concord_server::{Clock, DiskRoom, Readiness, Shutdown};
+use concord_views::{Projection as _, Views};
+use concord_wire::stored::hub::read;
+
+use crate::clock::WallClock;
+use crate::disk::Disk;
+use crate::forum::{Member, name};
+use crate::scheduler::{Machine, Scheduler};
+
+const ENTRIES_READ_AT_ONCE: usize = 256;
+
+pub(crate) struct Hub {
+    machine: Machine,
+    scheduler: Scheduler,
+    pub(crate) disk: Disk,
+    pub(crate) clock: Arc<WallClock>,
+    secretariat: Arc<Member>,
+    running: Mutex<Option<Arc<Shared>>>,
+}
+
+impl Hub {
+    pub(crate) fn new(machine: Machine, scheduler: Scheduler, disk: Disk, secretariat: Arc<Member>) -> Self {
+        let clock = Arc::new(WallClock::new());
+        Self { machine, scheduler, disk, clock, secretariat, running: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Option<Arc<Shared>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.state().is_some()
+    }
+
+    /// What its services hold, while it runs.
+    pub(crate) fn running(&self) -> Option<(Machine, Arc<Shared>)> {
+        self.state().clone().map(|shared| (self.machine, shared))
+    }
+
+    /// Everything that it had in memory is gone.
+    pub(crate) fn kill(&self) {
+        let ended = self.state().take();
+        self.scheduler.kill(self.machine);
+        drop(ended);
+    }
+
+    /// Opens what the disk has, as the process does when it starts.
+    pub(crate) fn start(&self) {
+        let journal: Arc<dyn Journal> = Arc::new(self.disk.clone());
+        let ledger = fold(journal.as_ref());
+        let views = Views::in_memory(HubProjection.version());
+        views.catch_up(journal.as_ref(), &mut HubProjection, journal.tail(), |_| {}).unwrap();
+        let anchors = Anchors::none();
+        anchors.replace(anchors_of(&ledger));
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let (task, sequencer) = SequencerTask::new(Arc::clone(&journal), Arc::clone(&clock), name("main"), ledger);
+        let shared = Arc::new(Shared {
+            hub: name("main"),
+            sequencer: sequencer.clone(),
+            journal: Arc::clone(&journal),
+            views: views.clone(),
+            signing_key: self.secretariat.signing_key(),
+            anchors,
+            clock,
+            streams: Streams::default(),
+            feeds: FeedsShown::default(),
+            readiness: Readiness::new(),
+            room: DiskRoom::default(),
+            shutdown: Shutdown::new(),
+            announce: Vec::new(),
+            refreshing: Mutex::default(),
+        });
+        self.scheduler.spawn(self.machine, async move {
+            task.run().await.expect("the disk takes every commit");
+        });
+        let following = follow(views, journal, sequencer.watch(), sequencer.recent());
+        self.scheduler.spawn(self.machine, async move {
+            following.await.expect("the views follow");
+        });
+        *self.state() = Some(shared);
+    }
+}
+
+/// The ledger of all facts of a journal.
+pub(crate) fn fold(journal: &dyn Journal) -> Ledger {
+    let mut ledger = Ledger::default();
+    let mut next = journal.first_sequence();
+    loop {
+        let entries = journal.read(next, ENTRIES_READ_AT_ONCE).unwrap();
+        let Some(last) = entries.last() else { return ledger };
+        next = last.sequence + 1;
+        for entry in &entries {
+            let at = At { sequence: entry.sequence, now: Timestamp::from_micros(entry.recorded_at) };
+            ledger.apply(&read(entry).unwrap().into_fact(), at);
+        }
+    }
+}

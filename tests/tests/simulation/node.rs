@@ -1,0 +1,126 @@
+//! A node's machine: the real writer, uplink and downlink over a simulated disk, clock and link.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use concord_identity::Caller;
+use concord_journal::Journal;
+use concord_model::{Digest, Fingerprint, Identity, Role, Timestamp};
+use concord_node::context::{Contact, Context};
+use concord_node::index::Index;
+use concord_node::link::HubLink;
+use concord_node::state::NodeState;
+use concord_node::writer::Writer;
+use concord_node::{NodeProjection, downlink, uplink};
+use concord_server::{Clock, DiskRoom, Readiness, Shutdown};
+use concord_views::Views;
+use concord_wire::stored::node::read;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::WallClock;
+use crate::disk::Disk;
+use crate::forum::{Member, name};
+use crate::hub::Hub;
+use crate::link::SimulatedLink;
+use crate::network::Network;
+use crate::scheduler::{Machine, Scheduler};
+
+const ENTRIES_READ_AT_ONCE: usize = 256;
+
+pub(crate) struct Node {
+    pub(crate) number: usize,
+    pub(crate) machine: Machine,
+    pub(crate) member: Arc<Member>,
+    pub(crate) disk: Disk,
+    pub(crate) clock: Arc<WallClock>,
+    scheduler: Scheduler,
+    network: Arc<Network>,
+    hub: Arc<Hub>,
+    running: Mutex<Option<Context>>,
+}
+
+impl Node {
+    pub(crate) fn new(
+        number: usize,
+        machine: Machine,
+        member: Arc<Member>,
+        disk: Disk,
+        network: Arc<Network>,
+        hub: Arc<Hub>,
+    ) -> Self {
+        let (scheduler, clock) = (network.scheduler.clone(), Arc::new(WallClock::new()));
+        Self { number, machine, member, disk, clock, scheduler, network, hub, running: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Option<Context>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its services hold, while it runs.
+    pub(crate) fn running(&self) -> Option<Context> {
+        self.state().clone()
+    }
+
+    /// Everything that it had in memory is gone.
+    pub(crate) fn kill(&self) {
+        let ended = self.state().take();
+        self.scheduler.kill(self.machine);
+        drop(ended);
+    }
+
+    /// Opens what the disk has, as the process does when it starts.
+    pub(crate) fn start(&self) {
+        let journal: Arc<dyn Journal> = Arc::new(self.disk.clone());
+        let state = fold(journal.as_ref());
+        let views = Views::in_memory(NodeProjection::VERSION);
+        views.catch_up(journal.as_ref(), &mut NodeProjection, journal.tail(), |_| {}).unwrap();
+        let index = Index::new(views, journal);
+        let key = Arc::new(self.member.signing_key());
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
+        let context = Context {
+            participant: self.member.code.clone(),
+            node: name("main"),
+            anchor: self.member.anchor.clone(),
+            key,
+            writer: handle,
+            state: published,
+            index,
+            clock,
+            readiness: Readiness::new(),
+            shutdown: Shutdown::new(),
+            contact: Arc::new(Contact::default()),
+            room: DiskRoom::default(),
+        };
+        self.scheduler.spawn(self.machine, async move {
+            writer.run(CancellationToken::new()).await.expect("the disk takes every commit");
+        });
+        let caller = Caller {
+            identity: Identity { participant: self.member.code.clone(), role: Role::Node, name: name("main") },
+            certificate_fingerprint: Fingerprint(Digest::ZERO),
+            not_after: Timestamp::from_micros(i64::MAX),
+        };
+        let link: Arc<dyn HubLink> =
+            Arc::new(SimulatedLink::new(Arc::clone(&self.network), Arc::clone(&self.hub), self.number, caller));
+        for task in downlink::tasks(&context, &link).into_iter().chain(uplink::tasks(&context, &link)) {
+            self.scheduler.spawn(self.machine, task);
+        }
+        let (contact, readiness) = (Arc::clone(&context.contact), context.readiness.clone());
+        self.scheduler.spawn(self.machine, async move { contact.watch(&readiness).await });
+        *self.state() = Some(context);
+    }
+}
+
+/// The state of all entries of a journal.
+pub(crate) fn fold(journal: &dyn Journal) -> NodeState {
+    let mut state = NodeState::default();
+    let mut next = journal.first_sequence();
+    loop {
+        let entries = journal.read(next, ENTRIES_READ_AT_ONCE).unwrap();
+        let Some(last) = entries.last() else { return state };
+        next = last.sequence + 1;
+        for entry in &entries {
+            let at = Timestamp::from_micros(entry.recorded_at);
+            state.apply(&read(entry).unwrap(), entry.sequence, at).unwrap();
+        }
+    }
+}
