@@ -12,6 +12,8 @@
 mod blob;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "conformance")]
+pub mod crash_disk;
 mod digest;
 mod entry;
 mod file;

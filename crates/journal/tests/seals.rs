@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use concord_journal::conformance::draft;
 use concord_journal::{
-    Disk, Entry, FileJournal, Journal, OpenError, Opened, ReadError, SCRUB_STEP_SIZE_BYTES, VerifyError, verify,
+    Disk, Entry, FileJournal, FrameMark, Journal, OpenError, OpenOptions, Opened, ReadError, SCRUB_STEP_SIZE_BYTES,
+    VerifyError, verify,
 };
 use support::{CountingDisk, FIRST_HISTORY, MemoryDisk, NEXT_HISTORY, append, everything, fill, open, segments};
 
@@ -221,4 +222,34 @@ fn seals_that_fit_nothing_are_removed() {
     assert_eq!(seals(&left).count(), 2);
     assert!(seals(&left).any(|(left, _)| *left == name));
     assert!(!matches!(open(&disk.into_disk(), NEXT_HISTORY), Err(OpenError::Damaged(_))));
+}
+
+/// A figure, not a check: `cargo test --release -p concord-journal --test seals -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement that writes a GiB"]
+fn how_long_a_gibibyte_takes_to_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = OpenOptions::new(1, FIRST_HISTORY, FrameMark([1; 8]));
+    let options = OpenOptions { segment_size_max_bytes: 64 * 1024 * 1024, ..options };
+    let (journal, _) = FileJournal::open_folder(folder.path(), &options).unwrap();
+    while journal.tail().sequence < 500_000 {
+        append(&journal, (0..1000).map(|_| draft(1, 1800, 1)).collect());
+    }
+    journal.close();
+    drop(journal);
+    let bytes: u64 =
+        std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    for seals in [true, false, true] {
+        if !seals {
+            for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+                if file.path().extension().is_some_and(|extension| extension == "seal") {
+                    std::fs::remove_file(file.path()).unwrap();
+                }
+            }
+        }
+        let begun = std::time::Instant::now();
+        let (journal, opened) = FileJournal::open_folder(folder.path(), &options).unwrap();
+        println!("{} MiB, seals: {seals}: open in {:?}", bytes >> 20, begun.elapsed());
+        assert_eq!((opened.cut, journal.tail().sequence), (None, 500_001));
+    }
 }

@@ -4,7 +4,7 @@
 //! after `sync_data`, a created or removed name only after `sync_directory`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use std::sync::Arc;
 pub trait Disk: Send + Sync {
     /// The names of all files, in any order.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Creates an empty file for appending; fails if the name exists.
+    /// Creates an empty file for writing; fails if the name exists.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens an existing file for reading.
     fn open_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens an existing file for reading and appending.
+    /// Opens an existing file for reading and writing.
     fn open_append(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Removes a name.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -35,6 +35,8 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes all bytes at the end. After an error any part of them may be there.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
+    /// Writes all bytes at `offset`, in place of what stands there. After an error any part of them may be there.
+    fn overwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes content and length durable.
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts the file to `length` bytes.
@@ -86,7 +88,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).append(true).create_new(true).open(self.folder.join(name))?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.folder.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -95,7 +97,7 @@ impl Disk for RealDisk {
     }
 
     fn open_append(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).append(true).open(self.folder.join(name))?;
+        let file = OpenOptions::new().read(true).write(true).open(self.folder.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -135,7 +137,12 @@ impl DiskFile for RealFile {
     }
 
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        (&self.0).write_all(bytes)
+        // Not by the system's append mode, in which nothing can be overwritten: there is one writer.
+        self.0.write_all_at(bytes, self.length()?)
+    }
+
+    fn overwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {

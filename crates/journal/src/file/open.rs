@@ -4,10 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::chain::Chain;
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile, read_onto};
 use super::fault::{Damage, Fault};
 use super::frame::SEGMENT_HEADER_SIZE_BYTES;
-use super::index::Index;
+use super::index::{Index, SegmentIndex};
 use super::reader::Shared;
 use super::scan::{ScanError, Scanner, Step, segment_name};
 use super::seal::{self, Seal};
@@ -182,7 +182,7 @@ fn make_writer(
         let file = segment_name(last.first);
         let failed = |source: io::Error| OpenError::Disk { doing: "syncing", file: file.clone(), source };
         let opened = disk.open_append(&file).map_err(failed)?;
-        // What a killed process wrote may be readable without being durable; it is shown as durable from now on.
+        write_last_commit_again(opened.as_ref(), last, chain).map_err(failed)?;
         opened.sync_data().map_err(failed)?;
         disk.sync_directory().map_err(failed)?;
         segment = Some(ActiveSegment { file: opened, end: last.end });
@@ -203,6 +203,20 @@ fn make_writer(
         failure: None,
     };
     Ok((shared, writer))
+}
+
+/// Invariant: what an open shows is durable. A killed process may have left its last commit readable and not synced;
+/// and where its sync failed, the system may take those pages for clean, so that syncing again would pass over them.
+/// Only writing the same bytes again and syncing them makes sure. All before the last commit was synced before it.
+fn write_last_commit_again(file: &dyn DiskFile, last: &SegmentIndex, chain: &Chain) -> io::Result<()> {
+    let position = chain.commit_first.checked_sub(last.first).filter(|position| *position > 0);
+    let offset = position.and_then(|position| last.offsets.get(usize::try_from(position).ok()?));
+    // The first commit of a segment goes with its header.
+    let start = offset.map_or(0, |offset| u64::from(*offset));
+    let length = usize::try_from(last.end - start).map_err(io::Error::other)?;
+    let mut bytes = Vec::new();
+    read_onto(file, start, length, &mut bytes)?;
+    file.overwrite(start, &bytes)
 }
 
 impl From<ScanError> for OpenError {

@@ -1,6 +1,9 @@
 //! What the tests of the file provider share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+#[path = "crash.rs"]
+pub mod crash;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -139,6 +142,11 @@ impl DiskFile for MemoryFile {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(())
     }
+    fn overwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let offset = usize::try_from(offset).unwrap();
+        self.0.lock().unwrap()[offset..offset + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }
@@ -212,6 +220,9 @@ impl DiskFile for FullFile {
         self.inner.append(&bytes[..fits])?;
         self.room.fetch_sub(fits, Ordering::SeqCst);
         if fits == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+    fn overwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.overwrite(offset, bytes)
     }
     fn sync_data(&self) -> io::Result<()> {
         self.inner.sync_data()
@@ -309,6 +320,9 @@ impl DiskFile for FaultyFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         self.switch.change("append", || self.inner.append(bytes))
     }
+    fn overwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.switch.change("overwrite", || self.inner.overwrite(offset, bytes))
+    }
     fn sync_data(&self) -> io::Result<()> {
         self.switch.change("sync_data", || self.inner.sync_data())
     }
@@ -369,6 +383,9 @@ impl DiskFile for CountingFile {
     }
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         self.inner.append(bytes)
+    }
+    fn overwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.overwrite(offset, bytes)
     }
     fn sync_data(&self) -> io::Result<()> {
         self.inner.sync_data()

@@ -1,0 +1,229 @@
+//! A journal's life over power cuts, and what was promised in it: the model that every image is compared with.
+
+use std::io;
+use std::sync::Arc;
+
+use concord_journal::crash_disk::{CrashDisk, Image};
+use concord_journal::{
+    AppendError, Cut, Disk, DiskFile, Draft, Entry, FileJournal, FrameMark, HistoryBegun, HistoryId, Journal,
+    KIND_HISTORY_BEGUN, OpenOptions, verify, walk,
+};
+
+use super::{block_on, everything};
+
+/// What an append came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    Kept,
+    NoRoom,
+    Unknown,
+}
+
+/// Who uses the journal, and remembers what it was told.
+#[derive(Clone)]
+pub struct Life {
+    segment_size: u64,
+    /// What it was told is durable, or read.
+    acknowledged: Vec<Entry>,
+    /// What it handed over last without being told what became of it.
+    in_flight: Vec<Draft>,
+    /// The last byte of the id of the next history.
+    histories: u16,
+}
+
+impl Life {
+    pub fn new(segment_size: u64) -> Life {
+        Life { segment_size, acknowledged: Vec::new(), in_flight: Vec::new(), histories: 0 }
+    }
+
+    /// What is read counts as promised.
+    pub fn know(&mut self, journal: &FileJournal) {
+        self.acknowledged = everything(journal);
+        self.in_flight.clear();
+    }
+
+    fn new_history(&mut self) -> HistoryId {
+        self.histories += 1;
+        let mut id = [0xEE; 16];
+        id[..2].copy_from_slice(&self.histories.to_le_bytes());
+        HistoryId(id)
+    }
+
+    /// Opens the journal, compares it with what was promised, and promises what it shows. None where the disk failed.
+    pub fn open(&mut self, disk: &CrashDisk) -> Option<FileJournal> {
+        let has_cut_pending = disk.visible().iter().any(|(name, _)| name == "cut.pending");
+        let mut whole = walk(disk.disk(), true).ok()?;
+        let is_whole = whole.by_ref().all(|entry| entry.is_ok());
+        let must_cut = has_cut_pending || !is_whole || whole.unfinished().is_some();
+        let new_history = self.new_history();
+        let mark = FrameMark([5; 8]);
+        let options =
+            OpenOptions { segment_size_max_bytes: self.segment_size, ..OpenOptions::new(1, new_history, mark) };
+        let opened = FileJournal::open(disk.disk(), &options);
+        if !disk.has_power() {
+            return None;
+        }
+        let (journal, opened) = match opened {
+            Ok(opened) => opened,
+            Err(_) if disk.was_troubled() => return None,
+            Err(error) => panic!("after a crash the journal opens, but: {error}"),
+        };
+        let entries = everything(&journal);
+        if !disk.has_power() {
+            return None;
+        }
+        self.compare(&entries, opened.cut.as_ref(), opened.created, new_history);
+        if !disk.was_troubled() {
+            assert!(opened.created || opened.cut.is_some() == must_cut, "{opened:?}, but cut: {must_cut}");
+        }
+        self.acknowledged = entries;
+        self.in_flight.clear();
+        Some(journal)
+    }
+
+    fn compare(&self, entries: &[Entry], cut: Option<&Cut>, created: bool, new_history: HistoryId) {
+        let promised = self.acknowledged.len();
+        let kept = entries.get(..promised);
+        assert!(kept == Some(self.acknowledged.as_slice()), "what was acknowledged is there byte for byte");
+        let mut rest = entries[promised..].iter().peekable();
+        for draft in &self.in_flight {
+            if rest.next_if(|entry| is(entry, draft)).is_none() {
+                break;
+            }
+        }
+        // Each open that cut something began a history, and may have been interrupted after that.
+        for begun in rest {
+            assert_eq!(begun.kind, KIND_HISTORY_BEGUN, "nothing is there that was not handed over");
+            let parent = begun.sequence.checked_sub(2).map(|index| entries[usize::try_from(index).unwrap()].tail());
+            let history = begun.history;
+            assert_eq!(HistoryBegun::decode(&begun.payload), Ok(HistoryBegun { history, parent }));
+        }
+        let begins = entries.last().is_some_and(|last| last.history == new_history);
+        assert_eq!(begins, created || cut.is_some(), "a history begins where something was cut, and only there");
+        if let Some(cut) = cut {
+            let before = entries.len().checked_sub(2).map(|index| entries[index].tail());
+            assert_eq!(cut.parent, before);
+        }
+    }
+
+    pub fn append(&mut self, journal: &FileJournal, disk: &CrashDisk, batch: Vec<Draft>) -> Promise {
+        let tail = journal.tail();
+        let outcome = block_on(journal.append(tail, batch.clone())).map(|committed| committed.tail);
+        self.settle(journal, disk, outcome, batch)
+    }
+
+    pub fn begin_history(&mut self, journal: &FileJournal, disk: &CrashDisk) -> Promise {
+        let new = self.new_history();
+        let outcome = block_on(journal.begin_history(journal.tail(), new, 3)).map(|committed| committed.tail);
+        // An interrupted one is found as any begun history is.
+        self.settle(journal, disk, outcome, Vec::new())
+    }
+
+    fn settle(
+        &mut self,
+        journal: &FileJournal,
+        disk: &CrashDisk,
+        outcome: Result<concord_journal::Tail, AppendError>,
+        batch: Vec<Draft>,
+    ) -> Promise {
+        match outcome {
+            Ok(tail) => {
+                let first = self.acknowledged.len() as u64 + 1;
+                for sequence in first..=tail.sequence {
+                    // The power may go before it is read again, and it was promised all the same.
+                    let Ok(entry) = journal.entry(sequence) else {
+                        panic!("a durable entry cannot be read, with power: {}", disk.has_power());
+                    };
+                    self.acknowledged.push(entry);
+                }
+                let appended = &self.acknowledged[usize::try_from(first).unwrap() - 1..];
+                assert!(batch.is_empty() || appended.iter().zip(&batch).all(|(entry, draft)| is(entry, draft)));
+                Promise::Kept
+            }
+            Err(AppendError::NoRoom { .. }) => Promise::NoRoom,
+            Err(AppendError::OutcomeUnknown { .. }) => {
+                self.in_flight = batch;
+                Promise::Unknown
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Recovers from the image on a disk without faults, goes on, and opens once more. Whether something was cut.
+    pub fn check(mut self, image: &Image) -> bool {
+        let disk = CrashDisk::new(image);
+        let journal = self.open(&disk).unwrap();
+        let was_cut = self.acknowledged.last().is_some_and(|last| last.kind == KIND_HISTORY_BEGUN && last.sequence > 1);
+        let draft = Draft { kind: 2, version: 1, recorded_at: 9, payload: vec![1, 2, 3].into(), blobs: Vec::new() };
+        assert_eq!(self.append(&journal, &disk, vec![draft]), Promise::Kept, "the next append works");
+        drop(journal);
+        assert_eq!(verify(disk.disk()).unwrap().unfinished, None);
+        let after = disk.visible();
+        assert!(
+            after.iter().all(|(name, _)| name.ends_with(".segment") || name.ends_with(".seal")),
+            "nothing is left over"
+        );
+        let journal = self.open(&disk).unwrap();
+        assert_eq!(everything(&journal), self.acknowledged);
+        was_cut
+    }
+}
+
+fn is(entry: &Entry, draft: &Draft) -> bool {
+    let blobs = entry.blobs.iter().flatten().eq(draft.blobs.iter()) && entry.blobs.len() == draft.blobs.len();
+    let meta = (entry.kind, entry.version, entry.recorded_at) == (draft.kind, draft.version, draft.recorded_at);
+    meta && entry.payload == draft.payload && blobs
+}
+
+/// The same disk, but it says that it synced and did not.
+pub fn without_syncs(disk: &CrashDisk) -> Arc<dyn Disk> {
+    Arc::new(Lying(disk.disk()))
+}
+
+struct Lying(Arc<dyn Disk>);
+struct LyingFile(Arc<dyn DiskFile>);
+
+impl Disk for Lying {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(LyingFile(self.0.create(name)?)))
+    }
+    fn open_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.open_read(name)
+    }
+    fn open_append(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(LyingFile(self.0.open_append(name)?)))
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        self.0.sync_directory()
+    }
+    fn available_bytes(&self) -> io::Result<u64> {
+        self.0.available_bytes()
+    }
+}
+
+impl DiskFile for LyingFile {
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buffer)
+    }
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.0.append(bytes)
+    }
+    fn overwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.overwrite(offset, bytes)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.0.truncate(length)
+    }
+}
