@@ -1,6 +1,7 @@
 //! A journal of 64 KiB under every damage that a disk makes: found and named, and never a wrong record served.
 //!
-//! Flips and truncations go in steps that touch every byte or nearly so; with `CONCORD_BATTERY_ALL=1` they go one by one.
+//! Flips, truncations and pairs go in steps, so that each run takes some of them; with `CONCORD_BATTERY_ALL=1` they go
+//! one by one.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -134,7 +135,7 @@ fn every_flipped_bit_of_64_kib_is_found_and_named() {
     for file in 0..damaged.len() {
         // The mark of the very first header and frame: which of the two is wrong nothing tells.
         let from = if file == 0 { 20 * 8 } else { 0 };
-        for bit in (from..damaged[file].1.len() * 8).step_by(step(11)) {
+        for bit in (from..damaged[file].1.len() * 8).step_by(step(131)) {
             damaged[file].1[bit / 8] ^= 1 << (bit % 8);
             let from = whole.entry_at(file, bit / 8);
             whole.check(&damaged, from, whole.is_last(from), &format!("bit {bit} of file {file}"));
@@ -143,7 +144,7 @@ fn every_flipped_bit_of_64_kib_is_found_and_named() {
         }
     }
     println!("flipped bits: {flips}");
-    assert!(flips > 40_000);
+    assert!(flips > 3_500);
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn a_truncation_at_any_byte_is_found_and_named() {
     let last = whole.files.len() - 1;
     for file in 0..=last {
         let bytes = &whole.files[file].1;
-        for length in (0..bytes.len()).step_by(step(7)) {
+        for length in (0..bytes.len()).step_by(step(61)) {
             let ends_between = whole.places.iter().any(|place| place.0 == file && place.1 == length);
             let mut damaged = whole.files.clone();
             damaged[file].1.truncate(length);
@@ -181,7 +182,7 @@ fn two_records_that_changed_places_are_found_and_never_served() {
     let whole = Whole::new();
     let mut pairs = 0;
     for one in 0..whole.entries.len() {
-        for other in (one + 1..whole.entries.len()).step_by(step(5)) {
+        for other in (one + 1..whole.entries.len()).step_by(step(7)) {
             let (first, second) = (whole.places[one], whole.places[other]);
             let take = |place: (usize, usize, usize)| whole.files[place.0].1[place.1..place.1 + place.2].to_vec();
             let (record_one, record_other) = (take(first), take(second));
@@ -200,7 +201,7 @@ fn two_records_that_changed_places_are_found_and_never_served() {
         }
     }
     let same_segment = whole.places.windows(2).any(|places| places[0].0 == places[1].0);
-    assert!(pairs > 500 && same_segment && segments(&MemoryDisk::new(&whole.files)).len() > 10, "{pairs}");
+    assert!(pairs > 200 && same_segment && segments(&MemoryDisk::new(&whole.files)).len() > 10, "{pairs}");
 }
 
 #[test]
