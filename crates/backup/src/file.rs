@@ -268,6 +268,10 @@ impl DiskFile for Slice {
         Err(read_only())
     }
 
+    fn overwrite(&self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+        Err(read_only())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Err(read_only())
     }

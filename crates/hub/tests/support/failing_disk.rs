@@ -75,6 +75,10 @@ impl DiskFile for FailingFile {
         self.real.append(bytes)
     }
 
+    fn overwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.real.overwrite(offset, bytes)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         if self.fails.load(Ordering::SeqCst) {
             return Err(io::Error::other("the test's disk failed"));
