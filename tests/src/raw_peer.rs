@@ -137,7 +137,7 @@ impl RawNode {
         sign(&said, self.signing_key.public().fingerprint, |message| self.signing_key.sign(message))
     }
 
-    /// Follows the feed after `last` of `history`; returns its last number, or the refusal.
+    /// Follows the feed after `last` of `history`; returns its last number, or the refusal, or that the hub asks for healing.
     pub fn follow(&self, history: &[u8], last_number: u64) -> Result<u64, (Code, String)> {
         let position = FeedPosition { history: Bytes::copy_from_slice(history), last_number, ..Default::default() };
         let request = FollowRequest { limits: Some(concord_wire::limits()), position: Some(position) };
@@ -146,7 +146,10 @@ impl RawNode {
             let refused = |status: Status| shown(&status);
             let mut responses = client.follow(request).await.map_err(refused)?.into_inner();
             match responses.message().await.map_err(refused)?.and_then(|response| response.message) {
-                Some(follow_response::Message::Welcome(welcome)) => Ok(welcome.last_number),
+                Some(follow_response::Message::Welcome(welcome)) => match welcome.healing {
+                    None => Ok(welcome.last_number),
+                    Some(_) => Err((Code::Ok, "healing".to_owned())),
+                },
                 other => panic!("no welcome: {other:?}"),
             }
         })

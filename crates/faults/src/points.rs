@@ -112,6 +112,13 @@ pub const POINTS: &[&str] = &[
     "hub.statement.decided",
     "hub.statement.left",
     "hub.close",
+    "hub.heal.history",
+    "hub.heal.taken",
+    "hub.heal.resumed",
+    "node.heal.begin",
+    "node.heal.handed",
+    "node.heal.resumed",
+    "node.heal.mailbox",
     // Putting a backup in place.
     "restore.staged",
     "restore.moved-aside",

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use concord_identity::Caller;
+use concord_identity::{Caller, verify};
 use concord_ledger::chain::CHAIN_EPOCH;
+use concord_ledger::{Audience, Stood};
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_model::{ChainKey, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{self, parse_chain_key};
 use concord_wire::proto::exchange::v1 as pb;
-use concord_wire::receipt;
+use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::hub::HubEntry;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
+use crate::healing::rehanded;
 use crate::positions::Positions;
 use crate::sequencer::{Answer, Proposal, RecordedAt, answered};
 use crate::shared::{Shared, internal};
@@ -47,11 +49,19 @@ pub fn welcome(
     Ok((chain, welcome))
 }
 
+/// A consignment as a node brings it: with this hub's receipt, where it brings it again.
+pub struct Brought {
+    /// The consignment.
+    pub consignment: pb::Consignment,
+    /// The receipt of one that this hub is to have forgotten.
+    pub receipt: Option<pb::RecordedReceipt>,
+}
+
 /// Turns consignments into receipts, in order. The first refusal is the last item.
 pub fn receipts(
     shared: Arc<Shared>,
     chain: ChainKey,
-    consignments: impl Stream<Item = Result<pb::Consignment, Refusal>> + Send,
+    consignments: impl Stream<Item = Result<Brought, Refusal>> + Send,
 ) -> impl Stream<Item = Result<pb::RecordedReceipt, Refusal>> + Send {
     let chain = Arc::new(chain);
     let opening = Arc::clone(&shared);
@@ -67,9 +77,19 @@ pub fn receipts(
 
     let deciding = Arc::clone(&shared);
     opened
-        .and_then(move |opened| {
+        .and_then(move |(opened, receipt)| {
             let shared = Arc::clone(&deciding);
-            async move { shared.sequencer.propose(Proposal::Consign(opened)).await }
+            async move {
+                let proposal = match receipt {
+                    None => Proposal::Consign(opened),
+                    Some(receipt) => {
+                        let number = opened.sealed.number;
+                        rehanded(&shared, &opened.sealed.chain, number, receipt.history).await?;
+                        Proposal::Rehand(opened, receipt.outcomes.into_iter().map(stood).collect())
+                    }
+                };
+                shared.sequencer.propose(proposal).await
+            }
         })
         .map(move |waiting| {
             let shared = Arc::clone(&shared);
@@ -78,7 +98,12 @@ pub fn receipts(
         .buffered(CONSIGN_UNRECEIPTED_MAX)
 }
 
-fn open(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result<Box<consignment::Opened>, Refusal> {
+fn open(
+    shared: &Shared,
+    chain: &ChainKey,
+    brought: Brought,
+) -> Result<(Box<consignment::Opened>, Option<Recorded>), Refusal> {
+    let Brought { consignment: message, receipt } = brought;
     concord_faults::point("hub.consign.arrived");
     let opened = consignment::open(message, &chain.origin, |key, message, signature| {
         shared.verify_enrolled(&chain.origin, key, message, signature)
@@ -92,14 +117,50 @@ fn open(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result<B
         shared.room.check()?;
     }
     concord_faults::point("hub.consign.opened");
-    Ok(Box::new(opened))
+    let receipt = receipt.map(|receipt| own_receipt(shared, &opened, &receipt)).transpose()?;
+    Ok((Box::new(opened), receipt))
+}
+
+/// A receipt counts only where this hub signed it, for exactly this consignment.
+fn own_receipt(
+    shared: &Shared,
+    opened: &consignment::Opened,
+    message: &pb::RecordedReceipt,
+) -> Result<Recorded, Refusal> {
+    let wrong = |what: &str| {
+        Refusal::new(Reason::SignatureInvalid, format!("the receipt brought with it does not hold: {what}"))
+    };
+    let own = shared.signing_key.public();
+    let recorded = receipt::verify(message, |key, bytes, signature| {
+        if *key != own.fingerprint {
+            return Err(wrong("it is signed with a key that is not this hub's"));
+        }
+        verify(&own.bytes, bytes, signature).map_err(|_| wrong("its signature is not this hub's"))
+    })?;
+    let sealed = &opened.sealed;
+    if recorded.chain != sealed.chain || recorded.number != sealed.number || recorded.digest != sealed.digest {
+        return Err(wrong("it is for another consignment"));
+    }
+    if recorded.outcomes.len() != sealed.headers.len() {
+        return Err(wrong("it does not have one outcome for each exchange"));
+    }
+    Ok(recorded)
+}
+
+fn stood(outcome: Outcome) -> Stood {
+    match outcome {
+        Outcome::Recorded { agreement, audience } => Stood::Recorded(Audience { agreement, recipients: audience }),
+        Outcome::Refused(reason) => Stood::Refused(reason),
+    }
 }
 
 async fn receipt_for(shared: &Arc<Shared>, answer: Answer) -> Result<pb::RecordedReceipt, Refusal> {
     let recorded = match answer {
         Answer::Recorded(recorded) => *recorded,
         Answer::Repeat(sequence) => shared.blocking(move |shared| recorded_before(shared, sequence)).await?,
-        Answer::Accepted | Answer::Acknowledged => return Err(internal("a consignment got another proposal's answer")),
+        Answer::Accepted | Answer::Acknowledged | Answer::Stands => {
+            return Err(internal("a consignment got another proposal's answer"));
+        }
     };
     concord_faults::point("hub.receipt.due");
     let RecordedAt { history, entry_digest, recorded_at, fact } = recorded;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use concord_journal::HistoryId;
 use concord_ledger::{AudienceGroup, ConsignmentRecorded, Mail, Permit};
 use concord_model::{Lane, ParticipantCode, Refusal, Timestamp, WithheldReason};
 use concord_wire::consignment::blob_to_bytes;
@@ -15,6 +16,7 @@ use concord_wire::stored::hub::HubEntry;
 use concord_wire::tree::Tree;
 use tokio::sync::mpsc;
 
+use crate::feed::history_began;
 use crate::projection::{Run, run_with};
 use crate::shared::{Shared, internal};
 
@@ -62,15 +64,26 @@ impl MailboxWriter {
     }
 }
 
-/// Sends the mailbox from `next` on, for as long as the stream lives. Ends with the refusal that ends the stream.
-pub async fn deliver(shared: Arc<Shared>, lane: Lane, writer: &MailboxWriter, mut next: u64) -> Result<(), Refusal> {
+/// Sends the mailbox from `next` on, for as long as the stream lives and its history is written. Ends with the refusal that ends
+/// the stream.
+pub async fn deliver(
+    shared: Arc<Shared>,
+    lane: Lane,
+    history: HistoryId,
+    writer: &MailboxWriter,
+    mut next: u64,
+) -> Result<(), Refusal> {
     let recipient = writer.recipient.clone();
     let mut projected = shared.views.watch();
     loop {
         // Marked as seen before looking, so that a row that comes meanwhile is not waited for in vain.
         projected.borrow_and_update();
         // Every commit wakes every stream: most see here, without a read, that nothing of it is theirs.
-        let is_there = shared.published().ledger.mailbox(&recipient, lane).last >= next;
+        let published = shared.published();
+        if published.tail.history != history {
+            return Err(history_began());
+        }
+        let is_there = published.ledger.mailbox(&recipient, lane).last >= next;
         let loaded = if is_there {
             let for_whom = recipient.clone();
             shared.blocking(move |shared| load(shared, &for_whom, lane, next)).await?
@@ -148,7 +161,8 @@ async fn send_number(
         number,
         blobs,
         loaded.recorded_at,
-        loaded.run.feed_number,
+        // A feed that was resumed since tells under later numbers what it told before.
+        published.ledger.feed().number_now(&writer.recipient, loaded.run.feed_number, recorded),
     )
     .ok_or_else(|| internal("a mailbox row names an exchange that the entry does not have"))?;
     concord_faults::point("hub.deliver.permitted");

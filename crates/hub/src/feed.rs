@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use concord_journal::Entry;
-use concord_model::{ParticipantCode, Refusal, Timestamp};
+use concord_journal::{Entry, HistoryId};
+use concord_model::{ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::stored::hub::HubEntry;
@@ -16,17 +16,28 @@ use crate::shared::{Shared, internal};
 /// Items made and not yet handed to the connection.
 pub const ITEMS_WAITING_MAX: usize = 16;
 
-/// Sends the feed from `next` on, for as long as the stream lives.
+/// What a stream hears that was welcomed in another history than is written now.
+pub fn history_began() -> Refusal {
+    Refusal::new(Reason::Healing, "this hub found that it lost data and began a new history: connect again")
+}
+
+/// Sends the feed from `next` on, for as long as the stream lives and its history is written.
 pub async fn tell(
     shared: Arc<Shared>,
     participant: ParticipantCode,
+    history: HistoryId,
     outbound: &mpsc::Sender<Result<pb::FollowResponse, tonic::Status>>,
     mut next: u64,
 ) -> Result<(), Refusal> {
     let mut projected = shared.views.watch();
     loop {
         projected.borrow_and_update();
-        let item = if shared.published().ledger.feed_last(&participant) >= next {
+        let published = shared.published();
+        // Its numbers are of the history that the welcome named: the node keeps them under that.
+        if published.tail.history != history {
+            return Err(history_began());
+        }
+        let item = if published.ledger.feed_last(&participant) >= next {
             let whose = participant.clone();
             shared.blocking(move |shared| load(shared, &whose, next)).await?
         } else {
@@ -60,12 +71,16 @@ pub fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Resu
 /// What an entry tells one participant. Receipts of other origins in the same entry are left out.
 fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Entry) -> Result<pb::FeedItem, Refusal> {
     use pb::feed_item::Content;
+    let mut leave_version = 0;
     let content = match concord_wire::stored::hub::read(entry).map_err(internal)? {
         HubEntry::Founded(founding) => {
             Content::Registry(registry::registry(&founding.participants, &founding.areas, &founding.measures))
         }
         HubEntry::Statement(fact, signed) => match fact.refused {
-            None => Content::Statement(signed),
+            None => {
+                leave_version = fact.leave_version.unwrap_or(0);
+                Content::Statement(signed)
+            }
             Some(reason) => Content::StatementRefused(pb::StatementRefused {
                 officer: fact.statement.officer.to_string(),
                 number: fact.statement.number,
@@ -78,10 +93,13 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
             let receipts = own.notices.iter().map(|notice| feed::receipt(&shared.hub, notice)).collect();
             Content::Receipts(pb::Receipts { recipient: fact.recipient.to_string(), receipts })
         }
-        HubEntry::HistoryBegun(_) | HubEntry::Consignment(..) => {
+        HubEntry::HistoryBegun(_)
+        | HubEntry::Consignment(..)
+        | HubEntry::FeedResumed(_)
+        | HubEntry::MailboxResumed(_) => {
             return Err(internal("a feed row names an entry that tells nothing"));
         }
     };
     let recorded_at = Some(timestamp(Timestamp::from_micros(entry.recorded_at)));
-    Ok(pb::FeedItem { number, recorded_at, content: Some(content), leave_version: 0 })
+    Ok(pb::FeedItem { number, recorded_at, content: Some(content), leave_version })
 }

@@ -3,13 +3,14 @@
 
 use bytes::Bytes;
 use concord_journal::HistoryId;
-use concord_ledger::PastPositions;
+use concord_ledger::{PastPositions, Resume};
 use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal};
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::proto::feed::v1 as feed;
 use concord_wire::stored::hub::HubEntry;
 
 use crate::feed::load;
+use crate::healing::shown;
 use crate::projection::run_with;
 use crate::sequencer::Published;
 use crate::shared::{Shared, internal};
@@ -81,8 +82,12 @@ pub async fn feed_standing(
     position: &feed::FeedPosition,
 ) -> Result<Standing, Refusal> {
     let published = shared.published();
-    let positions = Positions::feed(&published, participant);
-    let standing = positions.standing(&position.history, position.last_number);
+    let shown = shown(&position.history, position.last_number, &position.last_digest)?;
+    let resumes = published.ledger.feed().resumes(participant);
+    if resumes.is_some_and(|resumes| resumes.made_for(&shown).is_some()) {
+        return Ok(Standing::Stands);
+    }
+    let standing = Positions::feed(&published, participant).standing(&position.history, position.last_number);
     if standing != Standing::Stands {
         return Ok(standing);
     }
@@ -90,30 +95,38 @@ pub async fn feed_standing(
     if !knows_officers(&published, participant, &position.officers)? {
         return Ok(Standing::Lost { known });
     }
-    if position.last_digest.is_empty() || known == 0 {
+    let Some(theirs) = shown.digest.filter(|_| known > 0) else {
         return Ok(Standing::Stands);
-    }
-    let whose = participant.clone();
-    let here = shared.blocking(move |shared| load(shared, &whose, known)).await?;
-    let same =
-        here.is_none_or(|item| concord_wire::feed::item_digest(&item).as_bytes()[..] == position.last_digest[..]);
-    Ok(if same { Standing::Stands } else { Standing::Lost { known } })
+    };
+    let ours = match resumes.and_then(|resumes| resumes.at(known)) {
+        Some(resume) => Some(resume_digest(resume)),
+        None => {
+            let whose = participant.clone();
+            let item = shared.blocking(move |shared| load(shared, &whose, known)).await?;
+            item.as_ref().map(concord_wire::feed::item_digest)
+        }
+    };
+    Ok(if ours.is_none_or(|ours| ours == theirs) { Standing::Stands } else { Standing::Lost { known } })
 }
 
+/// What a node shows where its feed was resumed.
+pub fn resume_digest(resume: &Resume) -> Digest {
+    let shown = &resume.shown;
+    let digest = shown.digest.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default();
+    concord_wire::feed::resume_digest(&shown.history, shown.number, &digest, resume.at)
+}
+
+/// By the numbers: an own officer's statement under the same number with other content is a fork, and no loss.
 fn knows_officers(
     published: &Published,
     participant: &ParticipantCode,
     officers: &[feed::OfficerPosition],
 ) -> Result<bool, Refusal> {
-    let wrong = |error: concord_model::ParseError| Refusal::new(Reason::ArgumentInvalid, error.to_string());
     for officer in officers {
-        let name = concord_model::Name::parse(&officer.officer).map_err(wrong)?;
-        let digest = Digest::from_slice(&officer.digest).map_err(wrong)?;
-        let known = published.ledger.signers().last(participant, &name);
-        let is_known = known.is_some_and(|last| {
-            last.number > officer.number || (last.number == officer.number && last.digest == digest)
-        });
-        if !is_known {
+        let name = concord_model::Name::parse(&officer.officer)
+            .map_err(|error| Refusal::new(Reason::ArgumentInvalid, error.to_string()))?;
+        let last = published.ledger.signers().last(participant, &name);
+        if last.is_none_or(|last| last.number < officer.number) {
             return Ok(false);
         }
     }
@@ -145,14 +158,4 @@ pub fn mailbox_standing(
     let same = header
         .is_some_and(|header| concord_wire::header::exchange_id(header).0.as_bytes()[..] == hello.last_digest[..]);
     Ok(if same { Standing::Stands } else { Standing::Lost { known: number } })
-}
-
-/// What a peer hears whose position does not stand.
-pub fn unknown_position(number: u64, known: u64) -> Refusal {
-    Refusal::new(
-        Reason::HistoryUnknown,
-        format!(
-            "you know number {number}, of which this hub has {known} and not the same: this hub lost data or was restored"
-        ),
-    )
 }

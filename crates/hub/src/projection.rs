@@ -4,7 +4,7 @@
 
 use concord_journal::Entry;
 use concord_ledger::feed::FOUNDING_FEED_NUMBER;
-use concord_ledger::{ConsignmentRecorded, Fact, IndexRange};
+use concord_ledger::{ConsignmentRecorded, Fact, IndexRange, Resume};
 use concord_model::{ChainKey, Lane, Name, ParticipantCode};
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table, Views, ViewsError};
 use concord_wire::stored::StoredError;
@@ -54,6 +54,46 @@ pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result
             }
         }
         Fact::Consignment(fact) => record_mail(sequence, fact, batch)?,
+        Fact::FeedResumed(fact) => tell_again(&fact.participant, &fact.resume, batch)?,
+        Fact::MailboxResumed(fact) => post_again(&fact.recipient, fact.lane, &fact.resume, batch)?,
+    }
+    Ok(())
+}
+
+/// Gives what stands in `common+1..=last` of a feed again behind `at`; numbers of a hole have no row.
+fn tell_again(participant: &ParticipantCode, resume: &Resume, batch: &mut Batch<'_>) -> Result<(), ViewsError> {
+    let mut next = resume.at;
+    for number in resume.common + 1..=resume.last {
+        if let Some(row) = batch.get(FEEDS, feed_key(participant, number).as_ref())? {
+            next += 1;
+            batch.put(FEEDS, feed_key(participant, next).as_ref(), &row)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives what stands in `common+1..=last` of a mailbox again behind `at`, run by run; all of them mean something, since everything up
+/// to an earlier hole is delivered.
+fn post_again(
+    recipient: &ParticipantCode,
+    lane: Lane,
+    resume: &Resume,
+    batch: &mut Batch<'_>,
+) -> Result<(), ViewsError> {
+    let prefix = mailbox_prefix(recipient, lane);
+    let mut number = resume.common + 1;
+    while number <= resume.last {
+        let key = prefix.clone().number(number);
+        let row = batch.last_at_or_before(MAILBOXES, prefix.as_ref(), key.as_ref())?;
+        let Some(row) = row.and_then(|(key, value)| RunRow::decode(&key, &value)).filter(|row| number < row.end())
+        else {
+            number += 1;
+            continue;
+        };
+        let end = row.end();
+        let again = row.from(number, number - resume.common + resume.at);
+        batch.put(MAILBOXES, prefix.clone().number(again.first).as_ref(), again.encode().as_ref())?;
+        number = end;
     }
     Ok(())
 }
@@ -114,33 +154,80 @@ fn record_mail(sequence: u64, fact: &ConsignmentRecorded, batch: &mut Batch<'_>)
     for recipient in fact.recipients() {
         let run = &recipient.run;
         let key = mailbox_prefix(&run.recipient, fact.chain.lane).number(run.first);
-        let value = Key::new()
-            .number(run.count.into())
-            .number(sequence)
-            .number(run.feed_number)
-            .text(fact.chain.origin.as_str())
-            .text(fact.chain.node.as_str())
-            .number(fact.chain.epoch.into())
-            .number(fact.number);
-        let value = recipient
-            .items
-            .iter()
-            .fold(value, |value, range| value.number(u64::from(range.first) << 32 | u64::from(range.count)));
-        batch.put(MAILBOXES, key.as_ref(), value.as_ref())?;
+        let row = RunRow {
+            first: run.first,
+            count: run.count,
+            sequence,
+            feed_number: run.feed_number,
+            origin: fact.chain.origin.to_string(),
+            node: fact.chain.node.to_string(),
+            epoch: fact.chain.epoch.into(),
+            consignment: fact.number,
+            items: recipient.items,
+        };
+        batch.put(MAILBOXES, key.as_ref(), row.encode().as_ref())?;
     }
     Ok(())
 }
 
-fn read_run(hub: &Name, lane: Lane, key: &[u8], value: &[u8]) -> Option<Run> {
-    let first = u64::from_be_bytes(key.get(key.len().checked_sub(8)?..)?.try_into().ok()?);
-    let mut value = KeyReader::new(value);
-    let (count, sequence, feed_number) = (value.number()?, value.number()?, value.number()?);
-    let (origin, node) = (value.text()?, value.text()?);
-    let (epoch, consignment) = (value.number()?, value.number()?);
-    let mut items = Vec::new();
-    while let Some(range) = value.number() {
-        items.push(IndexRange { first: (range >> 32) as u32, count: range as u32 });
+/// A row of a mailbox.
+struct RunRow {
+    first: u64,
+    count: u32,
+    sequence: u64,
+    feed_number: u64,
+    origin: String,
+    node: String,
+    epoch: u64,
+    consignment: u64,
+    items: Vec<IndexRange>,
+}
+
+impl RunRow {
+    fn end(&self) -> u64 {
+        self.first.saturating_add(u64::from(self.count))
     }
+
+    /// The rest of it from a number on, under new numbers from `first` on.
+    fn from(self, number: u64, first: u64) -> Self {
+        let passed = u32::try_from(number.saturating_sub(self.first)).unwrap_or(u32::MAX).min(self.count);
+        let mut items = Vec::new();
+        let rest = self.items.iter().flat_map(|range| range.indices()).skip(passed as usize);
+        rest.for_each(|index| IndexRange::push(&mut items, index));
+        Self { first, count: self.count - passed, items, ..self }
+    }
+
+    fn encode(&self) -> Key {
+        let value = Key::new()
+            .number(self.count.into())
+            .number(self.sequence)
+            .number(self.feed_number)
+            .text(&self.origin)
+            .text(&self.node)
+            .number(self.epoch)
+            .number(self.consignment);
+        let ranges = self.items.iter();
+        ranges.fold(value, |value, range| value.number(u64::from(range.first) << 32 | u64::from(range.count)))
+    }
+
+    fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
+        let first = u64::from_be_bytes(key.get(key.len().checked_sub(8)?..)?.try_into().ok()?);
+        let mut value = KeyReader::new(value);
+        let (count, sequence, feed_number) = (value.number()?, value.number()?, value.number()?);
+        let (origin, node) = (value.text()?, value.text()?);
+        let (epoch, consignment) = (value.number()?, value.number()?);
+        let mut items = Vec::new();
+        while let Some(range) = value.number() {
+            items.push(IndexRange { first: (range >> 32) as u32, count: range as u32 });
+        }
+        let count = count.try_into().ok()?;
+        Some(Self { first, count, sequence, feed_number, origin, node, epoch, consignment, items })
+    }
+}
+
+fn read_run(hub: &Name, lane: Lane, key: &[u8], value: &[u8]) -> Option<Run> {
+    let RunRow { first, count, sequence, feed_number, origin, node, epoch, consignment, items } =
+        RunRow::decode(key, value)?;
     let chain = ChainKey {
         origin: ParticipantCode::parse(&origin).ok()?,
         hub: hub.clone(),
@@ -148,7 +235,7 @@ fn read_run(hub: &Name, lane: Lane, key: &[u8], value: &[u8]) -> Option<Run> {
         epoch: epoch.try_into().ok()?,
         lane,
     };
-    Some(Run { first, count: count.try_into().ok()?, sequence, feed_number, chain, consignment, items })
+    Some(Run { first, count, sequence, feed_number, chain, consignment, items })
 }
 
 fn mailbox_prefix(recipient: &ParticipantCode, lane: Lane) -> Key {

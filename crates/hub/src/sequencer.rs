@@ -12,8 +12,11 @@
 use std::sync::Arc;
 
 use concord_journal::{AppendError, Blob, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, Tail};
-use concord_ledger::{Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Ledger, Statement};
-use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
+use concord_ledger::{
+    Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger, Shown,
+    Statement, Stood,
+};
+use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1 as exchange;
@@ -41,6 +44,35 @@ pub enum Proposal {
     Consign(Box<Opened>),
     /// A recipient's verified word.
     Acknowledge(Box<Acknowledge>, exchange::Acknowledgement),
+    /// A consignment that this hub forgot, with what it had decided about each exchange.
+    Rehand(Box<Opened>, Vec<Stood>),
+    /// A verified statement that is handed back.
+    HandBack(Box<Handed>, SignedStatement),
+    /// A feed goes on for a node that handed everything back.
+    ResumeFeed {
+        /// Whose feed.
+        participant: ParticipantCode,
+        /// What its node shows.
+        shown: Shown,
+        /// The last number that both have.
+        common: u64,
+    },
+    /// A mailbox goes on for a node that knows more of it.
+    ResumeMailbox {
+        /// Whose mailbox.
+        recipient: ParticipantCode,
+        /// Its lane.
+        lane: Lane,
+        /// What its node shows.
+        shown: Shown,
+    },
+    /// A new history, since data of this one was lost; nothing, where another one began meanwhile.
+    BeginHistory {
+        /// The history in which the loss was found.
+        found_in: HistoryId,
+        /// The new one.
+        new: HistoryId,
+    },
 }
 
 /// What became of a proposal; every answer that names an entry is given after that entry is durable.
@@ -54,6 +86,8 @@ pub enum Answer {
     Repeat(u64),
     /// The acknowledgement is recorded, or said nothing new.
     Acknowledged,
+    /// What was asked for stands, by this or by an earlier decision.
+    Stands,
 }
 
 /// Where and how a consignment was recorded: what its receipt says.
@@ -111,7 +145,9 @@ impl Sequencer {
     /// Puts a proposal in line; waits while the line is full. The receiver gets the answer after durability.
     pub async fn propose(&self, proposal: Proposal) -> Result<oneshot::Receiver<Result<Answer, Refusal>>, Refusal> {
         let line = match &proposal {
-            Proposal::Consign(opened) if opened.sealed.chain.lane == Lane::Flash => &self.flash,
+            Proposal::Consign(opened) | Proposal::Rehand(opened, _) if opened.sealed.chain.lane == Lane::Flash => {
+                &self.flash
+            }
             Proposal::Acknowledge(acknowledge, _) if acknowledge.lane == Lane::Flash => &self.flash,
             _ => &self.ordinary,
         };
@@ -200,7 +236,7 @@ impl SequencerTask {
             self.gather(&mut open);
             if in_flight.is_none() {
                 let commit = std::mem::take(&mut open);
-                if commit.drafts.is_empty() {
+                if commit.drafts.is_empty() && commit.begins.is_none() {
                     commit.answer_known();
                 } else {
                     in_flight = Some(self.issue(commit));
@@ -247,6 +283,13 @@ impl SequencerTask {
 
     /// Decides one proposal into the open commit; gives it back where it does not fit.
     fn take(&mut self, waiting: Waiting, open: &mut Commit, commit_size_max_bytes: u64) -> Option<Waiting> {
+        // A history begins by an entry of the journal's own, so it has a commit of its own, and what comes waits for the next.
+        if open.begins.is_some() {
+            return Some(waiting);
+        }
+        if matches!(waiting.proposal, Proposal::BeginHistory { .. }) {
+            return self.take_history(waiting, open);
+        }
         if !open.drafts.is_empty() && open.size_bytes + size_estimate(&waiting.proposal) > commit_size_max_bytes {
             return Some(waiting);
         }
@@ -276,8 +319,56 @@ impl SequencerTask {
         None
     }
 
+    /// Begins a history in an open commit that is empty; gives the proposal back where it is not.
+    fn take_history(&mut self, waiting: Waiting, open: &mut Commit) -> Option<Waiting> {
+        let Proposal::BeginHistory { found_in, new } = waiting.proposal else { return Some(waiting) };
+        let present = self.ledger.histories().current();
+        if present != Some(*found_in.as_bytes()) || new == found_in {
+            open.answers.push((waiting.answer, Due::Answer(Ok(Answer::Stands))));
+            return None;
+        }
+        if !open.drafts.is_empty() {
+            return Some(waiting);
+        }
+        let now = *open.now.get_or_insert_with(|| self.clock.now());
+        let at = At { sequence: self.ledger.sequence() + 1, now: self.ledger.recorded_at(now) };
+        open.now = Some(at.now);
+        let fact = Fact::HistoryBegun(HistoryBegun { history: *new.as_bytes(), parent: present });
+        self.ledger.apply(&fact, at);
+        open.begins = Some(new);
+        open.facts.push((at.sequence, fact));
+        open.answers.push((waiting.answer, Due::Answer(Ok(Answer::Stands))));
+        None
+    }
+
     fn decide(&mut self, proposal: Proposal, at: At) -> Result<Decided, Refusal> {
         match proposal {
+            Proposal::HandBack(handed, signed) => {
+                let decision = self.ledger.decide(&Command::HandBack(*handed), at)?;
+                if decision == Decision::Nothing {
+                    return Ok(Decided::Known(Due::Answer(Ok(Answer::Stands))));
+                }
+                self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
+                    Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, now)),
+                    _ => None,
+                })
+            }
+            Proposal::ResumeFeed { participant, shown, common } => {
+                let decision = self.ledger.decide(&Command::ResumeFeed { participant, shown, common }, at)?;
+                self.settle(decision, at, Answer::Stands, |fact, now| match fact {
+                    Fact::FeedResumed(fact) => Some(stored::hub::feed_resumed(fact, now)),
+                    _ => None,
+                })
+            }
+            Proposal::ResumeMailbox { recipient, lane, shown } => {
+                let decision = self.ledger.decide(&Command::ResumeMailbox { recipient, lane, shown }, at)?;
+                self.settle(decision, at, Answer::Stands, |fact, now| match fact {
+                    Fact::MailboxResumed(fact) => Some(stored::hub::mailbox_resumed(fact, now)),
+                    _ => None,
+                })
+            }
+            Proposal::BeginHistory { .. } => Err(impossible()),
+            Proposal::Rehand(opened, stood) => self.decide_consignment(*opened, Some(stood), at),
             Proposal::Statement(statement, signed) => {
                 let decision = self.ledger.decide(&Command::Statement(*statement), at)?;
                 self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
@@ -293,20 +384,23 @@ impl SequencerTask {
                     _ => None,
                 })
             }
-            Proposal::Consign(opened) => {
-                let Opened { sealed, candidates, blobs } = *opened;
-                let command = Command::Consign(Consign {
-                    chain: sealed.chain.clone(),
-                    number: sealed.number,
-                    previous: sealed.previous,
-                    digest: sealed.digest,
-                    key: sealed.key,
-                    exchanges: candidates,
-                });
-                let decision = self.ledger.decide(&command, at)?;
-                self.settle_consignment(decision, at, &sealed, blobs)
-            }
+            Proposal::Consign(opened) => self.decide_consignment(*opened, None, at),
         }
+    }
+
+    fn decide_consignment(&mut self, opened: Opened, stood: Option<Vec<Stood>>, at: At) -> Result<Decided, Refusal> {
+        let Opened { sealed, candidates, blobs } = opened;
+        let command = Command::Consign(Consign {
+            chain: sealed.chain.clone(),
+            number: sealed.number,
+            previous: sealed.previous,
+            digest: sealed.digest,
+            key: sealed.key,
+            exchanges: candidates,
+            stood,
+        });
+        let decision = self.ledger.decide(&command, at)?;
+        self.settle_consignment(decision, at, &sealed, blobs)
     }
 
     /// Applies what was decided about a statement or an acknowledgement.
@@ -352,7 +446,13 @@ impl SequencerTask {
     fn issue(&mut self, commit: Commit) -> InFlight {
         metrics::histogram!("concord_commit_entries").record(commit.drafts.len() as f64);
         concord_faults::point("hub.commit.issued");
-        let append = self.journal.append(self.tail, commit.drafts);
+        let append = match commit.begins {
+            Some(new) => {
+                let recorded_at = commit.now.map_or(0, Timestamp::as_micros);
+                self.journal.begin_history(self.tail, new, recorded_at)
+            }
+            None => self.journal.append(self.tail, commit.drafts),
+        };
         InFlight {
             append,
             facts: commit.facts,

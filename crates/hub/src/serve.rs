@@ -22,6 +22,7 @@ use crate::error::HubError;
 use crate::feeds::FeedsShown;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
+use crate::losses::Losses;
 use crate::projection::HubProjection;
 use crate::restore::refuse_if_interrupted;
 use crate::sequencer::SequencerTask;
@@ -80,6 +81,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         feeds: FeedsShown::default(),
         readiness: readiness.clone(),
         room: room.clone(),
+        losses: Losses::default(),
         shutdown: shutdown.clone(),
         announce: announced(&config, addresses.listen),
         refreshing: Mutex::default(),

@@ -32,6 +32,7 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.exchange.v1.ExchangeService/Consign", allow: &[NODE] },
     Row { method: "/concord.exchange.v1.ExchangeService/Receive", allow: &[NODE] },
     Row { method: "/concord.feed.v1.FeedService/Follow", allow: &[NODE] },
+    Row { method: "/concord.feed.v1.FeedService/HandBack", allow: &[NODE] },
     Row { method: "/concord.agreement.v1.StatementService/Prepare", allow: &[OFFICER] },
     Row { method: "/concord.agreement.v1.StatementService/Submit", allow: &[OFFICER, NODE] },
     Row { method: "/concord.agreement.v1.AgreementService/ListAgreements", allow: &[OFFICER] },

@@ -11,6 +11,7 @@ use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_views::Views;
 
 use crate::feeds::FeedsShown;
+use crate::losses::Losses;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::Streams;
 use concord_server::Clock;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub readiness: Readiness,
     /// Whether the disk takes more than what is under way.
     pub room: DiskRoom,
+    /// What is known of lost data.
+    pub losses: Losses,
     /// The end of the process.
     pub shutdown: Shutdown,
     /// `host:port`, the best first, for bundles.

@@ -1,12 +1,13 @@
 //! The nodes' open streams: the newest of a kind wins, and leaving ends them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::feed::history_began;
 
 /// What a stream is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +18,8 @@ pub enum Purpose {
     Mailbox(Lane),
     /// Telling the feed.
     Feed,
+    /// Handing back what this hub lost.
+    HandBack,
 }
 
 /// Whose stream it is, and what for.
@@ -37,8 +40,8 @@ pub struct Streams(Arc<Mutex<BTreeMap<StreamKey, Open>>>);
 struct Open {
     generation: u64,
     stop: CancellationToken,
-    // Whether it ends because its participant left an agreement, and not because a newer one came.
-    left: Arc<AtomicBool>,
+    // Why it ends, where it is not because a newer one came.
+    why: Arc<OnceLock<Refusal>>,
     // Closes when the stream's task has ended.
     ended: watch::Receiver<()>,
 }
@@ -49,7 +52,7 @@ pub struct StreamGuard {
     key: StreamKey,
     generation: u64,
     stop: CancellationToken,
-    left: Arc<AtomicBool>,
+    why: Arc<OnceLock<Refusal>>,
     _ended: watch::Sender<()>,
 }
 
@@ -64,10 +67,18 @@ impl Streams {
         if let Some(older) = older {
             older.stop.cancel();
         }
-        let left = Arc::new(AtomicBool::new(false));
-        all.insert(key.clone(), Open { generation, stop: stop.clone(), left: Arc::clone(&left), ended });
+        let why = Arc::new(OnceLock::new());
+        all.insert(key.clone(), Open { generation, stop: stop.clone(), why: Arc::clone(&why), ended });
         drop(all);
-        StreamGuard { streams: self.clone(), key, generation, stop, left, _ended: ended_sender }
+        StreamGuard { streams: self.clone(), key, generation, stop, why, _ended: ended_sender }
+    }
+
+    /// Ends all streams, since a new history began: every position is compared again.
+    pub fn end_all(&self) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for open in all.values() {
+            open.end(history_began());
+        }
     }
 
     /// Ends the mailbox streams of a participant and waits until their tasks have ended: after that nothing more is permitted to it by
@@ -80,8 +91,10 @@ impl Streams {
                 .filter(|(key, _)| key.participant == *participant && matches!(key.purpose, Purpose::Mailbox(_)));
             of_participant
                 .map(|(_, open)| {
-                    open.left.store(true, Ordering::SeqCst);
-                    open.stop.cancel();
+                    open.end(Refusal::new(
+                        Reason::MembershipChanged,
+                        "your state left an agreement: what you may have has changed",
+                    ));
                     open.ended.clone()
                 })
                 .collect()
@@ -93,17 +106,21 @@ impl Streams {
     }
 }
 
+impl Open {
+    /// The first reason stays.
+    fn end(&self, why: Refusal) {
+        let _first = self.why.set(why);
+        self.stop.cancel();
+    }
+}
+
 impl StreamGuard {
     /// Resolves when the stream is to end: a newer one took its place, or its participant left.
     pub async fn replaced(&self) -> Refusal {
         self.stop.cancelled().await;
-        if self.left.load(Ordering::SeqCst) {
-            return Refusal::new(
-                Reason::MembershipChanged,
-                "your state left an agreement: what you may have has changed",
-            );
-        }
-        Refusal::new(Reason::StreamReplaced, "a newer stream of this node took the place of this one")
+        self.why.get().cloned().unwrap_or_else(|| {
+            Refusal::new(Reason::StreamReplaced, "a newer stream of this node took the place of this one")
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::statement::{Statement, StatementContent};
 mod rules;
 
 pub use rules::check_content;
+pub(crate) use rules::check_form;
 
 /// How many members an agreement needs to stay in force.
 pub const AGREEMENT_MEMBERS_MIN: usize = 2;
@@ -189,6 +190,12 @@ impl Agreement {
 impl Agreements {
     /// Takes in an accepted statement. Total: what does not fit changes nothing.
     pub fn apply(&mut self, statement: &Statement, position: u64, at: Timestamp) {
+        self.apply_handed(statement, None, position, at);
+    }
+
+    /// The same for one that may come after later versions, as what is handed back to a hub that lost data does: each finds its own
+    /// version. A leave names none, so that `leave_version` says which one stood when it was said: it must not hit a later one.
+    pub fn apply_handed(&mut self, statement: &Statement, leave_version: Option<u32>, position: u64, at: Timestamp) {
         let by = &statement.participant;
         match &statement.content {
             StatementContent::Propose { text, digest } => {
@@ -197,47 +204,62 @@ impl Agreements {
                 self.add(proposed);
             }
             StatementContent::Consent(reference) => {
-                if let Some(agreement) = self.latest_mut(reference) {
+                if let Some(agreement) = self.version_mut(&reference.id, reference.version, Some(reference.digest)) {
                     agreement.consent(by, position, at);
                 }
             }
             StatementContent::Decline(reference) => {
-                if let Some(agreement) = self.latest_mut(reference) {
+                if let Some(agreement) = self.version_mut(&reference.id, reference.version, Some(reference.digest)) {
                     agreement.decline(by, at);
                 }
             }
             StatementContent::Leave(id) => {
-                if let Some(versions) = self.by_id.get_mut(id) {
-                    Arc::make_mut(&mut Arc::make_mut(versions).latest).leave(by, position, at);
+                let version = leave_version.or_else(|| Some(self.get(id)?.text.version));
+                if let Some(agreement) = version.and_then(|version| self.version_mut(id, version, None)) {
+                    agreement.leave(by, position, at);
                 }
             }
             StatementContent::Enrol(_) => {}
         }
     }
 
+    /// Versions are kept in their order, in whatever order they come; a version that is known is not taken in again.
     fn add(&mut self, agreement: Agreement) {
         let id = agreement.text.id.clone();
-        let latest = Arc::new(agreement);
-        match self.by_id.get_mut(&id) {
-            Some(versions) => {
-                let versions = Arc::make_mut(versions);
-                let before = std::mem::replace(&mut versions.latest, latest);
-                versions.earlier.push(before);
-            }
-            None => {
-                let earlier = Vec::new();
-                self.by_id.insert(id, Arc::new(Versions { latest, earlier }));
-            }
+        let version = agreement.text.version;
+        let added = Arc::new(agreement);
+        let Some(versions) = self.by_id.get_mut(&id) else {
+            self.by_id.insert(id, Arc::new(Versions { latest: added, earlier: Vec::new() }));
+            return;
+        };
+        let is_known = |known: &Arc<Agreement>| known.text.version == version;
+        if is_known(&versions.latest) || versions.earlier.iter().any(is_known) {
+            return;
+        }
+        let versions = Arc::make_mut(versions);
+        if version > versions.latest.text.version {
+            let before = std::mem::replace(&mut versions.latest, added);
+            versions.earlier.push(before);
+        } else {
+            let place = versions.earlier.partition_point(|earlier| earlier.text.version < version);
+            versions.earlier.insert(place, added);
         }
     }
 
-    fn latest_mut(&mut self, reference: &AgreementRef) -> Option<&mut Agreement> {
-        let versions = self.by_id.get_mut(&reference.id)?;
-        let latest = &versions.latest;
-        if latest.text.version != reference.version || latest.digest != reference.digest {
-            return None;
+    fn version_mut(
+        &mut self,
+        id: &AgreementId,
+        version: u32,
+        digest: Option<AgreementDigest>,
+    ) -> Option<&mut Agreement> {
+        let versions = self.by_id.get_mut(id)?;
+        let is_meant =
+            |one: &Agreement| one.text.version == version && digest.is_none_or(|digest| one.digest == digest);
+        if is_meant(&versions.latest) {
+            return Some(Arc::make_mut(&mut Arc::make_mut(versions).latest));
         }
-        Some(Arc::make_mut(&mut Arc::make_mut(versions).latest))
+        let place = versions.earlier.iter().position(|earlier| is_meant(earlier))?;
+        Arc::make_mut(versions).earlier.get_mut(place).map(Arc::make_mut)
     }
 
     /// The latest version of an agreement. Do not answer a participant from this one: see [`Self::seen_by`].

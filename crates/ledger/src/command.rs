@@ -5,7 +5,9 @@ use concord_model::{
     SetAsideReason, Timestamp, WithheldReason,
 };
 
+use crate::audience::Audience;
 use crate::fact::{Founding, IndexRange};
+use crate::resume::Shown;
 use crate::statement::Statement;
 
 /// Where and when the fact will stand, read once per commit by the sequencer.
@@ -28,6 +30,39 @@ pub enum Command {
     Consign(Consign),
     /// A recipient's verified word about its mailbox.
     Acknowledge(Acknowledge),
+    /// A verified statement that a node hands back to a hub that lost data.
+    HandBack(Handed),
+    /// A node has handed everything back: its feed goes on.
+    ResumeFeed {
+        /// Whose feed.
+        participant: ParticipantCode,
+        /// What its node shows.
+        shown: Shown,
+        /// The last number that both have.
+        common: u64,
+    },
+    /// A node knows numbers of its mailbox that the hub lost.
+    ResumeMailbox {
+        /// Whose mailbox.
+        recipient: ParticipantCode,
+        /// Its lane.
+        lane: Lane,
+        /// What its node shows.
+        shown: Shown,
+    },
+}
+
+/// A verified statement that a node hands back.
+#[derive(Debug, Clone)]
+pub struct Handed {
+    /// What was said.
+    pub statement: Statement,
+    /// Whose node hands it back.
+    pub by: ParticipantCode,
+    /// Why the hub had refused it; of the own officers' only.
+    pub refused: Option<Reason>,
+    /// Of a leave: the version that stood when it was said, by the order in which it is handed back.
+    pub leave_version: Option<u32>,
 }
 
 /// A consignment whose seal, root and signature hold.
@@ -45,6 +80,17 @@ pub struct Consign {
     pub key: Fingerprint,
     /// Its exchanges in order.
     pub exchanges: Vec<Candidate>,
+    /// What became of each of them when the hub recorded it before it lost data, by its own receipt: that stands.
+    pub stood: Option<Vec<Stood>>,
+}
+
+/// What a hub decided about an exchange that it forgot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stood {
+    /// It was recorded for these.
+    Recorded(Audience),
+    /// It was refused.
+    Refused(Reason),
 }
 
 /// One exchange of a consignment: fit to be decided, or already refused for what it is.

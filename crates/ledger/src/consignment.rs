@@ -6,7 +6,7 @@ use concord_model::{AgreementRef, Header, MeasureCode, Narrowing, ParticipantCod
 
 use crate::audience::{Audience, audience};
 use crate::chain::ChainStep;
-use crate::command::{At, Candidate, Consign, Item};
+use crate::command::{At, Candidate, Consign, Item, Stood};
 use crate::fact::{AudienceGroup, ConsignmentRecorded, Fact, IndexRange, ItemRefusal, MailboxRun};
 use crate::ledger::{Decision, Ledger};
 use crate::permit::Mail;
@@ -23,7 +23,12 @@ impl Ledger {
             let outcome = match candidate {
                 Candidate::Unfit(refusal) => Err(refusal.reason),
                 Candidate::Fit(_) if duplicates.binary_search(&index).is_ok() => Err(Reason::HeaderMalformed),
-                Candidate::Fit(item) => grouping.place(item, index),
+                Candidate::Fit(item) => match consign.stood.as_ref().map(|stood| stood.get(index as usize)) {
+                    None => grouping.place(item, index),
+                    Some(Some(stood)) => grouping.place_as_it_stood(item, index, stood),
+                    // The receipt has one outcome for each exchange: that was checked where it was verified.
+                    Some(None) => Err(Reason::ConsignmentMalformed),
+                },
             };
             if let Err(reason) = outcome {
                 refused.push(ItemRefusal { index, reason });
@@ -91,11 +96,32 @@ impl<'a> Grouping<'a> {
         Self { ledger, consign, at, groups: Vec::new(), places: BTreeMap::new(), previous: None }
     }
 
-    fn place(&mut self, item: &'a Item, index: u32) -> Result<(), Reason> {
-        let (header, chain) = (&item.header, &self.consign.chain);
+    /// What a receipt of this hub says stands, for those who have the right still.
+    fn place_as_it_stood(&mut self, item: &Item, index: u32, stood: &Stood) -> Result<(), Reason> {
+        self.check_chain(&item.header)?;
+        match stood {
+            Stood::Refused(reason) => Err(*reason),
+            Stood::Recorded(audience) => {
+                let place = self.group_of(audience.clone())?;
+                if let Some(group) = self.groups.get_mut(place) {
+                    IndexRange::push(&mut group.items, index);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_chain(&self, header: &Header) -> Result<(), Reason> {
+        let chain = &self.consign.chain;
         if header.origin != chain.origin || header.node != chain.node || header.lane != chain.lane {
             return Err(Reason::HeaderChainMismatch);
         }
+        Ok(())
+    }
+
+    fn place(&mut self, item: &'a Item, index: u32) -> Result<(), Reason> {
+        let header = &item.header;
+        self.check_chain(header)?;
         let address = Address::of(header);
         let place = match &self.previous {
             Some((previous, place)) if *previous == address => *place,
@@ -113,8 +139,13 @@ impl<'a> Grouping<'a> {
 
     fn find_group(&mut self, header: &Header) -> Result<usize, Reason> {
         let ledger = self.ledger;
-        let mut audience = audience(ledger.agreements(), ledger.registry(), &self.consign.chain.origin, header)
+        let audience = audience(ledger.agreements(), ledger.registry(), &self.consign.chain.origin, header)
             .map_err(|refusal| refusal.reason)?;
+        self.group_of(audience)
+    }
+
+    fn group_of(&mut self, mut audience: Audience) -> Result<usize, Reason> {
+        let ledger = self.ledger;
         // The same question as at sending, so that nothing is recorded that could not be delivered at once.
         let mail = Mail { recorded: self.at.sequence, agreement: &audience.agreement };
         let now = ledger.recorded_at(self.at.now);

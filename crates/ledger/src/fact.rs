@@ -6,6 +6,7 @@ use concord_model::{
 };
 
 use crate::command::NoticeOutcome;
+use crate::resume::Resume;
 use crate::statement::Statement;
 
 /// One entry of the hub's journal, as the ledger sees it.
@@ -21,6 +22,10 @@ pub enum Fact {
     Consignment(ConsignmentRecorded),
     /// How far a recipient has its mailbox.
     Acknowledged(MailAcknowledged),
+    /// A feed goes on after the hub lost data.
+    FeedResumed(FeedResumed),
+    /// A mailbox goes on after the hub lost data.
+    MailboxResumed(MailboxResumed),
 }
 
 /// A history began: the first, or one after a cut.
@@ -69,6 +74,28 @@ pub struct StatementDecided {
     pub refused: Option<Reason>,
     /// Who is told.
     pub told: Vec<Told>,
+    /// Of a leave that was handed back: the version that it left. Else the latest is left.
+    pub leave_version: Option<u32>,
+}
+
+/// A participant's feed goes on after the hub lost data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedResumed {
+    /// Whose feed.
+    pub participant: ParticipantCode,
+    /// From where to where.
+    pub resume: Resume,
+}
+
+/// A mailbox goes on after the hub lost data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailboxResumed {
+    /// Whose mailbox.
+    pub recipient: ParticipantCode,
+    /// Its lane.
+    pub lane: Lane,
+    /// From where to where; `common` is how far the hub knows that it is delivered.
+    pub resume: Resume,
 }
 
 /// A consignment as recorded: audience groups and first numbers, not a list for each exchange.

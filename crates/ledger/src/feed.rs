@@ -6,8 +6,9 @@ use concord_model::ParticipantCode;
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::{Agreements, PartyState};
-use crate::fact::{Founding, Told};
+use crate::fact::{FeedResumed, Founding, Told};
 use crate::registry::Registry;
+use crate::resume::{Resume, Resumes};
 use crate::statement::{Statement, StatementContent};
 
 /// The number that the founding has in every feed.
@@ -17,6 +18,7 @@ pub const FOUNDING_FEED_NUMBER: u64 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Feed {
     last: BTreeMap<ParticipantCode, u64>,
+    resumes: BTreeMap<ParticipantCode, Resumes>,
 }
 
 impl Feed {
@@ -54,6 +56,23 @@ impl Feed {
             let last = self.last.entry(told.participant.clone()).or_default();
             *last = told.number.max(*last);
         }
+    }
+
+    /// Takes in that a feed goes on after data was lost.
+    pub fn resume(&mut self, resumed: &FeedResumed, sequence: u64) {
+        let resumes = self.resumes.entry(resumed.participant.clone()).or_default();
+        let last = resumes.apply(Resume { sequence, ..resumed.resume });
+        self.last.insert(resumed.participant.clone(), last);
+    }
+
+    /// The resumptions of a participant's feed, if there were any.
+    pub fn resumes(&self, participant: &ParticipantCode) -> Option<&Resumes> {
+        self.resumes.get(participant)
+    }
+
+    /// The feed number that an entry recorded at `sequence` names, as it is now.
+    pub fn number_now(&self, participant: &ParticipantCode, number: u64, sequence: u64) -> u64 {
+        self.resumes(participant).map_or(number, |resumes| resumes.translate(number, sequence))
     }
 
     /// The last number of each feed, to be kept when a history ends.

@@ -20,7 +20,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 1;
+pub const LEDGER_STATE_VERSION: u32 = 2;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ impl Ledger {
             }
             Fact::Statement(decided) => {
                 if decided.refused.is_none() {
-                    self.apply_accepted(&decided.statement);
+                    self.apply_accepted(&decided.statement, decided.leave_version);
                 }
                 Arc::make_mut(&mut self.signers).apply(decided, at.sequence);
                 Arc::make_mut(&mut self.feed).apply(&decided.told);
@@ -95,15 +95,20 @@ impl Ledger {
                 let told = acknowledged.told.iter().map(|notices| &notices.told);
                 Arc::make_mut(&mut self.feed).apply(told);
             }
+            Fact::FeedResumed(resumed) => Arc::make_mut(&mut self.feed).resume(resumed, at.sequence),
+            Fact::MailboxResumed(resumed) => Arc::make_mut(&mut self.mailboxes).resume(resumed, at.sequence),
         }
     }
 
-    fn apply_accepted(&mut self, statement: &Statement) {
+    fn apply_accepted(&mut self, statement: &Statement, leave_version: Option<u32>) {
         match statement.content {
             StatementContent::Enrol(_) => {
                 Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
             }
-            _ => Arc::make_mut(&mut self.agreements).apply(statement, self.sequence, self.recorded_at),
+            _ => {
+                let (position, at) = (self.sequence, self.recorded_at);
+                Arc::make_mut(&mut self.agreements).apply_handed(statement, leave_version, position, at);
+            }
         }
     }
 

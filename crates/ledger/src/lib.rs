@@ -16,18 +16,20 @@ pub mod ledger;
 pub mod mailbox;
 pub mod permit;
 pub mod registry;
+pub mod resume;
 pub mod signer;
 pub mod statement;
 
 mod consignment;
+mod healing;
 
 pub use agreement::{Agreement, AgreementState, Agreements, PartyRecord, PartyState};
 pub use audience::{Audience, audience};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
-pub use command::{Acknowledge, At, Candidate, Command, Consign, Item, NoticeOutcome, SenderNotice};
+pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};
 pub use fact::{
-    AudienceGroup, ConsignmentRecorded, Fact, Founding, HistoryBegun, IndexRange, ItemRefusal, MailAcknowledged,
-    MailboxRun, OriginNotices, ReceiptNotice, Recipient, StatementDecided, Told,
+    AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, IndexRange, ItemRefusal,
+    MailAcknowledged, MailboxResumed, MailboxRun, OriginNotices, ReceiptNotice, Recipient, StatementDecided, Told,
 };
 pub use feed::Feed;
 pub use history::{Histories, PastPositions};
@@ -35,5 +37,6 @@ pub use ledger::{Decision, LEDGER_STATE_VERSION, Ledger};
 pub use mailbox::{Mailbox, Mailboxes};
 pub use permit::{Mail, Permit};
 pub use registry::{Enrolment, Registry};
-pub use signer::{LastStatement, SignerStep, Signers};
+pub use resume::{Resume, Resumes, Shown};
+pub use signer::{LastStatement, Officer, SignerStep, Signers};
 pub use statement::{JoinRequest, Statement, StatementContent};

@@ -6,12 +6,14 @@ use concord_model::{Lane, ParticipantCode, Reason, Refusal};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Acknowledge;
-use crate::fact::{MailAcknowledged, MailboxRun};
+use crate::fact::{MailAcknowledged, MailboxResumed, MailboxRun};
+use crate::resume::{Resume, Resumes};
 
 /// All mailboxes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Mailboxes {
     by_recipient: BTreeMap<ParticipantCode, [Mailbox; Lane::ALL.len()]>,
+    resumes: BTreeMap<(ParticipantCode, Lane), Resumes>,
 }
 
 /// Where one recipient's mailbox of one lane stands.
@@ -76,6 +78,22 @@ impl Mailboxes {
             mailbox.delivered_through = acknowledged.delivered_through;
             mailbox.taken_count = acknowledged.taken_count;
         });
+    }
+
+    /// Takes in that a mailbox goes on after data was lost: what is not known to be delivered is posted again behind `at`, and
+    /// nothing before it is waited for any more.
+    pub fn resume(&mut self, resumed: &MailboxResumed, sequence: u64) {
+        let key = (resumed.recipient.clone(), resumed.lane);
+        let last = self.resumes.entry(key).or_default().apply(Resume { sequence, ..resumed.resume });
+        self.change(&resumed.recipient, resumed.lane, |mailbox| {
+            mailbox.last = last;
+            mailbox.delivered_through = resumed.resume.at;
+        });
+    }
+
+    /// The resumptions of a mailbox, if there were any.
+    pub fn resumes(&self, recipient: &ParticipantCode, lane: Lane) -> Option<&Resumes> {
+        self.resumes.get(&(recipient.clone(), lane))
     }
 
     /// One mailbox; an empty one if nothing was ever delivered to it.

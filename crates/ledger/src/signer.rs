@@ -1,4 +1,7 @@
 //! The officers that speak for states: each numbers its statements, so that none is lost, repeated or replaced.
+//!
+//! A hub that lost data is handed statements back in whatever order its participants' nodes return, so that numbers may be
+//! missing below the last one for a while. Each fills its own place; nothing that was said by an officer is decided twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,13 +13,28 @@ use crate::fact::StatementDecided;
 use crate::registry::Registry;
 use crate::statement::Statement;
 
+/// Statements of one officer that are told apart by their digests. One that is handed back with a lower number than all of them
+/// counts as known.
+pub const STATEMENTS_KEPT_PER_OFFICER: usize = 1024;
+/// How far after the last known number a statement that is handed back may lie.
+const HANDED_AHEAD_MAX: u64 = 1_000_000;
+
 /// All officers that ever made a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Signers {
-    by_participant: BTreeMap<ParticipantCode, Arc<BTreeMap<Name, LastStatement>>>,
+    by_participant: BTreeMap<ParticipantCode, Arc<BTreeMap<Name, Arc<Officer>>>>,
 }
 
-/// The last statement of one officer, and what became of it.
+/// What one officer said last.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Officer {
+    /// By number; at most [`STATEMENTS_KEPT_PER_OFFICER`].
+    pub kept: BTreeMap<u64, LastStatement>,
+    /// Numbers up to here are not kept any more.
+    pub dropped_through: u64,
+}
+
+/// One statement of one officer, and what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastStatement {
     /// Its number.
@@ -32,9 +50,9 @@ pub struct LastStatement {
 /// What a statement is to its officer's others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignerStep {
-    /// The next one.
+    /// The next one; of those handed back, one that is missing.
     Next,
-    /// The last one again: it was decided, and stays so.
+    /// One of them again: it was decided, and stays so.
     Repeat(LastStatement),
 }
 
@@ -42,21 +60,11 @@ impl Signers {
     /// What a statement is to its officer's others, or why it is refused without using its number up.
     pub fn check(&self, registry: &Registry, statement: &Statement) -> Result<SignerStep, Refusal> {
         check_speaker(registry, statement)?;
-        let number = statement.number;
-        let last = self.last(&statement.participant, &statement.officer);
-        match last {
-            Some(last) if last.number == number && last.digest == statement.digest => {
-                return Ok(SignerStep::Repeat(last));
-            }
-            Some(last) if last.number == number => {
-                return Err(Refusal::new(
-                    Reason::StatementFork,
-                    format!("statement {number} of {} was decided with other content", statement.officer),
-                ));
-            }
-            _ => {}
+        if let Some(known) = self.known(statement)? {
+            return Ok(SignerStep::Repeat(known));
         }
-        let last = last.map_or(0, |last| last.number);
+        let last = self.last(&statement.participant, &statement.officer).map_or(0, |last| last.number);
+        let number = statement.number;
         if last.checked_add(1) != Some(number) {
             return Err(Refusal::new(
                 Reason::StatementOutOfOrder,
@@ -66,19 +74,78 @@ impl Signers {
         Ok(SignerStep::Next)
     }
 
+    /// The same for one that is handed back: numbers may be missing before it, and it may be one of those. `None` where it is so
+    /// old that it counts as known.
+    pub(crate) fn check_handed(
+        &self,
+        registry: &Registry,
+        statement: &Statement,
+    ) -> Result<Option<SignerStep>, Refusal> {
+        check_speaker(registry, statement)?;
+        if let Some(known) = self.known(statement)? {
+            return Ok(Some(SignerStep::Repeat(known)));
+        }
+        let officer = self.officer(&statement.participant, &statement.officer);
+        let number = statement.number;
+        if officer.is_some_and(|officer| number <= officer.dropped_through) {
+            return Ok(None);
+        }
+        let last = self.last(&statement.participant, &statement.officer).map_or(0, |last| last.number);
+        if number == 0 || number > last.saturating_add(HANDED_AHEAD_MAX) {
+            return Err(Refusal::new(
+                Reason::StatementOutOfOrder,
+                format!("statement {number} of {} is too far from the last one known, {last}", statement.officer),
+            ));
+        }
+        Ok(Some(SignerStep::Next))
+    }
+
+    /// The decided statement with this number, if it is the same one. Same number and other content is a fork.
+    fn known(&self, statement: &Statement) -> Result<Option<LastStatement>, Refusal> {
+        let officer = self.officer(&statement.participant, &statement.officer);
+        match officer.and_then(|officer| officer.kept.get(&statement.number)) {
+            Some(known) if known.digest == statement.digest => Ok(Some(*known)),
+            Some(_) => Err(Refusal::new(
+                Reason::StatementFork,
+                format!("statement {} of {} was decided with other content", statement.number, statement.officer),
+            )),
+            None => Ok(None),
+        }
+    }
+
     /// Takes in a decided statement; a refused one uses its number up, too.
     pub fn apply(&mut self, decided: &StatementDecided, sequence: u64) {
         let statement = &decided.statement;
         let officers = self.by_participant.entry(statement.participant.clone()).or_default();
-        Arc::make_mut(officers).insert(
-            statement.officer.clone(),
-            LastStatement { number: statement.number, digest: statement.digest, refused: decided.refused, sequence },
-        );
+        let officer = Arc::make_mut(officers).entry(statement.officer.clone()).or_default();
+        let officer = Arc::make_mut(officer);
+        let (number, digest, refused) = (statement.number, statement.digest, decided.refused);
+        officer.kept.insert(number, LastStatement { number, digest, refused, sequence });
+        while officer.kept.len() > STATEMENTS_KEPT_PER_OFFICER {
+            if let Some((dropped, _)) = officer.kept.pop_first() {
+                officer.dropped_through = dropped;
+            }
+        }
     }
 
     /// The last statement of an officer.
     pub fn last(&self, participant: &ParticipantCode, officer: &Name) -> Option<LastStatement> {
-        self.by_participant.get(participant)?.get(officer).copied()
+        self.officer(participant, officer)?.kept.last_key_value().map(|(_, last)| *last)
+    }
+
+    /// The statement of an officer with this number, if it is kept.
+    pub fn decided(&self, participant: &ParticipantCode, officer: &Name, number: u64) -> Option<LastStatement> {
+        self.officer(participant, officer)?.kept.get(&number).copied()
+    }
+
+    /// All officers, by participant and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&ParticipantCode, &Name, &Officer)> {
+        let all = self.by_participant.iter();
+        all.flat_map(|(code, officers)| officers.iter().map(move |(name, officer)| (code, name, officer.as_ref())))
+    }
+
+    fn officer(&self, participant: &ParticipantCode, officer: &Name) -> Option<&Officer> {
+        self.by_participant.get(participant)?.get(officer).map(Arc::as_ref)
     }
 }
 

@@ -180,7 +180,7 @@ reasons! {
     /// What was asked for did not happen in the time allowed.
     WaitExpired = "WAIT_EXPIRED", Unavailable, "nothing is lost: ask again with `concord track` or `concord agreement show`";
     /// The peer's history is neither this one nor a past of it, or a position lies beyond what is known here.
-    HistoryUnknown = "HISTORY_UNKNOWN", DataLoss, "one side was restored or lost data; healing is not built yet: keep both folders and call the secretariat";
+    HistoryUnknown = "HISTORY_UNKNOWN", DataLoss, "one side was restored or lost data, and this does not heal by itself: keep both folders and call the secretariat";
     /// Files of the journal changed while they were read for a backup.
     BackupConflict = "BACKUP_CONFLICT", Unavailable, "start the backup again";
     /// Something failed inside; details are in the log.

@@ -11,8 +11,8 @@ use concord_wire::stored::node::{NodeEntry, Submission, read};
 use concord_wire::stored::{Kept, StoredError};
 
 use crate::projection::{
-    ASIDE, CONSIGNMENT, EXCHANGE, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, REQUEST, Reached, TAKEN, UNTAKEN,
-    lane_key,
+    ASIDE, CONSIGNMENT, EXCHANGE, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, REPEATED, REQUEST, Reached, TAKEN,
+    UNTAKEN, lane_key,
 };
 
 /// The views or the journal could not answer. Neither is the caller's fault.
@@ -106,7 +106,7 @@ impl Index {
             return Ok(None);
         };
         match read(&self.read_one(number_of(&value, "a receipt")?)?)? {
-            NodeEntry::Receipt(receipt) => Ok(Some(receipt)),
+            NodeEntry::Receipt(receipt) | NodeEntry::ReceiptRenewed(receipt) => Ok(Some(receipt)),
             _ => Err(IndexError::Row("a receipt")),
         }
     }
@@ -168,9 +168,21 @@ impl Index {
         decoded.collect::<Option<_>>().ok_or(IndexError::Row("a delivery"))
     }
 
-    /// Whether an exchange was accepted before.
-    pub fn is_received(&self, id: &ExchangeId) -> Result<bool, IndexError> {
-        Ok(self.views.get(RECEIVED, id.0.as_bytes())?.is_some())
+    /// The number under which an exchange was accepted before.
+    pub fn received_as(&self, id: &ExchangeId) -> Result<Option<u64>, IndexError> {
+        let row = self.views.get(RECEIVED, id.0.as_bytes())?;
+        row.map(|value| lane_number(&value).ok_or(IndexError::Row("a received exchange"))).transpose()
+    }
+
+    /// Whether no agency has acknowledged an accepted delivery.
+    pub fn is_untaken(&self, lane: Lane, number: u64) -> Result<bool, IndexError> {
+        Ok(self.views.get(UNTAKEN, lane_key(lane).number(number).as_ref())?.is_some())
+    }
+
+    /// The number under which an accepted delivery came last, where it came again.
+    pub fn repeated_as(&self, lane: Lane, number: u64) -> Result<Option<u64>, IndexError> {
+        let value = self.views.get(REPEATED, lane_key(lane).number(number).as_ref())?;
+        value.map(|value| number_of(&value, "a repeated delivery")).transpose()
     }
 
     /// Numbers of a lane in `from..=through` that no agency has acknowledged, with their measures; at most

@@ -9,7 +9,7 @@ use std::time::Duration;
 use concord_model::{Class, Lane, Reason, Refusal};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse};
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse};
+use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
 use concord_wire::status::from_status;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -47,6 +47,9 @@ pub trait HubLink: Send + Sync + 'static {
 
     /// Opens the feed.
     fn follow(&self, request: FollowRequest) -> BoxFuture<'_, Result<Incoming<FollowResponse>, LinkEnd>>;
+
+    /// Hands back to a hub that lost data what it told and heard.
+    fn hand_back(&self, outgoing: Outgoing<HandBackRequest>) -> BoxFuture<'_, Result<HandBackResponse, LinkEnd>>;
 
     /// Forwards a statement; done when the hub has recorded it.
     fn submit(&self, statement: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>>;
@@ -89,7 +92,7 @@ impl LinkEnd {
         };
         match refusal.reason {
             Reason::DiskFull => Self::HubFull(refusal),
-            Reason::HistoryUnknown | Reason::Fork => Self::Stopped(refusal.to_string()),
+            Reason::Fork => Self::Stopped(refusal.to_string()),
             reason if matches!(reason.class(), Class::Exhausted | Class::Unavailable) => Self::Lost(refusal.message),
             _ => Self::Refused(refusal),
         }
@@ -129,16 +132,18 @@ mod tests {
     #[test]
     fn what_passes_soon_is_tried_soon_and_what_does_not_is_refused_or_stopped() {
         let end = |reason| LinkEnd::from_status(&to_status(&Refusal::new(reason, "why")));
-        for reason in [Reason::MembershipChanged, Reason::ShuttingDown, Reason::QueueFull, Reason::Internal] {
+        for reason in
+            [Reason::MembershipChanged, Reason::Healing, Reason::ShuttingDown, Reason::QueueFull, Reason::Internal]
+        {
             assert_eq!(end(reason), LinkEnd::Lost("why".to_owned()), "{reason}");
         }
-        for reason in [Reason::HistoryUnknown, Reason::Fork] {
-            assert!(matches!(end(reason), LinkEnd::Stopped(_)), "{reason}");
-        }
+        assert!(matches!(end(Reason::Fork), LinkEnd::Stopped(_)));
         let full = Refusal::new(Reason::DiskFull, "why");
         assert_eq!(end(Reason::DiskFull), LinkEnd::HubFull(full.clone()));
         assert_eq!(LinkEnd::not_kept(full.clone()), LinkEnd::OwnFull(full));
-        for reason in [Reason::StreamReplaced, Reason::CallerNotAllowed, Reason::StatementFork] {
+        // A hub that does not know what this node has may be the wrong copy: it can be exchanged for the right one.
+        for reason in [Reason::HistoryUnknown, Reason::StreamReplaced, Reason::CallerNotAllowed, Reason::StatementFork]
+        {
             assert_eq!(end(reason), LinkEnd::Refused(Refusal::new(reason, "why")));
         }
         // Without our reason it is a proxy, a limit or a stranger that speaks: never an answer.

@@ -11,7 +11,7 @@ use concord_wire::proto::exchange::v1::Delivery;
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::proto::feed::v1::{FeedItem, Receipts};
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{Acknowledged, NodeEntry, Received, Submission, Verdict, read};
+use concord_wire::stored::node::{Acknowledged, MailboxResumed, NodeEntry, Received, Submission, Verdict, read};
 use concord_wire::{feed, header, receipt, stored::Kept};
 
 use crate::state::slot;
@@ -36,6 +36,8 @@ pub(crate) const UNTAKEN: Table = Table::new(8);
 pub(crate) const TAKEN: Table = Table::new(9);
 /// Lane, mailbox number → reason: set aside, or empty for a notice.
 pub(crate) const ASIDE: Table = Table::new(10);
+/// Lane, mailbox number → the number under which the same exchange came last.
+pub(crate) const REPEATED: Table = Table::new(11);
 
 /// Turns a node's entries into rows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,7 +79,8 @@ impl Projection for NodeProjection {
         let sequence = entry.sequence;
         match read(entry).map_err(unreadable)? {
             NodeEntry::Queued(kept, submissions) => queued(&kept, &submissions, sequence, batch),
-            NodeEntry::Receipt(kept) => {
+            NodeEntry::MailboxResumed(resumed) => resumed_mailbox(&resumed, batch),
+            NodeEntry::Receipt(kept) | NodeEntry::ReceiptRenewed(kept) => {
                 let recorded = receipt::parse(&kept.statement).map_err(malformed)?;
                 let key = lane_key(recorded.chain.lane).number(recorded.number);
                 Ok(batch.put(RECORDED, key.as_ref(), Key::new().number(sequence).as_ref())?)
@@ -97,6 +100,7 @@ impl Projection for NodeProjection {
             | NodeEntry::Joined(_)
             | NodeEntry::AgencyAdded { .. }
             | NodeEntry::Statement(_)
+            | NodeEntry::FeedResumed(_)
             | NodeEntry::Answer(_)
             | NodeEntry::Restored(_) => Ok(()),
         }
@@ -170,6 +174,13 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
                 batch.put(ASIDE, key.as_ref(), Key::new().text(reason).as_ref())?;
             }
             Verdict::Withheld(_) => batch.put(ASIDE, key.as_ref(), Key::new().text("").as_ref())?,
+            Verdict::Repeated(repeated) => {
+                let first = lane_key(lane).number(repeated.first_number);
+                batch.put(REPEATED, first.as_ref(), Key::new().number(repeated.number).as_ref())?;
+                if repeated.taken {
+                    take(lane, &[repeated.number], batch)?;
+                }
+            }
         }
         first_blob += u64::from(item.blob_count);
     }
@@ -177,18 +188,40 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
 }
 
 fn acknowledged(fact: &Acknowledged, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
-    let lane = lane_key(fact.lane);
-    let mut count = 0;
-    if let Some((key, _)) = batch.last(TAKEN, lane.as_ref())? {
-        let mut last = KeyReader::new(&key);
-        last.small();
-        count = last.number().ok_or_else(|| malformed("a row of the taken has no count"))?;
-    }
+    take(fact.lane, fact.told(), batch)?;
     for number in &fact.taken {
+        batch.remove(UNTAKEN, lane_key(fact.lane).number(*number).as_ref());
+    }
+    Ok(())
+}
+
+/// Adds first acknowledgements behind the last one.
+fn take(lane: Lane, numbers: &[u64], batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    let lane = lane_key(lane);
+    let mut count = last_taken(&lane, batch)?;
+    for number in numbers {
         count += 1;
-        let key = lane.clone().number(count);
-        batch.put(TAKEN, key.as_ref(), Key::new().number(*number).as_ref())?;
-        batch.remove(UNTAKEN, lane.clone().number(*number).as_ref());
+        batch.put(TAKEN, lane.clone().number(count).as_ref(), Key::new().number(*number).as_ref())?;
+    }
+    Ok(())
+}
+
+fn last_taken(lane: &Key, batch: &Batch<'_>) -> Result<u64, ProjectionError> {
+    let Some((key, _)) = batch.last(TAKEN, lane.as_ref())? else { return Ok(0) };
+    let mut last = KeyReader::new(&key);
+    last.small();
+    last.number().ok_or_else(|| malformed("a row of the taken has no count"))
+}
+
+/// What the hub knows of the first acknowledgements stays, and what it forgot follows anew.
+fn resumed_mailbox(resumed: &MailboxResumed, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    let lane = lane_key(resumed.lane);
+    let last = last_taken(&lane, batch)?;
+    for count in resumed.taken_count + 1..=last {
+        batch.remove(TAKEN, lane.clone().number(count).as_ref());
+    }
+    for (count, number) in (resumed.taken_count + 1..).zip(&resumed.taken) {
+        batch.put(TAKEN, lane.clone().number(count).as_ref(), Key::new().number(*number).as_ref())?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_hub::feeds::FeedsShown;
 use concord_hub::follow::follow;
+use concord_hub::losses::Losses;
 use concord_hub::projection::HubProjection;
 use concord_hub::sequencer::SequencerTask;
 use concord_hub::shared::{Shared, anchors_of};
@@ -79,6 +80,7 @@ impl Hub {
             streams: Streams::default(),
             feeds: FeedsShown::default(),
             readiness: Readiness::new(),
+            losses: Losses::default(),
             room: DiskRoom::default(),
             shutdown: Shutdown::new(),
             announce: Vec::new(),

@@ -210,7 +210,7 @@ fn received(node: &Node) -> Received {
                     assert!(twice.is_none(), "I3: {code} took an exchange in twice");
                 }
                 Verdict::SetAside(..) => received.set_aside += 1,
-                Verdict::Withheld(_) => {}
+                Verdict::Withheld(_) | Verdict::Repeated(_) => {}
             }
         }
     }

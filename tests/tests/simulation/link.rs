@@ -14,7 +14,9 @@ use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse, consign_request, consign_response,
     receive_request, receive_response,
 };
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, follow_response};
+use concord_wire::proto::feed::v1::{
+    FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, follow_response,
+};
 use concord_wire::status::to_status;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -194,6 +196,19 @@ impl HubLink for SimulatedLink {
             };
             let reset = CancellationToken::new();
             Ok(flat(self.network.carry(&connection, Direction::Down, responses, &reset, label)))
+        })
+    }
+
+    fn hand_back(&self, outgoing: Outgoing<HandBackRequest>) -> BoxFuture<'_, Result<HandBackResponse, LinkEnd>> {
+        Box::pin(async move {
+            let connection = self.connection(None).await?;
+            let reset = CancellationToken::new();
+            let label = |_: &HandBackRequest| "handed back".to_owned();
+            let inbound = self.network.carry(&connection, Direction::Up, outgoing, &reset, label);
+            let answer = self.call(&connection, |shared, caller| {
+                Box::pin(async move { feed::hand_back(&shared, &caller, inbound).await })
+            });
+            answer.await
         })
     }
 

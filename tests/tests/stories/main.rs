@@ -13,6 +13,7 @@ mod consignments_refused;
 mod damage;
 mod demo;
 mod folders_refused;
+mod healing_hub;
 mod kills;
 mod peers_refused;
 mod real_data;

@@ -1,7 +1,7 @@
 //! One entry in words: kinds, numbers, participants, digests. Content stands apart, for whoever asked for it.
 
 use concord_journal::{Entry, KIND_HISTORY_BEGUN};
-use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Statement, StatementContent, StatementDecided};
+use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided};
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item};
@@ -78,6 +78,13 @@ fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
         HubEntry::Statement(decided, _) => ("statement", decision(&decided), titles(&decided.statement)),
         HubEntry::Consignment(recorded, kept) => ("consignment", recording(&recorded), contents(entry, &kept)),
         HubEntry::Acknowledged(acknowledged, _) => ("acknowledged", acknowledgement(&acknowledged), Vec::new()),
+        HubEntry::FeedResumed(fact) => {
+            ("feed-resumed", format!("feed of {}{}", fact.participant, goes_on(&fact.resume)), Vec::new())
+        }
+        HubEntry::MailboxResumed(fact) => {
+            let about = format!("mailbox {} of {}{}", fact.lane, fact.recipient, goes_on(&fact.resume));
+            ("mailbox-resumed", about, Vec::new())
+        }
     })
 }
 
@@ -99,6 +106,13 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             ("queued", about, contents(entry, &kept))
         }
         NodeEntry::Receipt(receipt) => ("receipt", in_receipt(&receipt), Vec::new()),
+        NodeEntry::ReceiptRenewed(receipt) => ("receipt-renewed", in_receipt(&receipt), Vec::new()),
+        NodeEntry::FeedResumed(fact) => ("feed-resumed", format!("the feed goes on after {}", fact.at), Vec::new()),
+        NodeEntry::MailboxResumed(fact) => {
+            let (lane, at, common, taken) = (fact.lane, fact.at, fact.common, fact.taken.len());
+            let about = format!("{lane} goes on after {at}, in common to {common}, {taken} taken are told again");
+            ("mailbox-resumed", about, Vec::new())
+        }
         NodeEntry::Feed { items, .. } => ("feed", feed(&items), Vec::new()),
         NodeEntry::Mail { lane, items, .. } => {
             let (about, content) = mail(entry, &items);
@@ -122,6 +136,15 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
         }
         NodeEntry::Restored(Restored::Rebuilt) => ("restored", "made anew, without a backup".to_owned(), Vec::new()),
     })
+}
+
+fn goes_on(resume: &Resume) -> String {
+    let Resume { shown, common, last, at, .. } = resume;
+    format!(
+        " goes on after {at}: its node showed {}, in common to {common}, {} told again",
+        shown.number,
+        last - common
+    )
 }
 
 fn say(statement: &Statement) -> String {
@@ -257,6 +280,7 @@ fn mail(entry: &Entry, items: &[Received]) -> (String, Vec<Content>) {
             }
             Verdict::SetAside(delivery, reason) => format!("{} set aside, {reason}", delivery.number),
             Verdict::Withheld(number) => format!("{number} withheld"),
+            Verdict::Repeated(repeated) => format!("{} repeats {}", repeated.number, repeated.first_number),
         }
     });
     let words = words.collect::<Vec<_>>().join(", ");

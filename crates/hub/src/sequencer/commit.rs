@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use concord_journal::{AppendError, Committed, Draft};
+use concord_journal::{AppendError, Committed, Draft, HistoryId};
 use concord_ledger::{ConsignmentRecorded, Fact, Ledger};
 use concord_model::{Reason, Refusal, Timestamp};
 use futures::FutureExt as _;
@@ -16,6 +16,8 @@ use super::{Answer, Proposal};
 #[derive(Default)]
 pub(super) struct Commit {
     pub(super) drafts: Vec<Draft>,
+    /// A history to begin in place of drafts.
+    pub(super) begins: Option<HistoryId>,
     /// One for each draft.
     pub(super) facts: Vec<(u64, Fact)>,
     pub(super) size_bytes: u64,
@@ -75,15 +77,16 @@ pub(super) async fn synced(in_flight: &mut Option<InFlight>) -> Result<Committed
 pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
     const PAYLOAD_OVERHEAD_BYTES: u64 = 64 * 1024;
     let own = match proposal {
-        Proposal::Consign(opened) => {
+        Proposal::Consign(opened) | Proposal::Rehand(opened, _) => {
             let headers: usize = opened.sealed.headers.iter().map(|header| header.len() + 64).sum();
             let blobs: usize = opened.blobs.iter().flatten().map(|blob| blob.bytes().len() + 128).sum();
             (headers + blobs) as u64
         }
-        Proposal::Statement(_, signed) => prost::Message::encoded_len(signed) as u64,
+        Proposal::Statement(_, signed) | Proposal::HandBack(_, signed) => prost::Message::encoded_len(signed) as u64,
         Proposal::Acknowledge(acknowledge, signed) => {
             prost::Message::encoded_len(signed) as u64 + acknowledge.notices.len() as u64 * 256
         }
+        Proposal::ResumeFeed { .. } | Proposal::ResumeMailbox { .. } | Proposal::BeginHistory { .. } => 0,
     };
     own + PAYLOAD_OVERHEAD_BYTES
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_identity::Caller;
+use concord_journal::HistoryId;
 use concord_model::{ChainKey, Lane, ParticipantCode, Reason, Refusal};
 use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, detach};
 use concord_wire::convert::parse_lane;
@@ -17,8 +18,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::caller;
 use crate::acknowledge::{acknowledge, recorded};
+use crate::consign::Brought;
 use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, deliver};
-use crate::positions::{Positions, Standing, mailbox_standing, unknown_position};
+use crate::healing::{mailbox_lost, mailbox_resume, shown};
+use crate::positions::{Positions, Standing, mailbox_standing};
 use crate::responses::{Cut, Inbound, Responses, responses};
 use crate::shared::Shared;
 use crate::streams::{Purpose, StreamKey};
@@ -152,12 +155,15 @@ async fn take_consignments(
 }
 
 /// The consignments of a stream. A broken connection ends it like a finished one: the node sends again what has no receipt.
-fn consignments(
-    inbound: Inbound<pb::ConsignRequest>,
-) -> Pin<Box<dyn Stream<Item = Result<pb::Consignment, Refusal>> + Send>> {
+fn consignments(inbound: Inbound<pb::ConsignRequest>) -> Pin<Box<dyn Stream<Item = Result<Brought, Refusal>> + Send>> {
     use pb::consign_request::Message;
     let read = |request: Result<pb::ConsignRequest, Status>| match request {
-        Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)) }) => Some(Ok(consignment)),
+        Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)) }) => {
+            Some(Ok(Brought { consignment, receipt: None }))
+        }
+        Ok(pb::ConsignRequest {
+            message: Some(Message::Rehanded(pb::RehandedConsignment { consignment: Some(consignment), receipt })),
+        }) if receipt.is_some() => Some(Ok(Brought { consignment, receipt })),
         Ok(_) => Some(Err(Refusal::new(Reason::ConsignmentMalformed, "after the hello come consignments"))),
         // The decoder's word for a message that is over its limit.
         Err(status) if status.code() == Code::OutOfRange => {
@@ -194,9 +200,7 @@ async fn receive_until_cut(
         return end(cut, to_status(&refusal));
     }
     // A node that is refused for what it knows must not take the place of one that is served.
-    let (recipient, next) = (caller.identity.participant.clone(), hello.last_number + 1);
-    let welcomed = shared.blocking(move |shared| welcome(shared, &recipient, lane, &hello)).await;
-    let welcome = match welcomed {
+    let (welcome, history, next) = match welcome(&shared, &caller.identity.participant, lane, hello).await {
         Ok(welcome) => welcome,
         Err(refusal) => return end(cut, to_status(&refusal)),
     };
@@ -216,7 +220,7 @@ async fn receive_until_cut(
             // What the recipient says goes first: it says one thing at a time and waits for the answer, so deliveries go on between.
             biased;
             ended = take_acknowledgements(&shared, &caller, lane, inbound, &writer) => ended,
-            ended = deliver(Arc::clone(&shared), lane, &writer, next) => ended,
+            ended = deliver(Arc::clone(&shared), lane, history, &writer, next) => ended,
         }
     };
     let status = tokio::select! {
@@ -256,32 +260,52 @@ async fn hello<T>(
     }
 }
 
-fn welcome(
-    shared: &Shared,
+/// The welcome, its history, and the number of the first delivery.
+async fn welcome(
+    shared: &Arc<Shared>,
     participant: &ParticipantCode,
     lane: Lane,
-    hello: &pb::ReceiveHello,
-) -> Result<pb::ReceiveWelcome, Refusal> {
+    hello: pb::ReceiveHello,
+) -> Result<(pb::ReceiveWelcome, HistoryId, u64), Refusal> {
+    let shown = shown(&hello.history, hello.last_number, &hello.last_digest)?;
+    let recipient = participant.clone();
+    let standing = shared.blocking(move |shared| mailbox_standing(shared, &recipient, lane, &hello)).await?;
+    let resume = match standing {
+        Standing::Stands if !stands_before_hole(shared, participant, lane, shown.number) => None,
+        Standing::Stands => Some(mailbox_resume(shared, participant, lane, shown).await?),
+        Standing::Lost { .. } => {
+            mailbox_lost(shared, participant, lane, shown).await?;
+            Some(mailbox_resume(shared, participant, lane, shown).await?)
+        }
+    };
     let published = shared.published();
     let positions = Positions::mailbox(&published, participant, lane);
-    if let Standing::Lost { known } = mailbox_standing(shared, participant, lane, hello)? {
-        return Err(unknown_position(hello.last_number, known));
-    }
     let mailbox = published.ledger.mailbox(participant, lane);
-    if hello.last_number < mailbox.delivered_through {
+    let stands_at = resume.map_or(shown.number, |resume| resume.at);
+    if stands_at < mailbox.delivered_through {
         let lost = format!(
-            "your node acknowledged its {lane} mailbox up to {}, and now asks for what follows {}: it lost data or was restored",
-            mailbox.delivered_through, hello.last_number
+            "your node acknowledged its {lane} mailbox up to {}, and now asks for what follows {stands_at}: it lost data or was restored",
+            mailbox.delivered_through
         );
         return Err(Refusal::new(Reason::HistoryUnknown, lost));
     }
-    Ok(pb::ReceiveWelcome {
+    let welcome = pb::ReceiveWelcome {
         limits: Some(concord_wire::limits()),
         history: bytes::Bytes::copy_from_slice(positions.history.as_bytes()),
         recorded: Some(recorded(mailbox)),
         past: positions.past,
-        resume: None,
-    })
+        resume: resume.map(|resume| pb::MailboxResume { at: resume.at, common: resume.common }),
+    };
+    Ok((welcome, positions.history, stands_at + 1))
+}
+
+/// Whether a mailbox was resumed for another position of the same node, and nothing was acknowledged since: numbers before that
+/// lead nowhere.
+fn stands_before_hole(shared: &Shared, participant: &ParticipantCode, lane: Lane, number: u64) -> bool {
+    let published = shared.published();
+    let resumes = published.ledger.mailboxes().resumes(participant, lane);
+    let delivered_through = published.ledger.mailbox(participant, lane).delivered_through;
+    resumes.is_some_and(|resumes| resumes.hole_after(number) && resumes.at(delivered_through).is_some())
 }
 
 async fn take_acknowledgements(

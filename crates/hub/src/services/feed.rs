@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use concord_identity::Caller;
-use concord_model::Refusal;
+use concord_journal::HistoryId;
+use concord_model::{Reason, Refusal};
 use concord_server::{Shutdown, detach};
+use concord_wire::convert::digest_bytes;
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::proto::feed::v1::feed_service_server::{FeedService, FeedServiceServer};
 use concord_wire::status::to_status;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::caller;
 use crate::feed::{ITEMS_WAITING_MAX, tell};
-use crate::positions::{Positions, Standing, feed_standing, unknown_position};
-use crate::responses::{Cut, Responses, responses};
+use crate::healing::{feed_resume, history_lost, lost_feed, shown, take_back};
+use crate::positions::{Positions, Standing, feed_standing, resume_digest};
+use crate::responses::{Cut, Inbound, Responses, responses};
 use crate::shared::Shared;
 use crate::streams::{Purpose, StreamKey};
 
@@ -35,6 +39,40 @@ impl FeedService for Feed {
         let responses = follow(&self.0, &caller, &request.into_inner()).await;
         responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
+
+    async fn hand_back(
+        &self,
+        request: Request<Streaming<pb::HandBackRequest>>,
+    ) -> Result<Response<pb::HandBackResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = hand_back(&self.0, &caller, request.into_inner().boxed()).await;
+        answer.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+}
+
+/// Takes in what a node hands back to this hub, which lost it.
+pub async fn hand_back(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    mut inbound: Inbound<pb::HandBackRequest>,
+) -> Result<pb::HandBackResponse, Refusal> {
+    use pb::hand_back_request::Message;
+    let (participant, node) = shared.enrolled_node(caller)?;
+    let guard = shared.streams.open(StreamKey { participant: participant.clone(), node, purpose: Purpose::HandBack });
+    let taking = async {
+        match inbound.try_next().await {
+            Ok(Some(pb::HandBackRequest { message: Some(Message::Hello(hello)) })) => {
+                take_back(shared, &participant, hello, inbound).await
+            }
+            _ => Err(Refusal::new(Reason::ArgumentInvalid, "the first message of a hand-back is a hello")),
+        }
+    };
+    tokio::select! {
+        biased;
+        refusal = guard.replaced() => Err(refusal),
+        () = shared.shutdown.streams_end() => Err(Refusal::new(Reason::ShuttingDown, "the hub is ending")),
+        answer = taking => answer,
+    }
 }
 
 /// Tells a node its participant's feed.
@@ -46,11 +84,21 @@ pub async fn follow(
     let (participant, node) = shared.enrolled_node(caller)?;
     concord_wire::check_limits(asked.limits.as_ref())?;
     let position = asked.position.clone().unwrap_or_default();
-    let positions = Positions::feed(&shared.published(), &participant);
-    if let Standing::Lost { known } = feed_standing(shared, &participant, &position).await? {
-        return Err(unknown_position(position.last_number, known));
+    let shown = shown(&position.history, position.last_number, &position.last_digest)?;
+    let (mut healing, mut resume) = (None, None);
+    match feed_standing(shared, &participant, &position).await? {
+        Standing::Stands => {
+            resume = feed_resume(shared, &participant, shown).await?;
+            shared.feeds.show(&participant, shared.history());
+            shared.losses.healed(shared);
+        }
+        Standing::Lost { known } => {
+            let what = lost_feed(&participant, &position, known);
+            history_lost(shared, &participant, &what, &position.history).await?;
+            healing = Some(pb::Healing { known_number: known });
+        }
     }
-    shared.feeds.show(&participant, positions.history);
+    let positions = Positions::feed(&shared.published(), &participant);
 
     concord_faults::point("hub.feed.welcome");
     let welcome = pb::FollowWelcome {
@@ -58,19 +106,20 @@ pub async fn follow(
         history: bytes::Bytes::copy_from_slice(positions.history.as_bytes()),
         past: positions.past,
         last_number: positions.last,
-        healing: None,
-        resume: None,
+        healing,
+        resume: resume.map(|resume| pb::FeedResume { at: resume.at, digest: digest_bytes(&resume_digest(&resume)) }),
     };
     let (outbound, cut, responses) = responses(ITEMS_WAITING_MAX);
     let key = StreamKey { participant, node, purpose: Purpose::Feed };
-    detach(serve(Arc::clone(shared), key, position.last_number + 1, welcome, outbound, cut));
+    let next = resume.map_or(shown.number, |resume| resume.at) + 1;
+    detach(serve(Arc::clone(shared), key, (positions.history, next), welcome, outbound, cut));
     Ok(responses)
 }
 
 async fn serve(
     shared: Arc<Shared>,
     key: StreamKey,
-    next: u64,
+    (history, next): (HistoryId, u64),
     welcome: pb::FollowWelcome,
     outbound: mpsc::Sender<Result<pb::FollowResponse, Status>>,
     cut: Cut,
@@ -78,11 +127,15 @@ async fn serve(
     let participant = key.participant.clone();
     let guard = shared.streams.open(key);
     let telling = async {
+        let only_asks = welcome.healing.is_some();
         let welcome = pb::FollowResponse { message: Some(pb::follow_response::Message::Welcome(welcome)) };
         if outbound.send(Ok(welcome)).await.is_err() {
             return Ok(());
         }
-        tell(Arc::clone(&shared), participant, &outbound, next).await
+        if only_asks {
+            return Ok(());
+        }
+        tell(Arc::clone(&shared), participant, history, &outbound, next).await
     };
     let status = tokio::select! {
         biased;

@@ -108,14 +108,24 @@ fn verified(shared: &Shared, caller: &Caller, signed: &pb::SignedStatement) -> R
     if caller.identity.role == Role::Officer && caller.identity != officer {
         return Err(wrong("an officer hands in its own statements only".to_owned()));
     }
-    if let StatementContent::Enrol(request) = &statement.content {
-        let message = pb::Statement::decode(signed.statement.clone()).map_err(|error| wrong(error.to_string()))?;
-        if let Some(pb::statement::Content::Enrolment(enrolment)) = message.content {
-            let (_, proof) = parse_join_request(&enrolment.request)?;
-            check_join_proof(request, &proof, now)?;
-        }
-    }
+    check_enrolment(&statement, signed, now)?;
     Ok(statement)
+}
+
+/// Verifies the proofs that an enrolment carries; nothing of any other statement.
+pub(crate) fn check_enrolment(
+    statement: &Statement,
+    signed: &pb::SignedStatement,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let StatementContent::Enrol(request) = &statement.content else { return Ok(()) };
+    let wrong = |error: prost::DecodeError| Refusal::new(Reason::StatementSignatureInvalid, error.to_string());
+    let message = pb::Statement::decode(signed.statement.clone()).map_err(wrong)?;
+    if let Some(pb::statement::Content::Enrolment(enrolment)) = message.content {
+        let (_, proof) = parse_join_request(&enrolment.request)?;
+        check_join_proof(request, &proof, now)?;
+    }
+    Ok(())
 }
 
 /// The node holds the signing key, and the anchor stands behind the node.

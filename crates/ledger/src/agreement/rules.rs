@@ -133,7 +133,7 @@ impl Agreements {
     }
 }
 
-fn check_form(text: &AgreementText, by: &ParticipantCode) -> Result<(), Refusal> {
+pub(crate) fn check_form(text: &AgreementText, by: &ParticipantCode) -> Result<(), Refusal> {
     let (parties, measures) = (text.parties.len(), text.measures.len());
     if !(AGREEMENT_MEMBERS_MIN..=AGREEMENT_PARTIES_MAX).contains(&parties) {
         return Err(malformed(format!(

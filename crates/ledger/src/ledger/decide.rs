@@ -20,6 +20,9 @@ impl Ledger {
             Command::Statement(statement) => self.decide_statement(statement),
             Command::Consign(consign) => self.decide_consignment(consign, at),
             Command::Acknowledge(acknowledge) => self.decide_acknowledgement(acknowledge),
+            Command::HandBack(handed) => self.decide_handed(handed),
+            Command::ResumeFeed { participant, shown, common } => self.decide_feed_resume(participant, *shown, *common),
+            Command::ResumeMailbox { recipient, lane, shown } => self.decide_mailbox_resume(recipient, *lane, *shown),
         }
     }
 
@@ -47,6 +50,7 @@ impl Ledger {
                 statement: statement.clone(),
                 refused: refusal.as_ref().map(|refusal| refusal.reason),
                 told: self.feed.tell(told),
+                leave_version: None,
             }),
             refusal,
         })

@@ -198,6 +198,7 @@ impl Forum {
             key: public_key(origin).fingerprint,
             chain,
             exchanges,
+            stood: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod chains;
 mod consignments;
 mod enrolments;
 mod forum;
+mod healing;
 mod histories;
 mod mailboxes;
 mod manifests;

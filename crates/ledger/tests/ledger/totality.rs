@@ -1,9 +1,10 @@
 //! Applying is total: whatever well-typed facts a journal holds, nothing panics, and deciding afterwards does not either.
 
 use concord_ledger::{
-    Acknowledge, At, AudienceGroup, Candidate, Command, Consign, ConsignmentRecorded, Fact, HistoryBegun, IndexRange,
-    Item, ItemRefusal, JoinRequest, Ledger, Mail, MailAcknowledged, MailboxRun, NoticeOutcome, OriginNotices,
-    ReceiptNotice, SenderNotice, Statement, StatementContent, StatementDecided, Told,
+    Acknowledge, At, AudienceGroup, Candidate, Command, Consign, ConsignmentRecorded, Fact, FeedResumed, Handed,
+    HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, Ledger, Mail, MailAcknowledged, MailboxResumed,
+    MailboxRun, NoticeOutcome, OriginNotices, ReceiptNotice, Resume, SenderNotice, Shown, Statement, StatementContent,
+    StatementDecided, Told,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
@@ -159,15 +160,35 @@ fn acknowledged() -> impl Strategy<Value = MailAcknowledged> {
     )
 }
 
+fn shown() -> impl Strategy<Value = Shown> {
+    ((0..3_u8).prop_map(|byte| [byte; 16]), number(), prop::option::of(any_digest()))
+        .prop_map(|(history, number, digest)| Shown { history, number, digest })
+}
+
+fn resume() -> impl Strategy<Value = Resume> {
+    (shown(), number(), number(), number()).prop_map(|(shown, common, last, at)| Resume {
+        shown,
+        common,
+        last,
+        at,
+        sequence: 0,
+    })
+}
+
 fn fact() -> impl Strategy<Value = Fact> {
     let history = || (0..3_u8).prop_map(|byte| [byte; 16]);
     prop_oneof![
         1 => (history(), prop::option::of(history()))
             .prop_map(|(history, parent)| Fact::HistoryBegun(HistoryBegun { history, parent })),
         1 => Just(()).prop_map(|()| Fact::Founded(founding(&["KAZ", "IRN"]))),
-        6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3)).prop_map(
-            |(statement, refused, told)| Fact::Statement(StatementDecided { statement, refused, told })
+        6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3), prop::option::of(0..3_u32)).prop_map(
+            |(statement, refused, told, leave_version)| {
+                Fact::Statement(StatementDecided { statement, refused, told, leave_version })
+            }
         ),
+        2 => (code(), resume()).prop_map(|(participant, resume)| Fact::FeedResumed(FeedResumed { participant, resume })),
+        2 => (code(), lane(), resume())
+            .prop_map(|(recipient, lane, resume)| Fact::MailboxResumed(MailboxResumed { recipient, lane, resume })),
         3 => recorded().prop_map(Fact::Consignment),
         2 => acknowledged().prop_map(Fact::Acknowledged),
     ]
@@ -201,6 +222,7 @@ fn command() -> impl Strategy<Value = Command> {
             digest: ConsignmentDigest(digest),
             key: party(key.as_str()).signing_key,
             exchanges,
+            stood: None,
         },
     );
     let acknowledge =
@@ -220,6 +242,13 @@ fn command() -> impl Strategy<Value = Command> {
         3 => statement().prop_map(Command::Statement),
         3 => consign.prop_map(Command::Consign),
         2 => acknowledge.prop_map(Command::Acknowledge),
+        3 => (statement(), code(), prop::option::of(reason()), prop::option::of(0..3_u32)).prop_map(
+            |(statement, by, refused, leave_version)| Command::HandBack(Handed { statement, by, refused, leave_version })
+        ),
+        2 => (code(), shown(), number())
+            .prop_map(|(participant, shown, common)| Command::ResumeFeed { participant, shown, common }),
+        2 => (code(), lane(), shown())
+            .prop_map(|(recipient, lane, shown)| Command::ResumeMailbox { recipient, lane, shown }),
     ]
 }
 

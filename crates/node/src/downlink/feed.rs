@@ -6,24 +6,29 @@ use bytes::Bytes;
 use concord_identity::{Anchor, verify, verify_statement};
 use concord_journal::HistoryId;
 use concord_ledger::{Statement, StatementContent};
-use concord_model::{ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{Digest, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::agreement::{parse_join_request, parse_statement};
 use concord_wire::convert::{digest_bytes, optional_timestamp};
 use concord_wire::feed::parse_receipt;
 use concord_wire::proto::agreement::v1 as agreement;
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::proto::feed::v1::{
-    FeedItem, FeedPosition, FollowRequest, FollowResponse, OfficerPosition, Receipts, follow_response,
+    FeedItem, FeedPosition, FeedResume, FollowRequest, FollowResponse, Healing, OfficerPosition, Receipts,
+    follow_response,
 };
+use concord_wire::stored::node::FeedResumed;
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
 
+use super::healing::hand_back;
 use crate::context::Context;
 use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
 use crate::state::{Directory, HubKeys, NodeState};
 use crate::uplink::{histories, unexpected};
 
 const ALARM: &str = "feed";
+const HUB_LOST_NOTE: &str = "hub-lost-data";
+const NOT_HEALED_NOTE: &str = "not-healed";
 /// Items that are journaled together.
 const ITEMS_TOGETHER_MAX: usize = 512;
 /// Their bytes; a single item may have more.
@@ -53,14 +58,20 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
     };
     concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
     let (current, past) = histories(&welcome.history, welcome.last_number, &welcome.past)?;
+    if let Some(healing) = &welcome.healing {
+        return Err(heal(context, link, &state, healing).await);
+    }
     // Before the first item the hub is known by the history that its bundle named.
     let position = (cursor.history.unwrap_or(hub.history), cursor.number);
-    if !NodeState::position_stands(Some(position), current, past) {
-        return Err(LinkEnd::Stopped(format!(
-            "the hub no longer knows item {} of this participant's feed, or the bundle that was joined: it was restored, set up \
-             anew or lost data. Keep both folders and call the secretariat",
-            cursor.number
-        )));
+    let stands = NodeState::position_stands(Some(position), current, past);
+    if let Some(resume) = &welcome.resume {
+        resume_feed(context, current.0, resume).await?;
+    } else if !stands && cursor.number > 0 {
+        return Err(unexpected("it says that this feed stands, and names no past in which it does"));
+    } else if !stands {
+        // Nothing of it is known here, so nothing can be handed back; who it is, its certificate and its anchor say.
+        let what = "the hub does not know the history that its bundle named: it was set up anew or restored";
+        context.readiness.note(HUB_LOST_NOTE, what);
     }
     *stood = true;
     context.readiness.clear(ALARM);
@@ -77,6 +88,45 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
         context.contact.heard(context.clock.now());
         ended?;
     }
+}
+
+/// Hands everything back to a hub that lost data. The feed is followed anew afterwards.
+async fn heal(context: &Context, link: &dyn HubLink, state: &NodeState, healing: &Healing) -> LinkEnd {
+    let what = format!(
+        "the hub lost data or was restored: it knows {} of the {} items of this participant's feed that are here. They are being handed back",
+        healing.known_number,
+        state.feed().number
+    );
+    context.readiness.raise(HUB_LOST_NOTE, what);
+    concord_faults::point("node.heal.begin");
+    let answer = match hand_back(context, link, position_of(state)).await {
+        Ok(answer) => answer,
+        Err(end) => return end,
+    };
+    concord_faults::point("node.heal.handed");
+    let own = context.participant.as_str();
+    for refused in answer.not_taken.iter().filter(|refused| refused.participant == own) {
+        let what = format!(
+            "statement {} of the officer {} was handed back and the hub cannot take it: {}",
+            refused.number, refused.officer, refused.reason
+        );
+        context.readiness.note(NOT_HEALED_NOTE, what);
+    }
+    LinkEnd::Lost("what the hub had lost is handed back; the feed is followed anew".to_owned())
+}
+
+/// The feed goes on where the hub says.
+async fn resume_feed(context: &Context, history: HistoryId, resume: &FeedResume) -> Result<(), LinkEnd> {
+    let digest = match &resume.digest[..] {
+        [] => None,
+        digest => Some(Digest::from_slice(digest).map_err(|_| unexpected("a digest does not have 32 bytes"))?),
+    };
+    let resumed = FeedResumed { history: *history.as_bytes(), at: resume.at, digest };
+    context.writer.resume_feed(resumed).await.map_err(LinkEnd::not_kept)?;
+    concord_faults::point("node.heal.resumed");
+    let healed = "the hub lost data or was restored: what this node has of it was handed back, and the feed goes on";
+    context.readiness.note(HUB_LOST_NOTE, healed);
+    Ok(())
 }
 
 /// Where this node stands, with what tells two pasts apart.
@@ -147,7 +197,9 @@ pub fn verify_items(
         if let Some(Content::Statement(signed)) = &item.content {
             let recorded_at = optional_timestamp(item.recorded_at.as_ref()).unwrap_or(now).min(now);
             let statement = parse_statement(signed).map_err(|refusal| false_item(refusal.message))?;
-            verify_one(&directory, signed, &statement, recorded_at).map_err(false_item)?;
+            if !directory.has_taken_in(&statement) {
+                verify_one(&directory, signed, &statement, recorded_at).map_err(false_item)?;
+            }
         }
         if let Some(Content::Receipts(receipts)) = &item.content {
             verify_receipts(receipts).map_err(false_item)?;
@@ -178,8 +230,13 @@ fn verify_one(
     let enrolment = enrolment.ok_or_else(|| format!("{participant} is not enrolled"))?;
     let anchor = Anchor::from_der(&enrolment.anchor).map_err(|error| error.to_string())?;
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
-    let officer = verify_statement(participant, &[anchor], &chain, &signed.statement, &signed.signature, at)
-        .map_err(|error| error.to_string())?;
+    let verify = |at| {
+        verify_statement(participant, std::slice::from_ref(&anchor), &chain, &signed.statement, &signed.signature, at)
+    };
+    // A hub that lost data records again what was said before, when a certificate may have ended: then it counts when it was made.
+    let made_at = statement.made_at.min(at);
+    let officer =
+        verify(at).or_else(|refused| verify(made_at).map_err(|_| refused)).map_err(|error| error.to_string())?;
     if officer.name != statement.officer {
         return Err(format!("it names the officer {} and is signed by {}", statement.officer, officer.name));
     }

@@ -9,8 +9,8 @@ use concord_model::{Lane, Reason, Refusal};
 use concord_wire::consignment::blob_from_bytes;
 use concord_wire::convert;
 use concord_wire::proto::exchange::v1::{
-    AcknowledgementRecorded, Delivery, ReceiveHello, ReceiveRequest, ReceiveResponse, ReceiveWelcome, receive_request,
-    receive_response,
+    AcknowledgementRecorded, Delivery, MailboxResume, ReceiveHello, ReceiveRequest, ReceiveResponse, ReceiveWelcome,
+    receive_request, receive_response,
 };
 use concord_wire::stored::node::Verdict;
 use futures::{FutureExt as _, StreamExt as _};
@@ -21,9 +21,10 @@ use super::acknowledge::{compose, has_news};
 use super::judge::judge;
 use super::shape::{DELIVERY_OVERHEAD_BYTES, check_shape, size_of};
 use crate::context::Context;
+use crate::index::{Index, IndexError};
 use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
 use crate::state::NodeState;
-use crate::uplink::{histories, unexpected};
+use crate::uplink::{broken, histories, unexpected};
 use crate::writer::Judged;
 
 /// Deliveries that are judged and journaled together.
@@ -64,7 +65,7 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>, lane: Lane) {
 
 async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut bool) -> Result<(), LinkEnd> {
     let (outgoing, to_send) = mpsc::channel(OUTGOING_WAITING_MAX);
-    let mailbox = *context.now_state().mailbox(lane);
+    let mailbox = context.now_state().mailbox(lane).clone();
     let hello = ReceiveHello {
         limits: Some(concord_wire::limits()),
         lane: convert::lane(lane).into(),
@@ -78,6 +79,9 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
         return Err(unexpected("a delivery came before the welcome"));
     };
     concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
+    if let Some(resume) = welcome.resume {
+        resume_mailbox(context, lane, &welcome, resume).await?;
+    }
     let (history, mut recorded) = check_welcome(&context.now_state(), lane, &welcome)?;
     *stood = true;
     context.readiness.clear(alarms(lane).link);
@@ -122,6 +126,21 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
             }
         }
     }
+}
+
+/// The hub lost data, and the mailbox goes on under later numbers.
+async fn resume_mailbox(
+    context: &Context,
+    lane: Lane,
+    welcome: &ReceiveWelcome,
+    resume: MailboxResume,
+) -> Result<(), LinkEnd> {
+    let (current, _) = histories(&welcome.history, 0, &[])?;
+    let taken_count = welcome.recorded.unwrap_or_default().taken_count;
+    tracing::warn!(%lane, at = resume.at, common = resume.common, "the hub lost data: the mailbox goes on under later numbers");
+    context.writer.resume_mailbox(lane, current.0, resume, taken_count).await.map_err(LinkEnd::not_kept)?;
+    concord_faults::point("node.heal.mailbox");
+    Ok(())
 }
 
 /// What the hub has recorded of this mailbox must lie within what stands here.
@@ -218,11 +237,13 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
     });
     let state = feed_applied(context, lane, needed.max().unwrap_or(0)).await?;
     let own = context.participant.clone();
+    let index = context.index.clone();
     let judged = concord_server::blocking(move || {
-        let judged = mail.into_iter().map(|item| judge_one(&state, &own, lane, item));
-        judged.collect::<Option<Vec<_>>>()
+        let judged = mail.into_iter().map(|item| judge_unless_known(&state, &index, &own, lane, item));
+        judged.collect::<Result<Option<Vec<_>>, IndexError>>()
     });
-    let judged = judged.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.ok_or_else(LinkEnd::closed)?;
+    let judged = judged.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
+    let judged = judged.ok_or_else(LinkEnd::closed)?;
     for item in &judged {
         if let Verdict::SetAside(delivery, reason) = &item.verdict {
             let what = format!(
@@ -260,6 +281,25 @@ async fn feed_applied(context: &Context, lane: Lane, number: u64) -> Result<Arc<
     state
 }
 
+/// What was accepted before is not judged by what holds now: it comes again from a hub that lost data, and has no effect of its own.
+fn judge_unless_known(
+    state: &NodeState,
+    index: &Index,
+    own: &concord_model::ParticipantCode,
+    lane: Lane,
+    item: Mail,
+) -> Result<Option<Judged>, IndexError> {
+    if let Mail::Delivery(delivery) = &item {
+        let id = concord_wire::header::exchange_id(&delivery.header);
+        if index.received_as(&id)?.is_some() {
+            let bare = Delivery { blobs: Vec::new(), ..Delivery::clone(delivery) };
+            let (verdict, size_bytes) = (Verdict::Accepted(bare), DELIVERY_OVERHEAD_BYTES);
+            return Ok(Some(Judged { verdict, id: Some(id), blobs: Vec::new(), size_bytes }));
+        }
+    }
+    Ok(judge_one(state, own, lane, item))
+}
+
 /// None only before a hub was joined, when there is no link.
 fn judge_one(state: &NodeState, own: &concord_model::ParticipantCode, lane: Lane, item: Mail) -> Option<Judged> {
     let hub = state.hub()?;
@@ -271,16 +311,15 @@ fn judge_one(state: &NodeState, own: &concord_model::ParticipantCode, lane: Lane
         Mail::Delivery(delivery) => *delivery,
     };
     let size_bytes = size_of(&delivery);
+    let id = Some(concord_wire::header::exchange_id(&delivery.header));
     let verdict = judge(state.directory(), hub, own, lane, &delivery);
     let raw = delivery.blobs.clone();
     let bare = Delivery { blobs: Vec::new(), ..delivery };
     Some(match verdict {
-        Ok(verified) => {
-            Judged { verdict: Verdict::Accepted(bare), id: Some(verified.id), blobs: verified.blobs, size_bytes }
-        }
+        Ok(verified) => Judged { verdict: Verdict::Accepted(bare), id, blobs: verified.blobs, size_bytes },
         Err(reason) => Judged {
             verdict: Verdict::SetAside(bare, reason.to_string()),
-            id: None,
+            id,
             blobs: raw.into_iter().map(evidence).collect(),
             size_bytes,
         },

@@ -2,6 +2,7 @@
 
 mod acknowledge;
 mod feed;
+mod healing;
 mod judge;
 mod mail;
 mod shape;

@@ -12,7 +12,7 @@ use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
 use concord_wire::proto::exchange::v1::{ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse};
 use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse};
+use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt as _};
 use rustls::ClientConfig;
@@ -20,6 +20,9 @@ use tokio::sync::Mutex;
 use tonic::transport::Channel;
 
 use super::{HubLink, Incoming, LinkEnd, Outgoing, WELCOME_TIMEOUT_SECONDS};
+
+/// What handing back may take; what the hub took by then it passes over at the next attempt.
+const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Connections to one hub: one for each stream of lane flash, one for all the rest.
 pub struct TonicLink {
@@ -125,6 +128,18 @@ impl HubLink for TonicLink {
             let mut client =
                 FeedServiceClient::new(self.shared().await?).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
             Ok(self.answered(client.follow(request)).await?.into_inner().boxed())
+        })
+    }
+
+    fn hand_back(&self, outgoing: Outgoing<HandBackRequest>) -> BoxFuture<'_, Result<HandBackResponse, LinkEnd>> {
+        Box::pin(async move {
+            let mut client = FeedServiceClient::new(self.shared().await?);
+            let handing = tokio::time::timeout(HAND_BACK_TIMEOUT, client.hand_back(Named(outgoing)));
+            match handing.await {
+                Ok(Ok(answer)) => Ok(answer.into_inner()),
+                Ok(Err(status)) => Err(self.ended(status).await),
+                Err(_) => Err(LinkEnd::Lost("the hub did not take what was handed back in time".to_owned())),
+            }
         })
     }
 

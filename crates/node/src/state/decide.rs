@@ -84,6 +84,20 @@ impl NodeState {
         Ok(new)
     }
 
+    /// Whether a feed that goes on after `at` goes forward.
+    pub fn decide_feed_resume(&self, at: u64) -> Result<(), Refusal> {
+        forward("the feed", self.feed().number, at)
+    }
+
+    /// Whether a mailbox that goes on after `at` goes forward.
+    pub fn decide_mailbox_resume(&self, lane: Lane, at: u64, common: u64) -> Result<(), Refusal> {
+        forward("a mailbox", self.mailbox(lane).received_through, at)?;
+        if common > at {
+            return Err(Refusal::new(Reason::NumberOutOfOrder, "what is common lies behind where a mailbox goes on"));
+        }
+        Ok(())
+    }
+
     /// Whether this number is the next of its mailbox.
     pub fn decide_mail(&self, lane: Lane, number: u64) -> Result<Step, Refusal> {
         let next = self.mailbox(lane).received_through + 1;
@@ -189,6 +203,14 @@ impl NodeState {
         let mut all = std::iter::once(current).chain(past);
         all.any(|(known, last)| known == history && number <= last)
     }
+}
+
+fn forward(what: &str, number: u64, at: u64) -> Result<(), Refusal> {
+    if at < number {
+        let back = format!("{what} stands at {number} here, and the hub would go on after {at}");
+        return Err(Refusal::new(Reason::NumberOutOfOrder, back));
+    }
+    Ok(())
 }
 
 pub(crate) fn not_joined() -> Refusal {

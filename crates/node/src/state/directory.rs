@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use concord_journal::HistoryId;
 use concord_ledger::fact::Founding;
 use concord_ledger::{Agreements, Registry, Statement, StatementContent};
-use concord_model::{AgreementRef, Fingerprint, Name, ParseError, ParticipantCode, PublicKey, Refusal, Timestamp};
+use concord_model::{
+    AgreementRef, Digest, Fingerprint, Name, ParseError, ParticipantCode, PublicKey, Refusal, Timestamp,
+};
 use concord_wire::convert::optional_timestamp;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item::Content};
 use concord_wire::proto::operations::v1::Bundle;
@@ -70,6 +72,9 @@ pub struct Directory {
     /// The agreements that this participant is on.
     pub agreements: Agreements,
     pins: BTreeSet<AgreementRef>,
+    /// Digests of the statements that were taken in: a hub that lost data tells again what it was handed back, and a leave that is
+    /// taken in twice would hit a later version.
+    taken_in: BTreeSet<Digest>,
 }
 
 impl Directory {
@@ -89,7 +94,10 @@ impl Directory {
             }
             Some(Content::Statement(signed)) => {
                 let statement = agreement::parse_statement(signed).map_err(DirectoryError::Statement)?;
-                self.take_in(own, &statement, item.number, at);
+                if self.taken_in.insert(statement.digest) {
+                    let leave_version = (item.leave_version > 0).then_some(item.leave_version);
+                    self.take_in(own, &statement, leave_version, item.number, at);
+                }
                 Ok(Some(statement))
             }
             Some(Content::StatementRefused(_) | Content::Receipts(_)) => Ok(None),
@@ -97,9 +105,16 @@ impl Directory {
         }
     }
 
-    fn take_in(&mut self, own: &ParticipantCode, statement: &Statement, position: u64, at: Timestamp) {
+    fn take_in(
+        &mut self,
+        own: &ParticipantCode,
+        statement: &Statement,
+        leave_version: Option<u32>,
+        position: u64,
+        at: Timestamp,
+    ) {
         self.registry.apply(statement, at);
-        self.agreements.apply(statement, position, at);
+        self.agreements.apply_handed(statement, leave_version, position, at);
         if statement.participant != *own {
             return;
         }
@@ -112,6 +127,11 @@ impl Directory {
             }
             StatementContent::Decline(_) | StatementContent::Leave(_) | StatementContent::Enrol(_) => {}
         }
+    }
+
+    /// Whether this statement was taken in before.
+    pub fn has_taken_in(&self, statement: &Statement) -> bool {
+        self.taken_in.contains(&statement.digest)
     }
 
     /// Whether an officer of this participant consented to exactly this version.

@@ -91,7 +91,7 @@ impl NodeState {
                 self.hub = Some(Arc::new(hub));
             }
             NodeEntry::AgencyAdded { name, measures } => {
-                let from = self.mailboxes.map(|mailbox| mailbox.received_through);
+                let from = self.mailboxes.each_ref().map(|mailbox| mailbox.received_through);
                 Arc::make_mut(&mut self.agencies)
                     .entry(name.clone())
                     .or_insert_with(|| Agency::added(measures.iter().cloned(), from));
@@ -124,11 +124,21 @@ impl NodeState {
             NodeEntry::Mail { lane, history, items } => {
                 self.mailbox_mut(*lane).received(HistoryId(*history), items);
             }
+            NodeEntry::FeedResumed(resumed) => {
+                let history = Some(HistoryId(resumed.history));
+                self.feed = FeedCursor { history, number: resumed.at, digest: resumed.digest };
+            }
+            NodeEntry::MailboxResumed(resumed) => self.mailbox_mut(resumed.lane).resumed(resumed),
+            NodeEntry::ReceiptRenewed(receipt) => {
+                let recorded =
+                    concord_wire::receipt::parse(&receipt.statement).map_err(|refusal| impossible(refusal.message))?;
+                self.chain_mut(recorded.chain.lane).recorded_history = Some(recorded.history);
+            }
             NodeEntry::AgencyAcknowledged(fact) => {
                 if let Some(agency) = Arc::make_mut(&mut self.agencies).get_mut(&fact.agency) {
                     agency.acknowledged(fact.lane, fact.through);
                 }
-                self.mailbox_mut(fact.lane).taken_count += fact.taken.len() as u64;
+                self.mailbox_mut(fact.lane).taken_count += fact.told().len() as u64;
             }
             NodeEntry::Statement(signed) => {
                 let statement =

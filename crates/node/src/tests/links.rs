@@ -11,7 +11,9 @@ use concord_wire::proto::exchange::v1::{
     AcknowledgementStatement, ConsignRequest, ConsignResponse, PastHistory, ReceiveRequest, ReceiveResponse,
     ReceiveWelcome, receive_request, receive_response,
 };
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, FollowWelcome, follow_response};
+use concord_wire::proto::feed::v1::{
+    FollowRequest, FollowResponse, FollowWelcome, HandBackRequest, HandBackResponse, follow_response,
+};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use prost::Message as _;
@@ -92,6 +94,10 @@ impl HubLink for Arc<ScriptedHub> {
         Box::pin(async move { Ok(script.boxed()) })
     }
 
+    fn hand_back(&self, _: Outgoing<HandBackRequest>) -> BoxFuture<'_, Result<HandBackResponse, LinkEnd>> {
+        Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
     fn submit(&self, statement: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
         let outcome = (self.submit)(&statement);
         Box::pin(async move { outcome })
@@ -153,7 +159,7 @@ async fn a_delivery_without_its_shape_ends_the_lane_and_not_the_node() {
     until(|| !context.readiness.is_ready()).await;
     let alarm = context.readiness.list().remove(0);
     assert!(alarm.name == "mailbox-routine" && alarm.message.contains("shape"), "{alarm:?}");
-    let mailbox = *node.now().mailbox(Lane::Routine);
+    let mailbox = node.now().mailbox(Lane::Routine).clone();
     assert_eq!((mailbox.received_through, mailbox.set_aside_count), (1, 0), "what was good before it was dropped");
     tasks.shutdown().await;
     // Whatever gets as far as the writer all the same is refused there, and the writer goes on.
@@ -165,7 +171,7 @@ async fn a_delivery_without_its_shape_ends_the_lane_and_not_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hub_that_does_not_know_the_history_of_its_bundle_is_not_followed() {
+async fn a_hub_that_does_not_know_the_history_of_its_bundle_is_followed_with_a_note() {
     let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
     let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
     let mut hub = ScriptedHub::new(Vec::new());
@@ -180,9 +186,10 @@ async fn a_hub_that_does_not_know_the_history_of_its_bundle_is_not_followed() {
     let context = context(&forum, &node);
     let mut tasks = JoinSet::new();
     crate::downlink::start(&mut tasks, &context, &link(&Arc::new(hub)));
-    until(|| !context.readiness.is_ready()).await;
-    assert_eq!(context.readiness.list()[0].name, "feed");
-    assert!(!context.contact.is_connected());
+    until(|| context.contact.is_connected()).await;
+    // It lost data that this node never had: nothing can be handed back, and a person hears of it.
+    assert_eq!(context.readiness.list()[0].name, "hub-lost-data");
+    assert!(context.readiness.is_ready());
 }
 
 // The clock of the runtime stands, and goes on when everybody waits.

@@ -13,7 +13,7 @@ use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, ConsignWelcome, ReceiveRequest, ReceiveResponse, consign_request, consign_response,
 };
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse};
+use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
 use concord_wire::receipt;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -107,6 +107,10 @@ impl HubLink for FakeHub {
     }
 
     fn follow(&self, _: FollowRequest) -> BoxFuture<'_, Result<Incoming<FollowResponse>, LinkEnd>> {
+        Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
+    fn hand_back(&self, _: Outgoing<HandBackRequest>) -> BoxFuture<'_, Result<HandBackResponse, LinkEnd>> {
         Box::pin(async { Err(LinkEnd::closed()) })
     }
 

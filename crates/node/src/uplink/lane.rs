@@ -11,7 +11,7 @@ use concord_model::{ChainKey, ConsignmentDigest, Lane, Reason, Refusal};
 use concord_wire::consignment::{blob_to_bytes, chain_key, to_message};
 use concord_wire::proto::exchange::v1::{
     ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, PastHistory, RecordedReceipt,
-    consign_request, consign_response,
+    RehandedConsignment, consign_request, consign_response,
 };
 use concord_wire::receipt::{self, Recorded};
 use concord_wire::stored::node::{NodeEntry, read};
@@ -77,13 +77,17 @@ async fn consign(
     concord_faults::point("node.uplink.welcomed");
     concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
     let state = context.now_state();
-    check_welcome(&state, lane, &welcome, &context.index).await?;
+    let mut to_consign = check_welcome(&state, lane, &welcome, &context.index).await?;
     *stood = true;
     context.readiness.clear(alarm);
 
     let mut published = context.state.clone();
     let mut in_flight: VecDeque<InFlight> = VecDeque::new();
-    let mut to_consign = state.chain(lane).recorded_through + 1;
+    // What has its receipt here and comes again is what the hub forgot.
+    let receipted_through = state.chain(lane).recorded_through;
+    if to_consign <= receipted_through {
+        tracing::warn!(%lane, from = to_consign, through = receipted_through, "the hub lost data: consignments are handed in again with their receipts");
+    }
     loop {
         let last = published.borrow_and_update().chain(lane).last_number;
         let waiting = to_consign <= last;
@@ -91,14 +95,19 @@ async fn consign(
         tokio::select! {
             biased;
             message = next(&mut incoming) => {
-                take_receipts(context, &hub, &chain, message?, &mut incoming, &mut in_flight).await?;
+                take_receipts(context, &hub, &chain, receipted_through, message?, &mut incoming, &mut in_flight).await?;
             }
             permit = outgoing.reserve(), if waiting && room => {
                 let permit = permit.map_err(|_| LinkEnd::closed())?;
                 let (message, digest) = load(&context.index, lane, to_consign).await?;
                 concord_faults::point("node.uplink.loaded");
                 in_flight.push_back(InFlight { number: to_consign, digest, count: message.headers.len() });
-                permit.send(ConsignRequest { message: Some(consign_request::Message::Consignment(message)) });
+                let message = if to_consign <= receipted_through {
+                    rehanded(&context.index, lane, to_consign, message).await?
+                } else {
+                    consign_request::Message::Consignment(message)
+                };
+                permit.send(ConsignRequest { message: Some(message) });
                 concord_faults::point("node.uplink.sent");
                 to_consign += 1;
             }
@@ -116,6 +125,7 @@ async fn take_receipts(
     context: &Context,
     hub: &HubKeys,
     chain: &ChainKey,
+    receipted_through: u64,
     first: consign_response::Message,
     incoming: &mut Incoming<ConsignResponse>,
     in_flight: &mut VecDeque<InFlight>,
@@ -142,6 +152,11 @@ async fn take_receipts(
         }
     }
     let count = receipts.len() as u64;
+    let (renewed, receipts): (Vec<_>, Vec<_>) =
+        receipts.into_iter().partition(|(_, recorded)| recorded.number <= receipted_through);
+    if !renewed.is_empty() {
+        context.writer.renew(renewed).await.map_err(LinkEnd::not_kept)?;
+    }
     concord_faults::point("node.receipt.verified");
     context.writer.receipts(receipts).await.map_err(LinkEnd::not_kept)?;
     concord_faults::point("node.receipt.kept");
@@ -177,18 +192,10 @@ fn check_receipt(
     Ok(recorded)
 }
 
-/// What the hub remembers of this chain must be what stands here.
-async fn check_welcome(state: &NodeState, lane: Lane, welcome: &ConsignWelcome, index: &Index) -> Result<(), LinkEnd> {
+/// What the hub remembers of this chain must be what stands here; its digests cover all that was before. Returns the number to go
+/// on with: a hub that lost data is handed in again what it forgot.
+async fn check_welcome(state: &NodeState, lane: Lane, welcome: &ConsignWelcome, index: &Index) -> Result<u64, LinkEnd> {
     let chain = state.chain(lane);
-    let (current, past) = histories(&welcome.history, welcome.last_number, &welcome.past)?;
-    let position = chain.recorded_history.map(|history| (history, chain.recorded_through));
-    if !NodeState::position_stands(position, current, past) {
-        return Err(LinkEnd::Stopped(format!(
-            "the hub no longer knows consignment {} of lane {lane}, whose receipt this node has: the hub was restored or lost \
-             data. Keep both folders and call the secretariat",
-            chain.recorded_through
-        )));
-    }
     let last = welcome.last_number;
     if last > chain.last_number {
         return Err(LinkEnd::Stopped(format!(
@@ -203,7 +210,7 @@ async fn check_welcome(state: &NodeState, lane: Lane, welcome: &ConsignWelcome, 
              restored. Keep the folder and call the secretariat"
         )));
     }
-    Ok(())
+    Ok(last.min(chain.recorded_through) + 1)
 }
 
 /// A history and the last number in it.
@@ -248,6 +255,20 @@ async fn load(index: &Index, lane: Lane, number: u64) -> Result<(Consignment, Co
         Ok((to_message(&kept.sealed, blobs), kept.sealed.digest))
     });
     loaded.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
+}
+
+/// A consignment with the receipt that it has.
+async fn rehanded(
+    index: &Index,
+    lane: Lane,
+    number: u64,
+    consignment: Consignment,
+) -> Result<consign_request::Message, LinkEnd> {
+    let index = index.clone();
+    let found = concord_server::blocking(move || index.receipt(lane, number)?.ok_or(IndexError::Row("a receipt")));
+    let receipt = found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
+    let rehanded = RehandedConsignment { consignment: Some(consignment), receipt: Some(receipt) };
+    Ok(consign_request::Message::Rehanded(rehanded))
 }
 
 async fn send(outgoing: &mpsc::Sender<ConsignRequest>, message: consign_request::Message) -> Result<(), LinkEnd> {

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::context::Context;
 use crate::link::HubLink;
 
-pub(crate) use lane::{histories, unexpected};
+pub(crate) use lane::{broken, histories, unexpected};
 
 /// One task per lane and the forwarder of statements; each runs until the node ends.
 pub fn tasks(context: &Context, link: &Arc<dyn HubLink>) -> Vec<BoxFuture<'static, ()>> {

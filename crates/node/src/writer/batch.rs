@@ -6,11 +6,12 @@ use bytes::Bytes;
 use concord_identity::SigningKey;
 use concord_journal::{Blob, Digest, Draft, Entry, HistoryId, Tail};
 use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, CONSIGNMENT_SIZE_MAX_BYTES};
-use concord_model::{ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId, SetAsideReason, Timestamp};
+use concord_model::{ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId, Timestamp};
 use concord_views::SCAN_ROWS_MAX;
 use concord_wire::consignment;
 use concord_wire::header;
-use concord_wire::stored::node::{self as stored, Acknowledged, Submission, Verdict};
+use concord_wire::proto::exchange::v1::MailboxResume;
+use concord_wire::stored::node::{self as stored, Acknowledged, MailboxResumed, Repeated, Submission, Verdict};
 use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 
 use super::WriterError;
@@ -19,6 +20,8 @@ use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
 use crate::state::{NodeState, Step, slot};
 
+/// First acknowledgements that are told again when a mailbox is resumed. More are not: their senders see them as delivered.
+pub(super) const TAKEN_AGAIN_MAX: usize = 500_000;
 /// What seal, head, seed and lengths add to a consignment of headers and blobs.
 const CONSIGNMENT_OVERHEAD_BYTES: usize = 8 * 1024;
 
@@ -32,7 +35,10 @@ pub(super) struct Batch<'a> {
     answers: Vec<Answer>,
     open: [OpenConsignment; Lane::ALL.len()],
     requests: BTreeMap<(Name, RequestId), (Bytes, Accepted)>,
-    received: BTreeSet<ExchangeId>,
+    /// Accepted in this batch, each with its number.
+    received: BTreeMap<ExchangeId, u64>,
+    /// Given again in this batch: lane and first number, with the new one.
+    repeated: BTreeMap<(usize, u64), u64>,
 }
 
 /// Exchanges of one lane that the next consignment closes.
@@ -61,7 +67,8 @@ impl<'a> Batch<'a> {
             answers: Vec::new(),
             open: Default::default(),
             requests: BTreeMap::new(),
-            received: BTreeSet::new(),
+            received: BTreeMap::new(),
+            repeated: BTreeMap::new(),
         }
     }
 
@@ -88,6 +95,23 @@ impl<'a> Batch<'a> {
                         }
                     }
                 }
+                self.answer(reply, outcome);
+            }
+            Command::Renew(receipts, reply) => {
+                for (receipt, _) in receipts {
+                    self.push(stored::receipt_renewed(receipt, self.now))?;
+                }
+                self.answer(reply, Ok(()));
+            }
+            Command::ResumeFeed(resumed, reply) => {
+                let outcome = match self.state.decide_feed_resume(resumed.at) {
+                    Ok(()) => self.push(stored::feed_resumed(&resumed, self.now)).map(Ok)?,
+                    Err(refusal) => Err(refusal),
+                };
+                self.answer(reply, outcome);
+            }
+            Command::ResumeMailbox(lane, history, resume, taken_count, reply) => {
+                let outcome = self.resume_mailbox(lane, history, &resume, taken_count)?;
                 self.answer(reply, outcome);
             }
             Command::Feed(history, items, _, reply) => {
@@ -202,6 +226,7 @@ impl<'a> Batch<'a> {
             let number = match &item.verdict {
                 Verdict::Accepted(delivery) | Verdict::SetAside(delivery, _) => delivery.number,
                 Verdict::Withheld(number) => *number,
+                Verdict::Repeated(repeated) => repeated.number,
             };
             if number <= next {
                 continue;
@@ -210,21 +235,77 @@ impl<'a> Batch<'a> {
                 return Ok(self.state.decide_mail(lane, number).map(|_| ()));
             }
             next = number;
-            let verdict = match item.verdict {
-                Verdict::Accepted(delivery) => match item.id {
-                    Some(id) if self.received.insert(id) && !self.index.is_received(&id)? => {
-                        Verdict::Accepted(delivery)
-                    }
-                    _ => Verdict::SetAside(delivery, SetAsideReason::Duplicate.to_string()),
-                },
-                other => other,
-            };
-            kept.push((verdict, item.blobs));
+            if let Some(id) = item.id
+                && let Some(repeated) = self.repeats(lane, id, number)?
+            {
+                kept.push((Verdict::Repeated(repeated), Vec::new()));
+                continue;
+            }
+            if let (Verdict::Accepted(_), Some(id)) = (&item.verdict, item.id) {
+                self.received.insert(id, number);
+            }
+            kept.push((item.verdict, item.blobs));
         }
         if !kept.is_empty() {
             self.push(stored::mail(lane, history.as_bytes(), kept, self.now))?;
         }
         Ok(Ok(()))
+    }
+
+    /// Whether an exchange was accepted before, so that this number of it has no effect of its own.
+    fn repeats(&mut self, lane: Lane, id: ExchangeId, number: u64) -> Result<Option<Repeated>, WriterError> {
+        let (first_number, taken) = match self.received.get(&id) {
+            Some(first) => (*first, false),
+            None => match self.index.received_as(&id)? {
+                Some(first) => {
+                    let is_taken = !self.index.is_untaken(lane, first)? || self.taken_in_batch(lane).contains(&first);
+                    (first, is_taken)
+                }
+                None => return Ok(None),
+            },
+        };
+        self.repeated.insert((slot(lane), first_number), number);
+        metrics::counter!("concord_deliveries_repeated_total", "lane" => lane.as_str()).increment(1);
+        Ok(Some(Repeated { number, id, first_number, taken }))
+    }
+
+    /// The number under which the hub knows an accepted delivery now; none while it knows it under none.
+    fn known_to_hub_as(&self, lane: Lane, number: u64) -> Result<Option<u64>, WriterError> {
+        let again = match self.repeated.get(&(slot(lane), number)) {
+            Some(again) => Some(*again),
+            None => self.index.repeated_as(lane, number)?,
+        };
+        let number = again.unwrap_or(number);
+        Ok(self.state.mailbox(lane).is_known_to_hub(number).then_some(number))
+    }
+
+    /// First acknowledgements that the hub forgot and whose numbers it has still are told again. The others come again with their
+    /// deliveries.
+    fn resume_mailbox(
+        &mut self,
+        lane: Lane,
+        history: HistoryId,
+        resume: &MailboxResume,
+        taken_count: u64,
+    ) -> Result<Result<(), Refusal>, WriterError> {
+        let (at, common) = (resume.at, resume.common);
+        if let Err(refusal) = self.state.decide_mailbox_resume(lane, at, common) {
+            return Ok(Err(refusal));
+        }
+        let mut taken = Vec::new();
+        let mut told = taken_count;
+        loop {
+            let rows = self.index.taken_after(lane, told, SCAN_ROWS_MAX)?;
+            if rows.is_empty() || taken.len() >= TAKEN_AGAIN_MAX {
+                break;
+            }
+            told += rows.len() as u64;
+            let mailbox = self.state.mailbox(lane);
+            taken.extend(rows.into_iter().filter(|number| *number <= common && mailbox.is_known_to_hub(*number)));
+        }
+        taken.truncate(TAKEN_AGAIN_MAX);
+        let fact = MailboxResumed { lane, history: *history.as_bytes(), at, common, taken_count, taken };
+        self.push(stored::mailbox_resumed(&fact, self.now)).map(Ok)
     }
 
     /// Answers how far the cursor stands then: up to `through`, or as far as one entry goes.
@@ -248,8 +329,13 @@ impl<'a> Batch<'a> {
             let code = MeasureCode::parse(measure);
             code.is_ok_and(|code| known.may_have(&code)) && !taken_before.contains(number)
         });
-        let taken = entitled.map(|(number, _)| number).collect();
-        let fact = Acknowledged { agency: agency.clone(), lane, through: reached, taken };
+        let taken: Vec<u64> = entitled.map(|(number, _)| number).collect();
+        let mut known = Vec::with_capacity(taken.len());
+        for number in &taken {
+            known.extend(self.known_to_hub_as(lane, *number)?);
+        }
+        let taken_as = (known != taken).then_some(known);
+        let fact = Acknowledged { agency: agency.clone(), lane, through: reached, taken, taken_as };
         self.push(stored::agency_acknowledged(&fact, self.now))?;
         Ok(Ok(reached))
     }

@@ -5,10 +5,10 @@ use concord_journal::{Blob, HistoryId};
 use concord_ledger::Statement;
 use concord_model::{AgreementId, ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId};
 use concord_wire::proto::agreement::v1::SignedStatement;
-use concord_wire::proto::exchange::v1::RecordedReceipt;
+use concord_wire::proto::exchange::v1::{MailboxResume, RecordedReceipt};
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::receipt::Recorded;
-use concord_wire::stored::node::{StatementAnswered, Verdict};
+use concord_wire::stored::node::{FeedResumed, StatementAnswered, Verdict};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -42,7 +42,7 @@ pub struct Accepted {
 pub struct Judged {
     /// What became of it.
     pub verdict: Verdict,
-    /// The id of an accepted one, to find a duplicate.
+    /// The exchange that came, by its header: one that was accepted before is not taken in again, however it is judged now.
     pub id: Option<ExchangeId>,
     /// Beside the entry.
     pub blobs: Vec<Blob>,
@@ -61,6 +61,9 @@ pub(crate) enum Command {
     Statement(SignedStatement, Box<Statement>, Reply<Step>),
     Answer(StatementAnswered, Reply<()>),
     AddAgency(Name, Vec<MeasureCode>, Reply<()>),
+    ResumeFeed(FeedResumed, Reply<()>),
+    ResumeMailbox(Lane, HistoryId, MailboxResume, u64, Reply<()>),
+    Renew(Vec<(RecordedReceipt, Recorded)>, Reply<()>),
 }
 
 /// Tells whoever waits what became of its command; a refusal of the whole commit takes the place of what was decided.
@@ -80,6 +83,9 @@ impl Command {
             | Self::Feed(.., reply)
             | Self::Mail(.., reply)
             | Self::Answer(_, reply)
+            | Self::ResumeFeed(_, reply)
+            | Self::ResumeMailbox(.., reply)
+            | Self::Renew(_, reply)
             | Self::AddAgency(.., reply) => refuse_too_large(reply),
             Self::Acknowledge(.., reply) => refuse_too_large(reply),
             Self::Statement(.., reply) => refuse_too_large(reply),
@@ -165,6 +171,27 @@ impl NodeWriter {
     /// Lets an agency in.
     pub async fn add_agency(&self, name: Name, measures: Vec<MeasureCode>) -> Result<(), Refusal> {
         self.ask(|reply| Command::AddAgency(name, measures, reply)).await
+    }
+
+    /// The feed goes on after the hub lost data.
+    pub async fn resume_feed(&self, resumed: FeedResumed) -> Result<(), Refusal> {
+        self.ask(|reply| Command::ResumeFeed(resumed, reply)).await
+    }
+
+    /// A mailbox goes on after the hub lost data, which knows so many first acknowledgements.
+    pub async fn resume_mailbox(
+        &self,
+        lane: Lane,
+        history: HistoryId,
+        resume: MailboxResume,
+        taken_count: u64,
+    ) -> Result<(), Refusal> {
+        self.ask(|reply| Command::ResumeMailbox(lane, history, resume, taken_count, reply)).await
+    }
+
+    /// Keeps verified receipts of consignments that have one, which the hub had forgotten.
+    pub async fn renew(&self, receipts: Vec<(RecordedReceipt, Recorded)>) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Renew(receipts, reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {

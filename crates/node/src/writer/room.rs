@@ -3,6 +3,7 @@
 use concord_model::limits::COMMIT_SIZE_MAX_BYTES;
 use concord_views::SCAN_ROWS_MAX;
 
+use super::batch::TAKEN_AGAIN_MAX;
 use super::command::{Command, Prepared};
 
 /// What one commit takes of commands; the rest of [`COMMIT_SIZE_MAX_BYTES`] is for what entries add to them. A single command
@@ -41,7 +42,9 @@ pub(super) fn exchange_size(prepared: &Prepared) -> usize {
 pub(super) fn size_of(command: &Command) -> u64 {
     let carried = match command {
         Command::Submit(prepared, _) => exchange_size(prepared) as u64,
-        Command::Receipts(receipts, _) => {
+        Command::ResumeFeed(..) => 0,
+        Command::ResumeMailbox(..) => TAKEN_AGAIN_MAX as u64 * 10,
+        Command::Receipts(receipts, _) | Command::Renew(receipts, _) => {
             receipts.iter().map(|(receipt, _)| receipt.statement.len() as u64 + 256).sum()
         }
         Command::Feed(_, _, size_bytes, _) => *size_bytes,

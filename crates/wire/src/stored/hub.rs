@@ -3,15 +3,15 @@
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN};
 use concord_ledger::{
-    AudienceGroup, ConsignmentRecorded, Fact, Founding, HistoryBegun, ItemRefusal, MailAcknowledged, MailboxRun,
-    OriginNotices, StatementDecided, Told,
+    AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, MailAcknowledged,
+    MailboxResumed, MailboxRun, OriginNotices, Resume, Shown, StatementDecided, Told,
 };
-use concord_model::{Name, ParseError, ParticipantCode, Reason, Timestamp};
+use concord_model::{Digest, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
 use super::{Kept, StoredError, check_version, decode, draft, keep, kept, malformed, required, unknown};
 use crate::agreement::{certificate_fingerprint, parse_statement, public_key};
 use crate::consignment::Sealed;
-use crate::convert::{lane, parse_lane, parse_ranges, ranges};
+use crate::convert::{digest_bytes, lane, parse_lane, parse_ranges, ranges};
 use crate::header::{agreement_ref, parse_agreement_ref};
 use crate::proto::agreement::v1::SignedStatement;
 use crate::proto::exchange::v1::Acknowledgement;
@@ -26,6 +26,10 @@ pub const KIND_STATEMENT: u16 = 2;
 pub const KIND_CONSIGNMENT: u16 = 3;
 /// Kind of [`pb::MailAcknowledged`].
 pub const KIND_ACKNOWLEDGED: u16 = 4;
+/// Kind of [`pb::HubFeedResumed`].
+pub const KIND_FEED_RESUMED: u16 = 5;
+/// Kind of [`pb::HubMailboxResumed`].
+pub const KIND_MAILBOX_RESUMED: u16 = 6;
 
 /// One entry of the hub's journal.
 pub enum HubEntry {
@@ -39,6 +43,10 @@ pub enum HubEntry {
     Consignment(ConsignmentRecorded, Box<Kept>),
     /// A recipient's word, as it was signed.
     Acknowledged(MailAcknowledged, Acknowledgement),
+    /// A feed goes on after the hub lost data.
+    FeedResumed(FeedResumed),
+    /// A mailbox goes on after the hub lost data.
+    MailboxResumed(MailboxResumed),
 }
 
 impl HubEntry {
@@ -50,6 +58,8 @@ impl HubEntry {
             Self::Statement(fact, _) => Fact::Statement(fact),
             Self::Consignment(fact, _) => Fact::Consignment(fact),
             Self::Acknowledged(fact, _) => Fact::Acknowledged(fact),
+            Self::FeedResumed(fact) => Fact::FeedResumed(fact),
+            Self::MailboxResumed(fact) => Fact::MailboxResumed(fact),
         }
     }
 }
@@ -71,6 +81,7 @@ pub fn statement(fact: &StatementDecided, signed: SignedStatement, recorded_at: 
         signed: Some(signed),
         refused: fact.refused.map(|reason| reason.code().to_owned()).unwrap_or_default(),
         told: fact.told.iter().map(told).collect(),
+        leave_version: fact.leave_version.unwrap_or(0),
     };
     draft(KIND_STATEMENT, &message, Vec::new(), recorded_at)
 }
@@ -129,6 +140,37 @@ pub fn acknowledged(fact: &MailAcknowledged, signed: Acknowledgement, hub: &Name
     draft(KIND_ACKNOWLEDGED, &message, Vec::new(), recorded_at)
 }
 
+/// A feed goes on.
+pub fn feed_resumed(fact: &FeedResumed, recorded_at: Timestamp) -> Draft {
+    let resume = &fact.resume;
+    let message = pb::HubFeedResumed {
+        participant: fact.participant.to_string(),
+        history: Bytes::copy_from_slice(&resume.shown.history),
+        number: resume.shown.number,
+        digest: resume.shown.digest.as_ref().map(digest_bytes).unwrap_or_default(),
+        common: resume.common,
+        last: resume.last,
+        at: resume.at,
+    };
+    draft(KIND_FEED_RESUMED, &message, Vec::new(), recorded_at)
+}
+
+/// A mailbox goes on.
+pub fn mailbox_resumed(fact: &MailboxResumed, recorded_at: Timestamp) -> Draft {
+    let resume = &fact.resume;
+    let message = pb::HubMailboxResumed {
+        recipient: fact.recipient.to_string(),
+        lane: lane(fact.lane).into(),
+        history: Bytes::copy_from_slice(&resume.shown.history),
+        number: resume.shown.number,
+        digest: resume.shown.digest.as_ref().map(digest_bytes).unwrap_or_default(),
+        common: resume.common,
+        last: resume.last,
+        at: resume.at,
+    };
+    draft(KIND_MAILBOX_RESUMED, &message, Vec::new(), recorded_at)
+}
+
 /// Reads an entry of the hub's journal; blobs need not be loaded.
 pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
     check_version(entry)?;
@@ -149,8 +191,41 @@ pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
             Ok(HubEntry::Consignment(fact, Box::new(kept)))
         }
         KIND_ACKNOWLEDGED => read_acknowledged(entry),
+        KIND_FEED_RESUMED => {
+            let message: pb::HubFeedResumed = decode(entry)?;
+            let participant = ParticipantCode::parse(&message.participant).map_err(|error| malformed(entry, error))?;
+            let numbers = (message.number, message.common, message.last, message.at);
+            let resume = read_resume(entry, &message.history, &message.digest, numbers)?;
+            Ok(HubEntry::FeedResumed(FeedResumed { participant, resume }))
+        }
+        KIND_MAILBOX_RESUMED => {
+            let message: pb::HubMailboxResumed = decode(entry)?;
+            let recipient = ParticipantCode::parse(&message.recipient).map_err(|error| malformed(entry, error))?;
+            let lane = parse_lane(message.lane).map_err(|error| malformed(entry, error))?;
+            let numbers = (message.number, message.common, message.last, message.at);
+            let resume = read_resume(entry, &message.history, &message.digest, numbers)?;
+            Ok(HubEntry::MailboxResumed(MailboxResumed { recipient, lane, resume }))
+        }
         _ => Err(unknown(entry)),
     }
+}
+
+/// Its place is the entry's, which the ledger adds.
+fn read_resume(
+    entry: &Entry,
+    history: &[u8],
+    digest: &[u8],
+    (number, common, last, at): (u64, u64, u64, u64),
+) -> Result<Resume, StoredError> {
+    let history = history.try_into().map_err(|_| malformed(entry, "a history has 16 bytes"))?;
+    let digest = match digest {
+        [] => None,
+        digest => Some(Digest::from_slice(digest).map_err(|error| malformed(entry, error))?),
+    };
+    if common > last || last > at || number > at {
+        return Err(malformed(entry, "a resumption goes back"));
+    }
+    Ok(Resume { shown: Shown { history, number, digest }, common, last, at, sequence: 0 })
 }
 
 fn read_founded(entry: &Entry) -> Result<Founding, StoredError> {
@@ -179,7 +254,8 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
         code => Some(read_reason(entry, code)?),
     };
     let told = message.told.iter().map(read_told).collect::<Result<_, _>>().map_err(|error| malformed(entry, error))?;
-    Ok(HubEntry::Statement(StatementDecided { statement, refused, told }, signed))
+    let leave_version = (message.leave_version > 0).then_some(message.leave_version);
+    Ok(HubEntry::Statement(StatementDecided { statement, refused, told, leave_version }, signed))
 }
 
 fn read_audiences(

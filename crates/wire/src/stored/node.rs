@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN};
-use concord_model::{Lane, MeasureCode, Name, ParseError, ParticipantCode, Timestamp};
+use concord_model::{Digest, ExchangeId, Lane, MeasureCode, Name, ParseError, ParticipantCode, Timestamp};
 use prost::Message;
 
 use super::{Kept, StoredError, check_blobs, check_version, decode, draft, keep, kept, malformed, required, unknown};
 use crate::consignment::Sealed;
-use crate::convert::{lane, parse_lane};
+use crate::convert::{digest_bytes, lane, parse_lane};
 use crate::proto::agreement::v1::SignedStatement;
 use crate::proto::exchange::v1::{Delivery, RecordedReceipt};
 use crate::proto::feed::v1::FeedItem;
@@ -26,7 +26,9 @@ const KIND_MAIL: u16 = 107;
 const KIND_AGENCY_ACKNOWLEDGED: u16 = 108;
 const KIND_STATEMENT: u16 = 109;
 const KIND_ANSWER: u16 = 110;
-// 111 to 114 are kept for the healing of hubs.
+const KIND_FEED_RESUMED: u16 = 111;
+const KIND_MAILBOX_RESUMED: u16 = 112;
+const KIND_RECEIPT_RENEWED: u16 = 113;
 const KIND_RESTORED: u16 = 115;
 
 /// One entry of a node's journal.
@@ -75,8 +77,42 @@ pub enum NodeEntry {
     Statement(SignedStatement),
     /// The hub answered a statement.
     Answer(StatementAnswered),
+    /// The hub lost data, and the feed goes on.
+    FeedResumed(FeedResumed),
+    /// The hub lost data, and a mailbox goes on.
+    MailboxResumed(MailboxResumed),
+    /// The hub recorded a consignment that it had forgotten.
+    ReceiptRenewed(RecordedReceipt),
     /// The journal before it was put back or made anew.
     Restored(Restored),
+}
+
+/// The feed goes on after the hub lost data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedResumed {
+    /// The hub's history.
+    pub history: [u8; 16],
+    /// The next item has the number after this one.
+    pub at: u64,
+    /// What is shown as the last digest until then.
+    pub digest: Option<Digest>,
+}
+
+/// A mailbox goes on after the hub lost data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailboxResumed {
+    /// The mailbox.
+    pub lane: Lane,
+    /// The hub's history.
+    pub history: [u8; 16],
+    /// The next delivery has the number after this one.
+    pub at: u64,
+    /// Numbers after this one, up to `at`, mean nothing to the hub any more.
+    pub common: u64,
+    /// How many first acknowledgements the hub knows.
+    pub taken_count: u64,
+    /// Those that it does not know and that are told again.
+    pub taken: Vec<u64>,
 }
 
 /// How a journal came to be behind.
@@ -104,6 +140,21 @@ pub enum Verdict {
     SetAside(Delivery, String),
     /// The hub sent a notice only.
     Withheld(u64),
+    /// It was accepted before, under another number.
+    Repeated(Repeated),
+}
+
+/// A delivery of an exchange that was accepted before under another number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeated {
+    /// The number under which it came again.
+    pub number: u64,
+    /// The exchange.
+    pub id: ExchangeId,
+    /// The number under which it was accepted.
+    pub first_number: u64,
+    /// Whether an agency had acknowledged it by then.
+    pub taken: bool,
 }
 
 impl Received {
@@ -112,6 +163,7 @@ impl Received {
         match &self.verdict {
             Verdict::Accepted(delivery) | Verdict::SetAside(delivery, _) => delivery.number,
             Verdict::Withheld(number) => *number,
+            Verdict::Repeated(repeated) => repeated.number,
         }
     }
 }
@@ -127,6 +179,15 @@ pub struct Acknowledged {
     pub through: u64,
     /// Numbers that no agency had acknowledged before.
     pub taken: Vec<u64>,
+    /// What the hub is told in place of them, where it gave numbers again since.
+    pub taken_as: Option<Vec<u64>>,
+}
+
+impl Acknowledged {
+    /// What the hub is told.
+    pub fn told(&self) -> &[u64] {
+        self.taken_as.as_ref().unwrap_or(&self.taken)
+    }
 }
 
 /// The first entry of a node, after the history.
@@ -172,6 +233,12 @@ pub fn mail(lane_of: Lane, history: &[u8; 16], items: Vec<(Verdict, Vec<Blob>)>,
                 pb::received_item::Item::SetAside(pb::SetAsideDelivery { delivery: Some(delivery), reason })
             }
             Verdict::Withheld(number) => pb::received_item::Item::Withheld(number),
+            Verdict::Repeated(repeated) => pb::received_item::Item::Repeated(pb::RepeatedDelivery {
+                number: repeated.number,
+                exchange_id: digest_bytes(&repeated.id.0),
+                first_number: repeated.first_number,
+                taken: repeated.taken,
+            }),
         };
         received.push(pb::ReceivedItem { item: Some(item), blob_count: own.len() as u32 });
         blobs.extend(own);
@@ -188,6 +255,7 @@ pub fn agency_acknowledged(fact: &Acknowledged, recorded_at: Timestamp) -> Draft
         lane: lane(fact.lane).into(),
         through: fact.through,
         taken: fact.taken.clone(),
+        taken_as: fact.taken_as.clone().map(|numbers| pb::TakenAs { numbers }),
     };
     plain(KIND_AGENCY_ACKNOWLEDGED, &message, recorded_at)
 }
@@ -200,6 +268,34 @@ pub fn statement(signed: SignedStatement, recorded_at: Timestamp) -> Draft {
 /// The hub's answer to a statement.
 pub fn answer(answer: &StatementAnswered, recorded_at: Timestamp) -> Draft {
     plain(KIND_ANSWER, answer, recorded_at)
+}
+
+/// The feed goes on.
+pub fn feed_resumed(fact: &FeedResumed, recorded_at: Timestamp) -> Draft {
+    let message = pb::NodeFeedResumed {
+        history: Bytes::copy_from_slice(&fact.history),
+        at: fact.at,
+        digest: fact.digest.as_ref().map(digest_bytes).unwrap_or_default(),
+    };
+    plain(KIND_FEED_RESUMED, &message, recorded_at)
+}
+
+/// A mailbox goes on.
+pub fn mailbox_resumed(fact: &MailboxResumed, recorded_at: Timestamp) -> Draft {
+    let message = pb::NodeMailboxResumed {
+        lane: lane(fact.lane).into(),
+        history: Bytes::copy_from_slice(&fact.history),
+        at: fact.at,
+        common: fact.common,
+        taken_count: fact.taken_count,
+        taken: fact.taken.clone(),
+    };
+    plain(KIND_MAILBOX_RESUMED, &message, recorded_at)
+}
+
+/// Another receipt of a consignment that has one, verified before.
+pub fn receipt_renewed(receipt: RecordedReceipt, recorded_at: Timestamp) -> Draft {
+    plain(KIND_RECEIPT_RENEWED, &pb::ReceiptRenewed { receipt: Some(receipt) }, recorded_at)
 }
 
 /// The journal was put back or made anew; what came after is to be fetched back.
@@ -272,6 +368,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
                 lane: parse_lane(message.lane).map_err(bad)?,
                 through: message.through,
                 taken: message.taken,
+                taken_as: message.taken_as.map(|taken_as| taken_as.numbers),
             })
         }
         KIND_STATEMENT => {
@@ -279,6 +376,30 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
             NodeEntry::Statement(required(entry, "the statement", message.signed)?)
         }
         KIND_ANSWER => NodeEntry::Answer(decode(entry)?),
+        KIND_FEED_RESUMED => {
+            let message: pb::NodeFeedResumed = decode(entry)?;
+            let digest = match &message.digest[..] {
+                [] => None,
+                digest => Some(Digest::from_slice(digest).map_err(bad)?),
+            };
+            let history = read_history(entry, &message.history)?;
+            NodeEntry::FeedResumed(FeedResumed { history, at: message.at, digest })
+        }
+        KIND_MAILBOX_RESUMED => {
+            let message: pb::NodeMailboxResumed = decode(entry)?;
+            NodeEntry::MailboxResumed(MailboxResumed {
+                lane: parse_lane(message.lane).map_err(bad)?,
+                history: read_history(entry, &message.history)?,
+                at: message.at,
+                common: message.common,
+                taken_count: message.taken_count,
+                taken: message.taken,
+            })
+        }
+        KIND_RECEIPT_RENEWED => {
+            let message: pb::ReceiptRenewed = decode(entry)?;
+            NodeEntry::ReceiptRenewed(required(entry, "the receipt", message.receipt)?)
+        }
         KIND_RESTORED => NodeEntry::Restored(read_restored(entry, &decode(entry)?)?),
         _ => return Err(unknown(entry)),
     })
@@ -290,6 +411,12 @@ fn read_received(entry: &Entry, item: pb::ReceivedItem) -> Result<Received, Stor
         Item::Accepted(delivery) => Verdict::Accepted(delivery),
         Item::SetAside(aside) => Verdict::SetAside(required(entry, "the delivery", aside.delivery)?, aside.reason),
         Item::Withheld(number) => Verdict::Withheld(number),
+        Item::Repeated(repeated) => Verdict::Repeated(Repeated {
+            number: repeated.number,
+            id: ExchangeId(Digest::from_slice(&repeated.exchange_id).map_err(|error| malformed(entry, error))?),
+            first_number: repeated.first_number,
+            taken: repeated.taken,
+        }),
     };
     Ok(Received { verdict, blob_count: item.blob_count })
 }

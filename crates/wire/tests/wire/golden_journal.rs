@@ -7,7 +7,9 @@ use concord_wire::stored::hub;
 
 use crate::fixtures::{NOW, founding};
 use crate::golden::Golden;
-use crate::stored_hub::{acknowledged_draft, consignment_draft, statement_decided};
+use crate::stored_hub::{
+    acknowledged_draft, consignment_draft, feed_resumed_draft, mailbox_resumed_draft, statement_decided,
+};
 use crate::stored_node;
 
 fn payload(golden: &mut Golden, title: &str, message: &str, draft: &Draft) {
@@ -29,6 +31,8 @@ fn every_payload_of_the_hub() {
     let title = "consignment, its second exchange refused";
     payload(&mut golden, title, "ConsignmentRecorded", &consignment_draft());
     payload(&mut golden, "acknowledged", "MailAcknowledged", &acknowledged_draft());
+    payload(&mut golden, "feed resumed", "HubFeedResumed", &feed_resumed_draft());
+    payload(&mut golden, "mailbox resumed", "HubMailboxResumed", &mailbox_resumed_draft());
     golden.check();
 }
 

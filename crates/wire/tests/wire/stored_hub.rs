@@ -3,8 +3,8 @@
 use concord_journal::{
     Digest as JournalDigest, Draft, HistoryBegun as JournalHistoryBegun, HistoryId, KIND_HISTORY_BEGUN, Tail,
 };
-use concord_ledger::{Fact, HistoryBegun, MailboxRun, StatementDecided};
-use concord_model::Reason;
+use concord_ledger::{Fact, FeedResumed, HistoryBegun, MailboxResumed, MailboxRun, Resume, Shown, StatementDecided};
+use concord_model::{Digest, Lane, Reason};
 use concord_wire::agreement::{DraftContent, encode_statement, parse_statement};
 use concord_wire::proto::journal::v1 as pb;
 use concord_wire::stored::StoredError;
@@ -30,13 +30,26 @@ pub(crate) fn consignment_draft() -> Draft {
 pub(crate) fn statement_decided(refused: Option<Reason>) -> (StatementDecided, Draft) {
     let signed = signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text()))));
     let told = vec![told(code("KAZ"), 4), told(code("UZB"), 300)];
-    let fact = StatementDecided { statement: parse_statement(&signed).unwrap(), refused, told };
+    let fact = StatementDecided { statement: parse_statement(&signed).unwrap(), refused, told, leave_version: None };
     let draft = hub::statement(&fact, signed, NOW);
     (fact, draft)
 }
 
 pub(crate) fn acknowledged_draft() -> Draft {
     hub::acknowledged(&mail_acknowledged(), acknowledgement_of(&said()), &name("main"), NOW)
+}
+
+pub(crate) fn feed_resumed_draft() -> Draft {
+    hub::feed_resumed(&FeedResumed { participant: code("KAZ"), resume: resume() }, NOW)
+}
+
+pub(crate) fn mailbox_resumed_draft() -> Draft {
+    hub::mailbox_resumed(&MailboxResumed { recipient: code("UZB"), lane: Lane::Flash, resume: resume() }, NOW)
+}
+
+fn resume() -> Resume {
+    let digest = Some(Digest([0x44; 32]));
+    Resume { shown: Shown { history: HISTORY, number: 300, digest }, common: 280, last: 290, at: 300, sequence: 0 }
 }
 
 /// The fact that an entry of this draft is read as.
@@ -57,6 +70,27 @@ fn every_fact_is_read_as_it_was_stored() {
     let sealed = sealed(7, &exchanges(4));
     assert_eq!(fact(&consignment_draft()), Fact::Consignment(recorded(&sealed)));
     assert_eq!(fact(&acknowledged_draft()), Fact::Acknowledged(mail_acknowledged()));
+    let (feed, mailbox) = (fact(&feed_resumed_draft()), fact(&mailbox_resumed_draft()));
+    assert_eq!(feed, Fact::FeedResumed(FeedResumed { participant: code("KAZ"), resume: resume() }));
+    let expected = MailboxResumed { recipient: code("UZB"), lane: Lane::Flash, resume: resume() };
+    assert_eq!(mailbox, Fact::MailboxResumed(expected));
+}
+
+#[test]
+fn a_resumption_that_goes_back_stops_the_reader() {
+    let mut stored = entry(&feed_resumed_draft());
+    for change in [
+        |message: &mut pb::HubFeedResumed| message.at = message.number - 1,
+        |message: &mut pb::HubFeedResumed| message.common = message.last + 1,
+        |message: &mut pb::HubFeedResumed| message.last = message.at + 1,
+        |message: &mut pb::HubFeedResumed| message.history.truncate(15),
+        |message: &mut pb::HubFeedResumed| message.digest.truncate(31),
+    ] {
+        let mut message = pb::HubFeedResumed::decode(entry(&feed_resumed_draft()).payload).unwrap();
+        change(&mut message);
+        stored.payload = message.encode_to_vec().into();
+        assert!(matches!(hub::read(&stored), Err(StoredError::Malformed { .. })), "{message:?}");
+    }
 }
 
 #[test]
@@ -104,7 +138,7 @@ fn blobs_of_refused_exchanges_are_not_kept_and_the_others_are_found() {
 #[test]
 fn an_entry_of_a_newer_program_or_another_role_stops_the_reader() {
     let good = entry(&hub::founded(&founding(), NOW));
-    for (kind, version) in [(hub::KIND_FOUNDED, 2), (hub::KIND_FOUNDED, 0), (5, 1), (99, 1), (101, 1), (u16::MAX, 1)] {
+    for (kind, version) in [(hub::KIND_FOUNDED, 2), (hub::KIND_FOUNDED, 0), (98, 1), (99, 1), (101, 1), (u16::MAX, 1)] {
         let mut newer = good.clone();
         (newer.kind, newer.version) = (kind, version);
         let Err(error) = hub::read(&newer) else { panic!("kind {kind} version {version} was read") };
@@ -190,7 +224,7 @@ proptest! {
     fn any_statement_survives_the_journal(said in any_statement(), reason in prop::option::of(prop::sample::select(Reason::ALL))) {
         let signed = signed(encode_statement(&said));
         let statement = parse_statement(&signed).unwrap();
-        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)] };
+        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)], leave_version: Some(3) };
         prop_assert_eq!(fact(&hub::statement(&decided, signed, NOW)), Fact::Statement(decided));
     }
 }

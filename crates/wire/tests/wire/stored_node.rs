@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, KIND_HISTORY_BEGUN};
-use concord_model::{Lane, MeasureCode};
+use concord_model::{Digest, ExchangeId, Lane, MeasureCode};
 use concord_wire::agreement::{DraftContent, encode_statement};
 use concord_wire::delivery::delivery;
 use concord_wire::proto::agreement::v1::SignedStatement;
@@ -11,7 +11,10 @@ use concord_wire::proto::feed::v1 as feed_pb;
 use concord_wire::proto::journal::v1 as pb;
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{self, Acknowledged, NodeEntry, Restored, StatementAnswered, Submission, Verdict};
+use concord_wire::stored::node::{
+    self, Acknowledged, FeedResumed, MailboxResumed, NodeEntry, Repeated, Restored, StatementAnswered, Submission,
+    Verdict,
+};
 use prost::Message as _;
 
 use crate::fixtures::{HISTORY, NOW, code, entry, exchanges, founding, measure, name, notices, sealed};
@@ -73,19 +76,33 @@ fn without_blobs(index: usize, number: u64) -> exchange_pb::Delivery {
     delivery(&sealed, &sealed.tree(), index, number, vec![], NOW, 9).unwrap()
 }
 
-/// One accepted with two blobs, a notice, one set aside with one blob.
+/// One accepted with two blobs, a notice, one set aside with one blob, one that was accepted before.
 pub(crate) fn mail_draft() -> Draft {
     let blobs = |index: usize| exchanges(3)[index].blobs.clone();
     let items = vec![
         (Verdict::Accepted(without_blobs(0, 41)), blobs(0)),
         (Verdict::Withheld(42), vec![]),
         (Verdict::SetAside(without_blobs(2, 43), "BODY_MISMATCH".into()), blobs(2)[..1].to_vec()),
+        (Verdict::Repeated(repeated()), vec![]),
     ];
     node::mail(Lane::Routine, &HISTORY, items, NOW)
 }
 
 pub(crate) fn acknowledged() -> Acknowledged {
-    Acknowledged { agency: name("drug-control"), lane: Lane::Flash, through: 300, taken: vec![299, 300] }
+    let taken_as = Some(vec![312]);
+    Acknowledged { agency: name("drug-control"), lane: Lane::Flash, through: 300, taken: vec![299, 300], taken_as }
+}
+
+pub(crate) fn feed_resumed() -> FeedResumed {
+    FeedResumed { history: HISTORY, at: 18, digest: Some(Digest([0x31; 32])) }
+}
+
+pub(crate) fn mailbox_resumed() -> MailboxResumed {
+    MailboxResumed { lane: Lane::Flash, history: HISTORY, at: 310, common: 290, taken_count: 4, taken: vec![280, 7] }
+}
+
+fn repeated() -> Repeated {
+    Repeated { number: 44, id: ExchangeId(Digest([0x32; 32])), first_number: 40, taken: true }
 }
 
 pub(crate) fn answered() -> StatementAnswered {
@@ -111,6 +128,9 @@ pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
         ("AgencyAcknowledged", node::agency_acknowledged(&acknowledged(), NOW)),
         ("StatementQueued", node::statement(statement(), NOW)),
         ("StatementAnswered", node::answer(&answered(), NOW)),
+        ("NodeFeedResumed", node::feed_resumed(&feed_resumed(), NOW)),
+        ("NodeMailboxResumed", node::mailbox_resumed(&mailbox_resumed(), NOW)),
+        ("ReceiptRenewed", node::receipt_renewed(receipt_of(8), NOW)),
         ("JournalRestored", node::restored(Restored::FromBackup(NOW), NOW)),
     ]
 }
@@ -122,7 +142,7 @@ fn read(draft: &Draft) -> NodeEntry {
 #[test]
 fn kinds_are_numbered_from_101_and_never_change() {
     let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
-    assert_eq!(kinds, (101..=110).chain([115]).collect::<Vec<_>>());
+    assert_eq!(kinds, (101..=113).chain([115]).collect::<Vec<_>>());
     assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
 }
 
@@ -140,10 +160,13 @@ fn every_entry_is_read_as_it_was_stored() {
         if kept.sealed.digest == sealed(7, &exchanges(3)).digest && read == submissions()));
     assert!(matches!(next(), NodeEntry::Receipt(read) if read == receipt_of(7)));
     assert!(matches!(next(), NodeEntry::Feed { history: HISTORY, items } if items == feed_items()));
-    assert!(matches!(next(), NodeEntry::Mail { lane: Lane::Routine, history: HISTORY, items } if items.len() == 3));
+    assert!(matches!(next(), NodeEntry::Mail { lane: Lane::Routine, history: HISTORY, items } if items.len() == 4));
     assert!(matches!(next(), NodeEntry::AgencyAcknowledged(read) if read == acknowledged()));
     assert!(matches!(next(), NodeEntry::Statement(read) if read == statement()));
     assert!(matches!(next(), NodeEntry::Answer(read) if read == answered()));
+    assert!(matches!(next(), NodeEntry::FeedResumed(read) if read == feed_resumed()));
+    assert!(matches!(next(), NodeEntry::MailboxResumed(read) if read == mailbox_resumed()));
+    assert!(matches!(next(), NodeEntry::ReceiptRenewed(read) if read == receipt_of(8)));
     assert!(matches!(next(), NodeEntry::Restored(Restored::FromBackup(NOW))));
     let rebuilt = read(&node::restored(Restored::Rebuilt, NOW));
     assert!(matches!(rebuilt, NodeEntry::Restored(Restored::Rebuilt)));
@@ -164,18 +187,19 @@ fn mail_keeps_each_number_with_its_verdict_and_its_blobs() {
     let draft = mail_draft();
     let NodeEntry::Mail { items, .. } = read(&draft) else { panic!() };
     let numbers: Vec<_> = items.iter().map(|item| (item.number(), item.blob_count)).collect();
-    assert_eq!(numbers, [(41, 2), (42, 0), (43, 1)]);
+    assert_eq!(numbers, [(41, 2), (42, 0), (43, 1), (44, 0)]);
     assert!(matches!(&items[0].verdict, Verdict::Accepted(read) if *read == without_blobs(0, 41)));
     assert!(matches!(&items[1].verdict, Verdict::Withheld(42)));
     assert!(matches!(&items[2].verdict, Verdict::SetAside(read, reason)
         if *read == without_blobs(2, 43) && reason == "BODY_MISMATCH"));
+    assert!(matches!(&items[3].verdict, Verdict::Repeated(read) if *read == repeated()));
     let expected: Vec<Blob> = [&exchanges(3)[0].blobs[..], &exchanges(3)[2].blobs[..1]].concat();
     assert_eq!(draft.blobs, expected);
 }
 
 #[test]
 fn an_entry_of_a_newer_program_or_another_role_stops_the_reader() {
-    for (kind, version) in [(101, 2), (1, 1), (3, 1), (100, 1), (111, 1)] {
+    for (kind, version) in [(101, 2), (1, 1), (3, 1), (100, 1), (198, 1)] {
         let mut newer = entry(&drafts()[0].1);
         (newer.kind, newer.version) = (kind, version);
         assert!(matches!(node::read(&newer), Err(StoredError::UnknownKind { .. })), "kind {kind} version {version}");
@@ -189,11 +213,11 @@ fn a_payload_that_says_something_impossible_stops_the_reader() {
         (stored.kind, stored.payload) = (kind, payload.into());
         assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {kind}");
     };
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=110).chain([115]) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain([115]) {
         refused(kind, vec![0xff; 4]);
     }
     // Of an answer every field may be empty; of all others something must be there.
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109).chain([115]) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109).chain(111..=113).chain([115]) {
         refused(kind, vec![]);
     }
     let no_verdict = pb::ReceivedItem { item: None, blob_count: 0 };

@@ -1,0 +1,360 @@
+//! Healing of a hub that lost data: noticed at the first contact of whoever knows more, raised, and undone as far as the nodes have it.
+//!
+//! Invariant: nothing that a node holds as acknowledged is contradicted. A loss found in the history that is being written first begins
+//! a new history, so that no position of before is confused with one of after; what is handed back is decided once, whoever brings
+//! it; and everything that was taken in is durable before the feed goes on, so that a crash in between only makes the node begin again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use concord_identity::{Anchor, verify_statement};
+use concord_journal::HistoryId;
+use concord_ledger::{Handed, Resume, Shown, Statement, StatementContent};
+use concord_model::{AgreementId, Class, Digest, Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_wire::agreement::parse_statement;
+use concord_wire::convert::optional_timestamp;
+use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::feed::v1 as pb;
+use futures::TryStreamExt as _;
+
+use crate::feed::{history_began, load};
+use crate::positions::{Standing, feed_standing};
+use crate::responses::Inbound;
+use crate::sequencer::{Answer, Proposal};
+use crate::services::statement::check_enrolment;
+use crate::shared::{Shared, internal};
+
+/// Statements of one hand-back that could not be taken and are named in its answer. More are only counted and logged.
+const NOT_TAKEN_TOLD_MAX: usize = 1000;
+
+/// What a peer shows of where it stands, from its message. Refuses with `ARGUMENT_INVALID`.
+pub fn shown(history: &[u8], number: u64, digest: &[u8]) -> Result<Shown, Refusal> {
+    let wrong = |what: &str| Refusal::new(Reason::ArgumentInvalid, format!("the position names {what}"));
+    let history = match history {
+        [] => [0; 16],
+        history => history.try_into().map_err(|_| wrong("a history that does not have 16 bytes"))?,
+    };
+    let digest = match digest {
+        [] => None,
+        digest => Some(Digest::from_slice(digest).map_err(|_| wrong("a digest that does not have 32 bytes"))?),
+    };
+    Ok(Shown { history, number, digest })
+}
+
+/// Raises that data was lost. Where the loss shows in the history that is being written, a new one begins, and every stream ends: the
+/// nodes connect again, and are compared with what is known to be past.
+///
+/// Refuses with `HISTORY_UNKNOWN` where this participant has made new histories begin too often.
+pub async fn history_lost(
+    shared: &Arc<Shared>,
+    participant: &ParticipantCode,
+    what: &str,
+    known_history: &[u8],
+) -> Result<(), Refusal> {
+    shared.losses.found(shared, participant, what);
+    let present = shared.history();
+    if known_history != present.as_bytes() {
+        return Ok(());
+    }
+    shared.losses.count_new_history(participant)?;
+    let new = HistoryId(concord_server::fresh().map_err(internal)?);
+    shared.sequencer.decide(Proposal::BeginHistory { found_in: present, new }).await?;
+    concord_faults::point("hub.heal.history");
+    shared.streams.end_all();
+    Ok(())
+}
+
+/// Where a participant's feed goes on for a node that stands here: none where it simply goes on.
+///
+/// Refuses with `HISTORY_UNKNOWN`.
+pub async fn feed_resume(
+    shared: &Arc<Shared>,
+    participant: &ParticipantCode,
+    shown: Shown,
+) -> Result<Option<Resume>, Refusal> {
+    let made = |shared: &Shared| shared.published().ledger.feed().resumes(participant)?.made_for(&shown).copied();
+    if let Some(resume) = made(shared) {
+        return Ok(Some(resume));
+    }
+    let published = shared.published();
+    if !published.ledger.feed().resumes(participant).is_some_and(|resumes| resumes.hole_after(shown.number)) {
+        return Ok(None);
+    }
+    // It stands before a hole that was made for another copy of it: what is behind the hole is told from here on.
+    let (participant, common) = (participant.clone(), shown.number);
+    shared.sequencer.decide(Proposal::ResumeFeed { participant, shown, common }).await?;
+    made(shared).map(Some).ok_or_else(|| internal("a feed was resumed and is not"))
+}
+
+/// A node knows more of its mailbox than this hub.
+///
+/// Refuses with `HISTORY_UNKNOWN`, or with `HEALING` where a new history began for it.
+pub async fn mailbox_lost(
+    shared: &Arc<Shared>,
+    recipient: &ParticipantCode,
+    lane: Lane,
+    shown: Shown,
+) -> Result<(), Refusal> {
+    let present = shared.history();
+    let what = format!("mailbox {lane} of {recipient}, of which its node has number {}", shown.number);
+    history_lost(shared, recipient, &what, &shown.history).await?;
+    if shown.history == *present.as_bytes() {
+        return Err(history_began());
+    }
+    Ok(())
+}
+
+/// Where a mailbox goes on for a node that stands here: what is not known to be delivered is posted again.
+///
+/// Refuses with `HISTORY_UNKNOWN`.
+pub async fn mailbox_resume(
+    shared: &Arc<Shared>,
+    recipient: &ParticipantCode,
+    lane: Lane,
+    shown: Shown,
+) -> Result<Resume, Refusal> {
+    shared.sequencer.decide(Proposal::ResumeMailbox { recipient: recipient.clone(), lane, shown }).await?;
+    let published = shared.published();
+    let resume = published.ledger.mailboxes().resumes(recipient, lane).and_then(|resumes| resumes.made_for(&shown));
+    resume.copied().ok_or_else(|| internal("a mailbox was resumed and is not"))
+}
+
+/// A node brings a consignment with a receipt of this hub that names this history. Where it is one that this hub forgot while
+/// writing the same history, a new one begins, and the node connects again.
+///
+/// Refuses with `HEALING`.
+pub async fn rehanded(
+    shared: &Arc<Shared>,
+    chain: &concord_model::ChainKey,
+    number: u64,
+    history: HistoryId,
+) -> Result<(), Refusal> {
+    if number <= shared.published().ledger.chain_last(chain) {
+        return Ok(());
+    }
+    let what = format!("consignment {number} of {} on lane {}", chain.origin, chain.lane);
+    let present = shared.history();
+    history_lost(shared, &chain.origin, &what, history.as_bytes()).await?;
+    if history == present {
+        return Err(history_began());
+    }
+    Ok(())
+}
+
+/// Takes in what a node hands back, decides where its feed goes on, and says what could not be taken.
+pub async fn take_back(
+    shared: &Arc<Shared>,
+    by: &ParticipantCode,
+    hello: pb::HandBackHello,
+    mut inbound: Inbound<pb::HandBackRequest>,
+) -> Result<pb::HandBackResponse, Refusal> {
+    use pb::hand_back_request::Message;
+    concord_wire::check_limits(hello.limits.as_ref())?;
+    let position = hello.position.unwrap_or_default();
+    let shown = shown(&position.history, position.last_number, &position.last_digest)?;
+    let known = match feed_standing(shared, by, &position).await? {
+        Standing::Stands => return Ok(pb::HandBackResponse::default()),
+        Standing::Lost { known } => known,
+    };
+    history_lost(shared, by, &lost_feed(by, &position, known), &position.history).await?;
+
+    let mut taking = Taking { shared, by, order: BTreeMap::new(), common: 0, answer: pb::HandBackResponse::default() };
+    while let Some(request) = inbound.try_next().await.map_err(broken)? {
+        match request.message {
+            Some(Message::Told(item)) => taking.told(item).await?,
+            Some(Message::Answered(answered)) => taking.answered(answered).await?,
+            Some(Message::Hello(_)) | None => {
+                return Err(Refusal::new(Reason::ArgumentInvalid, "after the hello come items and statements"));
+            }
+        }
+    }
+    let Taking { common, answer, .. } = taking;
+    shared.sequencer.decide(Proposal::ResumeFeed { participant: by.clone(), shown, common }).await?;
+    concord_faults::point("hub.heal.resumed");
+    tracing::warn!(participant = %by, taken = answer.taken, not_taken = answer.not_taken.len(), "a node handed back what this hub had lost");
+    metrics::counter!("concord_statements_handed_back_total").increment(answer.taken);
+    Ok(answer)
+}
+
+/// What was found out at a feed, in words.
+pub fn lost_feed(participant: &ParticipantCode, position: &pb::FeedPosition, known: u64) -> String {
+    format!(
+        "the feed of {participant}, whose node has number {}, of which this hub has {known} and not the same",
+        position.last_number
+    )
+}
+
+/// A broken connection ends the hand-back; what was taken stays, and the node begins again.
+fn broken(status: tonic::Status) -> Refusal {
+    Refusal::new(Reason::Healing, format!("the hand-back broke off: {}", status.message()))
+}
+
+struct Taking<'a> {
+    shared: &'a Arc<Shared>,
+    by: &'a ParticipantCode,
+    /// The latest version of each agreement, by the order in which statements are handed back: what a leave was about.
+    order: BTreeMap<AgreementId, u32>,
+    /// The last number under which the same stands here: what comes behind it is told again.
+    common: u64,
+    answer: pb::HandBackResponse,
+}
+
+impl Taking<'_> {
+    async fn told(&mut self, item: pb::FeedItem) -> Result<(), Refusal> {
+        let Some(pb::feed_item::Content::Statement(signed)) = &item.content else {
+            return Err(Refusal::new(Reason::ArgumentInvalid, "only statements are handed back"));
+        };
+        let signed = signed.clone();
+        let (number, at) = (item.number, optional_timestamp(item.recorded_at.as_ref()));
+        let told_version = (item.leave_version > 0).then_some(item.leave_version);
+        if number > self.common && number <= self.shared.published().ledger.feed_last(self.by) {
+            let whose = self.by.clone();
+            let here = self.shared.blocking(move |shared| load(shared, &whose, number)).await?;
+            let theirs = concord_wire::feed::item_digest(&item);
+            if here.is_some_and(|here| concord_wire::feed::item_digest(&here) == theirs) {
+                self.common = number;
+            }
+        }
+        self.hand(signed, None, at, told_version).await
+    }
+
+    async fn answered(&mut self, answered: pb::AnsweredStatement) -> Result<(), Refusal> {
+        let signed = answered
+            .statement
+            .ok_or_else(|| Refusal::new(Reason::StatementMalformed, "a statement is handed back without itself"))?;
+        let refused = match answered.refused.as_str() {
+            "" => None,
+            // A reason of another version: refused it was, whatever the word.
+            code => Some(Reason::from_code(code).unwrap_or(Reason::Internal)),
+        };
+        self.hand(signed, refused, None, None).await
+    }
+
+    /// Verifies and decides one statement. One that cannot be taken is told, and the rest goes on.
+    async fn hand(
+        &mut self,
+        signed: SignedStatement,
+        refused: Option<Reason>,
+        told_at: Option<Timestamp>,
+        told_version: Option<u32>,
+    ) -> Result<(), Refusal> {
+        let statement = parse_statement(&signed)?;
+        if refused.is_some() && statement.participant != *self.by {
+            let foreign = "a node tells of refusals of its own officers only";
+            return Err(Refusal::new(Reason::ArgumentInvalid, foreign));
+        }
+        let mut leave_version = None;
+        match &statement.content {
+            StatementContent::Propose { text, .. } => {
+                self.order.insert(text.id.clone(), text.version);
+            }
+            StatementContent::Leave(id) => leave_version = told_version.or_else(|| self.version_left(id, &statement)),
+            _ => {}
+        }
+        let ledger = &self.shared.published().ledger;
+        let known = ledger.signers().decided(&statement.participant, &statement.officer, statement.number);
+        let is_known = known
+            .is_some_and(|known| known.digest == statement.digest && (known.refused.is_none() || refused.is_some()));
+        if is_known {
+            return Ok(());
+        }
+        let named = (statement.participant.clone(), statement.officer.clone(), statement.number);
+        match self.decide(statement, signed, refused, told_at, leave_version).await {
+            Ok(Answer::Accepted) => self.answer.taken += 1,
+            Ok(_) => {}
+            // What passes by itself is not a judgement on the statement.
+            Err(refusal) if matches!(refusal.reason.class(), Class::Unavailable | Class::Exhausted) => {
+                return Err(refusal);
+            }
+            Err(refusal) => self.note_not_taken(&named, &refusal),
+        }
+        Ok(())
+    }
+
+    /// By the order in which it is handed back; where that does not go far enough back, what its participant is on here.
+    fn version_left(&self, id: &AgreementId, statement: &Statement) -> Option<u32> {
+        self.order.get(id).copied().or_else(|| {
+            let published = self.shared.published();
+            let mut versions = published.ledger.agreements().versions(id);
+            versions.find(|version| version.is_member(&statement.participant)).map(|version| version.text.version)
+        })
+    }
+
+    async fn decide(
+        &self,
+        statement: Statement,
+        signed: SignedStatement,
+        refused: Option<Reason>,
+        told_at: Option<Timestamp>,
+        leave_version: Option<u32>,
+    ) -> Result<Answer, Refusal> {
+        verify_handed(self.shared, &statement, &signed, told_at)?;
+        let left = matches!(statement.content, StatementContent::Leave(_)).then(|| statement.participant.clone());
+        let enrols = matches!(statement.content, StatementContent::Enrol(_));
+        let handed = Handed { statement, by: self.by.clone(), refused, leave_version };
+        let answer = self.shared.sequencer.decide(Proposal::HandBack(Box::new(handed), signed)).await?;
+        concord_faults::point("hub.heal.taken");
+        if enrols {
+            self.shared.refresh_anchors();
+        }
+        if let Some(participant) = left {
+            self.shared.streams.end_mailboxes(&participant).await;
+        }
+        Ok(answer)
+    }
+
+    fn note_not_taken(&mut self, named: &(ParticipantCode, Name, u64), refusal: &Refusal) {
+        let (participant, officer, number) = named;
+        tracing::error!(%participant, %officer, number, reason = %refusal.reason, why = refusal.message, "a statement was handed back and cannot be taken");
+        let what = format!("statement {number} of {participant}'s officer {officer}: {}", refusal.reason);
+        self.shared.losses.not_healed(self.shared, what);
+        if self.answer.not_taken.len() < NOT_TAKEN_TOLD_MAX {
+            self.answer.not_taken.push(pb::NotTaken {
+                participant: participant.to_string(),
+                officer: officer.to_string(),
+                number: *number,
+                reason: refusal.reason.code().to_owned(),
+            });
+        }
+    }
+}
+
+/// Whether an officer of its participant signed a statement that is handed back.
+///
+/// Certificates end, what was said with them stands: the chain must hold now, or when the hub recorded the statement as its teller
+/// says, or when its officer says that it was made; never later than now. So who holds an ended key of an officer, and a node that
+/// hands back what it signed, can bring in a statement under an old time; all who are told of it see its time and its certificate.
+fn verify_handed(
+    shared: &Shared,
+    statement: &Statement,
+    signed: &SignedStatement,
+    told_at: Option<Timestamp>,
+) -> Result<(), Refusal> {
+    let participant = &statement.participant;
+    let published = shared.published();
+    let enrolment = published.ledger.registry().enrolment(participant).ok_or_else(|| {
+        Refusal::new(
+            Reason::ParticipantNotEnrolled,
+            format!("{participant} has no enrolled keys, so nobody speaks for it yet"),
+        )
+    })?;
+    let wrong = |error: String| Refusal::new(Reason::StatementSignatureInvalid, error);
+    let anchors = [Anchor::from_der(&enrolment.anchor).map_err(|error| wrong(error.to_string()))?];
+    let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|der: &Bytes| der.to_vec()).collect();
+    let now = shared.clock.now();
+    let moments = [Some(now), told_at.filter(|at| *at <= now), Some(statement.made_at).filter(|at| *at <= now)];
+    let mut refusal = None;
+    for moment in moments.into_iter().flatten() {
+        let officer = verify_statement(participant, &anchors, &chain, &signed.statement, &signed.signature, moment);
+        match officer {
+            Ok(officer) if officer.name == statement.officer => return check_enrolment(statement, signed, moment),
+            Ok(officer) => {
+                let named = format!("it names the officer {}, its certificate {}", statement.officer, officer.name);
+                return Err(wrong(named));
+            }
+            Err(error) => refusal = refusal.or(Some(wrong(error.to_string()))),
+        }
+    }
+    Err(refusal.unwrap_or_else(|| wrong("no moment to verify it at".to_owned())))
+}

@@ -1,0 +1,113 @@
+//! What this process knows of lost data: who found it, who has handed back what, and what cannot be healed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use concord_model::{ParticipantCode, Reason, Refusal};
+
+use crate::shared::Shared;
+
+const LOST_ALARM: &str = "history-lost";
+const NOT_HEALED_NOTE: &str = "not-healed";
+/// New histories that one participant's positions may begin while the process runs. Beyond it its node hears `HISTORY_UNKNOWN`: a
+/// node that claims what no hub gave it must not end everybody's streams again and again.
+const NEW_HISTORIES_MAX: u32 = 8;
+/// Things that cannot be healed and are listed. More are only counted and logged.
+const NOT_HEALED_LISTED_MAX: usize = 100;
+
+/// What this process knows of lost data.
+#[derive(Default)]
+pub struct Losses(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// What was found first, in words; none while nothing is missing.
+    found: Option<String>,
+    began: BTreeMap<ParticipantCode, u32>,
+    not_healed: BTreeSet<String>,
+    not_healed_count: usize,
+}
+
+impl Losses {
+    /// Data was lost: `what` a node has that is not here.
+    pub fn found(&self, shared: &Shared, participant: &ParticipantCode, what: &str) {
+        let is_first = {
+            let mut known = self.known();
+            let is_first = known.found.is_none();
+            known.found.get_or_insert_with(|| what.to_owned());
+            is_first
+        };
+        if is_first {
+            tracing::error!(%participant, what, "this hub lost data, or was restored from an older copy");
+        } else {
+            tracing::info!(%participant, what, "more of what this hub lost");
+        }
+        metrics::counter!("concord_losses_found_total").increment(1);
+        self.tell(shared);
+    }
+
+    /// A participant's feed stands: as far as it goes, nothing is missing any more.
+    pub fn healed(&self, shared: &Shared) {
+        if self.known().found.is_some() {
+            self.tell(shared);
+        }
+    }
+
+    /// Counts that a participant's position makes a new history begin.
+    ///
+    /// Refuses with `HISTORY_UNKNOWN` beyond the limit.
+    pub fn count_new_history(&self, participant: &ParticipantCode) -> Result<(), Refusal> {
+        let mut known = self.known();
+        let began = known.began.entry(participant.clone()).or_default();
+        if *began >= NEW_HISTORIES_MAX {
+            let often = format!("positions of {participant} that this hub does not know began {began} new histories");
+            return Err(Refusal::new(Reason::HistoryUnknown, often));
+        }
+        *began += 1;
+        Ok(())
+    }
+
+    /// Something cannot be healed: it is listed for people.
+    pub fn not_healed(&self, shared: &Shared, what: String) {
+        let listed = {
+            let mut known = self.known();
+            if known.not_healed.len() < NOT_HEALED_LISTED_MAX && known.not_healed.insert(what) {
+                known.not_healed_count += 1;
+            }
+            let list: Vec<&str> = known.not_healed.iter().map(String::as_str).collect();
+            format!("{} cannot be healed: {}", known.not_healed_count, list.join("; "))
+        };
+        metrics::counter!("concord_not_healed_total").increment(1);
+        shared.readiness.note(NOT_HEALED_NOTE, listed);
+    }
+
+    /// An alarm while somebody has yet to come, a note when all have.
+    fn tell(&self, shared: &Shared) {
+        let Some(found) = self.known().found.clone() else { return };
+        let published = shared.published();
+        let waits: Vec<String> = published
+            .ledger
+            .registry()
+            .enrolments()
+            .map(|(code, _)| code)
+            .filter(|code| **code != ParticipantCode::secretariat())
+            .filter(|code| !shared.feeds.is_shown(code, published.tail.history))
+            .map(ToString::to_string)
+            .collect();
+        let lost = format!("this hub lost data or was restored from an older copy; first found at {found}");
+        if waits.is_empty() {
+            let healed = format!("{lost}. The nodes of all participants have handed back what they had");
+            shared.readiness.note(LOST_ALARM, healed);
+        } else {
+            let waiting = format!(
+                "{lost}. What nodes have they hand back by themselves; nothing is delivered to a participant before its node has: {} to come",
+                waits.join(", ")
+            );
+            shared.readiness.raise(LOST_ALARM, waiting);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

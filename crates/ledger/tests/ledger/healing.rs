@@ -1,0 +1,242 @@
+//! A hub that lost data is handed back what its participants were told, in whatever order their nodes come.
+
+use std::collections::BTreeMap;
+
+use concord_ledger::{
+    AgreementState, Audience, Command, Decision, Fact, FeedResumed, Handed, MailboxResumed, PartyState, Shown,
+    Statement, StatementContent, Stood,
+};
+use concord_model::{Lane, ParticipantCode, Reason};
+use proptest::prelude::*;
+
+use crate::forum::{Forum, HISTORY, digest, reason, t};
+
+const ID: &str = "KAZ/floods";
+
+/// Each participant's own list: what its node was told, in order.
+type Lists = BTreeMap<String, Vec<Statement>>;
+
+fn lists(forum: &Forum) -> Lists {
+    let mut lists = Lists::new();
+    for (fact, _) in &forum.facts {
+        if let Fact::Statement(decided) = fact
+            && decided.refused.is_none()
+        {
+            for told in &decided.told {
+                lists.entry(told.participant.to_string()).or_default().push(decided.statement.clone());
+            }
+        }
+    }
+    lists
+}
+
+/// As the hub's service does: a leave is about the version that stood in the list of whoever hands it back.
+fn hand_all(forum: &mut Forum, by: &str, list: &[Statement], order: &mut BTreeMap<String, u32>) {
+    for statement in list {
+        hand(forum, by, statement, None, order).unwrap();
+    }
+}
+
+fn hand(
+    forum: &mut Forum,
+    by: &str,
+    statement: &Statement,
+    refused: Option<Reason>,
+    order: &mut BTreeMap<String, u32>,
+) -> Result<Decision, Reason> {
+    let mut leave_version = None;
+    match &statement.content {
+        StatementContent::Propose { text, .. } => drop(order.insert(text.id.to_string(), text.version)),
+        StatementContent::Leave(id) => leave_version = order.get(id.as_str()).copied(),
+        _ => {}
+    }
+    let handed = Handed { statement: statement.clone(), by: t(by), refused, leave_version };
+    reason(forum.run(&Command::HandBack(handed)))
+}
+
+/// What became of every version, without the positions, which are new.
+fn standing(forum: &Forum) -> Vec<(String, u32, AgreementState, Vec<(ParticipantCode, PartyState)>)> {
+    let all = forum.ledger.agreements().all().map(|agreement| agreement.text.id.clone());
+    let all: Vec<_> = all.collect();
+    let of = |agreement: &concord_ledger::Agreement| {
+        let parties = agreement.parties.iter().map(|(code, record)| (code.clone(), record.state)).collect();
+        (agreement.text.id.to_string(), agreement.text.version, agreement.state, parties)
+    };
+    all.iter().flat_map(|id| forum.ledger.agreements().versions(id).map(of).collect::<Vec<_>>()).collect()
+}
+
+/// Three versions of one agreement among different participants, one of whom leaves the first and comes back in the second; another
+/// that is declined; one that ends.
+fn eventful() -> Forum {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR", "UZB"]);
+    forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    forum.leave("TUR", ID).unwrap();
+    forum.leave("IRN", ID).unwrap();
+    forum.agree(ID, &["KAZ", "TUR", "UZB"]);
+    forum.leave("UZB", ID).unwrap();
+    let declined = forum.propose("IRN/drugs", &["IRN", "KAZ"]).unwrap();
+    forum.decline("KAZ", &declined).unwrap();
+    forum.agree("IRN/drugs", &["IRN", "UZB"]);
+    forum.leave("KAZ", ID).unwrap();
+    let waits = forum.propose(ID, &["IRN", "KAZ", "UZB"]).unwrap();
+    forum.consent("UZB", &waits).unwrap();
+    forum
+}
+
+/// The same hub without the facts after the first `kept`.
+fn rolled_back(forum: &Forum, kept: usize) -> Forum {
+    let mut older = Forum::founded(["KAZ", "IRN", "TUR", "UZB"]);
+    for (fact, _) in forum.facts.iter().take(kept).skip(2) {
+        older.record(fact.clone());
+    }
+    older
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn whatever_was_lost_and_whoever_comes_first_the_agreements_end_as_they_were(
+        kept in 2..40_usize,
+        turns in prop::collection::vec(0..4_usize, 0..120),
+    ) {
+        let told = eventful();
+        let lists = lists(&told);
+        let mut healed = rolled_back(&told, kept);
+        let codes = ["KAZ", "IRN", "TUR", "UZB"];
+        let mut places = [0; 4];
+        let mut orders: [BTreeMap<String, u32>; 4] = Default::default();
+        // By turns, then each to its end; and all of it once more, which changes nothing.
+        for turn in turns {
+            if let Some(statement) = lists[codes[turn]].get(places[turn]) {
+                hand_all(&mut healed, codes[turn], std::slice::from_ref(statement), &mut orders[turn]);
+                places[turn] += 1;
+            }
+        }
+        for (turn, code) in codes.into_iter().enumerate() {
+            hand_all(&mut healed, code, &lists[code][places[turn]..], &mut orders[turn]);
+        }
+        prop_assert_eq!(standing(&healed), standing(&told));
+        let before = healed.facts.len();
+        for code in codes {
+            hand_all(&mut healed, code, &lists[code], &mut BTreeMap::new());
+        }
+        prop_assert_eq!(healed.facts.len(), before);
+        for code in codes {
+            let last = |forum: &Forum| forum.ledger.signers().last(&t(code), &t("officer")).map(|last| last.number);
+            prop_assert_eq!(last(&healed), last(&told), "the numbers of {} go on", code);
+        }
+    }
+}
+
+#[test]
+fn a_leave_is_remembered_even_where_the_leaver_s_node_says_that_it_was_refused() {
+    let mut told = Forum::of(["KAZ", "IRN", "TUR"]);
+    told.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let kept = told.facts.len();
+    told.leave("TUR", ID).unwrap();
+    let leave = lists(&told)["TUR"].last().unwrap().clone();
+    let mut healed = rolled_back(&told, kept);
+    let order = || BTreeMap::from([(ID.to_owned(), 1)]);
+
+    hand(&mut healed, "TUR", &leave, Some(Reason::AgreementNotInForce), &mut order()).unwrap();
+    assert!(healed.ledger.agreements().is_member(&t(ID), &t("TUR")), "nobody else has come yet");
+    // KAZ was told that it was accepted.
+    hand(&mut healed, "KAZ", &leave, None, &mut order()).unwrap();
+    assert!(!healed.ledger.agreements().is_member(&t(ID), &t("TUR")));
+    // And it stays so, whoever says what.
+    let again = hand(&mut healed, "TUR", &leave, Some(Reason::AgreementNotInForce), &mut order());
+    assert_eq!(again, Ok(Decision::Nothing));
+}
+
+#[test]
+fn another_statement_under_a_known_number_is_refused_and_changes_nothing() {
+    let mut told = Forum::of(["KAZ", "IRN"]);
+    told.agree(ID, &["IRN", "KAZ"]);
+    let mut other = lists(&told)["KAZ"].last().unwrap().clone();
+    other.digest = digest("other content");
+    let before = told.ledger.clone();
+    assert_eq!(hand(&mut told, "IRN", &other, None, &mut BTreeMap::new()), Err(Reason::StatementFork));
+    other.number = u64::MAX;
+    assert_eq!(hand(&mut told, "IRN", &other, None, &mut BTreeMap::new()), Err(Reason::StatementOutOfOrder));
+    assert_eq!(told.ledger, before);
+}
+
+#[test]
+fn an_enrolment_that_was_made_again_with_the_same_keys_is_known_under_any_number() {
+    let told = Forum::of(["KAZ", "IRN"]);
+    let first = lists(&told)["IRN"][0].clone();
+    let mut founded_anew = Forum::founded(["KAZ", "IRN"]);
+    // In another order, so under other numbers.
+    founded_anew.enrol("IRN").unwrap();
+    founded_anew.enrol("KAZ").unwrap();
+    assert_eq!(hand(&mut founded_anew, "KAZ", &first, None, &mut BTreeMap::new()), Ok(Decision::Nothing));
+}
+
+#[test]
+fn one_who_hands_back_is_not_told_what_it_told() {
+    let mut told = Forum::of(["KAZ", "IRN", "TUR"]);
+    let kept = told.facts.len();
+    told.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let mut healed = rolled_back(&told, kept);
+    let feed = |forum: &Forum, code: &str| forum.ledger.feed_last(&t(code));
+    let before = (feed(&healed, "KAZ"), feed(&healed, "IRN"));
+    let list = lists(&told)["KAZ"].clone();
+    let new = list.len() - 3;
+    hand_all(&mut healed, "KAZ", &list, &mut BTreeMap::new());
+    assert_eq!((feed(&healed, "KAZ"), feed(&healed, "IRN")), (before.0, before.1 + new as u64));
+}
+
+#[test]
+fn a_feed_and_a_mailbox_go_on_behind_what_their_node_has_and_once_for_each_position() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let agreement = forum.agree(ID, &["IRN", "KAZ"]);
+    for _ in 0..3 {
+        let header = forum.header("KAZ", &agreement);
+        forum.send("KAZ", vec![header]).unwrap();
+    }
+    let last = forum.ledger.feed_last(&t("IRN"));
+    let shown = Shown { history: HISTORY, number: last + 4, digest: Some(digest("what it has")) };
+    let resume = Command::ResumeFeed { participant: t("IRN"), shown, common: last - 1 };
+    let Ok(Decision::Fact { fact: Fact::FeedResumed(FeedResumed { resume: told, .. }), .. }) = forum.run(&resume)
+    else {
+        panic!("the feed was not resumed");
+    };
+    assert_eq!((told.common, told.last, told.at), (last - 1, last, last + 4));
+    assert_eq!(forum.ledger.feed_last(&t("IRN")), last + 5, "one item is told again");
+    assert_eq!(forum.run(&resume), Ok(Decision::Nothing));
+    // What was recorded before names feed numbers of before.
+    assert_eq!(forum.ledger.feed().number_now(&t("IRN"), last, forum.ledger.sequence() - 1), last + 5);
+
+    let resume =
+        Command::ResumeMailbox { recipient: t("IRN"), lane: Lane::Routine, shown: Shown { number: 7, ..shown } };
+    let Ok(Decision::Fact { fact: Fact::MailboxResumed(MailboxResumed { resume: told, .. }), .. }) = forum.run(&resume)
+    else {
+        panic!("the mailbox was not resumed");
+    };
+    assert_eq!((told.common, told.last, told.at), (0, 3, 7));
+    let mailbox = forum.ledger.mailbox(&t("IRN"), Lane::Routine);
+    assert_eq!((mailbox.last, mailbox.delivered_through), (10, 7), "three are posted again as 8, 9 and 10");
+    assert_eq!(forum.run(&resume), Ok(Decision::Nothing));
+}
+
+#[test]
+fn a_consignment_that_comes_again_keeps_its_outcomes_for_those_who_have_the_right_still() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+    let agreement = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let headers: Vec<_> = (0..3).map(|_| forum.header("KAZ", &agreement)).collect();
+    let items = headers.into_iter().map(|header| forum.item(header)).collect();
+    let mut consign = forum.consign("KAZ", Lane::Routine, items);
+    let recorded = |codes: &[&str]| {
+        let recipients = codes.iter().copied().map(t).collect();
+        Stood::Recorded(Audience { agreement: agreement.clone(), recipients })
+    };
+    // The second was narrowed to one who left since; the third was refused for a reason that does not hold any more.
+    consign.stood = Some(vec![recorded(&["IRN", "TUR"]), recorded(&["TUR"]), Stood::Refused(Reason::MeasureUnknown)]);
+    forum.leave("TUR", ID).unwrap();
+    let recorded = forum.consigned(consign).unwrap();
+    let [group] = recorded.groups.as_slice() else { panic!("{:?}", recorded.groups) };
+    assert_eq!((group.recipients.as_slice(), group.items[0].indices()), (&[t("IRN")][..], 0..1));
+    let refused: Vec<_> = recorded.refused.iter().map(|refusal| (refusal.index, refusal.reason)).collect();
+    assert_eq!(refused, [(1, Reason::AudienceEmpty), (2, Reason::MeasureUnknown)]);
+}
