@@ -3,6 +3,7 @@
 mod acknowledging;
 mod feed;
 mod full;
+mod healing;
 mod judging;
 mod links;
 mod queueing;

@@ -225,6 +225,35 @@ async fn a_hub_that_knows_more_of_a_chain_than_this_node_stops_it_with_an_alarm(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_hub_forgot_is_handed_in_again_with_its_receipts_and_the_new_ones_are_kept_beside_them() {
+    let (forum, place) = (Arc::new(Forum::new()), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let context = context(&forum, &node);
+    let run = async |hub: &Arc<FakeHub>, count: usize| {
+        let mut tasks = JoinSet::new();
+        crate::uplink::start(&mut tasks, &context, &(Arc::clone(hub) as Arc<dyn HubLink>));
+        let lane = || context.now_state().chain(Lane::Flash).clone();
+        super::support::until(|| hub.recorded.lock().unwrap().len() == count && lane().unrecorded() == 0).await;
+        tasks.shutdown().await;
+    };
+    for number in 1..=3 {
+        node.writer.submit(prepared(&forum, &format!("r-{number}"), b"x", Lane::Flash)).await.unwrap();
+    }
+    let hub = Arc::new(FakeHub::new(&forum, None));
+    let queued = context.now_state().chain(Lane::Flash).last_number as usize;
+    run(&hub, queued).await;
+    let first = node.index.receipt(Lane::Flash, 1).unwrap().unwrap();
+    // Another one in its place that has nothing; and something new meanwhile.
+    node.writer.submit(prepared(&forum, "r-4", b"y", Lane::Flash)).await.unwrap();
+    let forgetful = Arc::new(FakeHub::new(&forum, None));
+    run(&forgetful, queued + 1).await;
+    let both = (hub.recorded.lock().unwrap().clone(), forgetful.recorded.lock().unwrap().clone());
+    assert!(both.0.iter().all(|(place, digest)| both.1.get(place) == Some(digest)), "{both:?}");
+    super::support::until(|| node.index.receipt(Lane::Flash, 1).unwrap().unwrap() != first).await;
+    assert!(context.readiness.is_ready(), "{:?}", context.readiness.list());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_without_an_outcome_for_each_exchange_is_not_kept() {
     let (forum, place) = (Arc::new(Forum::new()), tempfile::tempdir().unwrap());
     let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
