@@ -153,11 +153,13 @@ pub async fn take_back(
     concord_wire::check_limits(hello.limits.as_ref())?;
     let position = hello.position.unwrap_or_default();
     let shown = shown(&position.history, position.last_number, &position.last_digest)?;
-    let known = match feed_standing(shared, by, &position).await? {
+    match feed_standing(shared, by, &position).await? {
         Standing::Stands => return Ok(pb::HandBackResponse::default()),
-        Standing::Lost { known } => known,
-    };
-    history_lost(shared, by, &lost_feed(by, &position, known), &position.history).await?;
+        Standing::Lost { known } => {
+            history_lost(shared, by, &lost_feed(by, &position, known), &position.history).await?;
+        }
+        Standing::Forgotten => {}
+    }
 
     let mut taking = Taking { shared, by, order: BTreeMap::new(), common: 0, answer: pb::HandBackResponse::default() };
     while let Some(request) = inbound.try_next().await.map_err(broken)? {
@@ -171,6 +173,7 @@ pub async fn take_back(
     }
     let Taking { common, answer, .. } = taking;
     shared.sequencer.decide(Proposal::ResumeFeed { participant: by.clone(), shown, common }).await?;
+    shared.losses.handed_back(by);
     concord_faults::point("hub.heal.resumed");
     tracing::warn!(participant = %by, taken = answer.taken, not_taken = answer.not_taken.len(), "a node handed back what this hub had lost");
     metrics::counter!("concord_statements_handed_back_total").increment(answer.taken);
@@ -239,7 +242,15 @@ impl Taking<'_> {
         told_at: Option<Timestamp>,
         told_version: Option<u32>,
     ) -> Result<(), Refusal> {
-        let statement = parse_statement(&signed)?;
+        let statement = match parse_statement(&signed) {
+            Ok(statement) => statement,
+            Err(refusal) => {
+                tracing::error!(by = %self.by, why = refusal.message, "what is handed back is no statement");
+                let what = format!("something that {}'s node handed back as a statement: {}", self.by, refusal.reason);
+                self.shared.losses.not_healed(self.shared, what);
+                return Ok(());
+            }
+        };
         if refused.is_some() && statement.participant != *self.by {
             let foreign = "a node tells of refusals of its own officers only";
             return Err(Refusal::new(Reason::ArgumentInvalid, foreign));

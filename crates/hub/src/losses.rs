@@ -24,6 +24,7 @@ struct Known {
     /// What was found first, in words; none while nothing is missing.
     found: Option<String>,
     began: BTreeMap<ParticipantCode, u32>,
+    handed_back: BTreeSet<ParticipantCode>,
     not_healed: BTreeSet<String>,
     not_healed_count: usize,
 }
@@ -51,6 +52,16 @@ impl Losses {
         if self.known().found.is_some() {
             self.tell(shared);
         }
+    }
+
+    /// A participant's node has handed back everything that it had.
+    pub fn handed_back(&self, participant: &ParticipantCode) {
+        self.known().handed_back.insert(participant.clone());
+    }
+
+    /// Whether it has, since this process began: a hub loses nothing while it runs.
+    pub fn has_handed_back(&self, participant: &ParticipantCode) -> bool {
+        self.known().handed_back.contains(participant)
     }
 
     /// Counts that a participant's position makes a new history begin.
@@ -100,7 +111,7 @@ impl Losses {
             shared.readiness.note(LOST_ALARM, healed);
         } else {
             let waiting = format!(
-                "{lost}. What nodes have they hand back by themselves; nothing is delivered to a participant before its node has: {} to come",
+                "{lost}. What nodes have they hand back by themselves; nothing is delivered to a participant before its node has, and the secretariat's officers best say nothing new until then: {} to come",
                 waits.join(", ")
             );
             shared.readiness.raise(LOST_ALARM, waiting);

@@ -25,6 +25,8 @@ pub enum Standing {
         /// The last number that this hub has of the peer's history; 0 where it does not know the history.
         known: u64,
     },
+    /// Every position stands, and a statement of an own officer that this hub answered is not known.
+    Forgotten,
 }
 
 /// Where a peer's positions may lie: the present history, or a past one up to where it ended.
@@ -92,8 +94,9 @@ pub async fn feed_standing(
         return Ok(standing);
     }
     let known = position.last_number;
-    if !knows_officers(&published, participant, &position.officers)? {
-        return Ok(Standing::Lost { known });
+    // Whoever has handed everything back in this process has no more to hand back.
+    if !shared.losses.has_handed_back(participant) && !knows_officers(&published, participant, &position.officers)? {
+        return Ok(Standing::Forgotten);
     }
     let Some(theirs) = shown.digest.filter(|_| known > 0) else {
         return Ok(Standing::Stands);

@@ -97,11 +97,17 @@ impl<'a> Grouping<'a> {
     }
 
     /// What a receipt of this hub says stands, for those who have the right still.
+    ///
+    /// It is recorded now, but it was before: a version that came since began a membership anew, and gives no right to what is older.
     fn place_as_it_stood(&mut self, item: &Item, index: u32, stood: &Stood) -> Result<(), Reason> {
         self.check_chain(&item.header)?;
         match stood {
             Stood::Refused(reason) => Err(*reason),
             Stood::Recorded(audience) => {
+                let latest = self.ledger.agreements().get(&audience.agreement.id);
+                if latest.is_none_or(|latest| latest.reference() != audience.agreement) {
+                    return Err(Reason::AudienceEmpty);
+                }
                 let place = self.group_of(audience.clone())?;
                 if let Some(group) = self.groups.get_mut(place) {
                     IndexRange::push(&mut group.items, index);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use concord_identity::SigningKey;
 use concord_model::{AgreementId, Lane, ParticipantCode};
-use concord_tests::{Forum, RawNode, exchange_ids, text_of};
+use concord_tests::{Forum, Mailbox, RawNode, exchange_ids, text_of};
 use concord_wire::agreement::DraftContent;
 use tonic::Code;
 

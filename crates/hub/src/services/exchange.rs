@@ -273,7 +273,7 @@ async fn welcome(
     let resume = match standing {
         Standing::Stands if !stands_before_hole(shared, participant, lane, shown.number) => None,
         Standing::Stands => Some(mailbox_resume(shared, participant, lane, shown).await?),
-        Standing::Lost { .. } => {
+        Standing::Lost { .. } | Standing::Forgotten => {
             mailbox_lost(shared, participant, lane, shown).await?;
             Some(mailbox_resume(shared, participant, lane, shown).await?)
         }

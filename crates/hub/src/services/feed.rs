@@ -97,6 +97,12 @@ pub async fn follow(
             history_lost(shared, &participant, &what, &position.history).await?;
             healing = Some(pb::Healing { known_number: known });
         }
+        Standing::Forgotten => {
+            // No position is in doubt, so that no new history is needed.
+            let what = format!("a statement of an officer of {participant}, which this hub had answered");
+            history_lost(shared, &participant, &what, &[]).await?;
+            healing = Some(pb::Healing { known_number: position.last_number });
+        }
     }
     let positions = Positions::feed(&shared.published(), &participant);
 

@@ -240,3 +240,21 @@ fn a_consignment_that_comes_again_keeps_its_outcomes_for_those_who_have_the_righ
     let refused: Vec<_> = recorded.refused.iter().map(|refusal| (refusal.index, refusal.reason)).collect();
     assert_eq!(refused, [(1, Reason::AudienceEmpty), (2, Reason::MeasureUnknown)]);
 }
+
+#[test]
+fn one_who_came_again_under_a_later_version_does_not_get_what_is_older_by_way_of_healing() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+    let older = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let items = vec![forum.header("KAZ", &older)].into_iter().map(|header| forum.item(header)).collect();
+    let mut consign = forum.consign("KAZ", Lane::Routine, items);
+    let recipients = vec![t("IRN"), t("TUR")];
+    consign.stood = Some(vec![Stood::Recorded(Audience { agreement: older, recipients })]);
+    // Before it comes again all have left, and come again.
+    for leaver in ["TUR", "IRN"] {
+        forum.leave(leaver, ID).unwrap();
+    }
+    forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let recorded = forum.consigned(consign).unwrap();
+    assert!(recorded.groups.is_empty() && recorded.mailboxes.is_empty(), "{recorded:?}");
+    assert_eq!(recorded.refused[0].reason, Reason::AudienceEmpty);
+}

@@ -13,7 +13,7 @@ use concord_wire::proto::exchange::v1::{
     ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, PastHistory, RecordedReceipt,
     RehandedConsignment, consign_request, consign_response,
 };
-use concord_wire::receipt::{self, Recorded};
+use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::node::{NodeEntry, read};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
@@ -28,6 +28,8 @@ use crate::state::{HubKeys, NodeState};
 const OUTGOING_WAITING_MAX: usize = 2;
 /// Receipts that are journaled together.
 const RECEIPTS_TOGETHER_MAX_BYTES: usize = 2 * 1024 * 1024;
+
+const NOT_HEALED_NOTE: &str = "not-healed";
 
 pub(super) async fn run(context: Context, link: Arc<dyn HubLink>, lane: Lane) {
     let alarm = match lane {
@@ -154,6 +156,17 @@ async fn take_receipts(
     let count = receipts.len() as u64;
     let (renewed, receipts): (Vec<_>, Vec<_>) =
         receipts.into_iter().partition(|(_, recorded)| recorded.number <= receipted_through);
+    let is_gone = |outcome: &Outcome| matches!(outcome, Outcome::Refused(Reason::BlobMismatch));
+    let gone: usize =
+        renewed.iter().map(|(_, one)| one.outcomes.iter().filter(|outcome| is_gone(outcome)).count()).sum();
+    if gone > 0 {
+        let lane = chain.lane;
+        let what = format!(
+            "the hub lost {gone} exchanges of lane {lane} whose bodies this node has no more: they cannot be delivered to whom has \
+             not got them; the hub lists their ids"
+        );
+        context.readiness.note(NOT_HEALED_NOTE, what);
+    }
     if !renewed.is_empty() {
         context.writer.renew(renewed).await.map_err(LinkEnd::not_kept)?;
     }
