@@ -147,6 +147,8 @@ fn a_consignment_whose_receipt_a_kill_cut_off_is_recorded_once_and_gets_its_rece
             saying.join().unwrap()
         });
         forum.start_hub();
+        // The hub serves nobody before its feed was shown again.
+        raw.follow(&[], 0).unwrap();
         // Whether it had been recorded is not known to who sends: the same again finds out.
         let again = raw.consign(Lane::Routine, vec![consignment]);
         assert_eq!(again.outcomes(), ["IRN"], "round {round}");
