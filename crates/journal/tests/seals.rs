@@ -110,36 +110,38 @@ fn with_and_without_seals_damage_of_the_last_segment_comes_to_the_same() {
     assert!(cuts > length, "{cuts}");
 }
 
-/// The tail of a full segment is cut and replaced by as many bytes: a seal from before it fits by length and header,
-/// and only the digest that the next segment follows tells it.
+/// The end of a full segment is cut and replaced by as many entries in as many bytes: a seal from before it fits by length,
+/// by header and by count, and only the digest that the next segment follows tells it.
 #[test]
 fn a_seal_from_before_a_cut_is_not_trusted() {
-    let (files, entries) = sealed();
-    let names = segments(&MemoryDisk::new(&files));
-    let (second, third) = (names[1].clone(), names[2].clone());
-    let old = without_seals(&files);
-    // Without its last commit's segment, and with the end of the second one damaged: the open cuts there.
-    let mut damaged: Files = old.iter().filter(|(name, _)| *name != third).cloned().collect();
-    file(&mut damaged, &second).pop();
+    let disk = MemoryDisk::default();
+    let (journal, _) = open(&disk.clone().into_disk(), FIRST_HISTORY).unwrap();
+    append(&journal, vec![draft(1, 100, 0)]);
+    append(&journal, vec![draft(2, 600, 0), draft(3, 700, 0)]);
+    append(&journal, vec![draft(4, 10, 0)]);
+    let kept = everything(&journal)[..2].to_vec();
+    drop(journal);
+    let (old, names) = (disk.everything(), segments(&disk));
+    assert_eq!(names.len(), 2);
+    let stale = seals(&old).next().unwrap().clone();
+    // Only the first segment is left, and its last commit is damaged from its first entry on: both entries are cut.
+    let mut damaged = vec![disk.contents()[0].clone()];
+    let length = damaged[0].1.len();
+    let commit = length - [600, 700].map(|payload| 132 + payload).iter().sum::<usize>();
+    damaged[0].1[commit + 50] ^= 1;
     let disk = MemoryDisk::new(&damaged);
     let (journal, opened) = open(&disk.clone().into_disk(), NEXT_HISTORY).unwrap();
-    let kept = journal.tail().sequence - 1;
-    assert!(opened.cut.is_some());
-    let wanted = old.iter().find(|(name, _)| *name == second).unwrap().1.len();
-    let now = disk.contents()[1].1.len();
-    let overhead = usize::try_from(draft(1, 0, 0).size_bytes()).unwrap();
-    append(&journal, vec![draft(7, wanted - now - overhead, 0)]);
+    assert_eq!((opened.cut.map(|cut| cut.offset), journal.tail().sequence), (Some(commit as u64), 3));
+    append(&journal, vec![draft(7, length - disk.contents()[0].1.len() - 132, 0)]);
     append(&journal, vec![draft(8, 10, 0)]);
     let new = everything(&journal);
     drop(journal);
-    assert_eq!(disk.contents()[1].1.len(), wanted);
-    let mut files_now = disk.everything();
-    let stale = seals(&files).find(|(name, _)| name[..20] == second[..20]).unwrap();
-    let fresh = std::mem::replace(file(&mut files_now, &stale.0), stale.1.clone());
+    assert_eq!((segments(&disk), disk.contents()[0].1.len(), &new[..2]), (names, length, &kept[..]));
+    let mut files = disk.everything();
+    let fresh = std::mem::replace(file(&mut files, &stale.0), stale.1.clone());
     assert_ne!(fresh, stale.1);
-    let (opened, read) = outcome(&files_now).unwrap();
+    let (opened, read) = outcome(&files).unwrap();
     assert_eq!((opened.cut, read), (None, new));
-    assert!(usize::try_from(kept).unwrap() < entries.len());
 }
 
 #[test]
