@@ -1,4 +1,4 @@
-//! What goes wrong: the network, the machines, the clocks; and then everything heals.
+//! What goes wrong: the network, the machines, the disks, the clocks; and then everything heals.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) async fn rage(world: &World) {
 
 fn strike(world: &World, chance: &mut Chance) {
     let node = chance.below(STATES.len() as u64) as usize;
-    match chance.below(10) {
+    match chance.below(11) {
         0..=2 => {
             let (up, down) = *chance.pick(&[(true, true), (true, false), (false, true)]);
             let seconds = *chance.pick(&[1, 5, 20, 50]);
@@ -45,6 +45,7 @@ fn strike(world: &World, chance: &mut Chance) {
         }
         6 | 7 => restart_node(world, node, chance),
         8 => restart_hub(world, chance),
+        9 => fill_disk(world, chance),
         _ => jump(world, chance),
     }
 }
@@ -79,6 +80,19 @@ fn restart_hub(world: &World, chance: &mut Chance) {
         let crash = world.hub.disk.crash(world.hub.clock.now().as_micros());
         world.trace.line(format_args!("the hub starts again: {crash:?}"));
         world.hub.start();
+    });
+}
+
+/// A disk has no room for a while.
+fn fill_disk(world: &World, chance: &mut Chance) {
+    let whose = chance.below(STATES.len() as u64 + 1) as usize;
+    let disk = world.nodes.get(whose).map_or(&world.hub.disk, |node| &node.disk).clone();
+    let seconds = chance.within(1..15);
+    world.trace.line(format_args!("disk {whose} is full for {seconds} s"));
+    disk.set_full(true);
+    world.spawn(WORLD, async move {
+        sleep(Duration::from_secs(seconds)).await;
+        disk.set_full(false);
     });
 }
 

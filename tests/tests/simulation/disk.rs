@@ -26,6 +26,7 @@ struct Inner {
 struct Moving {
     /// Handed over and not yet durable.
     unsynced: Option<(Tail, Vec<Draft>)>,
+    full: bool,
     chance: Chance,
 }
 
@@ -42,13 +43,18 @@ pub(crate) enum Crash {
 
 impl Disk {
     pub(crate) fn new(durable: MemoryJournal, chance: Chance) -> Self {
-        let moving = Mutex::new(Moving { unsynced: None, chance });
+        let moving = Mutex::new(Moving { unsynced: None, full: false, chance });
         Self(Arc::new(Inner { durable, moving }))
     }
 
     /// What is durable, for whoever looks on from outside.
     pub(crate) fn durable(&self) -> &MemoryJournal {
         &self.0.durable
+    }
+
+    /// Whether it refuses what is appended for want of room.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.0.moving().full = full;
     }
 
     /// The machine lost power, and is opened again at `now`, in microseconds since the Unix epoch.
@@ -94,6 +100,14 @@ impl Journal for Disk {
                 Duration::from_millis(moving.chance.within(1..SYNC_MILLISECONDS_MAX) * slow)
             };
             tokio::time::sleep(sync).await;
+            {
+                let mut moving = disk.moving();
+                if moving.full {
+                    moving.unsynced = None;
+                    let size = batch.iter().map(Draft::size_bytes).sum();
+                    return Err(AppendError::NoRoom { size, reason: "the simulated disk is full".to_owned() });
+                }
+            }
             let committed = disk.durable.append(expected, batch).await;
             disk.moving().unsynced = None;
             committed
