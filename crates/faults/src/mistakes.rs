@@ -1,4 +1,47 @@
-//! The mistakes that a test may switch on.
+//! The mistakes that a test may switch on, each with the check that must find it (arguments of `cargo test`).
 
 /// Every planted mistake. A test walks the sources: each is asked for somewhere.
-pub const MISTAKES: &[&str] = &[];
+pub const MISTAKES: &[&str] = &[
+    // check: --workspace --test crash_images
+    "skip-sync",
+    // check: --workspace --test crash_images
+    "skip-directory-sync",
+    // check: --workspace --test crash_images
+    "leave-what-had-no-room",
+    // check: --workspace --test crash_images
+    "show-what-was-not-synced",
+    // check: --workspace --test crash_images
+    "cut-without-a-mark",
+    // check: --workspace --test crash_images
+    "cut-in-silence",
+    // check: --workspace --test seals
+    "trust-any-seal",
+    // check: --workspace --test damage_tables
+    "serve-unverified",
+    // check: --workspace --test simulation nothing_acknowledged
+    "answer-before-append",
+    // check: --workspace --test simulation nothing_acknowledged
+    "apply-before-append",
+    // check: --workspace --test simulation nothing_acknowledged
+    "forget-request-ids",
+    // check: --workspace --test simulation nothing_acknowledged
+    "forget-cursors",
+    // check: --workspace --test simulation nothing_acknowledged
+    "judge-before-the-feed",
+    // check: --workspace --test simulation nothing_acknowledged
+    "lose-receipts",
+    // check: --workspace --test stories healing_hub
+    "mail-before-the-feed",
+    // check: --workspace --test stories healing_hub
+    "serve-before-the-feed",
+    // check: --workspace --test stories healing_hub
+    "judge-again-what-stood",
+    // check: --workspace --test rules
+    "forget-the-watermark",
+    // check: --workspace --test stories healing_hub
+    "take-a-repeat-for-new",
+    // check: --workspace --test stories backup
+    "restore-in-the-old-history",
+    // check: --workspace --test snapshots
+    "take-any-snapshot",
+];

@@ -31,7 +31,7 @@ impl FeedsShown {
 
     /// Whether a participant's feed stands under this history.
     pub fn is_shown(&self, participant: &ParticipantCode, history: HistoryId) -> bool {
-        self.0.borrow().get(participant) == Some(&history)
+        self.0.borrow().get(participant) == Some(&history) || concord_faults::planted("mail-before-the-feed")
     }
 
     /// Waits until a participant's feed stands under the present history, for a bounded time.
@@ -42,6 +42,9 @@ impl FeedsShown {
         participant: &ParticipantCode,
         present: impl Fn() -> HistoryId,
     ) -> Result<(), Refusal> {
+        if concord_faults::planted("serve-before-the-feed") {
+            return Ok(());
+        }
         let mut shown = self.0.subscribe();
         let stands = shown.wait_for(|shown| shown.get(participant) == Some(&present()));
         match tokio::time::timeout(Duration::from_secs(FEED_WAIT_SECONDS), stands).await {

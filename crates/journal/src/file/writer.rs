@@ -172,6 +172,9 @@ impl Writer {
         concord_faults::point("journal.append.before");
         if let Err(error) = file.append(&self.buffer) {
             return Err(self.no_room(error, || {
+                if concord_faults::planted("leave-what-had-no-room") {
+                    return Ok(());
+                }
                 if begins_segment {
                     self.disk.remove(&name)?;
                     return self.disk.sync_directory();
@@ -181,9 +184,11 @@ impl Writer {
             }));
         }
         concord_faults::point("journal.append.written");
-        file.sync_data()?;
+        if !concord_faults::planted("skip-sync") {
+            file.sync_data()?;
+        }
         concord_faults::point("journal.append.synced");
-        if begins_segment {
+        if begins_segment && !concord_faults::planted("skip-directory-sync") {
             self.disk.sync_directory()?;
             concord_faults::point("journal.rotate.synced");
         }

@@ -171,7 +171,9 @@ async fn take_receipts(
         context.writer.renew(renewed).await.map_err(LinkEnd::not_kept)?;
     }
     concord_faults::point("node.receipt.verified");
-    context.writer.receipts(receipts).await.map_err(LinkEnd::not_kept)?;
+    if !concord_faults::planted("lose-receipts") {
+        context.writer.receipts(receipts).await.map_err(LinkEnd::not_kept)?;
+    }
     concord_faults::point("node.receipt.kept");
     if count > 0 {
         context.readiness.clear(HUB_FULL_NOTE);

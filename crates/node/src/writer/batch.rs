@@ -165,7 +165,9 @@ impl<'a> Batch<'a> {
         if let Some((request, first)) = self.requests.get(&key) {
             return Ok(if *request == prepared.request { Ok(first.clone()) } else { Err(conflict(&key.1)) });
         }
-        if let Some(repeat) = first_answer(self.index, &prepared.agency, &prepared.request_id, &prepared.request)? {
+        if let Some(repeat) = first_answer(self.index, &prepared.agency, &prepared.request_id, &prepared.request)?
+            && !concord_faults::planted("forget-request-ids")
+        {
             return Ok(repeat);
         }
         if let Err(refusal) = self.state.decide_submit(prepared.lane) {
@@ -254,6 +256,9 @@ impl<'a> Batch<'a> {
 
     /// Whether an exchange was accepted before, so that this number of it has no effect of its own.
     fn repeats(&mut self, lane: Lane, id: ExchangeId, number: u64) -> Result<Option<Repeated>, WriterError> {
+        if concord_faults::planted("take-a-repeat-for-new") {
+            return Ok(None);
+        }
         let (first_number, taken) = match self.received.get(&id) {
             Some(first) => (*first, false),
             None => match self.index.received_as(&id)? {

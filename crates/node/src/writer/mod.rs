@@ -153,6 +153,10 @@ impl Writer {
         concord_faults::point("node.commit.gathered");
         let finished = self.decide(commands, now).await?;
         concord_faults::point("node.commit.decided");
+        let mut finished = finished;
+        if concord_faults::planted("answer-before-append") {
+            std::mem::take(&mut finished.answers).into_iter().for_each(|answer| answer(None));
+        }
         if !finished.drafts.is_empty() {
             // commit point: a crash before it leaves nothing of this batch, or its first entries, none of them answered, and
             // whoever waits tries again; a crash after it leaves all of it, and a repeat finds it in the state or the views.
@@ -161,6 +165,9 @@ impl Writer {
                 Err(AppendError::NoRoom { .. }) => {
                     // Invariant: the state never stands ahead of the journal. What was decided goes with the batch, and nobody hears of it.
                     self.room.refused();
+                    if concord_faults::planted("apply-before-append") {
+                        self.state = finished.state;
+                    }
                     for answer in finished.answers {
                         answer(Some(DiskRoom::refusal()));
                     }
