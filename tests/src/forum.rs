@@ -1,6 +1,7 @@
 //! A hub and nodes in a temporary folder, set up by the commands that a person would type.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -26,11 +27,18 @@ pub struct Forum {
 impl Forum {
     /// A running hub without nodes.
     pub fn empty() -> Self {
+        Self::seeded(words![])
+    }
+
+    /// The same with these options of `hub init`.
+    pub fn seeded(options: Vec<OsString>) -> Self {
         let place = tempfile::Builder::new().prefix("concord-story-").tempdir().unwrap();
         let mut forum = Self { place, hub: None, nodes: BTreeMap::new() };
         fs::create_dir(forum.place.path().join("logs")).unwrap();
         fs::create_dir(forum.place.path().join("outgoing")).unwrap();
-        concord(words!["hub", "init", "--dir", forum.hub_dir()]).ok();
+        let mut init = words!["hub", "init", "--dir", forum.hub_dir()];
+        init.extend(options);
+        concord(init).ok();
         forum.start_hub();
         forum
     }
@@ -48,12 +56,19 @@ impl Forum {
     /// Makes, enrols and joins a node, and adds its agency; it does not run yet.
     pub fn join(&self, code: &str) {
         let dir = self.node_dir(code);
+        let bundle = self.enrol(code);
+        concord(words!["node", "join", bundle, "--dir", dir]).ok();
+        concord(words!["agency", "add", "agency", "--dir", dir]).ok();
+    }
+
+    /// Makes and enrols a node, and returns the bundle that it would join with.
+    pub fn enrol(&self, code: &str) -> PathBuf {
+        let dir = self.node_dir(code);
         concord(words!["node", "init", "--dir", dir, "--participant", code]).ok();
         let (request, bundle) = (dir.join("join-request.json"), dir.join("bundle.json"));
         concord(words!["participant", "enrol", request, "--profile", self.hub_dir().join("officer"), "--out", bundle])
             .ok();
-        concord(words!["node", "join", bundle, "--dir", dir]).ok();
-        concord(words!["agency", "add", "agency", "--dir", dir]).ok();
+        bundle
     }
 
     /// Brings an agreement into force among these, the first of whom proposes; returns when the nodes of all know it.

@@ -8,13 +8,21 @@
 
 mod admin;
 mod agency;
+pub mod battery;
+pub mod checker;
 mod command;
 mod damage;
+pub mod fan;
 mod forum;
 mod grpc;
+pub mod kills;
+pub mod load;
+pub mod power;
 mod process;
 mod raw;
 mod raw_peer;
+pub mod stage;
+pub mod witness;
 
 pub use admin::{Page, get};
 pub use agency::{Agency, Sent, body_of, count_in_journal, exchange_ids, text_of};

@@ -279,7 +279,7 @@ fn fresh<const LENGTH: usize>() -> [u8; LENGTH] {
     std::array::from_fn(|index| digest.0[index % 32])
 }
 
-fn from_hex(text: &str) -> Bytes {
+pub(crate) fn from_hex(text: &str) -> Bytes {
     let pairs = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap());
     let bytes: Vec<u8> = pairs.collect();
     Digest::from_slice(&bytes).unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use concord_identity::Profile;
-use concord_model::{AgreementId, Lane, Name};
+use concord_model::{AgreementDigest, AgreementId, AgreementRef, Digest, Lane, Name};
 use concord_wire::acknowledgement::{Said, sign};
 use concord_wire::agreement::{Draft, DraftContent, encode_statement};
 use concord_wire::proto::agreement::v1 as agreement;
@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::command::DEADLINE;
-use crate::raw::{RawNode, now, reason_of};
+use crate::raw::{RawNode, from_hex, now, reason_of};
 
 /// What came out of a mailbox's stream.
 #[derive(Debug, Default)]
@@ -187,6 +187,18 @@ impl RawNode {
     pub fn leave(&self, officer: &Path, id: &str) {
         let content = DraftContent::Leave(AgreementId::parse(id).unwrap());
         self.state(self.statement(officer, 2, content)).unwrap();
+    }
+
+    /// Hands in an officer's first statement: it consents to an agreement, as `agreement show` tells it. The feed is followed
+    /// first, as every node does.
+    pub fn consent(&self, officer: &Path, agreement: &serde_json::Value) {
+        self.follow(&[], 0).unwrap();
+        let of = AgreementRef {
+            id: AgreementId::parse(agreement["id"].as_str().unwrap()).unwrap(),
+            version: agreement["version"].as_u64().unwrap().try_into().unwrap(),
+            digest: AgreementDigest(Digest::from_slice(&from_hex(agreement["digest"].as_str().unwrap())).unwrap()),
+        };
+        self.state(self.statement(officer, 1, DraftContent::Consent(of))).unwrap();
     }
 
     /// Calls methods of the hub that are for others than nodes, and returns what each said.

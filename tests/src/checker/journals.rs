@@ -1,0 +1,362 @@
+//! The journals at rest, as plain rows: what the hub recorded, what each node queued, received and was told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use concord_journal::{Disk, Entry, RealDisk, walk};
+use concord_ledger::{ConsignmentRecorded, NoticeOutcome};
+use concord_model::Lane;
+use concord_wire::feed::parse_receipt;
+use concord_wire::proto::feed::v1::feed_item::Content;
+use concord_wire::stored::Kept;
+use concord_wire::stored::hub::{self, HubEntry};
+use concord_wire::stored::node::{self, NodeEntry, Verdict};
+use concord_wire::{header, receipt};
+use sha2::{Digest as _, Sha256};
+
+use super::Violation;
+use crate::witness::{Id, Word, hex};
+
+/// Where an exchange stands in its origin's chain: origin, lane, consignment, index.
+pub type Place = (String, Lane, u64, u32);
+
+/// One exchange of a consignment, at the hub or at its origin's node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// Its id.
+    pub id: Id,
+    /// Where it stands.
+    pub place: Place,
+    /// The entry of the journal.
+    pub sequence: u64,
+    /// SHA-256 of its body, if it is kept.
+    pub body: Option<Id>,
+    /// The hub's frozen audience, or why it was refused; empty at a node.
+    pub outcome: Result<Vec<String>, String>,
+    /// The agency and its request, at a node.
+    pub request: Option<(String, String)>,
+}
+
+/// A run of mailbox numbers that a consignment gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The entry.
+    pub sequence: u64,
+    /// Whose mailbox.
+    pub recipient: String,
+    /// Of which lane.
+    pub lane: Lane,
+    /// The first number.
+    pub first: u64,
+    /// The exchanges that the numbers stand for.
+    pub ids: Vec<Id>,
+}
+
+/// A hub's journal.
+#[derive(Debug, Clone, Default)]
+pub struct HubRecord {
+    /// In the order of recording.
+    pub exchanges: Vec<Exchange>,
+    /// In the order of recording.
+    pub runs: Vec<Run>,
+    /// Digest of each entry that recorded a consignment, with its consignment.
+    pub entries: BTreeMap<Id, (String, Lane, u64)>,
+    /// Statements that were accepted: agreement, participant, word; with the entry.
+    pub words: Vec<(String, String, Word, u64)>,
+    /// Every statement that was decided: participant, officer and number, with the entry.
+    pub statements: Vec<((String, String, u64), u64)>,
+    /// Feed numbers that were given out, in order, by participant.
+    pub told: BTreeMap<String, Vec<u64>>,
+    /// How often a history began.
+    pub histories: u64,
+}
+
+/// What a node made of one number of a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Became {
+    /// Accepted, with the SHA-256 of its body if it is kept.
+    Accepted(Id, Option<Id>),
+    /// Set aside for a reason.
+    SetAside(String),
+    /// The hub's notice.
+    Withheld,
+}
+
+/// One number of a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// The entry.
+    pub sequence: u64,
+    /// The lane.
+    pub lane: Lane,
+    /// The number.
+    pub number: u64,
+    /// What became of it.
+    pub became: Became,
+}
+
+/// A receipt for a consignment in the journal of its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The entry.
+    pub sequence: u64,
+    /// The hub's entry that it names.
+    pub entry_digest: Id,
+    /// Lane and number of the consignment.
+    pub consignment: (Lane, u64),
+    /// The audience of each exchange, or why it was refused.
+    pub outcomes: Vec<Result<Vec<String>, String>>,
+}
+
+/// One exchange of which a sender was told something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldOf {
+    /// The feed's number.
+    pub number: u64,
+    /// Of which recipient.
+    pub recipient: String,
+    /// Which exchange: lane, consignment, index.
+    pub item: (Lane, u64, u32),
+    /// `delivered`, `taken`, `withheld REASON` or `set-aside REASON`.
+    pub state: String,
+}
+
+/// A node's journal.
+#[derive(Debug, Clone, Default)]
+pub struct NodeRecord {
+    /// What was queued, in order.
+    pub queued: Vec<Exchange>,
+    /// In order.
+    pub receipts: Vec<Receipt>,
+    /// In order.
+    pub mail: Vec<Mail>,
+    /// Feed numbers in order.
+    pub feed: Vec<u64>,
+    /// What the feed told of own exchanges.
+    pub told: Vec<ToldOf>,
+    /// Cursors in order: entry, agency, lane, number.
+    pub cursors: Vec<(u64, String, Lane, u64)>,
+    /// How often a history began.
+    pub histories: u64,
+}
+
+fn entries(whose: &str, dir: &Path) -> Result<impl Iterator<Item = Result<Entry, Violation>>, Violation> {
+    let broken = {
+        let whose = whose.to_owned();
+        move |error: &dyn fmt::Display| Violation { promise: "I5", what: format!("the journal of {whose}: {error}") }
+    };
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.join("journal")).map_err(|error| broken(&error))?);
+    let walk = walk(disk, true).map_err(|error| broken(&error))?;
+    Ok(walk.map(move |entry| entry.map_err(|error| broken(&error))))
+}
+
+fn unreadable(whose: &str, sequence: u64, error: &dyn fmt::Display) -> Violation {
+    Violation { promise: "I5", what: format!("entry {sequence} of {whose} cannot be read: {error}") }
+}
+
+impl HubRecord {
+    /// Reads the journal of a hub's folder.
+    pub fn read(dir: &Path) -> Result<Self, Violation> {
+        let mut record = Self::default();
+        for entry in entries("the hub", dir)? {
+            let entry = entry?;
+            let read = hub::read(&entry).map_err(|error| unreadable("the hub", entry.sequence, &error))?;
+            record.take(&entry, read);
+        }
+        Ok(record)
+    }
+
+    #[allow(unreachable_patterns, reason = "kinds that come later say nothing about an exchange")]
+    fn take(&mut self, entry: &Entry, read: HubEntry) {
+        let mut told = Vec::new();
+        match read {
+            HubEntry::HistoryBegun(_) => self.histories += 1,
+            // The registry is the first item of everybody's feed.
+            HubEntry::Founded(founding) => {
+                for participant in founding.participants {
+                    self.told.entry(participant.code.to_string()).or_default().push(1);
+                }
+            }
+            HubEntry::Statement(decided, _) => {
+                told.extend(decided.told.iter().cloned());
+                let said = &decided.statement;
+                let signer = (said.participant.to_string(), said.officer.to_string(), said.number);
+                self.statements.push((signer, entry.sequence));
+                if decided.refused.is_none()
+                    && let Some((agreement, word)) = word(&decided.statement.content)
+                {
+                    let who = decided.statement.participant.to_string();
+                    self.words.push((agreement, who, word, entry.sequence));
+                }
+            }
+            HubEntry::Consignment(fact, kept) => self.consignment(entry, &fact, &kept),
+            HubEntry::Acknowledged(fact, _) => told.extend(fact.told.iter().map(|notices| notices.told.clone())),
+            _ => {}
+        }
+        for one in told {
+            self.told.entry(one.participant.to_string()).or_default().push(one.number);
+        }
+    }
+
+    fn consignment(&mut self, entry: &Entry, fact: &ConsignmentRecorded, kept: &Kept) {
+        let origin = fact.chain.origin.to_string();
+        let mut exchanges = exchanges(entry, kept);
+        for group in &fact.groups {
+            let audience: Vec<String> = group.recipients.iter().map(ToString::to_string).collect();
+            for index in group.items.iter().flat_map(|range| range.indices()) {
+                if let Some(exchange) = exchanges.get_mut(index as usize) {
+                    exchange.outcome = Ok(audience.clone());
+                }
+            }
+        }
+        for refusal in &fact.refused {
+            if let Some(exchange) = exchanges.get_mut(refusal.index as usize) {
+                exchange.outcome = Err(refusal.reason.code().to_owned());
+            }
+        }
+        for recipient in fact.recipients() {
+            let indices = recipient.items.iter().flat_map(|range| range.indices());
+            self.runs.push(Run {
+                sequence: entry.sequence,
+                recipient: recipient.run.recipient.to_string(),
+                lane: fact.chain.lane,
+                first: recipient.run.first,
+                ids: indices.filter_map(|index| exchanges.get(index as usize)).map(|one| one.id).collect(),
+            });
+        }
+        self.entries.insert(entry.digest.0, (origin, fact.chain.lane, fact.number));
+        self.exchanges.extend(exchanges);
+    }
+}
+
+impl NodeRecord {
+    /// Reads the journal of a node's folder.
+    pub fn read(code: &str, dir: &Path) -> Result<Self, Violation> {
+        let mut record = Self::default();
+        for entry in entries(code, dir)? {
+            let entry = entry?;
+            let read = node::read(&entry).map_err(|error| unreadable(code, entry.sequence, &error))?;
+            record.take(&entry, read).map_err(|what| unreadable(code, entry.sequence, &what))?;
+        }
+        Ok(record)
+    }
+
+    #[allow(unreachable_patterns, reason = "kinds that come later say nothing about an exchange")]
+    fn take(&mut self, entry: &Entry, read: NodeEntry) -> Result<(), String> {
+        match read {
+            NodeEntry::HistoryBegun(_) => self.histories += 1,
+            NodeEntry::Queued(kept, submissions) => {
+                let mut exchanges = exchanges(entry, &kept);
+                for (exchange, submission) in exchanges.iter_mut().zip(submissions) {
+                    exchange.request = Some((submission.agency, submission.request_id));
+                }
+                self.queued.extend(exchanges);
+            }
+            NodeEntry::Receipt(message) => {
+                let recorded = receipt::parse(&message.statement).map_err(|refusal| refusal.message)?;
+                let outcome = |outcome: &receipt::Outcome| match outcome {
+                    receipt::Outcome::Recorded { audience, .. } => {
+                        Ok(audience.iter().map(ToString::to_string).collect())
+                    }
+                    receipt::Outcome::Refused(reason) => Err(reason.code().to_owned()),
+                };
+                self.receipts.push(Receipt {
+                    sequence: entry.sequence,
+                    entry_digest: recorded.entry_digest.0,
+                    consignment: (recorded.chain.lane, recorded.number),
+                    outcomes: recorded.outcomes.iter().map(outcome).collect(),
+                });
+            }
+            NodeEntry::Feed { items, .. } => {
+                for item in items {
+                    self.feed.push(item.number);
+                    if let Some(Content::Receipts(receipts)) = item.content {
+                        self.told_of(item.number, &receipts)?;
+                    }
+                }
+            }
+            NodeEntry::Mail { lane, items, .. } => {
+                let mut first_blob = 0;
+                for item in items {
+                    let blobs = first_blob..first_blob + item.blob_count as usize;
+                    first_blob = blobs.end;
+                    let became = match &item.verdict {
+                        Verdict::Accepted(delivery) => {
+                            let id = *header::exchange_id(&delivery.header).0.as_bytes();
+                            Became::Accepted(id, body(entry, blobs))
+                        }
+                        Verdict::SetAside(_, reason) => Became::SetAside(reason.clone()),
+                        Verdict::Withheld(_) => Became::Withheld,
+                        // Only a hub that lost data repeats, and none of those that are judged here does.
+                        Verdict::Repeated(_) => Became::SetAside("repeated by a hub that lost nothing".to_owned()),
+                    };
+                    self.mail.push(Mail { sequence: entry.sequence, lane, number: item.number(), became });
+                }
+            }
+            NodeEntry::AgencyAcknowledged(fact) => {
+                self.cursors.push((entry.sequence, fact.agency.to_string(), fact.lane, fact.through));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn told_of(&mut self, number: u64, receipts: &concord_wire::proto::feed::v1::Receipts) -> Result<(), String> {
+        for message in &receipts.receipts {
+            let notice = parse_receipt(message).map_err(|refusal| refusal.message)?;
+            let state = match notice.outcome {
+                NoticeOutcome::Delivered => "delivered".to_owned(),
+                NoticeOutcome::Taken => "taken".to_owned(),
+                NoticeOutcome::Withheld(reason) => format!("withheld {}", reason.as_str()),
+                NoticeOutcome::SetAside(reason) => format!("set-aside {}", reason.as_str()),
+            };
+            for index in notice.items.iter().flat_map(|range| range.indices()) {
+                self.told.push(ToldOf {
+                    number,
+                    recipient: receipts.recipient.clone(),
+                    item: (notice.lane, notice.number, index),
+                    state: state.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn exchanges(entry: &Entry, kept: &Kept) -> Vec<Exchange> {
+    let sealed = &kept.sealed;
+    let origin = sealed.chain.origin.to_string();
+    let exchange = |(index, serialised): (usize, &bytes::Bytes)| Exchange {
+        id: *header::exchange_id(serialised).0.as_bytes(),
+        place: (origin.clone(), sealed.chain.lane, sealed.number, index as u32),
+        sequence: entry.sequence,
+        body: body(entry, kept.blob_range(index)),
+        outcome: Ok(Vec::new()),
+        request: None,
+    };
+    sealed.headers.iter().enumerate().map(exchange).collect()
+}
+
+/// The description comes first, then the body.
+fn body(entry: &Entry, blobs: std::ops::Range<usize>) -> Option<Id> {
+    let body = entry.blobs.get(blobs)?.get(1)?.as_ref()?;
+    Some(Sha256::digest(body.bytes()).into())
+}
+
+fn word(content: &concord_ledger::StatementContent) -> Option<(String, Word)> {
+    use concord_ledger::StatementContent;
+    match content {
+        StatementContent::Propose { text, .. } => Some((text.id.to_string(), Word::Proposed)),
+        StatementContent::Consent(of) => Some((of.id.to_string(), Word::Consented)),
+        StatementContent::Leave(id) => Some((id.to_string(), Word::Left)),
+        _ => None,
+    }
+}
+
+/// An exchange in words: its id and where it stands.
+pub(super) fn named(exchange: &Exchange) -> String {
+    let (origin, lane, number, index) = &exchange.place;
+    format!("{} ({origin} {lane} {number}.{index}, entry {})", hex(&exchange.id[..8]), exchange.sequence)
+}

@@ -1,0 +1,48 @@
+//! SIGKILL at every named point, of hub and nodes under load, again while they recover: the independent checker judges.
+
+use std::time::{Duration, Instant};
+
+use concord_tests::battery::{Budget, report};
+use concord_tests::kills::{Killing, Tally};
+
+/// Deaths between two judgements.
+const DEATHS_JUDGED_TOGETHER: u64 = 30;
+/// Deaths in one forum; then a new one begins, so that reading its journals stays quick.
+const DEATHS_IN_FORUM_MAX: u64 = 240;
+
+#[test]
+#[ignore = "no whole run has been seen to pass yet: run it with --ignored, and take this away when one has"]
+fn whoever_dies_at_any_named_point_loses_nothing_acknowledged_and_doubles_nothing() {
+    let budget = Budget::slice(60, 75);
+    report(&format!("kills: seed {}", budget.seed));
+    let mut all = Tally::default();
+    let mut sent = 0;
+    for forum in 0_u64.. {
+        if budget.is_over(all.deaths()) {
+            break;
+        }
+        let mut killing = Killing::begin(budget.seed.wrapping_add(forum), std::mem::take(&mut all));
+        let in_forum = killing.tally.deaths() + DEATHS_IN_FORUM_MAX;
+        while !budget.is_over(killing.tally.deaths()) && killing.tally.deaths() < in_forum {
+            let deaths = DEATHS_JUDGED_TOGETHER.min(budget.left(killing.tally.deaths()));
+            // Between two judgements there is time for the slowest machine.
+            killing.kill(deaths, Instant::now() + Duration::from_secs(60));
+            killing.judge();
+        }
+        sent += killing.sent();
+        all = killing.end();
+    }
+    let never = all.never();
+    report(&format!(
+        "kills: {} over {} points, seed {}, {:?}; {} more at no particular point, {} torn ends, {sent} exchanges",
+        all.deaths(),
+        all.died.len(),
+        budget.seed,
+        budget.elapsed(),
+        all.unforeseen,
+        all.torn
+    ));
+    report(&format!("kills: never died at {never:?}"));
+    report(&format!("kills: by point {:?}", all.died));
+    report(&format!("kills: lived on at {:?}", all.missed));
+}

@@ -1,0 +1,10 @@
+//! The batteries: promises held against faults that are made on purpose, many times, by a seed. A slice runs by default; the
+//! environment asks for a campaign (`concord_tests::battery`).
+
+#![allow(clippy::unwrap_used, reason = "a step that fails is a battery that fails")]
+
+mod checker;
+mod fan_out;
+mod kills;
+mod power;
+mod power_disk;
