@@ -8,6 +8,8 @@ use concord_model::{ParticipantCode, Reason, Refusal};
 use crate::shared::Shared;
 
 const LOST_ALARM: &str = "history-lost";
+/// Raised at the start where the views, which are written behind the journal, know more than it.
+const VIEWS_AHEAD_ALARM: &str = "journal-behind-views";
 const NOT_HEALED_NOTE: &str = "not-healed";
 /// New histories that one participant's positions may begin while the process runs. Beyond it its node hears `HISTORY_UNKNOWN`: a
 /// node that claims what no hub gave it must not end everybody's streams again and again.
@@ -109,6 +111,10 @@ impl Losses {
         if waits.is_empty() {
             let healed = format!("{lost}. The nodes of all participants have handed back what they had");
             shared.readiness.note(LOST_ALARM, healed);
+            // The views had seen the same loss at the start.
+            for seen in shared.readiness.list().into_iter().filter(|alarm| alarm.name == VIEWS_AHEAD_ALARM) {
+                shared.readiness.note(seen.name, seen.message);
+            }
         } else {
             let waiting = format!(
                 "{lost}. What nodes have they hand back by themselves; nothing is delivered to a participant before its node has, and the secretariat's officers best say nothing new until then: {} to come",
