@@ -18,7 +18,7 @@ use concord_wire::SUITE_ED25519;
 use concord_wire::agreement::{
     Draft, DraftContent, agreement_digest, encode_join_request, encode_statement, encode_text,
 };
-use concord_wire::consignment::{blob_to_bytes, seal, to_message};
+use concord_wire::consignment::{Sealed, blob_to_bytes, seal, to_message};
 use concord_wire::proto::agreement::v1 as agreement;
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
 use concord_wire::proto::exchange::v1 as exchange;
@@ -155,24 +155,37 @@ pub(crate) fn consignments(state: &State, agreement: &AgreementRef, count: u32) 
     let mut previous = ConsignmentDigest(Digest::ZERO);
     let mut all = Vec::with_capacity(count as usize);
     for number in 1..=u64::from(count) {
-        let mut headers = Vec::with_capacity(EXCHANGES_PER_CONSIGNMENT);
-        let mut blobs = Vec::with_capacity(EXCHANGES_PER_CONSIGNMENT);
-        for index in 0..EXCHANGES_PER_CONSIGNMENT as u64 {
-            let (header, content) = exchange_of(state, agreement, number << 16 | index)?;
-            headers.push(header);
-            blobs.push(content);
-        }
-        let seed = Seed::new(filled(number));
-        let key = state.signing_key.public().fingerprint;
-        let sealed =
-            seal(chain.clone(), number, previous, seed, headers, key, |message| state.signing_key.sign(message));
+        let (sealed, blobs) = consignment(state, agreement, &chain, number, previous, EXCHANGES_PER_CONSIGNMENT)?;
         previous = sealed.digest;
+        let blobs: Vec<Vec<_>> = blobs.iter().map(|blobs| blobs.iter().map(blob_to_bytes).collect()).collect();
         all.push(to_message(&sealed, blobs));
     }
     Ok(all)
 }
 
-fn exchange_of(state: &State, agreement: &AgreementRef, unique: u64) -> Result<(Bytes, Vec<Bytes>)> {
+/// Signs one consignment of a chain, and answers it with the blobs of each exchange.
+pub(crate) fn consignment(
+    state: &State,
+    agreement: &AgreementRef,
+    chain: &ChainKey,
+    number: u64,
+    previous: ConsignmentDigest,
+    exchanges: usize,
+) -> Result<(Sealed, Vec<Vec<Blob>>)> {
+    let mut headers = Vec::with_capacity(exchanges);
+    let mut blobs = Vec::with_capacity(exchanges);
+    for index in 0..exchanges as u64 {
+        let (header, content) = exchange_of(state, agreement, number << 16 | index)?;
+        headers.push(header);
+        blobs.push(content);
+    }
+    let seed = Seed::new(filled(number));
+    let key = state.signing_key.public().fingerprint;
+    let sealed = seal(chain.clone(), number, previous, seed, headers, key, |message| state.signing_key.sign(message));
+    Ok((sealed, blobs))
+}
+
+fn exchange_of(state: &State, agreement: &AgreementRef, unique: u64) -> Result<(Bytes, Vec<Blob>)> {
     let description = Description { title: Title::parse("Benchmark exchange")?, caveats: Vec::new() };
     let description = Blob::seal(filled(unique), concord_wire::header::encode_description(&description));
     let pattern = filled::<32>(unique ^ 0x5555);
@@ -196,8 +209,7 @@ fn exchange_of(state: &State, agreement: &AgreementRef, unique: u64) -> Result<(
         }],
         description: Digest(*description.commitment().as_bytes()),
     };
-    let blobs = vec![blob_to_bytes(&description), blob_to_bytes(&body)];
-    Ok((concord_wire::header::encode(&header), blobs))
+    Ok((concord_wire::header::encode(&header), vec![description, body]))
 }
 
 /// Bytes that differ from number to number; a benchmark needs no randomness.

@@ -10,6 +10,7 @@ use concord_identity::{Anchor, Profile};
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_wire::consignment::chain_key;
 use concord_wire::proto::exchange::v1 as pb;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -61,6 +62,20 @@ impl Server {
         Ok(Self { child, listen, admin })
     }
 
+    /// Asks it to end, and waits until it has.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).context("it has ended")?;
+        kill_process(pid, Signal::TERM)?;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await??;
+        ensure!(ended.success(), "it ended with {ended}");
+        Ok(())
+    }
+
+    /// Ends it as a power switch would, except that the system writes out what it was given.
+    pub(crate) async fn kill(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
     /// Its processor time so far.
     pub(crate) fn cpu_time(&self) -> Duration {
         self.child.id().map(super::cpu_time).unwrap_or_default()
@@ -100,7 +115,12 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<Measured> {
 
 /// Where the files go.
 pub(crate) fn place(args: &BenchArgs) -> Result<std::path::PathBuf> {
-    match &args.dir {
+    place_in(args.dir.as_ref())
+}
+
+/// The same for a folder that was given or not.
+pub(crate) fn place_in(dir: Option<&std::path::PathBuf>) -> Result<std::path::PathBuf> {
+    match dir {
         Some(dir) => {
             std::fs::create_dir_all(dir)?;
             Ok(dir.clone())

@@ -7,6 +7,7 @@ mod forum;
 mod ingest;
 mod load;
 mod stages;
+mod startup;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,6 +35,9 @@ pub(crate) enum BenchCommand {
     /// Both in one run, in turn, and the ratio; then where the hub's time goes.
     #[command(after_help = "Example:\n  concord bench ratio --rounds 3 --json")]
     Ratio(RatioArgs),
+    /// How soon a hub and a node with a long past serve: after a clean end, after kill -9, without views, without snapshots.
+    #[command(after_help = "Example:\n  concord bench startup --exchanges 1000000 --json")]
+    Startup(startup::StartupArgs),
     /// The process that `ceiling` drives.
     #[command(hide = true, after_help = "Example:\n  concord bench ceiling-serve --dir /tmp/ceiling")]
     CeilingServe(CeilingServeArgs),
@@ -111,6 +115,7 @@ pub(crate) async fn run(command: BenchCommand, output: Output) -> Result<(), Fai
         BenchCommand::Ingest(args) => show(output, &ingest::run(&args).await.map_err(failed)?),
         BenchCommand::Ceiling(args) => show(output, &ceiling::run(&args).await.map_err(failed)?),
         BenchCommand::Ratio(args) => ratio(&args, output).await,
+        BenchCommand::Startup(args) => startup::run(&args, output).await.map_err(failed),
         BenchCommand::CeilingServe(args) => ceiling::serve(&args.dir).await.map_err(failed),
     }
 }
