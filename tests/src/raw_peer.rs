@@ -140,7 +140,7 @@ impl RawNode {
     /// Follows the feed after `last` of `history`; returns its last number, or the refusal, or that the hub asks for healing.
     pub fn follow(&self, history: &[u8], last_number: u64) -> Result<u64, (Code, String)> {
         let position = FeedPosition { history: Bytes::copy_from_slice(history), last_number, ..Default::default() };
-        let request = FollowRequest { limits: Some(concord_wire::limits()), position: Some(position) };
+        let request = FollowRequest { limits: Some(concord_wire::limits()), position: Some(position), sent_at: None };
         self.block_on(async {
             let mut client = FeedServiceClient::new(self.connect().await.unwrap());
             let refused = |status: Status| shown(&status);

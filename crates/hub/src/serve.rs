@@ -30,7 +30,7 @@ use crate::services::{self, METHODS, SERVED};
 use crate::shared::{Shared, anchors_of};
 use crate::snapshot;
 use crate::streams::Streams;
-use concord_server::{Clock, SystemClock};
+use concord_server::{Clock, ClockTrust, SystemClock};
 
 /// The journal lacks entries that something derived from it knew.
 const JOURNAL_BEHIND: &str = "journal-behind-views";
@@ -63,7 +63,10 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     };
     let admin = AdminListener::new(admin, &credentials, &anchors, &ParticipantCode::secretariat())?;
 
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let trust = ClockTrust::system(Arc::new(SystemClock), Some(ledger.last_recorded_at()), readiness.clone());
+    let trust = Arc::new(trust);
+    concord_server::detach(Arc::clone(&trust).watch());
+    let clock: Arc<dyn Clock> = trust;
     let dyn_journal: Arc<dyn Journal> = Arc::clone(&journal) as Arc<dyn Journal>;
     let (task, sequencer) =
         SequencerTask::new(Arc::clone(&dyn_journal), Arc::clone(&clock), config.name.clone(), ledger);

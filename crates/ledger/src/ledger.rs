@@ -20,7 +20,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 2;
+pub const LEDGER_STATE_VERSION: u32 = 3;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,7 +62,10 @@ impl Ledger {
     /// Takes in a fact at its place; `at.now` is its `recorded_at`. Total: it refuses nothing and cannot fail.
     pub fn apply(&mut self, fact: &Fact, at: At) {
         self.sequence = at.sequence;
-        self.recorded_at = self.recorded_at(at.now);
+        // The time of a begun history is the clock's when the journal was opened, before anybody had vouched for that clock.
+        if !matches!(fact, Fact::HistoryBegun(_)) {
+            self.recorded_at = self.recorded_at(at.now);
+        }
         match fact {
             Fact::HistoryBegun(begun) => {
                 let (chains, mailboxes, feed) = (&self.chains, &self.mailboxes, &self.feed);
@@ -115,6 +118,11 @@ impl Ledger {
     /// The moment that an entry decided now is recorded at: never before the last one's.
     pub fn recorded_at(&self, now: Timestamp) -> Timestamp {
         self.recorded_at.max(now)
+    }
+
+    /// The moment of the last fact that was decided; the epoch before the first.
+    pub fn last_recorded_at(&self) -> Timestamp {
+        self.recorded_at
     }
 
     /// The journal sequence of the last fact applied; 0 before the first.

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use concord_journal::{Draft, FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, Opened};
+use concord_journal::{
+    Draft, FileJournal, FrameMark, HistoryId, Journal as _, KIND_HISTORY_BEGUN, OpenOptions, Opened,
+};
 use concord_model::Timestamp;
 use concord_snapshots::{Form, Restored, Snapshots, restore};
 use concord_wire::stored::node::read;
@@ -48,6 +50,20 @@ pub(crate) fn fold(
     restore(snapshots, journal, |state: &mut NodeState, entry| {
         Ok(state.apply(&read(entry)?, entry.sequence, Timestamp::from_micros(entry.recorded_at))?)
     })
+}
+
+/// The time of the last entry that was decided; none if there is none. That of a begun history is the clock's when the journal
+/// was opened, before anybody had vouched for that clock.
+pub(crate) fn last_recorded(journal: &dyn concord_journal::Journal) -> Result<Option<Timestamp>, NodeError> {
+    let mut sequence = journal.tail().sequence;
+    while sequence >= journal.first_sequence() {
+        let Some(entry) = journal.read(sequence, 1)?.into_iter().next() else { break };
+        if entry.kind != KIND_HISTORY_BEGUN {
+            return Ok(Some(Timestamp::from_micros(entry.recorded_at)));
+        }
+        sequence -= 1;
+    }
+    Ok(None)
 }
 
 /// Appends one entry outside the writer: only while no node runs, which the folder's lock shows.

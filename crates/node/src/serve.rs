@@ -32,14 +32,14 @@ use crate::error::NodeError;
 use crate::folders::{PUBLIC_FILES, Paths};
 use crate::index::Index;
 use crate::link::{HubLink, TonicLink};
-use crate::open::{fold, open_journal, snapshots};
+use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
 use crate::restore::refuse_if_interrupted;
 use crate::services::{AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryApi, SERVICES, Started, StatementApi};
 use crate::state::NodeState;
 use crate::writer::{Writer, WriterError};
 use crate::{downlink, uplink};
-use concord_server::{Clock, SystemClock};
+use concord_server::{Clock, ClockTrust, SystemClock};
 
 const NOT_JOINED_ALARM: &str = "not-joined";
 const JOURNAL_CUT_ALARM: &str = "journal-cut";
@@ -100,9 +100,13 @@ impl Node {
         let Restored { state, snapshot, .. } = restored;
         check_founded(&state, &config.participant, &config.name)?;
 
+        let last_recorded = last_recorded(journal.as_ref())?;
+        let trust = Arc::new(ClockTrust::system(clock, last_recorded, readiness.clone()));
+        concord_server::detach(Arc::clone(&trust).watch());
+        let clock: Arc<dyn Clock> = trust;
         let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
         let room = DiskRoom::new(config.disk_reserve_bytes, readiness.clone());
-        let writer = writer.with_room(room.clone());
+        let writer = writer.with_room(room.clone()).with_last_recorded(last_recorded.unwrap_or_default());
         let context = Context {
             participant: config.participant.clone(),
             node: config.name.clone(),

@@ -10,6 +10,7 @@ mod accept;
 mod admin;
 mod bind;
 mod clock;
+mod clock_trust;
 mod connect;
 mod connection;
 mod connections;
@@ -42,6 +43,7 @@ pub use admin::{
 };
 pub use bind::{BindError, bind};
 pub use clock::{Clock, SystemClock};
+pub use clock_trust::{CLOCK_CHECK_SECONDS, CLOCK_JUMP_SECONDS, ClockTrust, Monotonic};
 pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, connect};
 pub use connection::Connection;
 pub use connections::{

@@ -6,7 +6,7 @@ use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{Reason, Refusal};
 use concord_server::{Shutdown, detach};
-use concord_wire::convert::digest_bytes;
+use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::proto::feed::v1::feed_service_server::{FeedService, FeedServiceServer};
 use concord_wire::status::to_status;
@@ -84,6 +84,9 @@ pub async fn follow(
     let (participant, node) = shared.enrolled_node(caller)?;
     concord_wire::check_limits(asked.limits.as_ref())?;
     let position = asked.position.clone().unwrap_or_default();
+    if let Some(peer) = optional_timestamp(asked.sent_at.as_ref()) {
+        shared.clock.heard(peer);
+    }
     let shown = shown(&position.history, position.last_number, &position.last_digest)?;
     let (mut healing, mut resume) = (None, None);
     match feed_standing(shared, &participant, &position).await? {
@@ -114,6 +117,7 @@ pub async fn follow(
         last_number: positions.last,
         healing,
         resume: resume.map(|resume| pb::FeedResume { at: resume.at, digest: digest_bytes(&resume_digest(&resume)) }),
+        sent_at: Some(timestamp(shared.clock.now())),
     };
     let (outbound, cut, responses) = responses(ITEMS_WAITING_MAX);
     let key = StreamKey { participant, node, purpose: Purpose::Feed };

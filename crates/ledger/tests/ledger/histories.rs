@@ -2,7 +2,7 @@ use concord_ledger::history::HISTORIES_KEPT_MAX;
 use concord_ledger::{At, Fact, HistoryBegun, Ledger};
 use concord_model::{Lane, Timestamp};
 
-use crate::forum::{Forum, HISTORY, chain, t};
+use crate::forum::{Forum, HISTORY, chain, founding, t};
 
 #[test]
 fn a_new_history_keeps_where_its_parent_stood() {
@@ -42,13 +42,22 @@ fn the_oldest_histories_are_forgotten_at_the_limit() {
 #[test]
 fn recorded_at_never_goes_back() {
     let mut ledger = Ledger::default();
-    let (history, parent) = (HISTORY, None);
-    let begun = Fact::HistoryBegun(HistoryBegun { history, parent });
+    let founded = Fact::Founded(founding(&["KAZ"]));
     let late = Timestamp::from_micros(500);
-    ledger.apply(&begun, At { sequence: 1, now: late });
+    ledger.apply(&founded, At { sequence: 1, now: late });
     assert_eq!(ledger.recorded_at(Timestamp::from_micros(499)), late);
-    ledger.apply(&begun, At { sequence: 2, now: Timestamp::from_micros(3) });
+    ledger.apply(&founded, At { sequence: 2, now: Timestamp::from_micros(3) });
     assert_eq!(ledger.recorded_at(Timestamp::from_micros(4)), late);
     let later = Timestamp::from_micros(501);
     assert_eq!(ledger.recorded_at(later), later);
+}
+
+/// The clock at an open is one that nobody vouched for: set to the wrong decade, it would drive all that follows there.
+#[test]
+fn a_history_that_begins_moves_no_time() {
+    let mut ledger = Ledger::default();
+    ledger.apply(&Fact::Founded(founding(&["KAZ"])), At { sequence: 1, now: Timestamp::from_micros(500) });
+    let begun = Fact::HistoryBegun(HistoryBegun { history: HISTORY, parent: None });
+    ledger.apply(&begun, At { sequence: 2, now: Timestamp::from_micros(1_000_000) });
+    assert_eq!(ledger.last_recorded_at(), Timestamp::from_micros(500));
 }

@@ -8,7 +8,7 @@ use concord_journal::HistoryId;
 use concord_ledger::{Statement, StatementContent};
 use concord_model::{Digest, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::agreement::{parse_join_request, parse_statement};
-use concord_wire::convert::{digest_bytes, optional_timestamp};
+use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::feed::parse_receipt;
 use concord_wire::proto::agreement::v1 as agreement;
 use concord_wire::proto::feed::v1::feed_item::Content;
@@ -51,12 +51,19 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
     let state = context.now_state();
     let hub = state.hub().ok_or_else(LinkEnd::closed)?;
     let cursor = state.feed();
-    let request = FollowRequest { limits: Some(concord_wire::limits()), position: Some(position_of(&state)) };
+    let request = FollowRequest {
+        limits: Some(concord_wire::limits()),
+        position: Some(position_of(&state)),
+        sent_at: Some(timestamp(context.clock.now())),
+    };
     let mut incoming = link.follow(request).await?;
     let follow_response::Message::Welcome(welcome) = welcomed(next(&mut incoming)).await? else {
         return Err(unexpected("a feed item came before the welcome"));
     };
     concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
+    if let Some(peer) = optional_timestamp(welcome.sent_at.as_ref()) {
+        context.clock.heard(peer);
+    }
     let (current, past) = histories(&welcome.history, welcome.last_number, &welcome.past)?;
     if let Some(healing) = &welcome.healing {
         return Err(heal(context, link, &state, healing).await);

@@ -182,6 +182,7 @@ async fn a_hub_that_does_not_know_the_history_of_its_bundle_is_followed_with_a_n
         last_number: 8,
         healing: None,
         resume: None,
+        sent_at: None,
     })];
     let context = context(&forum, &node);
     let mut tasks = JoinSet::new();
@@ -225,6 +226,7 @@ async fn a_refused_feed_is_alarmed_and_the_alarm_goes_with_the_next_welcome() {
         last_number: 0,
         healing: None,
         resume: None,
+        sent_at: None,
     })];
     hub.feed_refused.store(2, Ordering::SeqCst);
     let context = context(&forum, &node);
@@ -250,6 +252,7 @@ async fn a_hub_that_takes_a_stream_and_says_nothing_is_given_up_and_alarmed() {
         last_number: 0,
         healing: None,
         resume: None,
+        sent_at: None,
     })];
     let hub = Arc::new(hub);
     let context = context(&forum, &node);

@@ -120,6 +120,13 @@ impl Writer {
         self
     }
 
+    /// The time of the journal's last entry: no later one is recorded before it.
+    #[must_use]
+    pub fn with_last_recorded(mut self, at: Timestamp) -> Self {
+        self.last_recorded_at = at;
+        self
+    }
+
     /// Runs until `stop`, then finishes what was handed over before.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WriterError> {
         let mut held = None;

@@ -176,7 +176,11 @@ fn hellos_and_welcomes() {
         last_digest: convert::digest_bytes(&digest(0x66)),
         officers: vec![officer],
     };
-    let follow = feed_pb::FollowRequest { limits: limits(), position: Some(position.clone()) };
+    let follow = feed_pb::FollowRequest {
+        limits: limits(),
+        position: Some(position.clone()),
+        sent_at: Some(convert::timestamp(NOW)),
+    };
     let resume_digest = concord_wire::feed::resume_digest(&HISTORY, 16, digest(0x66).as_bytes(), 18);
     let follow_welcome = feed_pb::FollowWelcome {
         limits: limits(),
@@ -185,6 +189,7 @@ fn hellos_and_welcomes() {
         last_number: 17,
         healing: Some(feed_pb::Healing { known_number: 12 }),
         resume: Some(feed_pb::FeedResume { at: 18, digest: convert::digest_bytes(&resume_digest) }),
+        sent_at: Some(convert::timestamp(NOW)),
     };
     let hand_back = feed_pb::HandBackHello { limits: limits(), position: Some(position) };
     let handed_back = feed_pb::HandBackResponse {
