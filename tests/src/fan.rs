@@ -137,7 +137,11 @@ impl Recipient {
     /// Follows the feed first, as every node does, then its mailbox until the hub is gone.
     async fn one_connection(&mut self) -> Result<(), Status> {
         let Ok(channel) = self.node.connect().await else { return Ok(()) };
-        let follow = FollowRequest { limits: Some(concord_wire::limits()), position: Some(FeedPosition::default()) };
+        let follow = FollowRequest {
+            limits: Some(concord_wire::limits()),
+            position: Some(FeedPosition::default()),
+            sent_at: None,
+        };
         let mut feed = FeedServiceClient::new(channel.clone()).follow(follow).await?.into_inner();
         feed.message().await?;
         let (outgoing, outbound) = mpsc::channel(4);

@@ -187,7 +187,9 @@ fn make(forum: &Forum, hub_dir: &Path, node_dir: &Path, args: &StartupArgs) -> R
         if received >= acknowledged + ACKNOWLEDGED_AT_ONCE && received < args.exchanges {
             let taken = (acknowledged + 1..=received).collect();
             acknowledged = received;
-            let fact = node::Acknowledged { agency: agency.clone(), lane: Lane::Routine, through: received, taken };
+            let agency = agency.clone();
+            let lane = Lane::Routine;
+            let fact = node::Acknowledged { agency, lane, through: received, taken, taken_as: None };
             node_past.push(node::agency_acknowledged(&fact, BEGUN))?;
         }
     }
@@ -248,7 +250,7 @@ fn record(
         let (id, header) = (concord_wire::header::exchange_id(bytes), concord_wire::header::parse(bytes)?);
         exchanges.push(Candidate::Fit(Box::new(Item { id, header })));
     }
-    let consign = Consign { chain, number, previous, digest: sealed.digest, key: sealed.key, exchanges };
+    let consign = Consign { chain, number, previous, digest: sealed.digest, key: sealed.key, exchanges, stood: None };
     let at = At { sequence: ledger.sequence() + 1, now: BEGUN };
     let Decision::Fact { fact, .. } = ledger.decide(&Command::Consign(consign), at)? else {
         bail!("consignment {number} was not recorded");
