@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use crate::agency::Agency;
 use crate::command::{DEADLINE, concord};
 use crate::process::Process;
+use crate::proxy::Proxy;
 use crate::words;
 
 /// What is shown of each log when a story fails.
@@ -27,13 +29,23 @@ pub struct Forum {
 impl Forum {
     /// A running hub without nodes.
     pub fn empty() -> Self {
-        Self::seeded(words![])
+        Self::made(words![], |_| {})
     }
 
     /// The same with these options of `hub init`.
     pub fn seeded(options: Vec<OsString>) -> Self {
+        Self::made(options, |_| {})
+    }
+
+    /// The same, with something done before the first folder is made.
+    pub fn empty_at(prepare: impl FnOnce(&Self)) -> Self {
+        Self::made(words![], prepare)
+    }
+
+    fn made(options: Vec<OsString>, prepare: impl FnOnce(&Self)) -> Self {
         let place = tempfile::Builder::new().prefix("concord-story-").tempdir().unwrap();
         let mut forum = Self { place, hub: None, nodes: BTreeMap::new() };
+        prepare(&forum);
         fs::create_dir(forum.place.path().join("logs")).unwrap();
         fs::create_dir(forum.place.path().join("outgoing")).unwrap();
         let mut init = words!["hub", "init", "--dir", forum.hub_dir()];
@@ -51,6 +63,29 @@ impl Forum {
             forum.start_node(code);
         }
         forum
+    }
+
+    /// The same, where the nodes reach the hub through proxies of their own, in the order of the codes; one agreement of all.
+    pub fn through_proxies(codes: &[&str]) -> (Self, Vec<Proxy>) {
+        let mut forum = Self::empty();
+        let listen = forum.address(&forum.hub_dir(), "listen");
+        let proxies: Vec<Proxy> = codes.iter().map(|_| Proxy::new(&listen)).collect();
+        for (code, proxy) in codes.iter().zip(&proxies) {
+            // A bundle names what the hub announces when it is made.
+            forum.configure_hub(|settings| replace_line(settings, "announce", &format!("[{:?}]", proxy.address())));
+            forum.join(code);
+        }
+        for code in codes {
+            forum.start_node(code);
+        }
+        (forum, proxies)
+    }
+
+    /// Ends the hub, changes its settings and starts it again.
+    pub fn configure_hub(&mut self, change: impl FnOnce(&str) -> String) {
+        self.stop_hub();
+        change_file(&self.hub_dir().join("hub.toml"), change);
+        self.start_hub();
     }
 
     /// Makes, enrols and joins a node, and adds its agency; it does not run yet.
@@ -134,6 +169,21 @@ impl Forum {
         self.agency_named(code, "agency")
     }
 
+    /// The agency of a participant, which reaches its node through this proxy.
+    pub fn agency_through(&self, code: &str, proxy: &Proxy) -> Agency {
+        let (own, copy) = (self.node_dir(code).join("agencies/agency"), self.path().join(format!("proxied-{code}")));
+        fs::create_dir(&copy).unwrap();
+        for file in fs::read_dir(own).unwrap().map(Result::unwrap) {
+            fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+        change_file(&copy.join("profile.toml"), |settings| {
+            let kept =
+                settings.lines().filter(|line| !line.starts_with("addresses_file") && !line.starts_with("address "));
+            format!("{}\naddress = {:?}\n", kept.collect::<Vec<_>>().join("\n"), proxy.address())
+        });
+        Agency::new(self.path(), copy, &format!("{code}-proxied"))
+    }
+
     /// An agency of a participant by name.
     pub fn agency_named(&self, code: &str, name: &str) -> Agency {
         Agency::new(self.path(), self.node_dir(code).join("agencies").join(name), &format!("{code}-{name}"))
@@ -141,7 +191,12 @@ impl Forum {
 
     /// Starts the hub and waits until it is ready.
     pub fn start_hub(&mut self) {
-        let hub = Process::start(&self.log("hub"), words!["hub", "serve", "--dir", self.hub_dir()]);
+        self.start_hub_with(&BTreeMap::new());
+    }
+
+    /// The same, with these variables of the environment.
+    pub fn start_hub_with(&mut self, variables: &BTreeMap<&str, &str>) {
+        let hub = Process::start_with(&self.log("hub"), variables, words!["hub", "serve", "--dir", self.hub_dir()]);
         hub.line_after("listen ");
         hub.line_after("admin ");
         self.hub = Some(hub);
@@ -149,7 +204,13 @@ impl Forum {
 
     /// Starts a node and waits until it is ready.
     pub fn start_node(&mut self, code: &str) {
-        let node = Process::start(&self.log(code), words!["node", "serve", "--dir", self.node_dir(code)]);
+        self.start_node_with(code, &BTreeMap::new());
+    }
+
+    /// The same, with these variables of the environment.
+    pub fn start_node_with(&mut self, code: &str, variables: &BTreeMap<&str, &str>) {
+        let serve = words!["node", "serve", "--dir", self.node_dir(code)];
+        let node = Process::start_with(&self.log(code), variables, serve);
         node.line_after("listen ");
         node.line_after("admin ");
         self.nodes.insert(code.to_owned(), node);
@@ -165,6 +226,18 @@ impl Forum {
     pub fn stop_node(&mut self, code: &str) {
         let ended = self.nodes.remove(code).unwrap().terminate();
         assert_eq!(ended.code(), Some(0), "the node {code} ended with {ended}");
+    }
+
+    /// Waits until the hub ends by itself; how, and its log.
+    pub fn await_end_of_hub(&mut self) -> (ExitStatus, String) {
+        let (ended, _) = self.hub.take().unwrap().wait();
+        (ended, fs::read_to_string(self.log("hub")).unwrap())
+    }
+
+    /// Waits until a node ends by itself; how, and its log.
+    pub fn await_end_of_node(&mut self, code: &str) -> (ExitStatus, String) {
+        let (ended, _) = self.nodes.remove(code).unwrap().wait();
+        (ended, fs::read_to_string(self.log(code)).unwrap())
     }
 
     /// Kills the hub with SIGKILL.
@@ -213,6 +286,18 @@ impl Forum {
     pub fn log(&self, name: &str) -> PathBuf {
         self.path().join("logs").join(format!("{name}.log"))
     }
+}
+
+/// Gives a key of a TOML file another value.
+pub fn replace_line(settings: &str, key: &str, value: &str) -> String {
+    let is_it = |line: &&str| line.split('=').next().is_some_and(|before| before.trim() == key);
+    let old = settings.lines().find(is_it).unwrap_or_else(|| panic!("no {key} in {settings}"));
+    settings.replace(old, &format!("{key} = {value}"))
+}
+
+fn change_file(path: &Path, change: impl FnOnce(&str) -> String) {
+    let before = fs::read_to_string(path).unwrap();
+    fs::write(path, change(&before)).unwrap();
 }
 
 impl Drop for Forum {

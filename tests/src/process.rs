@@ -1,5 +1,6 @@
 //! Processes that run on: servers and receiving agencies, read line by line, ended by their own ids.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};
@@ -23,7 +24,17 @@ pub struct Process {
 impl Process {
     /// Starts `concord --json` with these arguments; its stderr is added to `log`.
     pub fn start(log: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::start_with(log, &BTreeMap::new(), args)
+    }
+
+    /// The same, with these variables of the environment.
+    pub fn start_with(
+        log: &Path,
+        variables: &BTreeMap<&str, &str>,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Self {
         let mut command = Command::new(executable());
+        command.envs(variables);
         // Whatever ends this test's process ends its children too.
         command.args(["--json", "--with-parent"]).args(args);
         Self::start_command(log, command)

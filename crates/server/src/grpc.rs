@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::accept::accept;
+use crate::accept::{HANDSHAKE_TIMEOUT_SECONDS, accept};
+use crate::connect::CONNECT_TIMEOUT_SECONDS;
 use crate::connections::Connections;
 use crate::deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
 use crate::descriptors::unary_methods;
@@ -35,6 +36,13 @@ pub const HEADER_LIST_SIZE_MAX_BYTES: u32 = 16 * 1024;
 pub const KEEPALIVE_INTERVAL_SECONDS: u64 = 15;
 /// The time for that answer.
 pub const KEEPALIVE_TIMEOUT_SECONDS: u64 = 10;
+/// Within so long a dead peer is noticed, on both sides, whether its connection stands or is being made.
+pub const DEAD_PEER_NOTICED_MAX_SECONDS: u64 = 30;
+const _: () = {
+    assert!(KEEPALIVE_INTERVAL_SECONDS + KEEPALIVE_TIMEOUT_SECONDS < DEAD_PEER_NOTICED_MAX_SECONDS);
+    assert!(HANDSHAKE_TIMEOUT_SECONDS < DEAD_PEER_NOTICED_MAX_SECONDS);
+    assert!(CONNECT_TIMEOUT_SECONDS < DEAD_PEER_NOTICED_MAX_SECONDS);
+};
 /// A connection so old is asked by GOAWAY to be replaced; what runs on it goes on to its end, however long, and nothing
 /// is lost. There is no harder age: streams live for weeks. What ends a connection for certain is the end of its certificate
 /// and [`Connections::close`].

@@ -1,0 +1,137 @@
+//! Views are not truth: whatever becomes of their files, also while they open, they are made again from the journal, with nothing lost
+//! and nothing twice.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+
+use concord_tests::{Forum, Process, concord, count_in_journal, exchange_ids, words};
+
+const AGREEMENT: &str = "KAZ/warnings";
+const SECTOR_SIZE_BYTES: usize = 512;
+const PAGE_SIZE_BYTES: usize = 4096;
+/// SIGKILL.
+const KILLED: i32 = 9;
+
+/// What a disk does to one file.
+const WAYS: [(&str, fn(&mut Vec<u8>)); 7] = [
+    ("a bit in every kilobyte", |bytes| {
+        (0..bytes.len()).step_by(1024).for_each(|at| bytes[at] ^= 1 << (at / 1024 % 8))
+    }),
+    ("one bit in the middle", |bytes| {
+        let middle = bytes.len() / 2;
+        bytes.get_mut(middle).into_iter().for_each(|byte| *byte ^= 1);
+    }),
+    ("half of it", |bytes| bytes.truncate(bytes.len() / 2)),
+    ("all of it", Vec::clear),
+    ("a sector of zeros", |bytes| zero(bytes, SECTOR_SIZE_BYTES)),
+    ("a page of zeros", |bytes| zero(bytes, PAGE_SIZE_BYTES)),
+    ("two pages in each other's place", |bytes| {
+        if bytes.len() >= 2 * PAGE_SIZE_BYTES {
+            let (first, rest) = bytes.split_at_mut(PAGE_SIZE_BYTES);
+            first.swap_with_slice(&mut rest[..PAGE_SIZE_BYTES]);
+        }
+    }),
+];
+
+fn zero(bytes: &mut [u8], size: usize) {
+    // The first one has what a database begins with, and is in use whatever else is.
+    let until = size.min(bytes.len());
+    bytes[..until].fill(0);
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+#[test]
+fn views_damaged_in_any_way_are_made_again_with_nothing_lost_and_nothing_twice() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    let dirs = [forum.hub_dir(), forum.node_dir("KAZ"), forum.node_dir("IRN")];
+    let mut all = Vec::new();
+    for (number, (way, damage)) in WAYS.iter().enumerate() {
+        let request = format!("--request-id r-{number} --title T");
+        forum.stop_node("IRN");
+        let recorded = kaz.submit("waits at the hub", "--wait recorded");
+        forum.stop_hub();
+        let queued = kaz.submit("waits at the sender's node", &request);
+        forum.stop_node("KAZ");
+        let mut damaged = Vec::new();
+        dirs.iter().for_each(|dir| files(&dir.join("views"), &mut damaged));
+        assert!(damaged.len() >= 3, "{way}: {damaged:?}");
+        for file in damaged {
+            let mut bytes = fs::read(&file).unwrap();
+            damage(&mut bytes);
+            fs::write(&file, bytes).unwrap();
+        }
+        forum.start_hub();
+        forum.start_node("KAZ");
+        forum.start_node("IRN");
+        assert_eq!(kaz.submit("waits at the sender's node", &request).id, queued.id, "{way}");
+        let ids = [recorded.id, queued.id];
+        assert_eq!(exchange_ids(&irn.receive(2)), ids, "{way}");
+        for id in &ids {
+            kaz.await_taken(id, "IRN");
+        }
+        for dir in &dirs {
+            assert_eq!(forum.status(dir)["alarms"], serde_json::json!([]), "{way}");
+        }
+        all.extend(ids);
+    }
+    assert!(irn.receive_rest().is_empty());
+    assert_eq!(count_in_journal(&dirs[2], &all), (all.len(), all.len()));
+    for dir in &dirs {
+        concord(words!["verify", dir]).ok();
+    }
+}
+
+#[test]
+fn a_process_killed_while_its_views_open_or_are_made_again_starts_all_the_same() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    let before = kaz.submit("before", "--wait delivered");
+    forum.stop_hub();
+    forum.stop_node("IRN");
+    // One after another without a whole start between: each begins where the kill before it left the folder.
+    let points = [
+        "views.open.marked",
+        "views.aside.before",
+        "views.aside.moved",
+        "views.create",
+        "views.open.opened",
+        "views.open.checked",
+        "views.open.unmarked",
+        "views.follow.read",
+    ];
+    for (kind, name, dir) in [("hub", "hub", forum.hub_dir()), ("node", "IRN", forum.node_dir("IRN"))] {
+        let mut killed = 0;
+        for point in points {
+            let armed = BTreeMap::from([("CONCORD_CRASH_AT", point)]);
+            let process = Process::start_with(&forum.log(name), &armed, words![kind, "serve", "--dir", dir]);
+            // A point that the state of the folder does not lead to lets it serve: then it is killed while it does.
+            match process.line() {
+                Some(_) => drop(process.kill()),
+                None => {
+                    assert_eq!(process.wait().0.signal(), Some(KILLED), "{name} at {point}");
+                    killed += 1;
+                }
+            }
+        }
+        assert!(killed >= 6, "only {killed} of {} points were reached at {name}", points.len());
+    }
+    forum.start_hub();
+    forum.start_node("IRN");
+    let after = kaz.submit("after", "--wait delivered");
+    assert_eq!(exchange_ids(&irn.receive(2)), [before.id, after.id]);
+    assert!(irn.receive_rest().is_empty());
+    for dir in [forum.hub_dir(), forum.node_dir("IRN")] {
+        assert_eq!(forum.status(&dir)["alarms"], serde_json::json!([]));
+        concord(words!["verify", dir]).ok();
+    }
+}
