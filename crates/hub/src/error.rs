@@ -117,3 +117,11 @@ pub enum HubError {
     #[error("a task of the hub failed: {0}")]
     Task(String),
 }
+
+impl HubError {
+    /// Whether it may be what a full disk does: to what is derived from the journal, or to an opening, which writes too. A failed append
+    /// is not: its outcome is unknown, whatever the reason.
+    pub fn may_want_room(&self) -> bool {
+        matches!(self, Self::Views(_) | Self::CatchUp(_) | Self::Open(_))
+    }
+}

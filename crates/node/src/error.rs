@@ -186,6 +186,18 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    /// Whether it may be what a full disk does: to what is derived from the journal, or to an opening, which writes too. A failed append
+    /// is not: its outcome is unknown, whatever the reason.
+    pub fn may_want_room(&self) -> bool {
+        matches!(
+            self,
+            Self::Views(_)
+                | Self::CatchUp(_)
+                | Self::Open(_)
+                | Self::Writer(WriterError::Views(_) | WriterError::Index(_))
+        )
+    }
+
     /// The refusal behind it, if it is one by a rule.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {

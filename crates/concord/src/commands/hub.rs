@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use concord_backup::Owner;
-use concord_hub::{InitOptions, Seed};
+use concord_hub::{HubError, InitOptions, Seed};
 use concord_model::Name;
 use serde::Serialize;
 
@@ -12,6 +12,9 @@ use super::backup::{self, BackupArgs, RestoreArgs};
 use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
+use crate::signals::Stop;
+
+use super::again::unless_full;
 
 /// The name of the seed that is built in.
 const SEED_BUILT_IN: &str = "cica-2007";
@@ -93,7 +96,9 @@ pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failu
         HubCommand::Init(args) => init(args, output),
         HubCommand::Serve(args) => {
             start_log()?;
-            Ok(concord_hub::serve(&args.dir).await?)
+            let mut stop = Stop::listen()?;
+            let ended = concord_hub::serve(&args.dir).await;
+            unless_full(&args.dir, &mut stop, ended, HubError::may_want_room).await
         }
         HubCommand::Backup(args) => backup::backup(args, Owner::Hub, output).await,
         HubCommand::Restore(args) => backup::restore_hub(&args, output),

@@ -1,5 +1,6 @@
 //! One file per command group.
 
+mod again;
 pub(crate) mod agency;
 pub(crate) mod agreement;
 pub(crate) mod backup;

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use concord_backup::Owner;
 use concord_model::{Name, ParticipantCode};
-use concord_node::InitOptions;
+use concord_node::{InitOptions, NodeError};
 use serde::Serialize;
 
 use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
+use crate::signals::Stop;
 
+use super::again::unless_full;
 use super::backup::{self, BackupArgs, RestoreArgs};
 use super::hub::start_log;
 
@@ -107,7 +109,9 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
         NodeCommand::Join(args) => join(&args, output),
         NodeCommand::Serve(args) => {
             start_log()?;
-            Ok(concord_node::serve(&args.dir).await?)
+            let mut stop = Stop::listen()?;
+            let ended = concord_node::serve(&args.dir).await;
+            unless_full(&args.dir, &mut stop, ended, NodeError::may_want_room).await
         }
         NodeCommand::Backup(args) => backup::backup(args, Owner::Node, output).await,
         NodeCommand::Restore(args) => backup::restore_node(&args, output),
