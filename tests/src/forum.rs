@@ -119,7 +119,12 @@ impl Forum {
 
     /// Proposes an agreement as the first of these.
     pub fn propose(&self, id: &str, measures: &str, on: &[&str]) {
-        let mut propose = words!["agreement", "propose", id, "--title", "An agreement", "--measure", measures];
+        self.propose_titled(id, measures, on, "An agreement");
+    }
+
+    /// The same, with a title.
+    pub fn propose_titled(&self, id: &str, measures: &str, on: &[&str], title: &str) {
+        let mut propose = words!["agreement", "propose", id, "--title", title, "--measure", measures];
         propose.extend(words!["--participant", on.join(","), "--profile", self.officer(on[0])]);
         concord(propose).ok();
     }

@@ -119,7 +119,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let server =
         GrpcServer { routes, table, health, connections, readiness: readiness.clone(), shutdown: shutdown.clone() };
 
-    let sequencing = tokio::spawn(task.run());
+    let mut sequencing = tokio::spawn(task.run());
     let measured = Arc::clone(&journal);
     let measuring = tokio::spawn(room.watch(move || measured.available_bytes()));
     let projecting = tokio::spawn(follow(views, Arc::clone(&dyn_journal), sequencer.watch(), sequencer.recent()));
@@ -142,8 +142,12 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let watched = tokio::spawn(admin.serve(readiness, metrics, admin_end.clone().cancelled_owned()));
     let ended = tokio::select! {
         served = server.serve(listener, tls) => served.map_err(HubError::from),
-        sequenced = sequencing => flatten(sequenced).and_then(|result| result.map_err(HubError::from)),
-        projected = projecting => flatten(projected).and_then(|result| result),
+        sequenced = &mut sequencing => flatten(sequenced).and_then(|result| result.map_err(HubError::from)),
+        projected = projecting => match flatten(projected).and_then(|result| result) {
+            // The views end because the sequencer did, and may be seen to end first: what it ended by is the reason.
+            Ok(()) => flatten(sequencing.await).and_then(|result| result.map_err(HubError::from)),
+            failed => failed,
+        },
     };
     measuring.abort();
     // The admin listener tells of the drain to its end.

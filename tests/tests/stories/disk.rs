@@ -79,26 +79,17 @@ fn a_hub_whose_disk_is_full_refuses_what_is_new_and_goes_on_with_what_is_under_w
 
     // Not one byte is left: also that is refused, and ends nothing.
     disk.fill(0);
-    let proposed = concord(words![
-        "agreement",
-        "propose",
-        "KAZ/third",
-        "--title",
-        "T",
-        "--measure",
-        "environmental.4",
-        "--participant",
-        "KAZ,IRN",
-        "--profile",
-        forum.officer("KAZ")
-    ]);
-    proposed.ok();
-    waiting.push(kaz.submit("waits too", "--lane flash"));
+    // An officer's word that is larger than what is left of the last page.
+    let title = "T".repeat(1_000);
+    for name in ["third", "fourth", "fifth", "sixth", "seventh"] {
+        forum.propose_titled(&format!("KAZ/{name}"), "environmental.4", &["KAZ", "IRN"], &title);
+    }
+    waiting.push(kaz.submit("waits too", &format!("--lane flash --agreement {AGREEMENT}")));
     await_so("an append found no room", || {
         let page = get(&forum.address(&forum.hub_dir(), "admin"), "/metrics").body;
         page.lines().any(|line| line.starts_with("concord_appends_without_room_total") && !line.ends_with(" 0"))
     });
-    assert_eq!(forum.status(&forum.hub_dir())["participants_enrolled"], 3);
+    assert_eq!(forum.status(&forum.hub_dir())["participants_enrolled"], 3, "it answers");
     assert_eq!(text_of(&kaz.track(&before.id), "state"), "taken");
 
     disk.empty();
@@ -109,7 +100,10 @@ fn a_hub_whose_disk_is_full_refuses_what_is_new_and_goes_on_with_what_is_under_w
     await_so("the sender's node has nothing to say any more", || {
         forum.status(&forum.node_dir("KAZ"))["alarms"] == serde_json::json!([])
     });
-    assert_eq!(text_of(&forum.agreement("KAZ/third", "IRN"), "state"), "pending");
+    await_so("the officers' words were said", || {
+        let shown = concord(words!["agreement", "show", "KAZ/seventh", "--profile", forum.officer("IRN")]);
+        shown.code == Some(0)
+    });
     assert_eq!(irn.receive(2).len(), 2);
     let ids: Vec<String> = waiting.iter().map(|one| one.id.clone()).collect();
     assert_eq!(count_in_journal(&forum.node_dir("IRN"), &ids), (2, 2));
@@ -117,7 +111,7 @@ fn a_hub_whose_disk_is_full_refuses_what_is_new_and_goes_on_with_what_is_under_w
     // Nothing of the full time is left behind that a start would stumble over.
     forum.stop_hub();
     forum.start_hub();
-    kaz.submit("after", "--wait delivered");
+    kaz.submit("after", &format!("--wait delivered --agreement {AGREEMENT}"));
 }
 
 #[test]
@@ -141,7 +135,8 @@ fn a_node_whose_disk_is_full_refuses_submissions_and_goes_on_with_what_is_under_
     irn.await_taken(&mail.id, "KAZ");
 
     disk.fill(0);
-    let late = irn.submit("to a node without a byte", "--wait recorded");
+    // Larger than what is left of the last page.
+    let late = irn.submit([b'l'; 50_000], "--wait recorded");
     await_so("an append found no room", || {
         let page = get(&forum.address(&forum.node_dir("KAZ"), "admin"), "/metrics").body;
         page.lines().any(|line| line.starts_with("concord_appends_without_room_total") && !line.ends_with(" 0"))
@@ -167,7 +162,8 @@ fn a_failed_sync_ends_the_process_with_a_clear_message_and_the_next_start_goes_o
     let mut forum = Forum::of(&["KAZ", "IRN"]);
     forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
     let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
-    let failing = BTreeMap::from([("CONCORD_FAIL_AT", "journal.sync")]);
+    // The first is the opening's.
+    let failing = BTreeMap::from([("CONCORD_FAIL_AT", "journal.sync:2")]);
 
     forum.stop_hub();
     forum.start_hub_with(&failing);

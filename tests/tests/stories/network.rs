@@ -126,7 +126,7 @@ fn connections_that_are_cut_after_any_number_of_bytes_lose_nothing_and_double_no
     let (forum, links) = forum(&["KAZ", "IRN"]);
     let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
     let mut sent = Vec::new();
-    for (number, bytes) in [1, 40, 150, 400, 700, 1_100, 1_700, 2_600].into_iter().enumerate() {
+    for (number, bytes) in [1, 150, 700].into_iter().enumerate() {
         for (link, way) in [(0, Way::Up), (0, Way::Down), (1, Way::Up), (1, Way::Down)] {
             links[link].cut_after(way, bytes);
             let lane = ["routine", "flash", "priority"][number % 3];
