@@ -24,7 +24,7 @@ use crate::serve::check_founded;
 pub struct Restored {
     /// The tail of the backup, parent of the history that began; none where the journal was made anew.
     pub parent: Option<Tail>,
-    /// When the backup was taken: what was done later is fetched back from the hub.
+    /// When the backup was taken: what was done later is not in it.
     pub taken_at: Option<Timestamp>,
     /// The tail of the journal that is in place now.
     pub tail: Tail,

@@ -205,10 +205,8 @@ pub(crate) fn restore_hub(args: &RestoreArgs, output: Output) -> Result<(), Fail
 pub(crate) fn restore_node(args: &RestoreArgs, output: Output) -> Result<(), Failure> {
     let concord_node::Restored { parent, taken_at, tail, aside, .. } = concord_node::restore(&args.file, &args.dir)?;
     tell(&args.dir, Owner::Node, InPlace { parent, taken_at, tail, aside }, output)?;
-    output.say(
-        "what it did after the backup comes back from the hub; what agencies handed in and the hub never had is lost:",
-    );
-    output.say("have them submit again what they queued since then, under the same request ids");
+    output.say("what it did after the backup does not come back by itself yet: where the hub knows more than this journal, the");
+    output.say("node stops that link with an alarm. Keep the old journal and call the secretariat");
     Ok(())
 }
 

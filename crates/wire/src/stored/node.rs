@@ -298,7 +298,7 @@ pub fn receipt_renewed(receipt: RecordedReceipt, recorded_at: Timestamp) -> Draf
     plain(KIND_RECEIPT_RENEWED, &pb::ReceiptRenewed { receipt: Some(receipt) }, recorded_at)
 }
 
-/// The journal was put back or made anew; what came after is to be fetched back.
+/// The journal was put back or made anew; what came after is not in it.
 pub fn restored(how: Restored, recorded_at: Timestamp) -> Draft {
     let message = match how {
         Restored::FromBackup(taken_at) => pb::JournalRestored {
