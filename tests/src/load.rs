@@ -292,7 +292,7 @@ fn next_request(plan: &Plan, lane: Lane, number: u64, passing: &Passing, chance:
         Some(agreement) if chance.one_in(2) => agreement,
         _ => plan.agreement.0.clone(),
     };
-    let mut body = format!("{} {lane} {number} {}", plan.agency.code, chance.next()).into_bytes();
+    let mut body = format!("{} {lane} {number} {}", plan.agency.code, chance.any()).into_bytes();
     if chance.one_in(10) {
         body.resize(LARGE_BODY_BYTES, b'.');
     }

@@ -146,8 +146,12 @@ mod tests {
     const STATUS: Row = Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: BOTH };
     const ADD: Row = Row { method: "/concord.operations.v1.OperationsService/AddAgency", allow: OPERATOR };
 
+    const BACKUP: Row = Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: OFFICER };
+
+    /// The rows under test, beside one that is always right.
     fn check(rows: &[Row], except: &[&str], expected: &[&str]) {
-        let table = MethodTable::new(ParticipantCode::secretariat(), rows);
+        let rows = [rows, &[BACKUP]].concat();
+        let table = MethodTable::new(ParticipantCode::secretariat(), &rows);
         let served = Served {
             services: &["concord.operations.v1.OperationsService"],
             except,

@@ -122,7 +122,7 @@ pub(super) fn prepare(point: &str, dir: &Path, chance: &mut Chance) -> bool {
     let needs_cut = point.starts_with("journal.cut.") || point == "journal.history.begun";
     if needs_cut {
         // As a kill in the middle of a write leaves it: some bytes of a commit that nobody was told of.
-        let torn: Vec<u8> = (0..=chance.below(TORN_MAX_BYTES)).map(|_| chance.next() as u8).collect();
+        let torn: Vec<u8> = (0..=chance.below(TORN_MAX_BYTES)).map(|_| chance.any() as u8).collect();
         append_to_last_segment(dir, &torn);
     }
     if point.starts_with("views.aside.") && dir.join("views/conf").exists() {

@@ -289,7 +289,11 @@ impl Filesystem for Served {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.on(|platter| Some(platter.file(number.0)?.write(offset, bytes))) {
+        let written = self.on(|platter| {
+            platter.file(number.0)?.write(offset, bytes);
+            Some(())
+        });
+        match written {
             Ok(()) => reply.written(bytes.len() as u32),
             Err(error) => reply.error(error),
         }

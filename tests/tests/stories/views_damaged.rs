@@ -14,8 +14,11 @@ const PAGE_SIZE_BYTES: usize = 4096;
 /// SIGKILL.
 const KILLED: i32 = 9;
 
+/// A kind of damage, and what does it.
+type Way = (&'static str, fn(&mut Vec<u8>));
+
 /// What a disk does to one file.
-const WAYS: [(&str, fn(&mut Vec<u8>)); 7] = [
+const WAYS: [Way; 7] = [
     ("a bit in every kilobyte", |bytes| {
         (0..bytes.len()).step_by(1024).for_each(|at| bytes[at] ^= 1 << (at / 1024 % 8))
     }),

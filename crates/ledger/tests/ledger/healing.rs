@@ -54,8 +54,11 @@ fn hand(
     reason(forum.run(&Command::HandBack(handed)))
 }
 
+/// Of a version of an agreement: its id, its number, where it stands, and what each party said.
+type Standing = (String, u32, AgreementState, Vec<(ParticipantCode, PartyState)>);
+
 /// What became of every version, without the positions, which are new.
-fn standing(forum: &Forum) -> Vec<(String, u32, AgreementState, Vec<(ParticipantCode, PartyState)>)> {
+fn standing(forum: &Forum) -> Vec<Standing> {
     let all = forum.ledger.agreements().all().map(|agreement| agreement.text.id.clone());
     let all: Vec<_> = all.collect();
     let of = |agreement: &concord_ledger::Agreement| {

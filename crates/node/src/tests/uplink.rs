@@ -232,7 +232,7 @@ async fn what_a_hub_forgot_is_handed_in_again_with_its_receipts_and_the_new_ones
     let run = async |hub: &Arc<FakeHub>, count: usize| {
         let mut tasks = JoinSet::new();
         crate::uplink::start(&mut tasks, &context, &(Arc::clone(hub) as Arc<dyn HubLink>));
-        let lane = || context.now_state().chain(Lane::Flash).clone();
+        let lane = || *context.now_state().chain(Lane::Flash);
         super::support::until(|| hub.recorded.lock().unwrap().len() == count && lane().unrecorded() == 0).await;
         tasks.shutdown().await;
     };
