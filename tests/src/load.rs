@@ -211,8 +211,9 @@ impl Link {
                 return client.clone();
             }
             // Read again each time: a node that comes back may have another port.
-            let profile = Profile::load(&self.profile).unwrap();
-            if let (Ok(address), Ok(tls)) = (profile.address(), profile.client_config())
+            // A machine without power does not show the folder either.
+            if let Ok(profile) = Profile::load(&self.profile)
+                && let (Ok(address), Ok(tls)) = (profile.address(), profile.client_config())
                 && let Ok(channel) = concord_server::connect(&address, tls).await
             {
                 let client = AgencyServiceClient::new(channel).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
