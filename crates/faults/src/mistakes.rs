@@ -14,6 +14,8 @@ pub const MISTAKES: &[&str] = &[
     "cut-without-a-mark",
     // check: --workspace --test crash_images
     "cut-in-silence",
+    // check: --workspace --test redaction
+    "redact-in-the-last-commit",
     // check: --workspace --test seals
     "trust-any-seal",
     // check: --workspace --test damage_tables

@@ -22,6 +22,12 @@ pub const POINTS: &[&str] = &[
     "journal.history.begun",
     "journal.cut.unmarked",
     "journal.close",
+    // A redaction.
+    "journal.redact.recorded",
+    "journal.redact.begun",
+    "journal.redact.overwritten",
+    "journal.redact.synced",
+    "journal.redact.done",
     // The views: opening them, moving broken ones away, following the journal.
     "views.open.begin",
     "views.open.marked",

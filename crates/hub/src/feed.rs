@@ -94,6 +94,7 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
             Content::Receipts(pb::Receipts { recipient: fact.recipient.to_string(), receipts })
         }
         HubEntry::HistoryBegun(_)
+        | HubEntry::JournalEffect
         | HubEntry::Consignment(..)
         | HubEntry::FeedResumed(_)
         | HubEntry::MailboxResumed(_) => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    AppendError, Blob, COMMIT_SIZE_MAX_BYTES, Committed, Digest, Draft, HistoryBegun, HistoryId, Journal,
-    KIND_HISTORY_BEGUN, READ_SIZE_MAX_BYTES, ReadError,
+    AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Digest, Draft, HistoryBegun, HistoryId, Journal,
+    KIND_HISTORY_BEGUN, KIND_REDACTED, READ_SIZE_MAX_BYTES, ReadError, Tail,
 };
 
 /// Runs every promise, each against a new journal that `fresh` makes.
@@ -26,6 +26,7 @@ where
     reading_is_bounded(fresh().as_ref()).await;
     what_is_not_there_is_named(fresh().as_ref()).await;
     the_tail_is_watchable(fresh().as_ref()).await;
+    a_redacted_body_is_gone_and_its_entry_stays(fresh().as_ref()).await;
 }
 
 /// A draft with `blobs` blobs whose content follows from `seed`.
@@ -162,6 +163,28 @@ async fn what_is_not_there_is_named(journal: &dyn Journal) {
     for from in [3, u64::MAX] {
         assert!(journal.read(from, 5).is_ok_and(|entries| entries.is_empty()), "beyond the tail is nothing");
     }
+}
+
+async fn a_redacted_body_is_gone_and_its_entry_stays(journal: &dyn Journal) {
+    append(journal, vec![draft(1, 5, 3), draft(2, 5, 1)]).await;
+    let Ok(before) = journal.entry(2) else { panic!("the entry is durable") };
+    let stale = Tail { sequence: 1, ..journal.tail() };
+    let bodies = vec![Bodies { sequence: 2, first: 1, count: 2 }];
+    assert!(matches!(journal.redact(stale, 9, bodies.clone()).await, Err(AppendError::TailMoved { .. })));
+    assert_eq!(journal.redact(journal.tail(), 9, Vec::new()).await, Err(AppendError::EmptyBatch));
+    for sequence in [0, 9] {
+        let absent = journal.redact(journal.tail(), 9, vec![Bodies { sequence, first: 0, count: 1 }]).await;
+        assert!(matches!(absent, Err(AppendError::NotRedactable { .. })), "{absent:?}");
+    }
+    let Ok(redacted) = journal.redact(journal.tail(), 9, bodies).await else { panic!("what is there goes") };
+    assert_eq!((redacted.tail, redacted.recorded, redacted.gone), (journal.tail(), true, true));
+    let Ok(after) = journal.entry(2) else { panic!("the entry stays") };
+    let left = crate::Entry { blobs: vec![before.blobs[0].clone(), None, None], ..before };
+    assert_eq!(after, left, "digest and commitments stay");
+    assert!(matches!(journal.blob(2, 1), Err(ReadError::Redacted { sequence: 2, index: 1 })));
+    assert!(journal.blob(2, 0).is_ok() && journal.blob(3, 0).is_ok(), "its neighbours stay");
+    assert!(journal.entry(4).is_ok_and(|fact| fact.kind == KIND_REDACTED && fact.recorded_at == 9));
+    append(journal, vec![draft(4, 5, 1)]).await;
 }
 
 async fn the_tail_is_watchable(journal: &dyn Journal) {

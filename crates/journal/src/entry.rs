@@ -66,7 +66,7 @@ pub struct Entry {
     pub payload: Bytes,
     /// One for each blob, in order.
     pub commitments: Vec<Commitment>,
-    /// As long as `commitments`. `None`: the body was not asked for (or, once redaction exists, is gone).
+    /// As long as `commitments`. `None`: the body was not asked for, or is gone: redacted, or of a trimmed entry.
     pub blobs: Vec<Option<Blob>>,
     /// The digest over all of the above.
     pub digest: Digest,

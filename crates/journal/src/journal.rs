@@ -7,6 +7,7 @@ use crate::blob::Blob;
 use crate::digest::{Digest, HistoryId, Tail};
 use crate::entry::{Draft, Entry, KIND_RESERVED_FIRST, is_reserved_kind};
 use crate::history::KIND_HISTORY_BEGUN;
+use crate::redaction::{Bodies, Redacted};
 
 /// The most that one commit may take, by the sum of [`Draft::size_bytes`]; a single draft may take all of it.
 /// Beyond it the batch is refused with [`AppendError::BatchTooLarge`] and nothing is written.
@@ -40,14 +41,26 @@ pub trait Journal: Send + Sync {
         recorded_at: i64,
     ) -> BoxFuture<'static, Result<Committed, AppendError>>;
 
+    /// Makes bodies go for good, their nonces too, while their entries stay and the journal goes on to verify: first a
+    /// fact that names them is durable, then they are overwritten.
+    ///
+    /// Resolves when they are gone, or when there was no room to say so ([`Redacted::gone`]). An error means that
+    /// nothing of it is there, [`AppendError::OutcomeUnknown`] apart. Bodies that are gone already may be named again.
+    fn redact(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        bodies: Vec<Bodies>,
+    ) -> BoxFuture<'static, Result<Redacted, AppendError>>;
+
     /// Entries from `from` on, without bodies: at most `max_entries`, fewer at the tail or past
     /// [`READ_SIZE_MAX_BYTES`], none beyond the tail; at least one where there is one and `max_entries` is not 0.
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError>;
 
-    /// One entry with its bodies.
+    /// One entry with its bodies, those apart that are gone.
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError>;
 
-    /// One body; `index` counts from 0.
+    /// One body; `index` counts from 0. [`ReadError::Redacted`] where it is gone.
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError>;
 
     /// The published tail.
@@ -107,6 +120,14 @@ pub enum AppendError {
         /// The id that was passed.
         history: HistoryId,
     },
+    /// The bodies to be redacted are not all there.
+    #[error("bodies of entry {sequence} cannot be redacted: {reason}; nothing was redacted")]
+    NotRedactable {
+        /// The entry.
+        sequence: u64,
+        /// Why.
+        reason: String,
+    },
     /// The disk is full, or this user's part of it. Nothing of the batch is there, and the journal goes on: the same
     /// append succeeds once there is room.
     #[error("there is no room for {size} bytes ({reason}); nothing was appended: make room and append again")]
@@ -151,6 +172,14 @@ pub enum ReadError {
         /// How many it has.
         count: usize,
     },
+    /// The body is gone: it was redacted, or its entry was trimmed.
+    #[error("the body at index {index} of entry {sequence} is gone: it was redacted or trimmed; its commitment stays")]
+    Redacted {
+        /// The entry.
+        sequence: u64,
+        /// Which body.
+        index: usize,
+    },
     /// The storage gave back something else than was written since the journal was opened.
     #[error("entry {sequence} is damaged in {file} at byte {offset}: {what}; run verify, and restore or heal it")]
     Damaged {
@@ -186,6 +215,26 @@ pub(crate) fn check_batch(batch: &[Draft]) -> Result<(), AppendError> {
         return Err(AppendError::BatchTooLarge { size });
     }
     Ok(())
+}
+
+/// What can be refused of a redaction by looking at it alone; else the draft of its fact.
+pub(crate) fn check_redaction(bodies: &[Bodies], recorded_at: i64) -> Result<Draft, AppendError> {
+    if bodies.is_empty() {
+        return Err(AppendError::EmptyBatch);
+    }
+    let draft = crate::redaction::fact(bodies, recorded_at);
+    let size = draft.size_bytes();
+    if size > COMMIT_SIZE_MAX_BYTES { Err(AppendError::BatchTooLarge { size }) } else { Ok(draft) }
+}
+
+/// Whether an entry with so many bodies has these.
+pub(crate) fn check_bodies(bodies: &Bodies, count: usize) -> Result<(), AppendError> {
+    let end = bodies.first as usize + bodies.count as usize;
+    if bodies.count > 0 && end <= count {
+        return Ok(());
+    }
+    let reason = format!("it has {count} bodies, not {} from index {} on", bodies.count, bodies.first);
+    Err(AppendError::NotRedactable { sequence: bodies.sequence, reason })
 }
 
 pub(crate) fn check_new_history(expected: &Tail, new: HistoryId) -> Result<(), AppendError> {

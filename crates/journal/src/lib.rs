@@ -20,6 +20,7 @@ mod file;
 mod history;
 mod journal;
 mod memory;
+mod redaction;
 
 pub use blob::{Blob, Commitment, NONCE_SIZE_BYTES};
 pub use digest::{Digest, HistoryId, Tail};
@@ -32,3 +33,4 @@ pub use file::{
 pub use history::{HISTORY_BEGUN_VERSION, HistoryBegun, HistoryBegunError, KIND_HISTORY_BEGUN};
 pub use journal::{AppendError, Appended, COMMIT_SIZE_MAX_BYTES, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError};
 pub use memory::MemoryJournal;
+pub use redaction::{Bodies, KIND_REDACTED, KIND_REDACTION_STEP, REDACTION_VERSION, Redacted};

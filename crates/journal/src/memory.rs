@@ -10,9 +10,10 @@ use crate::digest::{HistoryId, Tail};
 use crate::entry::{Draft, Entry, Meta, write_table};
 use crate::history::HistoryBegun;
 use crate::journal::{
-    AppendError, Appended, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError, check_batch, check_new_history,
-    check_tail,
+    AppendError, Appended, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError, check_batch, check_bodies,
+    check_new_history, check_redaction, check_tail,
 };
+use crate::redaction::{Bodies, Redacted};
 
 /// A journal that a process end forgets. Clones are the same journal.
 #[derive(Clone)]
@@ -67,6 +68,37 @@ impl Journal for MemoryJournal {
         })
     }
 
+    fn redact(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        bodies: Vec<Bodies>,
+    ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let fact = check_redaction(&bodies, recorded_at)?;
+            shared.with_entries(|entries| {
+                for one in &bodies {
+                    let absent =
+                        || AppendError::NotRedactable { sequence: one.sequence, reason: "it is absent".into() };
+                    let entry = find(entries, one.sequence).ok_or_else(absent)?;
+                    check_bodies(one, entry.blobs.len())?;
+                }
+                Ok(())
+            })?;
+            let committed = shared.commit(expected, expected.history, vec![fact])?;
+            shared.with_entries(|entries| {
+                for one in &bodies {
+                    let (first, count) = (one.first as usize, one.count as usize);
+                    let found =
+                        find_mut(entries, one.sequence).and_then(|entry| entry.blobs.get_mut(first..first + count));
+                    found.unwrap_or_default().fill(None);
+                }
+            });
+            Ok(Redacted { tail: committed.tail, recorded: true, gone: true })
+        })
+    }
+
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
         if from < self.first_sequence() {
             return Err(self.shared.absent(from));
@@ -84,16 +116,17 @@ impl Journal for MemoryJournal {
     }
 
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
-        let index = sequence.checked_sub(1).and_then(|index| usize::try_from(index).ok());
-        let found = self.shared.with_entries(|entries| index.and_then(|index| entries.get(index).cloned()));
+        let found = self.shared.with_entries(|entries| find(entries, sequence).cloned());
         found.ok_or_else(|| self.shared.absent(sequence))
     }
 
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
         let entry = self.entry(sequence)?;
         let count = entry.blobs.len();
-        let blob = entry.blobs.into_iter().nth(index).flatten();
-        blob.ok_or(ReadError::BlobAbsent { sequence, index, count })
+        match entry.blobs.into_iter().nth(index) {
+            Some(blob) => blob.ok_or(ReadError::Redacted { sequence, index }),
+            None => Err(ReadError::BlobAbsent { sequence, index, count }),
+        }
     }
 
     fn tail(&self) -> Tail {
@@ -128,6 +161,15 @@ impl Shared {
     fn absent(&self, sequence: u64) -> ReadError {
         ReadError::EntryAbsent { sequence, first: 1, last: self.tail.borrow().sequence }
     }
+}
+
+fn find(entries: &[Entry], sequence: u64) -> Option<&Entry> {
+    entries.get(usize::try_from(sequence.checked_sub(entries.first()?.sequence)?).ok()?)
+}
+
+fn find_mut(entries: &mut [Entry], sequence: u64) -> Option<&mut Entry> {
+    let first = entries.first()?.sequence;
+    entries.get_mut(usize::try_from(sequence.checked_sub(first)?).ok()?)
 }
 
 fn extend(entries: &mut Vec<Entry>, tail: &Tail, history: HistoryId, batch: Vec<Draft>) -> Committed {

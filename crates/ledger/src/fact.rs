@@ -14,6 +14,8 @@ use crate::statement::Statement;
 pub enum Fact {
     /// The journal's own entry: a history began.
     HistoryBegun(HistoryBegun),
+    /// What the journal did to itself: nothing changes by it but the sequence.
+    JournalEffect,
     /// The beginning of a hub.
     Founded(Founding),
     /// A statement, accepted or refused.

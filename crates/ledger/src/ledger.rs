@@ -62,11 +62,13 @@ impl Ledger {
     /// Takes in a fact at its place; `at.now` is its `recorded_at`. Total: it refuses nothing and cannot fail.
     pub fn apply(&mut self, fact: &Fact, at: At) {
         self.sequence = at.sequence;
-        // The time of a begun history is the clock's when the journal was opened, before anybody had vouched for that clock.
-        if !matches!(fact, Fact::HistoryBegun(_)) {
+        // The time of a begun history is the clock's when the journal was opened, before anybody had vouched for that clock;
+        // so may that be of what the journal does to itself.
+        if !matches!(fact, Fact::HistoryBegun(_) | Fact::JournalEffect) {
             self.recorded_at = self.recorded_at(at.now);
         }
         match fact {
+            Fact::JournalEffect => {}
             Fact::HistoryBegun(begun) => {
                 let (chains, mailboxes, feed) = (&self.chains, &self.mailboxes, &self.feed);
                 Arc::make_mut(&mut self.histories).apply(begun, |history| PastPositions {

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use concord_journal::{
-    Draft, FileJournal, FrameMark, HistoryId, Journal as _, KIND_HISTORY_BEGUN, OpenOptions, Opened,
-};
+use concord_journal::{Draft, FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, Opened, is_reserved_kind};
 use concord_model::Timestamp;
 use concord_snapshots::{Form, Restored, Snapshots, restore};
 use concord_wire::stored::node::read;
@@ -58,7 +56,7 @@ pub(crate) fn last_recorded(journal: &dyn concord_journal::Journal) -> Result<Op
     let mut sequence = journal.tail().sequence;
     while sequence >= journal.first_sequence() {
         let Some(entry) = journal.read(sequence, 1)?.into_iter().next() else { break };
-        if entry.kind != KIND_HISTORY_BEGUN {
+        if !is_reserved_kind(entry.kind) {
             return Ok(Some(Timestamp::from_micros(entry.recorded_at)));
         }
         sequence -= 1;

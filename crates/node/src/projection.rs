@@ -96,6 +96,7 @@ impl Projection for NodeProjection {
             NodeEntry::Mail { lane, items, .. } => mail(lane, &items, entry, batch),
             NodeEntry::AgencyAcknowledged(fact) => acknowledged(&fact, batch),
             NodeEntry::HistoryBegun(_)
+            | NodeEntry::JournalEffect
             | NodeEntry::Founded { .. }
             | NodeEntry::Joined(_)
             | NodeEntry::AgencyAdded { .. }

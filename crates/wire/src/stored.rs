@@ -50,7 +50,7 @@ fn draft(kind: u16, payload: &impl Message, blobs: Vec<Blob>, recorded_at: Times
 }
 
 fn check_version(entry: &Entry) -> Result<(), StoredError> {
-    if entry.kind != concord_journal::KIND_HISTORY_BEGUN && entry.version != PAYLOAD_VERSION {
+    if !concord_journal::is_reserved_kind(entry.kind) && entry.version != PAYLOAD_VERSION {
         return Err(unknown(entry));
     }
     Ok(())

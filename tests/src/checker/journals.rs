@@ -173,6 +173,7 @@ impl HubRecord {
         let mut told = Vec::new();
         match read {
             HubEntry::HistoryBegun(_) => self.histories += 1,
+            HubEntry::JournalEffect => {}
             // The registry is the first item of everybody's feed.
             HubEntry::Founded(founding) => {
                 for participant in founding.participants {
@@ -247,6 +248,7 @@ impl NodeRecord {
     fn take(&mut self, entry: &Entry, read: NodeEntry) -> Result<(), String> {
         match read {
             NodeEntry::HistoryBegun(_) => self.histories += 1,
+            NodeEntry::JournalEffect => {}
             NodeEntry::Queued(kept, submissions) => {
                 let mut exchanges = exchanges(entry, &kept);
                 for (exchange, submission) in exchanges.iter_mut().zip(submissions) {

@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use concord_journal::{AppendError, Blob, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Tail};
+use concord_journal::{
+    AppendError, Blob, Bodies, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Redacted, Tail,
+};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -121,6 +123,15 @@ impl Journal for Disk {
         recorded_at: i64,
     ) -> BoxFuture<'static, Result<Committed, AppendError>> {
         self.0.durable.begin_history(expected, new, recorded_at)
+    }
+
+    fn redact(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        bodies: Vec<Bodies>,
+    ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
+        self.0.durable.redact(expected, recorded_at, bodies)
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {

@@ -1,6 +1,6 @@
 //! One entry in words: kinds, numbers, participants, digests. Content stands apart, for whoever asked for it.
 
-use concord_journal::{Entry, KIND_HISTORY_BEGUN};
+use concord_journal::{Entry, KIND_REDACTED, KIND_REDACTION_STEP, is_reserved_kind};
 use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided};
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
@@ -50,16 +50,23 @@ impl Content {
 
 /// The kind of an entry and its words.
 pub(super) fn words(entry: &Entry, with_content: bool) -> Result<(&'static str, Words), StoredError> {
-    let (kind, about, content) = if entry.kind == KIND_HISTORY_BEGUN || HUB_KINDS.contains(&entry.kind) {
-        of_hub(entry)?
-    } else {
-        of_node(entry)?
-    };
+    let (kind, about, content) =
+        if is_reserved_kind(entry.kind) || HUB_KINDS.contains(&entry.kind) { of_hub(entry)? } else { of_node(entry)? };
     let content = (with_content && !content.is_empty()).then_some(content);
     Ok((kind, Words { about, content }))
 }
 
 type Parts = (&'static str, String, Vec<Content>);
+
+/// What the journal did to itself.
+fn own_effect(entry: &Entry) -> Parts {
+    let words = match entry.kind {
+        KIND_REDACTED => "bodies were redacted",
+        KIND_REDACTION_STEP => "a redaction went on",
+        _ => "the journal's own",
+    };
+    ("journal", words.to_owned(), Vec::new())
+}
 
 fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
     Ok(match hub::read(entry)? {
@@ -67,6 +74,7 @@ fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
             let parent = begun.parent.map_or_else(String::new, |parent| format!(" after {}", hex(&parent)));
             ("history", format!("{} begins{parent}", hex(&begun.history)), Vec::new())
         }
+        HubEntry::JournalEffect => own_effect(entry),
         HubEntry::Founded(founding) => {
             let (participants, measures) = (founding.participants.len(), founding.measures.len());
             let about = format!(
@@ -90,6 +98,7 @@ fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
 
 fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
     Ok(match node::read(entry)? {
+        NodeEntry::JournalEffect => own_effect(entry),
         NodeEntry::HistoryBegun(begun) => ("history", format!("{} begins", begun.history), Vec::new()),
         NodeEntry::Founded { participant, node } => ("founded", format!("node {node} of {participant}"), Vec::new()),
         NodeEntry::Joined(bundle) => ("joined", format!("hub {}", bundle.hub), Vec::new()),

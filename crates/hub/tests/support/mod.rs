@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use bytes::Bytes;
 use concord_hub::sequencer::{Proposal, Sequencer, SequencerTask};
 use concord_journal::{
-    AppendError, Blob, Committed, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal, MemoryJournal, OpenOptions,
-    ReadError, Tail,
+    AppendError, Blob, Bodies, Committed, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal, MemoryJournal,
+    OpenOptions, ReadError, Redacted, Tail,
 };
 use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, Statement, StatementContent};
 use concord_model::{
@@ -138,6 +138,15 @@ impl Journal for SlowJournal {
         recorded_at: i64,
     ) -> BoxFuture<'static, Result<Committed, AppendError>> {
         self.inner.begin_history(expected, new, recorded_at)
+    }
+
+    fn redact(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        bodies: Vec<Bodies>,
+    ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
+        self.inner.redact(expected, recorded_at, bodies)
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {

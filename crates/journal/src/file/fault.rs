@@ -84,6 +84,12 @@ pub enum Fault {
     /// Some bit of head, blob table or payload is not as written.
     #[error("the entry's digest does not hold")]
     Digest,
+    /// A redaction of this blob is said to be done, and something of it is there.
+    #[error("blob {index} was redacted and is not all zeros")]
+    NotGone {
+        /// Which one, from 0.
+        index: usize,
+    },
     /// Some bit of a blob is not as written.
     #[error("the commitment of blob {index} does not hold")]
     Commitment {

@@ -141,16 +141,24 @@ impl<'a> Frame<&'a [u8]> {
 
     /// Computes the commitment of every body and compares it with the table's.
     pub(crate) fn check_bodies(&self) -> Result<(), Fault> {
-        let mut rest = self.bodies;
+        self.bad_bodies()?.first().map_or(Ok(()), |bad| Err(Fault::Commitment { index: bad.index }))
+    }
+
+    /// The bodies whose commitment does not hold.
+    pub(crate) fn bad_bodies(&self) -> Result<Vec<BadBody>, Fault> {
+        let (mut rest, mut bad, mut offset) = (self.bodies, Vec::new(), self.head.prefix_length());
         for (index, (length, stored)) in rows(self.table).enumerate() {
             let (nonce, after) = rest.split_first_chunk::<NONCE_SIZE_BYTES>().ok_or(Fault::Unfinished)?;
             let (body, after) = after.split_at_checked(length).ok_or(Fault::Unfinished)?;
+            let size = NONCE_SIZE_BYTES + length;
             if Blob::commitment_of(nonce, body) != stored {
-                return Err(Fault::Commitment { index });
+                let is_zero = nonce.iter().chain(body).all(|byte| *byte == 0);
+                bad.push(BadBody { index, offset, size, is_zero });
             }
+            offset += size as u64;
             rest = after;
         }
-        Ok(())
+        Ok(bad)
     }
 }
 
@@ -162,11 +170,16 @@ impl Frame<Bytes> {
         Ok(Frame { head, table, payload, bodies: bytes.slice_ref(bodies) })
     }
 
-    /// The entry with its bodies, each sealed again and compared.
-    pub(crate) fn into_whole_entry(self) -> Result<Entry, Fault> {
+    /// The entry with its bodies, each sealed again and compared; without those that are holes.
+    pub(crate) fn into_whole_entry(self, is_hole: impl Fn(usize) -> bool) -> Result<Entry, Fault> {
         let mut rest = self.bodies.clone();
         let mut blobs = Vec::new();
         for (index, (length, stored)) in rows(&self.table).enumerate() {
+            if is_hole(index) {
+                rest = rest.get(NONCE_SIZE_BYTES + length..).map(|after| rest.slice_ref(after)).unwrap_or_default();
+                blobs.push(None);
+                continue;
+            }
             blobs.push(Some(open_body(&mut rest, length, stored, index)?));
         }
         Ok(Entry { blobs, ..self.into_entry() })
@@ -190,6 +203,16 @@ impl Frame<Bytes> {
             digest: self.head.digest,
         }
     }
+}
+
+/// A body whose commitment does not hold.
+pub(crate) struct BadBody {
+    pub(crate) index: usize,
+    /// Where its nonce begins, in bytes from the frame's beginning.
+    pub(crate) offset: u64,
+    /// Nonce and body together, in bytes.
+    pub(crate) size: usize,
+    pub(crate) is_zero: bool,
 }
 
 /// Takes nonce and body from the front of `bytes`.

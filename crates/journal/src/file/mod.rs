@@ -5,9 +5,11 @@ mod disk;
 mod extent;
 mod fault;
 mod frame;
+mod holes;
 mod index;
 mod open;
 mod reader;
+mod redact;
 mod scan;
 mod seal;
 mod verify;
@@ -28,7 +30,8 @@ use crate::blob::Blob;
 use crate::digest::{HistoryId, Tail};
 use crate::entry::{Draft, Entry};
 use crate::history::HistoryBegun;
-use crate::journal::{AppendError, Committed, Journal, ReadError, check_batch, check_new_history};
+use crate::journal::{AppendError, Committed, Journal, ReadError, check_batch, check_new_history, check_redaction};
+use crate::redaction::{Bodies, Redacted};
 use reader::Shared;
 use writer::Job;
 
@@ -124,6 +127,12 @@ pub enum OpenError {
         /// What failed.
         reason: String,
     },
+    /// A redaction that was under way could not be looked up or finished.
+    #[error("cannot finish a redaction: {reason}; put the storage right and open again")]
+    NotRedacted {
+        /// What failed.
+        reason: String,
+    },
     /// A history must begin, and the id for it is the current one's.
     #[error("a new history must begin, but {history} is the current one; pass fresh random bytes")]
     HistoryRepeated {
@@ -195,12 +204,20 @@ impl FileJournal {
         history: HistoryId,
         checked: Result<Vec<Draft>, AppendError>,
     ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        self.ask(checked, move |batch, reply| Job::Commit { expected, history, batch, reply })
+    }
+
+    /// Hands the writer a job, once what it is about was checked.
+    fn ask<C: Send + 'static, A: Send + 'static>(
+        &self,
+        checked: Result<C, AppendError>,
+        job: impl FnOnce(C, oneshot::Sender<Result<A, AppendError>>) -> Job + Send + 'static,
+    ) -> BoxFuture<'static, Result<A, AppendError>> {
         let jobs = self.jobs.clone();
         Box::pin(async move {
-            let batch = checked?;
+            let checked = checked?;
             let (reply, outcome) = oneshot::channel();
-            let job = Job::Commit { expected, history, batch, reply };
-            jobs.send(job).await.map_err(|_| AppendError::Closed)?;
+            jobs.send(job(checked, reply)).await.map_err(|_| AppendError::Closed)?;
             let gone = |_| AppendError::OutcomeUnknown { reason: "the journal's writer is gone".to_owned() };
             outcome.await.map_err(gone)?
         })
@@ -228,6 +245,16 @@ impl Journal for FileJournal {
         let begun = HistoryBegun { history: new, parent: Some(expected) };
         let checked = check_new_history(&expected, new).map(|()| vec![begun.into_draft(recorded_at)]);
         self.commit(expected, new, checked)
+    }
+
+    fn redact(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        bodies: Vec<Bodies>,
+    ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
+        let checked = check_redaction(&bodies, recorded_at).map(|fact| (fact, bodies));
+        self.ask(checked, move |(fact, bodies), reply| Job::Redact { expected, fact, bodies, reply })
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {

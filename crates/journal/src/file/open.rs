@@ -9,11 +9,13 @@ use super::fault::{Damage, Fault};
 use super::frame::SEGMENT_HEADER_SIZE_BYTES;
 use super::index::{Index, SegmentIndex};
 use super::reader::Shared;
+use super::redact::Finish;
 use super::scan::{ScanError, Scanner, Step, segment_name};
 use super::seal::{self, Seal};
 use super::writer::{ActiveSegment, Writer};
 use super::{Cut, OpenError, OpenOptions, Opened, SEGMENT_SIZE_MAX_BYTES};
 use crate::history::HistoryBegun;
+use crate::journal::ReadError;
 
 /// The name of an empty file that is there while a cut has begun and its new history has not: without it, a crash
 /// between the two would leave a shorter journal that looks whole, and nobody would be told.
@@ -72,6 +74,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
         writer.seal();
         concord_faults::point("journal.history.begun");
     }
+    finish_redaction(&mut writer, chain.recorded_at.max(options.now))?;
     if marked || cut.is_some() {
         disk.remove(CUT_MARKER).map_err(in_folder("unmarking the cut of"))?;
         concord_faults::point("journal.cut.unmarked");
@@ -80,6 +83,19 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
     let is_full = |seal: &&Seal| firsts.split_last().is_some_and(|(last, _)| seal.first() < *last);
     survey.missing_seals.iter().filter(is_full).for_each(|seal| seal.write(disk.as_ref()));
     Ok((shared, writer, Opened { created, cut }))
+}
+
+/// What a redaction left undone is done now. Damage where its bodies stand, or a full disk, stop no open: it is tried
+/// again by the next redaction, and the next open.
+fn finish_redaction(writer: &mut Writer, recorded_at: i64) -> Result<(), OpenError> {
+    let unreadable = |error: ReadError| OpenError::NotRedacted { reason: error.to_string() };
+    writer.shared.read_facts().map_err(unreadable)?;
+    match writer.finish_redaction(recorded_at).map_err(|failure| writer.failed(failure)) {
+        Ok(Finish::Done) => {}
+        Ok(unfinished) => tracing::error!(?unfinished, "a redaction is not finished: bodies that it names are there"),
+        Err(error) => return Err(OpenError::NotRedacted { reason: error.to_string() }),
+    }
+    Ok(())
 }
 
 fn survey(disk: &Arc<dyn Disk>) -> Result<Survey, OpenError> {

@@ -11,7 +11,8 @@ use super::chain::Chain;
 use super::disk::{Disk, DiskFile, read_onto};
 use super::fault::Fault;
 use super::frame::{FRAME_HEAD_SIZE_BYTES, Frame, Head, open_body, rows};
-use super::index::{Index, Location};
+use super::holes::Holes;
+use super::index::{Index, Location, SegmentIndex};
 use super::scan::segment_name;
 use super::seal::Seal;
 use crate::blob::{Blob, NONCE_SIZE_BYTES};
@@ -32,12 +33,13 @@ pub(crate) struct Shared {
     index: RwLock<Index>,
     pub(crate) tail: watch::Sender<Tail>,
     open_segments: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
+    holes: RwLock<Holes>,
 }
 
 impl Shared {
     pub(crate) fn new(disk: Arc<dyn Disk>, index: Index, tail: Tail) -> Shared {
         let (tail, index) = (watch::Sender::new(tail), RwLock::new(index));
-        Shared { disk, index, tail, open_segments: Mutex::default() }
+        Shared { disk, index, tail, open_segments: Mutex::default(), holes: RwLock::default() }
     }
 
     /// Makes a durable commit visible: first where its entries stand, then the tail that lets readers ask for them.
@@ -66,6 +68,60 @@ impl Shared {
         look(&self.index.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Which bodies are gone.
+    pub(crate) fn with_holes<T>(&self, look: impl FnOnce(&Holes) -> T) -> T {
+        look(&self.holes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn change_holes<T>(&self, change: impl FnOnce(&mut Holes) -> T) -> T {
+        change(&mut self.holes.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_hole(&self, sequence: u64, index: usize) -> bool {
+        self.with_holes(|holes| holes.names(sequence, index))
+    }
+
+    /// What the journal's own entries among the published ones say of bodies.
+    pub(crate) fn read_facts(&self) -> Result<(), ReadError> {
+        let sequence = |segment: &SegmentIndex, position: &u32| segment.first + u64::from(*position);
+        let own: Vec<u64> = self.with_index(|index| {
+            let all =
+                index.segments.iter().flat_map(|segment| segment.own.iter().map(move |own| sequence(segment, own)));
+            all.collect()
+        });
+        let mut holes = Holes::default();
+        for sequence in own {
+            match self.head(sequence) {
+                Ok(entry) => holes.take(sequence, entry.kind, &entry.payload),
+                // As with any damage in a sealed segment: reads of what it names refuse, and verify finds it.
+                Err(error @ ReadError::Damaged { .. }) => {
+                    tracing::error!(%error, "the journal's word on a body is lost")
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.change_holes(|known| *known = holes);
+        Ok(())
+    }
+
+    /// Where the frame of a published entry is, and its verified head and table.
+    pub(crate) fn table(&self, sequence: u64) -> Result<(Location, Head, Bytes), ReadError> {
+        let place = self.locate(sequence)?;
+        let frame = self.prefix(place).and_then(|bytes| Ok(checked(Frame::check_owned(&bytes), sequence)?));
+        let frame = frame.map_err(|problem| problem.at(sequence, place))?;
+        Ok((place, frame.head, frame.table))
+    }
+
+    /// One published entry without its bodies.
+    pub(crate) fn head(&self, sequence: u64) -> Result<Entry, ReadError> {
+        let place = self.locate(sequence)?;
+        let entry = self.prefix(place).and_then(|bytes| {
+            let frame = checked(Frame::check_owned(&bytes), sequence)?;
+            Ok(frame.into_entry())
+        });
+        entry.map_err(|problem| problem.at(sequence, place))
+    }
+
     pub(crate) fn first_sequence(&self) -> u64 {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         index.segments.first().map_or(1, |segment| segment.first)
@@ -82,12 +138,7 @@ impl Shared {
             if size > READ_SIZE_MAX_BYTES {
                 break;
             }
-            let place = self.locate(sequence)?;
-            let entry = self.prefix(place).and_then(|bytes| {
-                let frame = checked(Frame::check_owned(&bytes), sequence)?;
-                Ok(frame.into_entry())
-            });
-            let entry = entry.map_err(|problem| problem.at(sequence, place))?;
+            let entry = self.head(sequence)?;
             size += entry.payload.len() as u64;
             entries.push(entry);
         }
@@ -97,15 +148,20 @@ impl Shared {
     pub(crate) fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
         let place = self.locate(sequence)?;
         let entry = self.bytes(place, 0, place.length).and_then(|bytes| {
+            // Asked for each body after its bytes were read: what is overwritten meanwhile was named before.
             let frame = checked(Frame::check_owned(&bytes), sequence)?;
-            Ok(frame.into_whole_entry()?)
+            Ok(frame.into_whole_entry(|index| self.is_hole(sequence, index))?)
         });
         entry.map_err(|problem| problem.at(sequence, place))
     }
 
     pub(crate) fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
         let place = self.locate(sequence)?;
-        let found = self.find_blob(place, sequence, index).map_err(|problem| problem.at(sequence, place))?;
+        let found = self.find_blob(place, sequence, index);
+        if self.is_hole(sequence, index) && matches!(found, Ok(Ok(_)) | Err(Problem::Fault(Fault::Commitment { .. }))) {
+            return Err(ReadError::Redacted { sequence, index });
+        }
+        let found = found.map_err(|problem| problem.at(sequence, place))?;
         found.map_err(|count| ReadError::BlobAbsent { sequence, index, count })
     }
 

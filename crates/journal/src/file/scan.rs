@@ -8,11 +8,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::chain::Chain;
-use super::disk::Disk;
+use super::disk::{Disk, read_onto};
 use super::fault::{Damage, Fault};
 use super::frame::{
-    FRAME_HEAD_SIZE_BYTES, FRAME_MAGIC, Frame, FrameMark, Head, SEGMENT_HEADER_SIZE_BYTES, SegmentHeader,
+    BadBody, FRAME_HEAD_SIZE_BYTES, FRAME_MAGIC, Frame, FrameMark, Head, SEGMENT_HEADER_SIZE_BYTES, SegmentHeader,
 };
+use super::holes::{Holes, Verdict};
 use super::window::Window;
 use crate::digest::Digest;
 
@@ -66,6 +67,10 @@ pub(crate) struct Scanner {
     /// Where the next frame begins; 0 while the header is not verified.
     offset: u64,
     frame: (u64, usize),
+    /// The bodies of that entry that are holes.
+    pub(crate) frame_holes: Vec<usize>,
+    /// What the facts from some place on name; looked for when the first hole is met.
+    holes: Option<Holes>,
     pub(crate) chain: Chain,
 }
 
@@ -79,7 +84,17 @@ enum Outcome {
 impl Scanner {
     pub(crate) fn new(disk: Arc<dyn Disk>) -> Result<Scanner, ScanError> {
         let segments = list_segments(disk.as_ref()).map_err(in_folder)?;
-        Ok(Scanner { disk, segments, position: 0, window: None, offset: 0, frame: (0, 0), chain: Chain::ORIGIN })
+        Ok(Scanner {
+            disk,
+            segments,
+            position: 0,
+            window: None,
+            offset: 0,
+            frame: (0, 0),
+            frame_holes: Vec::new(),
+            holes: None,
+            chain: Chain::ORIGIN,
+        })
     }
 
     /// The file being read.
@@ -205,20 +220,52 @@ impl Scanner {
         let mut chain = self.chain.clone();
         let checked = Frame::check(bytes).and_then(|frame| {
             chain.extend(&frame, begins_segment)?;
-            frame.check_bodies()?;
-            Ok(frame.head.meta.kind)
+            Ok((frame.head.meta.kind, frame.bad_bodies()?))
         });
+        let checked = match checked {
+            Ok((kind, bad)) => self.judge_bodies(&chain, &bad)?.map(|holes| (kind, holes)),
+            Err(fault) => Err(fault),
+        };
         Ok(match checked {
             // Only what the end of the file explains is unfinished; anything else is wrong already.
             Err(Fault::Unfinished) if !is_whole => Outcome::Incomplete,
             Err(fault) => Outcome::Fault(fault),
-            Ok(kind) => {
+            Ok((kind, holes)) => {
                 self.chain = chain;
                 self.frame = (self.offset, length as usize);
+                self.frame_holes = holes;
                 self.offset += u64::from(length);
                 Outcome::Step(Step::Entry { offset, length, kind })
             }
         })
+    }
+
+    /// The holes among the bodies of the entry with which `chain` ends, or what is wrong with them.
+    fn judge_bodies(&mut self, chain: &Chain, bad: &[BadBody]) -> io::Result<Result<Vec<usize>, Fault>> {
+        let (sequence, mut holes) = (chain.tail.sequence, Vec::new());
+        for body in bad {
+            let known = self.holes.as_ref().map(|holes| holes.judge(sequence, body.index, body.is_zero));
+            if known != Some(Verdict::Hole) {
+                // The first hole, or a writer redacts meanwhile: what it has said by now is on the disk.
+                let segments = self.segments.get(self.position..).unwrap_or_default();
+                self.holes = Some(Holes::ahead(self.disk.as_ref(), segments, self.offset, chain.mark)?);
+            }
+            let is_zero = body.is_zero || self.is_zero_by_now(body)?;
+            match self.holes.as_ref().map(|holes| holes.judge(sequence, body.index, is_zero)) {
+                Some(Verdict::Hole) => holes.push(body.index),
+                Some(Verdict::NotGone) => return Ok(Err(Fault::NotGone { index: body.index })),
+                Some(Verdict::Damaged) | None => return Ok(Err(Fault::Commitment { index: body.index })),
+            }
+        }
+        Ok(Ok(holes))
+    }
+
+    /// Reads the body again: it may have been overwritten since.
+    fn is_zero_by_now(&self, body: &BadBody) -> io::Result<bool> {
+        let file = self.disk.open_read(&self.file())?;
+        let mut bytes = Vec::new();
+        read_onto(file.as_ref(), self.offset + body.offset, body.size, &mut bytes)?;
+        Ok(bytes.len() == body.size && bytes.iter().all(|byte| *byte == 0))
     }
 
     fn grown(&mut self) -> Result<bool, ScanError> {

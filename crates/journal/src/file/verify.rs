@@ -26,6 +26,8 @@ pub struct Verified {
     pub segments: u64,
     /// How many bytes of files were verified.
     pub bytes: u64,
+    /// How many bodies are gone by redaction.
+    pub redacted_bodies: u64,
     /// What follows them.
     pub unfinished: Option<Unfinished>,
 }
@@ -75,7 +77,7 @@ pub fn verify(disk: Arc<dyn Disk>) -> Result<Verified, VerifyError> {
     let mut summed = Summed::default();
     let mut walk = walk(disk, false)?;
     while let Some(step) = walk.advance()? {
-        summed.add(&step);
+        summed.add(&step, &walk);
     }
     Ok(summed.finish(walk))
 }
@@ -88,7 +90,7 @@ pub(crate) fn scrub(
     let (mut summed, mut told) = (Summed::default(), 0);
     let mut walk = walk(disk, false)?;
     while let Some(step) = walk.advance()? {
-        summed.add(&step);
+        summed.add(&step, &walk);
         if summed.bytes - told >= SCRUB_STEP_SIZE_BYTES {
             told = summed.bytes;
             if between(told).is_break() {
@@ -107,10 +109,11 @@ struct Summed {
     entries: u64,
     segments: u64,
     bytes: u64,
+    redacted_bodies: u64,
 }
 
 impl Summed {
-    fn add(&mut self, step: &Step) {
+    fn add(&mut self, step: &Step, walk: &Walk) {
         match step {
             Step::Segment { .. } => {
                 self.segments += 1;
@@ -119,17 +122,18 @@ impl Summed {
             Step::Entry { length, .. } => {
                 self.entries += 1;
                 self.bytes += u64::from(*length);
+                self.redacted_bodies += walk.scanner.frame_holes.len() as u64;
             }
             Step::SegmentEnd | Step::End | Step::Stopped { .. } => {}
         }
     }
 
     fn finish(self, walk: Walk) -> Verified {
-        let Summed { entries, segments, bytes } = self;
+        let Summed { entries, segments, bytes, redacted_bodies } = self;
         let last = walk.scanner.chain.tail;
         let tail = (last.sequence > 0).then_some(last);
         let first = tail.map_or(0, |tail| tail.sequence + 1 - entries);
-        Verified { entries, first, tail, segments, bytes, unfinished: walk.unfinished }
+        Verified { entries, first, tail, segments, bytes, redacted_bodies, unfinished: walk.unfinished }
     }
 }
 
@@ -184,7 +188,8 @@ impl Walk {
     fn current(&self) -> Result<Entry, Fault> {
         let bytes = Bytes::copy_from_slice(self.scanner.frame());
         let frame = Frame::check_owned(&bytes)?;
-        if self.with_bodies { frame.into_whole_entry() } else { Ok(frame.into_entry()) }
+        let is_hole = |index: usize| self.scanner.frame_holes.contains(&index);
+        if self.with_bodies { frame.into_whole_entry(is_hole) } else { Ok(frame.into_entry()) }
     }
 }
 

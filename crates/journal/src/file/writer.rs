@@ -14,6 +14,7 @@ use super::scan::segment_name;
 use crate::digest::{HistoryId, Tail};
 use crate::entry::{Draft, Meta, stored_length};
 use crate::journal::{AppendError, Appended, Committed, check_tail};
+use crate::redaction::{Bodies, Redacted};
 
 /// What the writer is asked for.
 pub(crate) enum Job {
@@ -24,6 +25,14 @@ pub(crate) enum Job {
         history: HistoryId,
         batch: Vec<Draft>,
         reply: oneshot::Sender<Result<Committed, AppendError>>,
+    },
+    /// Redact bodies.
+    Redact {
+        expected: Tail,
+        /// The entry that names them.
+        fact: Draft,
+        bodies: Vec<Bodies>,
+        reply: oneshot::Sender<Result<Redacted, AppendError>>,
     },
     /// Only wakes the writer, so that it sees that it is closing.
     Wake,
@@ -57,12 +66,13 @@ impl Writer {
     /// Serves until it is closed, then finishes what is queued.
     pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>, closing: &AtomicBool) {
         while let Some(job) = jobs.blocking_recv() {
-            if let Job::Commit { expected, history, batch, reply } = job {
-                let outcome = self.commit(&expected, history, &batch);
-                if reply.send(outcome).is_err() {
-                    tracing::debug!("nobody waits for the outcome of an append any more");
+            match job {
+                Job::Commit { expected, history, batch, reply } => {
+                    answer(reply, self.commit(&expected, history, &batch));
+                    self.seal();
                 }
-                self.seal();
+                Job::Redact { expected, fact, bodies, reply } => answer(reply, self.redact(&expected, fact, &bodies)),
+                Job::Wake => {}
             }
             if closing.load(Ordering::Acquire) {
                 jobs.close();
@@ -76,11 +86,21 @@ impl Writer {
         history: HistoryId,
         batch: &[Draft],
     ) -> Result<Committed, AppendError> {
+        self.check(expected)?;
+        self.write(history, batch).map_err(|failure| self.failed(failure))
+    }
+
+    /// Whether anything may be written, and after what the caller thinks.
+    pub(crate) fn check(&self, expected: &Tail) -> Result<(), AppendError> {
         if let Some(reason) = self.failure.clone() {
             return Err(AppendError::OutcomeUnknown { reason });
         }
-        check_tail(expected, &self.chain.tail)?;
-        self.write(history, batch).map_err(|failure| match failure {
+        check_tail(expected, &self.chain.tail)
+    }
+
+    /// What the caller hears of a failure; after one whose outcome is unknown nothing more is written.
+    pub(crate) fn failed(&mut self, failure: Failure) -> AppendError {
+        match failure {
             Failure::NoRoom { size, reason } => AppendError::NoRoom { size, reason },
             Failure::Unknown(error) => {
                 let reason = format!("writing after entry {}: {error}", self.chain.tail.sequence);
@@ -88,10 +108,10 @@ impl Writer {
                 self.failure = Some(reason.clone());
                 AppendError::OutcomeUnknown { reason }
             }
-        })
+        }
     }
 
-    fn write(&mut self, history: HistoryId, batch: &[Draft]) -> Result<Committed, Failure> {
+    pub(crate) fn write(&mut self, history: HistoryId, batch: &[Draft]) -> Result<Committed, Failure> {
         concord_faults::point("journal.write.begin");
         let commit_first = self.chain.next_sequence();
         let begins_segment = self.segment.as_ref().is_none_or(|segment| segment.end >= self.segment_size_max_bytes);
@@ -213,8 +233,14 @@ struct Encoded {
     committed: Committed,
 }
 
+fn answer<T>(reply: oneshot::Sender<T>, outcome: T) {
+    if reply.send(outcome).is_err() {
+        tracing::debug!("nobody waits for the outcome of an append any more");
+    }
+}
+
 /// How a write can fail.
-enum Failure {
+pub(crate) enum Failure {
     NoRoom { size: u64, reason: String },
     Unknown(io::Error),
 }

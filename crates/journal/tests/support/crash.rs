@@ -3,10 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use concord_journal::crash_disk::{CrashDisk, Image};
+use concord_journal::crash_disk::{Choices, CrashDisk, Image, Seeded};
 use concord_journal::{
-    AppendError, Cut, Disk, DiskFile, Draft, Entry, FileJournal, FrameMark, HistoryBegun, HistoryId, Journal,
-    KIND_HISTORY_BEGUN, OpenOptions, verify, walk,
+    AppendError, Bodies, Cut, Disk, DiskFile, Draft, Entry, FileJournal, FrameMark, HistoryBegun, HistoryId, Journal,
+    KIND_HISTORY_BEGUN, KIND_REDACTED, KIND_REDACTION_STEP, OpenOptions, verify, walk,
 };
 
 use super::{block_on, everything};
@@ -27,13 +27,30 @@ pub struct Life {
     acknowledged: Vec<Entry>,
     /// What it handed over last without being told what became of it.
     in_flight: Vec<Draft>,
+    /// The bodies that it was redacting last without being told what became of them.
+    redacting: Vec<Bodies>,
+    /// The beginnings of bodies that are gone for good.
+    gone: Vec<Vec<u8>>,
+    /// Whether the last open cut something.
+    was_cut: bool,
     /// The last byte of the id of the next history.
     histories: u16,
 }
 
+/// How much of a body is looked for on the disk; shorter bodies, and those of zeros, are looked for nowhere.
+const SOUGHT_SIZE_BYTES: usize = 24;
+
 impl Life {
     pub fn new(segment_size: u64) -> Life {
-        Life { segment_size, acknowledged: Vec::new(), in_flight: Vec::new(), histories: 0 }
+        Life {
+            segment_size,
+            acknowledged: Vec::new(),
+            in_flight: Vec::new(),
+            redacting: Vec::new(),
+            gone: Vec::new(),
+            was_cut: false,
+            histories: 0,
+        }
     }
 
     /// What is read counts as promised.
@@ -76,15 +93,51 @@ impl Life {
         if !disk.was_troubled() {
             assert!(opened.created || opened.cut.is_some() == must_cut, "{opened:?}, but cut: {must_cut}");
         }
+        self.was_cut = opened.cut.is_some();
+        let promised = self.acknowledged.len();
+        if entries[promised..].iter().any(|entry| entry.kind == KIND_REDACTED) {
+            self.forget(&self.redacting.clone());
+        }
+        if !disk.was_troubled() {
+            self.check_gone(&disk.visible());
+        }
         self.acknowledged = entries;
         self.in_flight.clear();
+        self.redacting.clear();
         Some(journal)
+    }
+
+    /// Nothing of what is gone is on the disk.
+    fn check_gone(&self, image: &Image) {
+        for body in &self.gone {
+            for (name, bytes) in image {
+                let found = bytes.windows(body.len()).position(|window| window == body);
+                assert_eq!(found, None, "a redacted body is in {name}");
+            }
+        }
+    }
+
+    /// These bodies are gone from now on.
+    fn forget(&mut self, bodies: &[Bodies]) {
+        for one in bodies {
+            let entry = &mut self.acknowledged[usize::try_from(one.sequence).unwrap() - 1];
+            let blobs = &mut entry.blobs[one.first as usize..(one.first + one.count) as usize];
+            for blob in blobs.iter_mut().filter_map(Option::take) {
+                let sought = blob.bytes().get(..SOUGHT_SIZE_BYTES).filter(|bytes| bytes.iter().any(|byte| *byte != 0));
+                self.gone.extend(sought.map(<[u8]>::to_vec));
+            }
+        }
     }
 
     fn compare(&self, entries: &[Entry], cut: Option<&Cut>, created: bool, new_history: HistoryId) {
         let promised = self.acknowledged.len();
-        let kept = entries.get(..promised);
-        assert!(kept == Some(self.acknowledged.as_slice()), "what was acknowledged is there byte for byte");
+        let kept = entries.get(..promised).unwrap_or_default();
+        let mut expected = self.clone();
+        if entries.iter().skip(promised).any(|entry| entry.kind == KIND_REDACTED) {
+            assert!(!self.redacting.is_empty(), "nothing was to be redacted");
+            expected.forget(&self.redacting);
+        }
+        assert!(kept == expected.acknowledged.as_slice(), "what was acknowledged is there byte for byte");
         let mut rest = entries[promised..].iter().peekable();
         for draft in &self.in_flight {
             if rest.next_if(|entry| is(entry, draft)).is_none() {
@@ -93,6 +146,9 @@ impl Life {
         }
         // Each open that cut something began a history, and may have been interrupted after that.
         for begun in rest {
+            if [KIND_REDACTED, KIND_REDACTION_STEP].contains(&begun.kind) {
+                continue;
+            }
             assert_eq!(begun.kind, KIND_HISTORY_BEGUN, "nothing is there that was not handed over");
             let parent = begun.sequence.checked_sub(2).map(|index| entries[usize::try_from(index).unwrap()].tail());
             let history = begun.history;
@@ -101,7 +157,8 @@ impl Life {
         let begins = entries.last().is_some_and(|last| last.history == new_history);
         assert_eq!(begins, created || cut.is_some(), "a history begins where something was cut, and only there");
         if let Some(cut) = cut {
-            let before = entries.len().checked_sub(2).map(|index| entries[index].tail());
+            let begun = entries.iter().rposition(|entry| entry.kind == KIND_HISTORY_BEGUN);
+            let before = begun.and_then(|index| index.checked_sub(1)).map(|index| entries[index].tail());
             assert_eq!(cut.parent, before);
         }
     }
@@ -117,6 +174,39 @@ impl Life {
         let outcome = block_on(journal.begin_history(journal.tail(), new, 3)).map(|committed| committed.tail);
         // An interrupted one is found as any begun history is.
         self.settle(journal, disk, outcome, Vec::new())
+    }
+
+    /// Redacts some bodies that are there.
+    pub fn redact(&mut self, journal: &FileJournal, disk: &CrashDisk, random: &mut Seeded) -> Promise {
+        let with_bodies = self.acknowledged.iter().filter(|entry| entry.blobs.iter().any(Option::is_some));
+        let sequences: Vec<(u64, usize)> = with_bodies.map(|entry| (entry.sequence, entry.blobs.len())).collect();
+        let mut bodies = Vec::new();
+        for _ in 0..=random.choose(3) {
+            let Some((sequence, count)) = sequences.get(random.choose(sequences.len())) else { return Promise::Kept };
+            let first = random.choose(*count);
+            let (first, count) = (first as u32, 1 + random.choose(count - first) as u32);
+            bodies.push(Bodies { sequence: *sequence, first, count });
+        }
+        let outcome = block_on(journal.redact(journal.tail(), 4, bodies.clone()));
+        if let Ok(redacted) = &outcome {
+            if redacted.recorded {
+                self.forget(&bodies);
+            }
+            if redacted.gone {
+                self.check_gone(&disk.visible());
+            }
+        } else {
+            self.redacting = bodies;
+        }
+        let gone = outcome.as_ref().is_ok_and(|redacted| redacted.gone);
+        let promise = self.settle(journal, disk, outcome.map(|redacted| redacted.tail), Vec::new());
+        if promise == Promise::Kept && !gone {
+            return Promise::NoRoom;
+        }
+        if promise == Promise::NoRoom {
+            self.redacting.clear();
+        }
+        promise
     }
 
     fn settle(
@@ -153,7 +243,7 @@ impl Life {
     pub fn check(mut self, image: &Image) -> bool {
         let disk = CrashDisk::new(image);
         let journal = self.open(&disk).unwrap();
-        let was_cut = self.acknowledged.last().is_some_and(|last| last.kind == KIND_HISTORY_BEGUN && last.sequence > 1);
+        let was_cut = self.was_cut;
         let draft = Draft { kind: 2, version: 1, recorded_at: 9, payload: vec![1, 2, 3].into(), blobs: Vec::new() };
         assert_eq!(self.append(&journal, &disk, vec![draft]), Promise::Kept, "the next append works");
         drop(journal);

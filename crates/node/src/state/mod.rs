@@ -82,7 +82,7 @@ impl NodeState {
     pub fn apply(&mut self, entry: &NodeEntry, sequence: u64, at: Timestamp) -> Result<(), FoldError> {
         let impossible = |what: String| FoldError::Impossible { sequence, what };
         match entry {
-            NodeEntry::HistoryBegun(_) => {}
+            NodeEntry::HistoryBegun(_) | NodeEntry::JournalEffect => {}
             NodeEntry::Founded { participant, node } => {
                 self.founded = Some((participant.clone(), node.clone()));
             }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use concord_journal::{AppendError, Blob, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Tail};
+use concord_journal::{
+    AppendError, Blob, Bodies, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Redacted, Tail,
+};
 use concord_model::{Lane, Reason};
 use concord_wire::stored::node::{NodeEntry, read};
 use futures::FutureExt as _;
@@ -43,6 +45,15 @@ impl Journal for OnDisk {
         recorded_at: i64,
     ) -> BoxFuture<'static, Result<Committed, AppendError>> {
         self.inner.begin_history(expected, new, recorded_at)
+    }
+
+    fn redact(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        bodies: Vec<Bodies>,
+    ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
+        self.inner.redact(expected, recorded_at, bodies)
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {

@@ -1,7 +1,9 @@
 //! The entries of the hub's journal: a fact of the ledger with the evidence for it.
 
 use bytes::Bytes;
-use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN};
+use concord_journal::{
+    Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN, KIND_RESERVED_FIRST,
+};
 use concord_ledger::{
     AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, MailAcknowledged,
     MailboxResumed, MailboxRun, OriginNotices, Resume, Shown, StatementDecided, Told,
@@ -35,6 +37,8 @@ pub const KIND_MAILBOX_RESUMED: u16 = 6;
 pub enum HubEntry {
     /// The journal's own entry.
     HistoryBegun(HistoryBegun),
+    /// What the journal did to itself: nothing to take in.
+    JournalEffect,
     /// The beginning of a hub.
     Founded(Founding),
     /// A statement, as it was signed.
@@ -54,6 +58,7 @@ impl HubEntry {
     pub fn into_fact(self) -> Fact {
         match self {
             Self::HistoryBegun(fact) => Fact::HistoryBegun(fact),
+            Self::JournalEffect => Fact::JournalEffect,
             Self::Founded(fact) => Fact::Founded(fact),
             Self::Statement(fact, _) => Fact::Statement(fact),
             Self::Consignment(fact, _) => Fact::Consignment(fact),
@@ -175,6 +180,7 @@ pub fn mailbox_resumed(fact: &MailboxResumed, recorded_at: Timestamp) -> Draft {
 pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
     check_version(entry)?;
     match entry.kind {
+        kind if kind >= KIND_RESERVED_FIRST => Ok(HubEntry::JournalEffect),
         KIND_HISTORY_BEGUN => {
             let begun = JournalHistoryBegun::decode(&entry.payload).map_err(|error| malformed(entry, error))?;
             let parent = begun.parent.map(|tail| *tail.history.as_bytes());

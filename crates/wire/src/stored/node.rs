@@ -1,7 +1,7 @@
 //! The entries of a node's journal.
 
 use bytes::Bytes;
-use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN};
+use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN, KIND_RESERVED_FIRST};
 use concord_model::{Digest, ExchangeId, Lane, MeasureCode, Name, ParseError, ParticipantCode, Timestamp};
 use prost::Message;
 
@@ -35,6 +35,8 @@ const KIND_RESTORED: u16 = 115;
 pub enum NodeEntry {
     /// The journal's own entry.
     HistoryBegun(HistoryBegun),
+    /// What the journal did to itself: nothing to take in.
+    JournalEffect,
     /// The beginning of a node.
     Founded {
         /// Whose node.
@@ -315,6 +317,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
     check_version(entry)?;
     let bad = |error: ParseError| malformed(entry, error);
     Ok(match entry.kind {
+        kind if kind >= KIND_RESERVED_FIRST => NodeEntry::JournalEffect,
         KIND_HISTORY_BEGUN => {
             let begun = HistoryBegun::decode(&entry.payload).map_err(|error| malformed(entry, error))?;
             NodeEntry::HistoryBegun(begun)
