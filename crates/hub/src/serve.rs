@@ -30,7 +30,7 @@ use crate::services::{self, METHODS, SERVED};
 use crate::shared::{Shared, anchors_of};
 use crate::snapshot;
 use crate::streams::Streams;
-use concord_server::{Clock, ClockTrust, SystemClock};
+use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
 
 /// The journal lacks entries that something derived from it knew.
 const JOURNAL_BEHIND: &str = "journal-behind-views";
@@ -63,7 +63,10 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     };
     let admin = AdminListener::new(admin, &credentials, &anchors, &ParticipantCode::secretariat())?;
 
-    let trust = ClockTrust::system(Arc::new(SystemClock), Some(ledger.last_recorded_at()), readiness.clone());
+    // A hub that nobody has joined has no peer that could agree with its clock, and nothing that could lapse.
+    let has_peers = ledger.registry().enrolments().any(|(code, _)| *code != ParticipantCode::secretariat());
+    let last_recorded = has_peers.then(|| ledger.last_recorded_at());
+    let trust = ClockTrust::system(Arc::new(SystemClock), last_recorded, readiness.clone());
     let trust = Arc::new(trust);
     concord_server::detach(Arc::clone(&trust).watch());
     let clock: Arc<dyn Clock> = trust;
@@ -195,6 +198,9 @@ impl Opening {
             );
             readiness.raise(JOURNAL_BEHIND, what);
         }
+        if let Some(proof) = snapshots.proof_of_loss().filter(|_| restored.lost.is_none()) {
+            readiness.note(JOURNAL_BEHIND, lost_before(&proof));
+        }
         let ledger = &restored.state;
         concord_faults::point("hub.open.folded");
         check_owner(ledger, config, &caller, &signing_key, &path)?;
@@ -243,6 +249,8 @@ fn open_views(dir: &Path, journal: &dyn Journal, readiness: &Readiness) -> Resul
     if opened.shows_lost_entries() {
         readiness
             .raise(JOURNAL_BEHIND, "the views knew entries that the journal does not have: acknowledged data was lost");
+    } else if let Some(proof) = Views::proof_of_loss(&dir.join(files::VIEWS))? {
+        readiness.note(JOURNAL_BEHIND, lost_before(&proof));
     }
     tracing::info!(?opened, "views opened");
     let tail = journal.tail();

@@ -39,7 +39,7 @@ use crate::services::{AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryA
 use crate::state::NodeState;
 use crate::writer::{Writer, WriterError};
 use crate::{downlink, uplink};
-use concord_server::{Clock, ClockTrust, SystemClock};
+use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
 
 const NOT_JOINED_ALARM: &str = "not-joined";
 const JOURNAL_CUT_ALARM: &str = "journal-cut";
@@ -266,6 +266,8 @@ fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u
             lost.sequence
         );
         readiness.raise(VIEWS_AHEAD_ALARM, what);
+    } else if let Some(proof) = snapshots.proof_of_loss() {
+        readiness.note(VIEWS_AHEAD_ALARM, lost_before(&proof));
     }
     concord_faults::point("node.open.folded");
     let (views, how) = Views::open(&paths.views(), NodeProjection::VERSION, journal.as_ref())?;
@@ -273,6 +275,8 @@ fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u
         let what = "the views knew entries that the journal no longer has: acknowledged data was lost. Keep the folder and call \
                     the secretariat";
         readiness.raise(VIEWS_AHEAD_ALARM, what);
+    } else if let Some(proof) = Views::proof_of_loss(&paths.views())? {
+        readiness.note(VIEWS_AHEAD_ALARM, lost_before(&proof));
     }
     let tail = journal.tail();
     views.catch_up(journal.as_ref(), &mut NodeProjection, tail, told_on_log(tail))?;

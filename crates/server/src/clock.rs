@@ -14,6 +14,11 @@ pub trait Clock: Send + Sync + 'static {
         Some(self.now())
     }
 
+    /// What the machine's clock shows, believed or not: what a peer is told of it, and what certificates are judged by, as TLS does.
+    fn shown(&self) -> Timestamp {
+        self.now()
+    }
+
     /// A peer said what its clock shows now.
     fn heard(&self, _peer: Timestamp) {}
 }

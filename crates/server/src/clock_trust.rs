@@ -118,6 +118,10 @@ impl Clock for ClockTrust {
         trusted.then_some(now)
     }
 
+    fn shown(&self) -> Timestamp {
+        self.wall.now()
+    }
+
     fn heard(&self, peer: Timestamp) {
         let mut state = self.state();
         let wall = self.wall.now();
@@ -251,6 +255,17 @@ mod tests {
         let clocks = begun();
         assert_eq!(clocks.trust(Some(1_000_000 - HOUR)).trusted_now(), Some(seconds(1_000_000)));
         assert_eq!(clocks.trust(Some(1_000_000 + HOUR + 1)).trusted_now(), None);
+    }
+
+    #[test]
+    fn two_machines_that_were_stopped_together_give_each_other_their_trust_back() {
+        let clocks = begun();
+        let (one, other) = (clocks.trust(Some(1_000_000 - 9 * HOUR)), clocks.trust(Some(1_000_000 - 8 * HOUR)));
+        assert_eq!((one.trusted_now(), other.trusted_now()), (None, None));
+        one.heard(other.shown());
+        other.heard(one.shown());
+        assert_eq!(one.trusted_now(), Some(seconds(1_000_000)));
+        assert_eq!(other.trusted_now(), Some(seconds(1_000_000)));
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub use methods::{Allow, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTa
 pub use metrics::{MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use random::{NoRandomness, fresh};
-pub use readiness::{Alarm, Readiness};
+pub use readiness::{Alarm, Readiness, lost_before};
 pub use room::{DISK_MEASURE_INTERVAL_MILLISECONDS, DISK_RESERVE_DEFAULT_BYTES, DiskRoom};
 pub use scrub::{JOURNAL_DAMAGED_ALARM, scrub};
 pub use tasks::{blocking, detach};

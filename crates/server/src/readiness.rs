@@ -2,6 +2,7 @@
 //! an alarm that a person should see and that does not stop the service.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_model::Timestamp;
@@ -81,6 +82,14 @@ impl Readiness {
     fn alarms(&self) -> MutexGuard<'_, BTreeMap<&'static str, Alarm>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a note says of a loss that an earlier start found: a restart must not make it forgotten.
+pub fn lost_before(proof: &Path) -> String {
+    format!(
+        "an earlier start found that acknowledged data was lost; {} is the proof. Remove it when what was lost is healed or listed",
+        proof.display()
+    )
 }
 
 #[cfg(test)]

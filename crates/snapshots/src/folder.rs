@@ -17,6 +17,8 @@ pub const SNAPSHOTS_KEPT: usize = 2;
 
 const SUFFIX: &str = "snapshot";
 const BROKEN_SUFFIX: &str = "broken";
+/// Of one that knew more than the journal: the proof stays, by its name, until a person removes it.
+const LOST_SUFFIX: &str = "ahead";
 const UNFINISHED_SUFFIX: &str = "writing";
 
 /// Why a snapshot could not be written. The journal has everything: only the next start is slower.
@@ -119,7 +121,7 @@ impl Snapshots {
                     Agreement::Lost => {
                         tracing::error!(path = %path.display(), %tail, "a snapshot knew an entry that the journal does not have");
                         found.lost.get_or_insert(tail);
-                        self.put_aside(sequence);
+                        self.put_aside(sequence, LOST_SUFFIX);
                     }
                 },
                 Err(Unused::File(Unusable::OtherVersion)) => {
@@ -127,11 +129,17 @@ impl Snapshots {
                 }
                 Err(unused) => {
                     tracing::warn!(path = %path.display(), %unused, "a snapshot cannot be used and is put aside");
-                    self.put_aside(sequence);
+                    self.put_aside(sequence, BROKEN_SUFFIX);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// The newest file that an earlier start put aside because it knew an entry which the journal did not have.
+    pub fn proof_of_loss(&self) -> Option<PathBuf> {
+        let newest = self.sequences(LOST_SUFFIX).ok()?.pop()?;
+        Some(self.path(newest, LOST_SUFFIX))
     }
 
     fn read<S: DeserializeOwned>(&self, path: &Path) -> Result<(S, Tail), Unused> {
@@ -145,15 +153,16 @@ impl Snapshots {
     }
 
     /// Kept for whoever looks into it, but never tried again.
-    fn put_aside(&self, sequence: u64) {
-        let (path, aside) = (self.path(sequence, SUFFIX), self.path(sequence, BROKEN_SUFFIX));
+    fn put_aside(&self, sequence: u64, suffix: &str) {
+        let (path, aside) = (self.path(sequence, SUFFIX), self.path(sequence, suffix));
         if let Err(error) = fs::rename(&path, &aside) {
             tracing::warn!(path = %path.display(), %error, "a snapshot that cannot be used could not be renamed");
         }
     }
 
     fn prune(&self) -> Result<(), SnapshotError> {
-        for (suffix, kept) in [(SUFFIX, SNAPSHOTS_KEPT), (BROKEN_SUFFIX, SNAPSHOTS_KEPT), (UNFINISHED_SUFFIX, 0)] {
+        let kept = [SUFFIX, BROKEN_SUFFIX, LOST_SUFFIX].map(|suffix| (suffix, SNAPSHOTS_KEPT));
+        for (suffix, kept) in kept.into_iter().chain([(UNFINISHED_SUFFIX, 0)]) {
             let sequences = self.sequences(suffix).map_err(at("list", &self.folder))?;
             for sequence in sequences.iter().rev().skip(kept) {
                 let path = self.path(*sequence, suffix);

@@ -141,6 +141,10 @@ fn a_snapshot_that_knew_more_or_other_than_the_journal_is_not_used_and_shows_the
         assert_eq!(restored.lost, Some(known.tail()));
         assert_eq!(restored.snapshot.map(|tail| tail.sequence), Some(9));
         assert_eq!(restored.state, (1..=20).collect::<Vec<_>>());
+        // A restart must not make it forgotten.
+        assert_eq!(self::restored(place.path(), &now).lost, None);
+        let proof = Snapshots::new(place.path().to_owned(), FORM).proof_of_loss().expect("what knew more");
+        assert!(proof.is_file(), "{}", proof.display());
     }
 }
 

@@ -29,7 +29,7 @@ mod table;
 mod views;
 mod watermark;
 
-pub use aside::BROKEN_FOLDERS_MAX;
+pub use aside::FOLDERS_ASIDE_MAX;
 pub use batch::{Batch, KEY_SIZE_MAX_BYTES, VALUE_SIZE_MAX_BYTES};
 pub use catch_up::{
     BATCH_ROWS_MAX, BATCH_SIZE_MAX_BYTES, CatchUpError, Projection, ProjectionError, READ_ENTRIES_MAX, told_on_log,

@@ -10,7 +10,7 @@ use concord_journal::{Digest, Journal, Tail};
 
 use crate::{
     ViewsError,
-    aside::{at, beside, move_aside},
+    aside::{Aside, at, beside, move_aside},
     store::{OpenFailure, Store},
     watermark::Watermark,
 };
@@ -39,10 +39,7 @@ impl Opened {
     /// are durable, so acknowledged data was lost. The caller must raise an alarm.
     #[must_use]
     pub fn shows_lost_entries(&self) -> bool {
-        let Opened::Rebuilding { because, .. } = self else {
-            return false;
-        };
-        matches!(because, Reason::WatermarkAhead { .. } | Reason::Disagrees { .. })
+        matches!(self, Opened::Rebuilding { because, .. } if because.shows_lost_entries())
     }
 }
 
@@ -70,6 +67,12 @@ pub enum Reason {
         /// Where the journal ends.
         journal: Tail,
     },
+}
+
+impl Reason {
+    fn shows_lost_entries(&self) -> bool {
+        matches!(self, Reason::WatermarkAhead { .. } | Reason::Disagrees { .. })
+    }
 }
 
 impl fmt::Display for Reason {
@@ -124,7 +127,8 @@ pub(crate) fn open(folder: &Path, projection_version: u32, journal: &dyn Journal
         None => Opened::Fresh,
         Some(because) => {
             concord_faults::point("views.aside.before");
-            let moved_to = Some(move_aside(folder)?);
+            let why = if because.shows_lost_entries() { Aside::Ahead } else { Aside::Broken };
+            let moved_to = Some(move_aside(folder, why)?);
             concord_faults::point("views.aside.moved");
             tracing::warn!(folder = %folder.display(), %because, "views are rebuilt");
             Opened::Rebuilding { because, moved_to }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -11,7 +11,7 @@ use concord_journal::{Journal, Tail};
 use tokio::sync::watch;
 
 use crate::{
-    Batch, Opened, Table, ViewsError, opening,
+    Batch, Opened, Table, ViewsError, aside, opening,
     range::RowRange,
     rows::{Memory, Rows},
     watermark::Watermark,
@@ -46,7 +46,8 @@ impl Views {
     /// Opens the views in `folder`, or makes them, or moves broken ones away and makes new ones; the second part of
     /// the answer says which. Afterwards [`Views::catch_up`] brings them to the journal's tail in each case.
     ///
-    /// Reads every row once. The lock file is `<folder>.lock`, broken views are at `<folder>.broken-<n>`.
+    /// Reads every row once. The lock file is `<folder>.lock`, broken views are at `<folder>.broken-<n>`, and at
+    /// `<folder>.ahead-<n>` those that knew more than the journal.
     ///
     /// # Errors
     ///
@@ -63,6 +64,16 @@ impl Views {
             _lock: Some(found.lock),
         };
         Ok((Views { inner: Arc::new(inner) }, found.opened))
+    }
+
+    /// The newest folder that an earlier opening moved aside because it knew entries which the journal did not have
+    /// (`<folder>.ahead-<n>`): the proof that acknowledged data was lost, kept until a person removes it.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewsError::Folder`] where the folder cannot be listed.
+    pub fn proof_of_loss(folder: &Path) -> Result<Option<PathBuf>, ViewsError> {
+        aside::newest_ahead(folder)
     }
 
     /// New views in memory, gone with the last handle: for simulations.

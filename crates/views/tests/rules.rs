@@ -125,10 +125,29 @@ fn a_watermark_ahead_of_the_journal_is_rebuilt_and_reported_as_a_loss() {
     let (views, opened) = open(&folder, &shorter);
     let Opened::Rebuilding { because, moved_to } = &opened else { panic!("{opened:?}") };
     assert_eq!(*because, Reason::WatermarkAhead { watermark: longer.tail(), journal: shorter.tail() });
-    assert!(moved_to.as_ref().is_some_and(|folder| folder.ends_with("views.broken-1") && folder.is_dir()));
+    assert!(moved_to.as_ref().is_some_and(|folder| folder.ends_with("views.ahead-1") && folder.is_dir()));
     assert!(opened.shows_lost_entries());
     catch_up(&views, &shorter);
     assert_eq!(rows(&views), projected_from_the_start(&shorter));
+}
+
+#[test]
+fn the_proof_of_a_loss_outlives_restarts_until_a_person_removes_it() {
+    let (_parent, folder) = place();
+    let (longer, shorter) = (journal("past", 40), journal("past", 39));
+    let (views, _) = open(&folder, &longer);
+    catch_up(&views, &longer);
+    assert_eq!(Views::proof_of_loss(&folder).unwrap(), None);
+    drop(views);
+    drop(open(&folder, &shorter));
+    for _restart in 0..2 {
+        let (_views, opened) = open(&folder, &shorter);
+        assert!(!opened.shows_lost_entries());
+        let proof = Views::proof_of_loss(&folder).unwrap().expect("the views that knew more");
+        assert!(proof.is_dir(), "{}", proof.display());
+    }
+    std::fs::remove_dir_all(Views::proof_of_loss(&folder).unwrap().unwrap()).unwrap();
+    assert_eq!(Views::proof_of_loss(&folder).unwrap(), None);
 }
 
 #[test]

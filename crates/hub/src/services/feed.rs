@@ -117,7 +117,7 @@ pub async fn follow(
         last_number: positions.last,
         healing,
         resume: resume.map(|resume| pb::FeedResume { at: resume.at, digest: digest_bytes(&resume_digest(&resume)) }),
-        sent_at: Some(timestamp(shared.clock.now())),
+        sent_at: Some(timestamp(shared.clock.shown())),
     };
     let (outbound, cut, responses) = responses(ITEMS_WAITING_MAX);
     let key = StreamKey { participant, node, purpose: Purpose::Feed };

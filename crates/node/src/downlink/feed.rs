@@ -54,7 +54,7 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
     let request = FollowRequest {
         limits: Some(concord_wire::limits()),
         position: Some(position_of(&state)),
-        sent_at: Some(timestamp(context.clock.now())),
+        sent_at: Some(timestamp(context.clock.shown())),
     };
     let mut incoming = link.follow(request).await?;
     let follow_response::Message::Welcome(welcome) = welcomed(next(&mut incoming)).await? else {
@@ -175,7 +175,7 @@ async fn gather(incoming: &mut Incoming<FollowResponse>) -> Result<(Vec<FeedItem
 async fn apply(context: &Context, history: HistoryId, items: Vec<FeedItem>, size: u64) -> Result<(), LinkEnd> {
     let state = context.now_state();
     let hub = state.hub().cloned().ok_or_else(LinkEnd::closed)?;
-    let (own, now) = (context.participant.clone(), context.clock.now());
+    let (own, now) = (context.participant.clone(), context.clock.shown());
     let verified = concord_server::blocking(move || {
         let known = Directory::clone(state.directory());
         verify_items(known, &hub, &own, &items, now).map(|()| items)

@@ -77,7 +77,7 @@ fn check(context: &Context, officer: &Name, signed: &SignedStatement) -> Result<
     }
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
     let anchors = [context.anchor.clone()];
-    let now = context.clock.now();
+    let now = context.clock.shown();
     let signer = verify_statement(own, &anchors, &chain, &signed.statement, &signed.signature, now)
         .map_err(|error| invalid(error.to_string()))?;
     if signer.name != statement.officer || signer.name != *officer {
