@@ -123,7 +123,8 @@ fn a_hole_is_accepted_only_where_a_fact_names_it_and_only_as_zeros() {
 fn interrupted(fail_from: usize) -> (MemoryDisk, bool) {
     let (disk, journal) = with_a_secret(2);
     drop(journal);
-    let (faulty, switch) = support::FaultyDisk::wrap(&disk.clone().into_disk(), usize::MAX, fail_from.is_multiple_of(2));
+    let (faulty, switch) =
+        support::FaultyDisk::wrap(&disk.clone().into_disk(), usize::MAX, fail_from.is_multiple_of(2));
     let (journal, _) = open(&faulty, NEXT_HISTORY).unwrap();
     let from = switch.operations.load(Ordering::SeqCst) + fail_from;
     switch.fail_from.store(from, Ordering::SeqCst);
