@@ -28,6 +28,14 @@ pub const POINTS: &[&str] = &[
     "journal.redact.overwritten",
     "journal.redact.synced",
     "journal.redact.done",
+    // A trim.
+    "journal.trim.written",
+    "journal.trim.prepared",
+    "journal.trim.anchored",
+    "journal.trim.removing",
+    "journal.trim.removed",
+    "journal.trim.done",
+    "journal.trim.finishing",
     // The views: opening them, moving broken ones away, following the journal.
     "views.open.begin",
     "views.open.marked",

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::{
     AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Digest, Draft, HistoryBegun, HistoryId, Journal,
-    KIND_HISTORY_BEGUN, KIND_REDACTED, READ_SIZE_MAX_BYTES, ReadError, Tail,
+    KIND_HISTORY_BEGUN, KIND_REDACTED, KIND_TRIMMED, READ_SIZE_MAX_BYTES, ReadError, Tail, Trim, TrimError,
 };
 
 /// Runs every promise, each against a new journal that `fresh` makes.
@@ -27,6 +27,7 @@ where
     what_is_not_there_is_named(fresh().as_ref()).await;
     the_tail_is_watchable(fresh().as_ref()).await;
     a_redacted_body_is_gone_and_its_entry_stays(fresh().as_ref()).await;
+    a_trimmed_journal_begins_with_its_base(fresh().as_ref()).await;
 }
 
 /// A draft with `blobs` blobs whose content follows from `seed`.
@@ -185,6 +186,38 @@ async fn a_redacted_body_is_gone_and_its_entry_stays(journal: &dyn Journal) {
     assert!(journal.blob(2, 0).is_ok() && journal.blob(3, 0).is_ok(), "its neighbours stay");
     assert!(journal.entry(4).is_ok_and(|fact| fact.kind == KIND_REDACTED && fact.recorded_at == 9));
     append(journal, vec![draft(4, 5, 1)]).await;
+}
+
+async fn a_trimmed_journal_begins_with_its_base(journal: &dyn Journal) {
+    assert_eq!((journal.trim_point(u64::MAX), journal.base().ok()), (None, Some(None)), "there is nothing to trim");
+    let mut before = Vec::new();
+    // Large enough that no segment holds all.
+    for seed in 0..6 {
+        let sequence = append(journal, vec![draft(seed, 3_000_000, 1)]).await.tail.sequence;
+        before.extend(journal.read(sequence, 1).ok().and_then(|entries| entries.into_iter().next()));
+    }
+    let Some(first_kept) = journal.trim_point(journal.tail().sequence) else { panic!("there is a place to trim at") };
+    assert!(first_kept > 3 && first_kept <= journal.tail().sequence);
+    let trim = Trim { first_kept, state: Bytes::from_static(b"the state"), kept: vec![3] };
+    let refused = Trim { kept: vec![first_kept], ..trim.clone() };
+    assert!(matches!(journal.prepare_trim(refused), Err(TrimError::Refused { .. })));
+    let Ok(prepared) = journal.prepare_trim(trim) else { panic!("it can be trimmed there") };
+    assert_eq!((journal.first_sequence(), journal.base().ok()), (1, Some(None)), "nothing goes before it is said");
+    let Ok(committed) = journal.trim(journal.tail(), 9, prepared).await else { panic!("the trim happens") };
+    assert_eq!((committed.tail, journal.first_sequence()), (journal.tail(), first_kept));
+    let Ok(Some(base)) = journal.base() else { panic!("a trimmed journal has a base") };
+    assert_eq!((base.state.as_ref(), base.kept.as_slice()), (&b"the state"[..], &[1, 3][..]));
+    assert_eq!(base.before.sequence, first_kept - 1);
+    for entry in &before {
+        let is_kept = entry.sequence == 3 || entry.sequence >= first_kept;
+        let found = journal.entry(entry.sequence);
+        assert!(if is_kept { found.is_ok_and(|found| found.digest == entry.digest) } else { found.is_err() });
+    }
+    assert!(journal.entry(3).is_ok_and(|kept| kept.blobs == [None]) && journal.entry(1).is_ok());
+    assert!(matches!(journal.blob(3, 0), Err(ReadError::Redacted { .. })));
+    assert!(matches!(journal.read(3, 1), Err(ReadError::EntryAbsent { first, .. }) if first == first_kept));
+    assert!(journal.entry(committed.tail.sequence).is_ok_and(|anchor| anchor.kind == KIND_TRIMMED));
+    append(journal, vec![draft(1, 5, 1)]).await;
 }
 
 async fn the_tail_is_watchable(journal: &dyn Journal) {

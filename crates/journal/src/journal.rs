@@ -8,6 +8,7 @@ use crate::digest::{Digest, HistoryId, Tail};
 use crate::entry::{Draft, Entry, KIND_RESERVED_FIRST, is_reserved_kind};
 use crate::history::KIND_HISTORY_BEGUN;
 use crate::redaction::{Bodies, Redacted};
+use crate::trim::{Base, PreparedTrim, Trim, TrimError};
 
 /// The most that one commit may take, by the sum of [`Draft::size_bytes`]; a single draft may take all of it.
 /// Beyond it the batch is refused with [`AppendError::BatchTooLarge`] and nothing is written.
@@ -18,7 +19,7 @@ pub const READ_SIZE_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// An append-only, hash-chained record.
 ///
-/// * A journal is never empty: its entry 1 begins its first history.
+/// * A journal is never empty: its entry 1 begins its first history. Once trimmed, a base stands for its beginning.
 /// * Sequences have no gaps; each entry's digest covers the digest of the entry before it.
 /// * Readers see durable entries only, up to the published tail, and only what verifies: an entry whose digest, or
 ///   a body whose commitment, does not hold is an error, never a result.
@@ -53,6 +54,28 @@ pub trait Journal: Send + Sync {
         bodies: Vec<Bodies>,
     ) -> BoxFuture<'static, Result<Redacted, AppendError>>;
 
+    /// The last entry not after `before` at which the journal can be trimmed: the first that would be kept whole. None
+    /// where nothing would go.
+    fn trim_point(&self, before: u64) -> Option<u64>;
+
+    /// Makes what is to stand for the trimmed entries durable. Nothing goes yet; should the process end first, the next
+    /// open trims or forgets it. Blocks for as long as reading what is to go takes, beside the writer.
+    fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError>;
+
+    /// Lets the entries before the first one kept go for good, once an entry that names what stands for them is durable.
+    ///
+    /// An error means that nothing of it happened, [`AppendError::OutcomeUnknown`] apart. Entries that were to be kept can
+    /// be read by [`entry`](Self::entry), without bodies; [`read`](Self::read) begins at the first that is whole.
+    fn trim(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        prepared: PreparedTrim,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>>;
+
+    /// What stands for the entries before the first; none if the journal was never trimmed. Reads the whole state.
+    fn base(&self) -> Result<Option<Base>, ReadError>;
+
     /// Entries from `from` on, without bodies: at most `max_entries`, fewer at the tail or past
     /// [`READ_SIZE_MAX_BYTES`], none beyond the tail; at least one where there is one and `max_entries` is not 0.
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError>;
@@ -69,7 +92,7 @@ pub trait Journal: Send + Sync {
     /// The published tail as it moves; a slow watcher sees the newest only.
     fn watch(&self) -> watch::Receiver<Tail>;
 
-    /// The first entry that is still held.
+    /// The first entry that is held whole.
     fn first_sequence(&self) -> u64;
 }
 
@@ -125,6 +148,12 @@ pub enum AppendError {
     NotRedactable {
         /// The entry.
         sequence: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The prepared trim is not the one that may happen now.
+    #[error("the journal cannot be trimmed: {reason}; nothing was trimmed: prepare it again")]
+    NotTrimmable {
         /// Why.
         reason: String,
     },

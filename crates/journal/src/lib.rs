@@ -21,6 +21,7 @@ mod history;
 mod journal;
 mod memory;
 mod redaction;
+mod trim;
 
 pub use blob::{Blob, Commitment, NONCE_SIZE_BYTES};
 pub use digest::{Digest, HistoryId, Tail};
@@ -34,3 +35,4 @@ pub use history::{HISTORY_BEGUN_VERSION, HistoryBegun, HistoryBegunError, KIND_H
 pub use journal::{AppendError, Appended, COMMIT_SIZE_MAX_BYTES, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError};
 pub use memory::MemoryJournal;
 pub use redaction::{Bodies, KIND_REDACTED, KIND_REDACTION_STEP, REDACTION_VERSION, Redacted};
+pub use trim::{Base, KIND_TRIMMED, PreparedTrim, Trim, TrimError};

@@ -6,14 +6,15 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::blob::{Blob, Commitment};
-use crate::digest::{HistoryId, Tail};
+use crate::digest::{Digest, HistoryId, Tail};
 use crate::entry::{Draft, Entry, Meta, write_table};
-use crate::history::HistoryBegun;
+use crate::history::{HistoryBegun, KIND_HISTORY_BEGUN};
 use crate::journal::{
     AppendError, Appended, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError, check_batch, check_bodies,
     check_new_history, check_redaction, check_tail,
 };
 use crate::redaction::{Bodies, Redacted};
+use crate::trim::{Base, PreparedTrim, Trim, TrimError, anchor};
 
 /// A journal that a process end forgets. Clones are the same journal.
 #[derive(Clone)]
@@ -22,8 +23,56 @@ pub struct MemoryJournal {
 }
 
 struct Shared {
-    entries: Mutex<Vec<Entry>>,
+    held: Mutex<Held>,
     tail: watch::Sender<Tail>,
+}
+
+/// What is there: entries from the first that is held whole on, and what stands for those before it.
+#[derive(Clone, Default)]
+struct Held {
+    entries: Vec<Entry>,
+    base: Option<Base>,
+    kept: Vec<Entry>,
+}
+
+impl Held {
+    fn first(&self) -> u64 {
+        self.entries.first().map_or(1, |entry| entry.sequence)
+    }
+
+    fn find(&self, sequence: u64) -> Option<&Entry> {
+        let whole = sequence.checked_sub(self.first()).and_then(|index| self.entries.get(usize::try_from(index).ok()?));
+        whole.or_else(|| self.kept.iter().find(|entry| entry.sequence == sequence))
+    }
+
+    fn bodies(&mut self, bodies: &Bodies) -> Option<&mut [Option<Blob>]> {
+        let index = usize::try_from(bodies.sequence.checked_sub(self.first())?).ok()?;
+        let first = bodies.first as usize;
+        self.entries.get_mut(index)?.blobs.get_mut(first..first.checked_add(bodies.count as usize)?)
+    }
+
+    /// Every commit is a place to trim at.
+    fn trim_point(&self, before: u64) -> Option<u64> {
+        let point = self.entries.iter().rev().find(|entry| entry.sequence <= before)?.commit_first;
+        (point > self.first()).then_some(point)
+    }
+
+    /// What a trim keeps, and the last entry that goes.
+    fn trimmed(&self, trim: &Trim) -> Result<(Tail, Vec<Entry>), TrimError> {
+        let refused = |reason: String| TrimError::Refused { reason };
+        if self.trim_point(trim.first_kept) != Some(trim.first_kept) {
+            return Err(refused(format!("no commit but the first begins with entry {}", trim.first_kept)));
+        }
+        let absent = |sequence: &&u64| **sequence >= trim.first_kept || self.find(**sequence).is_none();
+        if let Some(absent) = trim.kept.iter().find(absent) {
+            return Err(refused(format!("entry {absent} is to be kept and is not there")));
+        }
+        let goes = |entry: &&Entry| entry.sequence < trim.first_kept;
+        let is_kept = |entry: &&Entry| entry.kind == KIND_HISTORY_BEGUN || trim.kept.contains(&entry.sequence);
+        let before = self.kept.iter().chain(&self.entries).filter(goes);
+        let kept = before.clone().filter(is_kept).map(without_bodies).collect();
+        Ok((before.last().map_or(Tail::ORIGIN, Entry::tail), kept))
+    }
 }
 
 impl MemoryJournal {
@@ -32,15 +81,16 @@ impl MemoryJournal {
         let mut entries = Vec::new();
         let begun = HistoryBegun { history, parent: None }.into_draft(now);
         let committed = extend(&mut entries, &Tail::ORIGIN, history, vec![begun]);
-        let shared = Shared { entries: Mutex::new(entries), tail: watch::Sender::new(committed.tail) };
+        let held = Held { entries, ..Held::default() };
+        let shared = Shared { held: Mutex::new(held), tail: watch::Sender::new(committed.tail) };
         MemoryJournal { shared: Arc::new(shared) }
     }
 
     /// A copy that goes its own way from here.
     pub fn fork(&self) -> MemoryJournal {
-        let entries = self.shared.with_entries(|entries| entries.clone());
-        let tail = entries.last().map_or(Tail::ORIGIN, Entry::tail);
-        let shared = Shared { entries: Mutex::new(entries), tail: watch::Sender::new(tail) };
+        let held = self.shared.with_held(|held| held.clone());
+        let tail = held.entries.last().map_or(Tail::ORIGIN, Entry::tail);
+        let shared = Shared { held: Mutex::new(held), tail: watch::Sender::new(tail) };
         MemoryJournal { shared: Arc::new(shared) }
     }
 }
@@ -77,36 +127,66 @@ impl Journal for MemoryJournal {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let fact = check_redaction(&bodies, recorded_at)?;
-            shared.with_entries(|entries| {
+            shared.with_held(|held| {
                 for one in &bodies {
+                    let whole = held.find(one.sequence).filter(|_| one.sequence >= held.first());
                     let absent =
                         || AppendError::NotRedactable { sequence: one.sequence, reason: "it is absent".into() };
-                    let entry = find(entries, one.sequence).ok_or_else(absent)?;
-                    check_bodies(one, entry.blobs.len())?;
+                    check_bodies(one, whole.ok_or_else(absent)?.blobs.len())?;
                 }
                 Ok(())
             })?;
             let committed = shared.commit(expected, expected.history, vec![fact])?;
-            shared.with_entries(|entries| {
-                for one in &bodies {
-                    let (first, count) = (one.first as usize, one.count as usize);
-                    let found =
-                        find_mut(entries, one.sequence).and_then(|entry| entry.blobs.get_mut(first..first + count));
-                    found.unwrap_or_default().fill(None);
-                }
-            });
+            shared.with_held(|held| bodies.iter().for_each(|one| held.bodies(one).unwrap_or_default().fill(None)));
             Ok(Redacted { tail: committed.tail, recorded: true, gone: true })
         })
+    }
+
+    fn trim_point(&self, before: u64) -> Option<u64> {
+        self.shared.with_held(|held| held.trim_point(before))
+    }
+
+    fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
+        self.shared.with_held(|held| held.trimmed(&trim))?;
+        let digest = Digest::of("concord journal base in memory v1", &[&trim.first_kept.to_le_bytes(), &trim.state]);
+        Ok(PreparedTrim { first_kept: trim.first_kept, digest, in_memory: Some(trim) })
+    }
+
+    fn trim(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        prepared: PreparedTrim,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let happened = || AppendError::NotTrimmable { reason: "it has happened, or was prepared elsewhere".into() };
+            let trim = prepared.in_memory.ok_or_else(happened)?;
+            let (before, kept) = shared.with_held(|held| held.trimmed(&trim)).map_err(|_| happened())?;
+            let draft = anchor(trim.first_kept, prepared.digest, recorded_at);
+            let committed = shared.commit(expected, expected.history, vec![draft])?;
+            shared.with_held(|held| {
+                held.entries.retain(|entry| entry.sequence >= trim.first_kept);
+                let sequences = kept.iter().map(|entry| entry.sequence).collect();
+                held.base = Some(Base { before, state: trim.state, kept: sequences });
+                held.kept = kept;
+            });
+            Ok(committed)
+        })
+    }
+
+    fn base(&self) -> Result<Option<Base>, ReadError> {
+        Ok(self.shared.with_held(|held| held.base.clone()))
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
         if from < self.first_sequence() {
             return Err(self.shared.absent(from));
         }
-        self.shared.with_entries(|entries| {
+        self.shared.with_held(|held| {
             let mut size = 0;
-            let skipped = usize::try_from(from - 1).unwrap_or(usize::MAX);
-            let wanted = entries.iter().skip(skipped).take(max_entries).take_while(|entry| {
+            let skipped = usize::try_from(from - held.first()).unwrap_or(usize::MAX);
+            let wanted = held.entries.iter().skip(skipped).take(max_entries).take_while(|entry| {
                 let goes_on = size <= READ_SIZE_MAX_BYTES;
                 size += entry.payload.len() as u64;
                 goes_on
@@ -116,7 +196,7 @@ impl Journal for MemoryJournal {
     }
 
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
-        let found = self.shared.with_entries(|entries| find(entries, sequence).cloned());
+        let found = self.shared.with_held(|held| held.find(sequence).cloned());
         found.ok_or_else(|| self.shared.absent(sequence))
     }
 
@@ -138,38 +218,30 @@ impl Journal for MemoryJournal {
     }
 
     fn first_sequence(&self) -> u64 {
-        1
+        self.shared.with_held(|held| held.first())
     }
 }
 
 impl Shared {
     fn commit(&self, expected: Tail, history: HistoryId, batch: Vec<Draft>) -> Result<Committed, AppendError> {
-        self.with_entries(|entries| {
+        self.with_held(|held| {
             let tail = *self.tail.borrow();
             check_tail(&expected, &tail)?;
-            let committed = extend(entries, &tail, history, batch);
+            let committed = extend(&mut held.entries, &tail, history, batch);
             self.tail.send_replace(committed.tail);
             Ok(committed)
         })
     }
 
-    fn with_entries<T>(&self, work: impl FnOnce(&mut Vec<Entry>) -> T) -> T {
+    fn with_held<T>(&self, work: impl FnOnce(&mut Held) -> T) -> T {
         // Nothing under this lock can panic halfway through a change, so a poisoned lock is still a whole journal.
-        work(&mut self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn absent(&self, sequence: u64) -> ReadError {
-        ReadError::EntryAbsent { sequence, first: 1, last: self.tail.borrow().sequence }
+        let first = self.with_held(|held| held.first());
+        ReadError::EntryAbsent { sequence, first, last: self.tail.borrow().sequence }
     }
-}
-
-fn find(entries: &[Entry], sequence: u64) -> Option<&Entry> {
-    entries.get(usize::try_from(sequence.checked_sub(entries.first()?.sequence)?).ok()?)
-}
-
-fn find_mut(entries: &mut [Entry], sequence: u64) -> Option<&mut Entry> {
-    let first = entries.first()?.sequence;
-    entries.get_mut(usize::try_from(sequence.checked_sub(first)?).ok()?)
 }
 
 fn extend(entries: &mut Vec<Entry>, tail: &Tail, history: HistoryId, batch: Vec<Draft>) -> Committed {

@@ -108,7 +108,8 @@ fn live(life: &mut Life, disk: &CrashDisk, random: &mut Seeded, told: &mut Told)
         for _ in 0..random.choose(8) {
             let promise = match random.choose(8) {
                 0 => life.begin_history(&journal, disk),
-                1 | 2 => life.redact(&journal, disk, random),
+                1 => life.redact(&journal, disk, random),
+                2 => life.trim(&journal, disk, random),
                 _ => life.append(&journal, disk, batch(random)),
             };
             told.full += u64::from(promise == Promise::NoRoom);

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use concord_journal::{
-    AppendError, Blob, Bodies, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Redacted, Tail,
+    AppendError, Base, Blob, Bodies, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, PreparedTrim,
+    ReadError, Redacted, Tail, Trim, TrimError,
 };
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -132,6 +133,27 @@ impl Journal for Disk {
         bodies: Vec<Bodies>,
     ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
         self.0.durable.redact(expected, recorded_at, bodies)
+    }
+
+    fn trim_point(&self, before: u64) -> Option<u64> {
+        self.0.durable.trim_point(before)
+    }
+
+    fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
+        self.0.durable.prepare_trim(trim)
+    }
+
+    fn trim(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        prepared: PreparedTrim,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        self.0.durable.trim(expected, recorded_at, prepared)
+    }
+
+    fn base(&self) -> Result<Option<Base>, ReadError> {
+        self.0.durable.base()
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {

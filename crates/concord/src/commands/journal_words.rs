@@ -1,6 +1,6 @@
 //! One entry in words: kinds, numbers, participants, digests. Content stands apart, for whoever asked for it.
 
-use concord_journal::{Entry, KIND_REDACTED, KIND_REDACTION_STEP, is_reserved_kind};
+use concord_journal::{Entry, KIND_REDACTED, KIND_REDACTION_STEP, KIND_TRIMMED, is_reserved_kind};
 use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided};
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
@@ -62,6 +62,7 @@ type Parts = (&'static str, String, Vec<Content>);
 fn own_effect(entry: &Entry) -> Parts {
     let words = match entry.kind {
         KIND_REDACTED => "bodies were redacted",
+        KIND_TRIMMED => "entries before it were trimmed; a base stands for them",
         KIND_REDACTION_STEP => "a redaction went on",
         _ => "the journal's own",
     };

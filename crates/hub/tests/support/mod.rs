@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use bytes::Bytes;
 use concord_hub::sequencer::{Proposal, Sequencer, SequencerTask};
 use concord_journal::{
-    AppendError, Blob, Bodies, Committed, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal, MemoryJournal,
-    OpenOptions, ReadError, Redacted, Tail,
+    AppendError, Base, Blob, Bodies, Committed, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal,
+    MemoryJournal, OpenOptions, PreparedTrim, ReadError, Redacted, Tail, Trim, TrimError,
 };
 use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, Statement, StatementContent};
 use concord_model::{
@@ -147,6 +147,27 @@ impl Journal for SlowJournal {
         bodies: Vec<Bodies>,
     ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
         self.inner.redact(expected, recorded_at, bodies)
+    }
+
+    fn trim_point(&self, before: u64) -> Option<u64> {
+        self.inner.trim_point(before)
+    }
+
+    fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
+        self.inner.prepare_trim(trim)
+    }
+
+    fn trim(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        prepared: PreparedTrim,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        self.inner.trim(expected, recorded_at, prepared)
+    }
+
+    fn base(&self) -> Result<Option<Base>, ReadError> {
+        self.inner.base()
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {

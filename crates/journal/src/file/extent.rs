@@ -5,8 +5,8 @@ use super::scan::segment_name;
 use crate::digest::Tail;
 use crate::journal::Journal as _;
 
-/// The files of a journal as far as they hold its published entries. Since the journal only ever appends, the same lengths of
-/// the same files are a whole journal for as long as the files are there.
+/// The files of a journal as far as they hold its published entries. Since the journal only appends, the same lengths of
+/// the same files are a whole journal for as long as the files are there and nothing in them is redacted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// The tail of a journal that consists of exactly these bytes.
@@ -35,7 +35,9 @@ impl super::reader::Shared {
     fn files(&self) -> (u64, Vec<(String, u64)>) {
         self.with_index(|index| {
             let last = index.segments.last().map_or(0, |last| last.first - 1 + last.offsets.len() as u64);
-            (last, index.segments.iter().map(|segment| (segment_name(segment.first), segment.end)).collect())
+            let base = index.base.iter().map(|base| (base.name(), base.length));
+            let segments = index.segments.iter().map(|segment| (segment_name(segment.first), segment.end));
+            (last, base.chain(segments).collect())
         })
     }
 }

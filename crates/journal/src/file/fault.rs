@@ -84,6 +84,9 @@ pub enum Fault {
     /// Some bit of head, blob table or payload is not as written.
     #[error("the entry's digest does not hold")]
     Digest,
+    /// The base file is not whole, or not the one that the journal names; it is never cut.
+    #[error("the base file is not as it was written: what was trimmed is known by it alone")]
+    Base,
     /// A redaction of this blob is said to be done, and something of it is there.
     #[error("blob {index} was redacted and is not all zeros")]
     NotGone {
@@ -101,7 +104,7 @@ pub enum Fault {
 impl Fault {
     /// Whole, but beyond this version: cutting it would destroy what a newer version made durable.
     pub(crate) fn is_foreign(&self) -> bool {
-        matches!(self, Fault::SegmentFormat { .. } | Fault::HistoryVersion { .. })
+        matches!(self, Fault::SegmentFormat { .. } | Fault::HistoryVersion { .. } | Fault::Base)
     }
 }
 

@@ -53,6 +53,12 @@ impl Holes {
         self.unfinished.first_key_value().map(|(fact, bodies)| (*fact, bodies.clone()))
     }
 
+    /// Forgets what is before this entry.
+    pub(crate) fn forget_before(&mut self, first: u64) {
+        self.by_entry = self.by_entry.split_off(&first);
+        self.unfinished.retain(|fact, _| *fact >= first);
+    }
+
     /// Looks through the segments, from this place in the first of them on, for facts. It goes from head to head, and
     /// believes only frames that are whole.
     pub(crate) fn ahead(disk: &dyn Disk, segments: &[u64], from: u64, mark: Option<FrameMark>) -> io::Result<Holes> {

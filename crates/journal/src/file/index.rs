@@ -1,5 +1,8 @@
 //! Where each entry stands: four bytes per entry, in memory.
 
+use std::sync::Arc;
+
+use super::base::BaseFile;
 use crate::digest::Digest;
 use crate::entry::is_own_effect;
 
@@ -29,10 +32,18 @@ pub(crate) struct Location {
 /// Every segment, in order.
 #[derive(Default)]
 pub(crate) struct Index {
+    /// What stands for the entries before the first segment, once the journal was trimmed.
+    pub(crate) base: Option<Arc<BaseFile>>,
     pub(crate) segments: Vec<SegmentIndex>,
 }
 
 impl Index {
+    /// The first entry that is held whole.
+    pub(crate) fn first(&self) -> u64 {
+        let of_base = || self.base.as_ref().map_or(1, |base| base.first);
+        self.segments.first().map_or_else(of_base, |segment| segment.first)
+    }
+
     pub(crate) fn begin_segment(&mut self, first: u64, previous: Digest, end: u64) {
         self.segments.push(SegmentIndex { first, previous, offsets: Vec::new(), end, own: Vec::new() });
     }

@@ -1,5 +1,6 @@
 //! The journal in a folder of numbered segment files.
 
+mod base;
 mod chain;
 mod disk;
 mod extent;
@@ -12,6 +13,7 @@ mod reader;
 mod redact;
 mod scan;
 mod seal;
+mod trim;
 mod verify;
 mod window;
 mod writer;
@@ -32,6 +34,7 @@ use crate::entry::{Draft, Entry};
 use crate::history::HistoryBegun;
 use crate::journal::{AppendError, Committed, Journal, ReadError, check_batch, check_new_history, check_redaction};
 use crate::redaction::{Bodies, Redacted};
+use crate::trim::{Base, PreparedTrim, Trim, TrimError};
 use reader::Shared;
 use writer::Job;
 
@@ -127,9 +130,9 @@ pub enum OpenError {
         /// What failed.
         reason: String,
     },
-    /// A redaction that was under way could not be looked up or finished.
-    #[error("cannot finish a redaction: {reason}; put the storage right and open again")]
-    NotRedacted {
+    /// A redaction or a trim that was under way could not be looked up or finished.
+    #[error("cannot finish a redaction or a trim: {reason}; put the storage right and open again")]
+    NotFinished {
         /// What failed.
         reason: String,
     },
@@ -255,6 +258,27 @@ impl Journal for FileJournal {
     ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
         let checked = check_redaction(&bodies, recorded_at).map(|fact| (fact, bodies));
         self.ask(checked, move |(fact, bodies), reply| Job::Redact { expected, fact, bodies, reply })
+    }
+
+    fn trim_point(&self, before: u64) -> Option<u64> {
+        self.shared.trim_point(before)
+    }
+
+    fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
+        self.shared.prepare_trim(&trim)
+    }
+
+    fn trim(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        prepared: PreparedTrim,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        self.ask(Ok(prepared), move |prepared, reply| Job::Trim { expected, recorded_at, prepared, reply })
+    }
+
+    fn base(&self) -> Result<Option<Base>, ReadError> {
+        self.shared.base()
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {

@@ -10,7 +10,7 @@ use super::frame::SEGMENT_HEADER_SIZE_BYTES;
 use super::index::{Index, SegmentIndex};
 use super::reader::Shared;
 use super::redact::Finish;
-use super::scan::{ScanError, Scanner, Step, segment_name};
+use super::scan::{ScanError, Scanner, Step, Unstarted, segment_name};
 use super::seal::{self, Seal};
 use super::writer::{ActiveSegment, Writer};
 use super::{Cut, OpenError, OpenOptions, Opened, SEGMENT_SIZE_MAX_BYTES};
@@ -74,7 +74,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
         writer.seal();
         concord_faults::point("journal.history.begun");
     }
-    finish_redaction(&mut writer, chain.recorded_at.max(options.now))?;
+    finish_effects(&mut writer, chain.recorded_at.max(options.now), &survey.scanner.torn_bases)?;
     if marked || cut.is_some() {
         disk.remove(CUT_MARKER).map_err(in_folder("unmarking the cut of"))?;
         concord_faults::point("journal.cut.unmarked");
@@ -85,22 +85,29 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, options: &OpenOptions) -> Result<(Ar
     Ok((shared, writer, Opened { created, cut }))
 }
 
-/// What a redaction left undone is done now. Damage where its bodies stand, or a full disk, stop no open: it is tried
-/// again by the next redaction, and the next open.
-fn finish_redaction(writer: &mut Writer, recorded_at: i64) -> Result<(), OpenError> {
-    let unreadable = |error: ReadError| OpenError::NotRedacted { reason: error.to_string() };
-    writer.shared.read_facts().map_err(unreadable)?;
+/// What a redaction or a trim left undone is done now. Damage where bodies stand that should go, or a full disk, stop no
+/// open: it is tried again by the next redaction, and the next open.
+fn finish_effects(writer: &mut Writer, recorded_at: i64, torn_bases: &[u64]) -> Result<(), OpenError> {
+    let unreadable = |error: ReadError| match error {
+        ReadError::Damaged { sequence, file, offset, what } => {
+            OpenError::Damaged(Box::new(Damage { file, offset, sequence, what }))
+        }
+        error => OpenError::NotFinished { reason: error.to_string() },
+    };
+    let anchored = writer.shared.read_facts().map_err(unreadable)?;
     match writer.finish_redaction(recorded_at).map_err(|failure| writer.failed(failure)) {
         Ok(Finish::Done) => {}
         Ok(unfinished) => tracing::error!(?unfinished, "a redaction is not finished: bodies that it names are there"),
-        Err(error) => return Err(OpenError::NotRedacted { reason: error.to_string() }),
+        Err(error) => return Err(OpenError::NotFinished { reason: error.to_string() }),
     }
-    Ok(())
+    let finished = writer.finish_trim(recorded_at, torn_bases, anchored);
+    finished.map_err(|error| OpenError::NotFinished { reason: error.to_string() })
 }
 
 fn survey(disk: &Arc<dyn Disk>) -> Result<Survey, OpenError> {
     let mut scanner = Scanner::new(Arc::clone(disk))?;
     let (mut index, mut missing_seals) = (Index::default(), Vec::new());
+    index.base = scanner.base.clone().map(Arc::new);
     let damage = loop {
         if let Some((first, next)) = scanner.before_full_segment()
             && let Some(seal) = seal::trusted(disk.as_ref(), first, next, &scanner.chain)
@@ -235,6 +242,15 @@ fn write_last_commit_again(file: &dyn DiskFile, last: &SegmentIndex, chain: &Cha
     let mut bytes = Vec::new();
     read_onto(file, start, length, &mut bytes)?;
     file.overwrite(start, &bytes)
+}
+
+impl From<Unstarted> for OpenError {
+    fn from(error: Unstarted) -> OpenError {
+        match error {
+            Unstarted::Scan(error) => error.into(),
+            Unstarted::Damaged(damage) => OpenError::Damaged(Box::new(damage)),
+        }
+    }
 }
 
 impl From<ScanError> for OpenError {

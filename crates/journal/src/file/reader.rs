@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::base::BaseFile;
 use super::chain::Chain;
 use super::disk::{Disk, DiskFile, read_onto};
 use super::fault::Fault;
@@ -16,9 +17,10 @@ use super::index::{Index, Location, SegmentIndex};
 use super::scan::segment_name;
 use super::seal::Seal;
 use crate::blob::{Blob, NONCE_SIZE_BYTES};
-use crate::digest::Tail;
+use crate::digest::{Digest, Tail};
 use crate::entry::Entry;
 use crate::journal::{READ_SIZE_MAX_BYTES, ReadError};
+use crate::trim::{Base, KIND_TRIMMED, read_anchor};
 
 /// How many segments are kept open for reading; beyond it the one opened longest ago is closed, and a reader of it
 /// pays one more system call.
@@ -34,12 +36,15 @@ pub(crate) struct Shared {
     pub(crate) tail: watch::Sender<Tail>,
     open_segments: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
     holes: RwLock<Holes>,
+    /// The digest of the base that was written last for a trim, until that has happened; held while one is written.
+    pub(crate) prepared: Mutex<Option<Digest>>,
 }
 
 impl Shared {
     pub(crate) fn new(disk: Arc<dyn Disk>, index: Index, tail: Tail) -> Shared {
         let (tail, index) = (watch::Sender::new(tail), RwLock::new(index));
-        Shared { disk, index, tail, open_segments: Mutex::default(), holes: RwLock::default() }
+        let (open_segments, holes, prepared) = (Mutex::default(), RwLock::default(), Mutex::default());
+        Shared { disk, index, tail, open_segments, holes, prepared }
     }
 
     /// Makes a durable commit visible: first where its entries stand, then the tail that lets readers ask for them.
@@ -81,17 +86,85 @@ impl Shared {
         self.with_holes(|holes| holes.names(sequence, index))
     }
 
-    /// What the journal's own entries among the published ones say of bodies.
-    pub(crate) fn read_facts(&self) -> Result<(), ReadError> {
+    /// The base that the journal begins with.
+    pub(crate) fn base_file(&self) -> Option<Arc<BaseFile>> {
+        self.with_index(|index| index.base.clone())
+    }
+
+    pub(crate) fn base(&self) -> Result<Option<Base>, ReadError> {
+        let Some(base) = self.base_file() else { return Ok(None) };
+        let state = base.state(self.disk.as_ref());
+        let state = state.map_err(|source| ReadError::Disk { file: base.name(), source })?;
+        Ok(Some(Base { before: base.chain.tail, state, kept: base.kept().collect() }))
+    }
+
+    /// Begins with this base from now on: nobody is given what it stands for any more.
+    pub(crate) fn begin_with(&self, base: BaseFile) {
+        let first = base.first;
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        index.segments.retain(|segment| segment.first >= first);
+        index.base = Some(Arc::new(base));
+        drop(index);
+        self.change_holes(|holes| holes.forget_before(first));
+        self.open_segments.lock().unwrap_or_else(PoisonError::into_inner).retain(|(segment, _)| *segment >= first);
+    }
+
+    /// Head, table and payload of a kept entry's frame, verified, and where it stands.
+    fn kept_frame(&self, base: &BaseFile, sequence: u64) -> Result<Bytes, ReadError> {
+        let on_disk = |source| ReadError::Disk { file: base.name(), source };
+        let (offset, bytes) =
+            base.frame(self.disk.as_ref(), sequence).map_err(on_disk)?.ok_or_else(|| self.absent(sequence))?;
+        let damaged = |what| ReadError::Damaged { sequence, file: base.name(), offset, what };
+        checked(Frame::check_owned(&bytes), sequence).map_err(damaged)?;
+        Ok(bytes)
+    }
+
+    /// Head, table and payload of an entry's frame, verified; of one that is only kept, too.
+    pub(crate) fn verified_prefix(&self, sequence: u64) -> Result<Bytes, ReadError> {
+        if let Some(base) = self.base_file().filter(|base| sequence < base.first) {
+            return self.kept_frame(&base, sequence);
+        }
+        let place = self.locate(sequence)?;
+        let prefix = self.prefix(place).and_then(|bytes| {
+            checked(Frame::check_owned(&bytes), sequence)?;
+            Ok(bytes)
+        });
+        prefix.map_err(|problem| self.at(problem, sequence, place))
+    }
+
+    /// A problem with an entry that is not held any more is that it is gone.
+    fn at(&self, problem: Problem, sequence: u64, place: Location) -> ReadError {
+        match problem {
+            Problem::Disk(error) if error.kind() == io::ErrorKind::NotFound && sequence < self.first_sequence() => {
+                self.absent(sequence)
+            }
+            problem => problem.at(sequence, place),
+        }
+    }
+
+    /// What the journal's own entries among the published ones say of bodies; and whether one names the base.
+    pub(crate) fn read_facts(&self) -> Result<bool, ReadError> {
         let sequence = |segment: &SegmentIndex, position: &u32| segment.first + u64::from(*position);
         let own: Vec<u64> = self.with_index(|index| {
             let all =
                 index.segments.iter().flat_map(|segment| segment.own.iter().map(move |own| sequence(segment, own)));
             all.collect()
         });
-        let mut holes = Holes::default();
+        let (mut holes, mut anchored, base) = (Holes::default(), false, self.base_file());
         for sequence in own {
             match self.head(sequence) {
+                Ok(entry) if entry.kind == KIND_TRIMMED => {
+                    let named = read_anchor(&entry.payload);
+                    if let (Some((first, digest)), Some(base)) = (named, &base)
+                        && first == base.first
+                    {
+                        if digest != base.digest {
+                            let (file, what) = (base.name(), Fault::Base);
+                            return Err(ReadError::Damaged { sequence, file, offset: 0, what });
+                        }
+                        anchored = true;
+                    }
+                }
                 Ok(entry) => holes.take(sequence, entry.kind, &entry.payload),
                 // As with any damage in a sealed segment: reads of what it names refuse, and verify finds it.
                 Err(error @ ReadError::Damaged { .. }) => {
@@ -101,30 +174,27 @@ impl Shared {
             }
         }
         self.change_holes(|known| *known = holes);
-        Ok(())
+        Ok(anchored)
     }
 
     /// Where the frame of a published entry is, and its verified head and table.
     pub(crate) fn table(&self, sequence: u64) -> Result<(Location, Head, Bytes), ReadError> {
         let place = self.locate(sequence)?;
         let frame = self.prefix(place).and_then(|bytes| Ok(checked(Frame::check_owned(&bytes), sequence)?));
-        let frame = frame.map_err(|problem| problem.at(sequence, place))?;
+        let frame = frame.map_err(|problem| self.at(problem, sequence, place))?;
         Ok((place, frame.head, frame.table))
     }
 
     /// One published entry without its bodies.
     pub(crate) fn head(&self, sequence: u64) -> Result<Entry, ReadError> {
-        let place = self.locate(sequence)?;
-        let entry = self.prefix(place).and_then(|bytes| {
-            let frame = checked(Frame::check_owned(&bytes), sequence)?;
-            Ok(frame.into_entry())
-        });
-        entry.map_err(|problem| problem.at(sequence, place))
+        let bytes = self.verified_prefix(sequence)?;
+        let frame = Frame::check_owned(&bytes);
+        // Verified just now, so that this cannot fail.
+        frame.map(Frame::into_entry).map_err(|_| self.absent(sequence))
     }
 
     pub(crate) fn first_sequence(&self) -> u64 {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        index.segments.first().map_or(1, |segment| segment.first)
+        self.with_index(Index::first)
     }
 
     pub(crate) fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
@@ -146,22 +216,34 @@ impl Shared {
     }
 
     pub(crate) fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
+        if sequence < self.first_sequence() {
+            return self.head(sequence);
+        }
         let place = self.locate(sequence)?;
         let entry = self.bytes(place, 0, place.length).and_then(|bytes| {
             // Asked for each body after its bytes were read: what is overwritten meanwhile was named before.
             let frame = checked(Frame::check_owned(&bytes), sequence)?;
             Ok(frame.into_whole_entry(|index| self.is_hole(sequence, index))?)
         });
-        entry.map_err(|problem| problem.at(sequence, place))
+        entry.map_err(|problem| self.at(problem, sequence, place))
     }
 
     pub(crate) fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
+        if sequence < self.first_sequence() {
+            let count = self.head(sequence)?.commitments.len();
+            let is_there = index < count;
+            return Err(if is_there {
+                ReadError::Redacted { sequence, index }
+            } else {
+                ReadError::BlobAbsent { sequence, index, count }
+            });
+        }
         let place = self.locate(sequence)?;
         let found = self.find_blob(place, sequence, index);
         if self.is_hole(sequence, index) && matches!(found, Ok(Ok(_)) | Err(Problem::Fault(Fault::Commitment { .. }))) {
             return Err(ReadError::Redacted { sequence, index });
         }
-        let found = found.map_err(|problem| problem.at(sequence, place))?;
+        let found = found.map_err(|problem| self.at(problem, sequence, place))?;
         found.map_err(|count| ReadError::BlobAbsent { sequence, index, count })
     }
 

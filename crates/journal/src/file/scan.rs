@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::base::{self, BaseFile, Chosen};
 use super::chain::Chain;
 use super::disk::{Disk, read_onto};
 use super::fault::{Damage, Fault};
@@ -16,6 +17,7 @@ use super::frame::{
 use super::holes::{Holes, Verdict};
 use super::window::Window;
 use crate::digest::Digest;
+use crate::trim::{KIND_TRIMMED, read_anchor};
 
 /// The name of the segment whose first entry is `first`.
 pub(crate) fn segment_name(first: u64) -> String {
@@ -40,6 +42,20 @@ pub(crate) fn list_segments(disk: &dyn Disk) -> io::Result<Vec<u64>> {
 pub(crate) struct ScanError {
     pub(crate) file: String,
     pub(crate) source: io::Error,
+}
+
+/// A walk cannot begin.
+#[derive(Debug)]
+pub(crate) enum Unstarted {
+    Scan(ScanError),
+    /// The base file is damaged.
+    Damaged(Damage),
+}
+
+impl From<ScanError> for Unstarted {
+    fn from(error: ScanError) -> Unstarted {
+        Unstarted::Scan(error)
+    }
 }
 
 /// One step of the walk.
@@ -71,6 +87,10 @@ pub(crate) struct Scanner {
     pub(crate) frame_holes: Vec<usize>,
     /// What the facts from some place on name; looked for when the first hole is met.
     holes: Option<Holes>,
+    /// What stands for the entries before the first.
+    pub(crate) base: Option<BaseFile>,
+    /// Bases that are not whole, of interrupted trims.
+    pub(crate) torn_bases: Vec<u64>,
     pub(crate) chain: Chain,
 }
 
@@ -82,8 +102,10 @@ enum Outcome {
 }
 
 impl Scanner {
-    pub(crate) fn new(disk: Arc<dyn Disk>) -> Result<Scanner, ScanError> {
-        let segments = list_segments(disk.as_ref()).map_err(in_folder)?;
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Result<Scanner, Unstarted> {
+        let Chosen { base, torn } = base::choose(disk.as_ref()).map_err(in_folder)?.map_err(Unstarted::Damaged)?;
+        let mut segments = list_segments(disk.as_ref()).map_err(in_folder)?;
+        segments.retain(|first| base.as_ref().is_none_or(|base| *first >= base.first));
         Ok(Scanner {
             disk,
             segments,
@@ -93,7 +115,9 @@ impl Scanner {
             frame: (0, 0),
             frame_holes: Vec::new(),
             holes: None,
-            chain: Chain::ORIGIN,
+            torn_bases: torn,
+            chain: base.as_ref().map_or(Chain::ORIGIN, |base| base.chain.clone()),
+            base,
         })
     }
 
@@ -220,6 +244,12 @@ impl Scanner {
         let mut chain = self.chain.clone();
         let checked = Frame::check(bytes).and_then(|frame| {
             chain.extend(&frame, begins_segment)?;
+            if frame.head.meta.kind == KIND_TRIMMED
+                && let (Some((first, digest)), Some(base)) = (read_anchor(frame.payload), &self.base)
+                && (first == base.first && digest != base.digest)
+            {
+                return Err(Fault::Base);
+            }
             Ok((frame.head.meta.kind, frame.bad_bodies()?))
         });
         let checked = match checked {
@@ -275,7 +305,11 @@ impl Scanner {
 
     fn has_successor(&mut self) -> Result<bool, ScanError> {
         if self.position + 1 >= self.segments.len() {
-            self.segments = list_segments(self.disk.as_ref()).map_err(in_folder)?;
+            // Only what is new: a trim may have removed what was passed.
+            let last = self.segments.last().copied();
+            let listed = list_segments(self.disk.as_ref()).map_err(in_folder)?;
+            let is_new = |first: &u64| last.map_or(*first >= self.chain.next_sequence(), |last| *first > last);
+            self.segments.extend(listed.into_iter().filter(is_new));
         }
         Ok(self.position + 1 < self.segments.len())
     }

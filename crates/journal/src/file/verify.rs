@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::base::list_bases;
 use super::disk::Disk;
 use super::fault::{Damage, Fault};
 use super::frame::Frame;
-use super::scan::{ScanError, Scanner, Step};
+use super::scan::{ScanError, Scanner, Step, Unstarted};
 use crate::digest::Tail;
 use crate::entry::Entry;
 
 /// What a whole journal holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// How many entries hold.
     pub entries: u64,
@@ -26,6 +27,8 @@ pub struct Verified {
     pub segments: u64,
     /// How many bytes of files were verified.
     pub bytes: u64,
+    /// How many entries of before the first can be read on from the base of a trimmed journal; none without a base.
+    pub kept_entries: Option<u64>,
     /// How many bodies are gone by redaction.
     pub redacted_bodies: u64,
     /// What follows them.
@@ -72,20 +75,35 @@ fn advice(next_open_cuts: bool) -> &'static str {
     }
 }
 
-/// Verifies every bit of the journal on `disk`, from its first entry to its last whole commit.
+/// Verifies every bit of the journal on `disk`, from its first entry, or its base, to its last whole commit.
 pub fn verify(disk: Arc<dyn Disk>) -> Result<Verified, VerifyError> {
-    let mut summed = Summed::default();
-    let mut walk = walk(disk, false)?;
-    while let Some(step) = walk.advance()? {
-        summed.add(&step, &walk);
-    }
-    Ok(summed.finish(walk))
+    Ok(scrub(disk, |_| ControlFlow::Continue(()))?.unwrap_or_default())
 }
 
 /// The same in steps of [`SCRUB_STEP_SIZE_BYTES`] with `between` called after each, which may wait, or break it off.
 pub(crate) fn scrub(
     disk: Arc<dyn Disk>,
     mut between: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<Option<Verified>, VerifyError> {
+    loop {
+        let before = newest_base(disk.as_ref())?;
+        let outcome = scrub_once(Arc::clone(&disk), &mut between);
+        // A writer trimmed meanwhile and took away what was to be read: then all begins again behind the new base.
+        if outcome.is_err() && newest_base(disk.as_ref())? != before {
+            continue;
+        }
+        return outcome;
+    }
+}
+
+fn newest_base(disk: &dyn Disk) -> Result<Option<u64>, VerifyError> {
+    let in_folder = |source| VerifyError::Disk { file: "the journal's folder".to_owned(), source };
+    Ok(list_bases(disk).map_err(in_folder)?.pop())
+}
+
+fn scrub_once(
+    disk: Arc<dyn Disk>,
+    between: &mut impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Option<Verified>, VerifyError> {
     let (mut summed, mut told) = (Summed::default(), 0);
     let mut walk = walk(disk, false)?;
@@ -133,11 +151,14 @@ impl Summed {
         let last = walk.scanner.chain.tail;
         let tail = (last.sequence > 0).then_some(last);
         let first = tail.map_or(0, |tail| tail.sequence + 1 - entries);
-        Verified { entries, first, tail, segments, bytes, redacted_bodies, unfinished: walk.unfinished }
+        let base = walk.scanner.base.as_ref();
+        let bytes = bytes + base.map_or(0, |base| base.length);
+        let kept_entries = base.map(|base| base.kept().count() as u64);
+        Verified { entries, first, tail, segments, bytes, kept_entries, redacted_bodies, unfinished: walk.unfinished }
     }
 }
 
-/// The entries of the journal on `disk`, in order, each verified with its bodies before it is given; the bodies
+/// The entries that the journal on `disk` holds whole, in order, each verified with its bodies before it is given; the bodies
 /// themselves are in the entries only if `with_bodies`.
 pub fn walk(disk: Arc<dyn Disk>, with_bodies: bool) -> Result<Walk, VerifyError> {
     Ok(Walk { scanner: Scanner::new(disk)?, with_bodies, unfinished: None, has_ended: false })
@@ -210,6 +231,15 @@ impl Iterator for Walk {
                 }
                 Ok(Some(_)) => {}
             }
+        }
+    }
+}
+
+impl From<Unstarted> for VerifyError {
+    fn from(error: Unstarted) -> VerifyError {
+        match error {
+            Unstarted::Scan(error) => error.into(),
+            Unstarted::Damaged(damage) => VerifyError::Damaged { damage, next_open_cuts: false },
         }
     }
 }

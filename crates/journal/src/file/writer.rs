@@ -15,6 +15,7 @@ use crate::digest::{HistoryId, Tail};
 use crate::entry::{Draft, Meta, stored_length};
 use crate::journal::{AppendError, Appended, Committed, check_tail};
 use crate::redaction::{Bodies, Redacted};
+use crate::trim::PreparedTrim;
 
 /// What the writer is asked for.
 pub(crate) enum Job {
@@ -33,6 +34,13 @@ pub(crate) enum Job {
         fact: Draft,
         bodies: Vec<Bodies>,
         reply: oneshot::Sender<Result<Redacted, AppendError>>,
+    },
+    /// Trim what a prepared base stands for.
+    Trim {
+        expected: Tail,
+        recorded_at: i64,
+        prepared: PreparedTrim,
+        reply: oneshot::Sender<Result<Committed, AppendError>>,
     },
     /// Only wakes the writer, so that it sees that it is closing.
     Wake,
@@ -72,6 +80,9 @@ impl Writer {
                     self.seal();
                 }
                 Job::Redact { expected, fact, bodies, reply } => answer(reply, self.redact(&expected, fact, &bodies)),
+                Job::Trim { expected, recorded_at, prepared, reply } => {
+                    answer(reply, self.trim(&expected, recorded_at, &prepared));
+                }
                 Job::Wake => {}
             }
             if closing.load(Ordering::Acquire) {

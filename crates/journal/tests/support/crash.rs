@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use concord_journal::crash_disk::{Choices, CrashDisk, Image, Seeded};
 use concord_journal::{
     AppendError, Bodies, Cut, Disk, DiskFile, Draft, Entry, FileJournal, FrameMark, HistoryBegun, HistoryId, Journal,
-    KIND_HISTORY_BEGUN, KIND_REDACTED, KIND_REDACTION_STEP, OpenOptions, verify, walk,
+    KIND_HISTORY_BEGUN, KIND_REDACTED, KIND_REDACTION_STEP, KIND_TRIMMED, OpenOptions, ReadError, Trim, verify, walk,
 };
 
 use super::{block_on, everything};
@@ -31,6 +32,11 @@ pub struct Life {
     redacting: Vec<Bodies>,
     /// The beginnings of bodies that are gone for good.
     gone: Vec<Vec<u8>>,
+    /// The first entry that is held whole, and what stands for those before it.
+    first: u64,
+    base: Option<(Bytes, Vec<u64>)>,
+    /// The trim that may have happened without its being told.
+    trimming: Option<Trim>,
     /// Whether the last open cut something.
     was_cut: bool,
     /// The last byte of the id of the next history.
@@ -48,6 +54,9 @@ impl Life {
             in_flight: Vec::new(),
             redacting: Vec::new(),
             gone: Vec::new(),
+            first: 1,
+            base: None,
+            trimming: None,
             was_cut: false,
             histories: 0,
         }
@@ -89,6 +98,14 @@ impl Life {
         if !disk.has_power() {
             return None;
         }
+        if journal.first_sequence() != self.first {
+            let trim = self.trimming.take().expect("what was not to be trimmed is there");
+            assert_eq!(journal.first_sequence(), trim.first_kept);
+            self.begin_with(trim);
+        }
+        self.check_base(&journal);
+        let before = &self.acknowledged[..usize::try_from(self.first).unwrap() - 1];
+        let entries = [before, &entries].concat();
         self.compare(&entries, opened.cut.as_ref(), opened.created, new_history);
         if !disk.was_troubled() {
             assert!(opened.created || opened.cut.is_some() == must_cut, "{opened:?}, but cut: {must_cut}");
@@ -99,7 +116,8 @@ impl Life {
             self.forget(&self.redacting.clone());
         }
         if !disk.was_troubled() {
-            self.check_gone(&disk.visible());
+            self.check_gone(&disk.visible(), &self.gone);
+            self.trimming = None;
         }
         self.acknowledged = entries;
         self.in_flight.clear();
@@ -108,13 +126,47 @@ impl Life {
     }
 
     /// Nothing of what is gone is on the disk.
-    fn check_gone(&self, image: &Image) {
-        for body in &self.gone {
+    #[allow(clippy::unused_self, reason = "said of a life")]
+    fn check_gone(&self, image: &Image, gone: &[Vec<u8>]) {
+        for body in gone {
             for (name, bytes) in image {
                 let found = bytes.windows(body.len()).position(|window| window == body);
                 assert_eq!(found, None, "a redacted body is in {name}");
             }
         }
+    }
+
+    /// What a trim left reads as it was, and nothing else of before does.
+    fn check_base(&self, journal: &FileJournal) {
+        let base = journal.base().unwrap();
+        assert_eq!(base.as_ref().map(|base| (base.state.clone(), base.kept.clone())), self.base);
+        let Some(base) = base else { return };
+        let index = |sequence: u64| usize::try_from(sequence).unwrap() - 1;
+        assert_eq!(base.before, self.acknowledged[index(self.first - 1)].tail());
+        for sequence in 1..self.first {
+            match journal.entry(sequence) {
+                Ok(entry) if base.kept.contains(&sequence) => assert_eq!(entry, self.acknowledged[index(sequence)]),
+                Err(ReadError::EntryAbsent { first, .. }) => {
+                    assert!(!base.kept.contains(&sequence) && first == self.first);
+                }
+                found => panic!("{found:?}"),
+            }
+        }
+    }
+
+    /// The trim has happened.
+    fn begin_with(&mut self, trim: Trim) {
+        let is_kept = |entry: &&Entry| {
+            let was_there =
+                entry.sequence >= self.first || self.base.as_ref().is_some_and(|base| base.1.contains(&entry.sequence));
+            was_there && (entry.kind == KIND_HISTORY_BEGUN || trim.kept.contains(&entry.sequence))
+        };
+        let before = &self.acknowledged[..usize::try_from(trim.first_kept).unwrap() - 1];
+        let kept = before.iter().filter(is_kept).map(|entry| entry.sequence).collect();
+        let bodies = |entry: &Entry| Bodies { sequence: entry.sequence, first: 0, count: entry.blobs.len() as u32 };
+        let bodies: Vec<Bodies> = before.iter().map(bodies).collect();
+        self.forget(&bodies);
+        (self.first, self.base) = (trim.first_kept, Some((trim.state, kept)));
     }
 
     /// These bodies are gone from now on.
@@ -146,7 +198,7 @@ impl Life {
         }
         // Each open that cut something began a history, and may have been interrupted after that.
         for begun in rest {
-            if [KIND_REDACTED, KIND_REDACTION_STEP].contains(&begun.kind) {
+            if [KIND_REDACTED, KIND_REDACTION_STEP, KIND_TRIMMED].contains(&begun.kind) {
                 continue;
             }
             assert_eq!(begun.kind, KIND_HISTORY_BEGUN, "nothing is there that was not handed over");
@@ -188,12 +240,13 @@ impl Life {
             bodies.push(Bodies { sequence: *sequence, first, count });
         }
         let outcome = block_on(journal.redact(journal.tail(), 4, bodies.clone()));
+        let known = self.gone.len();
         if let Ok(redacted) = &outcome {
             if redacted.recorded {
                 self.forget(&bodies);
             }
             if redacted.gone {
-                self.check_gone(&disk.visible());
+                self.check_gone(&disk.visible(), &self.gone[known..]);
             }
         } else {
             self.redacting = bodies;
@@ -205,6 +258,34 @@ impl Life {
         }
         if promise == Promise::NoRoom {
             self.redacting.clear();
+        }
+        promise
+    }
+
+    /// Trims at some place, and keeps some entries.
+    pub fn trim(&mut self, journal: &FileJournal, disk: &CrashDisk, random: &mut Seeded) -> Promise {
+        let before = random.choose(self.acknowledged.len() + 2) as u64;
+        let Some(first_kept) = journal.trim_point(before) else { return Promise::Kept };
+        let held = (self.first..first_kept).chain(self.base.iter().flat_map(|base| base.1.clone()));
+        let kept = held.filter(|_| random.choose(4) == 0).collect();
+        let state = vec![random.next().to_le_bytes()[0]; random.choose(3000)].into();
+        let trim = Trim { first_kept, state, kept };
+        // From here on a whole base may be there, by which the next open goes.
+        self.trimming = Some(trim.clone());
+        let prepared = match journal.prepare_trim(trim.clone()) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                assert!(!disk.has_power() || disk.was_troubled(), "{error}");
+                return Promise::NoRoom;
+            }
+        };
+        let outcome = block_on(journal.trim(journal.tail(), 4, prepared)).map(|committed| committed.tail);
+        let happened = outcome.is_ok();
+        let promise = self.settle(journal, disk, outcome, Vec::new());
+        if happened {
+            self.trimming = None;
+            self.begin_with(trim);
+            self.check_base(journal);
         }
         promise
     }
@@ -250,11 +331,13 @@ impl Life {
         assert_eq!(verify(disk.disk()).unwrap().unfinished, None);
         let after = disk.visible();
         assert!(
-            after.iter().all(|(name, _)| name.ends_with(".segment") || name.ends_with(".seal")),
+            after.iter().all(|(name, _)| [".segment", ".seal", ".base"].iter().any(|suffix| name.ends_with(suffix))),
             "nothing is left over"
         );
+        let bases = after.iter().filter(|(name, _)| name.ends_with(".base")).count();
+        assert_eq!(bases, usize::from(self.first > 1), "only the base that counts is there");
         let journal = self.open(&disk).unwrap();
-        assert_eq!(everything(&journal), self.acknowledged);
+        assert_eq!(everything(&journal), self.acknowledged[usize::try_from(self.first).unwrap() - 1..]);
         was_cut
     }
 }

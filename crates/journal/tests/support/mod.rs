@@ -36,9 +36,9 @@ pub fn append(journal: &dyn Journal, batch: Vec<Draft>) -> Committed {
     block_on(journal.append(journal.tail(), batch)).unwrap()
 }
 
-/// Every entry with its bodies.
+/// Every entry that is held whole, with its bodies.
 pub fn everything(journal: &dyn Journal) -> Vec<Entry> {
-    (1..=journal.tail().sequence).map(|sequence| journal.entry(sequence).unwrap()).collect()
+    (journal.first_sequence()..=journal.tail().sequence).map(|sequence| journal.entry(sequence).unwrap()).collect()
 }
 
 /// Three segments; the last commit has two entries and begins at entry 7, inside the third segment.

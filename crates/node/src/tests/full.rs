@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use concord_journal::{
-    AppendError, Blob, Bodies, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Redacted, Tail,
+    AppendError, Base, Blob, Bodies, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, PreparedTrim,
+    ReadError, Redacted, Tail, Trim, TrimError,
 };
 use concord_model::{Lane, Reason};
 use concord_wire::stored::node::{NodeEntry, read};
@@ -54,6 +55,27 @@ impl Journal for OnDisk {
         bodies: Vec<Bodies>,
     ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
         self.inner.redact(expected, recorded_at, bodies)
+    }
+
+    fn trim_point(&self, before: u64) -> Option<u64> {
+        self.inner.trim_point(before)
+    }
+
+    fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
+        self.inner.prepare_trim(trim)
+    }
+
+    fn trim(
+        &self,
+        expected: Tail,
+        recorded_at: i64,
+        prepared: PreparedTrim,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        self.inner.trim(expected, recorded_at, prepared)
+    }
+
+    fn base(&self) -> Result<Option<Base>, ReadError> {
+        self.inner.base()
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
