@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::words;
 
+const SIGKILL: i32 = 9;
 /// What is shown of each log when a story fails.
 const LOG_TAIL_LINES: usize = 30;
 
@@ -219,6 +221,22 @@ impl Forum {
         node.line_after("listen ");
         node.line_after("admin ");
         self.nodes.insert(code.to_owned(), node);
+    }
+
+    /// Starts the hub, which dies at a crash point by SIGKILL; returns then.
+    pub fn start_hub_to_die_at(&self, point: &str) {
+        self.start_to_die_at(point, "hub", words!["hub", "serve", "--dir", self.hub_dir()]);
+    }
+
+    /// Starts a node, which dies at a crash point by SIGKILL; returns then.
+    pub fn start_node_to_die_at(&self, point: &str, code: &str) {
+        self.start_to_die_at(point, code, words!["node", "serve", "--dir", self.node_dir(code)]);
+    }
+
+    fn start_to_die_at(&self, point: &str, name: &str, serve: Vec<OsString>) {
+        let armed = BTreeMap::from([(concord_faults::CRASH_VARIABLE, point)]);
+        let (ended, _) = Process::start_with(&self.log(name), &armed, serve).wait();
+        assert_eq!(ended.signal(), Some(SIGKILL), "{name} passed {point} and ended with {ended}");
     }
 
     /// Ends the hub by SIGTERM; it ends with 0.

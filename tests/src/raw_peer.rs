@@ -31,6 +31,8 @@ pub struct Mailbox {
     pub history: Vec<u8>,
     /// What was delivered.
     pub deliveries: Vec<pb::Delivery>,
+    /// The numbers that notices came for in place of deliveries.
+    pub withheld: Vec<u64>,
     /// How far acknowledgements were recorded, each time it was told.
     pub recorded: Vec<pb::AcknowledgementRecorded>,
     /// How the stream ended, if the hub ended it: code and stable reason.
@@ -38,8 +40,8 @@ pub struct Mailbox {
 }
 
 impl RawNode {
-    /// Opens a mailbox after `last` of `history`, says these acknowledgements, and listens until so many deliveries and
-    /// records came, or the hub ended the stream.
+    /// Opens a mailbox after `last` of `history`, says these acknowledgements, and listens until so many deliveries,
+    /// notices and records came, or the hub ended the stream.
     pub fn mailbox(
         &self,
         lane: Lane,
@@ -60,11 +62,11 @@ impl RawNode {
                     Ok(Some(Message::Welcome(welcome))) => heard.history = welcome.history.to_vec(),
                     Ok(Some(Message::Delivery(delivery))) => heard.deliveries.push(delivery),
                     Ok(Some(Message::Recorded(recorded))) => heard.recorded.push(recorded),
-                    Ok(Some(Message::Withheld(_))) => {}
+                    Ok(Some(Message::Withheld(notice))) => heard.withheld.push(notice.number),
                     Ok(None) => return heard,
                     Err(status) => return Mailbox { refused: Some(shown(&status)), ..heard },
                 }
-                if heard.deliveries.len() + heard.recorded.len() >= until {
+                if heard.deliveries.len() + heard.withheld.len() + heard.recorded.len() >= until {
                     return heard;
                 }
             }

@@ -32,10 +32,14 @@ pub const MISTAKES: &[&str] = &[
     "judge-before-the-feed",
     // check: --workspace --test simulation nothing_acknowledged
     "lose-receipts",
-    // check: --workspace --test stories healing_hub
-    "mail-before-the-feed",
-    // check: --workspace --test stories healing_hub
+    // check: --workspace --test simulation nothing_acknowledged
+    "pack-again",
+    // check: --workspace --test simulation nothing_acknowledged
+    "reuse-a-mailbox-number",
+    // check: --workspace --test stories one_whose_leave_the_hub_forgot
     "serve-before-the-feed",
+    // check: --workspace --test stories one_whose_leave_the_hub_forgot
+    "call-it-healed-too-early",
     // check: --workspace --test stories healing_hub
     "judge-again-what-stood",
     // check: --workspace --test rules

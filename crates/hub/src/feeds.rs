@@ -31,7 +31,7 @@ impl FeedsShown {
 
     /// Whether a participant's feed stands under this history.
     pub fn is_shown(&self, participant: &ParticipantCode, history: HistoryId) -> bool {
-        self.0.borrow().get(participant) == Some(&history) || concord_faults::planted("mail-before-the-feed")
+        self.0.borrow().get(participant) == Some(&history) || concord_faults::planted("call-it-healed-too-early")
     }
 
     /// Waits until a participant's feed stands under the present history, for a bounded time.

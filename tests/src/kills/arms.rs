@@ -10,8 +10,11 @@ use crate::battery::Chance;
 use crate::damage::{append_to_last_segment, remove_views};
 
 /// Points that a battery of hub and nodes under load does not pass, by their beginning, each with the reason.
-pub const NOT_PASSED: &[(&str, &str)] =
-    &[("restore.", "only the command that puts a backup in place passes them: the story `backup` kills it there")];
+pub const NOT_PASSED: &[(&str, &str)] = &[
+    ("restore.", "only the command that puts a backup in place passes them: the story `backup` kills it there"),
+    ("hub.heal.", "only a hub that lost data passes them: the story `healing_hub` kills it at each"),
+    ("node.heal.", "only the node of a hub that lost data passes them: the story `healing_hub` kills it at each"),
+];
 
 /// A point that a process is to die at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -69,6 +69,9 @@ impl Killing {
     pub fn kill(&mut self, deaths: u64, until: Instant) {
         let goal = self.tally.deaths() + deaths;
         while self.tally.deaths() < goal && Instant::now() < until {
+            if self.officers.gave_up() {
+                self.officers.stop();
+            }
             self.arm_somebody();
             let wait = self.servers.iter().filter_map(|server| server.running.as_ref()?.deadline()).min();
             let wait = wait.map_or(PASSED_WITHIN, |at| at.saturating_duration_since(Instant::now()));

@@ -47,6 +47,11 @@ impl Officers {
         Self { stop, working: Some(working) }
     }
 
+    /// Whether they gave up: that is a fault, which [`stop`](Self::stop) tells.
+    pub(super) fn gave_up(&self) -> bool {
+        self.working.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     /// Ends them; what they were saying is said to its end or given up.
     pub(super) fn stop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -82,7 +87,10 @@ impl Chamber {
         }
         let deadline = DEADLINE.as_secs().to_string();
         let shown = words!["agreement", "show", id, "--wait", "in-force", "--timeout", deadline];
-        self.until_answered(stop, proposer, &shown, &[])?;
+        // Each node learns of it from its own feed, and a node that does not know it yet knows of nothing to leave.
+        for party in [proposer, leaver] {
+            self.until_answered(stop, party, &shown, &[])?;
+        }
         *self.passing.lock().unwrap() = Some(id.clone());
         // The agreement is used for a while: that it is takes no signal.
         std::thread::sleep(IN_FORCE);

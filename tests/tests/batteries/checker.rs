@@ -219,6 +219,14 @@ fn a_delivery_that_is_missing_doubled_other_or_wrongly_withheld_is_found() {
     });
     finds("I1", "has another body", |e| node(e, "TUR").mail[0].became = Became::Accepted(id(1), Some(body(2))));
     finds("I1", "was set aside", |e| node(e, "TUR").mail[0].became = Became::SetAside("DUPLICATE".to_owned()));
+    finds("I1", "was set aside", |e| node(e, "TUR").mail[0].became = Became::SetAside("NOT_A_MEMBER".to_owned()));
+    // Its own leave was there before what the hub had recorded for it.
+    let mut evidence = holds();
+    node(&mut evidence, "IRN").mail[2].became = Became::SetAside("NOT_A_MEMBER".to_owned());
+    node(&mut evidence, "KAZ").told[2].state = "set-aside NOT_A_MEMBER".to_owned();
+    let tracked = evidence.records.tracked[1].recipients.get_mut("IRN").unwrap();
+    *tracked = ("set-aside".to_owned(), "NOT_A_MEMBER".to_owned());
+    assert_eq!(evidence.judge(), []);
     finds("I1", "was withheld in entry 21 from one who stays", |e| node(e, "TUR").mail[0].became = Became::Withheld);
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use concord_ledger::{AgreementState, PartyState};
-use concord_model::{Class, ExchangeId, Lane, Refusal};
+use concord_model::{Class, ExchangeId, Lane, Reason, Refusal};
 use concord_node::calls;
 use concord_wire::agreement::DraftContent;
 use concord_wire::convert;
 use concord_wire::header::exchange_id;
-use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse, SubmitRequest};
+use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse, SubmitRequest, SubmitResponse};
 use concord_wire::proto::exchange::v1::Narrowing;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +106,7 @@ pub(crate) async fn consent(world: World, state: usize, mut chance: Chance, decl
 pub(crate) fn start(world: &World) {
     let seed = world.seed;
     for state in 0..STATES.len() {
+        world.spawn(CLIENTS, use_what_is_new(world.clone(), state, Chance::of(seed, 250 + state as u64)));
         for agency in 0..AGENCIES.len() {
             let purpose = 100 + (state * AGENCIES.len() + agency) as u64;
             world.spawn(CLIENTS, submit_all(world.clone(), state, agency, Chance::of(seed, purpose)));
@@ -136,6 +137,49 @@ async fn speak(world: World, mut chance: Chance) {
         world.trace.line(format_args!("{} leaves: {}", STATES[state], outcome.is_ok()));
     }
     world.log().busy -= 1;
+}
+
+/// An agency that submits under whatever comes into force, as soon as its own node knows it: others may have it later in their feed
+/// than the exchange in their mailbox.
+async fn use_what_is_new(world: World, state: usize, mut chance: Chance) {
+    const LOOKS_EVERY_MILLISECONDS: u64 = 20;
+    let own = world.nodes[state].member.code.clone();
+    let known = [ALL, SOME].map(|id| concord_model::AgreementId::parse(id).unwrap());
+    let mut used = BTreeSet::new();
+    loop {
+        sleep(Duration::from_millis(LOOKS_EVERY_MILLISECONDS)).await;
+        let Some(context) = world.nodes[state].running() else { continue };
+        let directory = context.now_state().directory().clone();
+        drop(context);
+        let new = directory.agreements.all().find(|agreement| {
+            let id = &agreement.text.id;
+            agreement.state == AgreementState::InForce
+                && agreement.party_state(&own) == Some(PartyState::Consented)
+                && !known.contains(id)
+                && !used.contains(id)
+        });
+        let Some(id) = new.map(|agreement| agreement.text.id.clone()) else { continue };
+        world.log().busy += 1;
+        for lane in [Lane::Flash, Lane::Priority] {
+            let request = SubmitRequest {
+                request_id: format!("{id}-{lane}"),
+                agreement_id: id.to_string(),
+                measure: MEASURE.to_owned(),
+                lane: convert::lane(lane).into(),
+                title: "Simulated".to_owned(),
+                media_type: "text/plain".to_owned(),
+                body: Bytes::from(format!("{own} {id} {lane}")),
+                ..SubmitRequest::default()
+            };
+            let answer = submit(&world, state, 0, &request, &mut chance).await;
+            world.trace.line(format_args!("{own} uses {id} {lane}: {}", answer.is_ok()));
+            if let Ok(id) = answer {
+                world.log().queued.push((state, id));
+            }
+        }
+        world.log().busy -= 1;
+        used.insert(id);
+    }
 }
 
 /// An agency that submits now and then, each time until it is answered.
@@ -174,7 +218,8 @@ fn request(state: usize, agency: usize, number: u64, chance: &mut Chance) -> Sub
     }
 }
 
-/// Submits until there is an answer; whoever asks again after an answer hears the same.
+/// Submits until there is an answer; whoever asks again hears the same, also while the first is under way, and other content under
+/// the same request id is a conflict, whatever ended meanwhile.
 async fn submit(
     world: &World,
     state: usize,
@@ -184,28 +229,67 @@ async fn submit(
 ) -> Result<ExchangeId, Refusal> {
     let node = &world.nodes[state];
     let mut answered = None;
+    let call = |request: SubmitRequest| {
+        let (context, agency) = (node.running()?, name(AGENCIES[agency]));
+        let work = async move { calls::submit(&context, &agency, request).await };
+        Some(world.scheduler.call(node.machine, work))
+    };
     loop {
-        if let Some(context) = node.running() {
-            let (agency, request) = (name(AGENCIES[agency]), request.clone());
-            let work = async move { calls::submit(&context, &agency, request).await };
-            match world.scheduler.call(node.machine, work).await {
+        let mut calls = vec![call(request.clone())];
+        if chance.one_in(4) {
+            // It did not wait long for the first answer.
+            sleep(Duration::from_millis(chance.below(30))).await;
+            calls.push(call(request.clone()));
+        }
+        let mut refused = None;
+        for call in calls.into_iter().flatten() {
+            match call.await {
                 Ok(Ok(response)) => {
                     let id = ExchangeId(concord_model::Digest::from_slice(&response.exchange_id).unwrap());
                     let before = answered.replace(id);
-                    assert!(before.is_none_or(|before| before == id), "a repeated request got another exchange");
-                    // Sometimes the answer does not reach the agency.
-                    if before.is_some() || !chance.one_in(6) {
-                        return Ok(id);
-                    }
+                    assert!(before.is_none_or(|before| before == id), "I3: a repeated request got another exchange");
                 }
                 Ok(Err(refusal)) if !is_passing(&refusal) => {
                     assert_eq!(answered, None, "a repeated request was refused: {refusal}");
-                    return Err(refusal);
+                    refused = Some(refusal);
                 }
                 Ok(Err(_)) | Err(_) => {}
             }
         }
+        match (answered, refused) {
+            // Sometimes the answer does not reach the agency.
+            (Some(_), _) if chance.one_in(6) => {}
+            (Some(id), _) => {
+                if chance.one_in(3) {
+                    let other = SubmitRequest { body: Bytes::from_static(b"something else"), ..request.clone() };
+                    let reason = conflict(call, other, chance).await;
+                    assert_eq!(reason, Reason::RequestIdConflict, "I3: other content under a request id");
+                }
+                return Ok(id);
+            }
+            (None, Some(refusal)) => return Err(refusal),
+            (None, None) => {}
+        }
         sleep(Duration::from_millis(chance.within(100..1_500))).await;
+    }
+}
+
+/// Asks until there is an answer, which has to be a refusal.
+async fn conflict(
+    call: impl Fn(SubmitRequest) -> Option<oneshot::Receiver<Result<SubmitResponse, Refusal>>>,
+    request: SubmitRequest,
+    chance: &mut Chance,
+) -> Reason {
+    loop {
+        // At once, or when its node may have ended and come back meanwhile.
+        let pause = *chance.pick(&[1, 500, 8_000]);
+        sleep(Duration::from_millis(chance.below(pause))).await;
+        let Some(call) = call(request.clone()) else { continue };
+        match call.await {
+            Ok(Ok(_)) => panic!("I3: other content under the same request id was taken in"),
+            Ok(Err(refusal)) if !is_passing(&refusal) => return refusal.reason,
+            Ok(Err(_)) | Err(_) => {}
+        }
     }
 }
 

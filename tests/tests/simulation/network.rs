@@ -21,6 +21,9 @@ const ON_THE_WAY_MAX: usize = 8;
 /// Either side gives a silent connection up after so long.
 const KEEPALIVE_SECONDS: u64 = 30;
 
+/// What a slow connection adds to each message's delay at most.
+const SLOW_CONNECTION_MILLISECONDS_MAX: u64 = 2_000;
+
 /// Towards the hub, or from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -58,6 +61,8 @@ struct Path {
 pub(crate) struct Connection {
     pub(crate) id: u64,
     node: usize,
+    /// Added to each message's delay, in milliseconds: connections of one node are not equally quick.
+    slow_by: u64,
     /// Nothing is carried any more.
     dead: CancellationToken,
     node_knows: CancellationToken,
@@ -89,9 +94,12 @@ impl Network {
     /// A connection that stands at both ends.
     pub(crate) fn connected(&self, node: usize) -> Arc<Connection> {
         let mut state = self.state();
+        let slow_by =
+            if state.chance.one_in(6) { state.chance.within(50..SLOW_CONNECTION_MILLISECONDS_MAX) } else { 0 };
         let connection = Arc::new(Connection {
             id: state.next_connection,
             node,
+            slow_by,
             dead: CancellationToken::new(),
             node_knows: CancellationToken::new(),
             hub_knows: CancellationToken::new(),
@@ -266,7 +274,8 @@ impl<T: Send + 'static> Way<T> {
                 message = source.next(), if !ended && on_the_way.len() < ON_THE_WAY_MAX => match message {
                     Some(message) => {
                         // In order: nothing overtakes what was sent before.
-                        last = last.max(Instant::now() + self.network.delay(node));
+                        let slow_by = Duration::from_millis(self.connection.slow_by);
+                        last = last.max(Instant::now() + self.network.delay(node) + slow_by);
                         on_the_way.push_back((last, message));
                     }
                     None => ended = true,

@@ -5,7 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use concord_tests::{Agency, DEADLINE, Forum, Sent, concord, count_in_journal, exchange_ids, get, last_segment, words};
+use concord_model::Lane;
+use concord_tests::{
+    Agency, DEADLINE, Forum, RawNode, Sent, concord, count_in_journal, exchange_ids, get, last_segment, words,
+};
+use tonic::Code;
 
 const WARNINGS: &str = "KAZ/warnings";
 const FLOODS: &str = "IRN/floods";
@@ -150,6 +154,93 @@ fn a_hub_and_nodes_that_are_killed_while_they_heal_begin_again_and_end_the_same(
         }
     }
     told.check();
+}
+
+#[test]
+fn a_hub_or_a_node_that_dies_at_any_point_of_healing_begins_again_and_ends_the_same() {
+    let mut told = Told::begin();
+    let copy = told.forum.path().join("copy");
+    told.forum.stop_hub();
+    told.forum.start_node("IRN");
+    told.killed = true;
+    let points = concord_faults::POINTS.iter().filter(|point| point.contains(".heal."));
+    for point in points {
+        fs::remove_dir_all(told.forum.hub_dir()).unwrap();
+        copy_folder(&copy, &told.forum.hub_dir());
+        if point.starts_with("hub.") {
+            told.forum.start_hub_to_die_at(point);
+            told.forum.start_hub();
+        } else {
+            told.forum.kill_node("KAZ");
+            told.forum.start_hub();
+            told.forum.start_node_to_die_at(point, "KAZ");
+            told.forum.start_node("KAZ");
+        }
+        // All of it healed before the next loss, so that each point is passed.
+        told.kaz.await_taken(&told.taken.id, "IRN");
+        await_ready(&told.forum, &told.forum.hub_dir(), "");
+        told.forum.kill_hub();
+    }
+    told.forum.start_hub();
+    told.check();
+}
+
+#[test]
+fn one_whose_leave_the_hub_forgot_gets_no_mail_before_its_feed_is_shown_and_a_notice_after() {
+    let mut forum = Forum::of(&["KAZ", "IRN", "TUR"]);
+    forum.agree(WARNINGS, MEASURE, &["KAZ", "IRN", "TUR"]);
+    forum.stop_node("TUR");
+    forum.agency("KAZ").submit("waits for one who leaves", "--wait recorded");
+    forum.stop_hub();
+    let copy = forum.path().join("copy");
+    copy_folder(&forum.hub_dir(), &copy);
+    forum.start_hub();
+    // Whoever holds the keys of TUR's node says no more than it wants to.
+    let raw = RawNode::of(&forum, "TUR");
+    raw.follow(&[], 0).unwrap();
+    raw.leave(&forum.officer("TUR"), WARNINGS);
+    assert_left(&forum, "KAZ");
+    forum.stop_node("KAZ");
+    forum.stop_node("IRN");
+    forum.stop_hub();
+    fs::remove_dir_all(forum.hub_dir()).unwrap();
+    fs::rename(copy, forum.hub_dir()).unwrap();
+    forum.start_hub();
+
+    let raw = RawNode::of(&forum, "TUR");
+    let early = raw.mailbox(Lane::Routine, &[], 0, Vec::new(), 1);
+    assert_eq!(early.refused, Some((Code::Unavailable, "HEALING".to_owned())));
+    assert_eq!((early.deliveries.len(), early.withheld.len()), (0, 0));
+
+    forum.start_node("KAZ");
+    assert_left(&forum, "KAZ");
+    forum.start_node("IRN");
+    let officer = forum.hub_dir().join("officer");
+    await_left(|| concord(words!["agreement", "show", WARNINGS, "--profile", officer]).ok().json());
+    let ready = get(&forum.address(&forum.hub_dir(), "admin"), "/readyz");
+    assert!(ready.status == 503 && ready.body.contains("history-lost"), "TUR has yet to come: {}", ready.body);
+    assert_eq!(raw.mailbox(Lane::Routine, &[], 0, Vec::new(), 1).refused, early.refused);
+    raw.follow(&[], 0).unwrap();
+    await_ready(&forum, &forum.hub_dir(), "history-lost");
+    let late = raw.mailbox(Lane::Routine, &[], 0, Vec::new(), 1);
+    assert_eq!((late.deliveries.len(), late.withheld.len()), (0, 1));
+}
+
+/// Waits until a node knows that TUR has left.
+fn assert_left(forum: &Forum, code: &str) {
+    await_left(|| forum.agreement(WARNINGS, code));
+}
+
+fn await_left(show: impl Fn() -> serde_json::Value) {
+    let since = Instant::now();
+    loop {
+        let shown = show();
+        let parties = shown["participants"].as_array().unwrap();
+        if parties.iter().any(|party| party["participant"] == "TUR" && party["state"] == "left") {
+            return;
+        }
+        assert!(since.elapsed() < DEADLINE, "{shown}");
+    }
 }
 
 #[test]

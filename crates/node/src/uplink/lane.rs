@@ -4,17 +4,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concord_identity::verify;
+use concord_identity::{SigningKey, verify};
 use concord_journal::HistoryId;
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_model::{ChainKey, ConsignmentDigest, Lane, Reason, Refusal};
-use concord_wire::consignment::{blob_to_bytes, chain_key, to_message};
+use concord_wire::consignment::{self, Sealed, blob_to_bytes, chain_key, to_message};
 use concord_wire::proto::exchange::v1::{
     ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, PastHistory, RecordedReceipt,
     RehandedConsignment, consign_request, consign_response,
 };
 use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::node::{NodeEntry, read};
+use concord_wire::tree::Seed;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -101,7 +102,7 @@ async fn consign(
             }
             permit = outgoing.reserve(), if waiting && room => {
                 let permit = permit.map_err(|_| LinkEnd::closed())?;
-                let (message, digest) = load(&context.index, lane, to_consign).await?;
+                let (message, digest) = load(context, lane, to_consign).await?;
                 concord_faults::point("node.uplink.loaded");
                 in_flight.push_back(InFlight { number: to_consign, digest, count: message.headers.len() });
                 let message = if to_consign <= receipted_through {
@@ -254,14 +255,18 @@ async fn own_digest(index: &Index, lane: Lane, number: u64) -> Result<Consignmen
 }
 
 /// Reads a consignment with its blobs, on a thread that may block.
-async fn load(index: &Index, lane: Lane, number: u64) -> Result<(Consignment, ConsignmentDigest), LinkEnd> {
-    let index = index.clone();
+async fn load(context: &Context, lane: Lane, number: u64) -> Result<(Consignment, ConsignmentDigest), LinkEnd> {
+    let index = context.index.clone();
+    let key = concord_faults::planted("pack-again").then(|| Arc::clone(&context.key));
     let loaded = concord_server::blocking(move || {
         let sequence = index.consignment(lane, number)?.ok_or(IndexError::Row("a consignment"))?;
         let entry = index.journal().entry(sequence)?;
-        let NodeEntry::Queued(kept, _) = read(&entry)? else {
+        let NodeEntry::Queued(mut kept, _) = read(&entry)? else {
             return Err(IndexError::Row("a consignment"));
         };
+        if let Some(key) = key {
+            kept.sealed = packed_again(kept.sealed, &key);
+        }
         let mut blobs: Vec<Vec<Bytes>> = Vec::with_capacity(kept.blob_counts.len());
         for position in 0..kept.blob_counts.len() {
             let own = entry.blobs.get(kept.blob_range(position)).unwrap_or_default();
@@ -270,6 +275,13 @@ async fn load(index: &Index, lane: Lane, number: u64) -> Result<(Consignment, Co
         Ok((to_message(&kept.sealed, blobs), kept.sealed.digest))
     });
     loaded.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
+}
+
+/// The mistake that a test plants: the same exchanges as another consignment under the same number.
+fn packed_again(sealed: Sealed, key: &SigningKey) -> Sealed {
+    let Sealed { chain, number, previous, headers, key: known_as, .. } = sealed;
+    let seed = Seed::new(concord_server::fresh().unwrap_or_default());
+    consignment::seal(chain, number, previous, seed, headers, known_as, |message| key.sign(message))
 }
 
 /// A consignment with the receipt that it has.
