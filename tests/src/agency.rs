@@ -106,6 +106,7 @@ impl Agency {
             if recipients(&tracked).contains(&taken) {
                 return;
             }
+            assert_ne!(text_of(&tracked, "state"), "refused", "{by} will never take {id}: {tracked}");
             // `taken` comes with a later message and no command waits for it.
             assert!(since.elapsed() < DEADLINE, "{by} has not taken {id}: {tracked}");
         }

@@ -11,7 +11,6 @@ const DEATHS_JUDGED_TOGETHER: u64 = 30;
 const DEATHS_IN_FORUM_MAX: u64 = 240;
 
 #[test]
-#[ignore = "no whole run has been seen to pass yet: run it with --ignored, and take this away when one has"]
 fn whoever_dies_at_any_named_point_loses_nothing_acknowledged_and_doubles_nothing() {
     let budget = Budget::slice(60, 75);
     report(&format!("kills: seed {}", budget.seed));

@@ -54,7 +54,10 @@ fn nothing_acknowledged_is_lost_whatever_network_disks_and_clocks_do() {
     let (mut done, mut exchanges, mut lines) = (0, 0, 0);
     loop {
         let is_over = match (least, seconds) {
-            (Some(count), _) => done >= count,
+            (Some(count), seconds) => {
+                let in_time = seconds.is_none_or(|seconds| began.elapsed() < Duration::from_secs(seconds));
+                done >= count || (done > 0 && !in_time)
+            }
             (None, seconds) => done >= 300 || began.elapsed() >= Duration::from_secs(seconds.unwrap_or(60)),
         };
         if is_over {
