@@ -15,6 +15,7 @@ pub const NOT_PASSED: &[(&str, &str)] = &[
         "journal.redact.",
         "no command redacts under load yet: crash images and tests of the journal stop it at each step",
     ),
+    ("journal.trim.", "no command trims under load yet: crash images and tests of the journal stop it at each step"),
     ("restore.", "only the command that puts a backup in place passes them: the story `backup` kills it there"),
     ("hub.heal.", "only a hub that lost data passes them: the story `healing_hub` kills it at each"),
     ("node.heal.", "only the node of a hub that lost data passes them: the story `healing_hub` kills it at each"),
