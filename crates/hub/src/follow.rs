@@ -19,11 +19,16 @@ pub async fn follow(
 ) -> Result<(), HubError> {
     loop {
         let tail = published.borrow_and_update().tail;
-        let (views, journal, recent) = (views.clone(), Arc::clone(&journal), recent.clone());
-        let projected = concord_server::blocking(move || project(&views, journal.as_ref(), &recent, tail));
+        let (behind, journal, recent) = (views.clone(), Arc::clone(&journal), recent.clone());
+        let projected = concord_server::blocking(move || project(&behind, journal.as_ref(), &recent, tail));
         projected.await.map_err(|error| HubError::Task(error.to_string()))??;
-        if published.changed().await.is_err() {
-            return Ok(());
+        tokio::select! {
+            biased;
+            // Also where nothing is recorded any more: nothing may be served from views that are found to be damaged.
+            failed = views.failed() => return Err(failed.into()),
+            changed = published.changed() => if changed.is_err() {
+                return Ok(());
+            },
         }
     }
 }

@@ -11,11 +11,13 @@ use concord_wire::stored::StoredError;
 use concord_wire::stored::hub::read;
 
 /// (recipient, lane, first number) → the run of numbers that one entry gave.
-const MAILBOXES: Table = Table::new(1);
+const MAILBOXES: Table = Table::new(1).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// (participant, feed number) → the entry that is told.
-const FEEDS: Table = Table::new(2);
+const FEEDS: Table = Table::new(2).grouped_by_last_bits(GROUP_NUMBER_BITS);
+/// Rows of 2^10 neighbouring numbers are checked together.
+const GROUP_NUMBER_BITS: u16 = 10;
 /// Raised when a row changes its shape: views are rebuilt then.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Projects the hub's journal.
 pub struct HubProjection;

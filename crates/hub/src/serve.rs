@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use concord_identity::{Admission, Anchors, Application, Caller, Credentials, SigningKey, server_config};
 use concord_journal::{FileJournal, Journal, Opened};
@@ -245,6 +246,7 @@ fn report(opened: &Opened, readiness: &Readiness) {
 fn open_views(dir: &Path, journal: &dyn Journal, readiness: &Readiness) -> Result<Views, HubError> {
     let mut projection = HubProjection;
     let version = concord_views::Projection::version(&projection);
+    let begun = Instant::now();
     let (views, opened) = Views::open(&dir.join(files::VIEWS), version, journal)?;
     if opened.shows_lost_entries() {
         readiness
@@ -252,7 +254,12 @@ fn open_views(dir: &Path, journal: &dyn Journal, readiness: &Readiness) -> Resul
     } else if let Some(proof) = Views::proof_of_loss(&dir.join(files::VIEWS))? {
         readiness.note(JOURNAL_BEHIND, lost_before(&proof));
     }
-    tracing::info!(?opened, "views opened");
+    tracing::info!(
+        ?opened,
+        milliseconds = begun.elapsed().as_millis(),
+        is_checked = views.is_checked(),
+        "views opened"
+    );
     let tail = journal.tail();
     views.catch_up(journal, &mut projection, tail, told_on_log(tail))?;
     Ok(views)

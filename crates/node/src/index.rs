@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use concord_journal::{Blob, Journal, ReadError};
 use concord_model::{Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, Timestamp};
-use concord_views::{Key, KeyReader, SCAN_ROWS_MAX, Views, ViewsError};
+use concord_views::{KeyReader, SCAN_ROWS_MAX, Views, ViewsError};
 use concord_wire::proto::exchange::v1::RecordedReceipt;
 use concord_wire::stored::node::{NodeEntry, Submission, read};
 use concord_wire::stored::{Kept, StoredError};
 
 use crate::projection::{
     ASIDE, CONSIGNMENT, EXCHANGE, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, REPEATED, REQUEST, Reached, TAKEN,
-    UNTAKEN, lane_key,
+    UNTAKEN, lane_key, request_key,
 };
 
 /// The views or the journal could not answer. Neither is the caller's fault.
@@ -72,7 +72,7 @@ impl Index {
 
     /// The exchange that an agency submitted under a request id: its id, its entry's sequence and its index there.
     pub fn request(&self, agency: &Name, id: &RequestId) -> Result<Option<(ExchangeId, u64, u64)>, IndexError> {
-        let key = Key::new().text(agency.as_str()).text(id.as_str());
+        let key = request_key(agency.as_str(), id.as_str());
         let Some(value) = self.views.get(REQUEST, key.as_ref())? else {
             return Ok(None);
         };

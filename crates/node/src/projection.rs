@@ -14,30 +14,39 @@ use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{Acknowledged, MailboxResumed, NodeEntry, Received, Submission, Verdict, read};
 use concord_wire::{feed, header, receipt, stored::Kept};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::state::slot;
 
+/// Rows of 2^10 neighbouring numbers are checked together.
+const GROUP_NUMBER_BITS: u16 = 10;
+/// Rows are checked together whose digests begin with the same bits: a thousandth of all.
+const GROUP_DIGEST_BITS: u16 = 10;
+/// Lane and number of 2^6 neighbouring consignments, with all their recipients.
+const GROUP_REACHED_BITS: u16 = 8 + 64 - 6;
+
 /// Own exchange id → lane, consignment number, index, agency.
-pub(crate) const EXCHANGE: Table = Table::new(1);
-/// Agency, request id → exchange id, journal sequence, index.
-pub(crate) const REQUEST: Table = Table::new(2);
+pub(crate) const EXCHANGE: Table = Table::new(1).grouped_by_first_bits(GROUP_DIGEST_BITS);
+/// Digest of agency and request id → exchange id, journal sequence, index.
+pub(crate) const REQUEST: Table = Table::new(2).grouped_by_first_bits(GROUP_DIGEST_BITS);
 /// Lane, consignment number → journal sequence.
-pub(crate) const CONSIGNMENT: Table = Table::new(3);
+pub(crate) const CONSIGNMENT: Table = Table::new(3).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, consignment number → journal sequence of its receipt.
-pub(crate) const RECORDED: Table = Table::new(4);
+pub(crate) const RECORDED: Table = Table::new(4).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, consignment number, recipient, state, first index → count, time, reason.
-pub(crate) const REACHED: Table = Table::new(5);
+pub(crate) const REACHED: Table = Table::new(5).grouped_by_first_bits(GROUP_REACHED_BITS);
 /// Lane, mailbox number → where it stands, and what its agencies are chosen by.
-pub(crate) const INBOX: Table = Table::new(6);
+pub(crate) const INBOX: Table = Table::new(6).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Received exchange id → lane, mailbox number.
-pub(crate) const RECEIVED: Table = Table::new(7);
+pub(crate) const RECEIVED: Table = Table::new(7).grouped_by_first_bits(GROUP_DIGEST_BITS);
 /// Lane, mailbox number → measure: accepted, and acknowledged by no agency yet.
-pub(crate) const UNTAKEN: Table = Table::new(8);
+pub(crate) const UNTAKEN: Table = Table::new(8).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, count → mailbox number: the k-th first acknowledgement.
-pub(crate) const TAKEN: Table = Table::new(9);
+pub(crate) const TAKEN: Table = Table::new(9).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, mailbox number → reason: set aside, or empty for a notice.
-pub(crate) const ASIDE: Table = Table::new(10);
+pub(crate) const ASIDE: Table = Table::new(10).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, mailbox number → the number under which the same exchange came last.
-pub(crate) const REPEATED: Table = Table::new(11);
+pub(crate) const REPEATED: Table = Table::new(11).grouped_by_last_bits(GROUP_NUMBER_BITS);
 
 /// Turns a node's entries into rows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,7 +54,7 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 }
 
 /// How a recipient's state is told apart, and which of two is the later one.
@@ -63,6 +72,11 @@ impl Reached {
             .into_iter()
             .find(|reached| *reached as u8 == small)
     }
+}
+
+/// The key of a request: of one length, and spread evenly whatever an agency numbers its requests by.
+pub(crate) fn request_key(agency: &str, request_id: &str) -> Key {
+    Key::new().fixed(&Sha256::digest(Key::new().text(agency).text(request_id)).into())
 }
 
 /// The beginning of a key: its lane.
@@ -121,7 +135,7 @@ fn queued(
         let id = header::exchange_id(serialised);
         let value = place.clone().number(index).text(&submission.agency);
         batch.put(EXCHANGE, id.0.as_bytes(), value.as_ref())?;
-        let key = Key::new().text(&submission.agency).text(&submission.request_id);
+        let key = request_key(&submission.agency, &submission.request_id);
         let value = Key::new().fixed(id.0.as_bytes()).number(sequence).number(index);
         batch.put(REQUEST, key.as_ref(), value.as_ref())?;
     }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use concord_backup::{Backups, Owner, Source};
 use concord_identity::{
@@ -191,7 +192,9 @@ impl Node {
         concord_faults::point("node.serving");
 
         let shutdown = context.shutdown.clone();
-        let outcome = run(served.serve(listener, tls), writing, links, &writer_stop, &shutdown, &journal).await;
+        let views = context.index.views().clone();
+        let serving = served.serve(listener, tls);
+        let outcome = run(serving, writing, links, &writer_stop, &shutdown, &journal, views).await;
         admin_end.cancel();
         admin_task.await.map_err(WriterError::from)?;
         scrubbing.await.map_err(WriterError::from)?;
@@ -209,6 +212,7 @@ async fn run(
     writer_stop: &CancellationToken,
     shutdown: &Shutdown,
     journal: &Arc<FileJournal>,
+    views: Views,
 ) -> Result<(), NodeError> {
     let mut serving = std::pin::pin!(serving);
     let written = tokio::select! {
@@ -224,6 +228,14 @@ async fn run(
             shutdown.request();
             links.abort_all();
             written.map_err(WriterError::from)?
+        }
+        failed = views.failed() => {
+            // Nor on views that are found to be damaged.
+            shutdown.request();
+            links.abort_all();
+            writer_stop.cancel();
+            writing.await.map_err(WriterError::from)??;
+            return Err(failed.into());
         }
     };
     written?;
@@ -270,7 +282,10 @@ fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u
         readiness.note(VIEWS_AHEAD_ALARM, lost_before(&proof));
     }
     concord_faults::point("node.open.folded");
+    let begun = Instant::now();
     let (views, how) = Views::open(&paths.views(), NodeProjection::VERSION, journal.as_ref())?;
+    let milliseconds = begun.elapsed().as_millis();
+    tracing::info!(opened = ?how, milliseconds, is_checked = views.is_checked(), "views opened");
     if how.shows_lost_entries() {
         let what = "the views knew entries that the journal no longer has: acknowledged data was lost. Keep the folder and call \
                     the secretariat";

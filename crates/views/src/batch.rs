@@ -1,6 +1,6 @@
 //! Batches: rows that become visible together with the watermark, and that the projection reads back meanwhile.
 
-use std::{collections::BTreeMap, sync::MutexGuard};
+use std::{cell::RefCell, collections::BTreeMap, sync::MutexGuard};
 
 use concord_journal::Tail;
 
@@ -8,6 +8,8 @@ use crate::{
     Row, Table, ViewsError,
     range::RowRange,
     rows::Rows,
+    table::Grouping,
+    views::Written,
     watermark::{self, Watermark},
 };
 
@@ -24,7 +26,8 @@ pub const VALUE_SIZE_MAX_BYTES: usize = 64 * 1024;
 /// on the same thread waits for ever. Dropped without [`crate::Views::apply`], it changes nothing.
 pub struct Batch<'a> {
     store: &'a Rows,
-    writer: MutexGuard<'a, Watermark>,
+    writer: RefCell<MutexGuard<'a, Written>>,
+    groupings: BTreeMap<u8, Grouping>,
     pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     pending_size: usize,
     /// What each change since the last `keep` replaced in `pending`, oldest first.
@@ -35,8 +38,9 @@ pub struct Batch<'a> {
 type Replaced = (Vec<u8>, Option<Option<Vec<u8>>>);
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(store: &'a Rows, writer: MutexGuard<'a, Watermark>) -> Self {
-        Self { store, writer, pending: BTreeMap::new(), pending_size: 0, replaced: Vec::new() }
+    pub(crate) fn new(store: &'a Rows, writer: MutexGuard<'a, Written>) -> Self {
+        let (writer, groupings) = (RefCell::new(writer), BTreeMap::new());
+        Self { store, writer, groupings, pending: BTreeMap::new(), pending_size: 0, replaced: Vec::new() }
     }
 
     /// Writes a row, replacing one with the same key.
@@ -66,7 +70,7 @@ impl<'a> Batch<'a> {
         let row = table.row(key);
         match self.pending.get(&row) {
             Some(pending) => Ok(pending.clone()),
-            None => self.store.get(&row),
+            None => self.store.get_checked(&mut self.writer.borrow_mut().groups, &row),
         }
     }
 
@@ -116,34 +120,34 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes everything together with `at`; answers the new watermark's sequence.
-    pub(crate) fn apply(mut self, at: Tail) -> Result<u64, ViewsError> {
-        let current = self.writer.at.sequence;
+    pub(crate) fn apply(self, at: Tail) -> Result<u64, ViewsError> {
+        let mut writer = self.writer.into_inner();
+        let current = writer.watermark.at.sequence;
         if at.sequence <= current {
             return Err(ViewsError::NotForward { current, asked: at.sequence });
         }
-        let mut next = Watermark { at, ..*self.writer };
-        let mut changes = Vec::with_capacity(self.pending.len() + 1);
-        for (row, value) in self.pending {
-            if let Some(replaced) = self.store.get(&row)? {
-                next.rows.take(&row, &replaced);
-            }
-            if let Some(value) = &value {
-                next.rows.add(&row, value);
-            }
-            changes.push((row, value));
-        }
+        let mut changes: Vec<_> = self.pending.into_iter().collect();
+        let replaced = changes.iter().map(|(row, _)| self.store.get(row)).collect::<Result<Vec<_>, _>>()?;
+        let grouping = |row: &[u8]| {
+            let known = row.first().and_then(|number| self.groupings.get(number));
+            known.copied().unwrap_or(Grouping::FirstBits(0))
+        };
+        let changed = writer.groups.changed(writer.watermark.rows, &mut changes, &replaced, grouping);
+        let next = Watermark { at, rows: changed.fingerprint, ..writer.watermark };
         if !concord_faults::planted("forget-the-watermark") {
             changes.push((watermark::row(), Some(next.encode())));
         }
         concord_faults::point("views.write.before");
         self.store.write(changes)?;
         concord_faults::point("views.write.after");
-        *self.writer = next;
+        writer.watermark = next;
+        writer.groups.apply(changed);
         Ok(at.sequence)
     }
 
     fn change(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) {
         self.pending_size += key.len() + value.as_ref().map_or(0, Vec::len);
+        self.groupings.insert(table.number(), table.grouping());
         let row = table.row(key);
         let replaced = self.pending.insert(row.clone(), value);
         self.replaced.push((row, replaced));
@@ -156,7 +160,7 @@ impl<'a> Batch<'a> {
         let mut stored = None;
         let mut searched = Some(range);
         while let Some(range) = searched {
-            let Some(last) = self.store.last(&range)? else {
+            let Some(last) = self.store.last_checked(&mut self.writer.borrow_mut().groups, &range)? else {
                 break;
             };
             if !self.pending.contains_key(&last.0) {

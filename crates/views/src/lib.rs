@@ -18,8 +18,10 @@
 mod aside;
 mod batch;
 mod catch_up;
+mod check;
 mod error;
 mod fingerprint;
+mod groups;
 mod key;
 mod opening;
 mod range;
@@ -37,6 +39,8 @@ pub use catch_up::{
 pub use error::ViewsError;
 pub use key::{Key, KeyReader};
 pub use opening::{Opened, Reason};
-pub use store::{CACHE_SIZE_MAX_BYTES, CLOSE_MAX_SECONDS, FLUSH_INTERVAL_MILLISECONDS, OPEN_MAX_SECONDS};
+pub use store::{
+    CACHE_SIZE_MAX_BYTES, CHECKED_AT_OPENING_ROWS_MAX, CLOSE_MAX_SECONDS, FLUSH_INTERVAL_MILLISECONDS, OPEN_MAX_SECONDS,
+};
 pub use table::Table;
 pub use views::{Row, SCAN_ROWS_MAX, Views};

@@ -11,7 +11,9 @@ use concord_journal::{Digest, Journal, Tail};
 use crate::{
     ViewsError,
     aside::{Aside, at, beside, move_aside},
+    groups::Groups,
     store::{OpenFailure, Store},
+    views::Written,
     watermark::Watermark,
 };
 
@@ -99,22 +101,27 @@ impl fmt::Display for Reason {
 /// What an opening leaves in hand.
 pub(crate) struct Found {
     pub(crate) store: Store,
-    pub(crate) watermark: Watermark,
+    pub(crate) written: Written,
     pub(crate) opened: Opened,
     pub(crate) lock: File,
 }
 
-pub(crate) fn open(folder: &Path, projection_version: u32, journal: &dyn Journal) -> Result<Found, ViewsError> {
+pub(crate) fn open(
+    folder: &Path,
+    projection_version: u32,
+    journal: &dyn Journal,
+    checked_rows_max: u64,
+) -> Result<Found, ViewsError> {
     let lock = lock(folder)?;
     concord_faults::point("views.open.begin");
     let because = if is_missing(folder)? {
         None
     } else {
-        match Store::open(folder) {
-            Ok((store, watermark)) => match judge(&watermark, projection_version, journal)? {
+        match Store::open(folder, checked_rows_max) {
+            Ok((store, (watermark, groups))) => match judge(&watermark, projection_version, journal)? {
                 None => {
                     let opened = watermark.applied().map_or(Opened::Fresh, |at| Opened::Resumed { at });
-                    return Ok(Found { store, watermark, opened, lock });
+                    return Ok(Found { store, written: Written { watermark, groups }, opened, lock });
                 }
                 // The store closes here, before its folder is moved: sled writes by path.
                 because => because,
@@ -140,7 +147,8 @@ pub(crate) fn open(folder: &Path, projection_version: u32, journal: &dyn Journal
         OpenFailure::Error(error) => error,
         OpenFailure::Unusable(what) => ViewsError::Failed { path: folder.to_path_buf(), what },
     })?;
-    Ok(Found { store, watermark, opened, lock })
+    let written = Written { watermark, groups: Groups::none() };
+    Ok(Found { store, written, opened, lock })
 }
 
 /// Why sound views cannot be used with this journal and projection, if so.

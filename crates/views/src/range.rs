@@ -12,6 +12,16 @@ pub(crate) struct RowRange {
 }
 
 impl RowRange {
+    /// One row.
+    pub(crate) fn one(row: &[u8]) -> Self {
+        Self { from: row.to_vec(), to: Bound::Included(row.to_vec()) }
+    }
+
+    /// All rows of `table`.
+    pub(crate) fn table(table: Table) -> Self {
+        Self::prefix(table, &[])
+    }
+
     /// All rows of `table` whose key starts with `prefix`.
     pub(crate) fn prefix(table: Table, prefix: &[u8]) -> Self {
         let from = table.row(prefix);

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Row, ViewsError, range::RowRange, store::Store};
+use crate::{Row, ViewsError, groups::Groups, range::RowRange, store::Store};
 
 /// The rows of one opening of views.
 pub(crate) enum Rows {
@@ -52,6 +53,53 @@ impl Rows {
                 Ok(last.map(|(row, value)| (row.clone(), value.clone())))
             }
         }
+    }
+
+    /// The value of a row, once the rows that the answer lies among are checked.
+    pub(crate) fn get_checked(&self, groups: &mut Groups, row: &[u8]) -> Result<Option<Vec<u8>>, ViewsError> {
+        let value = self.get(row)?;
+        let found: &[&[u8]] = if value.is_some() { &[row] } else { &[] };
+        self.check(groups, &RowRange::one(row), found)?;
+        Ok(value)
+    }
+
+    /// As [`Rows::range`], once the rows that the answer lies among are checked.
+    pub(crate) fn range_checked(
+        &self,
+        groups: &mut Groups,
+        range: &RowRange,
+        limit: usize,
+    ) -> Result<Vec<Row>, ViewsError> {
+        let rows = self.range(range, limit)?;
+        let mut answered = range.clone();
+        if let Some((last, _)) = rows.last().filter(|_| rows.len() >= limit) {
+            answered.to = Bound::Included(last.clone());
+        }
+        let found: Vec<&[u8]> = rows.iter().map(|(row, _)| row.as_slice()).collect();
+        self.check(groups, &answered, &found)?;
+        Ok(rows)
+    }
+
+    /// As [`Rows::last`], once the rows that the answer lies among are checked.
+    pub(crate) fn last_checked(&self, groups: &mut Groups, range: &RowRange) -> Result<Option<Row>, ViewsError> {
+        let last = self.last(range)?;
+        let mut answered = range.clone();
+        if let Some((row, _)) = &last {
+            answered.from.clone_from(row);
+        }
+        let found: Vec<&[u8]> = last.iter().map(|(row, _)| row.as_slice()).collect();
+        self.check(groups, &answered, &found)?;
+        Ok(last)
+    }
+
+    /// Checks what was not of the groups that hold an answer. Whoever has the groups has the writer's lock, so that what was read
+    /// before is what is checked.
+    fn check(&self, groups: &mut Groups, answered: &RowRange, found: &[&[u8]]) -> Result<(), ViewsError> {
+        let Self::Sled(store) = self else { return Ok(()) };
+        for name in groups.unchecked_in(answered, found).map_err(|what| store.fail(what))? {
+            store.check_group(groups, &name)?;
+        }
+        Ok(())
     }
 
     /// Makes all of these changes or none.

@@ -15,10 +15,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use crate::{
-    Row, ViewsError,
+    Row, Table, ViewsError,
     aside::at,
-    fingerprint::Fingerprint,
+    check::{check_all, check_group, check_step, rows},
+    groups::Groups,
     range::RowRange,
     watermark::{self, Watermark},
 };
@@ -30,8 +33,11 @@ pub const CACHE_SIZE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// acknowledgement rests on it, since the journal was durable before the first row was written.
 pub const FLUSH_INTERVAL_MILLISECONDS: u64 = 1_000;
 
-/// How long opening, which reads every row once, may take; then the caller sees [`ViewsError::OpenHangs`].
+/// How long opening may take, which reads at most [`CHECKED_AT_OPENING_ROWS_MAX`] rows, and each later step of the check; then the caller sees [`ViewsError::OpenHangs`].
 pub const OPEN_MAX_SECONDS: u64 = 180;
+
+/// Up to so many rows are all checked while views open. More are checked when they are first asked for, and behind the service.
+pub const CHECKED_AT_OPENING_ROWS_MAX: u64 = 200_000;
 
 /// How long closing may take; then sled is left to the end of the process, with a warning in the log.
 pub const CLOSE_MAX_SECONDS: u64 = 30;
@@ -42,6 +48,9 @@ const OPENING_MARKER: &str = "opening";
 const DATABASE_FILE: &str = "db";
 /// What sled says when another one has it.
 const LOCKED: &str = "could not acquire lock";
+/// There while rows are checked behind the service: should sled take the process down with it there, the next opening checks all of
+/// them first, under its own marker, and does not fall twice.
+const CHECKING_MARKER: &str = "checking";
 /// Written when sled failed in service, with what it said.
 const FAILED_MARKER: &str = "failed";
 
@@ -51,6 +60,7 @@ pub(crate) struct Store {
     /// `None` only while being dropped.
     database: Option<sled::Db>,
     failed: OnceLock<String>,
+    failing: watch::Sender<bool>,
 }
 
 /// Why a folder cannot be used.
@@ -62,11 +72,33 @@ pub(crate) enum OpenFailure {
 }
 
 impl Store {
-    /// Opens an existing folder and checks every row against its watermark.
-    pub(crate) fn open(path: &Path) -> Result<(Store, Watermark), OpenFailure> {
+    /// Opens an existing folder, and checks every row against its watermark if there are at most `checked_rows_max`.
+    pub(crate) fn open(path: &Path, checked_rows_max: u64) -> Result<(Store, (Watermark, Groups)), OpenFailure> {
         refuse_marked(path)?;
-        let checked = |database: &sled::Db| check_rows(database);
-        Self::open_marked(path, checked)
+        let checking = path.join(CHECKING_MARKER);
+        let fell = checking.try_exists().map_err(at("look for", &checking)).map_err(OpenFailure::Error)?;
+        let checked = move |database: &sled::Db| {
+            let (watermark, mut groups) = Groups::read(rows(database, &RowRange::table(Table::WATERMARK)))?;
+            if fell || groups.rows() <= checked_rows_max {
+                check_all(database, &mut groups)?;
+            }
+            Ok((watermark, groups))
+        };
+        let (store, (watermark, groups)) = Self::open_marked(path, checked)?;
+        store.set_checking(!groups.all_checked()).map_err(OpenFailure::Error)?;
+        Ok((store, (watermark, groups)))
+    }
+
+    /// Notes in the folder whether its rows are being checked behind the service.
+    pub(crate) fn set_checking(&self, checking: bool) -> Result<(), ViewsError> {
+        let marker = self.path.join(CHECKING_MARKER);
+        if checking {
+            return fs::write(&marker, b"").map_err(at("write", &marker));
+        }
+        match fs::remove_file(&marker) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at("remove", &marker)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Makes a new folder, with `watermark` in it before anyone can find it without.
@@ -125,18 +157,19 @@ impl Store {
         concord_faults::point("views.open.checked");
         fs::remove_file(&marker).map_err(at("remove", &marker)).map_err(OpenFailure::Error)?;
         concord_faults::point("views.open.unmarked");
-        Ok((Store { path, database: Some(database), failed: OnceLock::new() }, first))
+        let (failed, failing) = (OnceLock::new(), watch::Sender::new(false));
+        Ok((Store { path, database: Some(database), failed, failing }, first))
     }
 
     pub(crate) fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, ViewsError> {
-        self.call(|database| Ok(database.get(row)?.map(|value| value.to_vec())))
+        self.call(|database| Ok::<_, sled::Error>(database.get(row)?.map(|value| value.to_vec())))
     }
 
     /// The rows of `range`, ascending, at most `limit`.
     pub(crate) fn rows(&self, range: &RowRange, limit: usize) -> Result<Vec<Row>, ViewsError> {
         self.call(|database| {
             let rows = database.range::<&[u8], _>(range.bounds()).take(limit);
-            rows.map(|row| row.map(|(row, value)| (row.to_vec(), value.to_vec()))).collect()
+            rows.map(|row| row.map(|(row, value)| (row.to_vec(), value.to_vec()))).collect::<Result<_, _>>()
         })
     }
 
@@ -144,7 +177,7 @@ impl Store {
     pub(crate) fn last(&self, range: &RowRange) -> Result<Option<Row>, ViewsError> {
         self.call(|database| {
             let last = database.range::<&[u8], _>(range.bounds()).next_back().transpose()?;
-            Ok(last.map(|(row, value)| (row.to_vec(), value.to_vec())))
+            Ok::<_, sled::Error>(last.map(|(row, value)| (row.to_vec(), value.to_vec())))
         })
     }
 
@@ -153,23 +186,45 @@ impl Store {
         self.call(|database| database.apply_batch(batch))
     }
 
+    /// Checks one group; that its rows are others is a failure of the store.
+    pub(crate) fn check_group(&self, groups: &mut Groups, name: &[u8]) -> Result<(), ViewsError> {
+        self.call(|database| check_group(database, groups, name, None))
+    }
+
+    /// Checks the next group behind `from`, which moves; answers false when there is nothing more to check.
+    pub(crate) fn check_step(&self, groups: &mut Groups, from: &mut Vec<u8>) -> Result<bool, ViewsError> {
+        self.call(|database| check_step(database, groups, from))
+    }
+
     /// After a failure sled may hold locks for ever or have half a batch in memory: it is not called again.
-    fn call<T>(&self, work: impl FnOnce(&sled::Db) -> Result<T, sled::Error>) -> Result<T, ViewsError> {
+    fn call<T, E: Display>(&self, work: impl FnOnce(&sled::Db) -> Result<T, E>) -> Result<T, ViewsError> {
         if let Some(what) = self.failed.get() {
             return Err(self.failure(what));
         }
         let Some(database) = &self.database else {
             return Err(self.failure("already closed"));
         };
-        fenced(|| work(database)).map_err(|what| {
-            let what = self.failed.get_or_init(|| what);
-            let marker = self.path.join(FAILED_MARKER);
-            if let Err(error) = fs::write(&marker, what) {
-                tracing::error!(path = %marker.display(), %error,
-                    "the failure of the views could not be noted: remove the folder before the next start");
-            }
-            self.failure(what)
-        })
+        fenced(|| work(database)).map_err(|what| self.fail(what))
+    }
+
+    /// Marks the folder, so that the next opening rebuilds it, and wakes who waits for that.
+    pub(crate) fn fail(&self, what: String) -> ViewsError {
+        let what = self.failed.get_or_init(|| what);
+        let marker = self.path.join(FAILED_MARKER);
+        if let Err(error) = fs::write(&marker, what) {
+            tracing::error!(path = %marker.display(), %error,
+                "the failure of the views could not be noted: remove the folder before the next start");
+        }
+        self.failing.send_replace(true);
+        self.failure(what)
+    }
+
+    /// Answers when the store has failed.
+    pub(crate) async fn failed(&self) -> ViewsError {
+        // The sender is this store's own, so that waiting ends only with a failure.
+        let mut failing = self.failing.subscribe();
+        drop(failing.wait_for(|failed| *failed).await);
+        self.failure(self.failed.get().map_or("failed", String::as_str))
     }
 
     fn failure(&self, what: &str) -> ViewsError {
@@ -218,33 +273,6 @@ fn refuse_marked(path: &Path) -> Result<(), OpenFailure> {
         }
         Err(source) => Err(OpenFailure::Error(at("look for", &marker)(source))),
     }
-}
-
-/// Reads every row once: damage shows now, when the remedy is a rebuild, and not in the middle of service.
-fn check_rows(database: &sled::Db) -> Result<Watermark, String> {
-    let watermark_row = watermark::row();
-    let mut watermark = None;
-    let mut rows = Fingerprint::default();
-    let mut previous: Option<sled::IVec> = None;
-    for row in database.iter() {
-        let (row, value) = row.map_err(|error| error.to_string())?;
-        // Damaged pages could send the iterator round in circles.
-        if previous.is_some_and(|previous| previous >= row) {
-            return Err("its rows are out of order".to_owned());
-        }
-        if *row == *watermark_row {
-            let decoded = Watermark::decode(&value);
-            watermark = Some(decoded.ok_or("its watermark is damaged or of another layout")?);
-        } else {
-            rows.add(&row, &value);
-        }
-        previous = Some(row);
-    }
-    let watermark = watermark.ok_or("it has no watermark")?;
-    if watermark.rows != rows {
-        return Err("its rows are not those of its watermark".to_owned());
-    }
-    Ok(watermark)
 }
 
 /// Drops sled, which writes out what it holds, and waits until it has let go of the folder.

@@ -18,11 +18,12 @@ pub(crate) fn row() -> Vec<u8> {
 pub(crate) struct Watermark {
     pub(crate) projection_version: u32,
     pub(crate) at: Tail,
+    /// Of the rows of the groups, each of which has the sum of its own.
     pub(crate) rows: Fingerprint,
 }
 
 /// The shape of the row and of the fingerprint; another one is another projection version's folder to us.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 const CHECKED_SIZE: usize = 1 + 4 + 16 + 8 + 32 + 16;
 const SIZE: usize = CHECKED_SIZE + 16;
 

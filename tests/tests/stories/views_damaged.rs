@@ -138,3 +138,64 @@ fn a_process_killed_while_its_views_open_or_are_made_again_starts_all_the_same()
         concord(words!["verify", dir]).ok();
     }
 }
+
+/// Takes the last row of a table away behind the back of the views, each page of sled intact.
+fn remove_row(dir: &Path, table: u8) {
+    let folder = dir.join("views");
+    let database = sled::open(&folder).unwrap();
+    let (row, _) = database.scan_prefix([table]).last().unwrap().unwrap();
+    assert!(database.remove(row).unwrap().is_some());
+    database.flush().unwrap();
+    drop(database);
+    // sled's own threads let go of it a moment later.
+    fs::File::open(folder.join("db")).unwrap().lock().unwrap();
+}
+
+/// As with a million rows, which are not all checked before a port opens.
+#[test]
+fn damaged_views_that_serve_before_they_are_checked_end_the_process_and_are_made_again_with_nothing_lost_and_nothing_twice()
+ {
+    const HUB_MAILBOXES: u8 = 1;
+    const NODE_REQUESTS: u8 = 2;
+    const NODE_RECEIVED: u8 = 7;
+    let unchecked = BTreeMap::from([("CONCORD_VIEWS_CHECKED_AT_OPENING_ROWS_MAX", "0")]);
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    let request = "--request-id r-1 --title T";
+    let first = kaz.submit("once", request);
+    assert_eq!(exchange_ids(&irn.receive(1)), [first.id.clone()]);
+    kaz.await_taken(&first.id, "IRN");
+    forum.stop_node("IRN");
+    let second = kaz.submit("waits at the hub", "--wait recorded");
+    forum.stop_hub();
+    forum.stop_node("KAZ");
+    let folders = [forum.hub_dir(), forum.node_dir("KAZ"), forum.node_dir("IRN")];
+    for (dir, table) in folders.iter().zip([HUB_MAILBOXES, NODE_REQUESTS, NODE_RECEIVED]) {
+        remove_row(dir, table);
+    }
+    // Sound ones would go on serving.
+    forum.start_hub_with(&unchecked);
+    forum.start_node_with("KAZ", &unchecked);
+    forum.start_node_with("IRN", &unchecked);
+    // Whoever comes first: the request that has no row any more is never taken for a new one.
+    let again = kaz.try_submit("once", request);
+    assert_ne!(again.code, Some(0), "answered from rows that nobody wrote: {again:?}");
+    for (ended, log) in [forum.await_end_of_hub(), forum.await_end_of_node("KAZ"), forum.await_end_of_node("IRN")] {
+        assert!(matches!(ended.code(), Some(code) if code != 0), "{ended}");
+        assert!(log.contains("its rows are not those of its watermark"), "{log}");
+    }
+    forum.start_hub_with(&unchecked);
+    forum.start_node_with("KAZ", &unchecked);
+    forum.start_node_with("IRN", &unchecked);
+    assert_eq!(kaz.submit("once", request).id, first.id);
+    assert_eq!(exchange_ids(&irn.receive(1)), [second.id.clone()]);
+    kaz.await_taken(&second.id, "IRN");
+    assert!(irn.receive_rest().is_empty());
+    let all = [first.id, second.id];
+    assert_eq!(count_in_journal(&folders[2], &all), (all.len(), all.len()));
+    for dir in &folders {
+        assert_eq!(forum.status(dir)["alarms"], serde_json::json!([]));
+        concord(words!["verify", dir]).ok();
+    }
+}

@@ -9,14 +9,16 @@ use std::{
 
 use bytes::Bytes;
 use concord_journal::{Draft, Entry, HistoryId, Journal, MemoryJournal};
-use concord_views::{Batch, Key, KeyReader, Opened, Projection, ProjectionError, Row, Table, Views};
+use concord_views::{
+    Batch, CatchUpError, Key, KeyReader, Opened, Projection, ProjectionError, Row, Table, Views, ViewsError,
+};
 
 /// One row per entry, some removed later.
-pub(crate) const ENTRIES: Table = Table::new(1);
+pub(crate) const ENTRIES: Table = Table::new(1).grouped_by_last_bits(6);
 /// One row: a digest-like sum over all entries so far, read back for each entry.
 pub(crate) const SUM: Table = Table::new(2);
 /// Runs of numbers, under the first of each.
-pub(crate) const RUNS: Table = Table::new(200);
+pub(crate) const RUNS: Table = Table::new(200).grouped_by_last_bits(7);
 
 /// Entries of one commit.
 const COMMIT: usize = 50;
@@ -101,6 +103,11 @@ pub(crate) fn open(folder: &Path, journal: &MemoryJournal) -> (Views, Opened) {
     Views::open(folder, VERSION, journal).unwrap()
 }
 
+/// Opens without checking any row first.
+pub(crate) fn open_unchecked(folder: &Path, journal: &MemoryJournal) -> (Views, Opened) {
+    Views::open_checking(folder, VERSION, journal, 0).unwrap()
+}
+
 /// Catches up to the journal's tail and answers each applied sequence.
 pub(crate) fn catch_up(views: &Views, journal: &MemoryJournal) -> Vec<u64> {
     let mut applied = Vec::new();
@@ -110,19 +117,35 @@ pub(crate) fn catch_up(views: &Views, journal: &MemoryJournal) -> Vec<u64> {
     applied
 }
 
+/// Catches up to the journal's tail, or says how the views failed.
+pub(crate) fn catch_up_unless_failed(views: &Views, journal: &MemoryJournal) -> Result<(), ViewsError> {
+    match views.catch_up(journal, &mut Sums { version: VERSION }, journal.tail(), |_| {}) {
+        Ok(()) => Ok(()),
+        Err(CatchUpError::Views(error) | CatchUpError::Projection { source: ProjectionError::Views(error), .. }) => {
+            Err(error)
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
 /// All rows of all tables.
 pub(crate) fn rows(views: &Views) -> Vec<(Table, Row)> {
+    rows_unless_failed(views).unwrap()
+}
+
+/// All rows of all tables, or that the views failed meanwhile.
+pub(crate) fn rows_unless_failed(views: &Views) -> Result<Vec<(Table, Row)>, ViewsError> {
     let mut rows = Vec::new();
     for table in [ENTRIES, SUM, RUNS] {
         let mut from = Vec::new();
         loop {
-            let some = views.scan(table, &from, b"", 1_000).unwrap();
+            let some = views.scan(table, &from, b"", 1_000)?;
             let Some((last, _)) = some.last() else { break };
             from = [last.as_slice(), &[0]].concat();
             rows.extend(some.into_iter().map(|row| (table, row)));
         }
     }
-    rows
+    Ok(rows)
 }
 
 /// The rows of a full projection into a new folder.
