@@ -166,7 +166,7 @@ fn walk(core: &Core, stopping: &AtomicBool, step: &SyncSender<()>) {
         // Half of the time, at most, the lock and the processor are the check's.
         thread::sleep(step_begun.elapsed());
     }
-    if let Err(error) = store.set_checking(false) {
+    if let Err(error) = store.set_checking(None) {
         tracing::warn!(%error, "the next start checks all rows of the views before it serves");
     }
 }

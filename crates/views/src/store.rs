@@ -48,9 +48,11 @@ const OPENING_MARKER: &str = "opening";
 const DATABASE_FILE: &str = "db";
 /// What sled says when another one has it.
 const LOCKED: &str = "could not acquire lock";
-/// There while rows are checked behind the service: should sled take the process down with it there, the next opening checks all of
-/// them first, under its own marker, and does not fall twice.
+/// There while rows are checked behind the service, with how many openings in a row began that. Should sled take the process down with
+/// it there, an opening checks all of them first, under its own marker, so that it does not fall for ever.
 const CHECKING_MARKER: &str = "checking";
+/// So many checks in a row may be broken off by a kill or a power cut before an opening takes it for the fault of the rows.
+const CHECKS_BROKEN_OFF_MAX: u64 = 3;
 /// Written when sled failed in service, with what it said.
 const FAILED_MARKER: &str = "failed";
 
@@ -75,25 +77,25 @@ impl Store {
     /// Opens an existing folder, and checks every row against its watermark if there are at most `checked_rows_max`.
     pub(crate) fn open(path: &Path, checked_rows_max: u64) -> Result<(Store, (Watermark, Groups)), OpenFailure> {
         refuse_marked(path)?;
-        let checking = path.join(CHECKING_MARKER);
-        let fell = checking.try_exists().map_err(at("look for", &checking)).map_err(OpenFailure::Error)?;
+        let broken_off = checks_broken_off(path).map_err(OpenFailure::Error)?;
         let checked = move |database: &sled::Db| {
             let (watermark, mut groups) = Groups::read(rows(database, &RowRange::table(Table::WATERMARK)))?;
-            if fell || groups.rows() <= checked_rows_max {
+            if broken_off >= CHECKS_BROKEN_OFF_MAX || groups.rows() <= checked_rows_max {
                 check_all(database, &mut groups)?;
             }
             Ok((watermark, groups))
         };
         let (store, (watermark, groups)) = Self::open_marked(path, checked)?;
-        store.set_checking(!groups.all_checked()).map_err(OpenFailure::Error)?;
+        let checking = (!groups.all_checked()).then_some(broken_off + 1);
+        store.set_checking(checking).map_err(OpenFailure::Error)?;
         Ok((store, (watermark, groups)))
     }
 
-    /// Notes in the folder whether its rows are being checked behind the service.
-    pub(crate) fn set_checking(&self, checking: bool) -> Result<(), ViewsError> {
+    /// Notes in the folder that its rows are being checked behind the service, for which time in a row; or not any more.
+    pub(crate) fn set_checking(&self, time: Option<u64>) -> Result<(), ViewsError> {
         let marker = self.path.join(CHECKING_MARKER);
-        if checking {
-            return fs::write(&marker, b"").map_err(at("write", &marker));
+        if let Some(time) = time {
+            return fs::write(&marker, time.to_string()).map_err(at("write", &marker));
         }
         match fs::remove_file(&marker) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at("remove", &marker)(error)),
@@ -257,6 +259,16 @@ fn configuration(path: &Path) -> sled::Config {
         .flush_every_ms(Some(FLUSH_INTERVAL_MILLISECONDS))
         .mode(sled::Mode::HighThroughput)
         .use_compression(false)
+}
+
+/// How many checks in a row did not end; what cannot be read as a number is too many.
+fn checks_broken_off(path: &Path) -> Result<u64, ViewsError> {
+    let marker = path.join(CHECKING_MARKER);
+    match fs::read(&marker) {
+        Ok(text) => Ok(str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).unwrap_or(CHECKS_BROKEN_OFF_MAX)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(source) => Err(at("read", &marker)(source)),
+    }
 }
 
 fn refuse_marked(path: &Path) -> Result<(), OpenFailure> {

@@ -14,8 +14,7 @@ use concord_journal::{Journal, Tail};
 use tokio::sync::watch;
 
 use crate::{
-    Batch, CHECKED_AT_OPENING_ROWS_MAX, Opened, Table, ViewsError,
-    aside,
+    Batch, CHECKED_AT_OPENING_ROWS_MAX, Opened, Table, ViewsError, aside,
     check::Check,
     groups::Groups,
     opening,

@@ -14,7 +14,7 @@ use std::{
 use concord_journal::{Journal, MemoryJournal};
 use concord_views::{Key, Opened, Reason, Views, ViewsError};
 use support::{
-    ENTRIES, RUNS, VERSION, catch_up, journal, open, open_unchecked, projected_from_the_start, rows, wait_until_let_go,
+    ENTRIES, RUNS, catch_up, journal, open, open_unchecked, projected_from_the_start, rows, wait_until_let_go,
 };
 use tempfile::TempDir;
 
@@ -31,6 +31,9 @@ fn made(entries: u64) -> (TempDir, PathBuf, MemoryJournal) {
     drop(views);
     (parent, folder, journal)
 }
+
+/// What is done to rows, and its name beside it.
+type Damage = fn(&sled::Db);
 
 /// Changes rows behind the back of the views, each page of sled intact.
 fn tamper(folder: &Path, with: impl FnOnce(&sled::Db)) {
@@ -66,7 +69,7 @@ fn failure(views: &Views) -> String {
 
 #[test]
 fn a_damaged_row_is_not_answered_before_it_was_checked() {
-    let damages: [(&str, fn(&sled::Db)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("missing", |database| drop(database.remove(entry_row(1_003)).unwrap())),
         ("another value", |database| drop(database.insert(entry_row(1_003), b"older").unwrap())),
         ("two exchanged", |database| {
@@ -125,7 +128,7 @@ fn no_way_of_asking_answers_from_unchecked_rows() {
 
 #[test]
 fn a_damaged_row_that_nobody_asks_for_is_found_behind_the_service() {
-    let damages: [(&str, fn(&sled::Db)); 3] = [
+    let damages: [(&str, Damage); 3] = [
         ("missing", |database| drop(database.remove(entry_row(2_003)).unwrap())),
         ("between the groups", |database| drop(database.insert([7_u8, 1, 2, 3], b"nobody's").unwrap())),
         ("behind the groups", |database| drop(database.insert([250_u8, 1, 2, 3], b"nobody's").unwrap())),
@@ -157,21 +160,40 @@ fn sound_views_serve_at_once_go_on_while_they_are_checked_and_are_checked_in_the
     let (views, opened) = open(&folder, &longer);
     assert_eq!(opened, Opened::Resumed { at: longer.tail() });
     assert!(views.is_checked());
-    assert_eq!(views.last(RUNS, b"").unwrap().is_some(), true);
+    assert!(views.last(RUNS, b"").unwrap().is_some());
 }
 
-/// sled may take the process down with it where it reads damage; that must not happen at each start anew.
+/// sled may take the process down with it where it reads damage; that must not happen at each start anew. One kill is no such sign.
 #[test]
-fn a_check_that_did_not_end_is_done_before_the_next_service() {
+fn checks_that_did_not_end_three_times_in_a_row_are_done_before_the_next_service() {
+    for (broken_off, is_checked_first) in [("1", false), ("2", false), ("3", true), ("", true), ("three", true)] {
+        let (_parent, folder, journal) = made(1_000);
+        tamper(&folder, |database| drop(database.remove(entry_row(903)).unwrap()));
+        fs::write(folder.join("checking"), broken_off).unwrap();
+        let (views, opened) = open_unchecked(&folder, &journal);
+        match opened {
+            Opened::Rebuilding { because: Reason::Unopenable(what), .. } => {
+                assert_eq!((what.as_str(), is_checked_first), (OTHER_ROWS, true), "{broken_off:?}");
+            }
+            opened => {
+                assert_eq!(
+                    (opened, is_checked_first),
+                    (Opened::Resumed { at: journal.tail() }, false),
+                    "{broken_off:?}"
+                );
+                let noted: u64 = fs::read_to_string(folder.join("checking")).unwrap().parse().unwrap();
+                assert_eq!(noted, 1 + broken_off.parse::<u64>().unwrap());
+                assert_eq!(failure(&views), OTHER_ROWS);
+            }
+        }
+    }
     let (_parent, folder, journal) = made(1_000);
-    let checking = folder.join("checking");
     let (views, _) = open_unchecked(&folder, &journal);
     wait_until_checked(&views);
     drop(views);
-    assert!(!checking.exists(), "left behind by a check that ended");
-    fs::write(&checking, b"").unwrap();
-    let (views, opened) = Views::open_checking(&folder, VERSION, &journal, 0).unwrap();
-    assert_eq!(opened, Opened::Resumed { at: journal.tail() });
-    assert!(views.is_checked());
-    assert!(!checking.exists());
+    assert!(!folder.join("checking").exists(), "left behind by a check that ended");
+    // Nor by one that the end of the process ended in order.
+    let (views, _) = open_unchecked(&folder, &journal);
+    drop(views);
+    assert!(!folder.join("checking").exists(), "left behind by a close");
 }
