@@ -7,6 +7,7 @@ use crate::clients::LOAD_MILLISECONDS;
 use crate::clock::{HOUR, TEN_YEARS};
 use crate::forum::STATES;
 use crate::world::{WORLD, World};
+use concord_journal::Journal as _;
 use concord_server::Clock as _;
 use tokio::time::{Instant, sleep};
 
@@ -14,6 +15,9 @@ use tokio::time::{Instant, sleep};
 pub(crate) async fn rage(world: &World) {
     let mut chance = Chance::of(world.seed, 400);
     let end = Instant::now() + Duration::from_millis(LOAD_MILLISECONDS);
+    if chance.one_in(4) {
+        world.spawn(WORLD, put_the_hub_back(world.clone(), Chance::of(world.seed, 401)));
+    }
     // Some worlds are calm: most of what goes wrong then is what two things do to each other.
     let pause_max = *chance.pick(&[2_000, 5_000, 15_000]);
     while Instant::now() < end {
@@ -81,6 +85,25 @@ fn restart_hub(world: &World, chance: &mut Chance) {
         world.trace.line(format_args!("the hub starts again: {crash:?}"));
         world.hub.start();
     });
+}
+
+/// The hub's journal is copied, and later that copy is put in its place: what came between is forgotten, and nobody is told.
+async fn put_the_hub_back(world: World, mut chance: Chance) {
+    sleep(Duration::from_millis(chance.below(LOAD_MILLISECONDS / 2))).await;
+    let copy = world.hub.disk.durable().fork();
+    sleep(Duration::from_millis(chance.below(LOAD_MILLISECONDS / 2))).await;
+    while !world.hub.is_up() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    world.hub.kill();
+    (0..STATES.len()).for_each(|node| world.network.lose_all(node, None, Some(0)));
+    sleep(Duration::from_millis(chance.within(50..8_000))).await;
+    world.hub.disk.crash(world.hub.clock.now().as_micros());
+    let (kept, had) = (copy.tail().sequence, world.hub.disk.durable().tail().sequence);
+    world.trace.line(format_args!("the hub is put back from an older copy: {kept} of {had} entries"));
+    world.hub.disk.put_back(copy);
+    world.log().hub_put_back = true;
+    world.hub.start();
 }
 
 /// A disk has no room for a while.

@@ -35,6 +35,8 @@ pub(crate) struct Log {
     pub(crate) busy: usize,
     /// Faults are over: whoever holds an acknowledgement back gives it now.
     pub(crate) healed: bool,
+    /// An older copy was put in the place of the hub's journal.
+    pub(crate) hub_put_back: bool,
 }
 
 /// What one agency was given.

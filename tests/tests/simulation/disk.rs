@@ -22,7 +22,7 @@ const SYNC_MILLISECONDS_MAX: u64 = 20;
 pub(crate) struct Disk(Arc<Inner>);
 
 struct Inner {
-    durable: MemoryJournal,
+    durable: Mutex<MemoryJournal>,
     moving: Mutex<Moving>,
 }
 
@@ -47,12 +47,17 @@ pub(crate) enum Crash {
 impl Disk {
     pub(crate) fn new(durable: MemoryJournal, chance: Chance) -> Self {
         let moving = Mutex::new(Moving { unsynced: None, full: false, chance });
-        Self(Arc::new(Inner { durable, moving }))
+        Self(Arc::new(Inner { durable: Mutex::new(durable), moving }))
     }
 
     /// What is durable, for whoever looks on from outside.
-    pub(crate) fn durable(&self) -> &MemoryJournal {
-        &self.0.durable
+    pub(crate) fn durable(&self) -> MemoryJournal {
+        self.0.durable()
+    }
+
+    /// Somebody puts an older copy in the place of what is there, while nobody has it open.
+    pub(crate) fn put_back(&self, copy: MemoryJournal) {
+        *self.0.durable.lock().unwrap_or_else(PoisonError::into_inner) = copy;
     }
 
     /// Whether it refuses what is appended for want of room.
@@ -74,19 +79,23 @@ impl Disk {
         };
         let Some((tail, drafts)) = unsynced else { return Crash::Clean };
         if keep > 0 {
-            let kept = self.0.durable.append(tail, drafts[..keep].to_vec()).now_or_never();
+            let kept = self.0.durable().append(tail, drafts[..keep].to_vec()).now_or_never();
             assert!(matches!(kept, Some(Ok(_))), "the beginning of a commit was not taken: {kept:?}");
         }
         if !torn {
             return Crash::Kept(keep);
         }
-        let begun = self.0.durable.begin_history(self.0.durable.tail(), history, now).now_or_never();
+        let begun = self.0.durable().begin_history(self.0.durable().tail(), history, now).now_or_never();
         assert!(matches!(begun, Some(Ok(_))), "a history could not begin: {begun:?}");
         Crash::Cut(keep)
     }
 }
 
 impl Inner {
+    fn durable(&self) -> MemoryJournal {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn moving(&self) -> std::sync::MutexGuard<'_, Moving> {
         self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +120,7 @@ impl Journal for Disk {
                     return Err(AppendError::NoRoom { size, reason: "the simulated disk is full".to_owned() });
                 }
             }
-            let committed = disk.durable.append(expected, batch).await;
+            let committed = disk.durable().append(expected, batch).await;
             disk.moving().unsynced = None;
             committed
         })
@@ -123,7 +132,7 @@ impl Journal for Disk {
         new: HistoryId,
         recorded_at: i64,
     ) -> BoxFuture<'static, Result<Committed, AppendError>> {
-        self.0.durable.begin_history(expected, new, recorded_at)
+        self.0.durable().begin_history(expected, new, recorded_at)
     }
 
     fn redact(
@@ -132,15 +141,15 @@ impl Journal for Disk {
         recorded_at: i64,
         bodies: Vec<Bodies>,
     ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
-        self.0.durable.redact(expected, recorded_at, bodies)
+        self.0.durable().redact(expected, recorded_at, bodies)
     }
 
     fn trim_point(&self, before: u64) -> Option<u64> {
-        self.0.durable.trim_point(before)
+        self.0.durable().trim_point(before)
     }
 
     fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
-        self.0.durable.prepare_trim(trim)
+        self.0.durable().prepare_trim(trim)
     }
 
     fn trim(
@@ -149,34 +158,34 @@ impl Journal for Disk {
         recorded_at: i64,
         prepared: PreparedTrim,
     ) -> BoxFuture<'static, Result<Committed, AppendError>> {
-        self.0.durable.trim(expected, recorded_at, prepared)
+        self.0.durable().trim(expected, recorded_at, prepared)
     }
 
     fn base(&self) -> Result<Option<Base>, ReadError> {
-        self.0.durable.base()
+        self.0.durable().base()
     }
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
-        self.0.durable.read(from, max_entries)
+        self.0.durable().read(from, max_entries)
     }
 
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
-        self.0.durable.entry(sequence)
+        self.0.durable().entry(sequence)
     }
 
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
-        self.0.durable.blob(sequence, index)
+        self.0.durable().blob(sequence, index)
     }
 
     fn tail(&self) -> Tail {
-        self.0.durable.tail()
+        self.0.durable().tail()
     }
 
     fn watch(&self) -> watch::Receiver<Tail> {
-        self.0.durable.watch()
+        self.0.durable().watch()
     }
 
     fn first_sequence(&self) -> u64 {
-        self.0.durable.first_sequence()
+        self.0.durable().first_sequence()
     }
 }
