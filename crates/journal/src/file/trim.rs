@@ -47,6 +47,13 @@ impl Shared {
         let name = base_name(first_kept);
         let on_disk = |source| TrimError::Disk { file: name.clone(), source };
         *prepared = None;
+        // What was prepared before and did not happen: the next open would go by it.
+        let current = self.base_file().map(|base| base.first);
+        for stale in
+            list_bases(self.disk().as_ref()).map_err(on_disk)?.into_iter().filter(|base| Some(*base) != current)
+        {
+            remove_if_there(self.disk().as_ref(), &base_name(stale)).map_err(on_disk)?;
+        }
         let digest = self.write_base(&chain, trim, &kept).inspect_err(|_| {
             remove_if_there(self.disk().as_ref(), &name).unwrap_or_default();
         })?;

@@ -35,8 +35,8 @@ pub struct Life {
     /// The first entry that is held whole, and what stands for those before it.
     first: u64,
     base: Option<(Bytes, Vec<u64>)>,
-    /// The trim that may have happened without its being told.
-    trimming: Option<Trim>,
+    /// The trims that may have happened without its being told: whose base may be on the disk.
+    trimming: Vec<Trim>,
     /// Whether the last open cut something.
     was_cut: bool,
     /// The last byte of the id of the next history.
@@ -56,7 +56,7 @@ impl Life {
             gone: Vec::new(),
             first: 1,
             base: None,
-            trimming: None,
+            trimming: Vec::new(),
             was_cut: false,
             histories: 0,
         }
@@ -99,8 +99,9 @@ impl Life {
             return None;
         }
         if journal.first_sequence() != self.first {
-            let trim = self.trimming.take().expect("what was not to be trimmed is there");
-            assert_eq!(journal.first_sequence(), trim.first_kept);
+            let (first, state) = (journal.first_sequence(), journal.base().unwrap().unwrap().state);
+            let is_it = |trim: &&Trim| trim.first_kept == first && trim.state == state;
+            let trim = self.trimming.iter().find(is_it).expect("nothing is trimmed that was not to be").clone();
             self.begin_with(trim);
         }
         self.check_base(&journal);
@@ -117,7 +118,7 @@ impl Life {
         }
         if !disk.was_troubled() {
             self.check_gone(&disk.visible(), &self.gone);
-            self.trimming = None;
+            self.trimming.clear();
         }
         self.acknowledged = entries;
         self.in_flight.clear();
@@ -268,10 +269,11 @@ impl Life {
         let Some(first_kept) = journal.trim_point(before) else { return Promise::Kept };
         let held = (self.first..first_kept).chain(self.base.iter().flat_map(|base| base.1.clone()));
         let kept = held.filter(|_| random.choose(4) == 0).collect();
-        let state = vec![random.next().to_le_bytes()[0]; random.choose(3000)].into();
+        // Two trims at one place differ in their states.
+        let state = vec![random.next().to_le_bytes()[0]; 1 + random.choose(3000)].into();
         let trim = Trim { first_kept, state, kept };
         // From here on a whole base may be there, by which the next open goes.
-        self.trimming = Some(trim.clone());
+        self.trimming.push(trim.clone());
         let prepared = match journal.prepare_trim(trim.clone()) {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -283,7 +285,7 @@ impl Life {
         let happened = outcome.is_ok();
         let promise = self.settle(journal, disk, outcome, Vec::new());
         if happened {
-            self.trimming = None;
+            self.trimming.clear();
             self.begin_with(trim);
             self.check_base(journal);
         }
