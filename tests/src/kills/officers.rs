@@ -97,8 +97,9 @@ impl Chamber {
         self.witness.note(|records| {
             records.agreements.entry(id.clone()).or_default().leaving.insert(leaver.0.clone());
         });
+        // Its node knew it in force: a repeat that finds it otherwise comes after its own leave, whose answer was lost.
         let leave = words!["agreement", "leave", id, "--yes"];
-        self.say(stop, &id, leaver, leave, Word::Left, &["AGREEMENT_UNKNOWN"])?;
+        self.say(stop, &id, leaver, leave, Word::Left, &["AGREEMENT_UNKNOWN", "AGREEMENT_NOT_IN_FORCE"])?;
         *self.passing.lock().unwrap() = None;
         Some(())
     }
