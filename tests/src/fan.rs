@@ -140,7 +140,7 @@ impl Recipient {
         let follow = FollowRequest {
             limits: Some(concord_wire::limits()),
             position: Some(FeedPosition::default()),
-            sent_at: None,
+            ..Default::default()
         };
         let mut feed = FeedServiceClient::new(channel.clone()).follow(follow).await?.into_inner();
         feed.message().await?;
@@ -151,6 +151,7 @@ impl Recipient {
             history: self.history.clone(),
             last_number: self.last.0,
             last_digest: self.last.1.clone(),
+            ..Default::default()
         };
         let hello = pb::ReceiveRequest { message: Some(pb::receive_request::Message::Hello(hello)) };
         // The channel has room for it.

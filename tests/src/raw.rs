@@ -158,7 +158,11 @@ impl RawNode {
     /// The same with a hello that names any chain.
     pub fn consign_as(&self, chain: &ChainKey, consignments: Vec<pb::Consignment>) -> Answer {
         use pb::consign_request::Message;
-        let hello = pb::ConsignHello { limits: Some(concord_wire::limits()), chain: Some(chain_key(chain)) };
+        let hello = pb::ConsignHello {
+            limits: Some(concord_wire::limits()),
+            chain: Some(chain_key(chain)),
+            ..Default::default()
+        };
         let messages = std::iter::once(Message::Hello(hello)).chain(consignments.into_iter().map(Message::Consignment));
         self.say(messages.collect())
     }

@@ -104,6 +104,7 @@ impl RawNode {
             history: Bytes::copy_from_slice(history),
             last_number,
             last_digest: Bytes::new(),
+            ..Default::default()
         };
         let (requests, outbound) = mpsc::channel(said.len() + 1);
         for message in std::iter::once(Message::Hello(hello)).chain(said.into_iter().map(Message::Acknowledgement)) {
@@ -142,7 +143,8 @@ impl RawNode {
     /// Follows the feed after `last` of `history`; returns its last number, or the refusal, or that the hub asks for healing.
     pub fn follow(&self, history: &[u8], last_number: u64) -> Result<u64, (Code, String)> {
         let position = FeedPosition { history: Bytes::copy_from_slice(history), last_number, ..Default::default() };
-        let request = FollowRequest { limits: Some(concord_wire::limits()), position: Some(position), sent_at: None };
+        let request =
+            FollowRequest { limits: Some(concord_wire::limits()), position: Some(position), ..Default::default() };
         self.block_on(async {
             let mut client = FeedServiceClient::new(self.connect().await.unwrap());
             let refused = |status: Status| shown(&status);

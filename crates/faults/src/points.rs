@@ -133,7 +133,15 @@ pub const POINTS: &[&str] = &[
     "node.heal.handed",
     "node.heal.resumed",
     "node.heal.mailbox",
+    // What a restored node fetches back.
+    "hub.fetch.begin",
+    "hub.fence.judged",
+    "node.recover.kept",
+    "node.recover.taken",
+    "node.recover.fetched",
+    "node.recover.lane",
     // Putting a backup in place.
+    "restore.declared",
     "restore.staged",
     "restore.moved-aside",
     "restore.placed",

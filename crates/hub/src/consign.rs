@@ -180,7 +180,7 @@ fn stood(outcome: Outcome) -> Stood {
     }
 }
 
-async fn receipt_for(shared: &Arc<Shared>, answer: Answer) -> Result<pb::RecordedReceipt, Refusal> {
+pub(crate) async fn receipt_for(shared: &Arc<Shared>, answer: Answer) -> Result<pb::RecordedReceipt, Refusal> {
     let recorded = match answer {
         Answer::Recorded(recorded) => *recorded,
         Answer::Repeat(sequence) => shared.blocking(move |shared| recorded_before(shared, sequence)).await?,

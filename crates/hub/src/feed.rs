@@ -97,7 +97,8 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
         | HubEntry::JournalEffect
         | HubEntry::Consignment(..)
         | HubEntry::FeedResumed(_)
-        | HubEntry::MailboxResumed(_) => {
+        | HubEntry::MailboxResumed(_)
+        | HubEntry::NodeSeen(_) => {
             return Err(internal("a feed row names an entry that tells nothing"));
         }
     };

@@ -15,6 +15,8 @@ pub mod delivery;
 mod error;
 pub mod feed;
 pub mod feeds;
+pub mod fencing;
+pub mod fetch;
 pub mod follow;
 pub mod healing;
 mod init;

@@ -4,9 +4,9 @@
 
 use concord_journal::Entry;
 use concord_ledger::feed::FOUNDING_FEED_NUMBER;
-use concord_ledger::{ConsignmentRecorded, Fact, IndexRange, Resume};
+use concord_ledger::{ConsignmentRecorded, Fact, IndexRange, NoticeOutcome, Resume};
 use concord_model::{ChainKey, Lane, Name, ParticipantCode};
-use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table, Views, ViewsError};
+use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, SCAN_ROWS_MAX, Table, Views, ViewsError};
 use concord_wire::stored::StoredError;
 use concord_wire::stored::hub::read;
 
@@ -14,10 +14,14 @@ use concord_wire::stored::hub::read;
 const MAILBOXES: Table = Table::new(1).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// (participant, feed number) → the entry that is told.
 const FEEDS: Table = Table::new(2).grouped_by_last_bits(GROUP_NUMBER_BITS);
+/// (origin, node, epoch, lane, number) → the entry of a consignment.
+const CONSIGNMENTS: Table = Table::new(3).grouped_by_last_bits(GROUP_NUMBER_BITS);
+/// (recipient, lane, count) → the entry that told of first acknowledgements up to the one with this count.
+const TAKEN: Table = Table::new(4).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Rows of 2^10 neighbouring numbers are checked together.
 const GROUP_NUMBER_BITS: u16 = 10;
 /// Raised when a row changes its shape: views are rebuilt then.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Projects the hub's journal.
 pub struct HubProjection;
@@ -39,7 +43,7 @@ pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result
         batch.put(FEEDS, feed_key(participant, number).as_ref(), Key::new().number(sequence).as_ref())
     };
     match fact {
-        Fact::HistoryBegun(_) | Fact::JournalEffect => {}
+        Fact::HistoryBegun(_) | Fact::JournalEffect | Fact::NodeSeen(_) => {}
         Fact::Founded(founding) => {
             for participant in &founding.participants {
                 tell(&participant.code, FOUNDING_FEED_NUMBER)?;
@@ -54,8 +58,17 @@ pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result
             for notices in &fact.told {
                 tell(&notices.told.participant, notices.told.number)?;
             }
+            let mut notices = fact.told.iter().flat_map(|told| &told.notices);
+            if notices.any(|notice| notice.outcome == NoticeOutcome::Taken) {
+                let key = mailbox_prefix(&fact.recipient, fact.lane).number(fact.taken_count);
+                batch.put(TAKEN, key.as_ref(), Key::new().number(sequence).as_ref())?;
+            }
         }
-        Fact::Consignment(fact) => record_mail(sequence, fact, batch)?,
+        Fact::Consignment(fact) => {
+            let key = consignment_key(&fact.chain, fact.number);
+            batch.put(CONSIGNMENTS, key.as_ref(), Key::new().number(sequence).as_ref())?;
+            record_mail(sequence, fact, batch)?;
+        }
         Fact::FeedResumed(fact) => tell_again(&fact.participant, &fact.resume, batch)?,
         Fact::MailboxResumed(fact) => post_again(&fact.recipient, fact.lane, &fact.resume, batch)?,
     }
@@ -152,6 +165,30 @@ pub fn feed_entry(views: &Views, participant: &ParticipantCode, number: u64) -> 
     Ok(row.and_then(|value| KeyReader::new(&value).number()))
 }
 
+/// The entry of a consignment, if the views know it yet.
+pub fn consignment_entry(views: &Views, chain: &ChainKey, number: u64) -> Result<Option<u64>, ViewsError> {
+    let row = views.get(CONSIGNMENTS, consignment_key(chain, number).as_ref())?;
+    Ok(row.and_then(|value| KeyReader::new(&value).number()))
+}
+
+/// The entries that told of first acknowledgements of a mailbox from the `from`-th on, each with the count up to which it goes.
+pub fn taken_entries(
+    views: &Views,
+    recipient: &ParticipantCode,
+    lane: Lane,
+    from: u64,
+) -> Result<Vec<(u64, u64)>, ViewsError> {
+    let prefix = mailbox_prefix(recipient, lane);
+    let rows = views.scan(TAKEN, prefix.clone().number(from).as_ref(), prefix.as_ref(), SCAN_ROWS_MAX)?;
+    let read = |(key, value): (Vec<u8>, Vec<u8>)| {
+        let mut key = KeyReader::new(&key);
+        key.text()?;
+        key.small()?;
+        Some((key.number()?, KeyReader::new(&value).number()?))
+    };
+    Ok(rows.into_iter().filter_map(|(key, value)| read((key.to_vec(), value.to_vec()))).collect())
+}
+
 fn record_mail(sequence: u64, fact: &ConsignmentRecorded, batch: &mut Batch<'_>) -> Result<(), ViewsError> {
     for recipient in fact.recipients() {
         let run = &recipient.run;
@@ -241,12 +278,20 @@ fn read_run(hub: &Name, lane: Lane, key: &[u8], value: &[u8]) -> Option<Run> {
 }
 
 fn mailbox_prefix(recipient: &ParticipantCode, lane: Lane) -> Key {
-    let lane = match lane {
+    Key::new().text(recipient.as_str()).small(slot(lane))
+}
+
+fn consignment_key(chain: &ChainKey, number: u64) -> Key {
+    let key = Key::new().text(chain.origin.as_str()).text(chain.node.as_str());
+    key.number(chain.epoch.into()).small(slot(chain.lane)).number(number)
+}
+
+const fn slot(lane: Lane) -> u8 {
+    match lane {
         Lane::Flash => 0,
         Lane::Priority => 1,
         Lane::Routine => 2,
-    };
-    Key::new().text(recipient.as_str()).small(lane)
+    }
 }
 
 fn feed_key(participant: &ParticipantCode, number: u64) -> Key {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use concord_journal::{AppendError, Blob, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, Tail};
 use concord_ledger::{
-    Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger, Shown,
-    Statement, Stood,
+    Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger, NodeLine,
+    Shown, Statement, Stood,
 };
 use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed};
@@ -56,6 +56,13 @@ pub enum Proposal {
         shown: Shown,
         /// The last number that both have.
         common: u64,
+    },
+    /// A node shows its journal.
+    SeeNode {
+        /// Whose node.
+        participant: ParticipantCode,
+        /// The line of its journal.
+        line: NodeLine,
     },
     /// A mailbox goes on for a node that knows more of it.
     ResumeMailbox {
@@ -364,6 +371,13 @@ impl SequencerTask {
                 let decision = self.ledger.decide(&Command::ResumeMailbox { recipient, lane, shown }, at)?;
                 self.settle(decision, at, Answer::Stands, |fact, now| match fact {
                     Fact::MailboxResumed(fact) => Some(stored::hub::mailbox_resumed(fact, now)),
+                    _ => None,
+                })
+            }
+            Proposal::SeeNode { participant, line } => {
+                let decision = self.ledger.decide(&Command::SeeNode { participant, line }, at)?;
+                self.settle(decision, at, Answer::Stands, |fact, now| match fact {
+                    Fact::NodeSeen(fact) => Some(stored::hub::node_seen(fact, now)),
                     _ => None,
                 })
             }

@@ -31,6 +31,7 @@ pub const SERVED: &[&str] = &[
 pub const METHODS: &[Row] = &[
     Row { method: "/concord.exchange.v1.ExchangeService/Consign", allow: &[NODE] },
     Row { method: "/concord.exchange.v1.ExchangeService/Receive", allow: &[NODE] },
+    Row { method: "/concord.exchange.v1.ExchangeService/FetchConsignments", allow: &[NODE] },
     Row { method: "/concord.feed.v1.FeedService/Follow", allow: &[NODE] },
     Row { method: "/concord.feed.v1.FeedService/HandBack", allow: &[NODE] },
     Row { method: "/concord.agreement.v1.StatementService/Prepare", allow: &[OFFICER] },

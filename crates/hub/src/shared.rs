@@ -10,7 +10,7 @@ use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_views::Views;
 
-use crate::feeds::FeedsShown;
+use crate::feeds::{FeedsShown, Run};
 use crate::losses::Losses;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::Streams;
@@ -65,7 +65,16 @@ impl Shared {
     ///
     /// Refuses with `HEALING`.
     pub async fn feed_first(&self, participant: &ParticipantCode) -> Result<(), Refusal> {
-        self.feeds.await_shown(participant, || self.history()).await
+        self.feeds.await_shown(participant, None, || self.history()).await
+    }
+
+    /// The same, of one run of its node: no stream of another copy is served, nor takes the place of one that is. A node of the version
+    /// before names no run, and is not told from its copies.
+    ///
+    /// Refuses with `HEALING`.
+    pub async fn feed_first_of(&self, participant: &ParticipantCode, run: &[u8]) -> Result<(), Refusal> {
+        let run = (!run.is_empty()).then(|| Run(run.to_vec()));
+        self.feeds.await_shown(participant, run.as_ref(), || self.history()).await
     }
 
     /// Runs a reading of journal or views where it may block.

@@ -7,6 +7,7 @@ use concord_model::{
 
 use crate::audience::Audience;
 use crate::fact::{Founding, IndexRange};
+use crate::nodes::NodeLine;
 use crate::resume::Shown;
 use crate::statement::Statement;
 
@@ -40,6 +41,13 @@ pub enum Command {
         shown: Shown,
         /// The last number that both have.
         common: u64,
+    },
+    /// A node shows its journal.
+    SeeNode {
+        /// Whose node.
+        participant: ParticipantCode,
+        /// The line of its journal.
+        line: NodeLine,
     },
     /// A node knows numbers of its mailbox that the hub lost.
     ResumeMailbox {

@@ -28,6 +28,19 @@ pub enum Fact {
     FeedResumed(FeedResumed),
     /// A mailbox goes on after the hub lost data.
     MailboxResumed(MailboxResumed),
+    /// This copy of a node is served.
+    NodeSeen(NodeSeen),
+}
+
+/// This copy of a participant's node is served from now on, and no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Whose node.
+    pub participant: ParticipantCode,
+    /// The history of its journal.
+    pub history: [u8; 16],
+    /// The run of its process.
+    pub run: [u8; 16],
 }
 
 /// A history began: the first, or one after a cut.

@@ -12,6 +12,7 @@ use crate::fact::Fact;
 use crate::feed::Feed;
 use crate::history::{Histories, PastPositions};
 use crate::mailbox::{Mailbox, Mailboxes};
+use crate::nodes::Nodes;
 use crate::registry::Registry;
 use crate::signer::Signers;
 use crate::statement::{Statement, StatementContent};
@@ -20,7 +21,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 3;
+pub const LEDGER_STATE_VERSION: u32 = 4;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,6 +33,7 @@ pub struct Ledger {
     mailboxes: Arc<Mailboxes>,
     feed: Arc<Feed>,
     histories: Arc<Histories>,
+    nodes: Arc<Nodes>,
     sequence: u64,
     recorded_at: Timestamp,
 }
@@ -101,6 +103,7 @@ impl Ledger {
                 Arc::make_mut(&mut self.feed).apply(told);
             }
             Fact::FeedResumed(resumed) => Arc::make_mut(&mut self.feed).resume(resumed, at.sequence),
+            Fact::NodeSeen(seen) => Arc::make_mut(&mut self.nodes).apply(seen),
             Fact::MailboxResumed(resumed) => Arc::make_mut(&mut self.mailboxes).resume(resumed, at.sequence),
         }
     }
@@ -165,6 +168,11 @@ impl Ledger {
     /// All feeds.
     pub fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// The copies of nodes that are served.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// The current history and the ones before it.

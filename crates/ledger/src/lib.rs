@@ -14,6 +14,7 @@ pub mod feed;
 pub mod history;
 pub mod ledger;
 pub mod mailbox;
+pub mod nodes;
 pub mod permit;
 pub mod registry;
 pub mod resume;
@@ -29,12 +30,14 @@ pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};
 pub use fact::{
     AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, IndexRange, ItemRefusal,
-    MailAcknowledged, MailboxResumed, MailboxRun, OriginNotices, ReceiptNotice, Recipient, StatementDecided, Told,
+    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, OriginNotices, ReceiptNotice, Recipient, StatementDecided,
+    Told,
 };
 pub use feed::Feed;
 pub use history::{Histories, PastPositions};
 pub use ledger::{Decision, LEDGER_STATE_VERSION, Ledger};
 pub use mailbox::{Mailbox, Mailboxes};
+pub use nodes::{NodeLine, Nodes};
 pub use permit::{Mail, Permit};
 pub use registry::{Enrolment, Registry};
 pub use resume::{Resume, Resumes, Shown};

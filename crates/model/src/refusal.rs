@@ -181,6 +181,12 @@ reasons! {
     WaitExpired = "WAIT_EXPIRED", Unavailable, "nothing is lost: ask again with `concord track` or `concord agreement show`";
     /// The peer's history is neither this one nor a past of it, or a position lies beyond what is known here.
     HistoryUnknown = "HISTORY_UNKNOWN", DataLoss, "one side was restored or lost data, and this does not heal by itself: keep both folders and call the secretariat";
+    /// This node was restored and has not yet fetched back from the hub what it lost.
+    Recovering = "RECOVERING", Unavailable, "wait until the node has reached the hub: see `concord status`";
+    /// The journal of this node is older than what the hub knows of it, or another copy of it was in contact since.
+    NodeRolledBack = "NODE_ROLLED_BACK", DataLoss, "an older or second copy of this node runs: stop the other one if there is one; where this one is to go on, stop it and run `concord node restore --here --dir DIR`, which declares it restored and fetches back what the hub has";
+    /// Another copy of this node was restored since and took its place.
+    NodeSuperseded = "NODE_SUPERSEDED", DataLoss, "another copy of this node took its place: stop this one. Where this one is to go on instead, restore in the folder of the other, or move this journal away and run `concord node rebuild`";
     /// Files of the journal changed while they were read for a backup.
     BackupConflict = "BACKUP_CONFLICT", Unavailable, "start the backup again";
     /// Something failed inside; details are in the log.

@@ -1,11 +1,11 @@
 //! What every task of a node is handed: the writer, the published state, the reads behind it, and where to say what is wrong.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use concord_identity::{Anchor, SigningKey};
-use concord_model::{Name, ParticipantCode, Timestamp};
+use concord_model::{Name, ParticipantCode, Refusal, Timestamp};
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use tokio::sync::watch;
 
@@ -45,6 +45,8 @@ pub struct Context {
     pub contact: Arc<Contact>,
     /// Whether the disk takes more than what is under way.
     pub room: DiskRoom,
+    /// The run of this process: by it the hub tells copies of one journal apart.
+    pub run: [u8; 16],
 }
 
 impl Context {
@@ -58,11 +60,13 @@ impl Context {
 pub struct Contact {
     connected: watch::Sender<bool>,
     last_micros: AtomicI64,
+    /// Why the hub serves another copy of this node and not this one, if it does.
+    fenced: Mutex<Option<Refusal>>,
 }
 
 impl Default for Contact {
     fn default() -> Self {
-        Self { connected: watch::Sender::new(false), last_micros: AtomicI64::new(i64::MIN) }
+        Self { connected: watch::Sender::new(false), last_micros: AtomicI64::new(i64::MIN), fenced: Mutex::default() }
     }
 }
 
@@ -81,6 +85,18 @@ impl Contact {
     /// The feed's stream ended.
     pub fn lost(&self) {
         self.connected.send_if_modified(|connected| std::mem::replace(connected, false));
+    }
+
+    /// Whether the hub serves another copy of this node and not this one: then nothing more may be numbered here.
+    pub fn fence(&self, refusal: Option<Refusal>) {
+        *self.fenced.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+    }
+
+    /// Refuses what would be numbered, while the hub serves another copy.
+    ///
+    /// Refuses with `NODE_ROLLED_BACK` or `NODE_SUPERSEDED`.
+    pub fn check_fence(&self) -> Result<(), Refusal> {
+        self.fenced.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
 
     /// Whether the feed's stream stands.

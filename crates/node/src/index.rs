@@ -34,6 +34,9 @@ pub enum IndexError {
     Row(&'static str),
 }
 
+/// Hexadecimal digits of a whole exchange id.
+const EXCHANGE_ID_DIGITS: usize = 64;
+
 /// Where one of the own exchanges stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -45,8 +48,8 @@ pub struct Place {
     pub number: u64,
     /// Its index in the consignment.
     pub index: u64,
-    /// Who submitted it.
-    pub agency: Name,
+    /// Who submitted it; not known of what was fetched back from the hub.
+    pub agency: Option<Name>,
 }
 
 /// Reads of one node's views and journal. Calls block for a short time. Clones share them.
@@ -124,8 +127,13 @@ impl Index {
             let rows = self.views.scan(EXCHANGE, &from, &whole, SCAN_ROWS_MAX)?;
             for (key, value) in &rows {
                 let place = place(key, value).ok_or(IndexError::Row("an exchange"))?;
-                // Others' submissions are not the caller's to know of.
-                if place.id.to_string().starts_with(digits) && place.agency == *of {
+                // Others' submissions are not the caller's to know of. Whose it was that came back from the hub nobody knows: it is
+                // shown to whoever has all of its id, which was told to whoever queued it.
+                let is_own = match &place.agency {
+                    Some(agency) => agency == of,
+                    None => digits.len() == EXCHANGE_ID_DIGITS,
+                };
+                if place.id.to_string().starts_with(digits) && is_own {
                     found.push(place);
                 }
                 if found.len() > 1 {
@@ -266,7 +274,10 @@ fn place(key: &[u8], value: &[u8]) -> Option<Place> {
         lane: Lane::ALL.get(usize::from(value.small()?)).copied()?,
         number: value.number()?,
         index: value.number()?,
-        agency: Name::parse(&value.text()?).ok()?,
+        agency: match value.text()?.as_str() {
+            "" => None,
+            agency => Some(Name::parse(agency).ok()?),
+        },
     })
 }
 

@@ -38,5 +38,5 @@ pub use error::NodeError;
 pub use init::{InitOptions, Initialised, init};
 pub use join::{Joined, join};
 pub use projection::NodeProjection;
-pub use restore::{Restored, rebuild, restore};
+pub use restore::{Restored, declare, rebuild, restore};
 pub use serve::serve;

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use concord_model::{Class, Lane, Reason, Refusal};
 use concord_wire::proto::agreement::v1::SignedStatement;
-use concord_wire::proto::exchange::v1::{ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse};
+use concord_wire::proto::exchange::v1::{
+    ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse, ReceiveRequest,
+    ReceiveResponse,
+};
 use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
 use concord_wire::status::from_status;
 use futures::future::BoxFuture;
@@ -50,6 +53,12 @@ pub trait HubLink: Send + Sync + 'static {
 
     /// Hands back to a hub that lost data what it told and heard.
     fn hand_back(&self, outgoing: Outgoing<HandBackRequest>) -> BoxFuture<'_, Result<HandBackResponse, LinkEnd>>;
+
+    /// Asks for this node's own consignments, which it lost.
+    fn fetch(
+        &self,
+        request: FetchConsignmentsRequest,
+    ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>>;
 
     /// Forwards a statement; done when the hub has recorded it.
     fn submit(&self, statement: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>>;

@@ -47,6 +47,8 @@ pub(crate) const TAKEN: Table = Table::new(9).grouped_by_last_bits(GROUP_NUMBER_
 pub(crate) const ASIDE: Table = Table::new(10).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, mailbox number → the number under which the same exchange came last.
 pub(crate) const REPEATED: Table = Table::new(11).grouped_by_last_bits(GROUP_NUMBER_BITS);
+/// Lane, mailbox number: acknowledged first before the journal was restored.
+pub(crate) const TAKEN_BEFORE: Table = Table::new(12).grouped_by_last_bits(GROUP_NUMBER_BITS);
 
 /// Turns a node's entries into rows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,7 +56,7 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 2;
+    pub const VERSION: u32 = 3;
 }
 
 /// How a recipient's state is told apart, and which of two is the later one.
@@ -117,7 +119,10 @@ impl Projection for NodeProjection {
             | NodeEntry::Statement(_)
             | NodeEntry::FeedResumed(_)
             | NodeEntry::Answer(_)
+            | NodeEntry::LaneRecovered(_)
+            | NodeEntry::RunBegun(_)
             | NodeEntry::Restored(_) => Ok(()),
+            NodeEntry::TakenRecovered(lane, taken) => recovered(lane, &taken, batch),
         }
     }
 }
@@ -135,6 +140,10 @@ fn queued(
         let id = header::exchange_id(serialised);
         let value = place.clone().number(index).text(&submission.agency);
         batch.put(EXCHANGE, id.0.as_bytes(), value.as_ref())?;
+        // Fetched back from the hub, which does not know who submitted it.
+        if submission.agency.is_empty() {
+            continue;
+        }
         let key = request_key(&submission.agency, &submission.request_id);
         let value = Key::new().fixed(id.0.as_bytes()).number(sequence).number(index);
         batch.put(REQUEST, key.as_ref(), value.as_ref())?;
@@ -183,7 +192,10 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
                 let row = InboxRow::of(delivery, entry, index, first_blob)?;
                 batch.put(INBOX, key.as_ref(), row.encode().as_ref())?;
                 batch.put(RECEIVED, &row.exchange_id, key.as_ref())?;
-                batch.put(UNTAKEN, key.as_ref(), Key::new().text(&row.measure).as_ref())?;
+                // Of a restored node: an agency had it before the journal was lost, and the hub was told.
+                if batch.get(TAKEN_BEFORE, key.as_ref())?.is_none() {
+                    batch.put(UNTAKEN, key.as_ref(), Key::new().text(&row.measure).as_ref())?;
+                }
             }
             Verdict::SetAside(_, reason) => {
                 batch.put(ASIDE, key.as_ref(), Key::new().text(reason).as_ref())?;
@@ -198,6 +210,17 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
             }
         }
         first_blob += u64::from(item.blob_count);
+    }
+    Ok(())
+}
+
+/// What an agency acknowledged once is no first acknowledgement any more, whether it is here or comes again.
+fn recovered(lane: Lane, taken: &[u64], batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    take(lane, taken, batch)?;
+    for number in taken {
+        let key = lane_key(lane).number(*number);
+        batch.remove(UNTAKEN, key.as_ref());
+        batch.put(TAKEN_BEFORE, key.as_ref(), &[])?;
     }
     Ok(())
 }

@@ -74,6 +74,46 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, NodeError> {
     Ok(Restored { parent: Some(parent), taken_at: Some(manifest.taken_at()), tail, aside, agencies: Vec::new() })
 }
 
+/// Declares that the journal that is there is an older copy: it goes on in a new history, and fetches back what the hub has. The node
+/// must not run. A repeat only begins one more history.
+pub fn declare(dir: &Path) -> Result<Restored, NodeError> {
+    keys(dir)?;
+    let folder = Folder::open(dir, FolderKind::Node)?;
+    let _lock = folder.lock()?;
+    refuse_if_interrupted(dir)?;
+    let config = NodeConfig::load(dir)?;
+    check_certificate(dir, &config)?;
+    let paths = Paths::of(dir);
+    let (journal, _) = open_journal(&paths.journal(), &SystemClock, config.journal_segment_size_bytes)?;
+    check_founded(&fold(&snapshots(paths.snapshots()), journal.as_ref())?.state, &config.participant, &config.name)?;
+    let parent = journal.tail();
+    let last = last_done(journal.as_ref())?;
+    let at = SystemClock.now().max(last);
+    block_on(journal.begin_history(parent, HistoryId(fresh()?), at.as_micros()))?;
+    concord_faults::point("restore.declared");
+    append(&journal, stored::restored(stored::Restored::Declared(last), at))?;
+    let tail = journal.tail();
+    journal.close();
+    Ok(Restored { parent: Some(parent), taken_at: Some(last), tail, aside: None, agencies: Vec::new() })
+}
+
+/// When the copy was last at work: what came later is only that it was started, and refused.
+fn last_done(journal: &dyn concord_journal::Journal) -> Result<Timestamp, NodeError> {
+    let mut sequence = journal.tail().sequence;
+    loop {
+        let entries = journal.read(sequence, 1)?;
+        let Some(entry) = entries.first() else { return Ok(Timestamp::default()) };
+        let is_start = matches!(
+            stored::read(entry)?,
+            stored::NodeEntry::HistoryBegun(_) | stored::NodeEntry::RunBegun(_) | stored::NodeEntry::Restored(_)
+        );
+        if !is_start || sequence == journal.first_sequence() {
+            return Ok(Timestamp::from_micros(entry.recorded_at));
+        }
+        sequence -= 1;
+    }
+}
+
 /// Makes the journal of a node anew whose journal is lost and whose keys and bundle are there. Refuses where a journal is there
 /// and holds.
 pub fn rebuild(dir: &Path) -> Result<Restored, NodeError> {

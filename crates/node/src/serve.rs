@@ -121,6 +121,7 @@ impl Node {
             shutdown,
             contact: Arc::new(Contact::default()),
             room,
+            run: concord_server::fresh()?,
         };
         let own = Anchors::pinned(config.participant.clone(), anchor);
         let source = Source {

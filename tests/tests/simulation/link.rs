@@ -11,8 +11,8 @@ use concord_model::{Lane, Refusal};
 use concord_node::link::{HubLink, Incoming, LinkEnd, Outgoing, WELCOME_TIMEOUT_SECONDS};
 use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
 use concord_wire::proto::exchange::v1::{
-    ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse, consign_request, consign_response,
-    receive_request, receive_response,
+    ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse, ReceiveRequest,
+    ReceiveResponse, consign_request, consign_response, receive_request, receive_response,
 };
 use concord_wire::proto::feed::v1::{
     FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, follow_response,
@@ -209,6 +209,22 @@ impl HubLink for SimulatedLink {
                 Box::pin(async move { feed::hand_back(&shared, &caller, inbound).await })
             });
             answer.await
+        })
+    }
+
+    fn fetch(
+        &self,
+        request: FetchConsignmentsRequest,
+    ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
+        Box::pin(async move {
+            let connection = self.connection(None).await?;
+            let responses = self.call(&connection, |shared, caller| {
+                Box::pin(async move { exchange::fetch_back(&shared, caller, request).await })
+            });
+            let responses = responses.await?;
+            let label = |_: &Result<FetchConsignmentsResponse, Status>| "given back".to_owned();
+            let reset = CancellationToken::new();
+            Ok(flat(self.network.carry(&connection, Direction::Down, responses, &reset, label)))
         })
     }
 

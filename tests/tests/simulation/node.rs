@@ -90,6 +90,7 @@ impl Node {
             shutdown: Shutdown::new(),
             contact: Arc::new(Contact::default()),
             room: DiskRoom::default(),
+            run: concord_server::fresh().unwrap(),
         };
         self.scheduler.spawn(self.machine, async move {
             writer.run(CancellationToken::new()).await.expect("the disk takes every commit");

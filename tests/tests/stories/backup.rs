@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::healing_node::await_recovered;
 use concord_tests::{Ended, Forum, concord, exchange_ids, executable, flip_bit, text_of, words};
 
 const AGREEMENT: &str = "KAZ/warnings";
@@ -100,6 +101,8 @@ fn a_folder_of_which_only_the_keys_are_left_is_restored_and_everything_goes_on()
     forum.start_hub();
     forum.start_node("IRN");
     forum.start_node("KAZ");
+    // A restored node asks the hub first what it may have lost.
+    await_recovered(&forum, &forum.node_dir("KAZ"));
     let after = kaz.submit("after the restore", "--wait delivered");
     assert_eq!(exchange_ids(&irn.receive(2)), [before.id.clone(), after.id]);
     kaz.await_taken(&before.id, "IRN");

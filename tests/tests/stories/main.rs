@@ -15,6 +15,7 @@ mod demo;
 mod disk;
 mod folders_refused;
 mod healing_hub;
+mod healing_node;
 mod kills;
 mod network;
 mod peers_refused;

@@ -226,7 +226,7 @@ fn filled<const LENGTH: usize>(number: u64) -> [u8; LENGTH] {
 /// A node shows where its feed stands before it is served.
 async fn show_feed(channel: Channel) -> Result<()> {
     let limits = Some(concord_wire::limits());
-    let request = FollowRequest { limits, position: Some(FeedPosition::default()), sent_at: None };
+    let request = FollowRequest { limits, position: Some(FeedPosition::default()), ..Default::default() };
     let welcome = FeedServiceClient::new(channel).follow(request).await?.into_inner().message().await?;
     welcome.map(drop).context("the hub ended the feed")
 }

@@ -138,7 +138,11 @@ async fn stream(
 ) -> Result<tokio::task::JoinHandle<Result<Stream>>> {
     let mut client = forum.exchange_client(state).await?;
     let (requests, inbound) = mpsc::channel(2);
-    let hello = pb::ConsignHello { limits: Some(concord_wire::limits()), chain: Some(chain_key(&chain(state)?)) };
+    let hello = pb::ConsignHello {
+        limits: Some(concord_wire::limits()),
+        chain: Some(chain_key(&chain(state)?)),
+        ..Default::default()
+    };
     requests.send(pb::ConsignRequest { message: Some(pb::consign_request::Message::Hello(hello)) }).await?;
     let mut responses = client.consign(ReceiverStream::new(inbound)).await?.into_inner();
     match responses.message().await?.and_then(|response| response.message) {

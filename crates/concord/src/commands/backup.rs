@@ -43,6 +43,19 @@ pub(crate) struct RestoreArgs {
     dir: PathBuf,
 }
 
+#[derive(Args)]
+pub(crate) struct NodeRestoreArgs {
+    /// The backup.
+    #[arg(value_name = "FILE", required_unless_present = "here", conflicts_with = "here")]
+    file: Option<PathBuf>,
+    /// Declare that the journal that is there is an older copy.
+    #[arg(long)]
+    here: bool,
+    /// The folder, with its keys in it.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
 #[derive(Serialize)]
 pub(crate) struct BackupLine {
     file: String,
@@ -201,12 +214,16 @@ pub(crate) fn restore_hub(args: &RestoreArgs, output: Output) -> Result<(), Fail
     Ok(())
 }
 
-/// Puts the backup of a node in place.
-pub(crate) fn restore_node(args: &RestoreArgs, output: Output) -> Result<(), Failure> {
-    let concord_node::Restored { parent, taken_at, tail, aside, .. } = concord_node::restore(&args.file, &args.dir)?;
+/// Puts the backup of a node in place, or declares that the journal that is there is an older copy.
+pub(crate) fn restore_node(args: &NodeRestoreArgs, output: Output) -> Result<(), Failure> {
+    let restored = match &args.file {
+        Some(file) => concord_node::restore(file, &args.dir)?,
+        None => concord_node::declare(&args.dir)?,
+    };
+    let concord_node::Restored { parent, taken_at, tail, aside, .. } = restored;
     tell(&args.dir, Owner::Node, InPlace { parent, taken_at, tail, aside }, output)?;
-    output.say("what it did after the backup does not come back by itself yet: where the hub knows more than this journal, the");
-    output.say("node stops that link with an alarm. Keep the old journal and call the secretariat");
+    output.say("what the hub has of it comes back at the first contact; what agencies handed in and the hub never had is lost:");
+    output.say("they ask `concord track ID` for each exchange since the backup, and submit again what is unknown");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! One entry in words: kinds, numbers, participants, digests. Content stands apart, for whoever asked for it.
 
-use concord_journal::{Entry, KIND_REDACTED, KIND_REDACTION_STEP, KIND_TRIMMED, is_reserved_kind};
+use concord_journal::{Entry, HistoryId, KIND_REDACTED, KIND_REDACTION_STEP, KIND_TRIMMED, is_reserved_kind};
 use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided};
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
@@ -90,6 +90,10 @@ fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
         HubEntry::FeedResumed(fact) => {
             ("feed-resumed", format!("feed of {}{}", fact.participant, goes_on(&fact.resume)), Vec::new())
         }
+        HubEntry::NodeSeen(fact) => {
+            let (history, run) = (HistoryId(fact.history), HistoryId(fact.run));
+            ("node", format!("{}'s node goes on in history {history}, run {run}", fact.participant), Vec::new())
+        }
         HubEntry::MailboxResumed(fact) => {
             let about = format!("mailbox {} of {}{}", fact.lane, fact.recipient, goes_on(&fact.resume));
             ("mailbox-resumed", about, Vec::new())
@@ -143,6 +147,25 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
         }
         NodeEntry::Restored(Restored::FromBackup(taken_at)) => {
             ("restored", format!("from a backup taken {}", crate::output::time(taken_at)), Vec::new())
+        }
+        NodeEntry::Restored(Restored::Declared(last)) => {
+            let what = format!("declared to be an older copy, whose last entry is of {}", crate::output::time(last));
+            ("restored", what, Vec::new())
+        }
+        NodeEntry::RunBegun(run) => ("run", HistoryId(run).to_string(), Vec::new()),
+        NodeEntry::TakenRecovered(lane, taken) => {
+            ("taken-recovered", format!("{} deliveries of {lane}, acknowledged before", taken.len()), Vec::new())
+        }
+        NodeEntry::LaneRecovered(fact) => {
+            let about = format!(
+                "{}: {} consignments fetched back; mailbox acknowledged up to {}; content gone of {} {}",
+                fact.lane,
+                fact.fetched,
+                fact.delivered_through,
+                fact.bodies_lost_count,
+                fact.bodies_lost.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            );
+            ("recovered", about, Vec::new())
         }
         NodeEntry::Restored(Restored::Rebuilt) => ("restored", "made anew, without a backup".to_owned(), Vec::new()),
     })

@@ -14,7 +14,7 @@ use crate::output::{Output, facts};
 use crate::signals::Stop;
 
 use super::again::unless_full;
-use super::backup::{self, BackupArgs, RestoreArgs};
+use super::backup::{self, BackupArgs, NodeRestoreArgs};
 use super::hub::start_log;
 
 #[derive(Subcommand)]
@@ -30,9 +30,9 @@ pub(crate) enum NodeCommand {
     Backup(BackupArgs),
     /// Put a backup in place of a node's journal, and begin a new history.
     #[command(
-        after_help = "Example:\n  concord node restore node.backup --dir /srv/concord/node\n\nThe node must not run, and its keys must be in the folder. What is there is moved aside, not deleted."
+        after_help = "Examples:\n  concord node restore node.backup --dir /srv/concord/node\n  concord node restore --here --dir /srv/concord/node\n\nThe node must not run, and its keys must be in the folder. A journal that is replaced is moved aside, not deleted. With --here the journal that is there goes on: of a node that the hub refuses with NODE_ROLLED_BACK, once no other copy of it runs."
     )]
-    Restore(RestoreArgs),
+    Restore(NodeRestoreArgs),
     /// Make the journal of a node anew where it is lost, there is no backup, and the keys are there.
     Rebuild(RebuildArgs),
 }

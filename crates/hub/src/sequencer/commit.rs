@@ -86,7 +86,10 @@ pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
         Proposal::Acknowledge(acknowledge, signed) => {
             prost::Message::encoded_len(signed) as u64 + acknowledge.notices.len() as u64 * 256
         }
-        Proposal::ResumeFeed { .. } | Proposal::ResumeMailbox { .. } | Proposal::BeginHistory { .. } => 0,
+        Proposal::ResumeFeed { .. }
+        | Proposal::ResumeMailbox { .. }
+        | Proposal::SeeNode { .. }
+        | Proposal::BeginHistory { .. } => 0,
     };
     own + PAYLOAD_OVERHEAD_BYTES
 }

@@ -12,6 +12,7 @@ use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_server::{ExchangeService, ExchangeServiceServer};
 use concord_wire::status::to_status;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -20,6 +21,7 @@ use super::caller;
 use crate::acknowledge::{acknowledge, recorded};
 use crate::consign::Brought;
 use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, deliver};
+use crate::fetch::fetch;
 use crate::healing::{mailbox_lost, mailbox_resume, shown};
 use crate::positions::{Positions, Standing, mailbox_standing};
 use crate::responses::{Cut, Inbound, Responses, responses};
@@ -46,6 +48,16 @@ pub fn server(shared: Arc<Shared>) -> ExchangeServiceServer<Exchange> {
 impl ExchangeService for Exchange {
     type ConsignStream = Responses<pb::ConsignResponse>;
     type ReceiveStream = Responses<pb::ReceiveResponse>;
+    type FetchConsignmentsStream = BoxStream<'static, Result<pb::FetchConsignmentsResponse, Status>>;
+
+    async fn fetch_consignments(
+        &self,
+        request: Request<pb::FetchConsignmentsRequest>,
+    ) -> Result<Response<Self::FetchConsignmentsStream>, Status> {
+        let caller = caller(&request)?;
+        let given = fetch_back(&self.0, caller, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(given))
+    }
 
     async fn consign(
         &self,
@@ -78,6 +90,16 @@ pub fn consign(
     Ok(responses)
 }
 
+/// Gives a node that lost data its own consignments back, whoever asks from wherever.
+pub async fn fetch_back(
+    shared: &Arc<Shared>,
+    caller: Caller,
+    request: pb::FetchConsignmentsRequest,
+) -> Result<BoxStream<'static, Result<pb::FetchConsignmentsResponse, Status>>, Refusal> {
+    let given = fetch(Arc::clone(shared), caller, request).await?;
+    Ok(given.map(|given| given.map_err(|refusal| to_status(&refusal))).boxed())
+}
+
 /// Delivers a node's mailbox, wherever its messages come from.
 pub fn receive(
     shared: &Arc<Shared>,
@@ -104,7 +126,7 @@ async fn consign_until_cut(
         Ok(_) => return end(cut, no_hello()),
         Err(status) => return end(cut, status),
     };
-    if let Err(refusal) = greeted(&shared, &caller, hello.limits.as_ref()).await {
+    if let Err(refusal) = greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
         return end(cut, to_status(&refusal));
     }
     let (chain, welcome) = match consign::welcome(&shared, &caller, &hello) {
@@ -196,7 +218,7 @@ async fn receive_until_cut(
         Ok(lane) => lane,
         Err(error) => return end(cut, to_status(&Refusal::new(Reason::ArgumentInvalid, error.to_string()))),
     };
-    if let Err(refusal) = greeted(&shared, &caller, hello.limits.as_ref()).await {
+    if let Err(refusal) = greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
         return end(cut, to_status(&refusal));
     }
     // A node that is refused for what it knows must not take the place of one that is served.
@@ -238,12 +260,12 @@ async fn receive_until_cut(
 }
 
 /// Nobody is served but who speaks the same protocol, and whose feed stands.
-async fn greeted(shared: &Shared, caller: &Caller, limits: Option<&pb::Limits>) -> Result<(), Refusal> {
+async fn greeted(shared: &Shared, caller: &Caller, limits: Option<&pb::Limits>, run: &[u8]) -> Result<(), Refusal> {
     concord_wire::check_limits(limits)?;
     tokio::select! {
         biased;
         () = shared.shutdown.streams_end() => Err(Refusal::new(Reason::ShuttingDown, "the hub is ending")),
-        stands = shared.feed_first(&caller.identity.participant) => stands,
+        stands = shared.feed_first_of(&caller.identity.participant, run) => stands,
     }
 }
 
@@ -268,6 +290,7 @@ async fn welcome(
     hello: pb::ReceiveHello,
 ) -> Result<(pb::ReceiveWelcome, HistoryId, u64), Refusal> {
     let shown = shown(&hello.history, hello.last_number, &hello.last_digest)?;
+    let acknowledged_through = hello.acknowledged_through;
     let recipient = participant.clone();
     let standing = shared.blocking(move |shared| mailbox_standing(shared, &recipient, lane, &hello)).await?;
     let resume = match standing {
@@ -282,7 +305,7 @@ async fn welcome(
     let positions = Positions::mailbox(&published, participant, lane);
     let mailbox = published.ledger.mailbox(participant, lane);
     let stands_at = resume.map_or(shown.number, |resume| resume.at);
-    if stands_at < mailbox.delivered_through {
+    if stands_at.max(acknowledged_through) < mailbox.delivered_through {
         let lost = format!(
             "your node acknowledged its {lane} mailbox up to {}, and now asks for what follows {stands_at}: it lost data or was restored",
             mailbox.delivered_through

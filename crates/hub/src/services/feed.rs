@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use concord_identity::Caller;
 use concord_journal::HistoryId;
-use concord_model::{Reason, Refusal};
+use concord_model::{ParticipantCode, Reason, Refusal};
 use concord_server::{Shutdown, detach};
 use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::proto::feed::v1 as pb;
@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::caller;
 use crate::feed::{ITEMS_WAITING_MAX, tell};
+use crate::feeds::Run;
+use crate::fencing::fence;
 use crate::healing::{feed_resume, history_lost, lost_feed, shown, take_back};
 use crate::positions::{Positions, Standing, feed_standing, resume_digest};
 use crate::responses::{Cut, Inbound, Responses, responses};
@@ -88,11 +90,13 @@ pub async fn follow(
         shared.clock.heard(peer);
     }
     let shown = shown(&position.history, position.last_number, &position.last_digest)?;
+    let run = fence(shared, &participant, &node, asked.journal.as_ref()).await?;
     let (mut healing, mut resume) = (None, None);
     match feed_standing(shared, &participant, &position).await? {
         Standing::Stands => {
             resume = feed_resume(shared, &participant, shown).await?;
-            shared.feeds.show(&participant, shared.history());
+            refuse_if_replaced(shared, &participant, &run)?;
+            shared.feeds.show(&participant, shared.history(), run);
             shared.losses.healed(shared);
         }
         Standing::Lost { known } => {
@@ -124,6 +128,16 @@ pub async fn follow(
     let next = resume.map_or(shown.number, |resume| resume.at) + 1;
     detach(serve(Arc::clone(shared), key, (positions.history, next), welcome, outbound, cut));
     Ok(responses)
+}
+
+/// Another copy may have come to be served since this one was judged.
+fn refuse_if_replaced(shared: &Shared, participant: &ParticipantCode, run: &Run) -> Result<(), Refusal> {
+    let served = shared.published().ledger.nodes().run(participant);
+    if !run.0.is_empty() && served.is_some_and(|served| served[..] != run.0[..]) {
+        let newer = format!("another copy of {participant}'s node came to be served meanwhile");
+        return Err(Refusal::new(Reason::StreamReplaced, newer));
+    }
+    Ok(())
 }
 
 async fn serve(

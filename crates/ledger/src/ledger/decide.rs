@@ -7,8 +7,9 @@ use concord_model::{ParticipantCode, Reason, Refusal};
 use super::{Decision, Ledger};
 use crate::agreement::check_content;
 use crate::command::{Acknowledge, At, Command, SenderNotice};
-use crate::fact::{Fact, Founding, MailAcknowledged, OriginNotices, ReceiptNotice, StatementDecided, Told};
+use crate::fact::{Fact, Founding, MailAcknowledged, NodeSeen, OriginNotices, ReceiptNotice, StatementDecided, Told};
 use crate::feed::told_of;
+use crate::nodes::NodeLine;
 use crate::signer::SignerStep;
 use crate::statement::Statement;
 
@@ -22,8 +23,19 @@ impl Ledger {
             Command::Acknowledge(acknowledge) => self.decide_acknowledgement(acknowledge),
             Command::HandBack(handed) => self.decide_handed(handed),
             Command::ResumeFeed { participant, shown, common } => self.decide_feed_resume(participant, *shown, *common),
+            Command::SeeNode { participant, line } => self.decide_node(participant, line),
             Command::ResumeMailbox { recipient, lane, shown } => self.decide_mailbox_resume(recipient, *lane, *shown),
         }
+    }
+
+    fn decide_node(&self, participant: &ParticipantCode, line: &NodeLine) -> Result<Decision, Refusal> {
+        if !self.nodes.check(participant, line)? {
+            return Ok(Decision::Nothing);
+        }
+        // Whoever passes the check shows a run.
+        let Some(run) = line.runs.last().copied() else { return Ok(Decision::Nothing) };
+        let seen = NodeSeen { participant: participant.clone(), history: line.history, run };
+        Ok(Decision::Fact { fact: Fact::NodeSeen(seen), refusal: None })
     }
 
     fn decide_founding(&self, founding: &Founding) -> Result<Decision, Refusal> {

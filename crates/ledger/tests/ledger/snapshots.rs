@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use concord_ledger::{
-    Acknowledge, At, Command, Fact, HistoryBegun, LEDGER_STATE_VERSION, Ledger, NoticeOutcome, SenderNotice,
+    Acknowledge, At, Command, Fact, HistoryBegun, LEDGER_STATE_VERSION, Ledger, NodeSeen, NoticeOutcome, SenderNotice,
 };
 use concord_model::Lane;
 
@@ -51,6 +51,9 @@ fn everything() -> Forum {
     };
     forum.run(&Command::Acknowledge(acknowledge)).unwrap();
     forum.record(Fact::HistoryBegun(HistoryBegun { history: [2; 16], parent: Some(HISTORY) }));
+    for history in [3, 4] {
+        forum.record(Fact::NodeSeen(NodeSeen { participant: t("IRN"), history: [history; 16], run: [5; 16] }));
+    }
     forum
 }
 

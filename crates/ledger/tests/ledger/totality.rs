@@ -3,8 +3,8 @@
 use concord_ledger::{
     Acknowledge, At, AudienceGroup, Candidate, Command, Consign, ConsignmentRecorded, Fact, FeedResumed, Handed,
     HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, Ledger, Mail, MailAcknowledged, MailboxResumed,
-    MailboxRun, NoticeOutcome, OriginNotices, ReceiptNotice, Resume, SenderNotice, Shown, Statement, StatementContent,
-    StatementDecided, Told,
+    MailboxRun, NodeSeen, NoticeOutcome, OriginNotices, ReceiptNotice, Resume, SenderNotice, Shown, Statement,
+    StatementContent, StatementDecided, Told,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
@@ -189,6 +189,8 @@ fn fact() -> impl Strategy<Value = Fact> {
         2 => (code(), resume()).prop_map(|(participant, resume)| Fact::FeedResumed(FeedResumed { participant, resume })),
         2 => (code(), lane(), resume())
             .prop_map(|(recipient, lane, resume)| Fact::MailboxResumed(MailboxResumed { recipient, lane, resume })),
+        1 => (code(), any::<[u8; 16]>(), any::<[u8; 16]>())
+            .prop_map(|(participant, history, run)| Fact::NodeSeen(NodeSeen { participant, history, run })),
         3 => recorded().prop_map(Fact::Consignment),
         2 => acknowledged().prop_map(Fact::Acknowledged),
     ]

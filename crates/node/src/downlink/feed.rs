@@ -6,15 +6,16 @@ use bytes::Bytes;
 use concord_identity::{Anchor, verify, verify_statement};
 use concord_journal::HistoryId;
 use concord_ledger::{Statement, StatementContent};
-use concord_model::{Digest, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::agreement::{parse_join_request, parse_statement};
-use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
+use concord_wire::convert::{digest_bytes, lane, optional_timestamp, timestamp};
 use concord_wire::feed::parse_receipt;
 use concord_wire::proto::agreement::v1 as agreement;
+use concord_wire::proto::exchange::v1::PastHistory;
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::proto::feed::v1::{
-    FeedItem, FeedPosition, FeedResume, FollowRequest, FollowResponse, Healing, OfficerPosition, Receipts,
-    follow_response,
+    FeedItem, FeedPosition, FeedResume, FollowRequest, FollowResponse, Healing, LanePosition, NodeJournal,
+    OfficerPosition, Receipts, follow_response,
 };
 use concord_wire::stored::node::FeedResumed;
 use futures::{FutureExt as _, StreamExt as _};
@@ -40,6 +41,11 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
             let mut stood = false;
             let end = follow(&context, link.as_ref(), &mut stood).await;
             context.contact.lost();
+            if let Err(LinkEnd::Refused(refusal)) = &end
+                && matches!(refusal.reason, Reason::NodeRolledBack | Reason::NodeSuperseded)
+            {
+                context.contact.fence(Some(refusal.clone()));
+            }
             Attempt { end: end.err().unwrap_or_else(LinkEnd::closed), stood }
         };
         attempt.boxed()
@@ -48,6 +54,8 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
 }
 
 async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Result<(), LinkEnd> {
+    // Before the first word to the hub, so that no other copy of this journal has it.
+    context.writer.begin_run(context.run).await.map_err(LinkEnd::not_kept)?;
     let state = context.now_state();
     let hub = state.hub().ok_or_else(LinkEnd::closed)?;
     let cursor = state.feed();
@@ -55,12 +63,14 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
         limits: Some(concord_wire::limits()),
         position: Some(position_of(&state)),
         sent_at: Some(timestamp(context.clock.shown())),
+        journal: Some(journal_of(context, &state)),
     };
     let mut incoming = link.follow(request).await?;
     let follow_response::Message::Welcome(welcome) = welcomed(next(&mut incoming)).await? else {
         return Err(unexpected("a feed item came before the welcome"));
     };
     concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
+    context.contact.fence(None);
     if let Some(peer) = optional_timestamp(welcome.sent_at.as_ref()) {
         context.clock.heard(peer);
     }
@@ -148,6 +158,36 @@ fn position_of(state: &NodeState) -> FeedPosition {
         last_number: cursor.number,
         last_digest: cursor.digest.as_ref().map(digest_bytes).unwrap_or_default(),
         officers: officers.collect(),
+    }
+}
+
+/// What tells this journal from its copies, and how far it goes.
+fn journal_of(context: &Context, state: &NodeState) -> NodeJournal {
+    let (line, tail) = (state.line(), context.index.journal().tail());
+    let word = |bytes: &[u8; 16]| Bytes::copy_from_slice(bytes);
+    let lanes = Lane::ALL.map(|of| {
+        let mailbox = state.mailbox(of);
+        LanePosition {
+            lane: lane(of).into(),
+            chain_last: state.chain(of).last_number,
+            received_through: mailbox.received_through.max(mailbox.acknowledged_through),
+            taken_count: mailbox.taken_count,
+        }
+    });
+    NodeJournal {
+        history: line.history.map(|history| word(history.as_bytes())).unwrap_or_default(),
+        ancestors: line
+            .ancestors
+            .iter()
+            .map(|(history, last)| PastHistory { history: word(history.as_bytes()), last_number: *last })
+            .collect(),
+        runs: line.runs.iter().map(word).collect(),
+        restored_in: line.restored_in.map(|history| word(history.as_bytes())).unwrap_or_default(),
+        rebuilt: line.rebuilt,
+        recovering: state.is_recovering(),
+        tail_sequence: tail.sequence,
+        tail_digest: Bytes::copy_from_slice(tail.digest.as_bytes()),
+        lanes: lanes.into(),
     }
 }
 

@@ -71,6 +71,8 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
         lane: convert::lane(lane).into(),
         history: mailbox.history.map(|history| Bytes::copy_from_slice(history.as_bytes())).unwrap_or_default(),
         last_number: mailbox.received_through,
+        acknowledged_through: mailbox.acknowledged_through,
+        run: Bytes::copy_from_slice(&context.run),
         last_digest: mailbox.last_id.map(|id| convert::digest_bytes(&id.0)).unwrap_or_default(),
     };
     send(&outgoing, receive_request::Message::Hello(hello)).await?;
@@ -154,7 +156,9 @@ fn check_welcome(
     let (current, past) = histories(&welcome.history, u64::MAX, &welcome.past)?;
     let position = mailbox.history.map(|history| (history, mailbox.received_through));
     let recorded = welcome.recorded.unwrap_or_default();
-    let ahead = recorded.delivered_through > mailbox.received_through || recorded.taken_count > mailbox.taken_count;
+    // What a restored node had acknowledged comes again; more than that only another copy of it acknowledged.
+    let stands_through = mailbox.received_through.max(mailbox.acknowledged_through);
+    let ahead = recorded.delivered_through > stands_through || recorded.taken_count > mailbox.taken_count;
     if ahead || !NodeState::position_stands(position, current, past) {
         return Err(LinkEnd::Stopped(format!(
             "mailbox {lane} stands at {} here and at {} at the hub, in pasts that do not fit: one side was restored or lost data. \

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::context::Context;
 use crate::link::HubLink;
+use crate::uplink::recovered;
 
 #[cfg(test)]
 pub(crate) use acknowledge::news;
@@ -25,7 +26,16 @@ pub use judge::judge;
 /// The feed's follower and one receiver per lane; each runs until the node ends.
 pub fn tasks(context: &Context, link: &Arc<dyn HubLink>) -> Vec<BoxFuture<'static, ()>> {
     let feed = feed::run(context.clone(), Arc::clone(link)).boxed();
-    let mail = |lane| mail::run(context.clone(), Arc::clone(link), lane).boxed();
+    let mail = |lane| {
+        let (context, link) = (context.clone(), Arc::clone(link));
+        async move {
+            // Before, a restored node does not know how far it had acknowledged.
+            if recovered(&context).await {
+                mail::run(context, link, lane).await;
+            }
+        }
+        .boxed()
+    };
     std::iter::once(feed).chain(Lane::ALL.into_iter().map(mail)).collect()
 }
 

@@ -10,7 +10,10 @@ use concord_server::{MESSAGE_SIZE_MAX_BYTES, connect};
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
 use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
-use concord_wire::proto::exchange::v1::{ConsignRequest, ConsignResponse, ReceiveRequest, ReceiveResponse};
+use concord_wire::proto::exchange::v1::{
+    ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse, ReceiveRequest,
+    ReceiveResponse,
+};
 use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
 use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
 use futures::future::BoxFuture;
@@ -140,6 +143,17 @@ impl HubLink for TonicLink {
                 Ok(Err(status)) => Err(self.ended(status).await),
                 Err(_) => Err(LinkEnd::Lost("the hub did not take what was handed back in time".to_owned())),
             }
+        })
+    }
+
+    fn fetch(
+        &self,
+        request: FetchConsignmentsRequest,
+    ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
+        Box::pin(async move {
+            let mut client =
+                ExchangeServiceClient::new(self.shared().await?).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
+            Ok(self.answered(client.fetch_consignments(request)).await?.into_inner().boxed())
         })
     }
 

@@ -5,6 +5,7 @@ use concord_ledger::Statement;
 use concord_ledger::agreement::check_content;
 use concord_ledger::chain::CHAIN_EPOCH;
 use concord_model::{ChainKey, Lane, MeasureCode, Name, Reason, Refusal};
+use concord_wire::consignment::Sealed;
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::receipt::Recorded;
 
@@ -38,11 +39,44 @@ impl NodeState {
     /// Whether the chain of a lane takes one more consignment.
     pub fn decide_submit(&self, lane: Lane) -> Result<(), Refusal> {
         self.chain_key(lane)?;
+        self.refuse_while_recovering()?;
         if self.chain(lane).unrecorded() >= OUTBOX_CONSIGNMENTS_MAX {
             let full = format!("{OUTBOX_CONSIGNMENTS_MAX} consignments of lane {lane} wait for the hub");
             return Err(Refusal::new(Reason::QueueFull, full));
         }
         Ok(())
+    }
+
+    /// Invariant: a restored node takes nothing that it would number before it knows which numbers it gave out before, so that it
+    /// never makes a fork by itself.
+    fn refuse_while_recovering(&self) -> Result<(), Refusal> {
+        if self.is_recovering() {
+            let what = "this node was restored, and has not yet fetched back from the hub what it lost";
+            return Err(Refusal::new(Reason::Recovering, what));
+        }
+        Ok(())
+    }
+
+    /// What a consignment that the hub gives back is to its chain: one that is to be appended, or one that stands here.
+    pub fn decide_fetched(&self, sealed: &Sealed) -> Result<Step, Refusal> {
+        let lane = sealed.chain.lane;
+        if sealed.chain != self.chain_key(lane)? {
+            return Err(Refusal::new(Reason::ChainMismatch, "the hub gave a consignment of another chain"));
+        }
+        let chain = self.chain(lane);
+        if sealed.number <= chain.last_number {
+            return Ok(Step::Repeat);
+        }
+        if sealed.number != chain.next_number() {
+            let gap =
+                format!("consignment {} of lane {lane} came where {} is next", sealed.number, chain.next_number());
+            return Err(Refusal::new(Reason::NumberOutOfOrder, gap));
+        }
+        if sealed.previous != chain.last_digest {
+            let what = format!("consignment {} of lane {lane} does not follow the one that stands here", sealed.number);
+            return Err(Refusal::new(Reason::Fork, what));
+        }
+        Ok(Step::Append)
     }
 
     /// Receipts come in the chain's order, each once.
@@ -125,6 +159,7 @@ impl NodeState {
     /// Whether an officer's verified statement is the next one, and would stand by what the directory knows.
     pub fn decide_statement(&self, statement: &Statement) -> Result<Step, Refusal> {
         let hub = self.hub().ok_or_else(not_joined)?;
+        self.refuse_while_recovering()?;
         if statement.hub != hub.name {
             let other = format!("the statement is for the hub {}, this node joined {}", statement.hub, hub.name);
             return Err(Refusal::new(Reason::StatementMalformed, other));

@@ -16,6 +16,8 @@ pub struct Mailbox {
     pub received_through: u64,
     /// The exchange that the last number stood for; none where it was a notice.
     pub last_id: Option<ExchangeId>,
+    /// Of a restored node: up to here it had acknowledged before. What it lacks of that comes again under the same numbers.
+    pub acknowledged_through: u64,
     /// How many were set aside, of all time.
     pub set_aside_count: u64,
     /// How many were taken by a first agency and are told to the hub, of all time.

@@ -8,6 +8,7 @@ mod agencies;
 mod chain;
 pub(crate) mod decide;
 mod directory;
+mod line;
 mod mailbox;
 mod officers;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use concord_journal::HistoryId;
 use concord_model::{Digest, Lane, Name, ParticipantCode, Timestamp};
+use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{NodeEntry, Restored};
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,7 @@ pub use agencies::Agency;
 pub use chain::ChainEnd;
 pub use decide::{AGENCIES_MAX, OUTBOX_CONSIGNMENTS_MAX, STATEMENTS_WAITING_MAX, Step};
 pub use directory::{Directory, DirectoryError, HubKeys};
+pub use line::{LINE_KEPT_MAX, Line};
 pub use mailbox::Mailbox;
 pub use officers::{Answer, Officer, RECENT_STATEMENTS_MAX, RecentStatement};
 
@@ -39,6 +42,7 @@ pub struct NodeState {
     mailboxes: [Mailbox; Lane::ALL.len()],
     feed: FeedCursor,
     restoration: Option<Restoration>,
+    line: Arc<Line>,
 }
 
 /// The journal was put back from a backup or made anew, and what came after it may be missing.
@@ -48,6 +52,14 @@ pub struct Restoration {
     pub taken_at: Option<Timestamp>,
     /// When it was put back.
     pub restored_at: Timestamp,
+    /// Where that stands in the journal.
+    pub sequence: u64,
+    /// Of which lanes what the hub knew is here again.
+    pub recovered: [bool; Lane::ALL.len()],
+    /// How many consignments came back.
+    pub fetched: u64,
+    /// Own exchanges whose content the hub has no more.
+    pub bodies_lost_count: u64,
 }
 
 /// How far the feed is applied.
@@ -82,7 +94,9 @@ impl NodeState {
     pub fn apply(&mut self, entry: &NodeEntry, sequence: u64, at: Timestamp) -> Result<(), FoldError> {
         let impossible = |what: String| FoldError::Impossible { sequence, what };
         match entry {
-            NodeEntry::HistoryBegun(_) | NodeEntry::JournalEffect => {}
+            NodeEntry::JournalEffect => {}
+            NodeEntry::HistoryBegun(begun) => Arc::make_mut(&mut self.line).begun(begun),
+            NodeEntry::RunBegun(run) => Arc::make_mut(&mut self.line).ran(*run),
             NodeEntry::Founded { participant, node } => {
                 self.founded = Some((participant.clone(), node.clone()));
             }
@@ -110,11 +124,17 @@ impl NodeState {
                     let said = Arc::make_mut(&mut self.directory)
                         .apply(&hub, &own, item)
                         .map_err(|error| impossible(error.to_string()))?;
-                    if let Some(statement) = said.filter(|statement| statement.participant == own) {
-                        Arc::make_mut(&mut self.officers)
-                            .entry(statement.officer.clone())
-                            .or_default()
-                            .told(statement.number);
+                    let said = said.filter(|statement| statement.participant == own);
+                    let said = said.map(|statement| (statement.officer, statement.number));
+                    // A refused statement uses its number up, too: a restored node knows of it only by this.
+                    let refused = match &item.content {
+                        Some(Content::StatementRefused(refused)) => Name::parse(&refused.officer)
+                            .map(|officer| Some((officer, refused.number)))
+                            .map_err(|error| impossible(error.to_string()))?,
+                        _ => None,
+                    };
+                    if let Some((officer, number)) = said.or(refused) {
+                        Arc::make_mut(&mut self.officers).entry(officer).or_default().told(number);
                     }
                     self.feed.number = item.number;
                 }
@@ -154,12 +174,30 @@ impl NodeState {
                 let officer = Name::parse(&answer.officer).map_err(|error| impossible(error.to_string()))?;
                 Arc::make_mut(&mut self.officers).entry(officer).or_default().answered(answer);
             }
+            // The hub counts on from here: what agencies took and this journal lost keeps its place in the count.
+            NodeEntry::TakenRecovered(lane, taken) => self.mailbox_mut(*lane).taken_count += taken.len() as u64,
+            NodeEntry::LaneRecovered(fact) => {
+                self.mailbox_mut(fact.lane).acknowledged_through = fact.delivered_through;
+                if let Some(restoration) = &mut self.restoration {
+                    restoration.recovered[slot(fact.lane)] = true;
+                    restoration.fetched += fact.fetched;
+                    restoration.bodies_lost_count += fact.bodies_lost_count;
+                }
+            }
             NodeEntry::Restored(how) => {
+                Arc::make_mut(&mut self.line).restored(how);
                 let taken_at = match how {
-                    Restored::FromBackup(taken_at) => Some(*taken_at),
+                    Restored::FromBackup(at) | Restored::Declared(at) => Some(*at),
                     Restored::Rebuilt => None,
                 };
-                self.restoration = Some(Restoration { taken_at, restored_at: at });
+                self.restoration = Some(Restoration {
+                    taken_at,
+                    restored_at: at,
+                    sequence,
+                    recovered: [false; Lane::ALL.len()],
+                    fetched: 0,
+                    bodies_lost_count: 0,
+                });
             }
         }
         Ok(())
@@ -200,9 +238,19 @@ impl NodeState {
         &self.mailboxes[slot(lane)]
     }
 
-    /// Whether the journal was put back or made anew, and is not yet brought up to what the hub knows.
+    /// Whether what the hub knows of this node is not here yet: its journal was put back or made anew.
+    pub fn is_recovering(&self) -> bool {
+        self.restoration.is_some_and(|restoration| restoration.recovered.contains(&false))
+    }
+
+    /// How the journal was last put back or made anew.
     pub fn restoration(&self) -> Option<Restoration> {
         self.restoration
+    }
+
+    /// What tells this journal from its copies.
+    pub fn line(&self) -> &Line {
+        &self.line
     }
 
     /// How far the feed is applied.

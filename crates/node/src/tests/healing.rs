@@ -8,7 +8,8 @@ use concord_model::{Digest, Lane};
 use concord_wire::agreement::{DraftContent, parse_statement};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{
-    ConsignRequest, ConsignResponse, MailboxResume, ReceiveRequest, ReceiveResponse,
+    ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse, MailboxResume,
+    ReceiveRequest, ReceiveResponse,
 };
 use concord_wire::proto::feed::v1::hand_back_request::Message;
 use concord_wire::proto::feed::v1::{
@@ -128,6 +129,13 @@ impl HubLink for Arc<ForgetfulHub> {
             *hub.handed.lock().unwrap() = handed;
             Ok(HandBackResponse::default())
         })
+    }
+
+    fn fetch(
+        &self,
+        _: FetchConsignmentsRequest,
+    ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
+        Box::pin(async { Err(LinkEnd::closed()) })
     }
 
     fn submit(&self, _: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {

@@ -8,8 +8,8 @@ use concord_journal::HistoryId;
 use concord_model::{Lane, Reason, Refusal};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{
-    AcknowledgementStatement, ConsignRequest, ConsignResponse, PastHistory, ReceiveRequest, ReceiveResponse,
-    ReceiveWelcome, receive_request, receive_response,
+    AcknowledgementStatement, ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse,
+    PastHistory, ReceiveRequest, ReceiveResponse, ReceiveWelcome, receive_request, receive_response,
 };
 use concord_wire::proto::feed::v1::{
     FollowRequest, FollowResponse, FollowWelcome, HandBackRequest, HandBackResponse, follow_response,
@@ -95,6 +95,13 @@ impl HubLink for Arc<ScriptedHub> {
     }
 
     fn hand_back(&self, _: Outgoing<HandBackRequest>) -> BoxFuture<'_, Result<HandBackResponse, LinkEnd>> {
+        Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
+    fn fetch(
+        &self,
+        _: FetchConsignmentsRequest,
+    ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
         Box::pin(async { Err(LinkEnd::closed()) })
     }
 

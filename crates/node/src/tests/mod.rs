@@ -8,6 +8,7 @@ mod judging;
 mod links;
 mod queueing;
 mod receiving;
+mod recovering;
 mod saying;
 mod snapshots;
 mod support;

@@ -11,7 +11,8 @@ use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_wire::consignment::Sealed;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{
-    ConsignRequest, ConsignResponse, ConsignWelcome, ReceiveRequest, ReceiveResponse, consign_request, consign_response,
+    ConsignRequest, ConsignResponse, ConsignWelcome, FetchConsignmentsRequest, FetchConsignmentsResponse,
+    ReceiveRequest, ReceiveResponse, consign_request, consign_response,
 };
 use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
 use concord_wire::receipt;
@@ -114,6 +115,13 @@ impl HubLink for FakeHub {
         Box::pin(async { Err(LinkEnd::closed()) })
     }
 
+    fn fetch(
+        &self,
+        _: FetchConsignmentsRequest,
+    ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
+        Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
     fn submit(&self, _: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
         Box::pin(async { Ok(()) })
     }
@@ -176,6 +184,7 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
+        run: [7; 16],
     }
 }
 

@@ -70,6 +70,7 @@ async fn consign(
     let hello = consign_request::Message::Hello(ConsignHello {
         limits: Some(concord_wire::limits()),
         chain: Some(chain_key(&chain)),
+        run: Bytes::copy_from_slice(&context.run),
     });
     send(&outgoing, hello).await?;
     let mut incoming = link.consign(lane, ReceiverStream::new(to_send).boxed()).await?;

@@ -1,5 +1,6 @@
 //! To the hub: what the journal holds and the hub has not receipted. It only sends what stands there.
 
+mod fetch;
 mod lane;
 mod statements;
 
@@ -15,11 +16,35 @@ use crate::link::HubLink;
 
 pub(crate) use lane::{broken, histories, unexpected};
 
-/// One task per lane and the forwarder of statements; each runs until the node ends.
+/// One task per lane, the forwarder of statements, and what a restored node fetches back; each runs until the node ends.
 pub fn tasks(context: &Context, link: &Arc<dyn HubLink>) -> Vec<BoxFuture<'static, ()>> {
-    let lane = |lane| lane::run(context.clone(), Arc::clone(link), lane).boxed();
-    let statements = statements::run(context.clone(), Arc::clone(link)).boxed();
-    Lane::ALL.into_iter().map(lane).chain([statements]).collect()
+    let lane = |lane| {
+        let (context, link) = (context.clone(), Arc::clone(link));
+        async move {
+            if recovered(&context).await {
+                lane::run(context, link, lane).await;
+            }
+        }
+        .boxed()
+    };
+    let statements = {
+        let (context, link) = (context.clone(), Arc::clone(link));
+        async move {
+            if recovered(&context).await {
+                statements::run(context, link).await;
+            }
+        }
+        .boxed()
+    };
+    fetch::tell(context);
+    let fetch = context.now_state().is_recovering().then(|| fetch::run(context.clone(), Arc::clone(link)).boxed());
+    Lane::ALL.into_iter().map(lane).chain([statements]).chain(fetch).collect()
+}
+
+/// Waits until a restored node has fetched back what it lost; false where the node ends before.
+pub(crate) async fn recovered(context: &Context) -> bool {
+    let mut published = context.state.clone();
+    published.wait_for(|state| !state.is_recovering()).await.is_ok()
 }
 
 /// Starts them.

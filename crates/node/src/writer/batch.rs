@@ -15,10 +15,10 @@ use concord_wire::stored::node::{self as stored, Acknowledged, MailboxResumed, R
 use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 
 use super::WriterError;
-use super::command::{Accepted, Answer, Command, Judged, Prepared, Reply, answer};
+use super::command::{Accepted, Answer, Command, Fetched, Judged, Prepared, Reply, answer};
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
-use crate::state::{NodeState, Step, slot};
+use crate::state::{NodeState, Restoration, Step, slot};
 
 /// First acknowledgements that are told again when a mailbox is resumed. More are not: their senders see them as delivered.
 pub(super) const TAKEN_AGAIN_MAX: usize = 500_000;
@@ -144,6 +144,37 @@ impl<'a> Batch<'a> {
                 }
                 self.answer(reply, Ok(()));
             }
+            Command::Fetched(fetched, reply) => {
+                let outcome = self.fetched(*fetched)?;
+                self.answer(reply, outcome);
+            }
+            Command::Taken(lane, before, numbers, reply) => {
+                let known = self.state.mailbox(lane).taken_count;
+                // A repeat of what a crash let stand is passed over.
+                let new = usize::try_from(known.saturating_sub(before)).unwrap_or(usize::MAX);
+                let outcome = if before > known {
+                    let gap = format!("taken deliveries of lane {lane} come after {before}, {known} are known");
+                    Err(Refusal::new(Reason::NumberOutOfOrder, gap))
+                } else if let Some(new) = numbers.get(new..).filter(|new| !new.is_empty()) {
+                    self.push(stored::taken_recovered(lane, new.to_vec(), self.now)).map(Ok)?
+                } else {
+                    Ok(())
+                };
+                self.answer(reply, outcome);
+            }
+            Command::Begin(run, reply) => {
+                if self.state.line().run() != Some(run) {
+                    self.push(stored::run_begun(run, self.now))?;
+                }
+                self.answer(reply, Ok(()));
+            }
+            Command::Recovered(fact, reply) => {
+                let is_open = |restoration: Restoration| !restoration.recovered[slot(fact.lane)];
+                if self.state.restoration().is_some_and(is_open) {
+                    self.push(stored::lane_recovered(&fact, self.now))?;
+                }
+                self.answer(reply, Ok(()));
+            }
             Command::AddAgency(name, measures, reply) => {
                 let outcome = self.add_agency(&name, &measures)?;
                 self.answer(reply, outcome);
@@ -219,6 +250,33 @@ impl<'a> Batch<'a> {
         let submissions = submissions.collect();
         let blobs = open.exchanges.into_iter().map(|exchange| exchange.blobs).collect();
         self.push(stored::queued(&sealed, blobs, submissions, self.now))
+    }
+
+    /// A consignment and its receipt go into one commit, so that it is never taken for one that waits for the hub.
+    fn fetched(&mut self, fetched: Fetched) -> Result<Result<(), Refusal>, WriterError> {
+        let Fetched { sealed, blobs, receipt, recorded } = fetched;
+        match self.state.decide_fetched(&sealed) {
+            Err(refusal) => return Ok(Err(refusal)),
+            Ok(Step::Repeat) => {
+                let absent = IndexError::Row("a consignment");
+                let sequence = self.index.consignment(sealed.chain.lane, sealed.number)?.ok_or(absent)?;
+                if self.index.queued(sequence)?.0.sealed.digest != sealed.digest {
+                    let what = format!("consignment {} of lane {} is another one", sealed.number, sealed.chain.lane);
+                    return Ok(Err(Refusal::new(Reason::Fork, what)));
+                }
+            }
+            Ok(Step::Append) => {
+                let unknown =
+                    || Submission { agency: String::new(), request_id: String::new(), content_digest: Bytes::new() };
+                let submissions = sealed.headers.iter().map(|_| unknown()).collect();
+                self.push(stored::queued(&sealed, blobs, submissions, self.now))?;
+            }
+        }
+        Ok(match self.state.decide_receipt(&recorded) {
+            Ok(Step::Append) => Ok(self.push(stored::receipt(receipt, self.now))?),
+            Ok(Step::Repeat) => Ok(()),
+            Err(refusal) => Err(refusal),
+        })
     }
 
     fn mail(&mut self, lane: Lane, history: HistoryId, items: Vec<Judged>) -> Result<Result<(), Refusal>, WriterError> {
@@ -306,7 +364,9 @@ impl<'a> Batch<'a> {
             }
             told += rows.len() as u64;
             let mailbox = self.state.mailbox(lane);
-            taken.extend(rows.into_iter().filter(|number| *number <= common && mailbox.is_known_to_hub(*number)));
+            taken.extend(
+                rows.into_iter().filter(|number| (1..=common).contains(number) && mailbox.is_known_to_hub(*number)),
+            );
         }
         taken.truncate(TAKEN_AGAIN_MAX);
         let fact = MailboxResumed { lane, history: *history.as_bytes(), at, common, taken_count, taken };

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use concord_journal::{Blob, HistoryId};
 use concord_ledger::Statement;
 use concord_model::{AgreementId, ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId};
+use concord_wire::consignment::Sealed;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{MailboxResume, RecordedReceipt};
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::receipt::Recorded;
-use concord_wire::stored::node::{FeedResumed, StatementAnswered, Verdict};
+use concord_wire::stored::node::{FeedResumed, LaneRecovered, StatementAnswered, Verdict};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -64,6 +65,18 @@ pub(crate) enum Command {
     ResumeFeed(FeedResumed, Reply<()>),
     ResumeMailbox(Lane, HistoryId, MailboxResume, u64, Reply<()>),
     Renew(Vec<(RecordedReceipt, Recorded)>, Reply<()>),
+    Fetched(Box<Fetched>, Reply<()>),
+    Taken(Lane, u64, Vec<u64>, Reply<()>),
+    Recovered(LaneRecovered, Reply<()>),
+    Begin([u8; 16], Reply<()>),
+}
+
+/// A consignment that the hub gave back, verified.
+pub(crate) struct Fetched {
+    pub(crate) sealed: Sealed,
+    pub(crate) blobs: Vec<Vec<Blob>>,
+    pub(crate) receipt: RecordedReceipt,
+    pub(crate) recorded: Recorded,
 }
 
 /// Tells whoever waits what became of its command; a refusal of the whole commit takes the place of what was decided.
@@ -86,6 +99,10 @@ impl Command {
             | Self::ResumeFeed(_, reply)
             | Self::ResumeMailbox(.., reply)
             | Self::Renew(_, reply)
+            | Self::Fetched(_, reply)
+            | Self::Taken(.., reply)
+            | Self::Recovered(_, reply)
+            | Self::Begin(_, reply)
             | Self::AddAgency(.., reply) => refuse_too_large(reply),
             Self::Acknowledge(.., reply) => refuse_too_large(reply),
             Self::Statement(.., reply) => refuse_too_large(reply),
@@ -192,6 +209,28 @@ impl NodeWriter {
     /// Keeps verified receipts of consignments that have one, which the hub had forgotten.
     pub async fn renew(&self, receipts: Vec<(RecordedReceipt, Recorded)>) -> Result<(), Refusal> {
         self.ask(|reply| Command::Renew(receipts, reply)).await
+    }
+
+    /// Keeps a consignment that the hub gave back, with its receipt. A repeat is harmless.
+    ///
+    /// Refuses with `FORK` where another one stands here.
+    pub(crate) async fn fetched(&self, fetched: Box<Fetched>) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Fetched(fetched, reply)).await
+    }
+
+    /// Keeps first acknowledgements after the `before`-th of a lane that the hub had been told of. A repeat is harmless.
+    pub(crate) async fn taken(&self, lane: Lane, before: u64, numbers: Vec<u64>) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Taken(lane, before, numbers, reply)).await
+    }
+
+    /// Keeps that this process began. A repeat is harmless.
+    pub async fn begin_run(&self, run: [u8; 16]) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Begin(run, reply)).await
+    }
+
+    /// Keeps that what the hub knew of a lane is here again. A repeat is harmless.
+    pub(crate) async fn recovered(&self, fact: LaneRecovered) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Recovered(fact, reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {

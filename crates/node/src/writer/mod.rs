@@ -23,8 +23,8 @@ use concord_server::{Clock, DiskRoom, NoRandomness};
 use room::Room;
 
 pub(crate) use batch::first_answer;
-pub(crate) use command::Prepared;
 pub use command::{Accepted, Judged, NodeWriter};
+pub(crate) use command::{Fetched, Prepared};
 
 /// Submissions that wait for the writer, on lane flash and on the others each. Beyond it an agency hears `QUEUE_FULL`.
 pub const SUBMISSIONS_WAITING_MAX: usize = 32;

@@ -42,7 +42,7 @@ pub(super) fn exchange_size(prepared: &Prepared) -> usize {
 pub(super) fn size_of(command: &Command) -> u64 {
     let carried = match command {
         Command::Submit(prepared, _) => exchange_size(prepared) as u64,
-        Command::ResumeFeed(..) => 0,
+        Command::ResumeFeed(..) | Command::Begin(..) => 0,
         Command::ResumeMailbox(..) => TAKEN_AGAIN_MAX as u64 * 10,
         Command::Receipts(receipts, _) | Command::Renew(receipts, _) => {
             receipts.iter().map(|(receipt, _)| receipt.statement.len() as u64 + 256).sum()
@@ -52,6 +52,14 @@ pub(super) fn size_of(command: &Command) -> u64 {
         Command::Statement(..) => concord_model::limits::STATEMENT_SIZE_MAX_BYTES as u64,
         // At most as many numbers as one scan answers.
         Command::Acknowledge(..) => SCAN_ROWS_MAX as u64 * 10,
+        Command::Fetched(fetched, _) => {
+            let headers: usize =
+                fetched.sealed.headers.iter().map(|header| header.len() + EXCHANGE_OVERHEAD_BYTES).sum();
+            let blobs: usize = fetched.blobs.iter().flatten().map(|blob| blob.bytes().len()).sum();
+            (headers + blobs + fetched.receipt.statement.len()) as u64
+        }
+        Command::Taken(_, _, numbers, _) => numbers.len() as u64 * 10,
+        Command::Recovered(fact, _) => fact.bodies_lost.len() as u64 * 40,
         Command::Answer(answer, _) => answer.message.len() as u64,
         Command::AddAgency(_, measures, _) => measures.len() as u64 * 70,
     };

@@ -6,7 +6,7 @@ use concord_journal::{
 };
 use concord_ledger::{
     AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, MailAcknowledged,
-    MailboxResumed, MailboxRun, OriginNotices, Resume, Shown, StatementDecided, Told,
+    MailboxResumed, MailboxRun, NodeSeen, OriginNotices, Resume, Shown, StatementDecided, Told,
 };
 use concord_model::{Digest, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
@@ -32,6 +32,8 @@ pub const KIND_ACKNOWLEDGED: u16 = 4;
 pub const KIND_FEED_RESUMED: u16 = 5;
 /// Kind of [`pb::HubMailboxResumed`].
 pub const KIND_MAILBOX_RESUMED: u16 = 6;
+/// Kind of [`pb::NodeSeen`].
+pub const KIND_NODE_SEEN: u16 = 10;
 
 /// One entry of the hub's journal.
 pub enum HubEntry {
@@ -51,6 +53,8 @@ pub enum HubEntry {
     FeedResumed(FeedResumed),
     /// A mailbox goes on after the hub lost data.
     MailboxResumed(MailboxResumed),
+    /// This copy of a node is served.
+    NodeSeen(NodeSeen),
 }
 
 impl HubEntry {
@@ -65,6 +69,7 @@ impl HubEntry {
             Self::Acknowledged(fact, _) => Fact::Acknowledged(fact),
             Self::FeedResumed(fact) => Fact::FeedResumed(fact),
             Self::MailboxResumed(fact) => Fact::MailboxResumed(fact),
+            Self::NodeSeen(fact) => Fact::NodeSeen(fact),
         }
     }
 }
@@ -176,6 +181,16 @@ pub fn mailbox_resumed(fact: &MailboxResumed, recorded_at: Timestamp) -> Draft {
     draft(KIND_MAILBOX_RESUMED, &message, Vec::new(), recorded_at)
 }
 
+/// This copy of a node is served.
+pub fn node_seen(fact: &NodeSeen, recorded_at: Timestamp) -> Draft {
+    let message = pb::NodeSeen {
+        participant: fact.participant.to_string(),
+        history: Bytes::copy_from_slice(&fact.history),
+        run: Bytes::copy_from_slice(&fact.run),
+    };
+    draft(KIND_NODE_SEEN, &message, Vec::new(), recorded_at)
+}
+
 /// Reads an entry of the hub's journal; blobs need not be loaded.
 pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
     check_version(entry)?;
@@ -211,6 +226,17 @@ pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
             let numbers = (message.number, message.common, message.last, message.at);
             let resume = read_resume(entry, &message.history, &message.digest, numbers)?;
             Ok(HubEntry::MailboxResumed(MailboxResumed { recipient, lane, resume }))
+        }
+        KIND_NODE_SEEN => {
+            let message: pb::NodeSeen = decode(entry)?;
+            let word = |bytes: &[u8]| {
+                <[u8; 16]>::try_from(bytes).map_err(|_| malformed(entry, "a history and a run have 16 bytes"))
+            };
+            Ok(HubEntry::NodeSeen(NodeSeen {
+                participant: ParticipantCode::parse(&message.participant).map_err(|error| malformed(entry, error))?,
+                history: word(&message.history)?,
+                run: word(&message.run)?,
+            }))
         }
         _ => Err(unknown(entry)),
     }

@@ -30,6 +30,9 @@ const KIND_FEED_RESUMED: u16 = 111;
 const KIND_MAILBOX_RESUMED: u16 = 112;
 const KIND_RECEIPT_RENEWED: u16 = 113;
 const KIND_RESTORED: u16 = 115;
+const KIND_TAKEN_RECOVERED: u16 = 116;
+const KIND_LANE_RECOVERED: u16 = 117;
+const KIND_RUN_BEGUN: u16 = 118;
 
 /// One entry of a node's journal.
 pub enum NodeEntry {
@@ -87,6 +90,27 @@ pub enum NodeEntry {
     ReceiptRenewed(RecordedReceipt),
     /// The journal before it was put back or made anew.
     Restored(Restored),
+    /// Of a restored journal: first acknowledgements of a lane's mailbox that the hub had been told, behind those that it knows.
+    TakenRecovered(Lane, Vec<u64>),
+    /// What the hub knew of a lane is here again.
+    LaneRecovered(LaneRecovered),
+    /// The node's process began.
+    RunBegun([u8; 16]),
+}
+
+/// What the hub knew of one lane of a restored node is here again, as far as it had it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneRecovered {
+    /// The lane.
+    pub lane: Lane,
+    /// How many consignments came back.
+    pub fetched: u64,
+    /// How far the hub had recorded acknowledgements of its mailbox.
+    pub delivered_through: u64,
+    /// Own exchanges whose content the hub has no more; the first of them.
+    pub bodies_lost: Vec<ExchangeId>,
+    /// How many there are.
+    pub bodies_lost_count: u64,
 }
 
 /// The feed goes on after the hub lost data.
@@ -124,6 +148,8 @@ pub enum Restored {
     FromBackup(Timestamp),
     /// It was lost, and made anew from keys and papers.
     Rebuilt,
+    /// An older copy was put back whose last entry is of then, and was declared later.
+    Declared(Timestamp),
 }
 
 /// One number of a mailbox, as it was judged.
@@ -307,9 +333,35 @@ pub fn restored(how: Restored, recorded_at: Timestamp) -> Draft {
             cause: pb::RestoreCause::Backup.into(),
             taken_at: Some(crate::convert::timestamp(taken_at)),
         },
+        Restored::Declared(last) => pb::JournalRestored {
+            cause: pb::RestoreCause::Declared.into(),
+            taken_at: Some(crate::convert::timestamp(last)),
+        },
         Restored::Rebuilt => pb::JournalRestored { cause: pb::RestoreCause::Rebuilt.into(), taken_at: None },
     };
     plain(KIND_RESTORED, &message, recorded_at)
+}
+
+/// First acknowledgements that the hub had been told of come back.
+pub fn taken_recovered(lane_of: Lane, taken: Vec<u64>, recorded_at: Timestamp) -> Draft {
+    plain(KIND_TAKEN_RECOVERED, &pb::TakenRecovered { lane: lane(lane_of).into(), taken }, recorded_at)
+}
+
+/// What the hub knew of a lane is here again.
+pub fn lane_recovered(fact: &LaneRecovered, recorded_at: Timestamp) -> Draft {
+    let message = pb::LaneRecovered {
+        lane: lane(fact.lane).into(),
+        fetched: fact.fetched,
+        delivered_through: fact.delivered_through,
+        bodies_lost: fact.bodies_lost.iter().map(|id| digest_bytes(&id.0)).collect(),
+        bodies_lost_count: fact.bodies_lost_count,
+    };
+    plain(KIND_LANE_RECOVERED, &message, recorded_at)
+}
+
+/// The node's process begins.
+pub fn run_begun(run: [u8; 16], recorded_at: Timestamp) -> Draft {
+    plain(KIND_RUN_BEGUN, &pb::RunBegun { run: Bytes::copy_from_slice(&run) }, recorded_at)
 }
 
 /// Reads an entry of a node's journal; blobs need not be loaded.
@@ -403,6 +455,25 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
             let message: pb::ReceiptRenewed = decode(entry)?;
             NodeEntry::ReceiptRenewed(required(entry, "the receipt", message.receipt)?)
         }
+        KIND_TAKEN_RECOVERED => {
+            let message: pb::TakenRecovered = decode(entry)?;
+            NodeEntry::TakenRecovered(parse_lane(message.lane).map_err(bad)?, message.taken)
+        }
+        KIND_LANE_RECOVERED => {
+            let message: pb::LaneRecovered = decode(entry)?;
+            let lost = message.bodies_lost.iter().map(|id| Digest::from_slice(id).map(ExchangeId));
+            NodeEntry::LaneRecovered(LaneRecovered {
+                lane: parse_lane(message.lane).map_err(bad)?,
+                fetched: message.fetched,
+                delivered_through: message.delivered_through,
+                bodies_lost: lost.collect::<Result<_, _>>().map_err(bad)?,
+                bodies_lost_count: message.bodies_lost_count,
+            })
+        }
+        KIND_RUN_BEGUN => {
+            let message: pb::RunBegun = decode(entry)?;
+            NodeEntry::RunBegun(read_history(entry, &message.run)?)
+        }
         KIND_RESTORED => NodeEntry::Restored(read_restored(entry, &decode(entry)?)?),
         _ => return Err(unknown(entry)),
     })
@@ -429,6 +500,7 @@ fn read_restored(entry: &Entry, message: &pb::JournalRestored) -> Result<Restore
     match (message.cause(), taken_at) {
         (pb::RestoreCause::Backup, Some(taken_at)) => Ok(Restored::FromBackup(taken_at)),
         (pb::RestoreCause::Rebuilt, None) => Ok(Restored::Rebuilt),
+        (pb::RestoreCause::Declared, Some(last)) => Ok(Restored::Declared(last)),
         _ => Err(malformed(entry, "its cause and its time do not fit")),
     }
 }

@@ -150,7 +150,9 @@ fn hellos_and_welcomes() {
     let history = || Bytes::copy_from_slice(&HISTORY);
     let past = || vec![pb::PastHistory { history: Bytes::from_static(b"one history past"), last_number: 5 }];
     let recorded = || pb::AcknowledgementRecorded { delivered_through: 300, taken_count: 12 };
-    let consign = pb::ConsignHello { limits: limits(), chain: Some(consignment::chain_key(&chain(Lane::Flash))) };
+    let run = || Bytes::from_static(b"a run of 16 byte");
+    let consign =
+        pb::ConsignHello { limits: limits(), chain: Some(consignment::chain_key(&chain(Lane::Flash))), run: run() };
     let consign_welcome = pb::ConsignWelcome {
         limits: limits(),
         history: history(),
@@ -160,7 +162,15 @@ fn hellos_and_welcomes() {
     };
     let lane = convert::lane(Lane::Flash).into();
     let last_digest = convert::digest_bytes(&digest(0x77));
-    let receive = pb::ReceiveHello { limits: limits(), lane, history: history(), last_number: 300, last_digest };
+    let receive = pb::ReceiveHello {
+        limits: limits(),
+        lane,
+        history: history(),
+        last_number: 300,
+        last_digest,
+        acknowledged_through: 320,
+        run: run(),
+    };
     let receive_welcome = pb::ReceiveWelcome {
         limits: limits(),
         history: history(),
@@ -180,6 +190,17 @@ fn hellos_and_welcomes() {
         limits: limits(),
         position: Some(position.clone()),
         sent_at: Some(convert::timestamp(NOW)),
+        journal: Some(feed_pb::NodeJournal {
+            history: history(),
+            ancestors: past(),
+            runs: vec![run()],
+            restored_in: history(),
+            rebuilt: true,
+            recovering: true,
+            tail_sequence: 77,
+            tail_digest: convert::digest_bytes(&digest(0x78)),
+            lanes: vec![feed_pb::LanePosition { lane, chain_last: 6, received_through: 300, taken_count: 12 }],
+        }),
     };
     let resume_digest = concord_wire::feed::resume_digest(&HISTORY, 16, digest(0x66).as_bytes(), 18);
     let follow_welcome = feed_pb::FollowWelcome {

@@ -8,7 +8,8 @@ use concord_wire::stored::hub;
 use crate::fixtures::{NOW, founding};
 use crate::golden::Golden;
 use crate::stored_hub::{
-    acknowledged_draft, consignment_draft, feed_resumed_draft, mailbox_resumed_draft, statement_decided,
+    acknowledged_draft, consignment_draft, feed_resumed_draft, mailbox_resumed_draft, node_seen_draft,
+    statement_decided,
 };
 use crate::stored_node;
 
@@ -33,6 +34,7 @@ fn every_payload_of_the_hub() {
     payload(&mut golden, "acknowledged", "MailAcknowledged", &acknowledged_draft());
     payload(&mut golden, "feed resumed", "HubFeedResumed", &feed_resumed_draft());
     payload(&mut golden, "mailbox resumed", "HubMailboxResumed", &mailbox_resumed_draft());
+    payload(&mut golden, "node seen", "NodeSeen", &node_seen_draft());
     golden.check();
 }
 

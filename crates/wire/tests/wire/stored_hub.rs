@@ -3,7 +3,9 @@
 use concord_journal::{
     Digest as JournalDigest, Draft, HistoryBegun as JournalHistoryBegun, HistoryId, KIND_HISTORY_BEGUN, Tail,
 };
-use concord_ledger::{Fact, FeedResumed, HistoryBegun, MailboxResumed, MailboxRun, Resume, Shown, StatementDecided};
+use concord_ledger::{
+    Fact, FeedResumed, HistoryBegun, MailboxResumed, MailboxRun, NodeSeen, Resume, Shown, StatementDecided,
+};
 use concord_model::{Digest, Lane, Reason};
 use concord_wire::agreement::{DraftContent, encode_statement, parse_statement};
 use concord_wire::proto::journal::v1 as pb;
@@ -47,6 +49,14 @@ pub(crate) fn mailbox_resumed_draft() -> Draft {
     hub::mailbox_resumed(&MailboxResumed { recipient: code("UZB"), lane: Lane::Flash, resume: resume() }, NOW)
 }
 
+pub(crate) fn node_seen_draft() -> Draft {
+    hub::node_seen(&node_seen(), NOW)
+}
+
+fn node_seen() -> NodeSeen {
+    NodeSeen { participant: code("UZB"), history: HISTORY, run: [0x45; 16] }
+}
+
 fn resume() -> Resume {
     let digest = Some(Digest([0x44; 32]));
     Resume { shown: Shown { history: HISTORY, number: 300, digest }, common: 280, last: 290, at: 300, sequence: 0 }
@@ -74,6 +84,7 @@ fn every_fact_is_read_as_it_was_stored() {
     assert_eq!(feed, Fact::FeedResumed(FeedResumed { participant: code("KAZ"), resume: resume() }));
     let expected = MailboxResumed { recipient: code("UZB"), lane: Lane::Flash, resume: resume() };
     assert_eq!(mailbox, Fact::MailboxResumed(expected));
+    assert_eq!(fact(&node_seen_draft()), Fact::NodeSeen(node_seen()));
 }
 
 #[test]

@@ -12,8 +12,8 @@ use concord_wire::proto::journal::v1 as pb;
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{
-    self, Acknowledged, FeedResumed, MailboxResumed, NodeEntry, Repeated, Restored, StatementAnswered, Submission,
-    Verdict,
+    self, Acknowledged, FeedResumed, LaneRecovered, MailboxResumed, NodeEntry, Repeated, Restored, StatementAnswered,
+    Submission, Verdict,
 };
 use prost::Message as _;
 
@@ -115,6 +115,11 @@ pub(crate) fn answered() -> StatementAnswered {
     }
 }
 
+pub(crate) fn recovered() -> LaneRecovered {
+    let bodies_lost = vec![ExchangeId(Digest([0x33; 32]))];
+    LaneRecovered { lane: Lane::Flash, fetched: 3, delivered_through: 40, bodies_lost, bodies_lost_count: 7 }
+}
+
 /// Every kind of entry that a node writes, named.
 pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
     vec![
@@ -132,6 +137,9 @@ pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
         ("NodeMailboxResumed", node::mailbox_resumed(&mailbox_resumed(), NOW)),
         ("ReceiptRenewed", node::receipt_renewed(receipt_of(8), NOW)),
         ("JournalRestored", node::restored(Restored::FromBackup(NOW), NOW)),
+        ("TakenRecovered", node::taken_recovered(Lane::Routine, vec![12, 9], NOW)),
+        ("LaneRecovered", node::lane_recovered(&recovered(), NOW)),
+        ("RunBegun", node::run_begun([0x34; 16], NOW)),
     ]
 }
 
@@ -142,7 +150,7 @@ fn read(draft: &Draft) -> NodeEntry {
 #[test]
 fn kinds_are_numbered_from_101_and_never_change() {
     let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
-    assert_eq!(kinds, (101..=113).chain([115]).collect::<Vec<_>>());
+    assert_eq!(kinds, (101..=113).chain([115, 116, 117, 118]).collect::<Vec<_>>());
     assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
 }
 
@@ -168,6 +176,9 @@ fn every_entry_is_read_as_it_was_stored() {
     assert!(matches!(next(), NodeEntry::MailboxResumed(read) if read == mailbox_resumed()));
     assert!(matches!(next(), NodeEntry::ReceiptRenewed(read) if read == receipt_of(8)));
     assert!(matches!(next(), NodeEntry::Restored(Restored::FromBackup(NOW))));
+    assert!(matches!(next(), NodeEntry::TakenRecovered(Lane::Routine, taken) if taken == [12, 9]));
+    assert!(matches!(next(), NodeEntry::LaneRecovered(read) if read == recovered()));
+    assert!(matches!(next(), NodeEntry::RunBegun(run) if run == [0x34; 16]));
     let rebuilt = read(&node::restored(Restored::Rebuilt, NOW));
     assert!(matches!(rebuilt, NodeEntry::Restored(Restored::Rebuilt)));
 }
@@ -213,7 +224,7 @@ fn a_payload_that_says_something_impossible_stops_the_reader() {
         (stored.kind, stored.payload) = (kind, payload.into());
         assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {kind}");
     };
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain([115]) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain([115, 116, 117, 118]) {
         refused(kind, vec![0xff; 4]);
     }
     // Of an answer every field may be empty; of all others something must be there.

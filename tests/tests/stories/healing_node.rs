@@ -1,0 +1,259 @@
+//! A node that lost data: what the hub has comes back by itself, nothing is numbered twice, and every exchange has one effect.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use concord_tests::{
+    Agency, DEADLINE, Forum, Process, concord, count_in_journal, exchange_ids, executable, get, text_of, words,
+};
+
+use crate::healing_hub::copy_folder;
+
+const WARNINGS: &str = "KAZ/warnings";
+const MEASURE: &str = "environmental.5";
+
+/// What KAZ's node did and got after its journal was copied. Everything here is what the copy does not know.
+struct Lost {
+    forum: Forum,
+    kaz: Agency,
+    irn: Agency,
+    /// Of KAZ, delivered to IRN.
+    sent: Vec<String>,
+    /// To KAZ, acknowledged by its agency.
+    taken: Vec<String>,
+    /// To KAZ, acknowledged by its node only.
+    waits: String,
+}
+
+impl Lost {
+    fn forum() -> Forum {
+        let forum = Forum::of(&["KAZ", "IRN"]);
+        forum.agree(WARNINGS, MEASURE, &["KAZ", "IRN"]);
+        let before = forum.agency("IRN").submit("before the backup", "--wait delivered");
+        assert_eq!(exchange_ids(&forum.agency("KAZ").receive(1)), [before.id.clone()]);
+        forum.agency("IRN").await_taken(&before.id, "KAZ");
+        forum
+    }
+
+    fn after(forum: Forum) -> Self {
+        let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+        let mut sent: Vec<String> =
+            (0..3).map(|number| kaz.submit(format!("lost {number}"), "--wait delivered").id).collect();
+        sent.push(kaz.submit("lost and urgent", "--lane flash --wait delivered").id);
+        let taken: Vec<String> =
+            (0..2).map(|number| irn.submit(format!("to KAZ {number}"), "--wait delivered").id).collect();
+        assert_eq!(exchange_ids(&kaz.receive(2)), taken);
+        taken.iter().for_each(|id| irn.await_taken(id, "KAZ"));
+        let waits = irn.submit("to KAZ, and not taken", "--wait delivered").id;
+        for id in ["KAZ/kept", "KAZ/left"] {
+            forum.agree(id, "challenges.3", &["KAZ", "IRN"]);
+        }
+        forum.leave("KAZ/left", "KAZ");
+        Self { forum, kaz, irn, sent, taken, waits }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.forum.node_dir("KAZ")
+    }
+
+    /// All that was lost is here again, once; what is new follows.
+    fn check(self) -> Forum {
+        let (forum, kaz, irn) = (&self.forum, &self.kaz, &self.irn);
+        await_recovered(forum, &self.dir());
+        for id in &self.sent {
+            assert_eq!(kaz.settled(id), ["IRN delivered"], "{id}");
+        }
+        let after = kaz.submit("after the restore", &format!("--agreement {WARNINGS} --wait delivered")).id;
+        // What the agency had acknowledged since the backup comes again, under the same ids: its word was lost with the journal.
+        let all_to_kaz = [self.taken.as_slice(), std::slice::from_ref(&self.waits)].concat();
+        assert_eq!(exchange_ids(&kaz.receive(3)), all_to_kaz);
+        irn.await_taken(&self.waits, "KAZ");
+        let new = irn.submit("new to KAZ", &format!("--agreement {WARNINGS} --wait delivered")).id;
+        assert_eq!(exchange_ids(&kaz.receive(1)), [new.clone()]);
+        irn.await_taken(&new, "KAZ");
+        assert!(kaz.receive_rest().is_empty());
+
+        assert_eq!(count_in_journal(&self.dir(), &all_to_kaz), (3, 3), "one entry for each exchange");
+        let all_to_irn = [self.sent.as_slice(), std::slice::from_ref(&after)].concat();
+        assert_eq!(count_in_journal(&forum.node_dir("IRN"), &all_to_irn), (5, 5), "one entry for each exchange");
+        irn.receive(5);
+        all_to_irn.iter().for_each(|id| kaz.await_taken(id, "IRN"));
+
+        // What its officer said is known, and its numbers go on.
+        assert_eq!(text_of(&forum.agreement("KAZ/kept", "KAZ"), "state"), "in-force");
+        concord(words!["agreement", "show", "KAZ/left", "--profile", forum.officer("KAZ")])
+            .refused(3, "AGREEMENT_UNKNOWN");
+        forum.agree("KAZ/later", MEASURE, &["KAZ", "IRN"]);
+        for dir in [forum.hub_dir(), self.dir(), forum.node_dir("IRN")] {
+            concord(words!["verify", dir]).ok();
+        }
+        self.forum
+    }
+}
+
+fn backup(forum: &Forum, code: &str) -> PathBuf {
+    let out = forum.path().join(format!("{code}.backup"));
+    concord(words!["node", "backup", "--profile", forum.officer(code), "--out", out]).ok();
+    out
+}
+
+/// Waits until a restored node has fetched back what the hub has: all three lanes.
+pub(crate) fn await_recovered(forum: &Forum, dir: &Path) {
+    let since = Instant::now();
+    loop {
+        let shown = concord(words!["journal", "show", dir]).ok().lines();
+        if shown.iter().filter(|entry| entry["kind"] == "recovered").count() >= 3 {
+            return;
+        }
+        assert!(since.elapsed() < DEADLINE, "it did not recover: {}", forum.status(dir));
+    }
+}
+
+#[test]
+fn a_node_restored_from_an_older_backup_gets_back_what_the_hub_has_and_makes_no_fork() {
+    let forum = Lost::forum();
+    let file = backup(&forum, "KAZ");
+    let mut lost = Lost::after(forum);
+    let dir = lost.dir();
+    lost.forum.stop_node("KAZ");
+    fs::remove_dir_all(dir.join("journal")).unwrap();
+    concord(words!["node", "restore", file, "--dir", dir]).ok();
+    // Without the hub it takes nothing, since it does not know which numbers it gave out.
+    lost.forum.stop_hub();
+    lost.forum.start_node("KAZ");
+    lost.kaz.try_submit("too early", &format!("--agreement {WARNINGS}")).refused(4, "RECOVERING");
+    lost.forum.start_hub();
+    let forum = lost.check();
+    let alarms = forum.status(&dir)["alarms"].to_string();
+    assert!(alarms.contains("this node was restored; 4 consignments came back"), "{alarms}");
+    assert!(forum.status(&forum.hub_dir())["alarms"].to_string().contains("node-restored"));
+}
+
+#[test]
+fn a_node_whose_journal_is_lost_without_a_backup_is_rebuilt_and_gets_back_what_the_hub_has() {
+    let forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(WARNINGS, MEASURE, &["KAZ", "IRN"]);
+    let mut lost = Lost::after(forum);
+    let dir = lost.dir();
+    lost.forum.stop_node("KAZ");
+    fs::remove_dir_all(dir.join("journal")).unwrap();
+    fs::remove_dir_all(dir.join("views")).unwrap();
+    concord(words!["node", "rebuild", "--dir", dir]).ok();
+    concord(words!["agency", "add", "agency", "--dir", dir]).ok();
+    lost.forum.start_node("KAZ");
+    lost.check();
+}
+
+#[test]
+fn a_restored_node_that_is_killed_while_it_fetches_goes_on_where_it_was() {
+    let forum = Lost::forum();
+    let file = backup(&forum, "KAZ");
+    let mut lost = Lost::after(forum);
+    let dir = lost.dir();
+    lost.forum.stop_node("KAZ");
+    concord(words!["node", "restore", file, "--dir", dir]).ok();
+    let points = [
+        "node.recover.kept:1",
+        "node.recover.kept:2",
+        "node.recover.taken:1",
+        "node.recover.fetched:1",
+        "node.recover.lane:1",
+    ];
+    for point in points {
+        let mut command = Command::new(executable());
+        command.args(["--json", "--with-parent"]).args(words!["node", "serve", "--dir", dir]);
+        command.env("CONCORD_CRASH_AT", point);
+        let killed = concord_tests::run(command);
+        assert_eq!(killed.code, None, "{point}: {killed}");
+    }
+    lost.forum.start_node("KAZ");
+    lost.check();
+}
+
+/// Waits until somebody says this among the alarms of a server.
+fn await_said(forum: &Forum, dir: &Path, word: &str) -> String {
+    let since = Instant::now();
+    loop {
+        let alarms = forum.status(dir)["alarms"].to_string();
+        if alarms.contains(word) {
+            return alarms;
+        }
+        assert!(since.elapsed() < 4 * DEADLINE, "{word} was not said: {alarms}");
+    }
+}
+
+#[test]
+fn an_older_copy_that_is_put_back_silently_is_refused_and_alarmed_and_healed_by_a_command() {
+    let mut forum = Lost::forum();
+    forum.stop_node("KAZ");
+    let copy = forum.path().join("copy");
+    copy_folder(&forum.node_dir("KAZ"), &copy);
+    forum.start_node("KAZ");
+    let mut lost = Lost::after(forum);
+    let (dir, hub_dir) = (lost.dir(), lost.forum.hub_dir());
+    lost.forum.stop_node("KAZ");
+    fs::remove_dir_all(&dir).unwrap();
+    fs::rename(&copy, &dir).unwrap();
+    lost.forum.start_node("KAZ");
+    await_said(&lost.forum, &dir, "NODE_ROLLED_BACK");
+    await_said(&lost.forum, &hub_dir, "node-rolled-back");
+    assert_eq!(get(&lost.forum.address(&dir, "admin"), "/readyz").status, 503);
+    assert!(get(&lost.forum.address(&hub_dir, "admin"), "/metrics").body.contains("concord_node_copies_refused_total"));
+    lost.kaz.try_submit("too late", &format!("--agreement {WARNINGS}")).refused(1, "NODE_ROLLED_BACK");
+
+    concord(words!["node", "restore", "--here", "--dir", dir]).refused(1, "FOLDER_IN_USE");
+    lost.forum.stop_node("KAZ");
+    let mut killed = Command::new(executable());
+    killed.args(["--json", "--with-parent"]).args(words!["node", "restore", "--here", "--dir", dir]);
+    killed.env("CONCORD_CRASH_AT", "restore.declared");
+    assert_eq!(concord_tests::run(killed).code, None);
+    concord(words!["node", "restore", "--here", "--dir", dir]).ok();
+    lost.forum.start_node("KAZ");
+    lost.check();
+}
+
+#[test]
+fn of_a_node_and_a_second_copy_started_elsewhere_exactly_one_goes_on_and_the_other_is_told() {
+    let mut forum = Lost::forum();
+    forum.stop_node("KAZ");
+    let (dir, elsewhere) = (forum.node_dir("KAZ"), forum.path().join("elsewhere"));
+    copy_folder(&dir, &elsewhere);
+    forum.start_node("KAZ");
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    // It was in contact: a feed that stands is all that the hub needs to know which one it is.
+    await_contact(&forum, &dir);
+    for name in ["lock", "addresses.json"] {
+        drop(fs::remove_file(elsewhere.join(name)));
+    }
+    let second = Process::start(&forum.log("second"), words!["node", "serve", "--dir", elsewhere]);
+    second.line_after("admin ");
+    await_said(&forum, &elsewhere, "NODE_ROLLED_BACK");
+    await_said(&forum, &forum.hub_dir(), "node-rolled-back");
+    let sent = kaz.submit("from the one that goes on", "--wait delivered").id;
+    let received = irn.submit("to the one that goes on", "--wait delivered").id;
+    assert_eq!(exchange_ids(&kaz.receive(1)), [received.clone()]);
+    assert_eq!(count_in_journal(&elsewhere, &[received]), (0, 0));
+    assert_eq!(second.terminate().code(), Some(0));
+
+    // Declared, the second takes the place, and the first is told.
+    concord(words!["node", "restore", "--here", "--dir", elsewhere]).ok();
+    let second = Process::start(&forum.log("second"), words!["node", "serve", "--dir", elsewhere]);
+    second.line_after("admin ");
+    await_recovered(&forum, &elsewhere);
+    forum.stop_node("KAZ");
+    forum.start_node("KAZ");
+    await_said(&forum, &dir, "NODE_SUPERSEDED");
+    await_said(&forum, &forum.hub_dir(), "node-superseded");
+    kaz.try_submit("from the one that was left behind", "").refused(1, "NODE_SUPERSEDED");
+    assert_eq!(exchange_ids(&irn.receive(1)), [sent]);
+    assert_eq!(second.terminate().code(), Some(0));
+}
+
+fn await_contact(forum: &Forum, dir: &Path) {
+    let since = Instant::now();
+    while forum.status(dir)["hub_connected"] != true {
+        assert!(since.elapsed() < DEADLINE, "no contact: {}", forum.status(dir));
+    }
+}
