@@ -142,7 +142,7 @@ impl Load {
         outcome
     }
 
-    /// Waits until every agency has acknowledged what is for its state, and every sender was told about each.
+    /// Waits until every agency has acknowledged what is for its state, and every sender was told about each: also that it was taken.
     pub fn drain(&mut self, origins: &BTreeMap<String, AgencyAt>) -> Result<(), Vec<String>> {
         self.witness.wait(DEADLINE, |records| {
             let mut missing = Vec::new();
@@ -159,16 +159,19 @@ impl Load {
             }
             missing
         })?;
-        let sent = self.witness.look(|records| records.sent.clone());
+        let (sent, takers) = self.witness.look(|records| (records.sent.clone(), takers(records)));
+        let takers = Arc::new(takers);
         let untold: Vec<Sent> = sent.into_iter().filter(|sent| self.tracked.insert(sent.id)).collect();
         let open = Arc::new(Semaphore::new(TRACKS_TOGETHER));
         let tracks = untold.into_iter().map(|sent| {
             let agency = origins.get(&sent.origin).cloned();
-            let (open, witness) = (Arc::clone(&open), Arc::clone(&self.witness));
+            let (open, witness, takers) = (Arc::clone(&open), Arc::clone(&self.witness), Arc::clone(&takers));
             self.runtime.spawn(async move {
                 let _open = open.acquire_owned().await;
                 let agency = agency.ok_or_else(|| format!("{} has no agency that tracks", sent.origin))?;
-                let tracked = tokio::time::timeout(DEADLINE, track(&agency, &sent)).await;
+                let nobody = BTreeSet::new();
+                let takers = takers.get(&sent.id).unwrap_or(&nobody);
+                let tracked = tokio::time::timeout(DEADLINE, track(&agency, &sent, takers)).await;
                 let tracked = tracked.map_err(|_| format!("{} was never told of {}", sent.origin, hex(&sent.id)))??;
                 witness.note(|records| records.tracked.push(tracked));
                 Ok(())
@@ -409,12 +412,35 @@ impl Receiver {
     }
 }
 
-/// Asks until every recipient is settled.
-async fn track(agency: &AgencyAt, sent: &Sent) -> Result<Tracked, String> {
+/// The participants of whose agencies one was answered that it acknowledged an exchange.
+fn takers(records: &Records) -> BTreeMap<Id, BTreeSet<String>> {
+    let mut takers: BTreeMap<Id, BTreeSet<String>> = BTreeMap::new();
+    for (agency, heard) in &records.heard {
+        let code = agency.split('/').next().unwrap_or_default();
+        for event in heard {
+            let Heard::Acknowledged(ids) = event else { continue };
+            for id in ids {
+                takers.entry(*id).or_default().insert(code.to_owned());
+            }
+        }
+    }
+    takers
+}
+
+/// Asks until every recipient is settled, and each of these is shown to have taken it.
+async fn track(agency: &AgencyAt, sent: &Sent, takers: &BTreeSet<String>) -> Result<Tracked, String> {
     let mut link = Link::new(&agency.profile);
     loop {
         match settled(&mut link, &sent.id).await {
-            Ok(Some(last)) => return Ok(tracked(sent, &last)),
+            Ok(Some(last)) => {
+                let tracked = tracked(sent, &last);
+                let is_taken = |code: &String| tracked.recipients.get(code).is_some_and(|(state, _)| state == "taken");
+                if takers.iter().all(is_taken) {
+                    return Ok(tracked);
+                }
+                // No call waits for it.
+                tokio::time::sleep(AGAIN).await;
+            }
             Ok(None) => {}
             Err(status) => link.lost(&status).await.map_err(|why| format!("track of {}: {why}", hex(&sent.id)))?,
         }

@@ -99,6 +99,11 @@ impl Process {
         let _ = kill_process(pid, signal);
     }
 
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Kills it as power loss would, and returns what it had still written.
     pub fn kill(mut self) -> Vec<String> {
         self.child.kill().unwrap();

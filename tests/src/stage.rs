@@ -5,8 +5,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::checker::{Evidence, demand};
+use serde_json::Value;
+
+use crate::checker::{Evidence, HubRecord, demand};
 use crate::command::{DEADLINE, concord};
 use crate::forum::Forum;
 use crate::load::{AgencyAt, Load, Plan};
@@ -20,6 +23,9 @@ pub const MEASURE: &str = "environmental.5";
 const AGREEMENT: &str = "KAZ/standing";
 /// Small, so that segments are begun often.
 const SEGMENT_SIZE_BYTES: u64 = 64 * 1024;
+
+/// Before hub and nodes are asked again whether they have come to rest.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// The forum, none of whose processes run.
 pub struct Stage {
@@ -48,6 +54,11 @@ impl Place {
     pub fn words(&self) -> Vec<OsString> {
         let command = if self.name == "hub" { "hub" } else { "node" };
         words![command, "serve", "--dir", self.dir]
+    }
+
+    /// What its operator sees.
+    fn status(&self) -> Value {
+        concord(words!["status", "--profile", self.dir.join("operator")]).ok().json()
     }
 }
 
@@ -101,6 +112,57 @@ impl Stage {
     pub fn sent(&self) -> usize {
         self.witness.look(|records| records.sent.len())
     }
+}
+
+/// Waits until hub and nodes have nothing to tell each other any more; an alarm that still stands then is a fault, since it says that
+/// something was lost, damaged or set aside. `journal-cut` is what a kill or a power cut brings; `excused` says which others may stand.
+#[track_caller]
+pub fn come_to_rest(places: &[Place], excused: impl Fn(&str) -> bool) {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let statuses: Vec<(&Place, Value)> = places.iter().map(|place| (place, place.status())).collect();
+        let restless: Vec<String> =
+            statuses.iter().flat_map(|(place, status)| unrest(&place.name, status, &excused)).collect();
+        let restless = if restless.is_empty() { unfed(&statuses) } else { restless };
+        if restless.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "not at rest within {DEADLINE:?}: {restless:#?}");
+        std::thread::sleep(AGAIN);
+    }
+}
+
+/// Why a process is not at rest, by its own status.
+fn unrest(name: &str, status: &Value, excused: &impl Fn(&str) -> bool) -> Vec<String> {
+    let alarms = status["alarms"].as_array().expect("a status lists its alarms").iter();
+    let alarms = alarms.map(|alarm| alarm.as_str().expect("an alarm is text"));
+    let standing = alarms.filter(|alarm| !alarm.starts_with("journal-cut: ") && !excused(alarm));
+    let mut restless: Vec<String> = standing.map(|alarm| format!("{name} has the alarm {alarm}")).collect();
+    for waiting in ["outbox_exchanges", "outbox_statements"] {
+        // The hub has none.
+        if status[waiting].as_u64().unwrap_or(0) > 0 {
+            restless.push(format!("{name}: {waiting} {}", status[waiting]));
+        }
+    }
+    restless
+}
+
+/// Whose feed is shorter or longer than what the hub's journal gave it, which is read while the hub runs.
+fn unfed(statuses: &[(&Place, Value)]) -> Vec<String> {
+    let (hub, nodes) = statuses.split_first().expect("the hub comes first");
+    let hub = match HubRecord::read(&hub.0.dir) {
+        Ok(hub) => hub,
+        // It is writing just now; that it stays so is for the judgement to say.
+        Err(violation) => return vec![violation.to_string()],
+    };
+    let numbers = nodes.iter().map(|(place, status)| {
+        let given = hub.told.get(&place.name).map_or(0, Vec::len) as u64;
+        (&place.name, given, status["feed_number"].as_u64())
+    });
+    let differing = numbers.filter(|(_, given, has)| *has != Some(*given));
+    differing
+        .map(|(name, given, has)| format!("{name}: the hub gave {given} items of its feed, it has {has:?}"))
+        .collect()
 }
 
 /// Judges the journals of these places, to which nobody writes.

@@ -12,6 +12,11 @@ use concord_journal::conformance::draft;
 use concord_journal::{Entry, FileJournal, Journal, OpenError, ReadError, VerifyError, verify, walk};
 use support::{FIRST_HISTORY, MemoryDisk, NEXT_HISTORY, append, everything, open, segments};
 
+/// One of so many flips is also opened and read.
+const FLIPS_TO_AN_OPEN: usize = 8;
+const FILE_HEADER_BYTES: usize = 60;
+const FRAME_HEAD_BYTES: usize = 132;
+
 type Files = Vec<(String, Vec<u8>)>;
 
 /// A whole journal, and where each entry stands: file, offset, length.
@@ -35,7 +40,7 @@ impl Whole {
         let (entries, files, sealed) = (everything(&journal), disk.contents(), disk.everything());
         let mut places = Vec::new();
         for (file, (_, bytes)) in files.iter().enumerate() {
-            let mut offset = 60;
+            let mut offset = FILE_HEADER_BYTES;
             while offset < bytes.len() {
                 let length = u32::from_le_bytes(bytes[offset + 12..offset + 16].try_into().unwrap()) as usize;
                 places.push((file, offset, length));
@@ -95,13 +100,18 @@ impl Whole {
 
     /// Under a journal that was open before, or that trusts its seals, reads give what was written or an error.
     fn check_reads(&self, damaged: &Files, from: u64, what: &str) {
+        let refused = self.reads(damaged, what);
+        assert!(refused.contains(&from), "{what}: {refused:?}");
+    }
+
+    /// What is refused then; anything else is what was written.
+    fn reads(&self, damaged: &Files, what: &str) -> Vec<u64> {
         let disk = MemoryDisk::new(&self.sealed);
         let (journal, _) = open(&disk.clone().into_disk(), NEXT_HISTORY).unwrap();
         for (name, bytes) in damaged {
             bytes.clone_into(&mut disk.files.lock().unwrap()[name].lock().unwrap());
         }
-        let wrong = self.wrong_reads(&journal, what);
-        assert!(wrong.contains(&from), "{what}: {wrong:?}");
+        self.wrong_reads(&journal, what)
     }
 
     fn wrong_reads(&self, journal: &FileJournal, what: &str) -> Vec<u64> {
@@ -131,32 +141,44 @@ fn step(few: usize) -> usize {
 fn every_flipped_bit_of_64_kib_is_found_and_named() {
     let whole = Whole::new();
     let mut damaged = whole.files.clone();
-    let mut flips = 0;
+    let (mut flips, mut opens) = (0, 0);
     for file in 0..damaged.len() {
         // The mark of the very first header and frame: which of the two is wrong nothing tells.
         let from = if file == 0 { 20 * 8 } else { 0 };
         for bit in (from..damaged[file].1.len() * 8).step_by(step(131)) {
             damaged[file].1[bit / 8] ^= 1 << (bit % 8);
             let from = whole.entry_at(file, bit / 8);
-            whole.check(&damaged, from, whole.is_last(from), &format!("bit {bit} of file {file}"));
+            let what = format!("bit {bit} of file {file}");
+            whole.check(&damaged, from, whole.is_last(from), &what);
+            if flips % FLIPS_TO_AN_OPEN == 0 {
+                whole.check_open(&damaged, from, whole.is_last(from), &what);
+                let refused = whole.reads(&damaged, &what);
+                // A file's header, and in a frame's head where its commit begins, is nothing that a read of an entry looks at.
+                let place = whole.places[usize::try_from(from).unwrap() - 1];
+                let in_content = place.0 == file && bit / 8 >= place.1 + FRAME_HEAD_BYTES;
+                assert!(refused.contains(&from) || !in_content, "{what}: {refused:?}");
+                opens += 1;
+            }
             damaged[file].1[bit / 8] ^= 1 << (bit % 8);
             flips += 1;
         }
     }
-    println!("flipped bits: {flips}");
-    assert!(flips > 3_500);
+    support::report(&format!("REACHED {flips} flipped bits, {opens} of them opened and read"));
+    assert!(flips > 3_500 && opens * FLIPS_TO_AN_OPEN >= flips, "{flips} {opens}");
 }
 
 #[test]
 fn a_truncation_at_any_byte_is_found_and_named() {
     let whole = Whole::new();
     let last = whole.files.len() - 1;
+    let mut truncations = 0;
     for file in 0..=last {
         let bytes = &whole.files[file].1;
         for length in (0..bytes.len()).step_by(step(61)) {
             let ends_between = whole.places.iter().any(|place| place.0 == file && place.1 == length);
             let mut damaged = whole.files.clone();
             damaged[file].1.truncate(length);
+            truncations += 1;
             let what = format!("file {file} truncated to {length}");
             if file == last && ends_between {
                 // Nothing tells this from a journal that ends there: only a peer that knows more does.
@@ -175,6 +197,8 @@ fn a_truncation_at_any_byte_is_found_and_named() {
             whole.check_open(&damaged, from, is_last, &what);
         }
     }
+    support::report(&format!("REACHED {truncations} truncations"));
+    assert!(truncations > 1_000, "{truncations}");
 }
 
 #[test]
@@ -200,6 +224,7 @@ fn two_records_that_changed_places_are_found_and_never_served() {
             pairs += 1;
         }
     }
+    support::report(&format!("REACHED {pairs} pairs of records"));
     let same_segment = whole.places.windows(2).any(|places| places[0].0 == places[1].0);
     assert!(pairs > 200 && same_segment && segments(&MemoryDisk::new(&whole.files)).len() > 10, "{pairs}");
 }
@@ -220,10 +245,15 @@ fn a_sector_that_is_zeroed_anywhere_is_found_and_never_served() {
                 let is_last = rest_is_gone || whole.is_last(from);
                 whole.check(&zeroed, from, is_last, &what);
                 whole.check_open(&zeroed, from, is_last, &what);
-                whole.check_reads(&zeroed, if start == 0 { whole.entry_at(file, 60) } else { from }, &what);
+                whole.check_reads(
+                    &zeroed,
+                    if start == 0 { whole.entry_at(file, FILE_HEADER_BYTES) } else { from },
+                    &what,
+                );
                 sectors += 1;
             }
         }
     }
+    support::report(&format!("REACHED {sectors} zeroed sectors"));
     assert!(sectors > 140, "{sectors}");
 }

@@ -69,9 +69,14 @@ pub struct HubRecord {
     pub statements: Vec<((String, String, u64), u64)>,
     /// Feed numbers that were given out, in order, by participant.
     pub told: BTreeMap<String, Vec<u64>>,
-    /// How often a history began.
-    pub histories: u64,
+    /// Its histories, in the order in which they began.
+    pub histories: Vec<History>,
+    /// What only a hub or a node that lost data writes down: the entry, and what it says.
+    pub losses: Vec<(u64, String)>,
 }
+
+/// The id of a history.
+pub type History = [u8; 16];
 
 /// What a node made of one number of a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,14 +137,16 @@ pub struct NodeRecord {
     pub receipts: Vec<Receipt>,
     /// In order.
     pub mail: Vec<Mail>,
-    /// Feed numbers in order.
-    pub feed: Vec<u64>,
+    /// Feed numbers in order; none at a recipient in the tests' own process, which keeps no feed.
+    pub feed: Option<Vec<u64>>,
     /// What the feed told of own exchanges.
     pub told: Vec<ToldOf>,
     /// Cursors in order: entry, agency, lane, number.
     pub cursors: Vec<(u64, String, Lane, u64)>,
-    /// How often a history began.
-    pub histories: u64,
+    /// The hub's history of each entry that names one, by what came in it: the feed, receipts or the mail of one lane.
+    pub hub_histories: Vec<(u64, String, History)>,
+    /// What only a hub or a node that lost data writes down: the entry, and what it says.
+    pub losses: Vec<(u64, String)>,
 }
 
 fn entries(whose: &str, dir: &Path) -> Result<impl Iterator<Item = Result<Entry, Violation>>, Violation> {
@@ -168,12 +175,13 @@ impl HubRecord {
         Ok(record)
     }
 
-    #[allow(unreachable_patterns, reason = "kinds that come later say nothing about an exchange")]
+    /// Every kind is named here: whoever adds one says what it means for those that are judged.
     fn take(&mut self, entry: &Entry, read: HubEntry) {
         let mut told = Vec::new();
         match read {
-            HubEntry::HistoryBegun(_) => self.histories += 1,
-            HubEntry::JournalEffect => {}
+            HubEntry::HistoryBegun(begun) => self.histories.push(begun.history),
+            // Which copy of a node is served says nothing of an exchange.
+            HubEntry::JournalEffect | HubEntry::NodeSeen(_) => {}
             // The registry is the first item of everybody's feed.
             HubEntry::Founded(founding) => {
                 for participant in founding.participants {
@@ -194,7 +202,10 @@ impl HubRecord {
             }
             HubEntry::Consignment(fact, kept) => self.consignment(entry, &fact, &kept),
             HubEntry::Acknowledged(fact, _) => told.extend(fact.told.iter().map(|notices| notices.told.clone())),
-            _ => {}
+            HubEntry::FeedResumed(_) => self.losses.push((entry.sequence, "a feed goes on after a loss".to_owned())),
+            HubEntry::MailboxResumed(_) => {
+                self.losses.push((entry.sequence, "a mailbox goes on after a loss".to_owned()));
+            }
         }
         for one in told {
             self.told.entry(one.participant.to_string()).or_default().push(one.number);
@@ -235,7 +246,7 @@ impl HubRecord {
 impl NodeRecord {
     /// Reads the journal of a node's folder.
     pub fn read(code: &str, dir: &Path) -> Result<Self, Violation> {
-        let mut record = Self::default();
+        let mut record = Self { feed: Some(Vec::new()), ..Self::default() };
         for entry in entries(code, dir)? {
             let entry = entry?;
             let read = node::read(&entry).map_err(|error| unreadable(code, entry.sequence, &error))?;
@@ -244,11 +255,24 @@ impl NodeRecord {
         Ok(record)
     }
 
-    #[allow(unreachable_patterns, reason = "kinds that come later say nothing about an exchange")]
+    /// Every kind is named here: whoever adds one says what it means for those that are judged.
     fn take(&mut self, entry: &Entry, read: NodeEntry) -> Result<(), String> {
+        let mut lost = |what: &str| self.losses.push((entry.sequence, what.to_owned()));
         match read {
-            NodeEntry::HistoryBegun(_) => self.histories += 1,
-            NodeEntry::JournalEffect => {}
+            // Of the node's own journal: what a cut took is judged by what is missing.
+            NodeEntry::HistoryBegun(_) | NodeEntry::JournalEffect | NodeEntry::RunBegun(_) => {}
+            // What it is made of, and officers' words, which are judged at the hub.
+            NodeEntry::Founded { .. }
+            | NodeEntry::Joined(_)
+            | NodeEntry::AgencyAdded { .. }
+            | NodeEntry::Statement(_)
+            | NodeEntry::Answer(_) => {}
+            NodeEntry::FeedResumed(_) => lost("the hub lost data, and the feed goes on"),
+            NodeEntry::MailboxResumed(_) => lost("the hub lost data, and a mailbox goes on"),
+            NodeEntry::ReceiptRenewed(_) => lost("the hub recorded what it had forgotten"),
+            NodeEntry::TakenRecovered(..) => lost("acknowledgements that the hub had been told came back from it"),
+            NodeEntry::LaneRecovered(_) => lost("what the hub knew of a lane came back from it"),
+            NodeEntry::Restored(_) => lost("this journal was put back or made anew"),
             NodeEntry::Queued(kept, submissions) => {
                 let mut exchanges = exchanges(entry, &kept);
                 for (exchange, submission) in exchanges.iter_mut().zip(submissions) {
@@ -264,6 +288,7 @@ impl NodeRecord {
                     }
                     receipt::Outcome::Refused(reason) => Err(reason.code().to_owned()),
                 };
+                self.hub_histories.push((entry.sequence, "receipts".to_owned(), recorded.history.0));
                 self.receipts.push(Receipt {
                     sequence: entry.sequence,
                     entry_digest: recorded.entry_digest.0,
@@ -271,15 +296,17 @@ impl NodeRecord {
                     outcomes: recorded.outcomes.iter().map(outcome).collect(),
                 });
             }
-            NodeEntry::Feed { items, .. } => {
+            NodeEntry::Feed { history, items } => {
+                self.hub_histories.push((entry.sequence, "the feed".to_owned(), history));
                 for item in items {
-                    self.feed.push(item.number);
+                    self.feed.get_or_insert_default().push(item.number);
                     if let Some(Content::Receipts(receipts)) = item.content {
                         self.told_of(item.number, &receipts)?;
                     }
                 }
             }
-            NodeEntry::Mail { lane, items, .. } => {
+            NodeEntry::Mail { lane, history, items } => {
+                self.hub_histories.push((entry.sequence, format!("mail {lane}"), history));
                 let mut first_blob = 0;
                 for item in items {
                     let blobs = first_blob..first_blob + item.blob_count as usize;
@@ -300,7 +327,6 @@ impl NodeRecord {
             NodeEntry::AgencyAcknowledged(fact) => {
                 self.cursors.push((entry.sequence, fact.agency.to_string(), fact.lane, fact.through));
             }
-            _ => {}
         }
         Ok(())
     }

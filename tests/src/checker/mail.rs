@@ -19,11 +19,13 @@ pub(super) fn judge(evidence: &Evidence, found: &mut Vec<Violation>) {
             given(evidence, code, lane, &mail, &sent, found);
         }
         twice(code, &node.mail, found);
-        gapless(&format!("feed of {code}"), &node.feed, found);
-        let given = evidence.hub.told.get(code).map_or(0, Vec::len);
-        if node.feed.len() > given {
-            let what = format!("{code} has {} items of its feed, the hub gave {given}", node.feed.len());
-            found.push(Violation { promise: "I4", what });
+        if let Some(feed) = &node.feed {
+            gapless(&format!("feed of {code}"), feed, found);
+            let given = evidence.hub.told.get(code).map_or(0, Vec::len);
+            if feed.len() != given {
+                let what = format!("{code} has {} items of its feed, the hub gave {given}", feed.len());
+                found.push(Violation { promise: "I4", what });
+            }
         }
     }
 }
@@ -72,8 +74,9 @@ fn given(
                 violation("I4", format!("{place} is {} in entry {}", hex(&kept[..8]), mail.sequence));
             }
             Became::Accepted(_, body) => {
-                if sent.is_none_or(|sent| body.is_some_and(|body| body != sent.body)) {
-                    violation("I1", format!("{place} has another body in entry {}", mail.sequence));
+                let what = if body.is_none() { "no body" } else { "another body" };
+                if sent.is_none_or(|sent| *body != Some(sent.body)) {
+                    violation("I1", format!("{place} has {what} in entry {}", mail.sequence));
                 }
             }
             // What a state has left is out at its own node at once, also what the hub recorded before it heard of the leave.

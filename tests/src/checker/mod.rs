@@ -5,13 +5,16 @@
 //! the readers of what is stored. What it judges:
 //!
 //! * **I1** what was acknowledged *queued* is recorded once, for exactly its audience, and there, or withheld with its reason;
+//!   neither hub nor node wrote down that data was lost, since healing would hide that;
 //! * **I3** one entry for each id in each recipient's journal; each agency got each id until it acknowledged it, and never after;
 //! * **I4** for each origin, lane and recipient the order of the origin; no gaps in any numbers;
 //! * **I5** every journal verifies from its first entry;
 //! * **receipts** what a sender was told is what stands in the recipient's journal.
 
 mod agencies;
+mod cursors;
 mod journals;
+mod losses;
 mod mail;
 mod receipts;
 mod recorded;
@@ -22,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use crate::witness::Records;
 
-pub use journals::{Became, Exchange, HubRecord, Mail, NodeRecord, Place, Receipt, Run, ToldOf};
+pub use journals::{Became, Exchange, History, HubRecord, Mail, NodeRecord, Place, Receipt, Run, ToldOf};
 
 /// A promise that does not hold, with ids and positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,9 +65,11 @@ impl Evidence {
     pub fn judge(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         found.extend(self.records.surprises.iter().map(|what| Violation { promise: "I1", what: what.clone() }));
+        losses::judge(self, &mut found);
         recorded::judge(self, &mut found);
         mail::judge(self, &mut found);
         agencies::judge(self, &mut found);
+        cursors::judge(self, &mut found);
         receipts::judge(self, &mut found);
         found
     }

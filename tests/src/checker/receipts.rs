@@ -28,7 +28,10 @@ pub(super) fn judge(evidence: &Evidence, found: &mut Vec<Violation>) {
 /// What stands at the recipients.
 struct Truth {
     became: BTreeMap<(Id, String), Became>,
+    /// What an agency said that it acknowledges.
     taken: BTreeSet<(Id, String)>,
+    /// Of which it was answered: this the sender must be told.
+    answered: BTreeSet<(Id, String)>,
 }
 
 impl Truth {
@@ -45,16 +48,19 @@ impl Truth {
                 }
             }
         }
-        let mut taken = BTreeSet::new();
+        let (mut taken, mut answered) = (BTreeSet::new(), BTreeSet::new());
         for (agency, heard) in &evidence.records.heard {
             let code = agency.split('/').next().unwrap_or_default();
+            let at = |id: &Id| (*id, code.to_owned());
             for event in heard {
-                if let Heard::Acknowledging(ids) = event {
-                    taken.extend(ids.iter().map(|id| (*id, code.to_owned())));
+                match event {
+                    Heard::Given { .. } => {}
+                    Heard::Acknowledging(ids) => taken.extend(ids.iter().map(at)),
+                    Heard::Acknowledged(ids) => answered.extend(ids.iter().map(at)),
                 }
             }
         }
-        Self { became, taken }
+        Self { became, taken, answered }
     }
 
     /// Whether a state that was told of an exchange at a recipient is what stands there.
@@ -127,6 +133,10 @@ fn told(truth: &Truth, code: &str, node: &NodeRecord, found: &mut Vec<Violation>
         {
             if !once.contains(&(*id, recipient.clone(), false)) {
                 violation(format!("{code} was never told what became of {} at {recipient}", hex(&id[..8])));
+            }
+            let key = (*id, recipient.clone());
+            if truth.answered.contains(&key) && !once.contains(&(*id, recipient.clone(), true)) {
+                violation(format!("{code} was never told that {} was taken at {recipient}", hex(&id[..8])));
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::battery::Chance;
 use crate::command::DEADLINE;
-use crate::stage::{CODES, MEASURE, Place, Stage, judge};
+use crate::stage::{CODES, MEASURE, Place, Stage, come_to_rest, judge};
 use arms::{choose, is_at_the_end, prepare};
 use officers::{Chamber, Officers};
 use server::{End, Event, Running, Signalled};
@@ -56,6 +56,7 @@ impl Killing {
             measure: MEASURE.to_owned(),
             witness: Arc::clone(&stage.witness),
             passing: Arc::clone(&stage.load.passing),
+            saying: Arc::default(),
         });
         let servers = stage.places.iter().map(|place| Server { place: place.clone(), running: None, starts: 0 });
         let servers = servers.collect();
@@ -88,9 +89,16 @@ impl Killing {
         self.disarm();
         let servers = &mut self.servers;
         let places = self.stage.places.clone();
+        let officers = &self.officers;
         self.stage.drained(|witness| {
-            servers.iter_mut().for_each(|server| server.running.take().expect("it runs").kill());
+            let silent = officers.silence();
+            come_to_rest(&places, is_brought_by_officers);
+            for server in servers.iter_mut() {
+                let running = server.running.take().expect("it runs");
+                running.kill_alive(&server.place.name);
+            }
             judge(witness, &places);
+            drop(silent);
         });
         self.revive();
     }
@@ -207,6 +215,11 @@ impl Killing {
         server.running =
             Some(Running::start(&server.place.log, server.place.words(), arm, who, server.starts, &self.tell));
     }
+}
+
+/// What stands as a note because officers leave, and say again what may have been heard: their words are judged at the hub.
+fn is_brought_by_officers(alarm: &str) -> bool {
+    alarm.starts_with("statement-refused: ") || (alarm.starts_with("set-aside: ") && alarm.contains("NOT_A_MEMBER"))
 }
 
 impl Server {

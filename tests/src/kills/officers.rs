@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ const IN_FORCE: Duration = Duration::from_millis(400);
 /// Officers at work, until they are stopped.
 pub(super) struct Officers {
     stop: Arc<AtomicBool>,
+    /// Held while something is said.
+    saying: Arc<Mutex<()>>,
     working: Option<JoinHandle<()>>,
 }
 
@@ -31,12 +33,14 @@ pub(super) struct Chamber {
     pub(super) measure: String,
     pub(super) witness: Arc<Witness>,
     pub(super) passing: Passing,
+    /// Held while something is said.
+    pub(super) saying: Arc<Mutex<()>>,
 }
 
 impl Officers {
     pub(super) fn start(chamber: Chamber) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
+        let (seen, saying) = (Arc::clone(&stop), Arc::clone(&chamber.saying));
         let working = std::thread::spawn(move || {
             for round in 0_u64.. {
                 if seen.load(Ordering::Relaxed) || chamber.session(round, &seen).is_none() {
@@ -44,7 +48,13 @@ impl Officers {
                 }
             }
         });
-        Self { stop, working: Some(working) }
+        Self { stop, saying, working: Some(working) }
+    }
+
+    /// Waits until what is being said is answered, and nothing is said while this is held.
+    pub(super) fn silence(&self) -> MutexGuard<'_, ()> {
+        // Whoever gave up while saying something has told so by its end.
+        self.saying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether they gave up: that is a fault, which [`stop`](Self::stop) tells.
@@ -132,6 +142,8 @@ impl Chamber {
     ) -> Option<Ended> {
         let since = Instant::now();
         let mut tries = 0;
+        // To its answer, so that whoever holds them silent finds nothing half said.
+        let _saying = self.saying.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if stop.load(Ordering::Relaxed) {
                 return None;

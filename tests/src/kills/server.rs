@@ -112,6 +112,13 @@ impl Running {
         let _ = kill_process(pid, Signal::TERM);
     }
 
+    /// Kills a process that nobody armed: one that has ended already ended by itself, which is a fault.
+    pub(super) fn kill_alive(mut self, name: &str) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "{name} ended by itself with {ended:?}");
+        self.kill();
+    }
+
     pub(super) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -8,6 +8,6 @@ mod outage;
 
 pub use disk::{Kind, Platter, ROOT};
 #[cfg(target_os = "linux")]
-pub use mount::{Mounted, is_missing};
+pub use mount::{Missing, Mounted, is_missing};
 #[cfg(target_os = "linux")]
 pub use outage::Outage;

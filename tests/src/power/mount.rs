@@ -1,6 +1,7 @@
 //! A [`Platter`] as a file system of the operating system's, by FUSE, on which unchanged programs run.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,12 +23,37 @@ const BLOCK_SIZE_BYTES: u32 = 4096;
 /// What programs that ask are told: there is room.
 const FREE_BLOCKS: u64 = 4 * 1024 * 1024;
 
-/// Why this machine cannot do it, if it cannot.
-pub fn is_missing() -> Option<&'static str> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("only root may mount");
+/// What it takes and is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// To be root.
+    Right,
+    /// `/dev/fuse`.
+    Device,
+}
+
+impl Missing {
+    /// Whether it is the right to mount that is missing.
+    pub fn is_a_right(self) -> bool {
+        self == Self::Right
     }
-    (!Path::new("/dev/fuse").exists()).then_some("there is no /dev/fuse")
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Right => "only root may mount",
+            Self::Device => "there is no /dev/fuse",
+        })
+    }
+}
+
+/// Why this machine cannot do it, if it cannot.
+pub fn is_missing() -> Option<Missing> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(Missing::Right);
+    }
+    (!Path::new("/dev/fuse").exists()).then_some(Missing::Device)
 }
 
 /// A mounted disk.

@@ -5,7 +5,7 @@ use std::fs;
 use super::{Mounted, Platter};
 use crate::battery::Chance;
 use crate::process::Process;
-use crate::stage::{Place, Stage, judge};
+use crate::stage::{Place, Stage, come_to_rest, judge};
 
 /// A forum whose machines lose their power.
 pub struct Outage {
@@ -64,7 +64,9 @@ impl Outage {
         let machines = &mut self.machines;
         let places = self.stage.places.clone();
         self.stage.drained(|witness| {
+            come_to_rest(&places, |_| false);
             for machine in machines.iter_mut() {
+                machine.assert_running();
                 drop(machine.process.take().expect("it runs").kill());
             }
             judge(witness, &places);
@@ -93,10 +95,17 @@ impl Outage {
 impl Machine {
     /// The power goes: what is found afterwards is decided at this moment, and the process ends without another word.
     fn cut(&mut self, chance: &mut Chance) -> Platter {
+        self.assert_running();
         let left = self.disk.as_ref().expect("it has a disk").cut(chance);
         drop(self.process.take().expect("it runs").kill());
         self.disk.take().expect("it has a disk").unmount();
         left
+    }
+
+    /// Nobody else ends it.
+    fn assert_running(&mut self) {
+        let ended = self.process.as_mut().expect("it was started").ended();
+        assert!(ended.is_none(), "{} ended by itself with {ended:?}", self.place.name);
     }
 
     fn restore(&mut self, platter: Platter) {

@@ -94,7 +94,8 @@ fn holds() -> Evidence {
             (("IRN".to_owned(), "chair".to_owned(), 1), 8),
         ],
         told: BTreeMap::from([("KAZ".to_owned(), vec![1, 2])]),
-        histories: 1,
+        histories: vec![[1; 16], [2; 16]],
+        losses: Vec::new(),
     };
     let queued = |number: u8| Exchange {
         outcome: Ok(Vec::new()),
@@ -115,7 +116,7 @@ fn holds() -> Evidence {
             consignment: (LANE, 1),
             outcomes: hub.exchanges.iter().map(|exchange| exchange.outcome.clone()).collect(),
         }],
-        feed: vec![1, 2],
+        feed: Some(vec![1, 2]),
         told: vec![
             told(1, "IRN", 0, "delivered"),
             told(1, "IRN", 1, "delivered"),
@@ -123,16 +124,28 @@ fn holds() -> Evidence {
             told(2, "TUR", 0, "delivered"),
             told(2, "TUR", 2, "delivered"),
             told(2, "IRN", 0, "taken"),
+            told(2, "IRN", 1, "taken"),
+            told(2, "TUR", 0, "taken"),
+            told(2, "TUR", 2, "taken"),
         ],
+        hub_histories: vec![(5, "receipts".to_owned(), [1; 16]), (6, "the feed".to_owned(), [2; 16])],
         ..NodeRecord::default()
     };
     let mail = |number: u64, became: Became| Mail { sequence: 20 + number, lane: LANE, number, became };
     let accepted = |number: u8| Became::Accepted(id(number), Some(body(number)));
     let irn = NodeRecord {
         mail: vec![mail(1, accepted(1)), mail(2, accepted(2)), mail(3, Became::Withheld)],
+        feed: Some(Vec::new()),
+        cursors: vec![(24, "agency".to_owned(), LANE, 1), (25, "agency".to_owned(), LANE, 2)],
+        hub_histories: vec![(21, "mail routine".to_owned(), [1; 16]), (22, "mail routine".to_owned(), [2; 16])],
         ..NodeRecord::default()
     };
-    let tur = NodeRecord { mail: vec![mail(1, accepted(1)), mail(2, accepted(3))], ..NodeRecord::default() };
+    let tur = NodeRecord {
+        mail: vec![mail(1, accepted(1)), mail(2, accepted(3))],
+        feed: Some(Vec::new()),
+        cursors: vec![(24, "agency".to_owned(), LANE, 2)],
+        ..NodeRecord::default()
+    };
     let nodes = [("KAZ", kaz), ("IRN", irn), ("TUR", tur)];
     let nodes = nodes.into_iter().map(|(code, node)| (code.to_owned(), node)).collect();
     Evidence { records, hub, nodes }
@@ -168,6 +181,8 @@ fn what_was_queued_and_is_lost_doubled_or_changed_is_found() {
     });
     finds("I1", "was sent by nobody", |e| drop(e.records.sent.pop()));
     finds("I1", "is not what KAZ sent", |e| e.hub.exchanges[1].body = Some(body(9)));
+    finds("I1", "is not what KAZ sent", |e| e.hub.exchanges[1].body = None);
+    finds("I1", "is not what KAZ sent", |e| node(e, "KAZ").queued[1].body = None);
     finds("I3", "was queued twice", |e| {
         let request = node(e, "KAZ").queued[0].request.clone();
         node(e, "KAZ").queued[1].request = request;
@@ -202,8 +217,14 @@ fn an_order_turned_around_and_a_gap_are_found() {
     });
     finds("I4", "the numbers from 2 on, after 0", |e| e.hub.runs[1].first = 2);
     finds("I4", "mailbox routine of IRN: 3 where 2 comes next", |e| drop(node(e, "IRN").mail.remove(1)));
-    finds("I4", "feed of KAZ: 2 where 1 comes next", |e| node(e, "KAZ").feed = vec![2]);
-    finds("I4", "items of its feed, the hub gave", |e| node(e, "KAZ").feed.push(3));
+    finds("I4", "feed of KAZ: 2 where 1 comes next", |e| node(e, "KAZ").feed = Some(vec![2]));
+    finds("I4", "3 items of its feed, the hub gave 2", |e| node(e, "KAZ").feed = Some(vec![1, 2, 3]));
+    finds("I4", "1 items of its feed, the hub gave 2", |e| node(e, "KAZ").feed = Some(vec![1]));
+    // A recipient in the tests' own process keeps no feed.
+    let mut evidence = holds();
+    node(&mut evidence, "TUR").feed = None;
+    evidence.hub.told.insert("TUR".to_owned(), vec![1]);
+    assert_eq!(evidence.judge(), []);
     finds("I4", "was given by nobody", |e| {
         let more = Mail { number: 3, ..node(e, "TUR").mail[1].clone() };
         node(e, "TUR").mail.push(more);
@@ -218,6 +239,7 @@ fn a_delivery_that_is_missing_doubled_other_or_wrongly_withheld_is_found() {
         node(e, "IRN").mail[1].became = Became::Accepted(id(1), Some(body(1)));
     });
     finds("I1", "has another body", |e| node(e, "TUR").mail[0].became = Became::Accepted(id(1), Some(body(2))));
+    finds("I1", "has no body", |e| node(e, "TUR").mail[0].became = Became::Accepted(id(1), None));
     finds("I1", "was set aside", |e| node(e, "TUR").mail[0].became = Became::SetAside("DUPLICATE".to_owned()));
     finds("I1", "was set aside", |e| node(e, "TUR").mail[0].became = Became::SetAside("NOT_A_MEMBER".to_owned()));
     // Its own leave was there before what the hub had recorded for it.
@@ -270,6 +292,7 @@ fn a_receipt_that_is_not_true_is_found() {
         node(e, "KAZ").told.push(again);
     });
     finds(receipts, "was never told what became of", |e| drop(node(e, "KAZ").told.remove(0)));
+    finds(receipts, "was never told that 0101010101010101 was taken at IRN", |e| drop(node(e, "KAZ").told.remove(5)));
     finds(receipts, "which KAZ never queued", |e| node(e, "KAZ").told[0].item.1 = 7);
     finds(receipts, "was shown delivered LEFT of 03", |e| {
         e.records.tracked[1].recipients.get_mut("IRN").unwrap().0 = "delivered".to_owned();
@@ -277,5 +300,25 @@ fn a_receipt_that_is_not_true_is_found() {
     finds(receipts, "was shown taken", |e| {
         e.records.tracked[0].recipients.get_mut("TUR").unwrap().0 = "taken".to_owned();
         e.records.heard.remove("TUR/agency");
+    });
+}
+
+#[test]
+fn a_loss_that_healing_hid_is_found() {
+    finds("I1", "a loss that was healed: entry 7 of the hub", |e| e.hub.losses.push((7, "a feed".to_owned())));
+    finds("I1", "a loss that was healed: entry 7 of TUR", |e| node(e, "TUR").losses.push((7, "mail".to_owned())));
+    finds("I1", "entry 5 of KAZ, receipts, names the history 0909", |e| node(e, "KAZ").hub_histories[0].2 = [9; 16]);
+    finds("I1", "mail routine, names the history 0101", |e| node(e, "IRN").hub_histories.swap(0, 1));
+}
+
+#[test]
+fn a_cursor_that_forgot_went_back_or_ran_ahead_is_found() {
+    finds("I1", "which its cursor has not passed", |e| drop(node(e, "IRN").cursors.pop()));
+    finds("I3", "where it was or behind that", |e| node(e, "IRN").cursors.swap(0, 1));
+    finds("I1", "which had not come then", |e| node(e, "TUR").cursors[0].0 = 22);
+    finds("I1", "the cursor of TUR/agency passed routine 2", |e| {
+        let heard = e.records.heard.get_mut("TUR/agency").unwrap();
+        heard.truncate(2);
+        heard.extend([Heard::Acknowledging(vec![id(1)]), Heard::Acknowledged(vec![id(1)])]);
     });
 }

@@ -101,6 +101,7 @@ fn a_hub_killed_in_the_middle_of_a_fan_out_to_27_has_exactly_one_effect_at_each(
     journals.insert(SENDER.to_owned(), NodeRecord::read(SENDER, &forum.node_dir(SENDER)).unwrap());
     let hub = HubRecord::read(&forum.hub_dir()).unwrap();
     demand(&Evidence { records: witness.records(), hub, nodes: journals }.judge());
+    budget.reached(kills, "kills in a fan-out");
     report(&format!(
         "fan-out: {kills} kills of the hub, seed {}, {:?}: {} deliveries on the wire, {} of them duplicates, {} effects",
         budget.seed,

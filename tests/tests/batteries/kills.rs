@@ -7,6 +7,9 @@ use concord_tests::kills::{Killing, Tally};
 
 /// Deaths between two judgements.
 const DEATHS_JUDGED_TOGETHER: u64 = 30;
+/// A run of so many deaths comes by so many points at least.
+const MANY_DEATHS: u64 = 600;
+const POINTS_OF_MANY_DEATHS: usize = 60;
 /// Deaths in one forum; then a new one begins, so that reading its journals stays quick.
 const DEATHS_IN_FORUM_MAX: u64 = 240;
 
@@ -31,6 +34,7 @@ fn whoever_dies_at_any_named_point_loses_nothing_acknowledged_and_doubles_nothin
         sent += killing.sent();
         all = killing.end();
     }
+    budget.reached(all.deaths(), "deaths");
     let never = all.never();
     report(&format!(
         "kills: {} over {} points, seed {}, {:?}; {} more at no particular point, {} torn ends, {sent} exchanges",
@@ -44,4 +48,6 @@ fn whoever_dies_at_any_named_point_loses_nothing_acknowledged_and_doubles_nothin
     report(&format!("kills: never died at {never:?}"));
     report(&format!("kills: by point {:?}", all.died));
     report(&format!("kills: lived on at {:?}", all.missed));
+    let is_broad = all.died.len() >= POINTS_OF_MANY_DEATHS;
+    assert!(all.deaths() < MANY_DEATHS || is_broad, "only {} points in {} deaths", all.died.len(), all.deaths());
 }

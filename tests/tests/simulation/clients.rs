@@ -27,8 +27,8 @@ const SUBMISSIONS_MAX: u64 = 3;
 /// What the clients know.
 #[derive(Default)]
 pub(crate) struct Log {
-    /// Exchanges answered *queued*, by state.
-    pub(crate) queued: Vec<(usize, ExchangeId)>,
+    /// Exchanges answered *queued*.
+    pub(crate) queued: BTreeMap<ExchangeId, Queued>,
     /// What each agency was given: its exchange and the number under which it came.
     pub(crate) given: BTreeMap<(usize, usize), Given>,
     /// Clients that are at work on something that must come to an end.
@@ -37,6 +37,14 @@ pub(crate) struct Log {
     pub(crate) healed: bool,
     /// An older copy was put in the place of the hub's journal.
     pub(crate) hub_put_back: bool,
+}
+
+/// What an agency submitted and was answered as *queued*.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Queued {
+    pub(crate) state: usize,
+    pub(crate) agency: usize,
+    pub(crate) request: SubmitRequest,
 }
 
 /// What one agency was given.
@@ -176,7 +184,7 @@ async fn use_what_is_new(world: World, state: usize, mut chance: Chance) {
             let answer = submit(&world, state, 0, &request, &mut chance).await;
             world.trace.line(format_args!("{own} uses {id} {lane}: {}", answer.is_ok()));
             if let Ok(id) = answer {
-                world.log().queued.push((state, id));
+                note(&world, id, Queued { state, agency: 0, request });
             }
         }
         world.log().busy -= 1;
@@ -196,10 +204,16 @@ async fn submit_all(world: World, state: usize, agency: usize, mut chance: Chanc
         let outcome = answer.as_ref().map_or_else(|refusal| refusal.reason.code(), |_| "queued");
         world.trace.line(format_args!("{} {} {lane} {number}: {outcome}", STATES[state], AGENCIES[agency]));
         if let Ok(id) = answer {
-            world.log().queued.push((state, id));
+            note(&world, id, Queued { state, agency, request });
         }
     }
     world.log().busy -= 1;
+}
+
+/// Two requests never get one exchange.
+fn note(world: &World, id: ExchangeId, queued: Queued) {
+    let before = world.log().queued.insert(id, queued);
+    assert_eq!(before, None, "I3: two requests got the exchange {id}");
 }
 
 fn request(state: usize, agency: usize, number: u64, chance: &mut Chance) -> SubmitRequest {
@@ -341,6 +355,10 @@ fn keep(world: &World, who: (usize, usize), item: &ReceiveResponse) {
     let (lane, number) = place(&item.cursor);
     let id = exchange_id(&item.header);
     let mut log = world.log();
+    // The answer to its sender may still be on its way; then the judgement compares what was recorded.
+    if let Some(queued) = log.queued.get(&id) {
+        assert_eq!(queued.request.body, item.body, "I1: {id} was given with another body");
+    }
     let given = log.given.entry(who).or_default();
     let agency = format!("{} {}", STATES[who.0], AGENCIES[who.1]);
     assert!(number > given.acknowledged[lane], "I3: {agency} was given {number} again after it acknowledged it");

@@ -4,14 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use concord_journal::{Entry, Journal};
-use concord_ledger::{AgreementState, PartyState};
-use concord_model::{ChainKey, ExchangeId, Lane, ParticipantCode};
+use concord_ledger::{AgreementState, Ledger, PartyState, StatementContent};
+use concord_model::{AgreementId, ChainKey, ExchangeId, Lane, ParticipantCode, Reason};
+use concord_wire::agreement::parse_statement;
 use concord_wire::header::exchange_id;
 use concord_wire::stored::hub::{self, HubEntry};
 use concord_wire::stored::node::{self, NodeEntry, Verdict};
 use tokio::time::sleep;
 
+use crate::clients::Queued;
 use crate::forum::{AGENCIES, STATES};
 use crate::hub::fold;
 use crate::node::Node;
@@ -92,52 +95,43 @@ fn agencies_have_all(world: &World) -> bool {
     })
 }
 
-/// An exchange as the hub recorded it.
-struct Recorded {
-    place: (ChainKey, u64, u32),
-    audience: Vec<ParticipantCode>,
-    refused: bool,
-    agreement: concord_model::AgreementId,
-}
-
 /// Judges what is left when everything drained; answers how many exchanges there were.
 pub(crate) fn judge(world: &World) -> u64 {
-    let recorded = recorded(world);
+    let hub = recorded(world);
     let log = world.log();
     let ledger = fold(&world.hub.disk.durable());
     let journals: Vec<Received> = world.nodes.iter().map(|node| received(node)).collect();
+    let lost: Vec<&String> = hub.losses.iter().chain(journals.iter().flat_map(|journal| &journal.losses)).collect();
+    assert!(
+        log.hub_put_back || lost.is_empty(),
+        "I1: a loss that was healed, and nobody had put anything back: {lost:?}"
+    );
 
-    for (state, id) in &log.queued {
-        let found = recorded
-            .get(id)
-            .unwrap_or_else(|| panic!("I1: {} queued an exchange that the hub never recorded", STATES[*state]));
-        assert_eq!(found.place.0.origin.as_str(), STATES[*state], "I1: recorded under another origin");
+    for (id, queued) in &log.queued {
+        let state = STATES[queued.state];
+        let found = hub.exchanges.get(id);
+        let found = found.unwrap_or_else(|| panic!("I1: {state} queued an exchange that the hub never recorded"));
+        assert_eq!(found.place.0.origin.as_str(), state, "I1: recorded under another origin");
     }
-    for (id, exchange) in &recorded {
-        let ends = |code: &ParticipantCode| {
-            // Who left, and who lost the last partner, may be told that a number is withheld.
-            ledger.agreements().get(&exchange.agreement).is_some_and(|agreement| {
-                agreement.state == AgreementState::Ended || agreement.party_state(code) == Some(PartyState::Left)
-            })
-        };
+    for (id, exchange) in &hub.exchanges {
+        let queued = log.queued.get(id);
+        let queued = queued.unwrap_or_else(|| panic!("I1: the hub recorded {id}, which nobody was answered"));
+        judge_outcome(&ledger, exchange, queued);
         for (node, journal) in world.nodes.iter().zip(&journals) {
-            let code = &node.member.code;
-            let is_meant = !exchange.refused && exchange.audience.contains(code);
-            let has = journal.accepted.contains_key(id);
-            // A hub that forgot it records it again for those who have the right still; what others got before they have.
-            let had = log.hub_put_back && ends(code);
-            assert!(is_meant || !has || had, "I2: {code} has an exchange that is not for it");
-            // The origin left before its node handed it in again: it is recorded after the leave, and set aside with its evidence.
-            let comes_too_late = log.hub_put_back && ends(&exchange.place.0.origin) && journal.set_aside.contains(id);
-            let excused = ends(code) || comes_too_late;
-            assert!(!is_meant || has || excused, "I1: {code} never got {:?} {id}", exchange.place);
+            judge_at(&ledger, log.hub_put_back, id, exchange, &node.member.code, journal);
         }
     }
     for (node, journal) in world.nodes.iter().zip(&journals) {
         let code = &node.member.code;
+        let queued = log.queued.iter().filter(|(_, queued)| queued.state == node.number);
+        let answered: BTreeMap<_, _> =
+            queued.map(|(id, queued)| ((AGENCIES[queued.agency], queued.request.request_id.as_str()), *id)).collect();
+        let kept: BTreeMap<_, _> =
+            journal.queued.iter().map(|((agency, request), id)| ((agency.as_str(), request.as_str()), *id)).collect();
+        assert_eq!(kept, answered, "I1, I3: what {code} queued and what its agencies were answered");
         let mut last: BTreeMap<(ParticipantCode, Lane), (u64, u32)> = BTreeMap::new();
         for (id, (lane, _)) in in_order(&journal.accepted) {
-            let (chain, number, index) = &recorded[&id].place;
+            let (chain, number, index) = &hub.exchanges[&id].place;
             let place = (*number, *index);
             let before = last.insert((chain.origin.clone(), lane), place);
             assert!(
@@ -155,43 +149,178 @@ pub(crate) fn judge(world: &World) -> u64 {
             }
         }
         for id in &journal.set_aside {
-            let origin = &recorded[id].place.0.origin;
+            let origin = &hub.exchanges[id].place.0.origin;
             let is_late = log.hub_put_back && may_set_aside(&ledger, origin);
             assert!(may_set_aside(&ledger, code) || is_late, "{code} set {id} of {origin} aside");
         }
+        for (id, body) in &journal.bodies {
+            assert_eq!(log.queued[id].request.body, *body, "I1: {code} took {id} in with another body");
+        }
+        if !log.hub_put_back {
+            judge_numbers(&hub, code, journal);
+        }
     }
-    recorded.len() as u64
+    hub.exchanges.len() as u64
+}
+
+/// Who has left an agreement: that is never undone.
+fn has_left(ledger: &Ledger, exchange: &Recorded, code: &ParticipantCode) -> bool {
+    let known = ledger.agreements().get(&exchange.agreement);
+    known.is_some_and(|agreement| agreement.party_state(code) == Some(PartyState::Left))
+}
+
+/// Recorded is what was submitted, for those on the agreement or in the narrowing who had not left; refused is only what the world
+/// explains.
+fn judge_outcome(ledger: &Ledger, exchange: &Recorded, queued: &Queued) {
+    let place = &exchange.place;
+    let agreement = ledger.agreements().get(&exchange.agreement).expect("the hub recorded under it");
+    assert_eq!(exchange.agreement.to_string(), queued.request.agreement_id, "I1: {place:?} under another agreement");
+    let narrowing = queued.request.to.as_ref().map(|to| &to.participants);
+    let origin = &place.0.origin;
+    let is_meant = |code: &&ParticipantCode| {
+        *code != origin && narrowing.is_none_or(|names| names.iter().any(|name| name == code.as_str()))
+    };
+    let meant: Vec<&ParticipantCode> =
+        agreement.text.parties.iter().map(|party| &party.participant).filter(is_meant).collect();
+    let left = |code: &ParticipantCode| has_left(ledger, exchange, code);
+    match exchange.refused {
+        None => {
+            let stranger = exchange.audience.iter().find(|code| !meant.contains(code));
+            assert_eq!(stranger, None, "I2: {place:?} was recorded for one whom its sender did not mean");
+            let missing = meant.iter().find(|code| !exchange.audience.contains(code) && !left(code));
+            assert_eq!(missing, None, "I1: {place:?} was not recorded for one who never left");
+            assert_eq!(exchange.body.as_ref(), Some(&queued.request.body), "I1: {place:?} has another body");
+        }
+        Some(Reason::AudienceEmpty) => {
+            assert!(meant.iter().all(|code| left(code)), "I8: {place:?} has nobody to go to, but {meant:?} are there");
+        }
+        Some(Reason::AgreementUnknown) => assert!(left(origin), "I8: {origin} is on the agreement of {place:?}"),
+        Some(Reason::AgreementNotInForce) => {
+            assert_eq!(agreement.state, AgreementState::Ended, "I8: {place:?} goes under what is in force");
+        }
+        Some(reason) => panic!("I8: {place:?} was refused with {reason:?}, and nothing here explains it"),
+    }
+}
+
+/// Whoever is in the frozen audience has it, unless it left; nobody else does.
+fn judge_at(
+    ledger: &Ledger,
+    hub_put_back: bool,
+    id: &ExchangeId,
+    exchange: &Recorded,
+    code: &ParticipantCode,
+    journal: &Received,
+) {
+    let is_meant = exchange.refused.is_none() && exchange.audience.contains(code);
+    let has = journal.accepted.contains_key(id);
+    // A hub that forgot it records it again for those who have the right still; what others got before they have.
+    let had = hub_put_back && has_left(ledger, exchange, code);
+    assert!(is_meant || !has || had, "I2: {code} has an exchange that is not for it");
+    // The origin left before its node handed it in again: it is recorded after the leave, and set aside with its evidence.
+    let origin = &exchange.place.0.origin;
+    let comes_too_late = hub_put_back && has_left(ledger, exchange, origin) && journal.set_aside.contains(id);
+    // Where nothing was put back, `judge_numbers` says for each whether its leave came first.
+    let excused = has_left(ledger, exchange, code) || comes_too_late;
+    assert!(!is_meant || has || excused, "I1: {code} never got {:?} {id}", exchange.place);
+}
+
+/// Each number stands for what the hub gave it to; withheld or set aside is only what had not been accepted when its recipient left.
+fn judge_numbers(hub: &AtHub, code: &ParticipantCode, journal: &Received) {
+    let own = hub.numbers.iter().filter(|((recipient, ..), _)| recipient == code);
+    for ((_, lane, number), id) in own {
+        let place = format!("number {number} of {code} {lane}");
+        let (sequence, accepted) =
+            journal.numbers.get(&(*lane, *number)).unwrap_or_else(|| panic!("I1: {place} did not arrive"));
+        match accepted {
+            Some(accepted) => assert_eq!(accepted, id, "I4: {place} is another exchange"),
+            None => {
+                let left = journal.left.get(&hub.exchanges[id].agreement);
+                let is_after = left.is_some_and(|left| left < sequence);
+                assert!(is_after, "I1: {place} was not accepted before its recipient said that it leaves");
+            }
+        }
+    }
 }
 
 /// What this state left is out at once, also where it was sent before the hub heard of it.
-fn may_set_aside(ledger: &concord_ledger::Ledger, code: &ParticipantCode) -> bool {
+fn may_set_aside(ledger: &Ledger, code: &ParticipantCode) -> bool {
     ledger.agreements().all().any(|agreement| agreement.party_state(code) == Some(PartyState::Left))
 }
 
-fn recorded(world: &World) -> BTreeMap<ExchangeId, Recorded> {
-    let mut recorded = BTreeMap::new();
-    for entry in entries(&world.hub.disk.durable()) {
-        let HubEntry::Consignment(fact, kept) = hub::read(&entry).unwrap() else { continue };
+/// An exchange as the hub recorded it.
+struct Recorded {
+    place: (ChainKey, u64, u32),
+    audience: Vec<ParticipantCode>,
+    refused: Option<Reason>,
+    agreement: AgreementId,
+    body: Option<Bytes>,
+}
+
+/// What the hub's journal has.
+#[derive(Default)]
+struct AtHub {
+    exchanges: BTreeMap<ExchangeId, Recorded>,
+    /// What each number of a mailbox was given to; not complete where a hub was put back.
+    numbers: BTreeMap<(ParticipantCode, Lane, u64), ExchangeId>,
+    losses: Vec<String>,
+}
+
+fn recorded(world: &World) -> AtHub {
+    let journal = world.hub.disk.durable();
+    let mut hub = AtHub::default();
+    for entry in entries(&journal) {
+        let (fact, kept) = match hub::read(&entry).unwrap() {
+            HubEntry::Consignment(fact, kept) => (fact, kept),
+            HubEntry::FeedResumed(_) | HubEntry::MailboxResumed(_) => {
+                hub.losses.push(format!("entry {} of the hub", entry.sequence));
+                continue;
+            }
+            _ => continue,
+        };
         for (index, header) in (0..).zip(&kept.sealed.headers) {
             let group =
                 fact.groups.iter().find(|group| group.items.iter().any(|items| items.indices().contains(&index)));
+            let refused = fact.refused.iter().find(|refusal| refusal.index == index).map(|refusal| refusal.reason);
             let exchange = Recorded {
                 place: (fact.chain.clone(), fact.number, index),
                 audience: group.map(|group| group.recipients.clone()).unwrap_or_default(),
-                refused: fact.refused.iter().any(|refusal| refusal.index == index),
+                refused,
                 agreement: concord_wire::header::parse(header).unwrap().agreement.id,
+                body: body(&journal, entry.sequence, kept.blob_range(index as usize)),
             };
-            let twice = recorded.insert(exchange_id(header), exchange);
+            let twice = hub.exchanges.insert(exchange_id(header), exchange);
             assert!(twice.is_none(), "I3: the hub recorded an exchange twice");
         }
+        for recipient in fact.recipients() {
+            let indices = recipient.items.iter().flat_map(|range| range.indices());
+            for (number, index) in (recipient.run.first..).zip(indices) {
+                let place = (recipient.run.recipient.clone(), fact.chain.lane, number);
+                hub.numbers.insert(place, exchange_id(&kept.sealed.headers[index as usize]));
+            }
+        }
     }
-    recorded
+    hub
 }
 
+/// The description comes first, then the body.
+fn body(journal: &dyn Journal, sequence: u64, blobs: std::ops::Range<usize>) -> Option<Bytes> {
+    let index = blobs.clone().nth(1)?;
+    Some(journal.blob(sequence, index).ok()?.bytes().clone())
+}
+
+/// What a node's journal has.
 #[derive(Default)]
 struct Received {
+    /// By agency and request id.
+    queued: BTreeMap<(String, String), ExchangeId>,
     accepted: BTreeMap<ExchangeId, (Lane, u64)>,
+    bodies: BTreeMap<ExchangeId, Bytes>,
     set_aside: BTreeSet<ExchangeId>,
+    /// The entry of each number, and what was accepted under it.
+    numbers: BTreeMap<(Lane, u64), (u64, Option<ExchangeId>)>,
+    /// The entry in which this state's officer left an agreement.
+    left: BTreeMap<AgreementId, u64>,
+    losses: Vec<String>,
 }
 
 fn accepted(node: &Node) -> BTreeMap<ExchangeId, (Lane, u64)> {
@@ -201,33 +330,70 @@ fn accepted(node: &Node) -> BTreeMap<ExchangeId, (Lane, u64)> {
 /// The mailbox of a node, from its journal.
 fn received(node: &Node) -> Received {
     let code = &node.member.code;
+    let journal = node.disk.durable();
     let mut received = Received::default();
     let mut last: BTreeMap<Lane, u64> = BTreeMap::new();
-    let mut numbers: BTreeSet<(Lane, u64)> = BTreeSet::new();
-    for entry in entries(&node.disk.durable()) {
+    for entry in entries(&journal) {
+        let loss = format!("entry {} of {code}", entry.sequence);
         let (lane, items) = match node::read(&entry).unwrap() {
             NodeEntry::Mail { lane, items, .. } => (lane, items),
             NodeEntry::MailboxResumed(resumed) => {
+                received.losses.push(loss);
                 last.insert(resumed.lane, resumed.at);
+                continue;
+            }
+            NodeEntry::FeedResumed(_)
+            | NodeEntry::ReceiptRenewed(_)
+            | NodeEntry::Restored(_)
+            | NodeEntry::TakenRecovered(..)
+            | NodeEntry::LaneRecovered(_) => {
+                received.losses.push(loss);
+                continue;
+            }
+            NodeEntry::Queued(kept, submissions) => {
+                for (header, submission) in kept.sealed.headers.iter().zip(submissions) {
+                    let request = (submission.agency, submission.request_id);
+                    let twice = received.queued.insert(request, exchange_id(header));
+                    assert!(twice.is_none(), "I3: {code} queued a request of an agency twice");
+                }
+                continue;
+            }
+            NodeEntry::Statement(signed) => {
+                if let StatementContent::Leave(id) = parse_statement(&signed).unwrap().content {
+                    received.left.entry(id).or_insert(entry.sequence);
+                }
                 continue;
             }
             _ => continue,
         };
+        let mut first_blob = 0;
         for item in items {
+            let blobs = first_blob..first_blob + item.blob_count as usize;
+            first_blob = blobs.end;
             let number = item.number();
-            assert!(numbers.insert((lane, number)), "I3: {code} took {lane} {number} in twice");
             let before = last.insert(lane, number).unwrap_or(0);
             assert_eq!(number, before + 1, "I4: {code} has a gap in its mailbox {lane}");
-            match item.verdict {
+            let accepted = match item.verdict {
                 Verdict::Accepted(delivery) => {
-                    let twice = received.accepted.insert(exchange_id(&delivery.header), (lane, number));
+                    let id = exchange_id(&delivery.header);
+                    let twice = received.accepted.insert(id, (lane, number));
                     assert!(twice.is_none(), "I3: {code} took an exchange in twice");
+                    let body = body(&journal, entry.sequence, blobs);
+                    received.bodies.insert(id, body.expect("an accepted exchange has its body"));
+                    Some(id)
                 }
                 Verdict::SetAside(delivery, _) => {
                     received.set_aside.insert(exchange_id(&delivery.header));
+                    None
                 }
-                Verdict::Withheld(_) | Verdict::Repeated(_) => {}
-            }
+                Verdict::Withheld(_) => None,
+                Verdict::Repeated(_) => {
+                    received.losses.push(format!("{loss}, a repeat"));
+                    None
+                }
+            };
+            let twice = received.numbers.insert((lane, number), (entry.sequence, accepted));
+            assert!(twice.is_none(), "I3: {code} took {lane} {number} in twice");
         }
     }
     received

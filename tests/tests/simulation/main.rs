@@ -20,8 +20,7 @@ mod scheduler;
 mod trace;
 mod world;
 
-use std::time::{Duration, Instant};
-
+use concord_tests::battery::{Budget, report};
 use world::{AGREED, Played, play};
 
 /// Plays one seed: load and faults, then healing, then the judgement.
@@ -47,27 +46,18 @@ fn the_same_seed_makes_the_same_trace() {
 
 #[test]
 fn nothing_acknowledged_is_lost_whatever_network_disks_and_clocks_do() {
-    let number = |variable| std::env::var(variable).ok().map(|text: String| text.parse::<u64>().unwrap());
-    let first = number("CONCORD_BATTERY_SEED").unwrap_or(1);
-    let (least, seconds) = (number("CONCORD_BATTERY_COUNT"), number("CONCORD_BATTERY_SECONDS"));
-    let began = Instant::now();
+    let budget = Budget::bounded(300, 60).by_seed(1);
+    let first = budget.seed;
     let (mut done, mut exchanges, mut lines) = (0, 0, 0);
-    loop {
-        let is_over = match (least, seconds) {
-            (Some(count), seconds) => {
-                let in_time = seconds.is_none_or(|seconds| began.elapsed() < Duration::from_secs(seconds));
-                done >= count || (done > 0 && !in_time)
-            }
-            (None, seconds) => done >= 300 || began.elapsed() >= Duration::from_secs(seconds.unwrap_or(60)),
-        };
-        if is_over {
-            break;
-        }
+    while !budget.is_over(done) {
         let played = played(first + done);
         done += 1;
         exchanges += played.exchanges;
         lines += played.lines;
     }
-    let per_second = done as f64 / began.elapsed().as_secs_f64();
-    println!("simulation: {done} seeds from {first}, {exchanges} exchanges, {lines} events, {per_second:.0} seeds/s");
+    let per_second = done as f64 / budget.elapsed().as_secs_f64();
+    budget.reached(done, "seeds");
+    report(&format!(
+        "simulation: {done} seeds from {first}, {exchanges} exchanges, {lines} events, {per_second:.0} seeds/s"
+    ));
 }

@@ -17,6 +17,13 @@ use concord_journal::{
 pub const FIRST_HISTORY: HistoryId = HistoryId([0xA1; 16]);
 pub const NEXT_HISTORY: HistoryId = HistoryId([0xB2; 16]);
 
+/// Says what was reached, also where the test's own output is captured: a count that nobody sees proves nothing.
+pub fn report(what: &str) {
+    use std::io::Write as _;
+    // Nobody may be left to read it.
+    let _ = writeln!(std::io::stdout(), "{what}");
+}
+
 pub fn options(new_history: HistoryId) -> OpenOptions {
     OpenOptions {
         segment_size_max_bytes: 1500,
