@@ -75,6 +75,9 @@ pub struct HubRecord {
     pub losses: Vec<(u64, String)>,
 }
 
+/// What names a history in [`NodeRecord::hub_histories`] where receipts do.
+pub(super) const RECEIPTS: &str = "receipts";
+
 /// The id of a history.
 pub type History = [u8; 16];
 
@@ -288,7 +291,7 @@ impl NodeRecord {
                     }
                     receipt::Outcome::Refused(reason) => Err(reason.code().to_owned()),
                 };
-                self.hub_histories.push((entry.sequence, "receipts".to_owned(), recorded.history.0));
+                self.hub_histories.push((entry.sequence, RECEIPTS.to_owned(), recorded.history.0));
                 self.receipts.push(Receipt {
                     sequence: entry.sequence,
                     entry_digest: recorded.entry_digest.0,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::journals::RECEIPTS;
 use super::{Evidence, Violation};
 use crate::witness::hex;
 
@@ -14,7 +15,7 @@ pub(super) fn judge(evidence: &Evidence, found: &mut Vec<Violation>) {
         for (sequence, what) in &node.losses {
             violation(format!("a loss that was healed: entry {sequence} of {code}: {what}"));
         }
-        // By what comes in it: a later entry never names an earlier history.
+        // By what comes in it, a later entry never names an earlier history; but a receipt that is given again keeps its words.
         let mut last: BTreeMap<&str, usize> = BTreeMap::new();
         for (sequence, source, history) in &node.hub_histories {
             let words = format!("entry {sequence} of {code}, {source}, names the history {}", hex(history));
@@ -23,7 +24,7 @@ pub(super) fn judge(evidence: &Evidence, found: &mut Vec<Violation>) {
                 continue;
             };
             let before = last.insert(source, place);
-            if before.is_some_and(|before| before > place) {
+            if source != RECEIPTS && before.is_some_and(|before| before > place) {
                 violation(format!("{words} after a later one"));
             }
         }
