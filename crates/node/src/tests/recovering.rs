@@ -51,7 +51,7 @@ async fn a_restored_node_takes_nothing_before_all_lanes_are_back_and_tells_nothi
         node.writer.recovered(recovered(lane, through)).await.unwrap();
     }
     assert!(!node.now().is_recovering());
-    submit("in time").await.unwrap();
+    submit("in-time").await.unwrap();
     assert_eq!(node.now().mailbox(lane).acknowledged_through, 3);
     assert_eq!(node.now().mailbox(lane).taken_count, 3);
 
