@@ -240,7 +240,7 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
         Mail::Withheld(_) => 0,
     });
     let needed = if concord_faults::planted("judge-before-the-feed") { None } else { needed.max() };
-    let state = feed_applied(context, lane, needed.unwrap_or(0)).await?;
+    let state = feed_applied(context, lane, history, needed.unwrap_or(0)).await?;
     let own = context.participant.clone();
     let index = context.index.clone();
     let judged = concord_server::blocking(move || {
@@ -269,21 +269,31 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
 }
 
 /// Waits until the feed is applied up to a number; only this lane waits.
-async fn feed_applied(context: &Context, lane: Lane, number: u64) -> Result<Arc<NodeState>, LinkEnd> {
+///
+/// Invariant: a delivery is judged only by the feed that its number speaks of. A hub that was put back meanwhile never tells that
+/// number, or tells something else under it; so the wait ends with the stream, and the hub names another number to who asks again.
+async fn feed_applied(
+    context: &Context,
+    lane: Lane,
+    history: HistoryId,
+    number: u64,
+) -> Result<Arc<NodeState>, LinkEnd> {
     let mut published = context.state.clone();
+    let before = published.borrow().feed().history;
     let applied = |state: &Arc<NodeState>| state.feed().number >= number;
     let alarm_after = Duration::from_secs(FEED_WAIT_ALARM_SECONDS);
-    {
-        let in_time = tokio::time::timeout(alarm_after, published.wait_for(applied)).await;
-        if let Ok(state) = in_time {
-            return state.map(|state| Arc::clone(&state)).map_err(|_| LinkEnd::closed());
-        }
+    let Ok(state) = tokio::time::timeout(alarm_after, published.wait_for(applied)).await else {
+        let what = format!("mailbox {lane} waits for item {number} of the feed since {FEED_WAIT_ALARM_SECONDS} s");
+        context.readiness.raise(alarms(lane).feed, what.clone());
+        return Err(LinkEnd::Lost(what));
+    };
+    let state = state.map(|state| Arc::clone(&state)).map_err(|_| LinkEnd::closed())?;
+    let now = state.feed().history;
+    if now != before && now != Some(history) {
+        return Err(LinkEnd::Lost(format!("the feed went on in another history while mailbox {lane} waited for it")));
     }
-    let what = format!("mailbox {lane} waits for item {number} of the feed since {FEED_WAIT_ALARM_SECONDS} s");
-    context.readiness.raise(alarms(lane).feed, what);
-    let state = published.wait_for(applied).await.map(|state| Arc::clone(&state)).map_err(|_| LinkEnd::closed());
     context.readiness.clear(alarms(lane).feed);
-    state
+    Ok(state)
 }
 
 /// What was accepted before is not judged by what holds now: it comes again from a hub that lost data, and has no effect of its own.
