@@ -187,9 +187,9 @@ impl RawNode {
         })
     }
 
-    /// Hands in an officer's second statement: it leaves an agreement.
-    pub fn leave(&self, officer: &Path, id: &str) {
-        let content = DraftContent::Leave(AgreementId::parse(id).unwrap());
+    /// Hands in an officer's second statement: it leaves an agreement, as `agreement show` tells it.
+    pub fn leave(&self, officer: &Path, agreement: &serde_json::Value) {
+        let content = DraftContent::Leave(agreement_reference(agreement));
         self.state(self.statement(officer, 2, content)).unwrap();
     }
 
@@ -197,12 +197,7 @@ impl RawNode {
     /// first, as every node does.
     pub fn consent(&self, officer: &Path, agreement: &serde_json::Value) {
         self.follow(&[], 0).unwrap();
-        let of = AgreementRef {
-            id: AgreementId::parse(agreement["id"].as_str().unwrap()).unwrap(),
-            version: agreement["version"].as_u64().unwrap().try_into().unwrap(),
-            digest: AgreementDigest(Digest::from_slice(&from_hex(agreement["digest"].as_str().unwrap())).unwrap()),
-        };
-        self.state(self.statement(officer, 1, DraftContent::Consent(of))).unwrap();
+        self.state(self.statement(officer, 1, DraftContent::Consent(agreement_reference(agreement)))).unwrap();
     }
 
     /// Calls methods of the hub that are for others than nodes, and returns what each said.
@@ -219,6 +214,15 @@ impl RawNode {
 
     fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime().block_on(async { timeout(DEADLINE, work).await }).expect("the hub answers in time")
+    }
+}
+
+/// The version that `agreement show` tells.
+pub fn agreement_reference(agreement: &serde_json::Value) -> AgreementRef {
+    AgreementRef {
+        id: AgreementId::parse(agreement["id"].as_str().unwrap()).unwrap(),
+        version: agreement["version"].as_u64().unwrap().try_into().unwrap(),
+        digest: AgreementDigest(Digest::from_slice(&from_hex(agreement["digest"].as_str().unwrap())).unwrap()),
     }
 }
 

@@ -71,16 +71,12 @@ pub fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Resu
 /// What an entry tells one participant. Receipts of other origins in the same entry are left out.
 fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Entry) -> Result<pb::FeedItem, Refusal> {
     use pb::feed_item::Content;
-    let mut leave_version = 0;
     let content = match concord_wire::stored::hub::read(entry).map_err(internal)? {
         HubEntry::Founded(founding) => {
             Content::Registry(registry::registry(&founding.participants, &founding.areas, &founding.measures))
         }
         HubEntry::Statement(fact, signed) => match fact.refused {
-            None => {
-                leave_version = fact.leave_version.unwrap_or(0);
-                Content::Statement(signed)
-            }
+            None => Content::Statement(signed),
             Some(reason) => Content::StatementRefused(pb::StatementRefused {
                 officer: fact.statement.officer.to_string(),
                 number: fact.statement.number,
@@ -103,5 +99,5 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
         }
     };
     let recorded_at = Some(timestamp(Timestamp::from_micros(entry.recorded_at)));
-    Ok(pb::FeedItem { number, recorded_at, content: Some(content), leave_version })
+    Ok(pb::FeedItem { number, recorded_at, content: Some(content) })
 }

@@ -4,28 +4,31 @@
 //! a new history, so that no position of before is confused with one of after; what is handed back is decided once, whoever brings
 //! it; and everything that was taken in is durable before the feed goes on, so that a crash in between only makes the node begin again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use concord_identity::{Anchor, verify_statement};
 use concord_journal::HistoryId;
 use concord_ledger::{Handed, Resume, Shown, Statement, StatementContent};
-use concord_model::{AgreementId, Class, Digest, Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{Class, Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_server::detach;
 use concord_wire::agreement::parse_statement;
 use concord_wire::convert::optional_timestamp;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1 as pb;
 use futures::TryStreamExt as _;
+use tokio::sync::oneshot;
 
 use crate::feed::{history_began, load};
-use crate::positions::{Standing, feed_standing};
+use crate::positions::{Standing, feed_common, feed_standing};
 use crate::responses::Inbound;
 use crate::sequencer::{Answer, Proposal};
 use crate::services::statement::check_enrolment;
 use crate::shared::{Shared, internal};
 
-/// Statements of one hand-back that could not be taken and are named in its answer. More are only counted and logged.
+/// What one hand-back may bring. More is refused with `ARGUMENT_INVALID`.
+const HANDED_BACK_MAX: u64 = 1_000_000;
+/// Statements of one hand-back that could not be taken and are named in its answer and on the log. More are only counted.
 const NOT_TAKEN_TOLD_MAX: usize = 1000;
 
 /// What a peer shows of where it stands, from its message. Refuses with `ARGUMENT_INVALID`.
@@ -57,9 +60,10 @@ pub async fn history_lost(
     if known_history != present.as_bytes() {
         return Ok(());
     }
-    shared.losses.count_new_history(participant)?;
+    shared.losses.check_new_history(participant)?;
     let new = HistoryId(concord_server::fresh().map_err(internal)?);
     shared.sequencer.decide(Proposal::BeginHistory { found_in: present, new }).await?;
+    shared.losses.count_new_history(participant);
     concord_faults::point("hub.heal.history");
     shared.streams.end_all();
     Ok(())
@@ -82,9 +86,18 @@ pub async fn feed_resume(
         return Ok(None);
     }
     // It stands before a hole that was made for another copy of it: what is behind the hole is told from here on.
-    let (participant, common) = (participant.clone(), shown.number);
-    shared.sequencer.decide(Proposal::ResumeFeed { participant, shown, common }).await?;
+    resume_feed(shared, participant, shown, shown.number).await?;
     made(shared).map(Some).ok_or_else(|| internal("a feed was resumed and is not"))
+}
+
+/// Has a feed resumed: an entry, so that there is a limit to it, and room must be left.
+async fn resume_feed(shared: &Shared, participant: &ParticipantCode, shown: Shown, common: u64) -> Result<(), Refusal> {
+    shared.losses.check_resumption(participant)?;
+    shared.room.check()?;
+    let whose = participant.clone();
+    shared.sequencer.decide(Proposal::ResumeFeed { participant: whose, shown, common }).await?;
+    shared.losses.count_resumption(participant);
+    Ok(())
 }
 
 /// A node knows more of its mailbox than this hub.
@@ -114,10 +127,20 @@ pub async fn mailbox_resume(
     lane: Lane,
     shown: Shown,
 ) -> Result<Resume, Refusal> {
+    let made = |shared: &Shared| {
+        let published = shared.published();
+        published.ledger.mailboxes().resumes(recipient, lane)?.made_for(&shown).copied()
+    };
+    let repeated = made(shared).is_some();
+    if !repeated {
+        shared.losses.check_resumption(recipient)?;
+        shared.room.check()?;
+    }
     shared.sequencer.decide(Proposal::ResumeMailbox { recipient: recipient.clone(), lane, shown }).await?;
-    let published = shared.published();
-    let resume = published.ledger.mailboxes().resumes(recipient, lane).and_then(|resumes| resumes.made_for(&shown));
-    resume.copied().ok_or_else(|| internal("a mailbox was resumed and is not"))
+    if !repeated {
+        shared.losses.count_resumption(recipient);
+    }
+    made(shared).ok_or_else(|| internal("a mailbox was resumed and is not"))
 }
 
 /// A node brings a consignment with a receipt of this hub that names this history. Where it is one that this hub forgot while
@@ -161,8 +184,15 @@ pub async fn take_back(
         Standing::Forgotten => {}
     }
 
-    let mut taking = Taking { shared, by, order: BTreeMap::new(), common: 0, answer: pb::HandBackResponse::default() };
+    let common = feed_common(shared, by, &shown).await?;
+    let mut taking = Taking { shared, by, common, not_taken_count: 0, answer: pb::HandBackResponse::default() };
+    let mut count = 0;
     while let Some(request) = inbound.try_next().await.map_err(broken)? {
+        count += 1;
+        if count > HANDED_BACK_MAX {
+            let many = format!("more than {HANDED_BACK_MAX} items and statements are handed back");
+            return Err(Refusal::new(Reason::ArgumentInvalid, many));
+        }
         match request.message {
             Some(Message::Told(item)) => taking.told(item).await?,
             Some(Message::Answered(answered)) => taking.answered(answered).await?,
@@ -171,11 +201,11 @@ pub async fn take_back(
             }
         }
     }
-    let Taking { common, answer, .. } = taking;
-    shared.sequencer.decide(Proposal::ResumeFeed { participant: by.clone(), shown, common }).await?;
+    let Taking { common, answer, not_taken_count, .. } = taking;
+    resume_feed(shared, by, shown, common).await?;
     shared.losses.handed_back(by);
     concord_faults::point("hub.heal.resumed");
-    tracing::warn!(participant = %by, taken = answer.taken, not_taken = answer.not_taken.len(), "a node handed back what this hub had lost");
+    tracing::warn!(participant = %by, taken = answer.taken, not_taken = not_taken_count, "a node handed back what this hub had lost");
     metrics::counter!("concord_statements_handed_back_total").increment(answer.taken);
     Ok(answer)
 }
@@ -196,21 +226,15 @@ fn broken(status: tonic::Status) -> Refusal {
 struct Taking<'a> {
     shared: &'a Arc<Shared>,
     by: &'a ParticipantCode,
-    /// The latest version of each agreement, by the order in which statements are handed back: what a leave was about.
-    order: BTreeMap<AgreementId, u32>,
     /// The last number under which the same stands here: what comes behind it is told again.
     common: u64,
+    not_taken_count: u64,
     answer: pb::HandBackResponse,
 }
 
 impl Taking<'_> {
     async fn told(&mut self, item: pb::FeedItem) -> Result<(), Refusal> {
-        let Some(pb::feed_item::Content::Statement(signed)) = &item.content else {
-            return Err(Refusal::new(Reason::ArgumentInvalid, "only statements are handed back"));
-        };
-        let signed = signed.clone();
         let (number, at) = (item.number, optional_timestamp(item.recorded_at.as_ref()));
-        let told_version = (item.leave_version > 0).then_some(item.leave_version);
         if number > self.common && number <= self.shared.published().ledger.feed_last(self.by) {
             let whose = self.by.clone();
             let here = self.shared.blocking(move |shared| load(shared, &whose, number)).await?;
@@ -219,7 +243,12 @@ impl Taking<'_> {
                 self.common = number;
             }
         }
-        self.hand(signed, None, at, told_version).await
+        match item.content {
+            Some(pb::feed_item::Content::Statement(signed)) => self.hand(signed, true, None, at).await,
+            // It only shows how far both have the same.
+            Some(_) => Ok(()),
+            None => Err(Refusal::new(Reason::ArgumentInvalid, "an item is handed back without its content")),
+        }
     }
 
     async fn answered(&mut self, answered: pb::AnsweredStatement) -> Result<(), Refusal> {
@@ -231,23 +260,21 @@ impl Taking<'_> {
             // A reason of another version: refused it was, whatever the word.
             code => Some(Reason::from_code(code).unwrap_or(Reason::Internal)),
         };
-        self.hand(signed, refused, None, None).await
+        self.hand(signed, false, refused, None).await
     }
 
     /// Verifies and decides one statement. One that cannot be taken is told, and the rest goes on.
     async fn hand(
         &mut self,
         signed: SignedStatement,
+        was_told: bool,
         refused: Option<Reason>,
         told_at: Option<Timestamp>,
-        told_version: Option<u32>,
     ) -> Result<(), Refusal> {
         let statement = match parse_statement(&signed) {
             Ok(statement) => statement,
             Err(refusal) => {
-                tracing::error!(by = %self.by, why = refusal.message, "what is handed back is no statement");
-                let what = format!("something that {}'s node handed back as a statement: {}", self.by, refusal.reason);
-                self.shared.losses.not_healed(self.shared, what);
+                self.note_unverified(&refusal);
                 return Ok(());
             }
         };
@@ -255,80 +282,88 @@ impl Taking<'_> {
             let foreign = "a node tells of refusals of its own officers only";
             return Err(Refusal::new(Reason::ArgumentInvalid, foreign));
         }
-        let mut leave_version = None;
-        match &statement.content {
-            StatementContent::Propose { text, .. } => {
-                self.order.insert(text.id.clone(), text.version);
-            }
-            StatementContent::Leave(id) => leave_version = told_version.or_else(|| self.version_left(id, &statement)),
-            _ => {}
-        }
+        let handed = Handed { statement, by: self.by.clone(), was_told, refused };
+        let statement = &handed.statement;
         let ledger = &self.shared.published().ledger;
         let known = ledger.signers().decided(&statement.participant, &statement.officer, statement.number);
-        let is_known = known
-            .is_some_and(|known| known.digest == statement.digest && (known.refused.is_none() || refused.is_some()));
-        if is_known {
+        if known.is_some_and(|known| known.digest == statement.digest && handed.changes_nothing(&known)) {
             return Ok(());
         }
-        let named = (statement.participant.clone(), statement.officer.clone(), statement.number);
-        match self.decide(statement, signed, refused, told_at, leave_version).await {
+        // Nothing that it says counts, nor is shown as said by the one whom it names, before its signature holds.
+        if let Err(refusal) = verify_handed(self.shared, statement, &signed, told_at) {
+            self.note_unverified(&refusal);
+            self.tell_not_taken(statement, &refusal);
+            return Ok(());
+        }
+        self.shared.room.check()?;
+        let told = handed.statement.clone();
+        match decide(self.shared, handed, signed).await {
             Ok(Answer::Accepted) => self.answer.taken += 1,
             Ok(_) => {}
             // What passes by itself is not a judgement on the statement.
             Err(refusal) if matches!(refusal.reason.class(), Class::Unavailable | Class::Exhausted) => {
                 return Err(refusal);
             }
-            Err(refusal) => self.note_not_taken(&named, &refusal),
+            Err(refusal) => {
+                self.note_not_taken(&told, &refusal);
+                self.tell_not_taken(&told, &refusal);
+            }
         }
         Ok(())
     }
 
-    /// By the order in which it is handed back; where that does not go far enough back, what its participant is on here.
-    fn version_left(&self, id: &AgreementId, statement: &Statement) -> Option<u32> {
-        self.order.get(id).copied().or_else(|| {
-            let published = self.shared.published();
-            let mut versions = published.ledger.agreements().versions(id);
-            versions.find(|version| version.is_member(&statement.participant)).map(|version| version.text.version)
-        })
+    fn note_unverified(&mut self, refusal: &Refusal) {
+        self.not_taken_count += 1;
+        if self.not_taken_count <= NOT_TAKEN_TOLD_MAX as u64 {
+            tracing::error!(by = %self.by, reason = %refusal.reason, why = refusal.message, "what is handed back is nobody's statement");
+        }
+        let what = format!("what {}'s node handed back as statements and is nobody's", self.by);
+        self.shared.losses.not_healed(self.shared, what);
     }
 
-    async fn decide(
-        &self,
-        statement: Statement,
-        signed: SignedStatement,
-        refused: Option<Reason>,
-        told_at: Option<Timestamp>,
-        leave_version: Option<u32>,
-    ) -> Result<Answer, Refusal> {
-        verify_handed(self.shared, &statement, &signed, told_at)?;
-        let left = matches!(statement.content, StatementContent::Leave(_)).then(|| statement.participant.clone());
-        let enrols = matches!(statement.content, StatementContent::Enrol(_));
-        let handed = Handed { statement, by: self.by.clone(), refused, leave_version };
-        let answer = self.shared.sequencer.decide(Proposal::HandBack(Box::new(handed), signed)).await?;
-        concord_faults::point("hub.heal.taken");
-        if enrols {
-            self.shared.refresh_anchors();
+    fn note_not_taken(&mut self, statement: &Statement, refusal: &Refusal) {
+        let Statement { participant, officer, number, .. } = statement;
+        self.not_taken_count += 1;
+        if self.not_taken_count <= NOT_TAKEN_TOLD_MAX as u64 {
+            tracing::error!(%participant, %officer, number, reason = %refusal.reason, why = refusal.message, "a statement was handed back and cannot be taken");
         }
-        if let Some(participant) = left {
-            self.shared.streams.end_mailboxes(&participant).await;
-        }
-        Ok(answer)
-    }
-
-    fn note_not_taken(&mut self, named: &(ParticipantCode, Name, u64), refusal: &Refusal) {
-        let (participant, officer, number) = named;
-        tracing::error!(%participant, %officer, number, reason = %refusal.reason, why = refusal.message, "a statement was handed back and cannot be taken");
         let what = format!("statement {number} of {participant}'s officer {officer}: {}", refusal.reason);
         self.shared.losses.not_healed(self.shared, what);
+    }
+
+    fn tell_not_taken(&mut self, statement: &Statement, refusal: &Refusal) {
         if self.answer.not_taken.len() < NOT_TAKEN_TOLD_MAX {
             self.answer.not_taken.push(pb::NotTaken {
-                participant: participant.to_string(),
-                officer: officer.to_string(),
-                number: *number,
+                participant: statement.participant.to_string(),
+                officer: statement.officer.to_string(),
+                number: statement.number,
                 reason: refusal.reason.code().to_owned(),
             });
         }
     }
+}
+
+/// Has a verified statement decided, and does what follows from it, in a task of its own: it happens also where the node that hands it
+/// back is gone by then, since what is recorded once is passed over when it comes again.
+async fn decide(shared: &Arc<Shared>, handed: Handed, signed: SignedStatement) -> Result<Answer, Refusal> {
+    let left =
+        matches!(handed.statement.content, StatementContent::Leave(_)).then(|| handed.statement.participant.clone());
+    let enrols = matches!(handed.statement.content, StatementContent::Enrol(_));
+    let shared = Arc::clone(shared);
+    let (done, settled) = oneshot::channel();
+    detach(async move {
+        let answer = shared.sequencer.decide(Proposal::HandBack(Box::new(handed), signed)).await;
+        concord_faults::point("hub.heal.taken");
+        if enrols {
+            shared.refresh_anchors();
+        }
+        if let Some(participant) = left {
+            shared.streams.end_mailboxes(&participant).await;
+        }
+        // Whoever is gone needs no answer.
+        let _gone = done.send(answer);
+    });
+    settled.await.unwrap_or_else(|_| Err(internal("the task that settles what is handed back died")))
 }
 
 /// Whether an officer of its participant signed a statement that is handed back.

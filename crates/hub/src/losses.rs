@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use concord_model::{ParticipantCode, Reason, Refusal};
+use tokio::time::Instant;
 
 use crate::shared::Shared;
 
@@ -14,6 +16,11 @@ const NOT_HEALED_NOTE: &str = "not-healed";
 /// New histories that one participant's positions may begin while the process runs. Beyond it its node hears `HISTORY_UNKNOWN`: a
 /// node that claims what no hub gave it must not end everybody's streams again and again.
 const NEW_HISTORIES_MAX: u32 = 8;
+/// Resumptions of one participant's feed and mailboxes that are made one after the other. Beyond it its node hears `HISTORY_UNKNOWN`
+/// until one more may be: each is an entry, and gives again what is not known to be delivered.
+const RESUMPTIONS_MAX: u32 = 32;
+/// After this long one more may be made.
+const RESUMPTION_AFTER_SECONDS: u64 = 600;
 /// Things that cannot be healed and are listed. More are only counted and logged.
 const NOT_HEALED_LISTED_MAX: usize = 100;
 
@@ -26,9 +33,17 @@ struct Known {
     /// What was found first, in words; none while nothing is missing.
     found: Option<String>,
     began: BTreeMap<ParticipantCode, u32>,
+    resumed: BTreeMap<ParticipantCode, Resumed>,
     handed_back: BTreeSet<ParticipantCode>,
     not_healed: BTreeSet<String>,
     not_healed_count: usize,
+}
+
+/// How many resumptions of one participant count, and since when.
+#[derive(Clone, Copy)]
+struct Resumed {
+    count: u32,
+    since: Instant,
 }
 
 impl Losses {
@@ -66,18 +81,46 @@ impl Losses {
         self.known().handed_back.contains(participant)
     }
 
-    /// Counts that a participant's position makes a new history begin.
+    /// Whether a participant's position may make a new history begin.
     ///
     /// Refuses with `HISTORY_UNKNOWN` beyond the limit.
-    pub fn count_new_history(&self, participant: &ParticipantCode) -> Result<(), Refusal> {
-        let mut known = self.known();
-        let began = known.began.entry(participant.clone()).or_default();
-        if *began >= NEW_HISTORIES_MAX {
+    pub fn check_new_history(&self, participant: &ParticipantCode) -> Result<(), Refusal> {
+        let began = self.known().began.get(participant).copied().unwrap_or(0);
+        if began >= NEW_HISTORIES_MAX {
             let often = format!("positions of {participant} that this hub does not know began {began} new histories");
             return Err(Refusal::new(Reason::HistoryUnknown, often));
         }
-        *began += 1;
         Ok(())
+    }
+
+    /// Counts one that began: what could not begin, for want of room or because the hub ends, is tried again.
+    pub fn count_new_history(&self, participant: &ParticipantCode) {
+        *self.known().began.entry(participant.clone()).or_default() += 1;
+    }
+
+    /// Whether a feed or mailbox of this participant may be resumed now.
+    ///
+    /// Refuses with `HISTORY_UNKNOWN` beyond the limit.
+    pub fn check_resumption(&self, participant: &ParticipantCode) -> Result<(), Refusal> {
+        let mut known = self.known();
+        let Some(resumed) = known.resumed.get_mut(participant) else { return Ok(()) };
+        let passed = resumed.since.elapsed().as_secs() / RESUMPTION_AFTER_SECONDS;
+        let passed_count = u32::try_from(passed).unwrap_or(u32::MAX);
+        resumed.count = resumed.count.saturating_sub(passed_count);
+        resumed.since += Duration::from_secs(u64::from(passed_count) * RESUMPTION_AFTER_SECONDS);
+        if resumed.count < RESUMPTIONS_MAX {
+            return Ok(());
+        }
+        let often = format!(
+            "feed and mailboxes of {participant} were resumed {RESUMPTIONS_MAX} times; one more may be in {RESUMPTION_AFTER_SECONDS} s"
+        );
+        Err(Refusal::new(Reason::HistoryUnknown, often))
+    }
+
+    /// Counts one that was made.
+    pub fn count_resumption(&self, participant: &ParticipantCode) {
+        let fresh = Resumed { count: 0, since: Instant::now() };
+        self.known().resumed.entry(participant.clone()).or_insert(fresh).count += 1;
     }
 
     /// Something cannot be healed: it is listed for people.
@@ -126,5 +169,33 @@ impl Losses {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn positions_that_a_node_makes_up_are_resumed_so_often_and_after_a_while_once_more() {
+        let (losses, code) = (Losses::default(), ParticipantCode::parse("KAZ").unwrap());
+        for _ in 0..RESUMPTIONS_MAX {
+            losses.check_resumption(&code).unwrap();
+            losses.count_resumption(&code);
+        }
+        assert_eq!(losses.check_resumption(&code).unwrap_err().reason, Reason::HistoryUnknown);
+        losses.check_resumption(&ParticipantCode::parse("IRN").unwrap()).unwrap();
+        tokio::time::advance(Duration::from_secs(RESUMPTION_AFTER_SECONDS)).await;
+        losses.check_resumption(&code).unwrap();
+        losses.count_resumption(&code);
+        assert!(losses.check_resumption(&code).is_err());
+    }
+
+    #[test]
+    fn a_history_that_could_not_begin_does_not_count() {
+        let (losses, code) = (Losses::default(), ParticipantCode::parse("KAZ").unwrap());
+        (0..100).for_each(|_| losses.check_new_history(&code).unwrap());
+        (0..NEW_HISTORIES_MAX).for_each(|_| losses.count_new_history(&code));
+        assert_eq!(losses.check_new_history(&code).unwrap_err().reason, Reason::HistoryUnknown);
     }
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use concord_journal::HistoryId;
-use concord_ledger::{PastPositions, Resume};
+use concord_ledger::{PastPositions, Resume, Shown};
 use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal};
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::proto::feed::v1 as feed;
@@ -101,15 +101,36 @@ pub async fn feed_standing(
     let Some(theirs) = shown.digest.filter(|_| known > 0) else {
         return Ok(Standing::Stands);
     };
-    let ours = match resumes.and_then(|resumes| resumes.at(known)) {
-        Some(resume) => Some(resume_digest(resume)),
-        None => {
-            let whose = participant.clone();
-            let item = shared.blocking(move |shared| load(shared, &whose, known)).await?;
-            item.as_ref().map(concord_wire::feed::item_digest)
-        }
-    };
+    let ours = feed_digest(shared, participant, known).await?;
     Ok(if ours.is_none_or(|ours| ours == theirs) { Standing::Stands } else { Standing::Lost { known } })
+}
+
+/// The number up to which a participant's feed is the same here as at its node, as far as this position says.
+pub async fn feed_common(
+    shared: &std::sync::Arc<Shared>,
+    participant: &ParticipantCode,
+    shown: &Shown,
+) -> Result<u64, Refusal> {
+    let is_here = shown.number <= shared.published().ledger.feed_last(participant);
+    let Some(theirs) = shown.digest.filter(|_| is_here && shown.number > 0) else { return Ok(0) };
+    let same = feed_digest(shared, participant, shown.number).await? == Some(theirs);
+    Ok(if same { shown.number } else { 0 })
+}
+
+/// What a node shows that stands at this number of its feed; none where it stands for nothing.
+async fn feed_digest(
+    shared: &std::sync::Arc<Shared>,
+    participant: &ParticipantCode,
+    number: u64,
+) -> Result<Option<Digest>, Refusal> {
+    let published = shared.published();
+    let resumes = published.ledger.feed().resumes(participant);
+    if let Some(resume) = resumes.and_then(|resumes| resumes.at(number)) {
+        return Ok(Some(resume_digest(resume)));
+    }
+    let whose = participant.clone();
+    let item = shared.blocking(move |shared| load(shared, &whose, number)).await?;
+    Ok(item.as_ref().map(concord_wire::feed::item_digest))
 }
 
 /// What a node shows where its feed was resumed.
@@ -119,7 +140,7 @@ pub fn resume_digest(resume: &Resume) -> Digest {
     concord_wire::feed::resume_digest(&shown.history, shown.number, &digest, resume.at)
 }
 
-/// By the numbers: an own officer's statement under the same number with other content is a fork, and no loss.
+/// A statement may be forgotten though a later one is known, which another participant handed back: so all of them count.
 fn knows_officers(
     published: &Published,
     participant: &ParticipantCode,
@@ -128,8 +149,9 @@ fn knows_officers(
     for officer in officers {
         let name = concord_model::Name::parse(&officer.officer)
             .map_err(|error| Refusal::new(Reason::ArgumentInvalid, error.to_string()))?;
-        let last = published.ledger.signers().last(participant, &name);
-        if last.is_none_or(|last| last.number < officer.number) {
+        let digest = Digest::from_slice(&officer.digest)
+            .map_err(|error| Refusal::new(Reason::ArgumentInvalid, error.to_string()))?;
+        if !published.ledger.signers().has_all_up_to(participant, &name, officer.number, &digest) {
             return Ok(false);
         }
     }

@@ -12,7 +12,7 @@ use concord_wire::stored::hub::read;
 
 /// (recipient, lane, first number) → the run of numbers that one entry gave.
 const MAILBOXES: Table = Table::new(1).grouped_by_last_bits(GROUP_NUMBER_BITS);
-/// (participant, feed number) → the entry that is told.
+/// (participant, feed number) → the entry that is told; of one that is told again, behind which number.
 const FEEDS: Table = Table::new(2).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// (origin, node, epoch, lane, number) → the entry of a consignment.
 const CONSIGNMENTS: Table = Table::new(3).grouped_by_last_bits(GROUP_NUMBER_BITS);
@@ -40,7 +40,8 @@ impl Projection for HubProjection {
 /// Writes the rows of one fact.
 pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), ViewsError> {
     let mut tell = |participant: &ParticipantCode, number: u64| {
-        batch.put(FEEDS, feed_key(participant, number).as_ref(), Key::new().number(sequence).as_ref())
+        let row = FeedRow { sequence, again_behind: None };
+        batch.put(FEEDS, feed_key(participant, number).as_ref(), row.encode().as_ref())
     };
     match fact {
         Fact::HistoryBegun(_) | Fact::JournalEffect | Fact::NodeSeen(_) => {}
@@ -75,14 +76,28 @@ pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result
     Ok(())
 }
 
-/// Gives what stands in `common+1..=last` of a feed again behind `at`; numbers of a hole have no row.
+/// Gives what stands in `common+1..=last` of a feed again behind `at`, each thing once, as `Resumes::again` counts it.
+///
+/// From row to row, never from number to number: a hole is as wide as a peer said that it is.
 fn tell_again(participant: &ParticipantCode, resume: &Resume, batch: &mut Batch<'_>) -> Result<(), ViewsError> {
-    let mut next = resume.at;
-    for number in resume.common + 1..=resume.last {
-        if let Some(row) = batch.get(FEEDS, feed_key(participant, number).as_ref())? {
-            next += 1;
-            batch.put(FEEDS, feed_key(participant, next).as_ref(), &row)?;
+    let prefix = Key::new().text(participant.as_str());
+    let mut rows = Vec::new();
+    let mut through = resume.last;
+    while let Some((key, value)) =
+        batch.last_at_or_before(FEEDS, prefix.as_ref(), feed_key(participant, through).as_ref())?
+    {
+        let Some((number, row)) = last_number(&key).zip(FeedRow::decode(&value)) else { break };
+        if number <= resume.common {
+            break;
         }
+        if row.again_behind.is_none_or(|at| resume.common >= at) {
+            rows.push(row.sequence);
+        }
+        through = number - 1;
+    }
+    for (number, sequence) in (resume.at.saturating_add(1)..).zip(rows.into_iter().rev()) {
+        let row = FeedRow { sequence, again_behind: Some(resume.at) };
+        batch.put(FEEDS, feed_key(participant, number).as_ref(), row.encode().as_ref())?;
     }
     Ok(())
 }
@@ -96,19 +111,25 @@ fn post_again(
     batch: &mut Batch<'_>,
 ) -> Result<(), ViewsError> {
     let prefix = mailbox_prefix(recipient, lane);
-    let mut number = resume.common + 1;
-    while number <= resume.last {
-        let key = prefix.clone().number(number);
+    let first = resume.common.saturating_add(1);
+    let mut rows = Vec::new();
+    let mut through = resume.last;
+    while through >= first {
+        let key = prefix.clone().number(through);
         let row = batch.last_at_or_before(MAILBOXES, prefix.as_ref(), key.as_ref())?;
-        let Some(row) = row.and_then(|(key, value)| RunRow::decode(&key, &value)).filter(|row| number < row.end())
-        else {
-            number += 1;
-            continue;
-        };
-        let end = row.end();
-        let again = row.from(number, number - resume.common + resume.at);
+        let Some(row) = row.and_then(|(key, value)| RunRow::decode(&key, &value)) else { break };
+        if row.end() <= first {
+            break;
+        }
+        through = row.first.saturating_sub(1);
+        rows.push(row);
+    }
+    let mut next = resume.at.saturating_add(1);
+    for row in rows.into_iter().rev() {
+        let from = row.first.max(first);
+        let again = row.from(from, next);
+        next = again.end();
         batch.put(MAILBOXES, prefix.clone().number(again.first).as_ref(), again.encode().as_ref())?;
-        number = end;
     }
     Ok(())
 }
@@ -162,7 +183,7 @@ pub fn run_with(
 /// The entry that a feed number tells, if the views know it yet.
 pub fn feed_entry(views: &Views, participant: &ParticipantCode, number: u64) -> Result<Option<u64>, ViewsError> {
     let row = views.get(FEEDS, feed_key(participant, number).as_ref())?;
-    Ok(row.and_then(|value| KeyReader::new(&value).number()))
+    Ok(row.and_then(|value| FeedRow::decode(&value)).map(|row| row.sequence))
 }
 
 /// The entry of a consignment, if the views know it yet.
@@ -209,6 +230,26 @@ fn record_mail(sequence: u64, fact: &ConsignmentRecorded, batch: &mut Batch<'_>)
     Ok(())
 }
 
+/// A row of a feed.
+struct FeedRow {
+    /// The entry.
+    sequence: u64,
+    /// Of one that is told again: the number behind which it was, so that it is not told a third time beside the first.
+    again_behind: Option<u64>,
+}
+
+impl FeedRow {
+    fn encode(&self) -> Key {
+        let value = Key::new().number(self.sequence);
+        self.again_behind.into_iter().fold(value, Key::number)
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let mut value = KeyReader::new(value);
+        Some(Self { sequence: value.number()?, again_behind: value.number() })
+    }
+}
+
 /// A row of a mailbox.
 struct RunRow {
     first: u64,
@@ -250,7 +291,7 @@ impl RunRow {
     }
 
     fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
-        let first = u64::from_be_bytes(key.get(key.len().checked_sub(8)?..)?.try_into().ok()?);
+        let first = last_number(key)?;
         let mut value = KeyReader::new(value);
         let (count, sequence, feed_number) = (value.number()?, value.number()?, value.number()?);
         let (origin, node) = (value.text()?, value.text()?);
@@ -294,6 +335,11 @@ const fn slot(lane: Lane) -> u8 {
     }
 }
 
+/// The number with which a key ends.
+fn last_number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(key.len().checked_sub(8)?..)?.try_into().ok()?))
+}
+
 fn feed_key(participant: &ParticipantCode, number: u64) -> Key {
     Key::new().text(participant.as_str()).number(number)
 }
@@ -302,5 +348,64 @@ fn unreadable(error: StoredError) -> ProjectionError {
     match error {
         StoredError::UnknownKind { kind, version, .. } => ProjectionError::UnknownEntry { kind, version },
         StoredError::Malformed { .. } => ProjectionError::Malformed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use concord_journal::{Digest, HistoryId, Tail};
+    use concord_ledger::{FeedResumed, Ledger, Shown};
+
+    /// What is behind each number of KAZ's feed.
+    fn feed(views: &Views) -> Vec<(u64, u64)> {
+        let kaz = ParticipantCode::parse("KAZ").unwrap();
+        let rows = views.scan(FEEDS, Key::new().text("KAZ").as_ref(), Key::new().text("KAZ").as_ref(), 10_000).unwrap();
+        let numbers = rows.iter().filter_map(|(key, _)| last_number(key));
+        numbers.map(|number| (number, feed_entry(views, &kaz, number).unwrap().unwrap())).collect()
+    }
+
+    #[test]
+    fn positions_that_a_node_makes_up_widen_holes_and_cost_no_more_than_the_feed_is_long() {
+        let kaz = ParticipantCode::parse("KAZ").unwrap();
+        let views = Views::in_memory(VERSION);
+        let mut ledger = Ledger::default();
+        let mut project = |sequence: u64, fact: &Fact| {
+            let at = concord_ledger::At { sequence, now: concord_model::Timestamp::from_micros(1) };
+            ledger.apply(fact, at);
+            let mut batch = views.batch();
+            project_fact(sequence, fact, &mut batch).unwrap();
+            let tail = Tail { history: HistoryId([1; 16]), sequence, digest: Digest([0; 32]) };
+            views.apply(batch, tail).unwrap();
+            ledger.clone()
+        };
+        let told =
+            |participant: &ParticipantCode, number| concord_ledger::Told { participant: participant.clone(), number };
+        let acknowledged = |number| {
+            Fact::Acknowledged(concord_ledger::MailAcknowledged {
+                recipient: ParticipantCode::parse("IRN").unwrap(),
+                lane: Lane::Routine,
+                delivered_through: number,
+                taken_count: 0,
+                told: vec![concord_ledger::OriginNotices { told: told(&kaz, number), notices: Vec::new() }],
+            })
+        };
+        let mut now = Ledger::default();
+        for number in 1..=5 {
+            now = project(number, &acknowledged(number));
+        }
+        let mut sequence = 5;
+        for made_up in 1..=30_u8 {
+            sequence += 1;
+            let shown = Shown { history: [made_up; 16], number: 1 << 39, digest: None };
+            let resume = now.feed().resumes(&kaz).cloned().unwrap_or_default();
+            let resume = resume.decide(shown, 0, now.feed_last(&kaz), 1000).unwrap();
+            now = project(sequence, &Fact::FeedResumed(FeedResumed { participant: kaz.clone(), resume }));
+            let rows = feed(&views);
+            assert_eq!(rows.len(), 5 + 5 * usize::from(made_up));
+            let again: Vec<_> = rows.iter().rev().take(5).rev().map(|(_, sequence)| *sequence).collect();
+            assert_eq!(again, [1, 2, 3, 4, 5]);
+            assert_eq!(rows.last().unwrap().0, now.feed_last(&kaz), "views and ledger count the same");
+        }
     }
 }

@@ -150,14 +150,22 @@ impl Agreement {
         }
         record.state = PartyState::Consented;
         record.at = at;
-        if self.parties.values().all(|record| record.state == PartyState::Consented) {
-            self.state = AgreementState::InForce;
-            self.in_force_at = Some(at);
-            self.in_force_since = Some(position);
-            for record in self.parties.values_mut() {
-                record.member_since = Some(position);
-            }
+        self.come_into_force(position, at);
+    }
+
+    /// With the last consent. One whose leave is known before that had consented, too: its consent is what was lost.
+    fn come_into_force(&mut self, position: u64, at: Timestamp) {
+        let has_consented = |record: &PartyRecord| matches!(record.state, PartyState::Consented | PartyState::Left);
+        if self.state != AgreementState::Proposed || !self.parties.values().all(has_consented) {
+            return;
         }
+        self.state = AgreementState::InForce;
+        self.in_force_at = Some(at);
+        self.in_force_since = Some(position);
+        for record in self.parties.values_mut() {
+            record.member_since = Some(position);
+        }
+        self.end_below_two(position);
     }
 
     fn decline(&mut self, by: &ParticipantCode, at: Timestamp) {
@@ -172,7 +180,9 @@ impl Agreement {
     }
 
     fn leave(&mut self, by: &ParticipantCode, position: u64, at: Timestamp) {
-        if !self.is_member(by) {
+        // Of a version that is not in force only one that is handed back, before the consents that were lost: it must not be forgotten.
+        let is_early = self.state == AgreementState::Proposed;
+        if !is_early && !self.is_member(by) {
             return;
         }
         if let Some(record) = self.parties.get_mut(by) {
@@ -180,6 +190,14 @@ impl Agreement {
             record.at = at;
             record.left_at = Some(position);
         }
+        if is_early {
+            self.come_into_force(position, at);
+        } else {
+            self.end_below_two(position);
+        }
+    }
+
+    fn end_below_two(&mut self, position: u64) {
         if self.members().count() < AGREEMENT_MEMBERS_MIN {
             self.state = AgreementState::Ended;
             self.ended_since = Some(position);
@@ -188,14 +206,9 @@ impl Agreement {
 }
 
 impl Agreements {
-    /// Takes in an accepted statement. Total: what does not fit changes nothing.
+    /// Takes in an accepted statement. Total: what does not fit changes nothing. Each finds the version that it names, also where a
+    /// later one is known, and in whatever order it comes: so does what is handed back to a hub that lost data.
     pub fn apply(&mut self, statement: &Statement, position: u64, at: Timestamp) {
-        self.apply_handed(statement, None, position, at);
-    }
-
-    /// The same for one that may come after later versions, as what is handed back to a hub that lost data does: each finds its own
-    /// version. A leave names none, so that `leave_version` says which one stood when it was said: it must not hit a later one.
-    pub fn apply_handed(&mut self, statement: &Statement, leave_version: Option<u32>, position: u64, at: Timestamp) {
         let by = &statement.participant;
         match &statement.content {
             StatementContent::Propose { text, digest } => {
@@ -204,18 +217,17 @@ impl Agreements {
                 self.add(proposed);
             }
             StatementContent::Consent(reference) => {
-                if let Some(agreement) = self.version_mut(&reference.id, reference.version, Some(reference.digest)) {
+                if let Some(agreement) = self.version_mut(reference) {
                     agreement.consent(by, position, at);
                 }
             }
             StatementContent::Decline(reference) => {
-                if let Some(agreement) = self.version_mut(&reference.id, reference.version, Some(reference.digest)) {
+                if let Some(agreement) = self.version_mut(reference) {
                     agreement.decline(by, at);
                 }
             }
-            StatementContent::Leave(id) => {
-                let version = leave_version.or_else(|| Some(self.get(id)?.text.version));
-                if let Some(agreement) = version.and_then(|version| self.version_mut(id, version, None)) {
+            StatementContent::Leave(reference) => {
+                if let Some(agreement) = self.version_mut(reference) {
                     agreement.leave(by, position, at);
                 }
             }
@@ -246,15 +258,9 @@ impl Agreements {
         }
     }
 
-    fn version_mut(
-        &mut self,
-        id: &AgreementId,
-        version: u32,
-        digest: Option<AgreementDigest>,
-    ) -> Option<&mut Agreement> {
-        let versions = self.by_id.get_mut(id)?;
-        let is_meant =
-            |one: &Agreement| one.text.version == version && digest.is_none_or(|digest| one.digest == digest);
+    fn version_mut(&mut self, reference: &AgreementRef) -> Option<&mut Agreement> {
+        let versions = self.by_id.get_mut(&reference.id)?;
+        let is_meant = |one: &Agreement| one.text.version == reference.version && one.digest == reference.digest;
         if is_meant(&versions.latest) {
             return Some(Arc::make_mut(&mut Arc::make_mut(versions).latest));
         }

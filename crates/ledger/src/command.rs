@@ -9,6 +9,7 @@ use crate::audience::Audience;
 use crate::fact::{Founding, IndexRange};
 use crate::nodes::NodeLine;
 use crate::resume::Shown;
+use crate::signer::LastStatement;
 use crate::statement::Statement;
 
 /// Where and when the fact will stand, read once per commit by the sequencer.
@@ -67,10 +68,22 @@ pub struct Handed {
     pub statement: Statement,
     /// Whose node hands it back.
     pub by: ParticipantCode,
+    /// Whether its feed told it; else the hub had only answered it, so that its participant is still to be told.
+    pub was_told: bool,
     /// Why the hub had refused it; of the own officers' only.
     pub refused: Option<Reason>,
-    /// Of a leave: the version that stood when it was said, by the order in which it is handed back.
-    pub leave_version: Option<u32>,
+}
+
+impl Handed {
+    /// Whether only its own participant's node says so.
+    pub fn is_own(&self) -> bool {
+        self.statement.participant == self.by
+    }
+
+    /// Whether what is known of it stands, whatever is said here.
+    pub fn changes_nothing(&self, known: &LastStatement) -> bool {
+        known.refused.is_none() || self.refused.is_some() || self.is_own()
+    }
 }
 
 /// A consignment whose seal, root and signature hold.

@@ -89,8 +89,6 @@ pub struct StatementDecided {
     pub refused: Option<Reason>,
     /// Who is told.
     pub told: Vec<Told>,
-    /// Of a leave that was handed back: the version that it left. Else the latest is left.
-    pub leave_version: Option<u32>,
 }
 
 /// A participant's feed goes on after the hub lost data.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use concord_model::ParticipantCode;
+use concord_model::{AgreementRef, ParticipantCode};
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::{Agreements, PartyState};
@@ -95,16 +95,15 @@ pub(crate) fn told_of<'a>(
         StatementContent::Enrol(_) => registry.participants().map(|participant| &participant.code).collect(),
         StatementContent::Propose { text, .. } => text.parties.iter().map(|party| &party.participant).collect(),
         StatementContent::Consent(reference) if agreements.repeats_consent(own, reference) => vec![own],
-        StatementContent::Consent(reference) | StatementContent::Decline(reference) => {
-            still_on(agreements, &reference.id)
-        }
-        StatementContent::Leave(id) => still_on(agreements, id),
+        StatementContent::Consent(reference)
+        | StatementContent::Decline(reference)
+        | StatementContent::Leave(reference) => still_on(agreements, reference),
     }
 }
 
-fn still_on<'a>(agreements: &'a Agreements, id: &concord_model::AgreementId) -> Vec<&'a ParticipantCode> {
+fn still_on<'a>(agreements: &'a Agreements, reference: &AgreementRef) -> Vec<&'a ParticipantCode> {
     agreements
-        .get(id)
+        .version(reference)
         .into_iter()
         .flat_map(|agreement| &agreement.parties)
         .filter(|(_, record)| record.state != PartyState::Left)

@@ -1,17 +1,27 @@
 //! Deciding what a hub that lost data is handed back: statements of officers, and where feeds and mailboxes go on.
 //!
 //! What was decided once stands: a statement that was accepted is not judged again by what holds now, only by whether it can mean
-//! anything. Who hands it back vouches for nothing but the order; each statement is its officer's, verified before.
+//! anything. Each is its officer's, verified before, and says itself what it is about.
+//!
+//! Invariant: nobody's own node alone brings in what this hub would have refused. That a statement was accepted, another participant
+//! that was told of it vouches for; where only its own node says so, it must not take the place of anything that stands.
 
-use concord_model::{AgreementId, Lane, ParticipantCode, Reason, Refusal};
+use concord_model::{AgreementText, Lane, ParticipantCode, Reason, Refusal};
 
-use crate::agreement::{PartyState, check_form};
+use crate::agreement::{AgreementState, PartyState, check_form};
 use crate::command::Handed;
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
 use crate::ledger::{Decision, Ledger};
 use crate::resume::Shown;
 use crate::signer::SignerStep;
-use crate::statement::{Statement, StatementContent};
+use crate::statement::StatementContent;
+
+/// How far after the last known version of an agreement one that is handed back may lie.
+const VERSIONS_AHEAD_MAX: u32 = 1000;
+/// What is told again of one feed. A node that needs more hears `HISTORY_UNKNOWN`: what it shows is no position of this hub's.
+const TOLD_AGAIN_MAX: u64 = 1_000_000;
+/// What is posted again of one mailbox.
+const POSTED_AGAIN_MAX: u64 = 1 << 24;
 
 impl Ledger {
     pub(crate) fn decide_handed(&self, handed: &Handed) -> Result<Decision, Refusal> {
@@ -25,15 +35,13 @@ impl Ledger {
         match self.signers().check_handed(self.registry(), statement)? {
             None => return Ok(Decision::Nothing),
             // A node that says that its own statement was refused is not believed where another was told that it was accepted:
-            // else one who left could have its leave forgotten.
-            Some(SignerStep::Repeat(known)) if known.refused.is_none() || handed.refused.is_some() => {
-                return Ok(Decision::Nothing);
-            }
+            // else one who left could have its leave forgotten. Nor is it believed that one was accepted that is known as refused.
+            Some(SignerStep::Repeat(known)) if handed.changes_nothing(&known) => return Ok(Decision::Nothing),
             Some(SignerStep::Repeat(_) | SignerStep::Next) => {}
         }
         let meaningless = match handed.refused {
             Some(_) => None,
-            None => self.check_handed(statement).err(),
+            None => self.check_handed(handed).err(),
         };
         let told = match (handed.refused, &meaningless) {
             // Its own node knows that it was refused.
@@ -42,17 +50,14 @@ impl Ledger {
             (None, None) => self.told_of_handed(handed),
         };
         let refused = handed.refused.or(meaningless.as_ref().map(|refusal| refusal.reason));
-        let fact = Fact::Statement(StatementDecided {
-            statement: statement.clone(),
-            refused,
-            told: self.feed().tell(&told),
-            leave_version: handed.leave_version,
-        });
+        let fact =
+            Fact::Statement(StatementDecided { statement: statement.clone(), refused, told: self.feed().tell(&told) });
         Ok(Decision::Fact { fact, refusal: meaningless })
     }
 
     /// Whether a statement that was accepted once can mean anything here.
-    fn check_handed(&self, statement: &Statement) -> Result<(), Refusal> {
+    fn check_handed(&self, handed: &Handed) -> Result<(), Refusal> {
+        let statement = &handed.statement;
         let by = &statement.participant;
         let (registry, agreements) = (self.registry(), self.agreements());
         match &statement.content {
@@ -75,20 +80,42 @@ impl Ledger {
                     let taken = format!("version {} of {} is known with another text", text.version, text.id);
                     return Err(Refusal::new(Reason::AgreementExists, taken));
                 }
-                Ok(())
+                self.check_handed_version(text, handed.is_own())
             }
-            StatementContent::Consent(reference) | StatementContent::Decline(reference) => {
+            StatementContent::Consent(reference)
+            | StatementContent::Decline(reference)
+            | StatementContent::Leave(reference) => {
                 let named = agreements.version(reference).filter(|named| named.parties.contains_key(by));
-                named.map(|_| ()).ok_or_else(|| Refusal::agreement_unknown(&reference.id))
-            }
-            StatementContent::Leave(id) => {
-                let on_one = agreements.versions(id).any(|version| version.parties.contains_key(by));
-                if on_one { Ok(()) } else { Err(Refusal::agreement_unknown(id)) }
+                let named = named.ok_or_else(|| Refusal::agreement_unknown(&reference.id))?;
+                if handed.is_own() && matches!(statement.content, StatementContent::Consent(_)) {
+                    return named.text.parties.iter().try_for_each(|party| registry.check_keys(party));
+                }
+                Ok(())
             }
         }
     }
 
-    /// Those whose directory it changes, except the one who handed it back: it was told before.
+    /// A later version takes the place of the one before. On the own node's word it does so by the rules of a new proposal only; one
+    /// that another was told of was accepted when the one before had ended, which may still have to be handed back.
+    fn check_handed_version(&self, text: &AgreementText, is_own: bool) -> Result<(), Refusal> {
+        let latest = self.agreements().get(&text.id);
+        let last = latest.map_or(0, |latest| latest.text.version);
+        if text.version > last.saturating_add(VERSIONS_AHEAD_MAX) {
+            let ahead = format!("version {} of {} is too far from the last one known, {last}", text.version, text.id);
+            return Err(Refusal::new(Reason::AgreementMalformed, ahead));
+        }
+        if !is_own {
+            return Ok(());
+        }
+        let stands = latest.is_some_and(|one| matches!(one.state, AgreementState::Proposed | AgreementState::InForce));
+        if text.version > last && stands {
+            let exists = format!("{} waits for consents or is in force", text.id);
+            return Err(Refusal::new(Reason::AgreementExists, exists));
+        }
+        text.parties.iter().try_for_each(|party| self.registry().check_keys(party))
+    }
+
+    /// Those whose directory it changes, except the one who handed it back and was told before.
     fn told_of_handed(&self, handed: &Handed) -> Vec<ParticipantCode> {
         let statement = &handed.statement;
         let all: Vec<ParticipantCode> = match &statement.content {
@@ -96,19 +123,14 @@ impl Ledger {
             StatementContent::Propose { text, .. } => {
                 text.parties.iter().map(|party| party.participant.clone()).collect()
             }
-            StatementContent::Consent(reference) | StatementContent::Decline(reference) => {
-                self.still_on(&reference.id, Some(reference.version))
+            StatementContent::Consent(reference)
+            | StatementContent::Decline(reference)
+            | StatementContent::Leave(reference) => {
+                let parties = self.agreements().version(reference).into_iter().flat_map(|agreement| &agreement.parties);
+                parties.filter(|(_, record)| record.state != PartyState::Left).map(|(code, _)| code.clone()).collect()
             }
-            StatementContent::Leave(id) => self.still_on(id, handed.leave_version),
         };
-        all.into_iter().filter(|code| *code != handed.by).collect()
-    }
-
-    fn still_on(&self, id: &AgreementId, version: Option<u32>) -> Vec<ParticipantCode> {
-        let named =
-            self.agreements().versions(id).find(|one| version.is_none_or(|version| one.text.version == version));
-        let parties = named.into_iter().flat_map(|agreement| &agreement.parties);
-        parties.filter(|(_, record)| record.state != PartyState::Left).map(|(code, _)| code.clone()).collect()
+        all.into_iter().filter(|code| !handed.was_told || *code != handed.by).collect()
     }
 
     /// Where a participant's feed goes on for a node that shows this, and that has everything up to `common`.
@@ -123,7 +145,7 @@ impl Ledger {
             return Ok(Decision::Nothing);
         }
         let resumes = resumes.cloned().unwrap_or_default();
-        let resume = resumes.decide(shown, common, self.feed().last(participant))?;
+        let resume = resumes.decide(shown, common, self.feed().last(participant), TOLD_AGAIN_MAX)?;
         let fact = Fact::FeedResumed(FeedResumed { participant: participant.clone(), resume });
         Ok(Decision::Fact { fact, refusal: None })
     }
@@ -145,7 +167,7 @@ impl Ledger {
             return Err(Refusal::new(Reason::HistoryUnknown, later));
         }
         let resumes = resumes.cloned().unwrap_or_default();
-        let resume = resumes.decide(shown, mailbox.delivered_through, mailbox.last)?;
+        let resume = resumes.decide(shown, mailbox.delivered_through, mailbox.last, POSTED_AGAIN_MAX)?;
         let fact = Fact::MailboxResumed(MailboxResumed { recipient: recipient.clone(), lane, resume });
         Ok(Decision::Fact { fact, refusal: None })
     }

@@ -88,7 +88,7 @@ impl Ledger {
             }
             Fact::Statement(decided) => {
                 if decided.refused.is_none() {
-                    self.apply_accepted(&decided.statement, decided.leave_version);
+                    self.apply_accepted(&decided.statement);
                 }
                 Arc::make_mut(&mut self.signers).apply(decided, at.sequence);
                 Arc::make_mut(&mut self.feed).apply(&decided.told);
@@ -108,14 +108,14 @@ impl Ledger {
         }
     }
 
-    fn apply_accepted(&mut self, statement: &Statement, leave_version: Option<u32>) {
+    fn apply_accepted(&mut self, statement: &Statement) {
         match statement.content {
             StatementContent::Enrol(_) => {
                 Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
             }
             _ => {
                 let (position, at) = (self.sequence, self.recorded_at);
-                Arc::make_mut(&mut self.agreements).apply_handed(statement, leave_version, position, at);
+                Arc::make_mut(&mut self.agreements).apply(statement, position, at);
             }
         }
     }

@@ -138,6 +138,17 @@ impl Signers {
         self.officer(participant, officer)?.kept.get(&number).copied()
     }
 
+    /// Whether the statement of an officer with this number and digest was decided, and all before it.
+    pub fn has_all_up_to(&self, participant: &ParticipantCode, officer: &Name, number: u64, digest: &Digest) -> bool {
+        let Some(officer) = self.officer(participant, officer) else { return number == 0 };
+        if number <= officer.dropped_through {
+            return true;
+        }
+        let kept = officer.kept.range(..=number).count() as u64;
+        officer.dropped_through.saturating_add(kept) == number
+            && officer.kept.get(&number).is_some_and(|known| known.digest == *digest)
+    }
+
     /// All officers, by participant and name.
     pub fn iter(&self) -> impl Iterator<Item = (&ParticipantCode, &Name, &Officer)> {
         let all = self.by_participant.iter();

@@ -1,8 +1,7 @@
 //! What an officer says for the state, after its signature was verified outside.
 
 use concord_model::{
-    AgreementDigest, AgreementId, AgreementRef, AgreementText, Digest, Fingerprint, Name, ParticipantCode, PublicKey,
-    Timestamp,
+    AgreementDigest, AgreementRef, AgreementText, Digest, Fingerprint, Name, ParticipantCode, PublicKey, Timestamp,
 };
 
 /// A verified statement.
@@ -38,8 +37,8 @@ pub enum StatementContent {
     Consent(AgreementRef),
     /// Ends a proposal.
     Decline(AgreementRef),
-    /// Leaves at once.
-    Leave(AgreementId),
+    /// Leaves exactly this version at once.
+    Leave(AgreementRef),
     /// Binds a participant to its anchor and keys.
     Enrol(JoinRequest),
 }

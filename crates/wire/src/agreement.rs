@@ -110,8 +110,8 @@ pub enum DraftContent {
     Consent(concord_model::AgreementRef),
     /// Ends a proposal.
     Decline(concord_model::AgreementRef),
-    /// Leaves at once.
-    Leave(AgreementId),
+    /// Leaves exactly this version at once.
+    Leave(concord_model::AgreementRef),
     /// Binds a participant to its anchor and keys: a serialised join request.
     Enrol(Bytes),
 }
@@ -123,7 +123,7 @@ pub fn encode_statement(draft: &Draft) -> Bytes {
         DraftContent::Propose(text) => Content::Proposal(pb::Proposal { text: encode_text(text) }),
         DraftContent::Consent(agreement) => Content::Consent(pb::Consent { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::Decline(agreement) => Content::Decline(pb::Decline { agreement: Some(agreement_ref(agreement)) }),
-        DraftContent::Leave(id) => Content::Leave(pb::Leave { agreement_id: id.to_string() }),
+        DraftContent::Leave(agreement) => Content::Leave(pb::Leave { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::Enrol(request) => Content::Enrolment(pb::Enrolment { request: request.clone() }),
     };
     let message = pb::Statement {
@@ -165,7 +165,10 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
             let agreement = required(reason, "the agreement declined", decline.agreement)?;
             StatementContent::Decline(parse_agreement_ref(&agreement).map_err(&wrong)?)
         }
-        Content::Leave(leave) => StatementContent::Leave(AgreementId::parse(&leave.agreement_id).map_err(&wrong)?),
+        Content::Leave(leave) => {
+            let agreement = required(reason, "the agreement left", leave.agreement)?;
+            StatementContent::Leave(parse_agreement_ref(&agreement).map_err(&wrong)?)
+        }
         Content::Enrolment(enrolment) => StatementContent::Enrol(parse_join_request(&enrolment.request)?.0),
     };
     let made_at = required(reason, "the time of the statement", message.made_at)?;

@@ -381,7 +381,7 @@ fn word(content: &concord_ledger::StatementContent) -> Option<(String, Word)> {
     match content {
         StatementContent::Propose { text, .. } => Some((text.id.to_string(), Word::Proposed)),
         StatementContent::Consent(of) => Some((of.id.to_string(), Word::Consented)),
-        StatementContent::Leave(id) => Some((id.to_string(), Word::Left)),
+        StatementContent::Leave(of) => Some((of.id.to_string(), Word::Left)),
         _ => None,
     }
 }

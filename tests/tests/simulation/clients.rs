@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use concord_ledger::{AgreementState, PartyState};
-use concord_model::{Class, ExchangeId, Lane, Reason, Refusal};
+use concord_model::{AgreementRef, Class, ExchangeId, Lane, Reason, Refusal};
 use concord_node::calls;
-use concord_wire::agreement::DraftContent;
+use concord_wire::agreement::{DraftContent, agreement_digest, encode_text};
 use concord_wire::convert;
 use concord_wire::header::exchange_id;
 use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse, SubmitRequest, SubmitResponse};
@@ -142,8 +142,10 @@ async fn speak(world: World, mut chance: Chance) {
     sleep(Duration::from_millis(chance.below(LOAD_MILLISECONDS / 2))).await;
     if chance.one_in(2) {
         let state = chance.below(SOME_PARTIES as u64) as usize;
-        let id = concord_model::AgreementId::parse(SOME).unwrap();
-        let outcome = say(&world, state, DraftContent::Leave(id)).await;
+        let text = world.forum.text(SOME, SOME_PARTIES);
+        let digest = agreement_digest(&encode_text(&text));
+        let left = AgreementRef { id: text.id, version: text.version, digest };
+        let outcome = say(&world, state, DraftContent::Leave(left)).await;
         world.trace.line(format_args!("{} leaves: {}", STATES[state], outcome.is_ok()));
     }
     world.log().busy -= 1;

@@ -63,7 +63,8 @@ fn who_leaves_is_out_at_once_for_everything_not_yet_delivered_and_the_sender_is_
 /// IRN's leave reaches the hub while IRN's mail does not reach IRN: the officer's statement is handed in with the node's own
 /// certificate and nothing else of the node runs.
 fn leave_before_the_mail(forum: &mut Forum) {
-    concord_tests::RawNode::of(forum, "IRN").leave(&forum.officer("IRN"), "KAZ/warnings");
+    let agreement = forum.agreement("KAZ/warnings", "KAZ");
+    concord_tests::RawNode::of(forum, "IRN").leave(&forum.officer("IRN"), &agreement);
     forum.start_node("IRN");
 }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use concord_identity::SigningKey;
-use concord_model::{AgreementId, Lane, ParticipantCode};
-use concord_tests::{Forum, Mailbox, RawNode, exchange_ids, text_of};
+use concord_model::{Lane, ParticipantCode};
+use concord_tests::{Forum, Mailbox, RawNode, agreement_reference, exchange_ids, text_of};
 use concord_wire::agreement::DraftContent;
 use tonic::Code;
 
@@ -130,10 +130,11 @@ fn the_newest_stream_of_a_mailbox_wins() {
 #[test]
 fn forged_statements_are_refused_and_the_honest_next_one_is_taken() {
     let (mut forum, raw, sent) = stage();
-    let leave = |id: &str| DraftContent::Leave(AgreementId::parse(id).unwrap());
+    let agreement = agreement_reference(&forum.agreement(AGREEMENT, "KAZ"));
+    let leave = || DraftContent::Leave(agreement.clone());
     let officer = forum.officer("IRN");
     // IRN's officer has said one thing: its consent.
-    let honest = raw.statement(&officer, 2, leave(AGREEMENT));
+    let honest = raw.statement(&officer, 2, leave());
     let mut flipped = honest.clone();
     let mut signature = flipped.signature.to_vec();
     signature[9] ^= 1;
@@ -141,24 +142,19 @@ fn forged_statements_are_refused_and_the_honest_next_one_is_taken() {
     let mut without = honest.clone();
     without.certificates.clear();
     let mut by_another = honest.clone();
-    by_another.certificates = raw.statement(&forum.officer("TUR"), 2, leave(AGREEMENT)).certificates;
+    by_another.certificates = raw.statement(&forum.officer("TUR"), 2, leave()).certificates;
     let table = [
         ("signature", flipped, Code::PermissionDenied, "STATEMENT_SIGNATURE_INVALID"),
         ("no certificate", without, Code::PermissionDenied, "STATEMENT_SIGNATURE_INVALID"),
         ("another state's certificate", by_another, Code::PermissionDenied, "STATEMENT_SIGNATURE_INVALID"),
         (
             "another state's statement",
-            raw.statement(&forum.officer("TUR"), 2, leave(AGREEMENT)),
+            raw.statement(&forum.officer("TUR"), 2, leave()),
             Code::PermissionDenied,
             "CALLER_NOT_ALLOWED",
         ),
-        (
-            "a number ahead",
-            raw.statement(&officer, 3, leave(AGREEMENT)),
-            Code::FailedPrecondition,
-            "STATEMENT_OUT_OF_ORDER",
-        ),
-        ("a number used before", raw.statement(&officer, 1, leave(AGREEMENT)), Code::AlreadyExists, "STATEMENT_FORK"),
+        ("a number ahead", raw.statement(&officer, 3, leave()), Code::FailedPrecondition, "STATEMENT_OUT_OF_ORDER"),
+        ("a number used before", raw.statement(&officer, 1, leave()), Code::AlreadyExists, "STATEMENT_FORK"),
         (
             "no statement",
             concord_wire::proto::agreement::v1::SignedStatement::default(),

@@ -266,7 +266,7 @@ async fn leave(args: &LeaveArgs, output: Output) -> Result<(), Failure> {
     }
     let client = Client::connect(&args.one.client).await?;
     let shown = Shown::read(&get(&client, id, None).await?)?;
-    let said = say(&client, DraftContent::Leave(id.clone())).await?;
+    let said = say(&client, DraftContent::Leave(shown.reference.clone())).await?;
     tell(&shown.reference, "leave", said, output)
 }
 

@@ -190,7 +190,7 @@ fn say(statement: &Statement) -> String {
             format!("consents to {} version {} ({})", of.id, of.version, short(&of.digest.0))
         }
         StatementContent::Decline(of) => format!("declines {} version {} ({})", of.id, of.version, short(&of.digest.0)),
-        StatementContent::Leave(id) => format!("leaves {id}"),
+        StatementContent::Leave(reference) => format!("leaves {} version {}", reference.id, reference.version),
         StatementContent::Enrol(request) => {
             format!("enrols {} with node {}, anchor {}", request.participant, request.node, request.anchor_fingerprint)
         }

@@ -18,7 +18,7 @@ pub fn check_content(
         StatementContent::Propose { text, .. } => agreements.check_propose(registry, by, text),
         StatementContent::Consent(reference) => agreements.check_consent(registry, by, reference),
         StatementContent::Decline(reference) => agreements.check_decline(by, reference),
-        StatementContent::Leave(id) => agreements.check_leave(by, id),
+        StatementContent::Leave(reference) => agreements.check_leave(by, reference),
         StatementContent::Enrol(request) => registry.check_enrol(by, request),
     }
 }
@@ -104,9 +104,11 @@ impl Agreements {
         }
     }
 
-    /// Whether a participant may leave now.
-    pub fn check_leave(&self, by: &ParticipantCode, id: &AgreementId) -> Result<(), Refusal> {
-        let agreement = self.seen_by(by, id).ok_or_else(|| Refusal::agreement_unknown(id))?;
+    /// Whether a participant may leave now, whatever version came since.
+    pub fn check_leave(&self, by: &ParticipantCode, reference: &AgreementRef) -> Result<(), Refusal> {
+        let id = &reference.id;
+        let named = self.version(reference).filter(|named| named.parties.contains_key(by));
+        let Some(agreement) = named else { return self.named_by(by, reference).map(|_| ()) };
         // One who left hears the same whether the others go on or not.
         if agreement.is_member(by) {
             return Ok(());

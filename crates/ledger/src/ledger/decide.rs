@@ -62,7 +62,6 @@ impl Ledger {
                 statement: statement.clone(),
                 refused: refusal.as_ref().map(|refusal| refusal.reason),
                 told: self.feed.tell(told),
-                leave_version: None,
             }),
             refusal,
         })

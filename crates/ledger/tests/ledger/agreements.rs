@@ -184,7 +184,7 @@ fn a_stranger_hears_of_an_agreement_exactly_what_it_hears_of_one_that_never_was(
         [
             StatementContent::Consent(reference.clone()),
             StatementContent::Decline(reference.clone()),
-            StatementContent::Leave(reference.id.clone()),
+            StatementContent::Leave(reference.clone()),
         ]
         .map(|content| hide(forum.say(who, content).unwrap_err()))
         .to_vec()
@@ -213,7 +213,9 @@ fn one_who_is_not_on_the_next_version_cannot_tell_that_there_is_one() {
                 forum.consent(who, &first).unwrap_err(),
                 forum.consent(who, &second).unwrap_err(),
                 forum.decline(who, &first).unwrap_err(),
-                forum.leave(who, ID).unwrap_err(),
+                // What it names is what it knows.
+                forum.say(who, StatementContent::Leave(first.clone())).unwrap_err(),
+                forum.say(who, StatementContent::Leave(second.clone())).unwrap_err(),
             ]
         })
     };
@@ -295,7 +297,7 @@ fn what_does_not_fit_the_latest_version_changes_nothing_when_it_is_applied() {
         for content in [
             StatementContent::Consent(reference.clone()),
             StatementContent::Decline(reference.clone()),
-            StatementContent::Leave(reference.id.clone()),
+            StatementContent::Leave(reference.clone()),
         ] {
             let statement = forum.statement("IRN", content);
             let mut agreements = forum.ledger.agreements().clone();

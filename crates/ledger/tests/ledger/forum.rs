@@ -141,7 +141,14 @@ impl Forum {
     }
 
     pub(crate) fn leave(&mut self, who: &str, id: &str) -> Result<(), Refusal> {
-        self.say(who, StatementContent::Leave(t(id)))
+        let reference = self.latest(id);
+        self.say(who, StatementContent::Leave(reference))
+    }
+
+    /// The latest version of an agreement; a made-up one where there is none.
+    pub(crate) fn latest(&self, id: &str) -> AgreementRef {
+        let never = || AgreementRef { id: t(id), version: 1, digest: AgreementDigest(digest("never")) };
+        self.ledger.agreements().get(&t(id)).map_or_else(never, |latest| latest.reference())
     }
 
     /// Proposed, and consented to by all.

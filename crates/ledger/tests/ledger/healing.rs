@@ -30,27 +30,15 @@ fn lists(forum: &Forum) -> Lists {
     lists
 }
 
-/// As the hub's service does: a leave is about the version that stood in the list of whoever hands it back.
-fn hand_all(forum: &mut Forum, by: &str, list: &[Statement], order: &mut BTreeMap<String, u32>) {
+fn hand_all(forum: &mut Forum, by: &str, list: &[Statement]) {
     for statement in list {
-        hand(forum, by, statement, None, order).unwrap();
+        hand(forum, by, statement, None).unwrap();
     }
 }
 
-fn hand(
-    forum: &mut Forum,
-    by: &str,
-    statement: &Statement,
-    refused: Option<Reason>,
-    order: &mut BTreeMap<String, u32>,
-) -> Result<Decision, Reason> {
-    let mut leave_version = None;
-    match &statement.content {
-        StatementContent::Propose { text, .. } => drop(order.insert(text.id.to_string(), text.version)),
-        StatementContent::Leave(id) => leave_version = order.get(id.as_str()).copied(),
-        _ => {}
-    }
-    let handed = Handed { statement: statement.clone(), by: t(by), refused, leave_version };
+/// Hands back what the node of `by` was told.
+fn hand(forum: &mut Forum, by: &str, statement: &Statement, refused: Option<Reason>) -> Result<Decision, Reason> {
+    let handed = Handed { statement: statement.clone(), by: t(by), was_told: true, refused };
     reason(forum.run(&Command::HandBack(handed)))
 }
 
@@ -108,21 +96,20 @@ proptest! {
         let mut healed = rolled_back(&told, kept);
         let codes = ["KAZ", "IRN", "TUR", "UZB"];
         let mut places = [0; 4];
-        let mut orders: [BTreeMap<String, u32>; 4] = Default::default();
         // By turns, then each to its end; and all of it once more, which changes nothing.
         for turn in turns {
             if let Some(statement) = lists[codes[turn]].get(places[turn]) {
-                hand_all(&mut healed, codes[turn], std::slice::from_ref(statement), &mut orders[turn]);
+                hand_all(&mut healed, codes[turn], std::slice::from_ref(statement));
                 places[turn] += 1;
             }
         }
         for (turn, code) in codes.into_iter().enumerate() {
-            hand_all(&mut healed, code, &lists[code][places[turn]..], &mut orders[turn]);
+            hand_all(&mut healed, code, &lists[code][places[turn]..]);
         }
         prop_assert_eq!(standing(&healed), standing(&told));
         let before = healed.facts.len();
         for code in codes {
-            hand_all(&mut healed, code, &lists[code], &mut BTreeMap::new());
+            hand_all(&mut healed, code, &lists[code]);
         }
         prop_assert_eq!(healed.facts.len(), before);
         for code in codes {
@@ -140,16 +127,118 @@ fn a_leave_is_remembered_even_where_the_leaver_s_node_says_that_it_was_refused()
     told.leave("TUR", ID).unwrap();
     let leave = lists(&told)["TUR"].last().unwrap().clone();
     let mut healed = rolled_back(&told, kept);
-    let order = || BTreeMap::from([(ID.to_owned(), 1)]);
-
-    hand(&mut healed, "TUR", &leave, Some(Reason::AgreementNotInForce), &mut order()).unwrap();
+    hand(&mut healed, "TUR", &leave, Some(Reason::AgreementNotInForce)).unwrap();
     assert!(healed.ledger.agreements().is_member(&t(ID), &t("TUR")), "nobody else has come yet");
     // KAZ was told that it was accepted.
-    hand(&mut healed, "KAZ", &leave, None, &mut order()).unwrap();
+    hand(&mut healed, "KAZ", &leave, None).unwrap();
     assert!(!healed.ledger.agreements().is_member(&t(ID), &t("TUR")));
     // And it stays so, whoever says what.
-    let again = hand(&mut healed, "TUR", &leave, Some(Reason::AgreementNotInForce), &mut order());
+    let again = hand(&mut healed, "TUR", &leave, Some(Reason::AgreementNotInForce));
     assert_eq!(again, Ok(Decision::Nothing));
+}
+
+/// Said by an officer and refused by the hub, or never handed in; its own node hands it back as if it had been told.
+fn pretend(forum: &mut Forum, by: &str, content: StatementContent) -> Result<Decision, Reason> {
+    let statement = forum.statement(by, content);
+    hand(forum, by, &statement, None)
+}
+
+#[test]
+fn a_leaver_s_own_word_first_does_not_make_its_leave_be_forgotten() {
+    let mut told = Forum::of(["KAZ", "IRN", "TUR"]);
+    let before_consent = told.facts.len() + 2;
+    told.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let agreed = told.facts.len();
+    told.leave("TUR", ID).unwrap();
+    let lists = lists(&told);
+    let leave = lists["TUR"].last().unwrap().clone();
+    for kept in [before_consent, agreed] {
+        let mut healed = rolled_back(&told, kept);
+        // Nothing but the leave, and nothing of what it is about; then the others come.
+        hand(&mut healed, "TUR", &leave, None).unwrap();
+        hand_all(&mut healed, "KAZ", &lists["KAZ"]);
+        hand_all(&mut healed, "IRN", &lists["IRN"]);
+        let agreement = healed.ledger.agreements().get(&t(ID)).unwrap();
+        let members: Vec<_> = agreement.members().cloned().collect();
+        assert_eq!(members, [t("IRN"), t("KAZ")], "with the first {kept} facts");
+    }
+}
+
+#[test]
+fn a_leave_of_an_earlier_version_expels_nobody_from_a_later_one_whoever_hands_it_back() {
+    let mut told = Forum::of(["KAZ", "IRN", "TUR"]);
+    let kept = told.facts.len();
+    told.agree(ID, &["IRN", "KAZ", "TUR"]);
+    told.leave("TUR", ID).unwrap();
+    told.leave("IRN", ID).unwrap();
+    told.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let lists = lists(&told);
+    let leaves = |one: &&Statement| matches!(one.content, StatementContent::Leave(_));
+    let mut healed = rolled_back(&told, kept);
+    hand_all(&mut healed, "TUR", &lists["TUR"].iter().filter(|one| !leaves(one)).cloned().collect::<Vec<_>>());
+    hand_all(&mut healed, "IRN", &lists["IRN"].iter().filter(leaves).cloned().collect::<Vec<_>>());
+    assert!(healed.ledger.agreements().is_member(&t(ID), &t("TUR")));
+}
+
+#[test]
+fn nobody_s_own_node_brings_in_a_proposal_that_takes_the_place_of_what_stands() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+    let agreed = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    for version in [2, 3, u32::MAX] {
+        let text = concord_model::AgreementText { version, ..forum.text(ID, &["IRN", "KAZ"]) };
+        let proposal =
+            StatementContent::Propose { text, digest: concord_model::AgreementDigest(digest(&format!("v{version}"))) };
+        let statement = forum.statement("KAZ", proposal);
+        let decided = hand(&mut forum, "KAZ", &statement, None);
+        assert!(matches!(decided, Ok(Decision::Fact { refusal: Some(_), .. })), "{version}: {decided:?}");
+        assert_eq!(forum.ledger.agreements().get(&t(ID)).unwrap().reference(), agreed);
+        // Its own word does not turn that round; one that was told of it does, as far as versions can have gone.
+        assert_eq!(hand(&mut forum, "KAZ", &statement, None), Ok(Decision::Nothing));
+    }
+    assert!(forum.ledger.agreements().is_member(&t(ID), &t("TUR")));
+    // What it may say now anyway it may hand back, too.
+    forum.leave("IRN", ID).unwrap();
+    forum.leave("TUR", ID).unwrap();
+    let text = forum.text(ID, &["IRN", "KAZ"]);
+    let proposal = StatementContent::Propose { text, digest: agreed.digest };
+    let decided = pretend(&mut forum, "KAZ", proposal);
+    assert!(matches!(decided, Ok(Decision::Fact { refusal: None, .. })), "{decided:?}");
+}
+
+#[test]
+fn what_was_answered_and_not_yet_told_is_told_to_its_own_node_too() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let proposed = forum.propose(ID, &["IRN", "KAZ"]).unwrap();
+    let consent = forum.statement("IRN", StatementContent::Consent(proposed));
+    let handed = |was_told| Handed { statement: consent.clone(), by: t("IRN"), was_told, refused: None };
+    for (was_told, expected) in [(true, vec![t("KAZ")]), (false, vec![t("IRN"), t("KAZ")])] {
+        let decided = forum.ledger.decide(&Command::HandBack(handed(was_told)), forum.at()).unwrap();
+        let Decision::Fact { fact: Fact::Statement(decided), refusal: None } = decided else { panic!("{decided:?}") };
+        let told: Vec<ParticipantCode> = decided.told.into_iter().map(|told| told.participant).collect();
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
+fn a_statement_that_is_missing_below_a_known_one_is_missed() {
+    let mut told = Forum::of(["KAZ", "IRN", "TUR", "UZB"]);
+    told.agree(ID, &["KAZ", "TUR"]);
+    let other = told.propose("IRN/drugs", &["IRN", "KAZ"]).unwrap();
+    let kept = told.facts.len();
+    told.leave("KAZ", ID).unwrap();
+    told.consent("KAZ", &other).unwrap();
+    let last = told.ledger.signers().last(&t("KAZ"), &t("officer")).unwrap();
+    let knows = |forum: &Forum, digest: &concord_model::Digest| {
+        forum.ledger.signers().has_all_up_to(&t("KAZ"), &t("officer"), last.number, digest)
+    };
+    assert!(knows(&told, &last.digest) && !knows(&told, &digest("other content")));
+    // IRN was told of the consent, not of the leave before it.
+    let mut healed = rolled_back(&told, kept);
+    hand_all(&mut healed, "IRN", &lists(&told)["IRN"]);
+    assert_eq!(healed.ledger.signers().last(&t("KAZ"), &t("officer")).unwrap().number, last.number);
+    assert!(!knows(&healed, &last.digest), "the leave is missing");
+    hand_all(&mut healed, "TUR", &lists(&told)["TUR"]);
+    assert!(knows(&healed, &last.digest));
 }
 
 #[test]
@@ -159,9 +248,9 @@ fn another_statement_under_a_known_number_is_refused_and_changes_nothing() {
     let mut other = lists(&told)["KAZ"].last().unwrap().clone();
     other.digest = digest("other content");
     let before = told.ledger.clone();
-    assert_eq!(hand(&mut told, "IRN", &other, None, &mut BTreeMap::new()), Err(Reason::StatementFork));
+    assert_eq!(hand(&mut told, "IRN", &other, None), Err(Reason::StatementFork));
     other.number = u64::MAX;
-    assert_eq!(hand(&mut told, "IRN", &other, None, &mut BTreeMap::new()), Err(Reason::StatementOutOfOrder));
+    assert_eq!(hand(&mut told, "IRN", &other, None), Err(Reason::StatementOutOfOrder));
     assert_eq!(told.ledger, before);
 }
 
@@ -173,7 +262,7 @@ fn an_enrolment_that_was_made_again_with_the_same_keys_is_known_under_any_number
     // In another order, so under other numbers.
     founded_anew.enrol("IRN").unwrap();
     founded_anew.enrol("KAZ").unwrap();
-    assert_eq!(hand(&mut founded_anew, "KAZ", &first, None, &mut BTreeMap::new()), Ok(Decision::Nothing));
+    assert_eq!(hand(&mut founded_anew, "KAZ", &first, None), Ok(Decision::Nothing));
 }
 
 #[test]
@@ -186,7 +275,7 @@ fn one_who_hands_back_is_not_told_what_it_told() {
     let before = (feed(&healed, "KAZ"), feed(&healed, "IRN"));
     let list = lists(&told)["KAZ"].clone();
     let new = list.len() - 3;
-    hand_all(&mut healed, "KAZ", &list, &mut BTreeMap::new());
+    hand_all(&mut healed, "KAZ", &list);
     assert_eq!((feed(&healed, "KAZ"), feed(&healed, "IRN")), (before.0, before.1 + new as u64));
 }
 

@@ -10,7 +10,8 @@ fn a_statement_that_is_not_its_officers_next_records_nothing() {
     let check = |change: &dyn Fn(&mut Statement), expected: Reason| {
         let mut forum = Forum::of(["KAZ", "IRN"]);
         forum.propose(ID, &["IRN", "KAZ"]).unwrap();
-        let mut statement = forum.statement("KAZ", StatementContent::Leave(t(ID)));
+        let left = forum.latest(ID);
+        let mut statement = forum.statement("KAZ", StatementContent::Leave(left));
         change(&mut statement);
         let before = forum.ledger.clone();
         assert_eq!(reason(forum.run(&Command::Statement(statement))), Err(expected));
@@ -93,7 +94,8 @@ fn a_stranger_s_agreement_reaches_the_feeds_of_its_parties_only() {
 fn each_officer_counts_for_itself() {
     let mut forum = Forum::of(["KAZ", "IRN"]);
     forum.propose(ID, &["IRN", "KAZ"]).unwrap();
-    let mut statement = forum.statement("KAZ", StatementContent::Leave(t(ID)));
+    let left = forum.latest(ID);
+    let mut statement = forum.statement("KAZ", StatementContent::Leave(left));
     statement.officer = t("second");
     statement.number = 1;
     statement.digest = digest("of the second");

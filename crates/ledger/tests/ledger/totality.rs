@@ -85,7 +85,7 @@ fn content() -> impl Strategy<Value = StatementContent> {
             .prop_map(|(text, digest)| StatementContent::Propose { text, digest: AgreementDigest(digest) }),
         reference().prop_map(StatementContent::Consent),
         reference().prop_map(StatementContent::Decline),
-        id().prop_map(StatementContent::Leave),
+        reference().prop_map(StatementContent::Leave),
         (code(), name())
             .prop_map(|(code, node)| StatementContent::Enrol(JoinRequest { node, ..join_request(code.as_str()) })),
     ]
@@ -171,6 +171,7 @@ fn resume() -> impl Strategy<Value = Resume> {
         common,
         last,
         at,
+        again: 0,
         sequence: 0,
     })
 }
@@ -181,10 +182,8 @@ fn fact() -> impl Strategy<Value = Fact> {
         1 => (history(), prop::option::of(history()))
             .prop_map(|(history, parent)| Fact::HistoryBegun(HistoryBegun { history, parent })),
         1 => Just(()).prop_map(|()| Fact::Founded(founding(&["KAZ", "IRN"]))),
-        6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3), prop::option::of(0..3_u32)).prop_map(
-            |(statement, refused, told, leave_version)| {
-                Fact::Statement(StatementDecided { statement, refused, told, leave_version })
-            }
+        6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3)).prop_map(
+            |(statement, refused, told)| Fact::Statement(StatementDecided { statement, refused, told })
         ),
         2 => (code(), resume()).prop_map(|(participant, resume)| Fact::FeedResumed(FeedResumed { participant, resume })),
         2 => (code(), lane(), resume())
@@ -244,8 +243,8 @@ fn command() -> impl Strategy<Value = Command> {
         3 => statement().prop_map(Command::Statement),
         3 => consign.prop_map(Command::Consign),
         2 => acknowledge.prop_map(Command::Acknowledge),
-        3 => (statement(), code(), prop::option::of(reason()), prop::option::of(0..3_u32)).prop_map(
-            |(statement, by, refused, leave_version)| Command::HandBack(Handed { statement, by, refused, leave_version })
+        3 => (statement(), code(), prop::option::of(reason()), any::<bool>()).prop_map(
+            |(statement, by, refused, was_told)| Command::HandBack(Handed { statement, by, was_told, refused })
         ),
         2 => (code(), shown(), number())
             .prop_map(|(participant, shown, common)| Command::ResumeFeed { participant, shown, common }),

@@ -116,7 +116,7 @@ async fn heal(context: &Context, link: &dyn HubLink, state: &NodeState, healing:
     );
     context.readiness.raise(HUB_LOST_NOTE, what);
     concord_faults::point("node.heal.begin");
-    let answer = match hand_back(context, link, position_of(state)).await {
+    let answer = match hand_back(context, link, position_of(state), healing.known_number).await {
         Ok(answer) => answer,
         Err(end) => return end,
     };

@@ -25,11 +25,13 @@ const ENTRIES_READ_AT_ONCE: usize = 256;
 
 /// Hands everything back that this hub told and heard, in order, and returns what the hub made of it.
 ///
-/// All of it, whatever the hub has still: only from the order of the whole can it tell which version of an agreement a leave was about.
+/// All of it, whatever the hub has still: it passes over what it knows. By the item with the number `known` it sees whether it has the
+/// same up to there.
 pub(super) async fn hand_back(
     context: &Context,
     link: &dyn HubLink,
     position: FeedPosition,
+    known: u64,
 ) -> Result<HandBackResponse, LinkEnd> {
     let hello = HandBackHello { limits: Some(concord_wire::limits()), position: Some(position) };
     let reading = Reading {
@@ -39,6 +41,7 @@ pub(super) async fn hand_back(
         said: BTreeMap::new(),
         answered: BTreeMap::new(),
         told: BTreeSet::new(),
+        known,
         failed: Arc::default(),
     };
     let failed = Arc::clone(&reading.failed);
@@ -66,6 +69,8 @@ struct Reading {
     /// The reason of the hub's refusal, empty where it accepted.
     answered: BTreeMap<Which, String>,
     told: BTreeSet<Digest>,
+    /// The last number that the hub says it has.
+    known: u64,
     failed: Arc<std::sync::Mutex<Option<IndexError>>>,
 }
 
@@ -100,7 +105,12 @@ impl Reading {
             match read(entry)? {
                 NodeEntry::Feed { items, .. } => {
                     for item in items {
-                        let Some(Content::Statement(signed)) = &item.content else { continue };
+                        let Some(Content::Statement(signed)) = &item.content else {
+                            if item.number == self.known {
+                                messages.push(HandBackRequest { message: Some(Message::Told(item)) });
+                            }
+                            continue;
+                        };
                         if let Ok(statement) = parse_statement(signed) {
                             self.told.insert(statement.digest);
                         }

@@ -72,8 +72,7 @@ pub struct Directory {
     /// The agreements that this participant is on.
     pub agreements: Agreements,
     pins: BTreeSet<AgreementRef>,
-    /// Digests of the statements that were taken in: a hub that lost data tells again what it was handed back, and a leave that is
-    /// taken in twice would hit a later version.
+    /// Digests of the statements that were taken in: a hub that lost data tells again what it was handed back.
     taken_in: BTreeSet<Digest>,
 }
 
@@ -95,8 +94,7 @@ impl Directory {
             Some(Content::Statement(signed)) => {
                 let statement = agreement::parse_statement(signed).map_err(DirectoryError::Statement)?;
                 if self.taken_in.insert(statement.digest) {
-                    let leave_version = (item.leave_version > 0).then_some(item.leave_version);
-                    self.take_in(own, &statement, leave_version, item.number, at);
+                    self.take_in(own, &statement, item.number, at);
                 }
                 Ok(Some(statement))
             }
@@ -105,16 +103,9 @@ impl Directory {
         }
     }
 
-    fn take_in(
-        &mut self,
-        own: &ParticipantCode,
-        statement: &Statement,
-        leave_version: Option<u32>,
-        position: u64,
-        at: Timestamp,
-    ) {
+    fn take_in(&mut self, own: &ParticipantCode, statement: &Statement, position: u64, at: Timestamp) {
         self.registry.apply(statement, at);
-        self.agreements.apply_handed(statement, leave_version, position, at);
+        self.agreements.apply(statement, position, at);
         if statement.participant != *own {
             return;
         }

@@ -157,7 +157,7 @@ async fn a_hub_that_asks_gets_every_statement_in_order_and_the_own_ones_that_did
     };
     // Three statements that the feed has not told: accepted, refused, and one that the hub never recorded.
     let consent = forum.kaz.says(2, DraftContent::Consent(reference(&forum.text("IRN/other"))));
-    let leave = |number| forum.kaz.says(number, DraftContent::Leave(forum.text("KAZ/drugs").id));
+    let leave = |number| forum.kaz.says(number, DraftContent::Leave(reference(&forum.text("KAZ/drugs"))));
     for (signed, answered) in [
         (consent, answer(2, "", false)),
         (leave(3), answer(3, "AGREEMENT_NOT_IN_FORCE", false)),

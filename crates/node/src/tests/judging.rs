@@ -107,10 +107,10 @@ fn what_this_participant_left_is_set_aside_and_what_ended_for_another_is_not() {
     let forum = Forum::new();
     let (header, blobs) = forum.exchange(&forum.irn, 1);
     let delivery = delivered(&forum.irn, &header, &blobs, 1);
-    let id = forum.text("KAZ/drugs").id;
+    let agreement = reference(&forum.text("KAZ/drugs"));
     for (leaver, number, expected) in [(&forum.tur, 2, Ok(())), (&forum.kaz, 2, Err(SetAsideReason::NotAMember))] {
         let mut directory = forum.directory();
-        let left = item(9, Content::Statement(leaver.says(number, DraftContent::Leave(id.clone()))));
+        let left = item(9, Content::Statement(leaver.says(number, DraftContent::Leave(agreement.clone()))));
         directory.apply(&forum.hub(), &forum.kaz.code, &left).unwrap();
         let judged = judge(&directory, &forum.hub(), &forum.kaz.code, Lane::Routine, &delivery);
         assert_eq!(judged.map(|_| ()), expected, "{} left", leaver.code);

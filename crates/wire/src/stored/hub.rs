@@ -91,7 +91,6 @@ pub fn statement(fact: &StatementDecided, signed: SignedStatement, recorded_at: 
         signed: Some(signed),
         refused: fact.refused.map(|reason| reason.code().to_owned()).unwrap_or_default(),
         told: fact.told.iter().map(told).collect(),
-        leave_version: fact.leave_version.unwrap_or(0),
     };
     draft(KIND_STATEMENT, &message, Vec::new(), recorded_at)
 }
@@ -257,7 +256,7 @@ fn read_resume(
     if common > last || last > at || number > at {
         return Err(malformed(entry, "a resumption goes back"));
     }
-    Ok(Resume { shown: Shown { history, number, digest }, common, last, at, sequence: 0 })
+    Ok(Resume { shown: Shown { history, number, digest }, common, last, at, again: 0, sequence: 0 })
 }
 
 fn read_founded(entry: &Entry) -> Result<Founding, StoredError> {
@@ -286,8 +285,7 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
         code => Some(read_reason(entry, code)?),
     };
     let told = message.told.iter().map(read_told).collect::<Result<_, _>>().map_err(|error| malformed(entry, error))?;
-    let leave_version = (message.leave_version > 0).then_some(message.leave_version);
-    Ok(HubEntry::Statement(StatementDecided { statement, refused, told, leave_version }, signed))
+    Ok(HubEntry::Statement(StatementDecided { statement, refused, told }, signed))
 }
 
 fn read_audiences(

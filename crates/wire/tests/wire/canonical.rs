@@ -180,7 +180,7 @@ fn what_officers_and_joining_nodes_sign_has_one_spelling() {
     check(&encode_text(&agreement_text()), reason, reason, &|bytes| parse_text(bytes).map(drop));
     let reason = Reason::StatementMalformed;
     check(&join_request(), reason, reason, &|bytes| parse_join_request(bytes).map(drop));
-    for content in [DraftContent::Consent(agreement_ref()), DraftContent::Leave(agreement_text().id)] {
+    for content in [DraftContent::Consent(agreement_ref()), DraftContent::Leave(agreement_ref())] {
         check(&encode_statement(&draft(300, content)), reason, reason, &|bytes| {
             parse_statement(&signed(bytes.to_vec().into())).map(drop)
         });

@@ -31,7 +31,7 @@ fn statements_of_every_kind() {
         ("proposal", DraftContent::Propose(agreement_text())),
         ("consent", DraftContent::Consent(agreement_ref())),
         ("decline", DraftContent::Decline(agreement_ref())),
-        ("leave", DraftContent::Leave(agreement_text().id)),
+        ("leave", DraftContent::Leave(agreement_ref())),
         ("enrolment", DraftContent::Enrol(join_request())),
     ]) {
         let statement = encode_statement(&draft(number, content));

@@ -145,7 +145,7 @@ proptest! {
             }
             DraftContent::Consent(agreement) => StatementContent::Consent(agreement),
             DraftContent::Decline(agreement) => StatementContent::Decline(agreement),
-            DraftContent::Leave(id) => StatementContent::Leave(id),
+            DraftContent::Leave(agreement) => StatementContent::Leave(agreement),
             DraftContent::Enrol(request) => StatementContent::Enrol(parse_join_request(&request).unwrap().0),
         };
         prop_assert_eq!(read.content, expected);

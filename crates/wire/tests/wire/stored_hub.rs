@@ -32,7 +32,7 @@ pub(crate) fn consignment_draft() -> Draft {
 pub(crate) fn statement_decided(refused: Option<Reason>) -> (StatementDecided, Draft) {
     let signed = signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text()))));
     let told = vec![told(code("KAZ"), 4), told(code("UZB"), 300)];
-    let fact = StatementDecided { statement: parse_statement(&signed).unwrap(), refused, told, leave_version: None };
+    let fact = StatementDecided { statement: parse_statement(&signed).unwrap(), refused, told };
     let draft = hub::statement(&fact, signed, NOW);
     (fact, draft)
 }
@@ -59,7 +59,14 @@ fn node_seen() -> NodeSeen {
 
 fn resume() -> Resume {
     let digest = Some(Digest([0x44; 32]));
-    Resume { shown: Shown { history: HISTORY, number: 300, digest }, common: 280, last: 290, at: 300, sequence: 0 }
+    Resume {
+        shown: Shown { history: HISTORY, number: 300, digest },
+        common: 280,
+        last: 290,
+        at: 300,
+        again: 0,
+        sequence: 0,
+    }
 }
 
 /// The fact that an entry of this draft is read as.
@@ -235,7 +242,7 @@ proptest! {
     fn any_statement_survives_the_journal(said in any_statement(), reason in prop::option::of(prop::sample::select(Reason::ALL))) {
         let signed = signed(encode_statement(&said));
         let statement = parse_statement(&signed).unwrap();
-        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)], leave_version: Some(3) };
+        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)] };
         prop_assert_eq!(fact(&hub::statement(&decided, signed, NOW)), Fact::Statement(decided));
     }
 }

@@ -63,12 +63,12 @@ pub(crate) fn feed_items() -> Vec<feed_pb::FeedItem> {
         Content::Receipts(feed_pb::Receipts { recipient: "KGZ".into(), receipts }),
     ];
     let recorded_at = Some(concord_wire::convert::timestamp(NOW));
-    let item = |(number, content)| feed_pb::FeedItem { number, recorded_at, content: Some(content), leave_version: 0 };
+    let item = |(number, content)| feed_pb::FeedItem { number, recorded_at, content: Some(content) };
     (1..).zip(contents).map(item).collect()
 }
 
 pub(crate) fn statement() -> SignedStatement {
-    signed(encode_statement(&draft(1, DraftContent::Leave(crate::fixtures::agreement_text().id))))
+    signed(encode_statement(&draft(1, DraftContent::Leave(crate::fixtures::agreement_ref()))))
 }
 
 fn without_blobs(index: usize, number: u64) -> exchange_pb::Delivery {
