@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use concord_identity::{Caller, verify};
+use concord_journal::HistoryId;
 use concord_ledger::chain::CHAIN_EPOCH;
 use concord_ledger::{Audience, Stood};
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
@@ -54,8 +55,10 @@ pub fn welcome(
 pub struct Brought {
     /// The consignment.
     pub consignment: pb::Consignment,
-    /// The receipt of one that this hub is to have forgotten.
+    /// The first receipt of one that this hub is to have forgotten.
     pub receipt: Option<pb::RecordedReceipt>,
+    /// The history in which it was receipted last; empty where that is the receipt's.
+    pub history: bytes::Bytes,
 }
 
 /// Turns consignments into receipts, in order. The first refusal is the last item.
@@ -110,7 +113,7 @@ fn open(
     chain: &ChainKey,
     brought: Brought,
 ) -> Result<(Box<consignment::Opened>, Option<Recorded>), Refusal> {
-    let Brought { consignment: message, receipt } = brought;
+    let Brought { consignment: message, receipt, history: newest } = brought;
     concord_faults::point("hub.consign.arrived");
     let opened = consignment::open(message, &chain.origin, |key, message, signature| {
         shared.verify_enrolled(&chain.origin, key, message, signature)
@@ -124,7 +127,12 @@ fn open(
         shared.room.check()?;
     }
     concord_faults::point("hub.consign.opened");
-    let receipt = receipt.map(|receipt| own_receipt(shared, &opened, &receipt)).transpose()?;
+    let mut receipt = receipt.map(|receipt| own_receipt(shared, &opened, &receipt)).transpose()?;
+    // Outcomes are of the first; which past it was lost from, the newest tells.
+    if let Some(receipt) = receipt.as_mut().filter(|_| !newest.is_empty()) {
+        let wrong = || Refusal::new(Reason::ConsignmentMalformed, "a history has 16 bytes");
+        receipt.history = HistoryId(newest[..].try_into().map_err(|_| wrong())?);
+    }
     Ok((Box::new(opened), receipt))
 }
 

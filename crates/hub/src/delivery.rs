@@ -154,17 +154,20 @@ async fn send_number(
     };
     let blobs = loaded.blobs.get(loaded.kept.blob_range(index as usize)).unwrap_or_default();
     let blobs = blobs.iter().flatten().map(blob_to_bytes).collect();
-    let delivery = delivery::delivery(
+    // A feed that was resumed since tells under later numbers what it told before.
+    let feed_number = published.ledger.feed().number_now(&writer.recipient, loaded.run.feed_number, recorded);
+    let mut delivery = delivery::delivery(
         &loaded.kept.sealed,
         &loaded.tree,
         index as usize,
         number,
         blobs,
         loaded.recorded_at,
-        // A feed that was resumed since tells under later numbers what it told before.
-        published.ledger.feed().number_now(&writer.recipient, loaded.run.feed_number, recorded),
+        feed_number,
     )
     .ok_or_else(|| internal("a mailbox row names an exchange that the entry does not have"))?;
+    // Then its number lies after a leave that came later, too.
+    delivery.recorded_before_loss = loaded.fact.rehanded || feed_number != loaded.run.feed_number;
     concord_faults::point("hub.deliver.permitted");
     let sent = writer.deliver(permit, recorded, delivery).await;
     concord_faults::point("hub.deliver.sent");

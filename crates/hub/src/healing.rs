@@ -157,6 +157,8 @@ pub async fn rehanded(
         return Ok(());
     }
     let what = format!("consignment {number} of {} on lane {}", chain.origin, chain.lane);
+    // It comes with this hub's own receipt.
+    shared.losses.confirmed(shared);
     let present = shared.history();
     history_lost(shared, &chain.origin, &what, history.as_bytes()).await?;
     if history == present {
@@ -298,7 +300,10 @@ impl Taking<'_> {
         self.shared.room.check()?;
         let told = handed.statement.clone();
         match decide(self.shared, handed, signed).await {
-            Ok(Answer::Accepted) => self.answer.taken += 1,
+            Ok(Answer::Accepted) => {
+                self.answer.taken += 1;
+                self.shared.losses.confirmed(self.shared);
+            }
             Ok(_) => {}
             // What passes by itself is not a judgement on the statement.
             Err(refusal) if matches!(refusal.reason.class(), Class::Unavailable | Class::Exhausted) => {
@@ -388,7 +393,7 @@ fn verify_handed(
     let wrong = |error: String| Refusal::new(Reason::StatementSignatureInvalid, error);
     let anchors = [Anchor::from_der(&enrolment.anchor).map_err(|error| wrong(error.to_string()))?];
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|der: &Bytes| der.to_vec()).collect();
-    let now = shared.clock.now();
+    let now = shared.clock.shown();
     let moments = [Some(now), told_at.filter(|at| *at <= now), Some(statement.made_at).filter(|at| *at <= now)];
     let mut refusal = None;
     for moment in moments.into_iter().flatten() {

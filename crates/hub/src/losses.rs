@@ -32,6 +32,8 @@ pub struct Losses(Mutex<Known>);
 struct Known {
     /// What was found first, in words; none while nothing is missing.
     found: Option<String>,
+    /// Something signed that this hub had forgotten came back: until then a node only says so.
+    is_confirmed: bool,
     began: BTreeMap<ParticipantCode, u32>,
     resumed: BTreeMap<ParticipantCode, Resumed>,
     handed_back: BTreeSet<ParticipantCode>,
@@ -62,6 +64,13 @@ impl Losses {
         }
         metrics::counter!("concord_losses_found_total").increment(1);
         self.tell(shared);
+    }
+
+    /// Something came back that somebody signed and that this hub did not know: it did lose data.
+    pub fn confirmed(&self, shared: &Shared) {
+        if !std::mem::replace(&mut self.known().is_confirmed, true) {
+            self.tell(shared);
+        }
     }
 
     /// A participant's feed stands: as far as it goes, nothing is missing any more.
@@ -127,8 +136,13 @@ impl Losses {
     pub fn not_healed(&self, shared: &Shared, what: String) {
         let listed = {
             let mut known = self.known();
-            if known.not_healed.len() < NOT_HEALED_LISTED_MAX && known.not_healed.insert(what) {
-                known.not_healed_count += 1;
+            if known.not_healed.contains(&what) {
+                return;
+            }
+            known.not_healed_count += 1;
+            tracing::error!(what, count = known.not_healed_count, "this cannot be healed");
+            if known.not_healed.len() < NOT_HEALED_LISTED_MAX {
+                known.not_healed.insert(what);
             }
             let list: Vec<&str> = known.not_healed.iter().map(String::as_str).collect();
             format!("{} cannot be healed: {}", known.not_healed_count, list.join("; "))
@@ -137,9 +151,13 @@ impl Losses {
         shared.readiness.note(NOT_HEALED_NOTE, listed);
     }
 
-    /// An alarm while somebody has yet to come, a note when all have.
+    /// A note as long as a node only says so; then an alarm while somebody has yet to come, and a note when all have.
     fn tell(&self, shared: &Shared) {
-        let Some(found) = self.known().found.clone() else { return };
+        let (found, is_confirmed) = {
+            let known = self.known();
+            let Some(found) = known.found.clone() else { return };
+            (found, known.is_confirmed)
+        };
         let published = shared.published();
         let waits: Vec<String> = published
             .ledger
@@ -151,7 +169,11 @@ impl Losses {
             .map(ToString::to_string)
             .collect();
         let lost = format!("this hub lost data or was restored from an older copy; first found at {found}");
-        if waits.is_empty() {
+        if !is_confirmed {
+            // One node's word, which must not take the service from the others.
+            let said = format!("a node says that {found}; nothing has come back yet that this hub had forgotten");
+            shared.readiness.note(LOST_ALARM, said);
+        } else if waits.is_empty() {
             let healed = format!("{lost}. The nodes of all participants have handed back what they had");
             shared.readiness.note(LOST_ALARM, healed);
             // The views had seen the same loss at the start.

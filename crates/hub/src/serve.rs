@@ -237,8 +237,13 @@ fn report(opened: &Opened, readiness: &Readiness) {
     if let Some(cut) = &opened.cut {
         tracing::warn!(file = %cut.file, offset = cut.offset, bytes = cut.bytes, "the journal's last commit was damaged or unfinished and was cut");
         metrics::counter!("concord_journal_cuts_total").increment(1);
-        if cut.parent.is_none() {
-            readiness.raise("journal-cut", "the journal had no whole entry left: a new history began from nothing");
+        let what = format!(
+            "the journal's last commit was damaged or unfinished: {} bytes were cut off the end of {}",
+            cut.bytes, cut.file
+        );
+        match cut.parent {
+            Some(_) => readiness.note("journal-cut", what),
+            None => readiness.raise("journal-cut", format!("{what}. No whole entry was left")),
         }
     }
 }

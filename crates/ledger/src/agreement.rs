@@ -122,6 +122,12 @@ impl Agreement {
         })
     }
 
+    /// Whether this participant was a member from this position on or before, whatever it did since, and the agreement goes on.
+    pub fn was_member_before(&self, participant: &ParticipantCode, position: u64) -> bool {
+        let since = self.parties.get(participant).and_then(|record| record.member_since);
+        self.state == AgreementState::InForce && since.is_some_and(|since| since <= position)
+    }
+
     /// What this participant said last, if it is on this version.
     pub fn party_state(&self, participant: &ParticipantCode) -> Option<PartyState> {
         self.parties.get(participant).map(|record| record.state)

@@ -43,6 +43,7 @@ impl Ledger {
             mailboxes: self.mailbox_runs(consign, &groups),
             groups,
             refused,
+            rehanded: consign.stood.is_some(),
         });
         Ok(Decision::Fact { fact, refusal: None })
     }

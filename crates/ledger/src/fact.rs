@@ -128,6 +128,8 @@ pub struct ConsignmentRecorded {
     pub refused: Vec<ItemRefusal>,
     /// Which numbers each recipient gets: its items of all groups, in the consignment's order.
     pub mailboxes: Vec<MailboxRun>,
+    /// It was recorded before the hub lost data, and came again with its receipt.
+    pub rehanded: bool,
 }
 
 /// Exchanges of one consignment under one agreement version with one frozen audience.

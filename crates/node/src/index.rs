@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use concord_journal::{Blob, Journal, ReadError};
 use concord_model::{Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, Timestamp};
-use concord_views::{KeyReader, SCAN_ROWS_MAX, Views, ViewsError};
+use concord_views::{KeyReader, SCAN_ROWS_MAX, Table, Views, ViewsError};
 use concord_wire::proto::exchange::v1::RecordedReceipt;
 use concord_wire::stored::node::{NodeEntry, Submission, read};
 use concord_wire::stored::{Kept, StoredError};
 
 use crate::projection::{
-    ASIDE, CONSIGNMENT, EXCHANGE, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, REPEATED, REQUEST, Reached, TAKEN,
-    UNTAKEN, lane_key, request_key,
+    ASIDE, CONSIGNMENT, EXCHANGE, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, RENEWED, REPEATED, REQUEST, Reached,
+    TAKEN, UNTAKEN, lane_key, request_key,
 };
 
 /// The views or the journal could not answer. Neither is the caller's fault.
@@ -104,8 +104,17 @@ impl Index {
 
     /// The receipt of a consignment, once it came.
     pub fn receipt(&self, lane: Lane, number: u64) -> Result<Option<RecordedReceipt>, IndexError> {
+        self.receipt_in(RECORDED, lane, number)
+    }
+
+    /// The newest receipt of an own consignment that a hub which lost data gave again, if one did.
+    pub fn renewed_receipt(&self, lane: Lane, number: u64) -> Result<Option<RecordedReceipt>, IndexError> {
+        self.receipt_in(RENEWED, lane, number)
+    }
+
+    fn receipt_in(&self, table: Table, lane: Lane, number: u64) -> Result<Option<RecordedReceipt>, IndexError> {
         let key = lane_key(lane).number(number);
-        let Some(value) = self.views.get(RECORDED, key.as_ref())? else {
+        let Some(value) = self.views.get(table, key.as_ref())? else {
             return Ok(None);
         };
         match read(&self.read_one(number_of(&value, "a receipt")?)?)? {

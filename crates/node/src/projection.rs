@@ -7,7 +7,7 @@ use concord_ledger::NoticeOutcome;
 use concord_model::{Lane, ParticipantCode};
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table};
 use concord_wire::convert::optional_timestamp;
-use concord_wire::proto::exchange::v1::Delivery;
+use concord_wire::proto::exchange::v1::{Delivery, RecordedReceipt};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::proto::feed::v1::{FeedItem, Receipts};
 use concord_wire::stored::StoredError;
@@ -31,7 +31,7 @@ pub(crate) const EXCHANGE: Table = Table::new(1).grouped_by_first_bits(GROUP_DIG
 pub(crate) const REQUEST: Table = Table::new(2).grouped_by_first_bits(GROUP_DIGEST_BITS);
 /// Lane, consignment number → journal sequence.
 pub(crate) const CONSIGNMENT: Table = Table::new(3).grouped_by_last_bits(GROUP_NUMBER_BITS);
-/// Lane, consignment number → journal sequence of its receipt.
+/// Lane, consignment number → journal sequence of its first receipt.
 pub(crate) const RECORDED: Table = Table::new(4).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, consignment number, recipient, state, first index → count, time, reason.
 pub(crate) const REACHED: Table = Table::new(5).grouped_by_first_bits(GROUP_REACHED_BITS);
@@ -49,6 +49,9 @@ pub(crate) const ASIDE: Table = Table::new(10).grouped_by_last_bits(GROUP_NUMBER
 pub(crate) const REPEATED: Table = Table::new(11).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, mailbox number: acknowledged first before the journal was restored.
 pub(crate) const TAKEN_BEFORE: Table = Table::new(12).grouped_by_last_bits(GROUP_NUMBER_BITS);
+
+/// Lane, consignment number → journal sequence of the newest receipt, where a hub that lost data gave one again.
+pub(crate) const RENEWED: Table = Table::new(12);
 
 /// Turns a node's entries into rows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,11 +99,9 @@ impl Projection for NodeProjection {
         match read(entry).map_err(unreadable)? {
             NodeEntry::Queued(kept, submissions) => queued(&kept, &submissions, sequence, batch),
             NodeEntry::MailboxResumed(resumed) => resumed_mailbox(&resumed, batch),
-            NodeEntry::Receipt(kept) | NodeEntry::ReceiptRenewed(kept) => {
-                let recorded = receipt::parse(&kept.statement).map_err(malformed)?;
-                let key = lane_key(recorded.chain.lane).number(recorded.number);
-                Ok(batch.put(RECORDED, key.as_ref(), Key::new().number(sequence).as_ref())?)
-            }
+            NodeEntry::Receipt(kept) => receipted(RECORDED, &kept, sequence, batch),
+            // What was told of the exchanges stands: the second receipt may name fewer recipients, and they have had it.
+            NodeEntry::ReceiptRenewed(kept) => receipted(RENEWED, &kept, sequence, batch),
             NodeEntry::Feed { items, .. } => {
                 for item in &items {
                     if let Some(Content::Receipts(receipts)) = &item.content {
@@ -149,6 +150,17 @@ fn queued(
         batch.put(REQUEST, key.as_ref(), value.as_ref())?;
     }
     Ok(())
+}
+
+fn receipted(
+    table: Table,
+    kept: &RecordedReceipt,
+    sequence: u64,
+    batch: &mut Batch<'_>,
+) -> Result<(), ProjectionError> {
+    let recorded = receipt::parse(&kept.statement).map_err(malformed)?;
+    let key = lane_key(recorded.chain.lane).number(recorded.number);
+    Ok(batch.put(table, key.as_ref(), Key::new().number(sequence).as_ref())?)
 }
 
 /// What cannot be read was verified before it was journaled, so that only a journal of another version has it. It is passed

@@ -9,6 +9,10 @@ use concord_model::Timestamp;
 
 use crate::clock::{Clock as _, SystemClock};
 
+/// What a note says that is added to. Beyond it only the log goes on.
+const NOTE_SIZE_MAX_BYTES: usize = 4096;
+const NOTE_CUT: &str = "; and more, which the log has";
+
 /// Something that is wrong now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
@@ -41,6 +45,18 @@ impl Readiness {
     /// Raises a note: status and metrics show it like an alarm, and the process stays ready.
     pub fn note(&self, name: &'static str, message: impl Into<String>) {
         self.set(name, message.into(), false);
+    }
+
+    /// Adds to a note, up to a size: what it said before is not forgotten. The log has the rest.
+    pub fn note_also(&self, name: &'static str, message: &str) {
+        let known = self.alarms().get(name).map(|alarm| alarm.message.clone());
+        let joined = match known {
+            None => message.to_owned(),
+            Some(known) if known.contains(message) || known.ends_with(NOTE_CUT) => return,
+            Some(known) if known.len() + message.len() > NOTE_SIZE_MAX_BYTES => format!("{known}{NOTE_CUT}"),
+            Some(known) => format!("{known}; {message}"),
+        };
+        self.note(name, joined);
     }
 
     fn set(&self, name: &'static str, message: String, stops: bool) {
@@ -113,6 +129,18 @@ mod tests {
         assert!(!readiness.is_ready());
         readiness.clear("hub");
         assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_note_that_is_added_to_says_each_thing_once_and_has_an_end() {
+        let readiness = Readiness::new();
+        for number in 0..1000 {
+            readiness.note_also("not-healed", &format!("number {number:03}"));
+            readiness.note_also("not-healed", "number 000");
+        }
+        let message = readiness.list().remove(0).message;
+        assert!(message.starts_with("number 000; number 001; ") && message.ends_with(NOTE_CUT));
+        assert!(message.len() <= NOTE_SIZE_MAX_BYTES + NOTE_CUT.len() && readiness.is_ready());
     }
 
     #[test]

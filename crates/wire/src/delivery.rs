@@ -34,6 +34,7 @@ pub fn delivery(
         blobs,
         recorded_at: Some(timestamp(recorded_at)),
         feed_number,
+        recorded_before_loss: false,
     })
 }
 

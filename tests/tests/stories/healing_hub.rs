@@ -198,7 +198,7 @@ fn one_whose_leave_the_hub_forgot_gets_no_mail_before_its_feed_is_shown_and_a_no
     // Whoever holds the keys of TUR's node says no more than it wants to.
     let raw = RawNode::of(&forum, "TUR");
     raw.follow(&[], 0).unwrap();
-    raw.leave(&forum.officer("TUR"), WARNINGS);
+    raw.leave(&forum.officer("TUR"), &forum.agreement(WARNINGS, "KAZ"));
     assert_left(&forum, "KAZ");
     forum.stop_node("KAZ");
     forum.stop_node("IRN");

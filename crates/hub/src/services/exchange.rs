@@ -181,11 +181,12 @@ fn consignments(inbound: Inbound<pb::ConsignRequest>) -> Pin<Box<dyn Stream<Item
     use pb::consign_request::Message;
     let read = |request: Result<pb::ConsignRequest, Status>| match request {
         Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)) }) => {
-            Some(Ok(Brought { consignment, receipt: None }))
+            Some(Ok(Brought { consignment, receipt: None, history: bytes::Bytes::new() }))
         }
         Ok(pb::ConsignRequest {
-            message: Some(Message::Rehanded(pb::RehandedConsignment { consignment: Some(consignment), receipt })),
-        }) if receipt.is_some() => Some(Ok(Brought { consignment, receipt })),
+            message:
+                Some(Message::Rehanded(pb::RehandedConsignment { consignment: Some(consignment), receipt, history })),
+        }) if receipt.is_some() => Some(Ok(Brought { consignment, receipt, history })),
         Ok(_) => Some(Err(Refusal::new(Reason::ConsignmentMalformed, "after the hello come consignments"))),
         // The decoder's word for a message that is over its limit.
         Err(status) if status.code() == Code::OutOfRange => {

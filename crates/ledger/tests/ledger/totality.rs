@@ -128,6 +128,7 @@ fn recorded() -> impl Strategy<Value = ConsignmentRecorded> {
     });
     (chain(), number(), any_digest(), small(), vec(group, 0..3), vec(refusal, 0..2), vec(run, 0..3)).prop_map(
         |(chain, number, digest, count, groups, refused, mailboxes)| ConsignmentRecorded {
+            rehanded: false,
             chain,
             number,
             digest: ConsignmentDigest(digest),

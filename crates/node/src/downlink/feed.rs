@@ -127,7 +127,7 @@ async fn heal(context: &Context, link: &dyn HubLink, state: &NodeState, healing:
             "statement {} of the officer {} was handed back and the hub cannot take it: {}",
             refused.number, refused.officer, refused.reason
         );
-        context.readiness.note(NOT_HEALED_NOTE, what);
+        context.readiness.note_also(NOT_HEALED_NOTE, &what);
     }
     LinkEnd::Lost("what the hub had lost is handed back; the feed is followed anew".to_owned())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use concord_model::{Digest, Name, ParticipantCode};
 use concord_wire::agreement::parse_statement;
@@ -14,12 +15,15 @@ use concord_wire::proto::feed::v1::{
 use concord_wire::stored::node::{NodeEntry, read};
 use futures::StreamExt as _;
 use futures::stream;
+use tokio::sync::watch;
 
 use crate::context::Context;
 use crate::index::{Index, IndexError};
 use crate::link::{HubLink, LinkEnd};
 use crate::uplink::broken;
 
+/// How long nothing may move while it is handed back: neither the reading of the own journal nor what the hub takes.
+const HAND_BACK_IDLE: Duration = Duration::from_secs(60);
 /// Entries of the own journal that are read at once.
 const ENTRIES_READ_AT_ONCE: usize = 256;
 
@@ -34,6 +38,7 @@ pub(super) async fn hand_back(
     known: u64,
 ) -> Result<HandBackResponse, LinkEnd> {
     let hello = HandBackHello { limits: Some(concord_wire::limits()), position: Some(position) };
+    let (steps, stepped) = watch::channel(());
     let reading = Reading {
         index: context.index.clone(),
         own: context.participant.clone(),
@@ -43,6 +48,7 @@ pub(super) async fn hand_back(
         told: BTreeSet::new(),
         known,
         failed: Arc::default(),
+        steps,
     };
     let failed = Arc::clone(&reading.failed);
     let hello = stream::once(async move { HandBackRequest { message: Some(Message::Hello(hello)) } });
@@ -50,7 +56,11 @@ pub(super) async fn hand_back(
         let (messages, reading) = reading?.step().await?;
         Some((stream::iter(messages), reading))
     });
-    let answer = link.hand_back(hello.chain(messages.flatten()).boxed()).await;
+    let answer = tokio::select! {
+        biased;
+        answer = link.hand_back(hello.chain(messages.flatten()).boxed()) => answer,
+        () = idle(stepped) => Err(LinkEnd::Lost("the hub does not take what is handed back".to_owned())),
+    };
     // What could not be read ended the stream as if it were whole; the hub's answer to a part means nothing.
     if let Some(error) = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
         return Err(broken(error));
@@ -72,11 +82,24 @@ struct Reading {
     /// The last number that the hub says it has.
     known: u64,
     failed: Arc<std::sync::Mutex<Option<IndexError>>>,
+    /// Told at each step; gone when all is read.
+    steps: watch::Sender<()>,
+}
+
+/// Done when nothing moves: a long journal takes its time, a hub that takes nothing must not be waited for.
+async fn idle(mut stepped: watch::Receiver<()>) {
+    while let Ok(step) = tokio::time::timeout(HAND_BACK_IDLE, stepped.changed()).await {
+        if step.is_err() {
+            // All is read; what is left is the hub's answer.
+            return tokio::time::sleep(HAND_BACK_IDLE).await;
+        }
+    }
 }
 
 impl Reading {
     /// The next messages, and what reads on behind them; after the last entry the own statements that did not come back.
     async fn step(mut self) -> Option<(Vec<HandBackRequest>, Option<Self>)> {
+        self.steps.send_replace(());
         let failed = Arc::clone(&self.failed);
         let read = concord_server::blocking(move || match self.read_on() {
             Ok(Some(messages)) => Ok((messages, Some(self))),

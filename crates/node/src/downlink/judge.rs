@@ -22,7 +22,7 @@ pub fn judge(
     if header.lane != lane {
         return Err(SetAsideReason::HeaderInvalid);
     }
-    check_membership(directory, own, &header, delivery.feed_number)?;
+    check_membership(directory, own, &header, delivery)?;
     delivery::verify(delivery, &hub.name, |origin, key, message, signature| {
         let pinned = directory.agreements.version(&header.agreement);
         let party = pinned.and_then(|pinned| pinned.text.party(origin)).ok_or(SetAsideReason::NotAMember)?;
@@ -40,14 +40,19 @@ fn check_membership(
     directory: &Directory,
     own: &ParticipantCode,
     header: &Header,
-    position: u64,
+    delivery: &Delivery,
 ) -> Result<(), SetAsideReason> {
     let stranger = SetAsideReason::NotAMember;
     if !directory.is_pinned(&header.agreement) || header.origin == *own {
         return Err(stranger);
     }
     let agreement = directory.agreements.version(&header.agreement).ok_or(stranger)?;
-    let members = agreement.was_member_at(own, position) && agreement.was_member_at(&header.origin, position);
+    let position = delivery.feed_number;
+    // What came again after a loss names a later position than it had. Its origin signed it for this version, and only a member's
+    // node does: what the origin left since does not undo it.
+    let by_member = agreement.was_member_at(&header.origin, position)
+        || delivery.recorded_before_loss && agreement.was_member_before(&header.origin, position);
+    let members = agreement.was_member_at(own, position) && by_member;
     // What ended for others was on its way when it ended; what this participant left is out at once.
     let left = agreement.party_state(own) == Some(PartyState::Left);
     let covered = agreement.text.measures.contains(&header.measure);

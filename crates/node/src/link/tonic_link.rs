@@ -24,9 +24,6 @@ use tonic::transport::Channel;
 
 use super::{HubLink, Incoming, LinkEnd, Outgoing, WELCOME_TIMEOUT_SECONDS};
 
-/// What handing back may take; what the hub took by then it passes over at the next attempt.
-const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Connections to one hub: one for each stream of lane flash, one for all the rest.
 pub struct TonicLink {
     addresses: Vec<String>,
@@ -137,11 +134,9 @@ impl HubLink for TonicLink {
     fn hand_back(&self, outgoing: Outgoing<HandBackRequest>) -> BoxFuture<'_, Result<HandBackResponse, LinkEnd>> {
         Box::pin(async move {
             let mut client = FeedServiceClient::new(self.shared().await?);
-            let handing = tokio::time::timeout(HAND_BACK_TIMEOUT, client.hand_back(Named(outgoing)));
-            match handing.await {
-                Ok(Ok(answer)) => Ok(answer.into_inner()),
-                Ok(Err(status)) => Err(self.ended(status).await),
-                Err(_) => Err(LinkEnd::Lost("the hub did not take what was handed back in time".to_owned())),
+            match client.hand_back(Named(outgoing)).await {
+                Ok(answer) => Ok(answer.into_inner()),
+                Err(status) => Err(self.ended(status).await),
             }
         })
     }

@@ -18,6 +18,11 @@ pub const STATEMENTS_WAITING_MAX: usize = 32;
 /// Agencies of one node. Beyond it the operator hears `ARGUMENT_INVALID`.
 pub const AGENCIES_MAX: usize = 1024;
 
+/// Times that one mailbox goes on under later numbers, since its hub lost data. Beyond it the link ends with `HISTORY_UNKNOWN`.
+pub(crate) const HOLES_MAX: usize = 1024;
+/// First acknowledgements of one mailbox that its hub may forget at once: their rows change together.
+pub(crate) const TAKEN_FORGOTTEN_MAX: u64 = 4_000_000;
+
 /// What a repeated or new command comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -123,9 +128,26 @@ impl NodeState {
         forward("the feed", self.feed().number, at)
     }
 
-    /// Whether a mailbox that goes on after `at` goes forward.
-    pub fn decide_mailbox_resume(&self, lane: Lane, at: u64, common: u64) -> Result<(), Refusal> {
-        forward("a mailbox", self.mailbox(lane).received_through, at)?;
+    /// Whether a mailbox that goes on after `at` goes forward, and the hub knows of no more first acknowledgements than it was told.
+    pub fn decide_mailbox_resume(&self, lane: Lane, at: u64, common: u64, taken_count: u64) -> Result<(), Refusal> {
+        let mailbox = self.mailbox(lane);
+        forward("a mailbox", mailbox.received_through, at)?;
+        if taken_count > mailbox.taken_count {
+            let more = format!(
+                "{} first acknowledgements of lane {lane} were made here, and the hub would know of {taken_count}",
+                mailbox.taken_count
+            );
+            return Err(Refusal::new(Reason::NumberOutOfOrder, more));
+        }
+        if mailbox.taken_count - taken_count > TAKEN_FORGOTTEN_MAX || mailbox.holes_count() >= HOLES_MAX {
+            let much = format!(
+                "mailbox {lane} was resumed {} times, at most {HOLES_MAX} are kept; {} first acknowledgements would be told anew, at \
+                 most {TAKEN_FORGOTTEN_MAX}",
+                mailbox.holes_count(),
+                mailbox.taken_count - taken_count
+            );
+            return Err(Refusal::new(Reason::HistoryUnknown, much));
+        }
         if common > at {
             return Err(Refusal::new(Reason::NumberOutOfOrder, "what is common lies behind where a mailbox goes on"));
         }

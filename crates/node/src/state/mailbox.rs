@@ -58,6 +58,11 @@ impl Mailbox {
         }
     }
 
+    /// How many pairs of numbers mean nothing to the hub any more.
+    pub fn holes_count(&self) -> usize {
+        self.holes.len()
+    }
+
     /// Whether a number means something to the hub.
     pub fn is_known_to_hub(&self, number: u64) -> bool {
         !self.holes.iter().any(|(common, at)| (common + 1..=*at).contains(&number))

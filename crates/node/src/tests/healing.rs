@@ -37,6 +37,9 @@ async fn what_comes_again_has_no_second_effect_and_each_first_acknowledgement_is
     node.writer.acknowledge(name("customs"), LANE, 3).await.unwrap();
     assert_eq!(node.index.taken_after(LANE, 0, 10).unwrap(), [1, 2, 3]);
 
+    // A hub that knows of more than was ever told is not followed: what follows would never be told.
+    let more = node.writer.resume_mailbox(LANE, LATER, MailboxResume { at: 6, common: 2 }, 4).await;
+    assert!(more.is_err() && node.now().mailbox(LANE).taken_count == 3);
     // The hub knows 1 and 2 still, and that one was taken.
     node.writer.resume_mailbox(LANE, LATER, MailboxResume { at: 6, common: 2 }, 1).await.unwrap();
     let mailbox = node.now().mailbox(LANE).clone();

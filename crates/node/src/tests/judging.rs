@@ -117,6 +117,32 @@ fn what_this_participant_left_is_set_aside_and_what_ended_for_another_is_not() {
     }
 }
 
+#[test]
+fn what_its_origin_sent_before_it_left_holds_where_it_comes_again_after_a_loss_and_only_there() {
+    use super::support::item;
+    use concord_wire::agreement::DraftContent;
+    use concord_wire::proto::feed::v1::feed_item::Content;
+    let forum = Forum::new();
+    let (header, blobs) = forum.exchange(&forum.irn, 1);
+    let mut delivery = delivered(&forum.irn, &header, &blobs, 1);
+    let leave = || DraftContent::Leave(reference(&forum.text("KAZ/drugs")));
+    let mut directory = forum.directory();
+    let left = item(9, Content::Statement(forum.irn.says(3, leave())));
+    directory.apply(&forum.hub(), &forum.kaz.code, &left).unwrap();
+    // The leave is told again before the exchange comes again.
+    delivery.feed_number = 9;
+    let judged = |delivery: &Delivery, directory: &crate::state::Directory| {
+        judge(directory, &forum.hub(), &forum.kaz.code, Lane::Routine, delivery).map(|_| ())
+    };
+    assert_eq!(judged(&delivery, &directory), Err(SetAsideReason::NotAMember));
+    delivery.recorded_before_loss = true;
+    assert_eq!(judged(&delivery, &directory), Ok(()));
+    // Not where the agreement ended, nor where this participant left.
+    let ended = item(10, Content::Statement(forum.tur.says(2, leave())));
+    directory.apply(&forum.hub(), &forum.kaz.code, &ended).unwrap();
+    assert_eq!(judged(&delivery, &directory), Err(SetAsideReason::NotAMember));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_under_a_second_number_is_a_repeat_without_an_effect_and_the_lane_goes_on() {
     let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());

@@ -167,7 +167,7 @@ async fn take_receipts(
             "the hub lost {gone} exchanges of lane {lane} whose bodies this node has no more: they cannot be delivered to whom has \
              not got them; the hub lists their ids"
         );
-        context.readiness.note(NOT_HEALED_NOTE, what);
+        context.readiness.note_also(NOT_HEALED_NOTE, &what);
     }
     if !renewed.is_empty() {
         context.writer.renew(renewed).await.map_err(LinkEnd::not_kept)?;
@@ -285,7 +285,7 @@ fn packed_again(sealed: Sealed, key: &SigningKey) -> Sealed {
     consignment::seal(chain, number, previous, seed, headers, known_as, |message| key.sign(message))
 }
 
-/// A consignment with the receipt that it has.
+/// A consignment with the first receipt that it has, and the history in which it was receipted last.
 async fn rehanded(
     index: &Index,
     lane: Lane,
@@ -293,9 +293,19 @@ async fn rehanded(
     consignment: Consignment,
 ) -> Result<consign_request::Message, LinkEnd> {
     let index = index.clone();
-    let found = concord_server::blocking(move || index.receipt(lane, number)?.ok_or(IndexError::Row("a receipt")));
-    let receipt = found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
-    let rehanded = RehandedConsignment { consignment: Some(consignment), receipt: Some(receipt) };
+    let found = concord_server::blocking(move || {
+        let receipt = index.receipt(lane, number)?.ok_or(IndexError::Row("a receipt"))?;
+        let history = match index.renewed_receipt(lane, number)? {
+            Some(renewed) => {
+                let renewed = receipt::parse(&renewed.statement).map_err(|_| IndexError::Row("a receipt"))?;
+                Bytes::copy_from_slice(renewed.history.as_bytes())
+            }
+            None => Bytes::new(),
+        };
+        Ok((receipt, history))
+    });
+    let (receipt, history) = found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
+    let rehanded = RehandedConsignment { consignment: Some(consignment), receipt: Some(receipt), history };
     Ok(consign_request::Message::Rehanded(rehanded))
 }
 

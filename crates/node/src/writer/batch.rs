@@ -352,7 +352,7 @@ impl<'a> Batch<'a> {
         taken_count: u64,
     ) -> Result<Result<(), Refusal>, WriterError> {
         let (at, common) = (resume.at, resume.common);
-        if let Err(refusal) = self.state.decide_mailbox_resume(lane, at, common) {
+        if let Err(refusal) = self.state.decide_mailbox_resume(lane, at, common, taken_count) {
             return Ok(Err(refusal));
         }
         let mut taken = Vec::new();

@@ -125,6 +125,7 @@ pub fn consignment(
                 feed_number: run.feed_number,
             })
             .collect(),
+        rehanded: fact.rehanded,
     };
     draft(KIND_CONSIGNMENT, &message, blobs.into_iter().flatten().collect(), recorded_at)
 }
@@ -208,6 +209,7 @@ pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
             let kept = kept(entry, stored)?;
             let fact = read_audiences(&kept.sealed, message.groups, message.refused, message.mailboxes)
                 .map_err(|error| malformed(entry, error))?;
+            let fact = ConsignmentRecorded { rehanded: message.rehanded, ..fact };
             Ok(HubEntry::Consignment(fact, Box::new(kept)))
         }
         KIND_ACKNOWLEDGED => read_acknowledged(entry),
@@ -317,6 +319,7 @@ fn read_audiences(
         groups: groups.iter().map(read_group).collect::<Result<_, ParseError>>()?,
         refused: refused.iter().map(read_refusal).collect::<Result<_, ParseError>>()?,
         mailboxes: mailboxes.iter().map(read_run).collect::<Result<_, ParseError>>()?,
+        rehanded: false,
     })
 }
 
