@@ -302,7 +302,10 @@ impl Taking<'_> {
         match decide(self.shared, handed, signed).await {
             Ok(Answer::Accepted) => {
                 self.answer.taken += 1;
-                self.shared.losses.confirmed(self.shared);
+                // What an own officer signs can be new.
+                if told.participant != *self.by {
+                    self.shared.losses.confirmed(self.shared);
+                }
             }
             Ok(_) => {}
             // What passes by itself is not a judgement on the statement.

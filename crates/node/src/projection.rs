@@ -51,7 +51,7 @@ pub(crate) const REPEATED: Table = Table::new(11).grouped_by_last_bits(GROUP_NUM
 pub(crate) const TAKEN_BEFORE: Table = Table::new(12).grouped_by_last_bits(GROUP_NUMBER_BITS);
 
 /// Lane, consignment number → journal sequence of the newest receipt, where a hub that lost data gave one again.
-pub(crate) const RENEWED: Table = Table::new(12);
+pub(crate) const RENEWED: Table = Table::new(12).grouped_by_last_bits(GROUP_NUMBER_BITS);
 
 /// Turns a node's entries into rows.
 #[derive(Debug, Clone, Copy, Default)]
