@@ -6,6 +6,8 @@ use crate::blob::{Blob, Commitment, NONCE_SIZE_BYTES};
 use crate::digest::{Digest, HistoryId, Tail};
 use crate::file::FRAME_HEAD_SIZE_BYTES;
 use crate::history::KIND_HISTORY_BEGUN;
+use crate::redaction::{KIND_REDACTED, KIND_REDACTION_STEP};
+use crate::trim::KIND_TRIMMED;
 
 /// From this kind on, and kind 0, entries are the journal's own: no caller may append them.
 pub const KIND_RESERVED_FIRST: u16 = 0xFF00;
@@ -13,6 +15,12 @@ pub const KIND_RESERVED_FIRST: u16 = 0xFF00;
 /// Whether only the journal itself appends entries of this kind; there is nothing in them for a caller to apply.
 pub const fn is_reserved_kind(kind: u16) -> bool {
     kind == KIND_HISTORY_BEGUN || kind >= KIND_RESERVED_FIRST
+}
+
+/// Whether this version of the journal knows what such an entry of its own does. Another one was written by a newer program: whoever
+/// folds the journal must stop there, as at any kind that it does not know.
+pub const fn is_known_effect(kind: u16) -> bool {
+    matches!(kind, KIND_REDACTED | KIND_REDACTION_STEP | KIND_TRIMMED)
 }
 
 /// Whether an entry of this kind tells what the journal does to itself.

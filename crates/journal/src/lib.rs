@@ -25,7 +25,7 @@ mod trim;
 
 pub use blob::{Blob, Commitment, NONCE_SIZE_BYTES};
 pub use digest::{Digest, HistoryId, Tail};
-pub use entry::{Draft, Entry, KIND_RESERVED_FIRST, is_reserved_kind};
+pub use entry::{Draft, Entry, KIND_RESERVED_FIRST, is_known_effect, is_reserved_kind};
 pub use file::{
     Cut, Damage, Disk, DiskFile, Extent, Fault, FileJournal, FrameMark, OpenError, OpenOptions, Opened, RealDisk,
     SCRUB_STEP_SIZE_BYTES, SEGMENT_SIZE_DEFAULT_BYTES, SEGMENT_SIZE_MAX_BYTES, SEGMENT_SIZE_MIN_BYTES, Unfinished,

@@ -1,9 +1,7 @@
 //! The entries of the hub's journal: a fact of the ledger with the evidence for it.
 
 use bytes::Bytes;
-use concord_journal::{
-    Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN, KIND_RESERVED_FIRST,
-};
+use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_ledger::{
     AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, MailAcknowledged,
     MailboxResumed, MailboxRun, NodeSeen, OriginNotices, Resume, Shown, StatementDecided, Told,
@@ -195,7 +193,7 @@ pub fn node_seen(fact: &NodeSeen, recorded_at: Timestamp) -> Draft {
 pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
     check_version(entry)?;
     match entry.kind {
-        kind if kind >= KIND_RESERVED_FIRST => Ok(HubEntry::JournalEffect),
+        kind if is_known_effect(kind) => Ok(HubEntry::JournalEffect),
         KIND_HISTORY_BEGUN => {
             let begun = JournalHistoryBegun::decode(&entry.payload).map_err(|error| malformed(entry, error))?;
             let parent = begun.parent.map(|tail| *tail.history.as_bytes());

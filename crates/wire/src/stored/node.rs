@@ -1,7 +1,7 @@
 //! The entries of a node's journal.
 
 use bytes::Bytes;
-use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN, KIND_RESERVED_FIRST};
+use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_model::{Digest, ExchangeId, Lane, MeasureCode, Name, ParseError, ParticipantCode, Timestamp};
 use prost::Message;
 
@@ -369,7 +369,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
     check_version(entry)?;
     let bad = |error: ParseError| malformed(entry, error);
     Ok(match entry.kind {
-        kind if kind >= KIND_RESERVED_FIRST => NodeEntry::JournalEffect,
+        kind if is_known_effect(kind) => NodeEntry::JournalEffect,
         KIND_HISTORY_BEGUN => {
             let begun = HistoryBegun::decode(&entry.payload).map_err(|error| malformed(entry, error))?;
             NodeEntry::HistoryBegun(begun)
