@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use concord_identity::Caller;
 use concord_model::{ChainKey, Reason, Refusal};
 use concord_wire::consignment::{blob_to_bytes, parse_chain_key, to_message};
@@ -131,7 +132,8 @@ fn taken_after(shared: &Shared, chain: &ChainKey, count: u64) -> Result<Vec<u64>
 async fn give(shared: &Arc<Shared>, chain: ChainKey, number: u64) -> Result<pb::FetchConsignmentsResponse, Refusal> {
     let (sequence, consignment) = shared.blocking(move |shared| load(shared, &chain, number)).await?;
     let receipt = receipt_for(shared, Answer::Repeat(sequence)).await?;
-    let given = pb::RehandedConsignment { consignment: Some(consignment), receipt: Some(receipt) };
+    let given =
+        pb::RehandedConsignment { consignment: Some(consignment), receipt: Some(receipt), history: Bytes::new() };
     Ok(response(Message::Consignment(given)))
 }
 
@@ -146,6 +148,6 @@ fn load(shared: &Shared, chain: &ChainKey, number: u64) -> Result<(u64, pb::Cons
         let own = entry.blobs.get(kept.blob_range(index)).unwrap_or_default();
         own.iter().flatten().map(blob_to_bytes).collect()
     });
-    let blobs: Vec<Vec<bytes::Bytes>> = blobs.collect();
+    let blobs: Vec<Vec<Bytes>> = blobs.collect();
     Ok((sequence, to_message(&kept.sealed, blobs)))
 }
