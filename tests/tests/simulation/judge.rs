@@ -359,8 +359,8 @@ fn received(node: &Node) -> Received {
                 continue;
             }
             NodeEntry::Statement(signed) => {
-                if let StatementContent::Leave(id) = parse_statement(&signed).unwrap().content {
-                    received.left.entry(id).or_insert(entry.sequence);
+                if let StatementContent::Leave(of) = parse_statement(&signed).unwrap().content {
+                    received.left.entry(of.id).or_insert(entry.sequence);
                 }
                 continue;
             }
