@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use concord_model::Name;
-use concord_server::DISK_RESERVE_DEFAULT_BYTES;
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Retention};
 use serde::Deserialize;
 
 use crate::error::HubError;
@@ -24,6 +24,8 @@ pub struct Config {
     pub journal_segment_size_bytes: u64,
     /// What is kept free on the disk for what is under way, in bytes.
     pub disk_reserve_bytes: u64,
+    /// What goes by itself.
+    pub retention: Retention,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +38,8 @@ struct File {
     announce: Vec<String>,
     journal_segment_size_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
+    #[serde(default)]
+    retention: Retention,
 }
 
 impl Config {
@@ -72,6 +76,7 @@ impl Config {
             journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
             disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
+            retention: file.retention.checked()?,
         })
     }
 
@@ -99,13 +104,14 @@ journal_segment_size_bytes = {segment}
 # What is kept free on the disk, in bytes. With less, new consignments are refused with DISK_FULL and wait at their nodes; receipts,
 # deliveries, acknowledgements and officers' words go on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
-"#,
+{retention}"#,
             name = self.name,
             listen = self.listen,
             admin = self.admin,
             announce = announce.join(", "),
             segment = self.journal_segment_size_bytes,
             disk_reserve_bytes = self.disk_reserve_bytes,
+            retention = self.retention.to_toml(),
         )
     }
 }
@@ -122,6 +128,7 @@ mod tests {
             announce: vec!["hub.example.org:7443".to_owned()],
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
+            retention: Retention { bodies_days: Some(30) },
         }
     }
 
@@ -148,5 +155,7 @@ mod tests {
         check(text.replace("hub.example.org:7443", "hub.example.org"), "announce");
         check(text.replace("\"main\"", "\"Main\""), "Main");
         check(text.replace("65536", "65535"), "journal_segment_size_bytes");
+        check(text.replace("bodies_days = 30", "bodies_days = 0"), "bodies_days");
+        check(text.replace("bodies_days = 30", "entries_days = 30"), "entries_days");
     }
 }

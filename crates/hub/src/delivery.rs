@@ -153,6 +153,11 @@ async fn send_number(
         }
     };
     let blobs = loaded.blobs.get(loaded.kept.blob_range(index as usize)).unwrap_or_default();
+    if blobs.iter().any(Option::is_none) {
+        // It was acknowledged, and the retention took its body: a node that lost it since gets the number without it.
+        tracing::warn!(recipient = %writer.recipient, number, "a delivery is asked for again whose body is gone: its number is filled");
+        return Ok(writer.withhold(number, *published.tail.history.as_bytes()).await);
+    }
     let blobs = blobs.iter().flatten().map(blob_to_bytes).collect();
     // A feed that was resumed since tells under later numbers what it told before.
     let feed_number = published.ledger.feed().number_now(&writer.recipient, loaded.run.feed_number, recorded);

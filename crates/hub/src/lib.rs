@@ -25,6 +25,7 @@ pub mod positions;
 pub mod projection;
 pub mod responses;
 mod restore;
+pub mod retention;
 mod seed;
 pub mod sequencer;
 mod serve;

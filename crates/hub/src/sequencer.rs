@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use concord_journal::{AppendError, Blob, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, Tail};
+use concord_journal::{AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, Tail};
 use concord_ledger::{
     Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger, NodeLine,
     Shown, Statement, Stood,
@@ -21,6 +21,7 @@ use concord_wire::consignment::{Opened, Sealed};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::stored;
+use futures::{FutureExt as _, TryFutureExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -73,6 +74,8 @@ pub enum Proposal {
         /// What its node shows.
         shown: Shown,
     },
+    /// Bodies that nobody waits for any more go.
+    Redact(Vec<Bodies>),
     /// A new history, since data of this one was lost; nothing, where another one began meanwhile.
     BeginHistory {
         /// The history in which the loss was found.
@@ -240,10 +243,13 @@ impl SequencerTask {
         let mut in_flight: Option<InFlight> = None;
         let mut closed = false;
         loop {
-            self.gather(&mut open);
+            // How many entries a redaction appends is known when it is done: nothing is decided behind it meanwhile.
+            if in_flight.as_ref().is_none_or(|in_flight| !in_flight.redacts) {
+                self.gather(&mut open);
+            }
             if in_flight.is_none() {
                 let commit = std::mem::take(&mut open);
-                if commit.drafts.is_empty() && commit.begins.is_none() {
+                if commit.drafts.is_empty() && commit.begins.is_none() && commit.redacts.is_none() {
                     commit.answer_known();
                 } else {
                     in_flight = Some(self.issue(commit));
@@ -259,6 +265,11 @@ impl SequencerTask {
                         match committed {
                             Ok(committed) => self.publish(done, committed),
                             Err(AppendError::NoRoom { .. }) => self.undo(done, std::mem::take(&mut open)),
+                            // Nothing was done, and nothing was decided behind it.
+                            Err(error @ AppendError::NotRedactable { .. }) => {
+                                let refusal = Refusal::new(Reason::Internal, error.to_string());
+                                done.answers.into_iter().for_each(|(answer, _)| send(answer, Err(refusal.clone())));
+                            }
                             Err(error) => return Err(error),
                         }
                     }
@@ -291,8 +302,11 @@ impl SequencerTask {
     /// Decides one proposal into the open commit; gives it back where it does not fit.
     fn take(&mut self, waiting: Waiting, open: &mut Commit, commit_size_max_bytes: u64) -> Option<Waiting> {
         // A history begins by an entry of the journal's own, so it has a commit of its own, and what comes waits for the next.
-        if open.begins.is_some() {
+        if open.begins.is_some() || open.redacts.is_some() {
             return Some(waiting);
+        }
+        if matches!(waiting.proposal, Proposal::Redact(_)) {
+            return take_redaction(waiting, open);
         }
         if matches!(waiting.proposal, Proposal::BeginHistory { .. }) {
             return self.take_history(waiting, open);
@@ -381,7 +395,7 @@ impl SequencerTask {
                     _ => None,
                 })
             }
-            Proposal::BeginHistory { .. } => Err(impossible()),
+            Proposal::BeginHistory { .. } | Proposal::Redact(_) => Err(impossible()),
             Proposal::Rehand(opened, stood) => {
                 let stood = (!concord_faults::planted("judge-again-what-stood")).then_some(stood);
                 self.decide_consignment(*opened, stood, at)
@@ -468,15 +482,22 @@ impl SequencerTask {
     fn issue(&mut self, commit: Commit) -> InFlight {
         metrics::histogram!("concord_commit_entries").record(commit.drafts.len() as f64);
         concord_faults::point("hub.commit.issued");
-        let append = match commit.begins {
-            Some(new) => {
+        let redacts = commit.redacts.is_some();
+        let append = match (commit.begins, commit.redacts) {
+            (Some(new), _) => {
                 let recorded_at = commit.now.map_or(0, Timestamp::as_micros);
                 self.journal.begin_history(self.tail, new, recorded_at)
             }
-            None => self.journal.append(self.tail, commit.drafts),
+            (None, Some(bodies)) => {
+                let recorded_at = self.ledger.recorded_at(self.clock.now()).as_micros();
+                let redacted = self.journal.redact(self.tail, recorded_at, bodies);
+                redacted.map_ok(|redacted| Committed { appended: Vec::new(), tail: redacted.tail }).boxed()
+            }
+            (None, None) => self.journal.append(self.tail, commit.drafts),
         };
         InFlight {
             append,
+            redacts,
             facts: commit.facts,
             answers: commit.answers,
             ledger: self.ledger.clone(),
@@ -486,11 +507,20 @@ impl SequencerTask {
 
     /// commit point: the journal's append has resolved, so the facts are durable. A crash just before leaves them written in part or
     /// whole and nobody told; a crash just after leaves them recorded, and whoever asks again gets the same answer.
-    fn publish(&mut self, done: InFlight, committed: Committed) {
+    fn publish(&mut self, mut done: InFlight, committed: Committed) {
         metrics::histogram!("concord_commit_seconds").record(done.begun.elapsed().as_secs_f64());
         concord_faults::point("hub.commit.durable");
+        if done.redacts {
+            for sequence in self.tail.sequence + 1..=committed.tail.sequence {
+                self.ledger.apply(&Fact::JournalEffect, At { sequence, now: self.ledger.last_recorded_at() });
+                done.facts.push((sequence, Fact::JournalEffect));
+            }
+            done.ledger = self.ledger.clone();
+        }
         self.tail = committed.tail;
-        self.recent.push(Durable { facts: done.facts, tail: committed.tail });
+        if !done.facts.is_empty() {
+            self.recent.push(Durable { facts: done.facts, tail: committed.tail });
+        }
         self.publisher.send_replace(Arc::new(Published { ledger: done.ledger, tail: committed.tail }));
         concord_faults::point("hub.commit.published");
         for (answer, due) in done.answers {
@@ -522,4 +552,15 @@ impl SequencerTask {
             send(answer, Err(DiskRoom::refusal()));
         }
     }
+}
+
+/// A redaction is entries of the journal's own, so it has a commit of its own; gives the proposal back where the open one is not empty.
+fn take_redaction(waiting: Waiting, open: &mut Commit) -> Option<Waiting> {
+    if !open.drafts.is_empty() {
+        return Some(waiting);
+    }
+    let Proposal::Redact(bodies) = waiting.proposal else { return Some(waiting) };
+    open.redacts = Some(bodies);
+    open.answers.push((waiting.answer, Due::Answer(Ok(Answer::Stands))));
+    None
 }

@@ -26,6 +26,7 @@ use crate::init::{files, open_journal};
 use crate::losses::Losses;
 use crate::projection::HubProjection;
 use crate::restore::refuse_if_interrupted;
+use crate::retention::Keeper;
 use crate::sequencer::SequencerTask;
 use crate::services::{self, METHODS, SERVED};
 use crate::shared::{Shared, anchors_of};
@@ -103,8 +104,11 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         public_files: files::PUBLIC,
     };
     let backup_key = Arc::new(SigningKey::load(&dir.join(files::SIGNING_KEY))?);
+    let keeper = Arc::new(Keeper::new(Arc::clone(&shared), config.retention));
+    let keeping = tokio::spawn(Arc::clone(&keeper).keep());
     let operations = services::operations::Operations {
         shared: Arc::clone(&shared),
+        keeper,
         backups: concord_backup::Backups::new(source, Arc::clone(&journal), backup_key),
         connections: connections.clone(),
         readiness: readiness.clone(),
@@ -154,6 +158,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         },
     };
     measuring.abort();
+    keeping.abort();
     // The admin listener tells of the drain to its end.
     admin_end.cancel();
     flatten(watched.await)?;

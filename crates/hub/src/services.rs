@@ -43,6 +43,8 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.RegistryService/GetBundle", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },
 ];
 
 /// The caller that the accept loop verified.

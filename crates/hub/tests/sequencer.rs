@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use concord_hub::sequencer::{Answer, Proposal, answered};
-use concord_journal::AppendError;
+use concord_journal::{AppendError, Bodies};
 use concord_model::{Lane, Reason};
 use support::{Bench, FailingDisk, on_file_journal, state};
 
@@ -225,4 +225,31 @@ async fn a_proposal_says_what_it_is() {
         Proposal::Consign(opened) => assert_eq!((opened.sealed.chain.lane, opened.sealed.number), (Lane::Flash, 7)),
         _ => panic!("not a consignment"),
     }
+}
+
+/// A redaction appends entries of the journal's own, whose number is known at its end.
+#[tokio::test]
+async fn what_comes_while_bodies_are_redacted_is_decided_behind_all_entries_of_it() {
+    let place = tempfile::tempdir().unwrap();
+    let (sequencer, _running) = on_file_journal(&Arc::new(FailingDisk::on(place.path())));
+    let kaz = state("KAZ");
+    assert!(matches!(sequencer.decide(kaz.consignment(Lane::Routine, 1)).await, Ok(Answer::Recorded(_))));
+    let sequence = sequencer.published().tail.sequence;
+    let redact = || Proposal::Redact(vec![Bodies { sequence, first: 0, count: 2 }]);
+    let mut waiting = vec![sequencer.propose(redact()).await.unwrap()];
+    for number in 2..=4 {
+        waiting.push(sequencer.propose(kaz.consignment(Lane::Routine, number)).await.unwrap());
+        waiting.push(sequencer.propose(redact()).await.unwrap());
+    }
+    waiting.push(sequencer.propose(state("IRN").consignment(Lane::Flash, 1)).await.unwrap());
+    for waiting in waiting {
+        assert!(answered(waiting).await.is_ok());
+        let published = sequencer.published();
+        assert_eq!(published.ledger.sequence(), published.tail.sequence);
+    }
+    // Four consignments and four redactions of three entries each.
+    assert_eq!(sequencer.published().tail.sequence, sequence + 4 + 4 * 3);
+    let absent = Proposal::Redact(vec![Bodies { sequence: 9999, first: 0, count: 1 }]);
+    assert_eq!(sequencer.decide(absent).await.unwrap_err().reason, Reason::Internal);
+    assert!(matches!(sequencer.decide(kaz.consignment(Lane::Routine, 5)).await, Ok(Answer::Recorded(_))));
 }

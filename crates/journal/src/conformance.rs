@@ -183,6 +183,8 @@ async fn a_redacted_body_is_gone_and_its_entry_stays(journal: &dyn Journal) {
     let left = crate::Entry { blobs: vec![before.blobs[0].clone(), None, None], ..before };
     assert_eq!(after, left, "digest and commitments stay");
     assert!(matches!(journal.blob(2, 1), Err(ReadError::Redacted { sequence: 2, index: 1 })));
+    let gone = |bodies: Vec<crate::Body>| bodies.iter().map(|body| body.is_gone).collect::<Vec<_>>();
+    assert!(journal.bodies(2).is_ok_and(|bodies| bodies[0].size_bytes == 1 && gone(bodies) == [false, true, true]));
     assert!(journal.blob(2, 0).is_ok() && journal.blob(3, 0).is_ok(), "its neighbours stay");
     assert!(journal.entry(4).is_ok_and(|fact| fact.kind == KIND_REDACTED && fact.recorded_at == 9));
     append(journal, vec![draft(4, 5, 1)]).await;

@@ -7,7 +7,7 @@ use crate::blob::Blob;
 use crate::digest::{Digest, HistoryId, Tail};
 use crate::entry::{Draft, Entry, KIND_RESERVED_FIRST, is_reserved_kind};
 use crate::history::KIND_HISTORY_BEGUN;
-use crate::redaction::{Bodies, Redacted};
+use crate::redaction::{Bodies, Body, Redacted};
 use crate::trim::{Base, PreparedTrim, Trim, TrimError};
 
 /// The most that one commit may take, by the sum of [`Draft::size_bytes`]; a single draft may take all of it.
@@ -85,6 +85,9 @@ pub trait Journal: Send + Sync {
 
     /// One body; `index` counts from 0. [`ReadError::Redacted`] where it is gone.
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError>;
+
+    /// The bodies beside an entry, without reading them.
+    fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError>;
 
     /// The published tail.
     fn tail(&self) -> Tail;

@@ -34,5 +34,5 @@ pub use file::{
 pub use history::{HISTORY_BEGUN_VERSION, HistoryBegun, HistoryBegunError, KIND_HISTORY_BEGUN};
 pub use journal::{AppendError, Appended, COMMIT_SIZE_MAX_BYTES, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError};
 pub use memory::MemoryJournal;
-pub use redaction::{Bodies, KIND_REDACTED, KIND_REDACTION_STEP, REDACTION_VERSION, Redacted};
+pub use redaction::{Bodies, Body, KIND_REDACTED, KIND_REDACTION_STEP, REDACTION_VERSION, Redacted};
 pub use trim::{Base, KIND_TRIMMED, PreparedTrim, Trim, TrimError};

@@ -13,7 +13,7 @@ use crate::journal::{
     AppendError, Appended, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError, check_batch, check_bodies,
     check_new_history, check_redaction, check_tail,
 };
-use crate::redaction::{Bodies, Redacted};
+use crate::redaction::{Bodies, Body, Redacted};
 use crate::trim::{Base, PreparedTrim, Trim, TrimError, anchor};
 
 /// A journal that a process end forgets. Clones are the same journal.
@@ -207,6 +207,15 @@ impl Journal for MemoryJournal {
             Some(blob) => blob.ok_or(ReadError::Redacted { sequence, index }),
             None => Err(ReadError::BlobAbsent { sequence, index, count }),
         }
+    }
+
+    fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
+        // What a body was is forgotten with it.
+        let body = |blob: Option<Blob>| Body {
+            size_bytes: blob.as_ref().map_or(0, |blob| blob.bytes().len() as u64),
+            is_gone: blob.is_none(),
+        };
+        Ok(self.entry(sequence)?.blobs.into_iter().map(body).collect())
     }
 
     fn tail(&self) -> Tail {

@@ -37,6 +37,15 @@ impl Bodies {
     }
 }
 
+/// One body, as it stands beside its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// How long it is, or was.
+    pub size_bytes: u64,
+    /// Whether it was redacted or trimmed.
+    pub is_gone: bool,
+}
+
 /// What became of a redaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Redacted {

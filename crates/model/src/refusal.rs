@@ -189,6 +189,8 @@ reasons! {
     NodeSuperseded = "NODE_SUPERSEDED", DataLoss, "another copy of this node took its place: stop this one. Where this one is to go on instead, restore in the folder of the other, or move this journal away and run `concord node rebuild`";
     /// Files of the journal changed while they were read for a backup.
     BackupConflict = "BACKUP_CONFLICT", Unavailable, "start the backup again";
+    /// The machine's clock is not believed, and what was asked for goes by it.
+    ClockSuspect = "CLOCK_SUSPECT", Unavailable, "put the machine's clock right, and wait until the alarm in `concord status` is gone";
     /// Something failed inside; details are in the log.
     Internal = "INTERNAL", Unavailable, "see the log of the process that answered";
 }

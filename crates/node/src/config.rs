@@ -5,7 +5,7 @@ use std::path::Path;
 
 use concord_identity::read_text;
 use concord_model::{Name, ParticipantCode};
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, write_durably};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Retention, write_durably};
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub journal_segment_size_bytes: u64,
     /// What is kept free on the disk for what is under way, in bytes.
     pub disk_reserve_bytes: u64,
+    /// What goes by itself.
+    pub retention: Retention,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +41,8 @@ struct File {
     admin: String,
     journal_segment_size_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
+    #[serde(default)]
+    retention: Retention,
 }
 
 impl NodeConfig {
@@ -64,6 +68,7 @@ impl NodeConfig {
             journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
             disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
+            retention: file.retention.checked()?,
         })
     }
 
@@ -73,7 +78,8 @@ impl NodeConfig {
     }
 
     fn template(&self) -> String {
-        let Self { participant, name, listen, admin, journal_segment_size_bytes, disk_reserve_bytes } = self;
+        let Self { participant, name, listen, admin, journal_segment_size_bytes, disk_reserve_bytes, retention } = self;
+        let retention = retention.to_toml();
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -95,7 +101,7 @@ journal_segment_size_bytes = {journal_segment_size_bytes}
 # What is kept free on the disk, in bytes. With less, agencies' submissions are refused with DISK_FULL; what waits for the hub, what
 # comes from it, and what agencies acknowledge goes on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
-"
+{retention}"
         )
     }
 }
@@ -112,6 +118,7 @@ mod tests {
             admin: "[::1]:9000".parse().unwrap(),
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
+            retention: Retention { bodies_days: Some(30) },
         }
     }
 

@@ -57,6 +57,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
     };
     let config = NodeConfig {
         disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
+        retention: concord_server::Retention::default(),
         participant: options.participant.clone(),
         name: options.name.clone(),
         listen: address("listen", &options.listen)?,

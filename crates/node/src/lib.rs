@@ -22,6 +22,7 @@ mod open;
 pub mod paper;
 pub mod projection;
 mod restore;
+mod retention;
 mod serve;
 mod services;
 pub mod state;

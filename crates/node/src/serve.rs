@@ -36,6 +36,7 @@ use crate::link::{HubLink, TonicLink};
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
 use crate::restore::refuse_if_interrupted;
+use crate::retention::Keeper;
 use crate::services::{AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryApi, SERVICES, Started, StatementApi};
 use crate::state::NodeState;
 use crate::writer::{Writer, WriterError};
@@ -139,7 +140,8 @@ impl Node {
         let Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups } = self;
         let tls = server_config(&credentials, &own, Admission::node(&config.participant), Application::Grpc)?;
         let (health, health_server) = Health::new(SERVICES).await;
-        let routes = routes(&context, started, backups, health_server)?;
+        let keeper = Arc::new(Keeper::new(context.clone(), config.retention));
+        let routes = routes(&context, started, backups, Arc::clone(&keeper), health_server)?;
         let link = link(&context, &credentials)?;
 
         let remembered = folder.addresses()?;
@@ -167,6 +169,7 @@ impl Node {
             None => context.readiness.raise(NOT_JOINED_ALARM, "this node has not joined a hub: `concord node join`"),
         }
         links.spawn(measure(context.clone()));
+        links.spawn(keeper.keep());
         let measured = Arc::clone(&journal);
         links.spawn(context.room.clone().watch(move || measured.available_bytes()));
 
@@ -331,6 +334,7 @@ fn routes(
     context: &Context,
     started: Started,
     backups: Backups,
+    keeper: Arc<Keeper>,
     health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
 ) -> Result<Routes, NodeError> {
     let max = MESSAGE_SIZE_MAX_BYTES;
@@ -341,7 +345,7 @@ fn routes(
         .add_service(StatementServiceServer::new(StatementApi::new(context.clone())))
         .add_service(AgreementServiceServer::new(AgreementApi::new(context.clone())).max_encoding_message_size(max))
         .add_service(RegistryServiceServer::new(RegistryApi::new(context.clone())).max_encoding_message_size(max))
-        .add_service(OperationsServiceServer::new(OperationsApi::new(context.clone(), started, backups))))
+        .add_service(OperationsServiceServer::new(OperationsApi::new(context.clone(), started, backups, keeper))))
 }
 
 /// Keeps the gauges at what the published state says.

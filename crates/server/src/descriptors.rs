@@ -147,10 +147,12 @@ mod tests {
     const ADD: Row = Row { method: "/concord.operations.v1.OperationsService/AddAgency", allow: OPERATOR };
 
     const BACKUP: Row = Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: OFFICER };
+    const PREVIEW: Row = Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: BOTH };
+    const RETAIN: Row = Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: OFFICER };
 
-    /// The rows under test, beside one that is always right.
+    /// The rows under test, beside those that are always right.
     fn check(rows: &[Row], except: &[&str], expected: &[&str]) {
-        let rows = [rows, &[BACKUP]].concat();
+        let rows = [rows, &[BACKUP, PREVIEW, RETAIN]].concat();
         let table = MethodTable::new(ParticipantCode::secretariat(), &rows);
         let served = Served {
             services: &["concord.operations.v1.OperationsService"],

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use concord_journal::{
-    AppendError, Base, Blob, Bodies, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, PreparedTrim,
+    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, PreparedTrim,
     ReadError, Redacted, Tail, Trim, TrimError,
 };
 use futures::FutureExt as _;
@@ -175,6 +175,10 @@ impl Journal for Disk {
 
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
         self.0.durable().blob(sequence, index)
+    }
+
+    fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
+        self.0.durable.bodies(sequence)
     }
 
     fn tail(&self) -> Tail {

@@ -22,6 +22,7 @@ mod peers_refused;
 mod real_data;
 mod receipts;
 mod repeats;
+mod retention;
 mod servers;
 mod strangers;
 mod views_damaged;

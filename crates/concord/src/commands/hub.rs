@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use concord_backup::Owner;
 use concord_hub::{HubError, InitOptions, Seed};
-use concord_model::Name;
+use concord_model::{Name, Role};
 use serde::Serialize;
 
 use super::backup::{self, BackupArgs, RestoreArgs};
+use super::retention::{self, RetentionCommand};
 use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
@@ -33,6 +34,12 @@ pub(crate) enum HubCommand {
         after_help = "Example:\n  concord hub restore hub.backup --dir /srv/concord/hub\n\nThe hub must not run, and its keys must be in the folder. What is there is moved aside, not deleted."
     )]
     Restore(RestoreArgs),
+    /// What may go of the bodies that the hub keeps, and letting it go.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  concord hub retention preview --profile /srv/concord/hub/operator --days 365"
+    )]
+    Retention(RetentionCommand),
     /// Make the journal of a hub anew where it is lost, there is no backup, and the keys are there.
     Refound(RefoundArgs),
 }
@@ -102,6 +109,7 @@ pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failu
         }
         HubCommand::Backup(args) => backup::backup(args, Owner::Hub, output).await,
         HubCommand::Restore(args) => backup::restore_hub(&args, output),
+        HubCommand::Retention(command) => retention::run(command, Role::Hub, output).await,
         HubCommand::Refound(args) => backup::refound(&args.dir, read_seed(&args.seed)?, output),
     }
 }

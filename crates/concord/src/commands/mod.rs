@@ -9,6 +9,7 @@ pub(crate) mod journal;
 pub(crate) mod node;
 pub(crate) mod participant;
 pub(crate) mod receive;
+pub(crate) mod retention;
 pub(crate) mod statement;
 pub(crate) mod status;
 pub(crate) mod submit;

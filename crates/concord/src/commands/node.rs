@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use concord_backup::Owner;
-use concord_model::{Name, ParticipantCode};
+use concord_model::{Name, ParticipantCode, Role};
 use concord_node::{InitOptions, NodeError};
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use crate::signals::Stop;
 use super::again::unless_full;
 use super::backup::{self, BackupArgs, NodeRestoreArgs};
 use super::hub::start_log;
+use super::retention::{self, RetentionCommand};
 
 #[derive(Subcommand)]
 pub(crate) enum NodeCommand {
@@ -33,6 +34,12 @@ pub(crate) enum NodeCommand {
         after_help = "Examples:\n  concord node restore node.backup --dir /srv/concord/node\n  concord node restore --here --dir /srv/concord/node\n\nThe node must not run, and its keys must be in the folder. A journal that is replaced is moved aside, not deleted. With --here the journal that is there goes on: of a node that the hub refuses with NODE_ROLLED_BACK, once no other copy of it runs."
     )]
     Restore(NodeRestoreArgs),
+    /// What may go of the bodies that the node keeps, and letting it go.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  concord node retention preview --profile /srv/concord/node/operator --days 365"
+    )]
+    Retention(RetentionCommand),
     /// Make the journal of a node anew where it is lost, there is no backup, and the keys are there.
     Rebuild(RebuildArgs),
 }
@@ -115,6 +122,7 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
         }
         NodeCommand::Backup(args) => backup::backup(args, Owner::Node, output).await,
         NodeCommand::Restore(args) => backup::restore_node(&args, output),
+        NodeCommand::Retention(command) => retention::run(command, Role::Node, output).await,
         NodeCommand::Rebuild(args) => backup::rebuild(&args.dir, output),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use concord_journal::{AppendError, Committed, Draft, HistoryId};
+use concord_journal::{AppendError, Bodies, Committed, Draft, HistoryId};
 use concord_ledger::{ConsignmentRecorded, Fact, Ledger};
 use concord_model::{Reason, Refusal, Timestamp};
 use futures::FutureExt as _;
@@ -18,6 +18,8 @@ pub(super) struct Commit {
     pub(super) drafts: Vec<Draft>,
     /// A history to begin in place of drafts.
     pub(super) begins: Option<HistoryId>,
+    /// Bodies to redact in place of drafts.
+    pub(super) redacts: Option<Vec<Bodies>>,
     /// One for each draft.
     pub(super) facts: Vec<(u64, Fact)>,
     pub(super) size_bytes: u64,
@@ -48,6 +50,8 @@ pub(super) enum Due {
 }
 
 pub(super) struct InFlight {
+    /// It is a redaction.
+    pub(super) redacts: bool,
     pub(super) facts: Vec<(u64, Fact)>,
     pub(super) append: BoxFuture<'static, Result<Committed, AppendError>>,
     pub(super) answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
@@ -89,7 +93,8 @@ pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
         Proposal::ResumeFeed { .. }
         | Proposal::ResumeMailbox { .. }
         | Proposal::SeeNode { .. }
-        | Proposal::BeginHistory { .. } => 0,
+        | Proposal::BeginHistory { .. }
+        | Proposal::Redact(_) => 0,
     };
     own + PAYLOAD_OVERHEAD_BYTES
 }

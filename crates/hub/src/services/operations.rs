@@ -15,6 +15,7 @@ use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
 use crate::projection::run_with;
+use crate::retention::Keeper;
 use crate::shared::{Shared, internal};
 
 /// Tells how the hub is.
@@ -23,6 +24,8 @@ pub struct Operations {
     pub shared: Arc<Shared>,
     /// Makes backups.
     pub backups: Backups,
+    /// Lets go what is settled and old.
+    pub keeper: Arc<Keeper>,
     /// Who is connected.
     pub connections: Connections,
     /// What is wrong.
@@ -91,6 +94,26 @@ impl OperationsService for Operations {
                 .collect(),
             role: Some(pb::get_status_response::Role::Hub(hub)),
         }))
+    }
+
+    async fn preview_retention(
+        &self,
+        request: Request<pb::PreviewRetentionRequest>,
+    ) -> Result<Response<pb::PreviewRetentionResponse>, Status> {
+        let report = self.keeper.preview(request.into_inner().bodies_days).await;
+        let report = Some(report.map_err(|refusal| to_status(&refusal))?);
+        Ok(Response::new(pb::PreviewRetentionResponse { report }))
+    }
+
+    async fn run_retention(
+        &self,
+        request: Request<pb::RunRetentionRequest>,
+    ) -> Result<Response<pb::RunRetentionResponse>, Status> {
+        let (keeper, days) = (Arc::clone(&self.keeper), request.into_inner().bodies_days);
+        // It may take longer than a call may, and goes on then.
+        let report = tokio::spawn(async move { keeper.run(days).await }).await;
+        let report = Some(report.unwrap_or_else(|error| Err(internal(error))).map_err(|refusal| to_status(&refusal))?);
+        Ok(Response::new(pb::RunRetentionResponse { report }))
     }
 
     async fn add_agency(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use bytes::Bytes;
 use concord_hub::sequencer::{Proposal, Sequencer, SequencerTask};
 use concord_journal::{
-    AppendError, Base, Blob, Bodies, Committed, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal,
+    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal,
     MemoryJournal, OpenOptions, PreparedTrim, ReadError, Redacted, Tail, Trim, TrimError,
 };
 use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, Statement, StatementContent};
@@ -180,6 +180,10 @@ impl Journal for SlowJournal {
 
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
         self.inner.blob(sequence, index)
+    }
+
+    fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
+        self.inner.bodies(sequence)
     }
 
     fn tail(&self) -> Tail {

@@ -33,7 +33,7 @@ use crate::digest::{HistoryId, Tail};
 use crate::entry::{Draft, Entry};
 use crate::history::HistoryBegun;
 use crate::journal::{AppendError, Committed, Journal, ReadError, check_batch, check_new_history, check_redaction};
-use crate::redaction::{Bodies, Redacted};
+use crate::redaction::{Bodies, Body, Redacted};
 use crate::trim::{Base, PreparedTrim, Trim, TrimError};
 use reader::Shared;
 use writer::Job;
@@ -291,6 +291,10 @@ impl Journal for FileJournal {
 
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
         self.shared.blob(sequence, index)
+    }
+
+    fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
+        self.shared.bodies(sequence)
     }
 
     fn tail(&self) -> Tail {

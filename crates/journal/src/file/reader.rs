@@ -20,6 +20,7 @@ use crate::blob::{Blob, NONCE_SIZE_BYTES};
 use crate::digest::{Digest, Tail};
 use crate::entry::Entry;
 use crate::journal::{READ_SIZE_MAX_BYTES, ReadError};
+use crate::redaction::Body;
 use crate::trim::{Base, KIND_TRIMMED, read_anchor};
 
 /// How many segments are kept open for reading; beyond it the one opened longest ago is closed, and a reader of it
@@ -175,6 +176,19 @@ impl Shared {
         }
         self.change_holes(|known| *known = holes);
         Ok(anchored)
+    }
+
+    pub(crate) fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
+        let is_trimmed = sequence < self.first_sequence();
+        let bytes = self.verified_prefix(sequence)?;
+        // Verified just now, so that this cannot fail.
+        let frame = Frame::check_owned(&bytes).map_err(|_| self.absent(sequence))?;
+        let sizes = rows(&frame.table).enumerate();
+        let body = |(index, (length, _)): (usize, (usize, _))| Body {
+            size_bytes: length as u64,
+            is_gone: is_trimmed || self.is_hole(sequence, index),
+        };
+        Ok(sizes.map(body).collect())
     }
 
     /// Where the frame of a published entry is, and its verified head and table.

@@ -1,11 +1,14 @@
 //! `OperationsService`: how the node is, and letting agencies in.
 
+use std::sync::Arc;
+
 use concord_backup::{BackupError, Backups};
 use concord_model::{MeasureCode, Name, Reason, Refusal};
 use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
 use concord_wire::proto::operations::v1::{
-    AddAgencyRequest, AddAgencyResponse, CreateBackupRequest, CreateBackupResponse, GetStatusRequest, GetStatusResponse,
+    AddAgencyRequest, AddAgencyResponse, CreateBackupRequest, CreateBackupResponse, GetStatusRequest,
+    GetStatusResponse, PreviewRetentionRequest, PreviewRetentionResponse, RunRetentionRequest, RunRetentionResponse,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
@@ -14,6 +17,7 @@ use tonic::{Request, Response, Status};
 use super::status::{Started, status};
 use super::{internal, refused};
 use crate::context::Context;
+use crate::retention::Keeper;
 
 /// Serves operators and officers.
 #[derive(Clone)]
@@ -21,11 +25,12 @@ pub(crate) struct OperationsApi {
     context: Context,
     started: Started,
     backups: Backups,
+    keeper: Arc<Keeper>,
 }
 
 impl OperationsApi {
-    pub(crate) fn new(context: Context, started: Started, backups: Backups) -> Self {
-        Self { context, started, backups }
+    pub(crate) fn new(context: Context, started: Started, backups: Backups, keeper: Arc<Keeper>) -> Self {
+        Self { context, started, backups, keeper }
     }
 }
 
@@ -47,6 +52,25 @@ impl OperationsService for OperationsApi {
             })
         };
         Ok(Response::new(chunks.map(answer).boxed()))
+    }
+
+    async fn preview_retention(
+        &self,
+        request: Request<PreviewRetentionRequest>,
+    ) -> Result<Response<PreviewRetentionResponse>, Status> {
+        let report = self.keeper.preview(request.into_inner().bodies_days).await.map_err(refused)?;
+        Ok(Response::new(PreviewRetentionResponse { report: Some(report) }))
+    }
+
+    async fn run_retention(
+        &self,
+        request: Request<RunRetentionRequest>,
+    ) -> Result<Response<RunRetentionResponse>, Status> {
+        let (keeper, days) = (Arc::clone(&self.keeper), request.into_inner().bodies_days);
+        // It may take longer than a call may, and goes on then.
+        let report = tokio::spawn(async move { keeper.run(days).await }).await;
+        let report = report.map_err(internal)?.map_err(refused)?;
+        Ok(Response::new(RunRetentionResponse { report: Some(report) }))
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use concord_journal::{
-    AppendError, Base, Blob, Bodies, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, PreparedTrim,
+    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, PreparedTrim,
     ReadError, Redacted, Tail, Trim, TrimError,
 };
 use concord_model::{Lane, Reason};
@@ -88,6 +88,10 @@ impl Journal for OnDisk {
 
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
         self.inner.blob(sequence, index)
+    }
+
+    fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
+        self.inner.bodies(sequence)
     }
 
     fn tail(&self) -> Tail {

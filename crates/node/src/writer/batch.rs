@@ -97,6 +97,9 @@ impl<'a> Batch<'a> {
                 }
                 self.answer(reply, outcome);
             }
+            Command::Redact(_, reply) => {
+                self.answer(reply, Err(Refusal::new(Reason::Internal, "a redaction is no part of a batch")));
+            }
             Command::Renew(receipts, reply) => {
                 for (receipt, _) in receipts {
                     self.push(stored::receipt_renewed(receipt, self.now))?;

@@ -1,7 +1,7 @@
 //! What is asked of the writer, and the handle through which it is asked.
 
 use bytes::Bytes;
-use concord_journal::{Blob, HistoryId};
+use concord_journal::{Blob, Bodies, HistoryId};
 use concord_ledger::Statement;
 use concord_model::{AgreementId, ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId};
 use concord_wire::consignment::Sealed;
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Taken(Lane, u64, Vec<u64>, Reply<()>),
     Recovered(LaneRecovered, Reply<()>),
     Begin([u8; 16], Reply<()>),
+    /// Never part of a batch: the journal's own entries come of it.
+    Redact(Vec<Bodies>, Reply<()>),
 }
 
 /// A consignment that the hub gave back, verified.
@@ -103,6 +105,7 @@ impl Command {
             | Self::Taken(.., reply)
             | Self::Recovered(_, reply)
             | Self::Begin(_, reply)
+            | Self::Redact(_, reply)
             | Self::AddAgency(.., reply) => refuse_too_large(reply),
             Self::Acknowledge(.., reply) => refuse_too_large(reply),
             Self::Statement(.., reply) => refuse_too_large(reply),
@@ -231,6 +234,9 @@ impl NodeWriter {
     /// Keeps that what the hub knew of a lane is here again. A repeat is harmless.
     pub(crate) async fn recovered(&self, fact: LaneRecovered) -> Result<(), Refusal> {
         self.ask(|reply| Command::Recovered(fact, reply)).await
+    /// Lets bodies go for good.
+    pub(crate) async fn redact(&self, bodies: Vec<Bodies>) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Redact(bodies, reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {

@@ -8,8 +8,8 @@ mod room;
 use std::sync::Arc;
 
 use concord_identity::SigningKey;
-use concord_journal::{AppendError, Tail};
-use concord_model::Timestamp;
+use concord_journal::{AppendError, Bodies, Tail};
+use concord_model::{Reason, Refusal, Timestamp};
 use concord_views::CatchUpError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use crate::index::{Index, IndexError};
 use crate::projection::NodeProjection;
 use crate::state::{FoldError, NodeState};
 use batch::{Batch, Finished};
-use command::Command;
+use command::{Command, Reply};
 use concord_server::{Clock, DiskRoom, NoRandomness};
 use room::Room;
 
@@ -146,11 +146,15 @@ impl Writer {
     async fn commit(&mut self, first: Command) -> Result<Option<Command>, WriterError> {
         let now = self.clock.now().max(self.last_recorded_at);
         self.last_recorded_at = now;
+        let first = match first {
+            Command::Redact(bodies, reply) => return self.redact(bodies, reply, now).await.map(|()| None),
+            first => first,
+        };
         let mut room = Room::default();
         room.take(&first);
         let (mut commands, mut held) = (vec![first], None);
         while let Some(command) = self.queues.waiting() {
-            if !room.fits(&command) {
+            if !room.fits(&command) || matches!(command, Command::Redact(..)) {
                 held = Some(command);
                 break;
             }
@@ -197,6 +201,27 @@ impl Writer {
         }
         concord_faults::point("node.commit.answered");
         Ok(held)
+    }
+
+    /// Lets bodies go: entries of the journal's own, by which no state changes.
+    async fn redact(&mut self, bodies: Vec<Bodies>, reply: Reply<()>, now: Timestamp) -> Result<(), WriterError> {
+        let outcome = match self.index.journal().redact(self.tail, now.as_micros(), bodies).await {
+            Ok(redacted) => {
+                self.tail = redacted.tail;
+                self.project().await?;
+                self.durable.send_replace((Arc::new(self.state.clone()), self.tail));
+                Ok(())
+            }
+            Err(AppendError::NoRoom { .. }) => {
+                self.room.refused();
+                Err(DiskRoom::refusal())
+            }
+            Err(error @ AppendError::NotRedactable { .. }) => Err(Refusal::new(Reason::Internal, error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        // Whoever asked may be gone; what is gone is gone all the same.
+        drop(reply.send(outcome));
+        Ok(())
     }
 
     /// Deciding reads views and journal, hashes and signs.

@@ -1,0 +1,238 @@
+//! Retention at a node: the bodies of exchanges that nobody waits for any more go.
+//!
+//! Invariant: an own exchange's bodies go only once the hub's receipt is here and every recipient is told to have it, or never to
+//! get it; a received one's only once every agency that may have it has acknowledged it. Request ids, receipts and exchange ids
+//! stay, so that a repeat is known for one.
+
+use std::sync::Arc;
+
+use concord_journal::{Bodies, Entry};
+use concord_ledger::IndexRange;
+use concord_model::{Lane, Reason, Refusal, Timestamp};
+use concord_server::{RETENTION_RUN_EVERY, RETENTION_TRY_AGAIN, Retention, RetentionTally};
+use concord_wire::proto::operations::v1::RetentionReport;
+use concord_wire::receipt::{self, Outcome};
+use concord_wire::stored::Kept;
+use concord_wire::stored::node::{NodeEntry, Received, Verdict, read};
+use concord_wire::{header, header::exchange_id};
+use tokio::sync::Mutex;
+
+use crate::context::Context;
+use crate::index::{Index, IndexError, Place};
+use crate::state::NodeState;
+
+/// What is overwritten at once: for so long flash waits.
+const BATCH_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
+/// Exchanges of one batch.
+const BATCH_EXCHANGES_MAX: usize = 10_000;
+const ENTRIES_READ_AT_ONCE: usize = 256;
+
+/// Goes through the journal from its beginning to what is too young.
+struct Survey {
+    state: Arc<NodeState>,
+    last: u64,
+    before: Timestamp,
+    next: u64,
+    ended: bool,
+    tally: RetentionTally,
+}
+
+impl Survey {
+    fn new(context: &Context, before: Timestamp) -> Self {
+        let (state, journal) = (context.now_state(), context.index.journal());
+        let (last, next) = (journal.tail().sequence, journal.first_sequence());
+        Self { state, last, before, next, ended: false, tally: RetentionTally::default() }
+    }
+
+    /// The next bodies that may go; none at the end. Blocks.
+    fn batch(&mut self, index: &Index) -> Result<Vec<Bodies>, IndexError> {
+        let (mut bodies, mut size) = (Vec::new(), 0);
+        while !self.ended && size < BATCH_SIZE_MAX_BYTES && bodies.len() < BATCH_EXCHANGES_MAX {
+            let wanted = usize::try_from((self.last + 1).saturating_sub(self.next)).unwrap_or(usize::MAX);
+            let entries = index.journal().read(self.next, wanted.min(ENTRIES_READ_AT_ONCE))?;
+            self.ended = entries.is_empty();
+            for entry in entries {
+                if entry.recorded_at >= self.before.as_micros() && !concord_journal::is_reserved_kind(entry.kind) {
+                    self.ended = true;
+                }
+                if self.ended || size >= BATCH_SIZE_MAX_BYTES || bodies.len() >= BATCH_EXCHANGES_MAX {
+                    break;
+                }
+                size += match read(&entry)? {
+                    NodeEntry::Queued(kept, submissions) => {
+                        let agencies = submissions.iter().map(|submission| submission.agency.as_str()).collect();
+                        self.queued(index, &entry, &kept, agencies, &mut bodies)?
+                    }
+                    NodeEntry::Mail { lane, items, .. } => self.mail(index, &entry, lane, &items, &mut bodies)?,
+                    _ => 0,
+                };
+                self.next = entry.sequence + 1;
+            }
+        }
+        Ok(bodies)
+    }
+
+    fn queued(
+        &mut self,
+        index: &Index,
+        entry: &Entry,
+        kept: &Kept,
+        agencies: Vec<&str>,
+        bodies: &mut Vec<Bodies>,
+    ) -> Result<u64, IndexError> {
+        let (lane, number) = (kept.sealed.chain.lane, kept.sealed.number);
+        let receipt = index.receipt(lane, number)?;
+        let outcomes = receipt.and_then(|receipt| receipt::parse(&receipt.statement).ok()).map(|one| one.outcomes);
+        let mut size = 0;
+        for ((position, serialised), agency) in (0_u32..).zip(&kept.sealed.headers).zip(agencies) {
+            let outcome = outcomes.as_ref().and_then(|outcomes| outcomes.get(position as usize));
+            let settled = match outcome {
+                None => false,
+                Some(Outcome::Refused(_)) => true,
+                Some(Outcome::Recorded { audience, .. }) => {
+                    let agency = concord_model::Name::parse(agency).map_err(|_| IndexError::Row("an agency"))?;
+                    let place = Place { id: exchange_id(serialised), lane, number, index: position.into(), agency };
+                    let mut all = true;
+                    for recipient in audience {
+                        all = all && index.reached(&place, recipient)?.is_some();
+                    }
+                    all
+                }
+            };
+            let range = kept.blob_range(position as usize);
+            let range = IndexRange { first: range.start as u32, count: range.len() as u32 };
+            size += self.add(index, entry, (agreement(serialised), lane), range, settled, bodies)?;
+        }
+        Ok(size)
+    }
+
+    fn mail(
+        &mut self,
+        index: &Index,
+        entry: &Entry,
+        lane: Lane,
+        items: &[Received],
+        bodies: &mut Vec<Bodies>,
+    ) -> Result<u64, IndexError> {
+        let (mut size, mut first) = (0, 0);
+        for item in items {
+            let range = IndexRange { first, count: item.blob_count };
+            first += item.blob_count;
+            // What was set aside is evidence, and stays.
+            let Verdict::Accepted(delivery) = &item.verdict else { continue };
+            let settled = header::parse(&delivery.header).is_ok_and(|header| {
+                let mut entitled =
+                    self.state.agencies().values().filter(|agency| agency.may_have(&header.measure)).peekable();
+                // Where nobody may have it, nobody has seen it yet.
+                entitled.peek().is_some() && entitled.all(|agency| agency.through(lane) >= item.number())
+            });
+            size += self.add(index, entry, (agreement(&delivery.header), lane), range, settled, bodies)?;
+        }
+        Ok(size)
+    }
+
+    /// Adds the bodies of one exchange, if they may go and are there; how many bytes they take.
+    fn add(
+        &mut self,
+        index: &Index,
+        entry: &Entry,
+        (agreement, lane): (String, Lane),
+        range: IndexRange,
+        settled: bool,
+        bodies: &mut Vec<Bodies>,
+    ) -> Result<u64, IndexError> {
+        let there = index.journal().bodies(entry.sequence)?;
+        let own = there.get(range.first as usize..(range.first + range.count) as usize).unwrap_or_default();
+        if own.iter().all(|body| body.is_gone) {
+            return Ok(0);
+        }
+        if !settled {
+            self.tally.stays();
+            return Ok(0);
+        }
+        let size = own.iter().filter(|body| !body.is_gone).map(|body| body.size_bytes).sum();
+        self.tally.goes(&agreement, lane, size);
+        match bodies.last_mut() {
+            Some(last) if last.sequence == entry.sequence && last.first + last.count == range.first => {
+                last.count += range.count;
+            }
+            _ => bodies.push(Bodies { sequence: entry.sequence, first: range.first, count: range.count }),
+        }
+        Ok(size)
+    }
+}
+
+fn agreement(serialised: &bytes::Bytes) -> String {
+    header::parse(serialised).map_or_else(|_| String::new(), |header| header.agreement.id.to_string())
+}
+
+/// Keeps what must be kept, and lets go what need not be.
+pub(crate) struct Keeper {
+    context: Context,
+    retention: Retention,
+    running: Mutex<()>,
+}
+
+impl Keeper {
+    /// By this configuration.
+    pub(crate) fn new(context: Context, retention: Retention) -> Self {
+        Self { context, retention, running: Mutex::default() }
+    }
+
+    /// What would go now, by the configured time or by another.
+    ///
+    /// Refuses with `ARGUMENT_INVALID` where there is none, and with `CLOCK_SUSPECT`.
+    pub(crate) async fn preview(&self, days: Option<u32>) -> Result<RetentionReport, Refusal> {
+        let before = self.retention.cut_off(days, self.context.clock.trusted_now())?;
+        let mut survey = Survey::new(&self.context, before);
+        while !survey.ended {
+            survey = self.step(survey).await?.0;
+        }
+        Ok(survey.tally.report(before))
+    }
+
+    /// Lets it go, batch by batch.
+    ///
+    /// Refuses with `ARGUMENT_INVALID` and `CLOCK_SUSPECT` as above, with `QUEUE_FULL` while another run goes on, with `DISK_FULL`.
+    pub(crate) async fn run(&self, days: Option<u32>) -> Result<RetentionReport, Refusal> {
+        let before = self.retention.cut_off(days, self.context.clock.trusted_now())?;
+        let busy = |_| Refusal::new(Reason::QueueFull, "another run of the retention goes on");
+        let _one_at_a_time = self.running.try_lock().map_err(busy)?;
+        let mut survey = Survey::new(&self.context, before);
+        while !survey.ended {
+            let (next, bodies) = self.step(survey).await?;
+            survey = next;
+            if !bodies.is_empty() {
+                self.context.writer.redact(bodies).await?;
+            }
+        }
+        Ok(survey.tally.report(before))
+    }
+
+    async fn step(&self, mut survey: Survey) -> Result<(Survey, Vec<Bodies>), Refusal> {
+        let index = self.context.index.clone();
+        let internal = |error: String| {
+            tracing::error!(error, "the retention could not read");
+            Refusal::new(Reason::Internal, "something failed inside this node")
+        };
+        let surveyed = concord_server::blocking(move || survey.batch(&index).map(|bodies| (survey, bodies)));
+        surveyed.await.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
+    }
+
+    /// Runs once a day where a time is configured, for as long as the process does.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        while self.retention.bodies_days.is_some() {
+            let next = match self.run(None).await {
+                Ok(report) => {
+                    tracing::info!(rows = report.rows.len(), "the retention ran");
+                    RETENTION_RUN_EVERY
+                }
+                Err(refusal) => {
+                    tracing::warn!(why = refusal.message, "the retention did not run whole");
+                    RETENTION_TRY_AGAIN
+                }
+            };
+            tokio::time::sleep(next).await;
+        }
+    }
+}
