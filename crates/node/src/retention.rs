@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use concord_journal::{Bodies, Entry};
 use concord_ledger::IndexRange;
-use concord_model::{Lane, Reason, Refusal, Timestamp};
+use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
 use concord_server::{RETENTION_RUN_EVERY, RETENTION_TRY_AGAIN, Retention, RetentionTally};
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::receipt::{self, Outcome};
@@ -90,7 +90,9 @@ impl Survey {
                 None => false,
                 Some(Outcome::Refused(_)) => true,
                 Some(Outcome::Recorded { audience, .. }) => {
-                    let agency = concord_model::Name::parse(agency).map_err(|_| IndexError::Row("an agency"))?;
+                    // Of what a restored node fetched back nobody knows who handed it in.
+                    let agency = (!agency.is_empty()).then(|| Name::parse(agency)).transpose();
+                    let agency = agency.map_err(|_| IndexError::Row("an agency"))?;
                     let place = Place { id: exchange_id(serialised), lane, number, index: position.into(), agency };
                     let mut all = true;
                     for recipient in audience {

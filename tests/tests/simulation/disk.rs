@@ -178,7 +178,7 @@ impl Journal for Disk {
     }
 
     fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
-        self.0.durable.bodies(sequence)
+        self.0.durable().bodies(sequence)
     }
 
     fn tail(&self) -> Tail {

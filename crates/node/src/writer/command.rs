@@ -234,6 +234,8 @@ impl NodeWriter {
     /// Keeps that what the hub knew of a lane is here again. A repeat is harmless.
     pub(crate) async fn recovered(&self, fact: LaneRecovered) -> Result<(), Refusal> {
         self.ask(|reply| Command::Recovered(fact, reply)).await
+    }
+
     /// Lets bodies go for good.
     pub(crate) async fn redact(&self, bodies: Vec<Bodies>) -> Result<(), Refusal> {
         self.ask(|reply| Command::Redact(bodies, reply)).await
