@@ -176,7 +176,8 @@ pub fn judge(witness: &Witness, places: &[Place]) {
 fn shorten_segments(file: &std::path::Path) {
     let text = fs::read_to_string(file).unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("journal_segment_size_bytes")).collect();
-    let text = format!("{}\njournal_segment_size_bytes = {SEGMENT_SIZE_BYTES}\n", lines.join("\n"));
+    // First, since sections follow.
+    let text = format!("journal_segment_size_bytes = {SEGMENT_SIZE_BYTES}\n{}\n", lines.join("\n"));
     fs::write(file, text).unwrap();
 }
 
