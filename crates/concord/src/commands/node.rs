@@ -31,7 +31,7 @@ pub(crate) enum NodeCommand {
     Backup(BackupArgs),
     /// Put a backup in place of a node's journal, and begin a new history.
     #[command(
-        after_help = "Examples:\n  concord node restore node.backup --dir /srv/concord/node\n  concord node restore --here --dir /srv/concord/node\n\nThe node must not run, and its keys must be in the folder. A journal that is replaced is moved aside, not deleted. With --here the journal that is there goes on: of a node that the hub refuses with NODE_ROLLED_BACK, once no other copy of it runs."
+        after_help = "Example:\n  concord node restore node.backup --dir /srv/concord/node\n  concord node restore --here --dir /srv/concord/node\n\nThe node must not run, and its keys must be in the folder. A journal that is replaced is moved aside, not deleted. With --here the journal that is there goes on: of a node that the hub refuses with NODE_ROLLED_BACK, once no other copy of it runs."
     )]
     Restore(NodeRestoreArgs),
     /// What may go of the bodies that the node keeps, and letting it go.
