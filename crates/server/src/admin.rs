@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 
 use crate::accept::{accept, accept_one};
 use crate::connections::Connections;
-use crate::readiness::Readiness;
+use crate::readiness::{Alarm, Readiness};
 
 /// Connections served at once. One more is closed at once, so that idle ones cannot make the others wait.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
@@ -162,21 +162,27 @@ fn pages(shown: Shown) -> Router {
 #[derive(Serialize)]
 struct Ready {
     ready: bool,
-    reasons: Vec<ReasonNotReady>,
+    reasons: Vec<Told>,
+    /// What a person should see, and what does not stop the service.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Told>,
 }
 
 #[derive(Serialize)]
-struct ReasonNotReady {
+struct Told {
     alarm: &'static str,
     message: String,
 }
 
 async fn readyz(State(shown): State<Shown>) -> Response {
-    let alarms = shown.readiness.list().into_iter().filter(|alarm| alarm.stops);
-    let reasons: Vec<_> = alarms.map(|alarm| ReasonNotReady { alarm: alarm.name, message: alarm.message }).collect();
+    let (reasons, notes): (Vec<_>, Vec<_>) = shown.readiness.list().into_iter().partition(|alarm| alarm.stops);
+    let told = |alarms: Vec<Alarm>| {
+        alarms.into_iter().map(|alarm| Told { alarm: alarm.name, message: alarm.message }).collect::<Vec<_>>()
+    };
+    let (reasons, notes) = (told(reasons), told(notes));
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match serde_json::to_string(&Ready { ready, reasons }) {
+    match serde_json::to_string(&Ready { ready, reasons, notes }) {
         Ok(text) => (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

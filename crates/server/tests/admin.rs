@@ -49,6 +49,9 @@ async fn readyz_gives_the_reasons_and_healthz_only_lives() {
 
     readiness.clear("hub-unreachable");
     assert_eq!(get("/readyz").await.0, 200);
+    readiness.note("clock-suspect", "it gained 2 h");
+    let notes = "[{\"alarm\":\"clock-suspect\",\"message\":\"it gained 2 h\"}]";
+    assert_eq!(get("/readyz").await, (200, format!("{{\"ready\":true,\"reasons\":[],\"notes\":{notes}}}\n")));
     assert!(get("/metrics").await.1.contains("concord_alarm{alarm=\"hub-unreachable\"} 0"));
     assert_eq!(get("/").await.0, 404);
 }

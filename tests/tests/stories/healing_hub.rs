@@ -40,6 +40,8 @@ impl Told {
         let before = kaz.submit("before the copy", "--wait delivered");
         assert_eq!(exchange_ids(&irn.receive(1)), [before.id.clone()]);
         kaz.await_taken(&before.id, "IRN");
+        let (profile, file) = (forum.hub_dir().join("officer"), forum.path().join("backup"));
+        concord(words!["hub", "backup", "--profile", profile, "--out", file]).ok();
         forum.stop_hub();
         copy_folder(&forum.hub_dir(), &forum.path().join("copy"));
         forum.start_hub();
@@ -120,6 +122,17 @@ fn a_hub_that_was_put_back_from_an_older_copy_is_healed_with_one_effect_for_each
     let mut told = Told::begin();
     told.forum.stop_hub();
     told.put_the_copy_back();
+    told.forum.start_hub();
+    told.forum.start_node("IRN");
+    told.check();
+}
+
+#[test]
+fn a_hub_that_was_restored_from_an_older_backup_is_healed_with_one_effect_for_each_exchange() {
+    let mut told = Told::begin();
+    told.forum.stop_hub();
+    let (file, dir) = (told.forum.path().join("backup"), told.forum.hub_dir());
+    concord(words!["hub", "restore", file, "--dir", dir]).ok();
     told.forum.start_hub();
     told.forum.start_node("IRN");
     told.check();

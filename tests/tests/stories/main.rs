@@ -8,6 +8,7 @@ mod agencies;
 mod agreements;
 mod away;
 mod backup;
+mod clock;
 mod commands_refused;
 mod consignments_refused;
 mod damage;

@@ -168,7 +168,11 @@ impl NodeState {
     }
 
     /// How far an agency's acknowledgement moves its cursor; none where it was acknowledged before.
+    ///
+    /// Refuses with `RECOVERING` until the hub has said what was acknowledged before: the list of first acknowledgements is counted by
+    /// both sides, and one in between would take the place of another.
     pub fn decide_acknowledge(&self, agency: &Name, lane: Lane, through: u64) -> Result<Option<u64>, Refusal> {
+        self.refuse_while_recovering()?;
         let Some(known) = self.agencies().get(agency) else {
             return Err(agency_unknown(agency));
         };

@@ -36,6 +36,8 @@ async fn a_restored_node_takes_nothing_before_all_lanes_are_back_and_tells_nothi
     assert_eq!((line.history, line.restored_in), (Some(HistoryId([2; 16])), Some(HistoryId([2; 16]))));
     assert!(state.is_recovering());
     assert_eq!(submit("early").await.err(), Some(Reason::Recovering));
+    let early = node.writer.acknowledge(name("customs"), lane, 2).await;
+    assert_eq!(early.map_err(|refusal| refusal.reason), Err(Reason::Recovering));
 
     // The hub was told of 1, 3 and 2 as taken, and of all up to 3 as delivered.
     node.writer.taken(lane, 1, vec![3, 2]).await.unwrap();
