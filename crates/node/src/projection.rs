@@ -49,9 +49,8 @@ pub(crate) const ASIDE: Table = Table::new(10).grouped_by_last_bits(GROUP_NUMBER
 pub(crate) const REPEATED: Table = Table::new(11).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, mailbox number: acknowledged first before the journal was restored.
 pub(crate) const TAKEN_BEFORE: Table = Table::new(12).grouped_by_last_bits(GROUP_NUMBER_BITS);
-
 /// Lane, consignment number → journal sequence of the newest receipt, where a hub that lost data gave one again.
-pub(crate) const RENEWED: Table = Table::new(12).grouped_by_last_bits(GROUP_NUMBER_BITS);
+pub(crate) const RENEWED: Table = Table::new(13).grouped_by_last_bits(GROUP_NUMBER_BITS);
 
 /// Turns a node's entries into rows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,7 +58,7 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 3;
+    pub const VERSION: u32 = 4;
 }
 
 /// How a recipient's state is told apart, and which of two is the later one.
