@@ -181,7 +181,7 @@ impl Notices {
 }
 
 fn read_fact(shared: &Shared, sequence: u64) -> Result<ConsignmentRecorded, Refusal> {
-    let entry = shared.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+    let entry = shared.entry(sequence)?;
     match concord_wire::stored::hub::read(&entry).map_err(internal)? {
         HubEntry::Consignment(fact, _) => Ok(fact),
         _ => Err(internal("a mailbox row names an entry that is no consignment")),

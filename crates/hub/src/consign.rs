@@ -211,7 +211,7 @@ pub(crate) async fn receipt_for(shared: &Arc<Shared>, answer: Answer) -> Result<
 /// The same words again: everything that a receipt says stands in the entry.
 fn recorded_before(shared: &Shared, sequence: u64) -> Result<RecordedAt, Refusal> {
     concord_faults::point("hub.receipt.repeated");
-    let entry = shared.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+    let entry = shared.entry(sequence)?;
     match concord_wire::stored::hub::read(&entry).map_err(internal)? {
         HubEntry::Consignment(fact, _) => Ok(RecordedAt {
             history: entry.history,

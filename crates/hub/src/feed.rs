@@ -64,7 +64,7 @@ pub fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Resu
     let Some(sequence) = feed_entry(&shared.views, participant, number).map_err(internal)? else {
         return Ok(None);
     };
-    let entry = shared.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+    let entry = shared.entry(sequence)?;
     item(shared, participant, number, &entry).map(Some)
 }
 

@@ -109,8 +109,7 @@ fn behind() -> Refusal {
 fn taken_after(shared: &Shared, chain: &ChainKey, count: u64) -> Result<Vec<u64>, Refusal> {
     let mut numbers = Vec::new();
     for (through, sequence) in taken_entries(&shared.views, &chain.origin, chain.lane, count + 1).map_err(internal)? {
-        let entry =
-            shared.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+        let entry = shared.entry(sequence)?;
         let HubEntry::Acknowledged(_, said) = concord_wire::stored::hub::read(&entry).map_err(internal)? else {
             return Err(internal("a row of the taken names another entry"));
         };

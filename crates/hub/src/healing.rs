@@ -90,13 +90,16 @@ pub async fn feed_resume(
     made(shared).map(Some).ok_or_else(|| internal("a feed was resumed and is not"))
 }
 
-/// Has a feed resumed: an entry, so that there is a limit to it, and room must be left.
 async fn resume_feed(shared: &Shared, participant: &ParticipantCode, shown: Shown, common: u64) -> Result<(), Refusal> {
-    shared.losses.check_resumption(participant)?;
+    resume(shared, participant, Proposal::ResumeFeed { participant: participant.clone(), shown, common }).await
+}
+
+/// Has something resumed: an entry, so that there is a limit to it, and room must be left.
+async fn resume(shared: &Shared, whose: &ParticipantCode, proposal: Proposal) -> Result<(), Refusal> {
+    shared.losses.check_resumption(whose)?;
     shared.room.check()?;
-    let whose = participant.clone();
-    shared.sequencer.decide(Proposal::ResumeFeed { participant: whose, shown, common }).await?;
-    shared.losses.count_resumption(participant);
+    shared.sequencer.decide(proposal).await?;
+    shared.losses.count_resumption(whose);
     Ok(())
 }
 
@@ -131,14 +134,12 @@ pub async fn mailbox_resume(
         let published = shared.published();
         published.ledger.mailboxes().resumes(recipient, lane)?.made_for(&shown).copied()
     };
-    let repeated = made(shared).is_some();
-    if !repeated {
-        shared.losses.check_resumption(recipient)?;
-        shared.room.check()?;
-    }
-    shared.sequencer.decide(Proposal::ResumeMailbox { recipient: recipient.clone(), lane, shown }).await?;
-    if !repeated {
-        shared.losses.count_resumption(recipient);
+    let proposal = Proposal::ResumeMailbox { recipient: recipient.clone(), lane, shown };
+    // A repeat is no entry; whether it still stands, the ledger decides.
+    if made(shared).is_some() {
+        shared.sequencer.decide(proposal).await?;
+    } else {
+        resume(shared, recipient, proposal).await?;
     }
     made(shared).ok_or_else(|| internal("a mailbox was resumed and is not"))
 }

@@ -174,8 +174,7 @@ pub fn mailbox_standing(
     let Some(run) = run_with(&shared.views, &shared.hub, recipient, lane, number).map_err(internal)? else {
         return Ok(standing);
     };
-    let entry =
-        shared.journal.read(run.sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))?;
+    let entry = shared.entry(run.sequence)?;
     let HubEntry::Consignment(_, kept) = concord_wire::stored::hub::read(&entry).map_err(internal)? else {
         return Err(internal("a mailbox row names an entry that is no consignment"));
     };

@@ -18,6 +18,7 @@ const FEEDS: Table = Table::new(2).grouped_by_last_bits(GROUP_NUMBER_BITS);
 const CONSIGNMENTS: Table = Table::new(3).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// (recipient, lane, count) → the entry that told of first acknowledgements up to the one with this count.
 const TAKEN: Table = Table::new(4).grouped_by_last_bits(GROUP_NUMBER_BITS);
+const _: () = assert!(Table::all_differ(&[MAILBOXES, FEEDS, CONSIGNMENTS, TAKEN]));
 /// Rows of 2^10 neighbouring numbers are checked together.
 const GROUP_NUMBER_BITS: u16 = 10;
 /// Raised when a row changes its shape: views are rebuilt then.
@@ -319,20 +320,12 @@ fn read_run(hub: &Name, lane: Lane, key: &[u8], value: &[u8]) -> Option<Run> {
 }
 
 fn mailbox_prefix(recipient: &ParticipantCode, lane: Lane) -> Key {
-    Key::new().text(recipient.as_str()).small(slot(lane))
+    Key::new().text(recipient.as_str()).small(lane.slot() as u8)
 }
 
 fn consignment_key(chain: &ChainKey, number: u64) -> Key {
     let key = Key::new().text(chain.origin.as_str()).text(chain.node.as_str());
-    key.number(chain.epoch.into()).small(slot(chain.lane)).number(number)
-}
-
-const fn slot(lane: Lane) -> u8 {
-    match lane {
-        Lane::Flash => 0,
-        Lane::Priority => 1,
-        Lane::Routine => 2,
-    }
+    key.number(chain.epoch.into()).small(chain.lane.slot() as u8).number(number)
 }
 
 /// The number with which a key ends.

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use concord_journal::{Bodies, Entry};
+use concord_journal::{Bodies, Entry, OldEntries};
 use concord_ledger::ConsignmentRecorded;
 use concord_model::{Reason, Refusal, Timestamp};
-use concord_server::{RETENTION_RUN_EVERY, RETENTION_TRY_AGAIN, Retention, RetentionTally};
+use concord_server::{Retention, RetentionTally};
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::stored::Kept;
 use concord_wire::stored::hub::{HubEntry, read};
@@ -19,109 +19,82 @@ use crate::delivery::permit;
 use crate::sequencer::{Proposal, Published};
 use crate::shared::{Shared, internal};
 
-/// What is overwritten at once: for so long flash waits.
-const BATCH_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
-/// Exchanges of one batch.
-const BATCH_EXCHANGES_MAX: usize = 10_000;
-const ENTRIES_READ_AT_ONCE: usize = 256;
-
 /// Goes through the journal from its beginning to what is too young.
 struct Survey {
     published: Arc<Published>,
-    before: Timestamp,
-    next: u64,
-    ended: bool,
+    old: OldEntries,
     tally: RetentionTally,
 }
 
 impl Survey {
     fn new(shared: &Shared, before: Timestamp) -> Self {
-        let (published, next) = (shared.published(), shared.journal.first_sequence());
-        Self { published, before, next, ended: false, tally: RetentionTally::default() }
+        let published = shared.published();
+        let old = OldEntries::new(shared.journal.as_ref(), before.as_micros(), published.tail.sequence);
+        Self { published, old, tally: RetentionTally::default() }
     }
 
     /// The next bodies that may go; none at the end. Blocks.
     fn batch(&mut self, shared: &Shared) -> Result<Vec<Bodies>, Refusal> {
-        let (mut bodies, mut size) = (Vec::new(), 0);
-        while !self.ended && size < BATCH_SIZE_MAX_BYTES && bodies.len() < BATCH_EXCHANGES_MAX {
-            let wanted = self.published.tail.sequence.saturating_add(1).saturating_sub(self.next);
-            let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(ENTRIES_READ_AT_ONCE);
-            let entries = shared.journal.read(self.next, wanted).map_err(internal)?;
-            self.ended = entries.is_empty();
-            for entry in entries {
-                if entry.recorded_at >= self.before.as_micros() && !concord_journal::is_reserved_kind(entry.kind) {
-                    self.ended = true;
-                }
-                if self.ended || size >= BATCH_SIZE_MAX_BYTES || bodies.len() >= BATCH_EXCHANGES_MAX {
-                    break;
-                }
-                if let HubEntry::Consignment(fact, kept) = read(&entry).map_err(internal)? {
-                    size += self.consignment(shared, &entry, &fact, &kept, &mut bodies)?;
-                }
-                self.next = entry.sequence + 1;
-            }
-        }
-        Ok(bodies)
+        let Self { published, old, tally } = self;
+        old.gather(shared.journal.as_ref(), internal, |entry, bodies| {
+            let HubEntry::Consignment(fact, kept) = read(entry).map_err(internal)? else { return Ok(0) };
+            consignment(shared, published, tally, entry, (&fact, &kept), bodies)
+        })
     }
+}
 
-    /// Adds what may go of one entry; how many bytes that is.
-    fn consignment(
-        &mut self,
-        shared: &Shared,
-        entry: &Entry,
-        fact: &ConsignmentRecorded,
-        kept: &Kept,
-        bodies: &mut Vec<Bodies>,
-    ) -> Result<u64, Refusal> {
-        let there = shared.journal.bodies(entry.sequence).map_err(internal)?;
-        let awaited = self.awaited(fact, entry.sequence, shared.clock.now());
-        let mut size = 0;
-        for group in &fact.groups {
-            for index in group.items.iter().flat_map(|range| range.indices()) {
-                let range = kept.blob_range(index as usize);
-                let own = there.get(range.clone()).unwrap_or_default();
-                let left: u64 = own.iter().filter(|body| !body.is_gone).map(|body| body.size_bytes).sum();
-                if own.iter().all(|body| body.is_gone) {
-                    continue;
-                }
-                if awaited.contains(&index) {
-                    self.tally.stays();
-                    continue;
-                }
-                self.tally.goes(&group.agreement.id.to_string(), fact.chain.lane, left);
-                size += left;
-                let (Ok(first), Ok(count)) = (u32::try_from(range.start), u32::try_from(range.len())) else { continue };
-                match bodies.last_mut() {
-                    Some(last) if last.sequence == entry.sequence && last.first + last.count == first => {
-                        last.count += count;
-                    }
-                    _ => bodies.push(Bodies { sequence: entry.sequence, first, count }),
-                }
+/// Adds what may go of one entry; how many bytes that is.
+fn consignment(
+    shared: &Shared,
+    published: &Published,
+    tally: &mut RetentionTally,
+    entry: &Entry,
+    (fact, kept): (&ConsignmentRecorded, &Kept),
+    bodies: &mut Vec<Bodies>,
+) -> Result<u64, Refusal> {
+    let there = shared.journal.bodies(entry.sequence).map_err(internal)?;
+    let awaited = awaited(published, fact, entry.sequence, shared.clock.now());
+    let mut size = 0;
+    for group in &fact.groups {
+        for index in group.items.iter().flat_map(|range| range.indices()) {
+            let range = kept.blob_range(index as usize);
+            let own = there.get(range.clone()).unwrap_or_default();
+            let left: u64 = own.iter().filter(|body| !body.is_gone).map(|body| body.size_bytes).sum();
+            if own.iter().all(|body| body.is_gone) {
+                continue;
             }
+            if awaited.contains(&index) {
+                tally.stays();
+                continue;
+            }
+            tally.goes(&group.agreement.id.to_string(), fact.chain.lane, left);
+            size += left;
+            let (Ok(first), Ok(count)) = (u32::try_from(range.start), u32::try_from(range.len())) else { continue };
+            Bodies { sequence: entry.sequence, first, count }.add_to(bodies);
         }
-        Ok(size)
     }
+    Ok(size)
+}
 
-    /// The exchanges of an entry that some recipient has yet to acknowledge, and may have.
-    fn awaited(&self, fact: &ConsignmentRecorded, recorded: u64, now: Timestamp) -> BTreeSet<u32> {
-        let (ledger, lane) = (&self.published.ledger, fact.chain.lane);
-        let mut awaited = BTreeSet::new();
-        for recipient in fact.recipients() {
-            let code = &recipient.run.recipient;
-            let mailbox = ledger.mailbox(code, lane);
-            // Where a mailbox was resumed, old numbers stand under new ones too: only when all of it is delivered is that.
-            let delivered = match ledger.mailboxes().resumes(code, lane) {
-                Some(_) if mailbox.delivered_through < mailbox.last => 0,
-                Some(_) => u64::MAX,
-                None => (mailbox.delivered_through + 1).saturating_sub(recipient.run.first),
-            };
-            let delivered = usize::try_from(delivered).unwrap_or(usize::MAX);
-            let items = recipient.items.iter().flat_map(|range| range.indices());
-            let rest = items.skip(delivered);
-            awaited.extend(rest.filter(|index| permit(ledger, code, fact, recorded, *index, now).is_ok()));
-        }
-        awaited
+/// The exchanges of an entry that some recipient has yet to acknowledge, and may have.
+fn awaited(published: &Published, fact: &ConsignmentRecorded, recorded: u64, now: Timestamp) -> BTreeSet<u32> {
+    let (ledger, lane) = (&published.ledger, fact.chain.lane);
+    let mut awaited = BTreeSet::new();
+    for recipient in fact.recipients() {
+        let code = &recipient.run.recipient;
+        let mailbox = ledger.mailbox(code, lane);
+        // Where a mailbox was resumed, old numbers stand under new ones too: only when all of it is delivered is that.
+        let delivered = match ledger.mailboxes().resumes(code, lane) {
+            Some(_) if mailbox.delivered_through < mailbox.last => 0,
+            Some(_) => u64::MAX,
+            None => (mailbox.delivered_through + 1).saturating_sub(recipient.run.first),
+        };
+        let delivered = usize::try_from(delivered).unwrap_or(usize::MAX);
+        let items = recipient.items.iter().flat_map(|range| range.indices());
+        let rest = items.skip(delivered);
+        awaited.extend(rest.filter(|index| permit(ledger, code, fact, recorded, *index, now).is_ok()));
     }
+    awaited
 }
 
 /// Keeps what must be kept, and lets go what need not be.
@@ -144,7 +117,7 @@ impl Keeper {
         let before = self.retention.cut_off(days, self.shared.clock.trusted_now())?;
         let surveyed = self.shared.blocking(move |shared| {
             let mut survey = Survey::new(shared, before);
-            while !survey.ended {
+            while !survey.old.is_ended() {
                 survey.batch(shared)?;
             }
             Ok(survey.tally.report(before))
@@ -160,7 +133,7 @@ impl Keeper {
         let busy = |_| Refusal::new(Reason::QueueFull, "another run of the retention goes on");
         let _one_at_a_time = self.running.try_lock().map_err(busy)?;
         let mut survey = Survey::new(&self.shared, before);
-        while !survey.ended {
+        while !survey.old.is_ended() {
             let surveyed = self.shared.blocking(move |shared| {
                 let bodies = survey.batch(shared)?;
                 Ok((survey, bodies))
@@ -176,18 +149,10 @@ impl Keeper {
 
     /// Runs once a day where a time is configured, for as long as the process does.
     pub async fn keep(self: Arc<Self>) {
-        while self.retention.bodies_days.is_some() {
-            let next = match self.run(None).await {
-                Ok(report) => {
-                    tracing::info!(rows = report.rows.len(), "the retention ran");
-                    RETENTION_RUN_EVERY
-                }
-                Err(refusal) => {
-                    tracing::warn!(why = refusal.message, "the retention did not run whole");
-                    RETENTION_TRY_AGAIN
-                }
-            };
-            tokio::time::sleep(next).await;
-        }
+        let run = || {
+            let keeper = Arc::clone(&self);
+            async move { keeper.run(None).await }
+        };
+        self.retention.keep(run).await;
     }
 }

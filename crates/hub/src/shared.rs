@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
-use concord_journal::{HistoryId, Journal};
+use concord_journal::{Entry, HistoryId, Journal};
 use concord_ledger::Ledger;
 use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
 use concord_server::{DiskRoom, Readiness, Shutdown};
@@ -84,6 +84,11 @@ impl Shared {
     ) -> Result<T, Refusal> {
         let shared = Arc::clone(self);
         concord_server::blocking(move || work(&shared)).await.unwrap_or_else(|error| Err(internal(error)))
+    }
+
+    /// One entry of the journal, without its bodies, that a row of the views names. Blocks.
+    pub fn entry(&self, sequence: u64) -> Result<Entry, Refusal> {
+        self.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))
     }
 
     /// Lets the listener believe whom the published ledger has enrolled.

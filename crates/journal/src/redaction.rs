@@ -30,6 +30,16 @@ pub struct Bodies {
 }
 
 impl Bodies {
+    /// Adds them behind `all`: to the last ones, where they follow these in the same entry.
+    pub fn add_to(self, all: &mut Vec<Self>) {
+        match all.last_mut() {
+            Some(last) if last.sequence == self.sequence && last.first + last.count == self.first => {
+                last.count += self.count;
+            }
+            _ => all.push(self),
+        }
+    }
+
     /// Whether this body is one of them.
     pub fn contains(&self, sequence: u64, index: usize) -> bool {
         let from = self.first as usize;

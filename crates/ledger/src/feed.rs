@@ -101,7 +101,8 @@ pub(crate) fn told_of<'a>(
     }
 }
 
-fn still_on<'a>(agreements: &'a Agreements, reference: &AgreementRef) -> Vec<&'a ParticipantCode> {
+/// Those on a version who have not left it.
+pub(crate) fn still_on<'a>(agreements: &'a Agreements, reference: &AgreementRef) -> Vec<&'a ParticipantCode> {
     agreements
         .version(reference)
         .into_iter()

@@ -8,9 +8,10 @@
 
 use concord_model::{AgreementText, Lane, ParticipantCode, Reason, Refusal};
 
-use crate::agreement::{AgreementState, PartyState, check_form};
+use crate::agreement::{AgreementState, check_form};
 use crate::command::Handed;
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
+use crate::feed::still_on;
 use crate::ledger::{Decision, Ledger};
 use crate::resume::Shown;
 use crate::signer::SignerStep;
@@ -126,8 +127,7 @@ impl Ledger {
             StatementContent::Consent(reference)
             | StatementContent::Decline(reference)
             | StatementContent::Leave(reference) => {
-                let parties = self.agreements().version(reference).into_iter().flat_map(|agreement| &agreement.parties);
-                parties.filter(|(_, record)| record.state != PartyState::Left).map(|(code, _)| code.clone()).collect()
+                still_on(self.agreements(), reference).into_iter().cloned().collect()
             }
         };
         all.into_iter().filter(|code| !handed.was_told || *code != handed.by).collect()

@@ -98,7 +98,7 @@ impl Mailboxes {
 
     /// One mailbox; an empty one if nothing was ever delivered to it.
     pub fn get(&self, recipient: &ParticipantCode, lane: Lane) -> Mailbox {
-        self.by_recipient.get(recipient).and_then(|mailboxes| mailboxes.get(slot(lane))).copied().unwrap_or_default()
+        self.by_recipient.get(recipient).and_then(|mailboxes| mailboxes.get(lane.slot())).copied().unwrap_or_default()
     }
 
     /// All mailboxes of participants that ever got a delivery.
@@ -116,19 +116,11 @@ impl Mailboxes {
     fn change(&mut self, recipient: &ParticipantCode, lane: Lane, change: impl FnOnce(&mut Mailbox)) {
         // Not `entry`: it would copy the code for each recipient of each consignment.
         if let Some(mailboxes) = self.by_recipient.get_mut(recipient) {
-            change(&mut mailboxes[slot(lane)]);
+            change(&mut mailboxes[lane.slot()]);
         } else {
             let mut mailboxes = [Mailbox::default(); Lane::ALL.len()];
-            change(&mut mailboxes[slot(lane)]);
+            change(&mut mailboxes[lane.slot()]);
             self.by_recipient.insert(recipient.clone(), mailboxes);
         }
-    }
-}
-
-const fn slot(lane: Lane) -> usize {
-    match lane {
-        Lane::Flash => 0,
-        Lane::Priority => 1,
-        Lane::Routine => 2,
     }
 }

@@ -35,6 +35,15 @@ impl Lane {
         }
     }
 
+    /// Its place in [`Lane::ALL`], in arrays, and in keys of views.
+    pub const fn slot(self) -> usize {
+        match self {
+            Self::Flash => 0,
+            Self::Priority => 1,
+            Self::Routine => 2,
+        }
+    }
+
     /// The largest part that the lane carries, in bytes.
     pub const fn body_size_max_bytes(self) -> usize {
         match self {

@@ -16,8 +16,6 @@ use concord_wire::{feed, header, receipt, stored::Kept};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::state::slot;
-
 /// Rows of 2^10 neighbouring numbers are checked together.
 const GROUP_NUMBER_BITS: u16 = 10;
 /// Rows are checked together whose digests begin with the same bits: a thousandth of all.
@@ -52,6 +50,22 @@ pub(crate) const TAKEN_BEFORE: Table = Table::new(12).grouped_by_last_bits(GROUP
 /// Lane, consignment number → journal sequence of the newest receipt, where a hub that lost data gave one again.
 pub(crate) const RENEWED: Table = Table::new(13).grouped_by_last_bits(GROUP_NUMBER_BITS);
 
+const _: () = assert!(Table::all_differ(&[
+    EXCHANGE,
+    REQUEST,
+    CONSIGNMENT,
+    RECORDED,
+    REACHED,
+    INBOX,
+    RECEIVED,
+    UNTAKEN,
+    TAKEN,
+    ASIDE,
+    REPEATED,
+    TAKEN_BEFORE,
+    RENEWED,
+]));
+
 /// Turns a node's entries into rows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NodeProjection;
@@ -85,7 +99,7 @@ pub(crate) fn request_key(agency: &str, request_id: &str) -> Key {
 
 /// The beginning of a key: its lane.
 pub(crate) fn lane_key(lane: Lane) -> Key {
-    Key::new().small(slot(lane) as u8)
+    Key::new().small(lane.slot() as u8)
 }
 
 impl Projection for NodeProjection {

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use concord_journal::{Bodies, Entry};
+use concord_journal::{Bodies, Body, Entry, OldEntries};
 use concord_ledger::IndexRange;
 use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
-use concord_server::{RETENTION_RUN_EVERY, RETENTION_TRY_AGAIN, Retention, RetentionTally};
+use concord_server::{Retention, RetentionTally};
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::receipt::{self, Outcome};
 use concord_wire::stored::Kept;
@@ -21,57 +21,40 @@ use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
 use crate::state::NodeState;
 
-/// What is overwritten at once: for so long flash waits.
-const BATCH_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
-/// Exchanges of one batch.
-const BATCH_EXCHANGES_MAX: usize = 10_000;
-const ENTRIES_READ_AT_ONCE: usize = 256;
-
 /// Goes through the journal from its beginning to what is too young.
 struct Survey {
+    old: OldEntries,
+    settled: Settled,
+}
+
+/// Judges what may go, and counts it.
+struct Settled {
     state: Arc<NodeState>,
-    last: u64,
-    before: Timestamp,
-    next: u64,
-    ended: bool,
     tally: RetentionTally,
 }
 
 impl Survey {
     fn new(context: &Context, before: Timestamp) -> Self {
-        let (state, journal) = (context.now_state(), context.index.journal());
-        let (last, next) = (journal.tail().sequence, journal.first_sequence());
-        Self { state, last, before, next, ended: false, tally: RetentionTally::default() }
+        let journal = context.index.journal();
+        let old = OldEntries::new(journal.as_ref(), before.as_micros(), journal.tail().sequence);
+        Self { old, settled: Settled { state: context.now_state(), tally: RetentionTally::default() } }
     }
 
     /// The next bodies that may go; none at the end. Blocks.
     fn batch(&mut self, index: &Index) -> Result<Vec<Bodies>, IndexError> {
-        let (mut bodies, mut size) = (Vec::new(), 0);
-        while !self.ended && size < BATCH_SIZE_MAX_BYTES && bodies.len() < BATCH_EXCHANGES_MAX {
-            let wanted = usize::try_from((self.last + 1).saturating_sub(self.next)).unwrap_or(usize::MAX);
-            let entries = index.journal().read(self.next, wanted.min(ENTRIES_READ_AT_ONCE))?;
-            self.ended = entries.is_empty();
-            for entry in entries {
-                if entry.recorded_at >= self.before.as_micros() && !concord_journal::is_reserved_kind(entry.kind) {
-                    self.ended = true;
-                }
-                if self.ended || size >= BATCH_SIZE_MAX_BYTES || bodies.len() >= BATCH_EXCHANGES_MAX {
-                    break;
-                }
-                size += match read(&entry)? {
-                    NodeEntry::Queued(kept, submissions) => {
-                        let agencies = submissions.iter().map(|submission| submission.agency.as_str()).collect();
-                        self.queued(index, &entry, &kept, agencies, &mut bodies)?
-                    }
-                    NodeEntry::Mail { lane, items, .. } => self.mail(index, &entry, lane, &items, &mut bodies)?,
-                    _ => 0,
-                };
-                self.next = entry.sequence + 1;
+        let Self { old, settled } = self;
+        old.gather(index.journal().as_ref(), IndexError::from, |entry, bodies| match read(entry)? {
+            NodeEntry::Queued(kept, submissions) => {
+                let agencies = submissions.iter().map(|submission| submission.agency.as_str()).collect();
+                settled.queued(index, entry, &kept, agencies, bodies)
             }
-        }
-        Ok(bodies)
+            NodeEntry::Mail { lane, items, .. } => settled.mail(index, entry, lane, &items, bodies),
+            _ => Ok(0),
+        })
     }
+}
 
+impl Settled {
     fn queued(
         &mut self,
         index: &Index,
@@ -80,6 +63,7 @@ impl Survey {
         agencies: Vec<&str>,
         bodies: &mut Vec<Bodies>,
     ) -> Result<u64, IndexError> {
+        let there = index.journal().bodies(entry.sequence)?;
         let (lane, number) = (kept.sealed.chain.lane, kept.sealed.number);
         let receipt = index.receipt(lane, number)?;
         let outcomes = receipt.and_then(|receipt| receipt::parse(&receipt.statement).ok()).map(|one| one.outcomes);
@@ -103,7 +87,7 @@ impl Survey {
             };
             let range = kept.blob_range(position as usize);
             let range = IndexRange { first: range.start as u32, count: range.len() as u32 };
-            size += self.add(index, entry, (agreement(serialised), lane), range, settled, bodies)?;
+            size += self.add(&there, entry, (agreement(serialised), lane), range, settled, bodies);
         }
         Ok(size)
     }
@@ -116,6 +100,7 @@ impl Survey {
         items: &[Received],
         bodies: &mut Vec<Bodies>,
     ) -> Result<u64, IndexError> {
+        let there = index.journal().bodies(entry.sequence)?;
         let (mut size, mut first) = (0, 0);
         for item in items {
             let range = IndexRange { first, count: item.blob_count };
@@ -128,7 +113,7 @@ impl Survey {
                 // Where nobody may have it, nobody has seen it yet.
                 entitled.peek().is_some() && entitled.all(|agency| agency.through(lane) >= item.number())
             });
-            size += self.add(index, entry, (agreement(&delivery.header), lane), range, settled, bodies)?;
+            size += self.add(&there, entry, (agreement(&delivery.header), lane), range, settled, bodies);
         }
         Ok(size)
     }
@@ -136,31 +121,25 @@ impl Survey {
     /// Adds the bodies of one exchange, if they may go and are there; how many bytes they take.
     fn add(
         &mut self,
-        index: &Index,
+        there: &[Body],
         entry: &Entry,
         (agreement, lane): (String, Lane),
         range: IndexRange,
         settled: bool,
         bodies: &mut Vec<Bodies>,
-    ) -> Result<u64, IndexError> {
-        let there = index.journal().bodies(entry.sequence)?;
+    ) -> u64 {
         let own = there.get(range.first as usize..(range.first + range.count) as usize).unwrap_or_default();
         if own.iter().all(|body| body.is_gone) {
-            return Ok(0);
+            return 0;
         }
         if !settled {
             self.tally.stays();
-            return Ok(0);
+            return 0;
         }
         let size = own.iter().filter(|body| !body.is_gone).map(|body| body.size_bytes).sum();
         self.tally.goes(&agreement, lane, size);
-        match bodies.last_mut() {
-            Some(last) if last.sequence == entry.sequence && last.first + last.count == range.first => {
-                last.count += range.count;
-            }
-            _ => bodies.push(Bodies { sequence: entry.sequence, first: range.first, count: range.count }),
-        }
-        Ok(size)
+        Bodies { sequence: entry.sequence, first: range.first, count: range.count }.add_to(bodies);
+        size
     }
 }
 
@@ -187,10 +166,10 @@ impl Keeper {
     pub(crate) async fn preview(&self, days: Option<u32>) -> Result<RetentionReport, Refusal> {
         let before = self.retention.cut_off(days, self.context.clock.trusted_now())?;
         let mut survey = Survey::new(&self.context, before);
-        while !survey.ended {
+        while !survey.old.is_ended() {
             survey = self.step(survey).await?.0;
         }
-        Ok(survey.tally.report(before))
+        Ok(survey.settled.tally.report(before))
     }
 
     /// Lets it go, batch by batch.
@@ -201,14 +180,14 @@ impl Keeper {
         let busy = |_| Refusal::new(Reason::QueueFull, "another run of the retention goes on");
         let _one_at_a_time = self.running.try_lock().map_err(busy)?;
         let mut survey = Survey::new(&self.context, before);
-        while !survey.ended {
+        while !survey.old.is_ended() {
             let (next, bodies) = self.step(survey).await?;
             survey = next;
             if !bodies.is_empty() {
                 self.context.writer.redact(bodies).await?;
             }
         }
-        Ok(survey.tally.report(before))
+        Ok(survey.settled.tally.report(before))
     }
 
     async fn step(&self, mut survey: Survey) -> Result<(Survey, Vec<Bodies>), Refusal> {
@@ -223,18 +202,10 @@ impl Keeper {
 
     /// Runs once a day where a time is configured, for as long as the process does.
     pub(crate) async fn keep(self: Arc<Self>) {
-        while self.retention.bodies_days.is_some() {
-            let next = match self.run(None).await {
-                Ok(report) => {
-                    tracing::info!(rows = report.rows.len(), "the retention ran");
-                    RETENTION_RUN_EVERY
-                }
-                Err(refusal) => {
-                    tracing::warn!(why = refusal.message, "the retention did not run whole");
-                    RETENTION_TRY_AGAIN
-                }
-            };
-            tokio::time::sleep(next).await;
-        }
+        let run = || {
+            let keeper = Arc::clone(&self);
+            async move { keeper.run(None).await }
+        };
+        self.retention.keep(run).await;
     }
 }

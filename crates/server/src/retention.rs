@@ -11,9 +11,9 @@ use serde::Deserialize;
 /// The longest time that a configuration may ask for.
 pub const RETENTION_DAYS_MAX: u32 = 36_500;
 /// Where a time is configured, from one run to the next.
-pub const RETENTION_RUN_EVERY: Duration = Duration::from_hours(24);
+const RUN_EVERY: Duration = Duration::from_hours(24);
 /// From a run that could not go whole to the next: a clock or a disk may be right again by then.
-pub const RETENTION_TRY_AGAIN: Duration = Duration::from_mins(10);
+const TRY_AGAIN: Duration = Duration::from_mins(10);
 const MICROS_PER_DAY: i64 = 86_400 * 1_000_000;
 
 /// The `[retention]` of a configuration; what is absent is kept for ever.
@@ -48,6 +48,26 @@ impl Retention {
 {days}
 "
         )
+    }
+
+    /// Has `run` done once a day where a time is configured, for as long as the process does.
+    pub async fn keep<F>(self, run: impl Fn() -> F)
+    where
+        F: Future<Output = Result<pb::RetentionReport, Refusal>>,
+    {
+        while self.bodies_days.is_some() {
+            let next = match run().await {
+                Ok(report) => {
+                    tracing::info!(rows = report.rows.len(), "the retention ran");
+                    RUN_EVERY
+                }
+                Err(refusal) => {
+                    tracing::warn!(why = refusal.message, "the retention did not run whole");
+                    TRY_AGAIN
+                }
+            };
+            tokio::time::sleep(next).await;
+        }
     }
 
     /// Before when an exchange must have been recorded for its bodies to go: by what was asked for, or else by the configuration.

@@ -60,6 +60,31 @@ impl Table {
         Self { grouping: Grouping::LastBits(bits), ..self }
     }
 
+    /// Whether no two of them have the same number. A projection asks it of all of its tables, in a `const`, so that a number that is
+    /// given twice stops the build:
+    ///
+    /// ```
+    /// # use concord_views::Table;
+    /// const MAILBOX: Table = Table::new(1);
+    /// const FEED: Table = Table::new(2);
+    /// const _: () = assert!(Table::all_differ(&[MAILBOX, FEED]));
+    /// assert!(!Table::all_differ(&[MAILBOX, FEED, Table::new(1)]));
+    /// ```
+    #[must_use]
+    pub const fn all_differ(tables: &[Table]) -> bool {
+        let mut seen = [false; 256];
+        let mut index = 0;
+        while index < tables.len() {
+            let number = tables[index].number as usize;
+            if seen[number] {
+                return false;
+            }
+            seen[number] = true;
+            index += 1;
+        }
+        true
+    }
+
     pub(crate) fn number(self) -> u8 {
         self.number
     }

@@ -82,12 +82,10 @@ impl Server {
     }
 }
 
-/// Runs the benchmark.
-pub(crate) async fn run(args: &BenchArgs) -> Result<Measured> {
-    let folder = tempfile::Builder::new().prefix("concord-bench-").tempdir_in(place(args)?)?;
-    let dir = folder.path().join("hub");
+/// A new hub that serves, with four enrolled states in one agreement.
+pub(crate) async fn found_hub(dir: &Path) -> Result<(Server, Forum)> {
     concord_hub::init(concord_hub::InitOptions {
-        dir: dir.clone(),
+        dir: dir.to_owned(),
         name: concord_model::Name::parse("main")?,
         listen: "127.0.0.1:0".to_owned(),
         admin: "127.0.0.1:0".to_owned(),
@@ -95,10 +93,18 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<Measured> {
         dns: Vec::new(),
         seed: concord_hub::Seed::cica_2007()?,
     })?;
-    let server = Server::start(&["hub", "serve"], &dir).await?;
+    let server = Server::start(&["hub", "serve"], dir).await?;
     let profile = Profile::load(&dir.join("officer"))?;
     let anchor = Anchor::from_pem(&std::fs::read_to_string(dir.join("anchor/certificate.pem"))?)?;
     let forum = Forum::gather(&server.listen, &profile, anchor).await?;
+    Ok((server, forum))
+}
+
+/// Runs the benchmark.
+pub(crate) async fn run(args: &BenchArgs) -> Result<Measured> {
+    let folder = tempfile::Builder::new().prefix("concord-bench-").tempdir_in(place(args)?)?;
+    let dir = folder.path().join("hub");
+    let (server, forum) = found_hub(&dir).await?;
 
     let (gate, opened) = watch::channel(false);
     let mut streams = Vec::with_capacity(STREAMS);

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use concord_identity::{Anchor, Profile};
 use concord_journal::{Draft, FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions};
 use concord_ledger::{At, Candidate, Command, Consign, Decision, Fact, Item, Ledger};
 use concord_model::{ConsignmentDigest, Digest, Lane, Name, ParticipantCode, Timestamp};
@@ -16,7 +15,7 @@ use futures::executor::block_on;
 use serde::Serialize;
 
 use super::forum::{Forum, State, chain, consignment};
-use super::ingest::{Server, place_in};
+use super::ingest::{Server, found_hub, place_in};
 use crate::output::{Output, table};
 
 /// What one commit of the made journal takes at most, in bytes.
@@ -100,19 +99,7 @@ pub(crate) async fn run(args: &StartupArgs, output: Output) -> Result<()> {
 
 /// A hub with four enrolled states in one agreement, and the folder of a node.
 async fn found(hub_dir: &Path, node_dir: &Path) -> Result<Forum> {
-    concord_hub::init(concord_hub::InitOptions {
-        dir: hub_dir.to_owned(),
-        name: Name::parse("main")?,
-        listen: "127.0.0.1:0".to_owned(),
-        admin: "127.0.0.1:0".to_owned(),
-        announce: Vec::new(),
-        dns: Vec::new(),
-        seed: concord_hub::Seed::cica_2007()?,
-    })?;
-    let server = Server::start(&["hub", "serve"], hub_dir).await?;
-    let profile = Profile::load(&hub_dir.join("officer"))?;
-    let anchor = Anchor::from_pem(&std::fs::read_to_string(hub_dir.join("anchor/certificate.pem"))?)?;
-    let forum = Forum::gather(&server.listen, &profile, anchor).await?;
+    let (server, forum) = found_hub(hub_dir).await?;
     server.stop().await?;
     concord_node::init(concord_node::InitOptions {
         dir: node_dir.to_owned(),

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use concord_hub::sequencer::{Proposal, Sequencer, SequencerTask};
+use concord_journal::hooked::{AppendHook, HookedJournal};
 use concord_journal::{
-    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, FileJournal, FrameMark, HistoryId, Journal,
-    MemoryJournal, OpenOptions, PreparedTrim, ReadError, Redacted, Tail, Trim, TrimError,
+    AppendError, Blob, Committed, Draft, FileJournal, FrameMark, HistoryId, Journal, MemoryJournal, OpenOptions, Tail,
 };
 use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, Statement, StatementContent};
 use concord_model::{
@@ -22,7 +22,7 @@ use concord_wire::consignment::{Opened, Sealed, blob_to_bytes, open, seal, to_me
 use concord_wire::tree::Seed;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) use failing_disk::FailingDisk;
 
@@ -42,7 +42,7 @@ impl Clock for StoppedClock {
 /// The sequencer under test.
 pub(crate) struct Bench {
     pub(crate) sequencer: Sequencer,
-    journal: Arc<SlowJournal>,
+    journal: Arc<HookedJournal<SlowAppends>>,
     begun: mpsc::UnboundedReceiver<()>,
     task: tokio::task::JoinHandle<Result<(), AppendError>>,
 }
@@ -50,13 +50,14 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn start() -> Self {
         let (begun_in, begun) = mpsc::unbounded_channel();
-        let journal = Arc::new(SlowJournal {
-            inner: MemoryJournal::new(HistoryId([1; 16]), NOW.as_micros()),
+        let hook = SlowAppends {
             passes: Arc::new(Semaphore::new(0)),
             begun: begun_in,
             appends: AtomicUsize::new(0),
             full: Arc::default(),
-        });
+        };
+        let inner = MemoryJournal::new(HistoryId([1; 16]), NOW.as_micros());
+        let journal = Arc::new(HookedJournal { inner, hook });
         let (task, sequencer) = SequencerTask::new(
             Arc::clone(&journal) as _,
             Arc::new(StoppedClock),
@@ -72,16 +73,16 @@ impl Bench {
     }
 
     pub(crate) fn let_sync_pass(&self) {
-        self.journal.passes.add_permits(1);
+        self.journal.hook.passes.add_permits(1);
     }
 
     /// The append that is begun finds no room, and so does every one that passes until there is room again.
     pub(crate) fn fill_disk(&self) {
-        self.journal.full.store(true, Ordering::SeqCst);
+        self.journal.hook.full.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn make_room(&self) {
-        self.journal.full.store(false, Ordering::SeqCst);
+        self.journal.hook.full.store(false, Ordering::SeqCst);
     }
 
     /// What a start would make of the journal as it is now.
@@ -90,11 +91,11 @@ impl Bench {
     }
 
     pub(crate) fn fail_sync(&self) {
-        self.journal.passes.close();
+        self.journal.hook.passes.close();
     }
 
     pub(crate) fn appends(&self) -> usize {
-        self.journal.appends.load(Ordering::SeqCst)
+        self.journal.hook.appends.load(Ordering::SeqCst)
     }
 
     pub(crate) async fn ended(&mut self) -> Result<(), AppendError> {
@@ -102,21 +103,25 @@ impl Bench {
     }
 }
 
-/// A memory journal whose appends wait for the test.
-struct SlowJournal {
-    inner: MemoryJournal,
+/// Appends that wait for the test.
+struct SlowAppends {
     passes: Arc<Semaphore>,
     begun: mpsc::UnboundedSender<()>,
     appends: AtomicUsize,
     full: Arc<AtomicBool>,
 }
 
-impl Journal for SlowJournal {
-    fn append(&self, expected: Tail, batch: Vec<Draft>) -> BoxFuture<'static, Result<Committed, AppendError>> {
+impl AppendHook for SlowAppends {
+    fn append(
+        &self,
+        inner: &MemoryJournal,
+        expected: Tail,
+        batch: Vec<Draft>,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
         self.appends.fetch_add(1, Ordering::SeqCst);
         self.begun.send(()).unwrap();
         let passes = Arc::clone(&self.passes);
-        let append = self.inner.append(expected, batch);
+        let append = inner.append(expected, batch);
         let full = Arc::clone(&self.full);
         async move {
             match passes.acquire().await {
@@ -129,73 +134,6 @@ impl Journal for SlowJournal {
             append.await
         }
         .boxed()
-    }
-
-    fn begin_history(
-        &self,
-        expected: Tail,
-        new: HistoryId,
-        recorded_at: i64,
-    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
-        self.inner.begin_history(expected, new, recorded_at)
-    }
-
-    fn redact(
-        &self,
-        expected: Tail,
-        recorded_at: i64,
-        bodies: Vec<Bodies>,
-    ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
-        self.inner.redact(expected, recorded_at, bodies)
-    }
-
-    fn trim_point(&self, before: u64) -> Option<u64> {
-        self.inner.trim_point(before)
-    }
-
-    fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
-        self.inner.prepare_trim(trim)
-    }
-
-    fn trim(
-        &self,
-        expected: Tail,
-        recorded_at: i64,
-        prepared: PreparedTrim,
-    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
-        self.inner.trim(expected, recorded_at, prepared)
-    }
-
-    fn base(&self) -> Result<Option<Base>, ReadError> {
-        self.inner.base()
-    }
-
-    fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
-        self.inner.read(from, max_entries)
-    }
-
-    fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
-        self.inner.entry(sequence)
-    }
-
-    fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
-        self.inner.blob(sequence, index)
-    }
-
-    fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
-        self.inner.bodies(sequence)
-    }
-
-    fn tail(&self) -> Tail {
-        self.inner.tail()
-    }
-
-    fn watch(&self) -> watch::Receiver<Tail> {
-        self.inner.watch()
-    }
-
-    fn first_sequence(&self) -> u64 {
-        self.inner.first_sequence()
     }
 }
 

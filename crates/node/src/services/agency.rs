@@ -20,7 +20,6 @@ use tonic::{Request, Response, Status};
 use super::{caller, receive, refused, track};
 use crate::context::Context;
 use crate::state::decide::agency_unknown;
-use crate::state::slot;
 
 /// Exchanges on their way to an agency that reads slowly: one being sent, one being read from the journal.
 const RECEIVED_WAITING_MAX: usize = 1;
@@ -122,7 +121,7 @@ pub async fn acknowledge(context: &Context, agency: Name, cursor: &[u8]) -> Resu
 /// The cursor behind a delivery: lane and number.
 pub(super) fn cursor(lane: Lane, number: u64) -> Bytes {
     let mut cursor = Vec::with_capacity(CURSOR_SIZE_BYTES);
-    cursor.push(slot(lane) as u8);
+    cursor.push(lane.slot() as u8);
     cursor.extend_from_slice(&number.to_be_bytes());
     cursor.into()
 }

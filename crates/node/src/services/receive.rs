@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::index::{Index, IndexError};
 use crate::projection::InboxRow;
 use crate::state::decide::agency_unknown;
-use crate::state::{Agency, NodeState, slot};
+use crate::state::{Agency, NodeState};
 
 /// Rows of one lane that are read ahead; bodies are read one by one.
 const ROWS_AHEAD_MAX: usize = 256;
@@ -122,7 +122,7 @@ impl ReadAhead {
     fn next(&mut self, state: &NodeState, index: &Index) -> Result<Option<(Lane, u64, InboxRow)>, IndexError> {
         for lane in Lane::ALL {
             let received = state.mailbox(lane).received_through;
-            let (scanned, rows) = (&mut self.scanned[slot(lane)], &mut self.rows[slot(lane)]);
+            let (scanned, rows) = (&mut self.scanned[lane.slot()], &mut self.rows[lane.slot()]);
             loop {
                 if let Some((number, row)) = rows.pop_front() {
                     let measure = MeasureCode::parse(&row.measure);

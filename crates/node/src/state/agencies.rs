@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 use concord_model::{Lane, MeasureCode};
 use serde::{Deserialize, Serialize};
 
-use super::slot;
-
 /// One agency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agency {
@@ -22,7 +20,7 @@ impl Agency {
     }
 
     pub(super) fn acknowledged(&mut self, lane: Lane, through: u64) {
-        let cursor = &mut self.through[slot(lane)];
+        let cursor = &mut self.through[lane.slot()];
         if !concord_faults::planted("forget-cursors") {
             *cursor = through.max(*cursor);
         }
@@ -35,6 +33,6 @@ impl Agency {
 
     /// The last number of a lane that it never gets again.
     pub fn through(&self, lane: Lane) -> u64 {
-        self.through[slot(lane)]
+        self.through[lane.slot()]
     }
 }

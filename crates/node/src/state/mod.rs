@@ -179,7 +179,7 @@ impl NodeState {
             NodeEntry::LaneRecovered(fact) => {
                 self.mailbox_mut(fact.lane).acknowledged_through = fact.delivered_through;
                 if let Some(restoration) = &mut self.restoration {
-                    restoration.recovered[slot(fact.lane)] = true;
+                    restoration.recovered[fact.lane.slot()] = true;
                     restoration.fetched += fact.fetched;
                     restoration.bodies_lost_count += fact.bodies_lost_count;
                 }
@@ -230,12 +230,12 @@ impl NodeState {
 
     /// Where the chain of a lane ends.
     pub fn chain(&self, lane: Lane) -> &ChainEnd {
-        &self.chains[slot(lane)]
+        &self.chains[lane.slot()]
     }
 
     /// Where the mailbox of a lane stands.
     pub fn mailbox(&self, lane: Lane) -> &Mailbox {
-        &self.mailboxes[slot(lane)]
+        &self.mailboxes[lane.slot()]
     }
 
     /// Whether what the hub knows of this node is not here yet: its journal was put back or made anew.
@@ -259,19 +259,10 @@ impl NodeState {
     }
 
     fn chain_mut(&mut self, lane: Lane) -> &mut ChainEnd {
-        &mut self.chains[slot(lane)]
+        &mut self.chains[lane.slot()]
     }
 
     fn mailbox_mut(&mut self, lane: Lane) -> &mut Mailbox {
-        &mut self.mailboxes[slot(lane)]
-    }
-}
-
-/// The place of a lane in arrays and in keys of views.
-pub const fn slot(lane: Lane) -> usize {
-    match lane {
-        Lane::Flash => 0,
-        Lane::Priority => 1,
-        Lane::Routine => 2,
+        &mut self.mailboxes[lane.slot()]
     }
 }

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use concord_journal::{
-    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, PreparedTrim,
-    ReadError, Redacted, Tail, Trim, TrimError,
-};
+use concord_journal::hooked::{AppendHook, HookedJournal};
+use concord_journal::{AppendError, Committed, Draft, Journal as _, MemoryJournal, Tail};
 use concord_model::{Lane, Reason};
 use concord_wire::stored::node::{NodeEntry, read};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::watch;
 
 use super::support::{Forum, Running, founded, prepared};
 use crate::writer::WriterError;
@@ -20,97 +17,32 @@ const SOUND: u8 = 0;
 const FULL: u8 = 1;
 const BROKEN: u8 = 2;
 
-/// A journal whose disk is as a test says.
-struct OnDisk {
-    inner: MemoryJournal,
-    disk: Arc<AtomicU8>,
-}
+/// A disk that is as a test says.
+struct Disk(Arc<AtomicU8>);
 
-impl Journal for OnDisk {
-    fn append(&self, expected: Tail, batch: Vec<Draft>) -> BoxFuture<'static, Result<Committed, AppendError>> {
-        match self.disk.load(Ordering::SeqCst) {
+impl AppendHook for Disk {
+    fn append(
+        &self,
+        inner: &MemoryJournal,
+        expected: Tail,
+        batch: Vec<Draft>,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        match self.0.load(Ordering::SeqCst) {
             FULL => {
                 async { Err(AppendError::NoRoom { size: 1, reason: "the test's disk is full".to_owned() }) }.boxed()
             }
             BROKEN => {
                 async { Err(AppendError::OutcomeUnknown { reason: "the test's sync failed".to_owned() }) }.boxed()
             }
-            _ => self.inner.append(expected, batch),
+            _ => inner.append(expected, batch),
         }
-    }
-
-    fn begin_history(
-        &self,
-        expected: Tail,
-        new: HistoryId,
-        recorded_at: i64,
-    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
-        self.inner.begin_history(expected, new, recorded_at)
-    }
-
-    fn redact(
-        &self,
-        expected: Tail,
-        recorded_at: i64,
-        bodies: Vec<Bodies>,
-    ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
-        self.inner.redact(expected, recorded_at, bodies)
-    }
-
-    fn trim_point(&self, before: u64) -> Option<u64> {
-        self.inner.trim_point(before)
-    }
-
-    fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
-        self.inner.prepare_trim(trim)
-    }
-
-    fn trim(
-        &self,
-        expected: Tail,
-        recorded_at: i64,
-        prepared: PreparedTrim,
-    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
-        self.inner.trim(expected, recorded_at, prepared)
-    }
-
-    fn base(&self) -> Result<Option<Base>, ReadError> {
-        self.inner.base()
-    }
-
-    fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
-        self.inner.read(from, max_entries)
-    }
-
-    fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
-        self.inner.entry(sequence)
-    }
-
-    fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
-        self.inner.blob(sequence, index)
-    }
-
-    fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
-        self.inner.bodies(sequence)
-    }
-
-    fn tail(&self) -> Tail {
-        self.inner.tail()
-    }
-
-    fn watch(&self) -> watch::Receiver<Tail> {
-        self.inner.watch()
-    }
-
-    fn first_sequence(&self) -> u64 {
-        self.inner.first_sequence()
     }
 }
 
 async fn node_on(forum: &Forum, place: &tempfile::TempDir) -> (Running, Arc<AtomicU8>) {
     let journal = founded(forum).await;
     let disk = Arc::new(AtomicU8::new(SOUND));
-    let on_disk = Arc::new(OnDisk { inner: journal.clone(), disk: Arc::clone(&disk) });
+    let on_disk = Arc::new(HookedJournal { inner: journal.clone(), hook: Disk(Arc::clone(&disk)) });
     (Running::start_on(forum, journal, on_disk, &place.path().join("views")), disk)
 }
 

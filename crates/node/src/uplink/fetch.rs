@@ -18,7 +18,7 @@ use super::recovered;
 use crate::context::Context;
 use crate::index::{Index, IndexError};
 use crate::link::{Attempt, HubLink, LinkEnd, keep_up, welcomed};
-use crate::state::{HubKeys, Restoration, slot};
+use crate::state::{HubKeys, Restoration};
 use crate::writer::Fetched;
 
 const ALARM: &str = "recovering";
@@ -53,7 +53,7 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
 async fn recover(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
     for lane in Lane::ALL {
         let restoration = context.now_state().restoration();
-        if restoration.is_none_or(|restoration| restoration.recovered[slot(lane)]) {
+        if restoration.is_none_or(|restoration| restoration.recovered[lane.slot()]) {
             continue;
         }
         let end = fetch(context, link, lane).await?;

@@ -18,7 +18,7 @@ use super::WriterError;
 use super::command::{Accepted, Answer, Command, Fetched, Judged, Prepared, Reply, answer};
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
-use crate::state::{NodeState, Restoration, Step, slot};
+use crate::state::{NodeState, Restoration, Step};
 
 /// First acknowledgements that are told again when a mailbox is resumed. More are not: their senders see them as delivered.
 pub(super) const TAKEN_AGAIN_MAX: usize = 500_000;
@@ -172,7 +172,7 @@ impl<'a> Batch<'a> {
                 self.answer(reply, Ok(()));
             }
             Command::Recovered(fact, reply) => {
-                let is_open = |restoration: Restoration| !restoration.recovered[slot(fact.lane)];
+                let is_open = |restoration: Restoration| !restoration.recovered[fact.lane.slot()];
                 if self.state.restoration().is_some_and(is_open) {
                     self.push(stored::lane_recovered(&fact, self.now))?;
                 }
@@ -208,7 +208,7 @@ impl<'a> Batch<'a> {
             return Ok(Err(refusal));
         }
         let size = exchange_size(&prepared);
-        let open = &self.open[slot(prepared.lane)];
+        let open = &self.open[prepared.lane.slot()];
         let full = open.exchanges.len() >= CONSIGNMENT_EXCHANGES_MAX
             || open.size_bytes + size > CONSIGNMENT_SIZE_MAX_BYTES - CONSIGNMENT_OVERHEAD_BYTES;
         if full {
@@ -216,14 +216,14 @@ impl<'a> Batch<'a> {
         }
         self.requests.insert(key, (prepared.request.clone(), prepared.answer.clone()));
         let answer = prepared.answer.clone();
-        let open = &mut self.open[slot(prepared.lane)];
+        let open = &mut self.open[prepared.lane.slot()];
         open.size_bytes += size;
         open.exchanges.push(prepared);
         Ok(Ok(answer))
     }
 
     fn close(&mut self, lane: Lane) -> Result<(), WriterError> {
-        let open = std::mem::take(&mut self.open[slot(lane)]);
+        let open = std::mem::take(&mut self.open[lane.slot()]);
         if open.exchanges.is_empty() {
             return Ok(());
         }
@@ -330,14 +330,14 @@ impl<'a> Batch<'a> {
                 None => return Ok(None),
             },
         };
-        self.repeated.insert((slot(lane), first_number), number);
+        self.repeated.insert((lane.slot(), first_number), number);
         metrics::counter!("concord_deliveries_repeated_total", "lane" => lane.as_str()).increment(1);
         Ok(Some(Repeated { number, id, first_number, taken }))
     }
 
     /// The number under which the hub knows an accepted delivery now; none while it knows it under none.
     fn known_to_hub_as(&self, lane: Lane, number: u64) -> Result<Option<u64>, WriterError> {
-        let again = match self.repeated.get(&(slot(lane), number)) {
+        let again = match self.repeated.get(&(lane.slot(), number)) {
             Some(again) => Some(*again),
             None => self.index.repeated_as(lane, number)?,
         };
