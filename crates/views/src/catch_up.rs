@@ -12,8 +12,15 @@ pub const READ_ENTRIES_MAX: usize = 256;
 /// A batch is applied when it has this many rows after an entry; the rows of one entry are never divided.
 pub const BATCH_ROWS_MAX: usize = 4_096;
 
+/// As [`BATCH_ROWS_MAX`] where more than [`FAR_BEHIND_ENTRIES`] are to be projected: nobody reads these rows yet, and rows whose keys
+/// are spread by chance then share the pages that they change, and the rows of their groups.
+pub const BATCH_ROWS_FAR_BEHIND_MAX: usize = 65_536;
+
+/// Behind by more than this is what a rebuild is.
+pub const FAR_BEHIND_ENTRIES: u64 = 10_000;
+
 /// A batch is applied when it has this many bytes after an entry.
-pub const BATCH_SIZE_MAX_BYTES: usize = 4 * 1024 * 1024;
+pub const BATCH_SIZE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// How often a long catching up says how far it is.
 const PROGRESS_SECONDS: u64 = 1;
@@ -122,57 +129,76 @@ impl Views {
             return Err(CatchUpError::OtherVersion { opened, given });
         }
         let mut read = self.watermark();
-        while read.map_or(0, |read| read.sequence) < up_to.sequence {
-            let after = read.map_or(0, |read| read.sequence);
-            let wanted = usize::try_from(up_to.sequence - after).unwrap_or(usize::MAX).min(READ_ENTRIES_MAX);
-            let entries = journal.read(after + 1, wanted)?;
-            concord_faults::point("views.follow.read");
-            if entries.is_empty() {
-                return Err(CatchUpError::DoesNotFollow { expected: after + 1 });
-            }
-            self.project(&entries, projection, &mut read, up_to, &mut progress)?;
-        }
-        Ok(())
-    }
-
-    /// Projects `entries` behind `read`, and moves `read` with each batch applied.
-    fn project(
-        &self,
-        entries: &[Entry],
-        projection: &mut dyn Projection,
-        read: &mut Option<Tail>,
-        up_to: Tail,
-        progress: &mut impl FnMut(u64),
-    ) -> Result<(), CatchUpError> {
-        let mut entries = entries.iter().peekable();
-        while entries.peek().is_some() {
+        let mut entries =
+            Entries { journal, up_to, after: read.map_or(0, |read| read.sequence), chunk: Vec::new().into_iter() };
+        while entries.left() > 0 {
+            let rows_max = if entries.left() > FAR_BEHIND_ENTRIES { BATCH_ROWS_FAR_BEHIND_MAX } else { BATCH_ROWS_MAX };
             let mut batch = self.batch();
-            let mut projected = *read;
-            let mut outcome = Ok(());
-            for entry in entries.by_ref() {
-                outcome = project_one(entry, projection, &mut batch, projected, up_to);
-                if outcome.is_err() {
-                    batch.take_back();
-                    break;
-                }
-                batch.keep();
-                projected = Some(entry.tail());
-                if batch.rows() >= BATCH_ROWS_MAX || batch.size_bytes() >= BATCH_SIZE_MAX_BYTES {
-                    break;
-                }
-            }
+            let mut projected = read;
+            let outcome = fill(&mut batch, rows_max, projection, &mut entries, &mut projected);
             // What came before an entry that fails is applied: it must not be hidden by that entry.
             if let Some(at) = projected
-                && projected != *read
+                && projected != read
             {
                 self.apply(batch, at)?;
-                *read = projected;
+                read = projected;
                 progress(at.sequence);
             }
             outcome?;
         }
         Ok(())
     }
+}
+
+/// A journal's entries up to one of them, in order.
+struct Entries<'a> {
+    journal: &'a dyn Journal,
+    up_to: Tail,
+    /// The sequence of the last one answered.
+    after: u64,
+    /// What was read behind it.
+    chunk: std::vec::IntoIter<Entry>,
+}
+
+impl Entries<'_> {
+    fn left(&self) -> u64 {
+        self.up_to.sequence.saturating_sub(self.after)
+    }
+
+    fn next(&mut self) -> Result<Option<Entry>, CatchUpError> {
+        let expected = self.after + 1;
+        if self.left() == 0 {
+            return Ok(None);
+        }
+        if self.chunk.len() == 0 {
+            let wanted = usize::try_from(self.left()).unwrap_or(usize::MAX).min(READ_ENTRIES_MAX);
+            self.chunk = self.journal.read(expected, wanted)?.into_iter();
+            concord_faults::point("views.follow.read");
+        }
+        let entry = self.chunk.next().ok_or(CatchUpError::DoesNotFollow { expected })?;
+        self.after = expected;
+        Ok(Some(entry))
+    }
+}
+
+/// Projects entries behind `projected`, which moves, until the batch is full or there are no more.
+fn fill(
+    batch: &mut Batch<'_>,
+    rows_max: usize,
+    projection: &mut dyn Projection,
+    entries: &mut Entries<'_>,
+    projected: &mut Option<Tail>,
+) -> Result<(), CatchUpError> {
+    while batch.rows() < rows_max && batch.size_bytes() < BATCH_SIZE_MAX_BYTES {
+        let Some(entry) = entries.next()? else { break };
+        if let Err(refused) = project_one(&entry, projection, batch, *projected, entries.up_to) {
+            batch.take_back();
+            return Err(refused);
+        }
+        batch.keep();
+        *projected = Some(entry.tail());
+    }
+    Ok(())
 }
 
 fn project_one(

@@ -34,7 +34,8 @@ mod watermark;
 pub use aside::FOLDERS_ASIDE_MAX;
 pub use batch::{Batch, KEY_SIZE_MAX_BYTES, VALUE_SIZE_MAX_BYTES};
 pub use catch_up::{
-    BATCH_ROWS_MAX, BATCH_SIZE_MAX_BYTES, CatchUpError, Projection, ProjectionError, READ_ENTRIES_MAX, told_on_log,
+    BATCH_ROWS_FAR_BEHIND_MAX, BATCH_ROWS_MAX, BATCH_SIZE_MAX_BYTES, CatchUpError, FAR_BEHIND_ENTRIES, Projection,
+    ProjectionError, READ_ENTRIES_MAX, told_on_log,
 };
 pub use error::ViewsError;
 pub use key::{Key, KeyReader};

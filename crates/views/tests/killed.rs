@@ -18,6 +18,8 @@ use support::{Sums, VERSION, catch_up, journal, open, projected_from_the_start, 
 const CHILD_FOLDER: &str = "CONCORD_VIEWS_TEST_CHILD_FOLDER";
 const TEST: &str = "views_of_a_killed_process_open_or_are_rebuilt";
 const ENTRIES: u64 = 40_000;
+/// Entries of one batch.
+const STEP: usize = 256;
 const ROUNDS: u64 = 10;
 
 #[test]
@@ -75,5 +77,11 @@ fn write_until_killed(folder: &Path, journal: &impl Journal) {
     };
     tell(0);
     let (views, _) = Views::open(folder, VERSION, journal).unwrap();
-    views.catch_up(journal, &mut Sums { version: VERSION }, journal.tail(), tell).unwrap();
+    // In many small steps, as behind a service, so that a kill falls among batches.
+    let applied = views.watermark().map_or(0, |at| at.sequence);
+    let steps = (applied + 1..=ENTRIES).step_by(STEP).map(|from| (from - 1 + STEP as u64).min(ENTRIES));
+    for up_to in steps {
+        let up_to = journal.entry(up_to).unwrap().tail();
+        views.catch_up(journal, &mut Sums { version: VERSION }, up_to, tell).unwrap();
+    }
 }
