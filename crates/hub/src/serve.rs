@@ -10,13 +10,11 @@ use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
 use concord_model::ParticipantCode;
 use concord_server::{
-    Addresses, AdminListener, Connections, DiskRoom, Folder, FolderKind, GrpcServer, Health, MethodTable, Readiness,
-    Shutdown, bind, metrics_recorder, reflection, scrub,
+    Addresses, AdminListener, DiskRoom, Folder, FolderKind, Readiness, Shutdown, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::error::HubError;
@@ -28,7 +26,7 @@ use crate::projection::HubProjection;
 use crate::restore::refuse_if_interrupted;
 use crate::retention::Keeper;
 use crate::sequencer::SequencerTask;
-use crate::services::{self, METHODS, SERVED};
+use crate::services;
 use crate::shared::{Shared, anchors_of};
 use crate::snapshot;
 use crate::streams::Streams;
@@ -94,8 +92,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         announce: announced(&config, addresses.listen),
         refreshing: Mutex::default(),
     });
-    let connections = Connections::new();
-    let (health, health_server) = Health::new(SERVED).await;
+    let mut server = services::server(&shared).await?;
     let source = concord_backup::Source {
         folder: dir.to_owned(),
         owner: concord_backup::Owner::Hub,
@@ -110,22 +107,12 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         shared: Arc::clone(&shared),
         keeper,
         backups: concord_backup::Backups::new(source, Arc::clone(&journal), backup_key),
-        connections: connections.clone(),
+        connections: server.connections.clone(),
         readiness: readiness.clone(),
         started_at: clock.now(),
         certificate_not_after: caller.not_after,
     };
-    let routes = Routes::new(health_server)
-        .add_service(reflection(SERVED)?)
-        .add_service(services::exchange::server(Arc::clone(&shared)))
-        .add_service(services::feed::server(Arc::clone(&shared)))
-        .add_service(services::statement::server(Arc::clone(&shared)))
-        .add_service(services::agreement::server(Arc::clone(&shared)))
-        .add_service(services::registry::server(Arc::clone(&shared)))
-        .add_service(services::operations::server(operations));
-    let table = Arc::new(MethodTable::new(ParticipantCode::secretariat(), METHODS));
-    let server =
-        GrpcServer { routes, table, health, connections, readiness: readiness.clone(), shutdown: shutdown.clone() };
+    server.routes = server.routes.add_service(services::operations::server(operations));
 
     let mut sequencing = tokio::spawn(task.run());
     let measured = Arc::clone(&journal);

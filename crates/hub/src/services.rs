@@ -1,4 +1,4 @@
-//! The hub's gRPC services, one file each, and who may call them.
+//! The hub's gRPC services, one file each, who may call them, and the server of them all.
 
 pub mod agreement;
 pub mod exchange;
@@ -7,11 +7,16 @@ pub mod operations;
 pub mod registry;
 pub mod statement;
 
+use std::sync::Arc;
+
 use concord_identity::Caller;
-use concord_model::{Reason, Refusal, Role};
-use concord_server::{Allow, Row, Whose};
+use concord_model::{ParticipantCode, Reason, Refusal, Role};
+use concord_server::{Allow, Connections, GrpcServer, Health, MethodTable, ReflectionError, Row, Whose, reflection};
 use concord_wire::status::to_status;
+use tonic::service::Routes;
 use tonic::{Request, Status};
+
+use crate::shared::Shared;
 
 const NODE: Allow = Allow { role: Role::Node, whose: Whose::AnyParticipant };
 const OFFICER: Allow = Allow { role: Role::Officer, whose: Whose::Secretariat };
@@ -47,6 +52,26 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },
 ];
 
+/// The hub's gRPC server, with every service but operations, which asks for more than the services share.
+pub async fn server(shared: &Arc<Shared>) -> Result<GrpcServer, ReflectionError> {
+    let (health, health_server) = Health::new(SERVED).await;
+    let routes = Routes::new(health_server)
+        .add_service(reflection(SERVED)?)
+        .add_service(exchange::server(Arc::clone(shared)))
+        .add_service(feed::server(Arc::clone(shared)))
+        .add_service(statement::server(Arc::clone(shared)))
+        .add_service(agreement::server(Arc::clone(shared)))
+        .add_service(registry::server(Arc::clone(shared)));
+    Ok(GrpcServer {
+        routes,
+        table: Arc::new(MethodTable::new(ParticipantCode::secretariat(), METHODS)),
+        health,
+        connections: Connections::new(),
+        readiness: shared.readiness.clone(),
+        shutdown: shared.shutdown.clone(),
+    })
+}
+
 /// The caller that the accept loop verified.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request
@@ -58,8 +83,7 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 
 #[cfg(test)]
 mod tests {
-    use concord_model::ParticipantCode;
-    use concord_server::{MethodTable, Served, check_against_descriptors};
+    use concord_server::{Served, check_against_descriptors};
 
     use super::*;
 

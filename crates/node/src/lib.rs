@@ -40,4 +40,5 @@ pub use init::{InitOptions, Initialised, init};
 pub use join::{Joined, join};
 pub use projection::NodeProjection;
 pub use restore::{Restored, declare, rebuild, restore};
-pub use serve::serve;
+pub use serve::{hub_link, serve};
+pub use services::server;

@@ -13,19 +13,14 @@ use concord_identity::{
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::{
-    Addresses, AdminListener, Connections, DiskRoom, Folder, FolderKind, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES,
-    MethodTable, PrometheusHandle, Readiness, Shutdown, bind, metrics_recorder, reflection, scrub,
+    Addresses, AdminListener, Dial, DiskRoom, Folder, FolderKind, PrometheusHandle, Readiness, Shutdown, Tcp, bind,
+    metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
-use concord_wire::proto::agency::v1::agency_service_server::AgencyServiceServer;
-use concord_wire::proto::agreement::v1::agreement_service_server::AgreementServiceServer;
-use concord_wire::proto::agreement::v1::statement_service_server::StatementServiceServer;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsServiceServer;
-use concord_wire::proto::operations::v1::registry_service_server::RegistryServiceServer;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 use crate::config::NodeConfig;
 use crate::context::{Contact, Context};
@@ -37,7 +32,7 @@ use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
 use crate::restore::refuse_if_interrupted;
 use crate::retention::Keeper;
-use crate::services::{AgencyApi, AgreementApi, METHODS, OperationsApi, RegistryApi, SERVICES, Started, StatementApi};
+use crate::services::{self, OperationsApi, Started};
 use crate::state::NodeState;
 use crate::writer::{Writer, WriterError};
 use crate::{downlink, uplink};
@@ -139,10 +134,11 @@ impl Node {
     async fn serve(self, folder: &Folder, recorder: PrometheusHandle) -> Result<(), NodeError> {
         let Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups } = self;
         let tls = server_config(&credentials, &own, Admission::node(&config.participant), Application::Grpc)?;
-        let (health, health_server) = Health::new(SERVICES).await;
         let keeper = Arc::new(Keeper::new(context.clone(), config.retention));
-        let routes = routes(&context, started, backups, Arc::clone(&keeper), health_server)?;
-        let link = link(&context, &credentials)?;
+        let mut server = services::server(&context).await?;
+        let operations = OperationsApi::new(context.clone(), started, backups, Arc::clone(&keeper));
+        server.routes = server.routes.add_service(OperationsServiceServer::new(operations));
+        let link = hub_link(Tcp, &context, &credentials)?;
 
         let remembered = folder.addresses()?;
         let listener = bind("listen", config.listen, remembered.map(|addresses| addresses.listen)).await?;
@@ -173,14 +169,6 @@ impl Node {
         let measured = Arc::clone(&journal);
         links.spawn(context.room.clone().watch(move || measured.available_bytes()));
 
-        let served = GrpcServer {
-            routes,
-            table: Arc::new(MethodTable::new(config.participant.clone(), METHODS)),
-            health,
-            connections: Connections::new(),
-            readiness: context.readiness.clone(),
-            shutdown: context.shutdown.clone(),
-        };
         let admin_end = CancellationToken::new();
         let scrubbed = Arc::clone(&journal);
         let scrubbing = tokio::spawn(scrub(
@@ -197,7 +185,7 @@ impl Node {
 
         let shutdown = context.shutdown.clone();
         let views = context.index.views().clone();
-        let serving = served.serve(listener, tls);
+        let serving = server.serve(listener, tls);
         let outcome = run(serving, writing, links, &writer_stop, &shutdown, &journal, views).await;
         admin_end.cancel();
         admin_task.await.map_err(WriterError::from)?;
@@ -318,7 +306,12 @@ pub(crate) fn check_founded(state: &NodeState, participant: &ParticipantCode, na
     }
 }
 
-fn link(context: &Context, credentials: &Credentials) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
+/// The link to the hub that this node joined, if it has.
+pub fn hub_link(
+    dial: impl Dial,
+    context: &Context,
+    credentials: &Credentials,
+) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
     let state = context.now_state();
     let Some(hub) = state.hub() else {
         return Ok(None);
@@ -327,25 +320,7 @@ fn link(context: &Context, credentials: &Credentials) -> Result<Option<Arc<dyn H
     let anchors = Anchors::pinned(secretariat.clone(), Anchor::from_der(&hub.anchor)?);
     let expected = Identity { participant: secretariat, role: Role::Hub, name: hub.name.clone() };
     let tls = client_config(credentials, &anchors, ExpectedServer::Exactly(expected), Application::Grpc)?;
-    Ok(Some(Arc::new(TonicLink::new(hub.addresses.clone(), tls))))
-}
-
-fn routes(
-    context: &Context,
-    started: Started,
-    backups: Backups,
-    keeper: Arc<Keeper>,
-    health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
-) -> Result<Routes, NodeError> {
-    let max = MESSAGE_SIZE_MAX_BYTES;
-    let agency = AgencyServiceServer::new(AgencyApi::new(context.clone()));
-    Ok(Routes::new(health)
-        .add_service(reflection(SERVICES)?)
-        .add_service(agency.max_decoding_message_size(max).max_encoding_message_size(max))
-        .add_service(StatementServiceServer::new(StatementApi::new(context.clone())))
-        .add_service(AgreementServiceServer::new(AgreementApi::new(context.clone())).max_encoding_message_size(max))
-        .add_service(RegistryServiceServer::new(RegistryApi::new(context.clone())).max_encoding_message_size(max))
-        .add_service(OperationsServiceServer::new(OperationsApi::new(context.clone(), started, backups, keeper))))
+    Ok(Some(Arc::new(TonicLink::new(dial, hub.addresses.clone(), tls))))
 }
 
 /// Keeps the gauges at what the published state says.

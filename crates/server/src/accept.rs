@@ -12,8 +12,6 @@ use concord_identity::{Caller, CertificateRefusal, HandshakeRefusal};
 use concord_model::ParticipantCode;
 use futures::Stream;
 use rustls::ServerConfig;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout_at;
@@ -21,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::connection::Connection;
 use crate::connections::{Connections, ConnectionsFull};
+use crate::sockets::{Listener, Socket};
 use crate::throttle::Throttle;
 
 /// From the accepted socket to the end of its TLS handshake. A slower peer's connection is closed.
@@ -35,16 +34,14 @@ pub const ACCEPTED_WAITING_MAX: usize = 64;
 pub const REFUSALS_LOGGED_PER_SECOND_MAX: u32 = 5;
 
 const ACCEPT_BACKOFF_MILLISECONDS: u64 = 100;
-const TCP_KEEPALIVE_SECONDS: u64 = 30;
-const TCP_KEEPALIVE_INTERVAL_SECONDS: u64 = 10;
 
 static REFUSALS: Throttle = Throttle::new(REFUSALS_LOGGED_PER_SECOND_MAX);
 
 /// Verified connections. The listener is closed when this is dropped.
-pub struct Incoming(mpsc::Receiver<Connection>);
+pub struct Incoming<S>(mpsc::Receiver<Connection<S>>);
 
-impl Stream for Incoming {
-    type Item = io::Result<Connection>;
+impl<S> Stream for Incoming<S> {
+    type Item = io::Result<Connection<S>>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_recv(context).map(|connection| connection.map(Ok))
@@ -53,39 +50,38 @@ impl Stream for Incoming {
 
 /// Accepts connections and lets through whom `tls` verifies. Every one is in `connections` while it is open. `own` is who
 /// runs the server.
-pub fn accept(
-    listener: TcpListener,
+pub fn accept<L: Listener>(
+    listener: L,
     tls: Arc<ServerConfig>,
     connections: Connections,
     own: ParticipantCode,
-) -> Incoming {
+) -> Incoming<L::Socket> {
     let (verified, incoming) = mpsc::channel(ACCEPTED_WAITING_MAX);
-    let gate = Gate { tls: TlsAcceptor::from(tls), connections, own, verified };
+    let gate = Arc::new(Gate { tls: TlsAcceptor::from(tls), connections, own, verified });
     tokio::spawn(gate.watch(listener));
     Incoming(incoming)
 }
 
-#[derive(Clone)]
-struct Gate {
+struct Gate<S> {
     tls: TlsAcceptor,
     connections: Connections,
     own: ParticipantCode,
-    verified: mpsc::Sender<Connection>,
+    verified: mpsc::Sender<Connection<S>>,
 }
 
-impl Gate {
-    async fn watch(self, listener: TcpListener) {
+impl<S: Socket> Gate<S> {
+    async fn watch(self: Arc<Self>, listener: impl Listener<Socket = S>) {
         let mut handshakes = Handshakes::default();
         loop {
             let (stream, peer) = tokio::select! {
                 () = self.verified.closed() => return,
                 accepted = accept_one(&listener) => accepted,
             };
-            handshakes.begin(peer.ip(), self.clone().admit(stream, peer));
+            handshakes.begin(peer.ip(), Arc::clone(&self).admit(stream, peer));
         }
     }
 
-    async fn admit(self, stream: TcpStream, peer: SocketAddr) {
+    async fn admit(self: Arc<Self>, stream: S, peer: SocketAddr) {
         let until = tokio::time::Instant::now() + Duration::from_secs(HANDSHAKE_TIMEOUT_SECONDS);
         let admitted = match timeout_at(until, self.handshake(stream, peer)).await {
             Ok(Ok(connection)) => {
@@ -99,7 +95,7 @@ impl Gate {
         }
     }
 
-    async fn handshake(&self, stream: TcpStream, peer: SocketAddr) -> Result<Connection, Refused> {
+    async fn handshake(&self, stream: S, peer: SocketAddr) -> Result<Connection<S>, Refused> {
         let stream = self.tls.accept(stream).await.map_err(|error| HandshakeRefusal::from_io(&error))?;
         let (_, tls) = stream.get_ref();
         let leaf = tls.peer_certificates().and_then(<[_]>::first);
@@ -109,21 +105,17 @@ impl Gate {
         Ok(Connection::new(stream, caller, registration))
     }
 
-    async fn hand_over(&self, connection: Connection) {
+    async fn hand_over(&self, connection: Connection<S>) {
         // A failed send means that the server is ending: the connection is dropped and so closed.
         drop(self.verified.send(connection).await);
     }
 }
 
 /// The next connection. An error of the machine, such as no more file descriptors, is waited out and never ends the loop.
-pub(crate) async fn accept_one(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+pub(crate) async fn accept_one<L: Listener>(listener: &L) -> (L::Socket, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => match configure(&stream) {
-                Ok(()) => return (stream, peer),
-                // The peer was gone before its turn.
-                Err(error) => tracing::debug!(%peer, %error, "a connection ended before its handshake"),
-            },
+            Ok(accepted) => return accepted,
             Err(error) if is_of_the_peer(&error) => {
                 tracing::debug!(%error, "a connection ended before it was accepted")
             }
@@ -136,14 +128,6 @@ pub(crate) async fn accept_one(listener: &TcpListener) -> (TcpStream, SocketAddr
             }
         }
     }
-}
-
-fn configure(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(TCP_KEEPALIVE_SECONDS))
-        .with_interval(Duration::from_secs(TCP_KEEPALIVE_INTERVAL_SECONDS));
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 fn is_of_the_peer(error: &io::Error) -> bool {

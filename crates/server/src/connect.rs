@@ -3,7 +3,6 @@
 use std::error::Error as _;
 use std::future::ready;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +13,6 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::io::AsyncBufReadExt as _;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
@@ -24,6 +22,7 @@ use crate::grpc::{
     CONNECTION_WINDOW_BYTES, FRAME_SIZE_MAX_BYTES, HEADER_LIST_SIZE_MAX_BYTES, KEEPALIVE_INTERVAL_SECONDS,
     KEEPALIVE_TIMEOUT_SECONDS, STREAM_WINDOW_BYTES,
 };
+use crate::sockets::{Dial, Tcp};
 
 /// From the name to a server that let us in. After it: [`ConnectError::TimedOut`].
 pub const CONNECT_TIMEOUT_SECONDS: u64 = 10;
@@ -94,14 +93,20 @@ pub enum ConnectError {
 ///
 /// A channel that loses its connection makes a new one at the next call, which fails with UNAVAILABLE if that fails.
 pub async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Channel, ConnectError> {
+    connect_over(Tcp, address, tls).await
+}
+
+/// The same over a given network.
+pub async fn connect_over(dial: impl Dial, address: &str, tls: Arc<ClientConfig>) -> Result<Channel, ConnectError> {
     let malformed = || ConnectError::AddressMalformed { address: address.to_owned() };
     let origin = format!("https://{address}").parse::<Uri>().map_err(|_| malformed())?;
     let is_all = origin.authority().is_some_and(|authority| authority.as_str() == address);
     if !is_all || origin.port().is_none() || address.contains('@') {
         return Err(malformed());
     }
-    let mut dialer = Dialer { address: address.into(), tls: TlsConnector::from(tls), first: None };
-    dialer.first = Some(dialer.dial().await?);
+    let target = Target { dial, address: address.into(), tls: TlsConnector::from(tls) };
+    let first = target.clone().dial_in_time().await?;
+    let dialer = Dialer { target, first: Some(first) };
     let protocol = |error: tonic::transport::Error| ConnectError::Protocol {
         address: address.to_owned(),
         why: error.source().unwrap_or(&error).to_string(),
@@ -120,32 +125,25 @@ pub async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Channel, C
     Channel::connect(dialer, endpoint).await.map_err(protocol)
 }
 
-type Io = TokioIo<TlsStream<TcpStream>>;
+type Io<D> = TokioIo<TlsStream<<D as Dial>::Socket>>;
 
 #[derive(Clone)]
-struct Target {
+struct Target<D> {
+    dial: D,
     address: Arc<str>,
     tls: TlsConnector,
 }
 
 /// Hands out the connection that was made first, and makes new ones after it.
-struct Dialer {
-    address: Arc<str>,
-    tls: TlsConnector,
-    first: Option<Io>,
+struct Dialer<D: Dial> {
+    target: Target<D>,
+    first: Option<Io<D>>,
 }
 
-impl Dialer {
-    fn dial(&self) -> impl Future<Output = Result<Io, ConnectError>> + Send + use<> {
-        let target = Target { address: Arc::clone(&self.address), tls: self.tls.clone() };
-        target.dial_in_time()
-    }
-}
-
-impl Service<Uri> for Dialer {
-    type Response = Io;
+impl<D: Dial> Service<Uri> for Dialer<D> {
+    type Response = Io<D>;
     type Error = tonic::ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Io, Self::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Io<D>, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -155,14 +153,14 @@ impl Service<Uri> for Dialer {
         if let Some(first) = self.first.take() {
             return Box::pin(ready(Ok(first)));
         }
-        let dialed = self.dial();
+        let dialed = self.target.clone().dial_in_time();
         // In tonic's own type, which becomes UNAVAILABLE.
         Box::pin(async move { dialed.await.map_err(|error| tonic::ConnectError(Box::new(error))) })
     }
 }
 
-impl Target {
-    async fn dial_in_time(self) -> Result<Io, ConnectError> {
+impl<D: Dial> Target<D> {
+    async fn dial_in_time(self) -> Result<Io<D>, ConnectError> {
         let time = Duration::from_secs(CONNECT_TIMEOUT_SECONDS);
         match tokio::time::timeout(time, self.dial()).await {
             Ok(result) => result,
@@ -170,7 +168,7 @@ impl Target {
         }
     }
 
-    async fn dial(&self) -> Result<Io, ConnectError> {
+    async fn dial(&self) -> Result<Io<D>, ConnectError> {
         let stream = self.reach().await?;
         let refused = |refusal| ConnectError::TlsRefused { address: self.address(), refusal };
         let connected = self.tls.connect(server_name(&self.address), stream).await;
@@ -188,14 +186,16 @@ impl Target {
         }
     }
 
-    async fn reach(&self) -> Result<TcpStream, ConnectError> {
+    async fn reach(&self) -> Result<D::Socket, ConnectError> {
         let not_resolved = |source| ConnectError::NotResolved { address: self.address(), source };
-        let addresses = tokio::net::lookup_host(&*self.address).await.map_err(not_resolved)?;
+        let addresses = self.dial.resolve(&self.address).await.map_err(not_resolved)?;
         let mut last = None;
         for address in addresses {
-            match reach_one(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = Some(error),
+            let time = Duration::from_secs(TCP_CONNECT_TIMEOUT_SECONDS);
+            match tokio::time::timeout(time, self.dial.reach(address)).await {
+                Ok(Ok(socket)) => return Ok(socket),
+                Ok(Err(error)) => last = Some(error),
+                Err(elapsed) => last = Some(elapsed.into()),
             }
         }
         Err(match last {
@@ -207,11 +207,4 @@ impl Target {
     fn address(&self) -> String {
         self.address.as_ref().to_owned()
     }
-}
-
-async fn reach_one(address: SocketAddr) -> io::Result<TcpStream> {
-    let time = Duration::from_secs(TCP_CONNECT_TIMEOUT_SECONDS);
-    let stream = tokio::time::timeout(time, TcpStream::connect(address)).await??;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use concord_identity::Caller;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::connections::Registration;
+use crate::sockets::Socket;
 
 /// A TLS connection of a verified caller. Services find the [`Caller`] in the extensions of their requests.
 ///
 /// It ends when [`crate::Connections::close`] says so, and when the caller's certificate does: nobody outlives its
 /// certificate by keeping a stream open.
-pub struct Connection {
+pub struct Connection<S> {
     // Dropped before `registration`: a connection leaves the register only after its socket is closed.
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<S>,
     caller: Caller,
     end: End,
     registration: Registration,
@@ -31,8 +31,8 @@ enum End {
     Come(&'static str),
 }
 
-impl Connection {
-    pub(crate) fn new(stream: TlsStream<TcpStream>, caller: Caller, registration: Registration) -> Self {
+impl<S> Connection<S> {
+    pub(crate) fn new(stream: TlsStream<S>, caller: Caller, registration: Registration) -> Self {
         let closing = registration.closing().clone();
         let micros_left = caller.not_after.as_micros().saturating_sub(SystemClock.now().as_micros());
         let valid_for = Duration::from_micros(u64::try_from(micros_left).unwrap_or(0));
@@ -70,7 +70,7 @@ impl Connection {
     }
 }
 
-impl Connected for Connection {
+impl<S: Socket> Connected for Connection<S> {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
@@ -78,7 +78,7 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: Socket> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -89,7 +89,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: Socket> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.check(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)

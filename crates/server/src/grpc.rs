@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use concord_model::limits::CONSIGNMENT_SIZE_MAX_BYTES;
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -21,6 +20,7 @@ use crate::health::Health;
 use crate::in_flight::InFlightLayer;
 use crate::methods::{MethodLayer, MethodTable};
 use crate::readiness::Readiness;
+use crate::sockets::Listener;
 
 /// Open calls of one connection. Further ones wait at the caller, whose library was told this number. Half of what one
 /// caller may have at all, so that a program with one connection waits and never meets that limit.
@@ -79,7 +79,7 @@ pub struct GrpcServer {
 impl GrpcServer {
     /// Serves until [`Shutdown::request`], then drains: health NOT_SERVING; no new connections; streams end; what is open
     /// after [`DRAIN_TIMEOUT_SECONDS`] is closed. No call runs any more when this returns.
-    pub async fn serve(self, listener: TcpListener, tls: Arc<ServerConfig>) -> Result<(), ServeError> {
+    pub async fn serve(self, listener: impl Listener, tls: Arc<ServerConfig>) -> Result<(), ServeError> {
         let Self { routes, table, health, connections, readiness, shutdown } = self;
         let mut unary = unary_methods()?;
         unary.insert(HEALTH_CHECK.to_owned());

@@ -1,7 +1,8 @@
 //! What hub and node share as servers: data folder, listeners, limits, who may call what, admin listener, drain.
 //!
-//! The way of a call: `accept` (TLS, limits) → `Connection` (can be closed at once) → `methods` (who may call) →
-//! `in_flight` (how many at once) → `deadline` → the service. `GrpcServer` puts them together and drains them.
+//! The way of a call: `sockets` (the machine's, or a simulation's) → `accept` (TLS, limits) → `Connection` (can be closed at
+//! once) → `methods` (who may call) → `in_flight` (how many at once) → `deadline` → the service. `GrpcServer` puts them together
+//! and drains them.
 //!
 //! This crate must not know exchanges, agreements, ledger or journal: services come in as routes, their rules as rows of
 //! the method table, what is wrong with them as alarms.
@@ -31,6 +32,7 @@ mod room;
 mod scrub;
 #[cfg(any(debug_assertions, feature = "simulation"))]
 pub mod simulation;
+mod sockets;
 mod tasks;
 mod throttle;
 
@@ -45,7 +47,7 @@ pub use admin::{
 pub use bind::{BindError, bind};
 pub use clock::{Clock, SystemClock};
 pub use clock_trust::{CLOCK_CHECK_SECONDS, CLOCK_JUMP_SECONDS, ClockTrust, Monotonic};
-pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, connect};
+pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, connect, connect_over};
 pub use connection::Connection;
 pub use connections::{
     CONNECTIONS_MAX, CONNECTIONS_PER_CALLER_MAX, CONNECTIONS_PER_PARTICIPANT_MAX, ConnectedCaller, Connections,
@@ -72,4 +74,5 @@ pub use readiness::{Alarm, Readiness, lost_before};
 pub use retention::{RETENTION_DAYS_MAX, Retention, RetentionTally};
 pub use room::{DISK_MEASURE_INTERVAL_MILLISECONDS, DISK_RESERVE_DEFAULT_BYTES, DiskRoom};
 pub use scrub::{JOURNAL_DAMAGED_ALARM, scrub};
+pub use sockets::{Dial, Listener, Socket, Tcp};
 pub use tasks::{blocking, detach};

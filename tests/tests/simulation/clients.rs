@@ -1,6 +1,6 @@
 //! Agencies and officers: they ask again until they are answered, and remember what they were answered and given.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +9,7 @@ use concord_model::{AgreementRef, Class, ExchangeId, Lane, Reason, Refusal};
 use concord_node::calls;
 use concord_wire::agreement::{DraftContent, agreement_digest, encode_text};
 use concord_wire::convert;
-use concord_wire::header::exchange_id;
-use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse, SubmitRequest, SubmitResponse};
+use concord_wire::proto::agency::v1::{ReceiveRequest, SubmitRequest, SubmitResponse};
 use concord_wire::proto::exchange::v1::Narrowing;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -18,43 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
 use crate::forum::{AGENCIES, ALL, MEASURE, SOME, STATES, name};
+use crate::log::Queued;
 use crate::world::{CLIENTS, SOME_PARTIES, World};
 
 /// All of the load begins within so many simulated milliseconds.
 pub(crate) const LOAD_MILLISECONDS: u64 = 45_000;
 const SUBMISSIONS_MAX: u64 = 3;
-
-/// What the clients know.
-#[derive(Default)]
-pub(crate) struct Log {
-    /// Exchanges answered *queued*.
-    pub(crate) queued: BTreeMap<ExchangeId, Queued>,
-    /// What each agency was given: its exchange and the number under which it came.
-    pub(crate) given: BTreeMap<(usize, usize), Given>,
-    /// Clients that are at work on something that must come to an end.
-    pub(crate) busy: usize,
-    /// Faults are over: whoever holds an acknowledgement back gives it now.
-    pub(crate) healed: bool,
-    /// An older copy was put in the place of the hub's journal.
-    pub(crate) hub_put_back: bool,
-}
-
-/// What an agency submitted and was answered as *queued*.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Queued {
-    pub(crate) state: usize,
-    pub(crate) agency: usize,
-    pub(crate) request: SubmitRequest,
-}
-
-/// What one agency was given.
-#[derive(Default)]
-pub(crate) struct Given {
-    pub(crate) exchanges: BTreeMap<ExchangeId, (Lane, u64)>,
-    /// The last number of each lane whose acknowledgement was answered.
-    acknowledged: [u64; Lane::ALL.len()],
-    last: [u64; Lane::ALL.len()],
-}
 
 /// Hands a statement in until the node has answered.
 pub(crate) async fn say(world: &World, state: usize, content: DraftContent) -> Result<(), Refusal> {
@@ -81,7 +49,8 @@ pub(crate) async fn say(world: &World, state: usize, content: DraftContent) -> R
     }
 }
 
-fn is_passing(refusal: &Refusal) -> bool {
+/// Whether asking again may be answered.
+pub(crate) fn is_passing(refusal: &Refusal) -> bool {
     matches!(refusal.reason.class(), Class::Exhausted | Class::Unavailable)
 }
 
@@ -186,7 +155,7 @@ async fn use_what_is_new(world: World, state: usize, mut chance: Chance) {
             let answer = submit(&world, state, 0, &request, &mut chance).await;
             world.trace.line(format_args!("{own} uses {id} {lane}: {}", answer.is_ok()));
             if let Ok(id) = answer {
-                note(&world, id, Queued { state, agency: 0, request });
+                world.log().note(id, Queued { state, agency: 0, request });
             }
         }
         world.log().busy -= 1;
@@ -206,19 +175,14 @@ async fn submit_all(world: World, state: usize, agency: usize, mut chance: Chanc
         let outcome = answer.as_ref().map_or_else(|refusal| refusal.reason.code(), |_| "queued");
         world.trace.line(format_args!("{} {} {lane} {number}: {outcome}", STATES[state], AGENCIES[agency]));
         if let Ok(id) = answer {
-            note(&world, id, Queued { state, agency, request });
+            world.log().note(id, Queued { state, agency, request });
         }
     }
     world.log().busy -= 1;
 }
 
-/// Two requests never get one exchange.
-fn note(world: &World, id: ExchangeId, queued: Queued) {
-    let before = world.log().queued.insert(id, queued);
-    assert_eq!(before, None, "I3: two requests got the exchange {id}");
-}
-
-fn request(state: usize, agency: usize, number: u64, chance: &mut Chance) -> SubmitRequest {
+/// Something to submit, under an agreement that its state is on.
+pub(crate) fn request(state: usize, agency: usize, number: u64, chance: &mut Chance) -> SubmitRequest {
     let some = state < SOME_PARTIES && chance.one_in(3);
     let (agreement, parties) = if some { (SOME, SOME_PARTIES) } else { (ALL, STATES.len()) };
     let others: Vec<&str> = (0..parties).filter(|other| *other != state).map(|other| STATES[other]).collect();
@@ -333,7 +297,8 @@ async fn receive(world: World, state: usize, agency: usize, mut chance: Chance) 
             };
             let idle = item.is_none();
             if let Some(item) = item {
-                keep(&world, (state, agency), &item);
+                let (lane, number) = world.log().keep((state, agency), &item);
+                world.trace.line(format_args!("{} {} is given {lane} {number}", STATES[state], AGENCIES[agency]));
                 last = Some(item.cursor);
             }
             let healed = world.log().healed;
@@ -352,47 +317,14 @@ async fn receive(world: World, state: usize, agency: usize, mut chance: Chance) 
     }
 }
 
-/// What the agency is given must be new to it or not yet acknowledged, and come in the mailbox's order.
-fn keep(world: &World, who: (usize, usize), item: &ReceiveResponse) {
-    let (lane, number) = place(&item.cursor);
-    let id = exchange_id(&item.header);
-    let mut log = world.log();
-    // The answer to its sender may still be on its way; then the judgement compares what was recorded.
-    if let Some(queued) = log.queued.get(&id) {
-        assert_eq!(queued.request.body, item.body, "I1: {id} was given with another body");
-    }
-    let given = log.given.entry(who).or_default();
-    let agency = format!("{} {}", STATES[who.0], AGENCIES[who.1]);
-    assert!(number > given.acknowledged[lane], "I3: {agency} was given {number} again after it acknowledged it");
-    let before = given.exchanges.insert(id, (Lane::ALL[lane], number));
-    match before {
-        Some(before) => assert_eq!(before, (Lane::ALL[lane], number), "I3: {agency} got one exchange as two"),
-        None => {
-            assert!(number > given.last[lane], "I4: {agency} was given {number} after {}", given.last[lane]);
-            given.last[lane] = number;
-        }
-    }
-    drop(log);
-    world.trace.line(format_args!("{agency} is given {} {number}", Lane::ALL[lane]));
-}
-
 async fn acknowledge(world: &World, state: usize, agency: usize, cursor: Bytes) -> bool {
     let node = &world.nodes[state];
     let Some(context) = node.running() else { return false };
-    let (lane, number) = place(&cursor);
-    let name = name(AGENCIES[agency]);
-    let work = async move { calls::acknowledge(&context, name, &cursor).await };
+    let (name, given) = (name(AGENCIES[agency]), cursor.clone());
+    let work = async move { calls::acknowledge(&context, name, &given).await };
     let answered = matches!(world.scheduler.call(node.machine, work).await, Ok(Ok(())));
     if answered {
-        let mut log = world.log();
-        let given = log.given.entry((state, agency)).or_default();
-        given.acknowledged[lane] = number.max(given.acknowledged[lane]);
+        world.log().acknowledged((state, agency), &cursor);
     }
     answered
-}
-
-/// The place of a lane, and the number in its mailbox.
-fn place(cursor: &[u8]) -> (usize, u64) {
-    let (lane, number) = cursor.split_first().unwrap();
-    (usize::from(*lane), u64::from_be_bytes(number.try_into().unwrap()))
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concord_identity::{Anchor, AnchorKeys, CertificateRequest, LeafKey, LeafKeyKind, SigningKey, StatementSigner};
+use concord_identity::{
+    Anchor, AnchorKeys, CertificateRequest, Credentials, LeafKey, LeafKeyKind, SigningKey, StatementSigner,
+};
 use concord_journal::{Draft as JournalDraft, HistoryId, Journal, MemoryJournal};
 use concord_ledger::Founding;
 use concord_model::{
     AgreementId, AgreementText, Area, Identity, Measure, MeasureCode, Name, Participant, ParticipantCode,
     ParticipantKind, Party, Role, Timestamp, Title,
 };
+use concord_server::{Clock as _, SystemClock};
 use concord_wire::agreement::{Draft, DraftContent, encode_join_request, encode_statement};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::operations::v1::Bundle;
@@ -28,6 +31,9 @@ pub(crate) const ALL: &str = "IRN/all";
 /// The agreement of the first four, which some leave.
 pub(crate) const SOME: &str = "KAZ/some";
 
+/// Where the hub is found, where there are addresses.
+pub(crate) const HUB_ADDRESS: &str = "hub:7443";
+
 const FIRST_HISTORY: HistoryId = HistoryId([1; 16]);
 
 pub(crate) fn name(text: &str) -> Name {
@@ -41,7 +47,7 @@ pub(crate) fn code(text: &str) -> ParticipantCode {
 /// A participant with its keys.
 pub(crate) struct Member {
     pub(crate) code: ParticipantCode,
-    pub(crate) anchor: Anchor,
+    keys: AnchorKeys,
     signing: Vec<u8>,
     officer: StatementSigner,
     join_request: Bytes,
@@ -52,21 +58,34 @@ impl Member {
         let code = code(text);
         // A day before, so that a clock that is behind by an hour still finds them valid.
         let made_at = Timestamp::from_micros(BEGIN.as_micros() - 24 * HOUR);
-        let anchor = AnchorKeys::create(&code, made_at).unwrap();
+        let keys = AnchorKeys::create(&code, made_at).unwrap();
         let key = LeafKey::generate(LeafKeyKind::Ed25519).unwrap();
         let identity = |role, of: &str| Identity { participant: code.clone(), role, name: name(of) };
         let request = CertificateRequest::leaf(&identity(Role::Officer, "officer"), key.public(), made_at);
-        let certificate = anchor.issue(&request).unwrap();
+        let certificate = keys.issue(&request).unwrap();
         let officer = StatementSigner::new(&[certificate], key.into_signing_key().unwrap()).unwrap();
         let signing = SigningKey::generate().unwrap();
         let node_key = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
         let request = CertificateRequest::leaf(&identity(Role::Node, "main"), node_key.public(), made_at);
-        let certificate = anchor.issue(&request).unwrap();
-        let (der, public) = (anchor.anchor().der(), signing.public());
+        let certificate = keys.issue(&request).unwrap();
+        let (der, public) = (keys.anchor().der(), signing.public());
         let join_request =
             encode_join_request(&code, &name("main"), der, &public, &certificate, |message| signing.sign(message));
         let kept = signing.to_pkcs8_der().unwrap().to_vec();
-        Self { anchor: anchor.anchor().clone(), signing: kept, officer, join_request, code }
+        Self { keys, signing: kept, officer, join_request, code }
+    }
+
+    pub(crate) fn anchor(&self) -> &Anchor {
+        self.keys.anchor()
+    }
+
+    /// A certificate for TLS with its key, of whoever acts for this participant. It is valid now by this machine's own clock, which is
+    /// the one that TLS goes by.
+    pub(crate) fn credentials(&self, role: Role, of: &str) -> Credentials {
+        let key = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
+        let identity = Identity { participant: self.code.clone(), role, name: name(of) };
+        let request = CertificateRequest::leaf(&identity, key.public(), SystemClock.now());
+        Credentials::new(vec![self.keys.issue(&request).unwrap()], &key).unwrap()
     }
 
     pub(crate) fn signing_key(&self) -> SigningKey {
@@ -76,7 +95,7 @@ impl Member {
     fn party(&self) -> Party {
         Party {
             participant: self.code.clone(),
-            anchor: self.anchor.fingerprint(),
+            anchor: self.anchor().fingerprint(),
             signing_key: self.signing_key().public().fingerprint,
         }
     }
@@ -138,8 +157,8 @@ impl Forum {
         let states = STATES.iter().map(|code| participant(code, ParticipantKind::Member));
         let founding = Founding {
             hub: name("main"),
-            anchor: self.secretariat.anchor.der().to_vec(),
-            anchor_fingerprint: self.secretariat.anchor.fingerprint(),
+            anchor: self.secretariat.anchor().der().to_vec(),
+            anchor_fingerprint: self.secretariat.anchor().fingerprint(),
             signing_key: self.secretariat.signing_key().public(),
             participants: states.chain([participant("SEC", ParticipantKind::Secretariat)]).collect(),
             areas: vec![Area { slug: name("challenges"), title: "Challenges".to_owned() }],
@@ -156,8 +175,8 @@ impl Forum {
     pub(crate) fn node_journal(&self, state: usize) -> MemoryJournal {
         let bundle = Bundle {
             hub: "main".to_owned(),
-            addresses: Vec::new(),
-            anchor: Bytes::copy_from_slice(self.secretariat.anchor.der()),
+            addresses: vec![HUB_ADDRESS.to_owned()],
+            anchor: Bytes::copy_from_slice(self.secretariat.anchor().der()),
             signing_key: Bytes::copy_from_slice(&self.secretariat.signing_key().public().bytes),
             participant: STATES[state].to_owned(),
             enrolment_fingerprint: Bytes::from_static(&[0; 32]),

@@ -16,6 +16,7 @@ use concord_model::Timestamp;
 use concord_server::{Clock, DiskRoom, Readiness, Shutdown};
 use concord_views::{Projection as _, Views};
 use concord_wire::stored::hub::read;
+use futures::future::BoxFuture;
 
 use crate::clock::WallClock;
 use crate::disk::Disk;
@@ -61,40 +62,48 @@ impl Hub {
 
     /// Opens what the disk has, as the process does when it starts.
     pub(crate) fn start(&self) {
-        let journal: Arc<dyn Journal> = Arc::new(self.disk.clone());
-        let ledger = fold(journal.as_ref());
-        let views = Views::in_memory(HubProjection.version());
-        views.catch_up(journal.as_ref(), &mut HubProjection, journal.tail(), |_| {}).unwrap();
-        let anchors = Anchors::none();
-        anchors.replace(anchors_of(&ledger));
-        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let (task, sequencer) = SequencerTask::new(Arc::clone(&journal), Arc::clone(&clock), name("main"), ledger);
-        let shared = Arc::new(Shared {
-            hub: name("main"),
-            sequencer: sequencer.clone(),
-            journal: Arc::clone(&journal),
-            views: views.clone(),
-            signing_key: self.secretariat.signing_key(),
-            anchors,
-            clock,
-            streams: Streams::default(),
-            feeds: FeedsShown::default(),
-            readiness: Readiness::new(),
-            losses: Losses::default(),
-            room: DiskRoom::default(),
-            shutdown: Shutdown::new(),
-            announce: Vec::new(),
-            refreshing: Mutex::default(),
-        });
-        self.scheduler.spawn(self.machine, async move {
-            task.run().await.expect("the disk takes every commit");
-        });
-        let following = follow(views, journal, sequencer.watch(), sequencer.recent());
-        self.scheduler.spawn(self.machine, async move {
-            following.await.expect("the views follow");
-        });
+        let (shared, tasks) = open(&self.disk, Arc::clone(&self.clock) as Arc<dyn Clock>, &self.secretariat);
+        for task in tasks {
+            self.scheduler.spawn(self.machine, task);
+        }
         *self.state() = Some(shared);
     }
+}
+
+/// Opens what a disk has: what the services hold, and the tasks that run beside them.
+pub(crate) fn open(
+    disk: &Disk,
+    clock: Arc<dyn Clock>,
+    secretariat: &Member,
+) -> (Arc<Shared>, Vec<BoxFuture<'static, ()>>) {
+    let journal: Arc<dyn Journal> = Arc::new(disk.clone());
+    let ledger = fold(journal.as_ref());
+    let views = Views::in_memory(HubProjection.version());
+    views.catch_up(journal.as_ref(), &mut HubProjection, journal.tail(), |_| {}).unwrap();
+    let anchors = Anchors::none();
+    anchors.replace(anchors_of(&ledger));
+    let (task, sequencer) = SequencerTask::new(Arc::clone(&journal), Arc::clone(&clock), name("main"), ledger);
+    let shared = Arc::new(Shared {
+        hub: name("main"),
+        sequencer: sequencer.clone(),
+        journal: Arc::clone(&journal),
+        views: views.clone(),
+        signing_key: secretariat.signing_key(),
+        anchors,
+        clock,
+        streams: Streams::default(),
+        feeds: FeedsShown::default(),
+        readiness: Readiness::new(),
+        losses: Losses::default(),
+        room: DiskRoom::default(),
+        shutdown: Shutdown::new(),
+        announce: Vec::new(),
+        refreshing: Mutex::default(),
+    });
+    let sequencing = async move { task.run().await.expect("the disk takes every commit") };
+    let following = follow(views, journal, sequencer.watch(), sequencer.recent());
+    let following = async move { following.await.expect("the views follow") };
+    (shared, vec![Box::pin(sequencing), Box::pin(following)])
 }
 
 /// The ledger of all facts of a journal.

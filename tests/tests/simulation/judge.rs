@@ -2,53 +2,55 @@
 //! were answered and given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use concord_journal::{Entry, Journal};
+use concord_hub::shared::Shared;
+use concord_journal::{Entry, Journal, MemoryJournal};
 use concord_ledger::{AgreementState, Ledger, PartyState, StatementContent};
 use concord_model::{AgreementId, ChainKey, ExchangeId, Lane, ParticipantCode, Reason};
+use concord_node::context::Context;
 use concord_wire::agreement::parse_statement;
 use concord_wire::header::exchange_id;
 use concord_wire::stored::hub::{self, HubEntry};
 use concord_wire::stored::node::{self, NodeEntry, Verdict};
-use tokio::time::sleep;
 
-use crate::clients::Queued;
 use crate::forum::{AGENCIES, STATES};
 use crate::hub::fold;
-use crate::node::Node;
-use crate::world::World;
+use crate::log::{Log, Queued};
 
 /// Everything that is pending drains within so long after everything healed.
-const DRAIN_SECONDS_MAX: u64 = 600;
+pub(crate) const DRAIN_SECONDS_MAX: u64 = 600;
 const READ_AT_ONCE: usize = 1024;
 
-/// Waits until nothing is pending, and fails where that takes too long.
-pub(crate) async fn drained(world: &World) {
-    for _ in 0..DRAIN_SECONDS_MAX {
-        if world.log().busy == 0 && is_drained(world) && agencies_have_all(world) {
-            return;
-        }
-        sleep(Duration::from_secs(1)).await;
-    }
-    panic!("I6: not everything drained in {DRAIN_SECONDS_MAX} s: {}", pending(world));
+/// Hub and nodes, as far as they are judged.
+pub(crate) struct Parties {
+    pub(crate) hub: Party<Arc<Shared>>,
+    /// In the order of [`STATES`].
+    pub(crate) nodes: Vec<Party<Context>>,
 }
 
-/// Whether hub and nodes have nothing to tell each other.
-pub(crate) fn is_drained(world: &World) -> bool {
-    pending(world).is_empty()
+/// One of them: what is durable there, and what its services hold while it runs.
+pub(crate) struct Party<T> {
+    pub(crate) code: ParticipantCode,
+    pub(crate) journal: MemoryJournal,
+    pub(crate) running: Option<T>,
+}
+
+/// Whether nobody waits for anything any more.
+pub(crate) fn is_over(parties: &Parties, log: &Log) -> bool {
+    log.busy == 0 && pending(parties).is_empty() && agencies_have_all(parties, log)
 }
 
 /// What hub and nodes still have to tell each other; empty where there is nothing.
-fn pending(world: &World) -> String {
+pub(crate) fn pending(parties: &Parties) -> String {
     let mut pending = String::new();
-    let Some((_, shared)) = world.hub.running() else { return "the hub is down".to_owned() };
+    let Some(shared) = &parties.hub.running else { return "the hub is down".to_owned() };
     let published = shared.published();
-    for node in &world.nodes {
-        let code = &node.member.code;
+    for node in &parties.nodes {
+        let code = &node.code;
         let mut add = |what: String| pending.push_str(&format!("{code}: {what}; "));
-        let Some(context) = node.running() else {
+        let Some(context) = &node.running else {
             add("down".to_owned());
             continue;
         };
@@ -84,23 +86,21 @@ fn pending(world: &World) -> String {
     pending
 }
 
-fn agencies_have_all(world: &World) -> bool {
-    let log = world.log();
-    world.nodes.iter().all(|node| {
-        let accepted = accepted(node);
+fn agencies_have_all(parties: &Parties, log: &Log) -> bool {
+    parties.nodes.iter().enumerate().all(|(state, node)| {
+        let accepted = received(node).accepted;
         (0..AGENCIES.len()).all(|agency| {
-            let given = log.given.get(&(node.number, agency));
+            let given = log.given.get(&(state, agency));
             accepted.keys().all(|id| given.is_some_and(|given| given.exchanges.contains_key(id)))
         })
     })
 }
 
 /// Judges what is left when everything drained; answers how many exchanges there were.
-pub(crate) fn judge(world: &World) -> u64 {
-    let hub = recorded(world);
-    let log = world.log();
-    let ledger = fold(&world.hub.disk.durable());
-    let journals: Vec<Received> = world.nodes.iter().map(|node| received(node)).collect();
+pub(crate) fn judge(parties: &Parties, log: &Log) -> u64 {
+    let hub = recorded(&parties.hub.journal);
+    let ledger = fold(&parties.hub.journal);
+    let journals: Vec<Received> = parties.nodes.iter().map(received).collect();
     let lost: Vec<&String> = hub.losses.iter().chain(journals.iter().flat_map(|journal| &journal.losses)).collect();
     assert!(
         log.hub_put_back || lost.is_empty(),
@@ -117,13 +117,13 @@ pub(crate) fn judge(world: &World) -> u64 {
         let queued = log.queued.get(id);
         let queued = queued.unwrap_or_else(|| panic!("I1: the hub recorded {id}, which nobody was answered"));
         judge_outcome(&ledger, exchange, queued);
-        for (node, journal) in world.nodes.iter().zip(&journals) {
-            judge_at(&ledger, log.hub_put_back, id, exchange, &node.member.code, journal);
+        for (node, journal) in parties.nodes.iter().zip(&journals) {
+            judge_at(&ledger, log.hub_put_back, id, exchange, &node.code, journal);
         }
     }
-    for (node, journal) in world.nodes.iter().zip(&journals) {
-        let code = &node.member.code;
-        let queued = log.queued.iter().filter(|(_, queued)| queued.state == node.number);
+    for (state, (node, journal)) in parties.nodes.iter().zip(&journals).enumerate() {
+        let code = &node.code;
+        let queued = log.queued.iter().filter(|(_, queued)| queued.state == state);
         let answered: BTreeMap<_, _> =
             queued.map(|(id, queued)| ((AGENCIES[queued.agency], queued.request.request_id.as_str()), *id)).collect();
         let kept: BTreeMap<_, _> =
@@ -140,7 +140,7 @@ pub(crate) fn judge(world: &World) -> u64 {
             );
         }
         for agency in 0..AGENCIES.len() {
-            let given = log.given.get(&(node.number, agency));
+            let given = log.given.get(&(state, agency));
             for id in given.into_iter().flat_map(|given| given.exchanges.keys()) {
                 assert!(
                     journal.accepted.contains_key(id),
@@ -265,10 +265,9 @@ struct AtHub {
     losses: Vec<String>,
 }
 
-fn recorded(world: &World) -> AtHub {
-    let journal = world.hub.disk.durable();
+fn recorded(journal: &MemoryJournal) -> AtHub {
     let mut hub = AtHub::default();
-    for entry in entries(&journal) {
+    for entry in entries(journal) {
         let (fact, kept) = match hub::read(&entry).unwrap() {
             HubEntry::Consignment(fact, kept) => (fact, kept),
             HubEntry::FeedResumed(_) | HubEntry::MailboxResumed(_) => {
@@ -286,7 +285,7 @@ fn recorded(world: &World) -> AtHub {
                 audience: group.map(|group| group.recipients.clone()).unwrap_or_default(),
                 refused,
                 agreement: concord_wire::header::parse(header).unwrap().agreement.id,
-                body: body(&journal, entry.sequence, kept.blob_range(index as usize)),
+                body: body(journal, entry.sequence, kept.blob_range(index as usize)),
             };
             let twice = hub.exchanges.insert(exchange_id(header), exchange);
             assert!(twice.is_none(), "I3: the hub recorded an exchange twice");
@@ -323,17 +322,12 @@ struct Received {
     losses: Vec<String>,
 }
 
-fn accepted(node: &Node) -> BTreeMap<ExchangeId, (Lane, u64)> {
-    received(node).accepted
-}
-
 /// The mailbox of a node, from its journal.
-fn received(node: &Node) -> Received {
-    let code = &node.member.code;
-    let journal = node.disk.durable();
+fn received(node: &Party<Context>) -> Received {
+    let (code, journal) = (&node.code, &node.journal);
     let mut received = Received::default();
     let mut last: BTreeMap<Lane, u64> = BTreeMap::new();
-    for entry in entries(&journal) {
+    for entry in entries(journal) {
         let loss = format!("entry {} of {code}", entry.sequence);
         let (lane, items) = match node::read(&entry).unwrap() {
             NodeEntry::Mail { lane, items, .. } => (lane, items),
@@ -378,7 +372,7 @@ fn received(node: &Node) -> Received {
                     let id = exchange_id(&delivery.header);
                     let twice = received.accepted.insert(id, (lane, number));
                     assert!(twice.is_none(), "I3: {code} took an exchange in twice");
-                    let body = body(&journal, entry.sequence, blobs);
+                    let body = body(journal, entry.sequence, blobs);
                     received.bodies.insert(id, body.expect("an accepted exchange has its body"));
                     Some(id)
                 }

@@ -2,6 +2,8 @@
 //! five nodes on one thread, in simulated time, over a network, disks and clocks that fail by a seed.
 //!
 //! Every task, every byte of randomness and every fault follow from the seed, so that the same seed makes the same trace.
+//!
+//! `real_stack` puts the same parties on a simulated network with everything between them that is real, and is not so strict.
 
 #![allow(clippy::unwrap_used, reason = "a simulation that cannot go on fails its test")]
 
@@ -14,8 +16,10 @@ mod forum;
 mod hub;
 mod judge;
 mod link;
+mod log;
 mod network;
 mod node;
+mod real_stack;
 mod scheduler;
 mod trace;
 mod world;
@@ -29,8 +33,8 @@ fn played(seed: u64) -> Played {
         world.start();
         clients::start(&world);
         chaos::rage(&world).await;
-        judge::drained(&world).await;
-        judge::judge(&world)
+        world.drained().await;
+        judge::judge(&world.parties(), &world.log())
     });
     Played { hash: trace.hash(), lines: trace.lines(), exchanges }
 }

@@ -14,6 +14,7 @@ use concord_node::{NodeProjection, downlink, uplink};
 use concord_server::{Clock, DiskRoom, Readiness, Shutdown};
 use concord_views::Views;
 use concord_wire::stored::node::read;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::WallClock;
@@ -69,46 +70,58 @@ impl Node {
 
     /// Opens what the disk has, as the process does when it starts.
     pub(crate) fn start(&self) {
-        let journal: Arc<dyn Journal> = Arc::new(self.disk.clone());
-        let state = fold(journal.as_ref());
-        let views = Views::in_memory(NodeProjection::VERSION);
-        views.catch_up(journal.as_ref(), &mut NodeProjection, journal.tail(), |_| {}).unwrap();
-        let index = Index::new(views, journal);
-        let key = Arc::new(self.member.signing_key());
-        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
-        let context = Context {
-            participant: self.member.code.clone(),
-            node: name("main"),
-            anchor: self.member.anchor.clone(),
-            key,
-            writer: handle,
-            state: published,
-            index,
-            clock,
-            readiness: Readiness::new(),
-            shutdown: Shutdown::new(),
-            contact: Arc::new(Contact::default()),
-            room: DiskRoom::default(),
-            run: concord_server::fresh().unwrap(),
-        };
-        self.scheduler.spawn(self.machine, async move {
-            writer.run(CancellationToken::new()).await.expect("the disk takes every commit");
-        });
         let caller = Caller {
             identity: Identity { participant: self.member.code.clone(), role: Role::Node, name: name("main") },
             certificate_fingerprint: Fingerprint(Digest::ZERO),
             not_after: Timestamp::from_micros(i64::MAX),
         };
-        let link: Arc<dyn HubLink> =
-            Arc::new(SimulatedLink::new(Arc::clone(&self.network), Arc::clone(&self.hub), self.number, caller));
-        for task in downlink::tasks(&context, &link).into_iter().chain(uplink::tasks(&context, &link)) {
+        let link = SimulatedLink::new(Arc::clone(&self.network), Arc::clone(&self.hub), self.number, caller);
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let (context, tasks) = open(&self.disk, clock, &self.member, |_| Arc::new(link));
+        for task in tasks {
             self.scheduler.spawn(self.machine, task);
         }
-        let (contact, readiness) = (Arc::clone(&context.contact), context.readiness.clone());
-        self.scheduler.spawn(self.machine, async move { contact.watch(&readiness).await });
         *self.state() = Some(context);
     }
+}
+
+/// Opens what a disk has: what the services hold, and the tasks that run beside them.
+pub(crate) fn open(
+    disk: &Disk,
+    clock: Arc<dyn Clock>,
+    member: &Member,
+    link: impl FnOnce(&Context) -> Arc<dyn HubLink>,
+) -> (Context, Vec<BoxFuture<'static, ()>>) {
+    let journal: Arc<dyn Journal> = Arc::new(disk.clone());
+    let state = fold(journal.as_ref());
+    let views = Views::in_memory(NodeProjection::VERSION);
+    views.catch_up(journal.as_ref(), &mut NodeProjection, journal.tail(), |_| {}).unwrap();
+    let index = Index::new(views, journal);
+    let key = Arc::new(member.signing_key());
+    let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
+    let context = Context {
+        participant: member.code.clone(),
+        node: name("main"),
+        anchor: member.anchor().clone(),
+        key,
+        writer: handle,
+        state: published,
+        index,
+        clock,
+        readiness: Readiness::new(),
+        shutdown: Shutdown::new(),
+        contact: Arc::new(Contact::default()),
+        room: DiskRoom::default(),
+        run: concord_server::fresh().unwrap(),
+    };
+    let writing = async move { writer.run(CancellationToken::new()).await.expect("the disk takes every commit") };
+    let mut tasks: Vec<BoxFuture<'static, ()>> = vec![Box::pin(writing)];
+    let link = link(&context);
+    tasks.extend(downlink::tasks(&context, &link));
+    tasks.extend(uplink::tasks(&context, &link));
+    let (contact, readiness) = (Arc::clone(&context.contact), context.readiness.clone());
+    tasks.push(Box::pin(async move { contact.watch(&readiness).await }));
+    (context, tasks)
 }
 
 /// The state of all entries of a journal.

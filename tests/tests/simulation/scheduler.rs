@@ -196,10 +196,7 @@ pub(crate) struct SimulatedThread {
 
 impl Thread for SimulatedThread {
     fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            let drawn = self.chance.next().to_le_bytes();
-            chunk.copy_from_slice(&drawn[..chunk.len()]);
-        }
+        self.chance.fill(bytes);
     }
 
     fn detach(&mut self, work: BoxFuture<'static, ()>) {

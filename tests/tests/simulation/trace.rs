@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -30,7 +31,12 @@ impl Trace {
     }
 
     pub(crate) fn line(&self, what: fmt::Arguments<'_>) {
-        let at = self.began.elapsed().as_millis();
+        self.line_at(self.began.elapsed(), what);
+    }
+
+    /// The same, where tokio's time is not the simulation's.
+    pub(crate) fn line_at(&self, at: Duration, what: fmt::Arguments<'_>) {
+        let at = at.as_millis();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let mut line =
             if told.last.len() >= LINES_KEPT { told.last.pop_front().unwrap_or_default() } else { String::new() };

@@ -18,6 +18,8 @@ use crate::clients;
 use crate::disk::Disk;
 use crate::forum::{ALL, Forum, STATES, name};
 use crate::hub::Hub;
+use crate::judge::{self, DRAIN_SECONDS_MAX, Parties, Party};
+use crate::log::Log;
 use crate::network::Network;
 use crate::node::Node;
 use crate::scheduler::{Machine, Scheduler, SimulatedThread};
@@ -35,9 +37,9 @@ pub(crate) const SOME_PARTIES: usize = 4;
 /// With what a world begins.
 #[derive(Clone)]
 pub(crate) struct Beginning {
-    forum: Arc<Forum>,
-    hub: MemoryJournal,
-    nodes: Vec<MemoryJournal>,
+    pub(crate) forum: Arc<Forum>,
+    pub(crate) hub: MemoryJournal,
+    pub(crate) nodes: Vec<MemoryJournal>,
 }
 
 /// Everything there is. Clones are the same world.
@@ -52,7 +54,7 @@ pub(crate) struct Parts {
     pub(crate) forum: Arc<Forum>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) nodes: Vec<Arc<Node>>,
-    pub(crate) clients: Mutex<clients::Log>,
+    pub(crate) clients: Mutex<Log>,
 }
 
 impl std::ops::Deref for World {
@@ -64,7 +66,7 @@ impl std::ops::Deref for World {
 }
 
 impl Parts {
-    pub(crate) fn log(&self) -> std::sync::MutexGuard<'_, clients::Log> {
+    pub(crate) fn log(&self) -> std::sync::MutexGuard<'_, Log> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,6 +86,32 @@ impl World {
         };
         let nodes = beginning.nodes.iter().enumerate().map(node).collect();
         Self(Arc::new(Parts { seed, scheduler, trace, network, forum, hub, nodes, clients: Mutex::default() }))
+    }
+
+    /// What is judged.
+    pub(crate) fn parties(&self) -> Parties {
+        let hub = Party {
+            code: ParticipantCode::secretariat(),
+            journal: self.hub.disk.durable(),
+            running: self.hub.running().map(|(_, shared)| shared),
+        };
+        let node = |node: &Arc<Node>| Party {
+            code: node.member.code.clone(),
+            journal: node.disk.durable(),
+            running: node.running(),
+        };
+        Parties { hub, nodes: self.nodes.iter().map(node).collect() }
+    }
+
+    /// Waits until nothing is pending, and fails where that takes too long.
+    pub(crate) async fn drained(&self) {
+        for _ in 0..DRAIN_SECONDS_MAX {
+            if judge::is_over(&self.parties(), &self.log()) {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        panic!("I6: not everything drained in {DRAIN_SECONDS_MAX} s: {}", judge::pending(&self.parties()));
     }
 
     pub(crate) fn start(&self) {
@@ -118,23 +146,31 @@ where
         let thread = SimulatedThread { scheduler: scheduler.clone(), chance: Chance::of(seed, 2) };
         let _simulated = simulate(Box::new(thread));
         let world = World::new(beginning, seed, scheduler.clone(), Arc::clone(&trace));
-        let _told = TellOnPanic { seed, trace: Arc::clone(&trace) };
+        let _told = TellOnPanic::new(seed, &trace);
         let ended = scheduler.run(WORLD, story(world)).await;
         scheduler.clear();
         (ended, trace)
     })
 }
 
-/// A failing seed says which one it is, and what happened last.
-struct TellOnPanic {
+/// A failing seed says which one it is, what happened last, and how to see it again.
+pub(crate) struct TellOnPanic {
     seed: u64,
     trace: Arc<Trace>,
+}
+
+impl TellOnPanic {
+    pub(crate) fn new(seed: u64, trace: &Arc<Trace>) -> Self {
+        Self { seed, trace: Arc::clone(trace) }
+    }
 }
 
 impl Drop for TellOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("seed {} failed; the last that happened:\n{}", self.seed, self.trace.end());
+            let (seed, end) = (self.seed, self.trace.end());
+            eprintln!("seed {seed} failed; the last that happened:\n{end}");
+            eprintln!("again: CONCORD_BATTERY_SEED={seed} CONCORD_BATTERY_COUNT=1, and this test by its name");
         }
     }
 }
@@ -185,7 +221,7 @@ async fn agree(world: &World) {
             })
         })
     };
-    while !in_force(world) || !crate::judge::is_drained(world) {
+    while !in_force(world) || !judge::pending(&world.parties()).is_empty() {
         sleep(Duration::from_secs(1)).await;
     }
 }

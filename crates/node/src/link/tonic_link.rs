@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use concord_model::Lane;
-use concord_server::{MESSAGE_SIZE_MAX_BYTES, connect};
+use concord_server::{Dial, MESSAGE_SIZE_MAX_BYTES, connect_over};
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
 use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
@@ -25,22 +25,23 @@ use tonic::transport::Channel;
 use super::{HubLink, Incoming, LinkEnd, Outgoing, WELCOME_TIMEOUT_SECONDS};
 
 /// Connections to one hub: one for each stream of lane flash, one for all the rest.
-pub struct TonicLink {
+pub struct TonicLink<D> {
+    dial: D,
     addresses: Vec<String>,
     tls: Arc<ClientConfig>,
     shared: Mutex<Option<Channel>>,
 }
 
-impl TonicLink {
+impl<D: Dial> TonicLink<D> {
     /// To the first of these addresses that answers under the pinned anchor.
-    pub fn new(addresses: Vec<String>, tls: Arc<ClientConfig>) -> Self {
-        Self { addresses, tls, shared: Mutex::new(None) }
+    pub fn new(dial: D, addresses: Vec<String>, tls: Arc<ClientConfig>) -> Self {
+        Self { dial, addresses, tls, shared: Mutex::new(None) }
     }
 
     async fn fresh(&self) -> Result<Channel, LinkEnd> {
         let mut why = "the bundle names no address of the hub".to_owned();
         for address in &self.addresses {
-            match connect(address, Arc::clone(&self.tls)).await {
+            match connect_over(self.dial.clone(), address, Arc::clone(&self.tls)).await {
                 Ok(channel) => return Ok(channel),
                 Err(error) => why = error.to_string(),
             }
@@ -96,7 +97,7 @@ impl<T> Stream for Named<T> {
     }
 }
 
-impl HubLink for TonicLink {
+impl<D: Dial> HubLink for TonicLink<D> {
     fn consign(
         &self,
         lane: Lane,

@@ -1,4 +1,4 @@
-//! What agencies, officers and operators call: one file per gRPC service, and who may call what.
+//! What agencies, officers and operators call: one file per gRPC service, who may call what, and the server of them all.
 
 mod agency;
 mod agreements;
@@ -9,19 +9,31 @@ mod statements;
 mod status;
 mod track;
 
+use std::sync::Arc;
+
 use concord_identity::Caller;
 use concord_model::{Reason, Refusal, Role};
-use concord_server::{Allow, Row, Whose};
+use concord_server::{
+    Allow, Connections, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable, ReflectionError, Row, Whose,
+    reflection,
+};
+use concord_wire::proto::agency::v1::agency_service_server::AgencyServiceServer;
+use concord_wire::proto::agreement::v1::agreement_service_server::AgreementServiceServer;
+use concord_wire::proto::agreement::v1::statement_service_server::StatementServiceServer;
+use concord_wire::proto::operations::v1::registry_service_server::RegistryServiceServer;
 use concord_wire::status::to_status;
+use tonic::service::Routes;
 use tonic::{Request, Status};
 
-pub(crate) use agency::AgencyApi;
+use crate::context::Context;
+
+use agency::AgencyApi;
 pub use agency::acknowledge;
-pub(crate) use agreements::AgreementApi;
+use agreements::AgreementApi;
 pub(crate) use operations::OperationsApi;
 pub use receive::{Items, give};
-pub(crate) use registry::RegistryApi;
-pub(crate) use statements::StatementApi;
+use registry::RegistryApi;
+use statements::StatementApi;
 pub use statements::hand_in;
 pub(crate) use status::Started;
 
@@ -30,7 +42,7 @@ const OFFICER: Allow = Allow { role: Role::Officer, whose: Whose::OwnParticipant
 const OPERATOR: Allow = Allow { role: Role::Operator, whose: Whose::OwnParticipant };
 
 /// The services of a node, for health and reflection.
-pub(crate) const SERVICES: &[&str] = &[
+const SERVICES: &[&str] = &[
     "concord.agency.v1.AgencyService",
     "concord.agreement.v1.StatementService",
     "concord.agreement.v1.AgreementService",
@@ -39,7 +51,7 @@ pub(crate) const SERVICES: &[&str] = &[
 ];
 
 /// Who may call what at a node.
-pub(crate) const METHODS: &[Row] = &[
+const METHODS: &[Row] = &[
     Row { method: "/concord.agency.v1.AgencyService/Submit", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Receive", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Acknowledge", allow: &[AGENCY] },
@@ -56,6 +68,27 @@ pub(crate) const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },
 ];
+
+/// A node's gRPC server, with every service but operations, which asks for more than the services share.
+pub async fn server(context: &Context) -> Result<GrpcServer, ReflectionError> {
+    let max = MESSAGE_SIZE_MAX_BYTES;
+    let (health, health_server) = Health::new(SERVICES).await;
+    let agency = AgencyServiceServer::new(AgencyApi::new(context.clone()));
+    let routes = Routes::new(health_server)
+        .add_service(reflection(SERVICES)?)
+        .add_service(agency.max_decoding_message_size(max).max_encoding_message_size(max))
+        .add_service(StatementServiceServer::new(StatementApi::new(context.clone())))
+        .add_service(AgreementServiceServer::new(AgreementApi::new(context.clone())).max_encoding_message_size(max))
+        .add_service(RegistryServiceServer::new(RegistryApi::new(context.clone())).max_encoding_message_size(max));
+    Ok(GrpcServer {
+        routes,
+        table: Arc::new(MethodTable::new(context.participant.clone(), METHODS)),
+        health,
+        connections: Connections::new(),
+        readiness: context.readiness.clone(),
+        shutdown: context.shutdown.clone(),
+    })
+}
 
 /// Who calls. The method layer let nobody through that has no certificate.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
@@ -76,7 +109,7 @@ fn internal(error: impl std::fmt::Display) -> Status {
 #[cfg(test)]
 mod tests {
     use concord_model::ParticipantCode;
-    use concord_server::{MethodTable, Served, check_against_descriptors};
+    use concord_server::{Served, check_against_descriptors};
 
     use super::*;
 
