@@ -140,6 +140,7 @@ impl Recipient {
         let follow = FollowRequest {
             limits: Some(concord_wire::limits()),
             position: Some(FeedPosition::default()),
+            journal: Some(self.node.journal.clone()),
             ..Default::default()
         };
         let mut feed = FeedServiceClient::new(channel.clone()).follow(follow).await?.into_inner();
@@ -151,6 +152,7 @@ impl Recipient {
             history: self.history.clone(),
             last_number: self.last.0,
             last_digest: self.last.1.clone(),
+            run: self.node.run(),
             ..Default::default()
         };
         let hello = pb::ReceiveRequest { message: Some(pb::receive_request::Message::Hello(hello)) };

@@ -196,6 +196,11 @@ impl Forum {
         Agency::new(self.path(), self.node_dir(code).join("agencies").join(name), &format!("{code}-{name}"))
     }
 
+    /// The agency of a node in another folder.
+    pub fn agency_in(&self, dir: &Path, name: &str) -> Agency {
+        Agency::new(self.path(), dir.join("agencies/agency"), name)
+    }
+
     /// Starts the hub and waits until it is ready.
     pub fn start_hub(&mut self) {
         self.start_hub_with(&BTreeMap::new());

@@ -11,12 +11,13 @@ use concord_identity::{
 };
 use concord_journal::Blob;
 use concord_model::{
-    ChainKey, ConsignmentDigest, Description, Digest, ExchangeUuid, Lane, Name, ParticipantCode, Timestamp, Title,
+    ChainKey, ConsignmentDigest, Description, ExchangeUuid, Lane, Name, ParticipantCode, Timestamp, Title,
 };
 use concord_server::{ConnectError, MESSAGE_SIZE_MAX_BYTES};
 use concord_wire::consignment::{Sealed, blob_to_bytes, chain_key, seal, to_message};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
+use concord_wire::proto::feed::v1::NodeJournal;
 use concord_wire::tree::Seed;
 use prost::Message as _;
 use serde_json::Value;
@@ -27,11 +28,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::command::DEADLINE;
+use crate::command::{DEADLINE, concord};
 use crate::forum::Forum;
+use crate::words;
 
 /// Makes what has to differ differ.
 static COUNTER: AtomicU64 = AtomicU64::new(1);
+
+/// The run of a node that never ran.
+const FIRST_RUN: [u8; 16] = [0x5a; 16];
 
 /// The hub's address, a node's certificate and its signing key.
 pub struct RawNode {
@@ -39,6 +44,8 @@ pub struct RawNode {
     address: String,
     hub_anchor: Anchor,
     credentials: Arc<Credentials>,
+    /// The line of the node's journal, whose last run this one goes on as: whoever has the keys has the journal too.
+    pub(crate) journal: NodeJournal,
     /// The node's signing key, or another one.
     pub signing_key: SigningKey,
     runtime: Runtime,
@@ -65,12 +72,12 @@ pub struct Answer {
 }
 
 impl RawNode {
-    /// Takes the certificate and the keys of a node's folder.
+    /// Takes the certificate, the keys and the line of the journal of a node's folder.
     pub fn of(forum: &Forum, code: &str) -> Self {
         let dir = forum.node_dir(code);
         let credentials = Credentials::load(&dir.join("tls/certificate.pem"), &dir.join("tls/key.pem")).unwrap();
         let signing_key = SigningKey::load(&dir.join("signing/key.pem")).unwrap();
-        Self::with(forum, code, credentials, signing_key)
+        Self { journal: line_of(&dir), ..Self::with(forum, code, credentials, signing_key) }
     }
 
     /// Takes any certificate and key.
@@ -80,6 +87,7 @@ impl RawNode {
             address: forum.address(&forum.hub_dir(), "listen"),
             hub_anchor: hub_anchor(&forum.hub_dir()),
             credentials: Arc::new(credentials),
+            journal: NodeJournal::default(),
             signing_key,
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
         }
@@ -158,13 +166,15 @@ impl RawNode {
     /// The same with a hello that names any chain.
     pub fn consign_as(&self, chain: &ChainKey, consignments: Vec<pb::Consignment>) -> Answer {
         use pb::consign_request::Message;
-        let hello = pb::ConsignHello {
-            limits: Some(concord_wire::limits()),
-            chain: Some(chain_key(chain)),
-            ..Default::default()
-        };
+        let hello =
+            pb::ConsignHello { limits: Some(concord_wire::limits()), chain: Some(chain_key(chain)), run: self.run() };
         let messages = std::iter::once(Message::Hello(hello)).chain(consignments.into_iter().map(Message::Consignment));
         self.say(messages.collect())
+    }
+
+    /// The run that every hello names.
+    pub(crate) fn run(&self) -> Bytes {
+        self.journal.runs.last().cloned().unwrap_or_default()
     }
 
     pub(crate) fn code(&self) -> &ParticipantCode {
@@ -266,6 +276,22 @@ pub fn reason_of(status: &Status) -> Option<String> {
     status.get_details_error_info().map(|info| info.reason)
 }
 
+/// What a node would show of its journal; of one that never ran, with a run made up.
+fn line_of(dir: &Path) -> NodeJournal {
+    let entries = concord(words!["journal", "show", dir]).ok().lines();
+    let about = |kind: &'static str| {
+        let of_kind = entries.iter().filter(move |entry| entry["kind"] == kind);
+        of_kind.map(|entry| from_hex(&entry["about"].as_str().unwrap()[..32])).collect::<Vec<_>>()
+    };
+    let (mut histories, mut runs) = (about("history"), about("run"));
+    if runs.is_empty() {
+        runs.push(Bytes::from_static(&FIRST_RUN));
+    }
+    let history = histories.pop().unwrap();
+    let ancestors = histories.into_iter().map(|history| pb::PastHistory { history, ..Default::default() }).collect();
+    NodeJournal { history, ancestors, runs, ..Default::default() }
+}
+
 fn hub_anchor(hub: &Path) -> Anchor {
     Anchor::from_pem(&read_text(&hub.join("anchor/certificate.pem")).unwrap()).unwrap()
 }
@@ -285,7 +311,5 @@ fn fresh<const LENGTH: usize>() -> [u8; LENGTH] {
 
 pub(crate) fn from_hex(text: &str) -> Bytes {
     let pairs = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap());
-    let bytes: Vec<u8> = pairs.collect();
-    Digest::from_slice(&bytes).unwrap();
-    bytes.into()
+    pairs.collect()
 }

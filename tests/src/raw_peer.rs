@@ -103,7 +103,7 @@ impl RawNode {
             lane: concord_wire::convert::lane(lane).into(),
             history: Bytes::copy_from_slice(history),
             last_number,
-            last_digest: Bytes::new(),
+            run: self.run(),
             ..Default::default()
         };
         let (requests, outbound) = mpsc::channel(said.len() + 1);
@@ -143,8 +143,12 @@ impl RawNode {
     /// Follows the feed after `last` of `history`; returns its last number, or the refusal, or that the hub asks for healing.
     pub fn follow(&self, history: &[u8], last_number: u64) -> Result<u64, (Code, String)> {
         let position = FeedPosition { history: Bytes::copy_from_slice(history), last_number, ..Default::default() };
-        let request =
-            FollowRequest { limits: Some(concord_wire::limits()), position: Some(position), ..Default::default() };
+        let request = FollowRequest {
+            limits: Some(concord_wire::limits()),
+            position: Some(position),
+            journal: Some(self.journal.clone()),
+            ..Default::default()
+        };
         self.block_on(async {
             let mut client = FeedServiceClient::new(self.connect().await.unwrap());
             let refused = |status: Status| shown(&status);
@@ -180,7 +184,7 @@ impl RawNode {
 
     /// Hands in a statement with the node's certificate.
     pub fn state(&self, statement: agreement::SignedStatement) -> Result<(), (Code, String)> {
-        let request = agreement::SubmitRequest { statement: Some(statement), wait: None };
+        let request = agreement::SubmitRequest { statement: Some(statement), wait: None, run: self.run() };
         self.block_on(async {
             let mut client = StatementServiceClient::new(self.connect().await.unwrap());
             client.submit(request).await.map(drop).map_err(|status| shown(&status))

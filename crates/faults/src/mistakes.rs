@@ -50,4 +50,6 @@ pub const MISTAKES: &[&str] = &[
     "restore-in-the-old-history",
     // check: --workspace --test snapshots
     "take-any-snapshot",
+    // check: --workspace --test stories an_active_node
+    "let-the-other-copy-go-on",
 ];

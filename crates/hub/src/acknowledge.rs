@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_identity::Caller;
 use concord_ledger::{Acknowledge, ConsignmentRecorded, IndexRange, NoticeOutcome, SenderNotice};
-use concord_model::{Lane, Reason, Refusal, WithheldReason};
+use concord_model::{Lane, Name, Reason, Refusal, WithheldReason};
 use concord_wire::acknowledgement::{self, Said};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::status::RETRY_AFTER_SECONDS;
 use concord_wire::stored::hub::HubEntry;
 
 use crate::delivery::permit;
+use crate::fencing::NodeRun;
 use crate::projection::{Run, run_with};
 use crate::sequencer::Proposal;
 use crate::shared::{Shared, internal};
@@ -22,18 +22,19 @@ const NUMBERS_PER_FACT_MAX: u64 = 4096;
 /// How often an acknowledgement is assembled again because another one of the same mailbox came first.
 const ASSEMBLED_AGAIN_MAX: usize = 8;
 
-/// Verifies and records an acknowledgement of this caller's mailbox. Answers how far the hub has recorded them then.
+/// Verifies and records an acknowledgement of this node's mailbox. Answers how far the hub has recorded them then.
 pub async fn acknowledge(
     shared: &Arc<Shared>,
-    caller: &Caller,
+    by: &NodeRun,
+    node: &Name,
     lane: Lane,
     message: pb::Acknowledgement,
 ) -> Result<pb::AcknowledgementRecorded, Refusal> {
-    let participant = &caller.identity.participant;
+    let participant = &by.participant;
     let said = acknowledgement::verify(&message, |key, message, signature| {
         shared.verify_enrolled(participant, key, message, signature)
     })?;
-    let own = said.recipient == *participant && said.node == caller.identity.name;
+    let own = said.recipient == *participant && said.node == *node;
     if !own || said.hub != shared.hub || said.history != shared.history() || said.lane != lane {
         return Err(Refusal::new(Reason::CursorInvalid, "the acknowledgement is of another mailbox, hub or history"));
     }
@@ -47,7 +48,7 @@ pub async fn acknowledge(
             return Ok(recorded(mailbox));
         };
         concord_faults::point("hub.acknowledge.assembled");
-        let decided = shared.sequencer.decide(Proposal::Acknowledge(Box::new(command), message.clone())).await;
+        let decided = shared.sequencer.decide_by(by, Proposal::Acknowledge(Box::new(command), message.clone())).await;
         concord_faults::point("hub.acknowledge.decided");
         match decided {
             Ok(_) => lost_races = 0,

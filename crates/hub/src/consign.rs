@@ -15,6 +15,7 @@ use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::hub::HubEntry;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
+use crate::fencing::NodeRun;
 use crate::healing::rehanded;
 use crate::positions::Positions;
 use crate::sequencer::{Answer, Proposal, RecordedAt, answered};
@@ -61,9 +62,10 @@ pub struct Brought {
     pub history: bytes::Bytes,
 }
 
-/// Turns consignments into receipts, in order. The first refusal is the last item.
+/// Turns consignments of a run into receipts, in order. The first refusal is the last item.
 pub fn receipts(
     shared: Arc<Shared>,
+    by: NodeRun,
     chain: ChainKey,
     consignments: impl Stream<Item = Result<Brought, Refusal>> + Send,
 ) -> impl Stream<Item = Result<pb::RecordedReceipt, Refusal>> + Send {
@@ -82,18 +84,18 @@ pub fn receipts(
     let deciding = Arc::clone(&shared);
     opened
         .and_then(move |(opened, receipt)| {
-            let shared = Arc::clone(&deciding);
+            let (shared, by) = (Arc::clone(&deciding), by.clone());
             async move {
                 let (proposal, had) = match receipt {
                     None => (Proposal::Consign(opened), Vec::new()),
                     Some(receipt) => {
                         let number = opened.sealed.number;
-                        rehanded(&shared, &opened.sealed.chain, number, receipt.history).await?;
+                        rehanded(&shared, &by, &opened.sealed.chain, number, receipt.history).await?;
                         let had = recorded_once(&opened, &receipt);
                         (Proposal::Rehand(opened, receipt.outcomes.into_iter().map(stood).collect()), had)
                     }
                 };
-                Ok((shared.sequencer.propose(proposal).await?, had))
+                Ok((shared.sequencer.propose_by(&by, proposal).await?, had))
             }
         })
         .map(move |waiting| {

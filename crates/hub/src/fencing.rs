@@ -1,52 +1,73 @@
 //! Which copy of a participant's node is served: judged at its first word, before anything else of it is.
 //!
-//! Invariant: nothing of a node is served before its journal was shown to be the one that goes on, and no stream of another copy is
-//! touched before. Every hello names the run of its process, which counts only once the feed of that run was welcomed (`feeds.rs`).
+//! Invariant: once a run of a node is welcomed, nothing that an older run or another copy handed in is recorded any more, and nothing
+//! is delivered to it. So which run is served is a fact of the ledger, and the sequencer decides nothing of another behind it; and the
+//! streams of the others have ended before the feed of the new one is shown (`streams.rs`, `feeds.rs`), as at a leave. Before that no
+//! stream of another copy is touched.
 
 use std::sync::Arc;
 
 use concord_ledger::NodeLine;
 use concord_model::{ChainKey, Name, ParticipantCode, Reason, Refusal};
+use concord_server::detach;
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::feed::v1 as pb;
+use tokio::sync::oneshot;
 
-use crate::feeds::Run;
 use crate::sequencer::Proposal;
-use crate::shared::Shared;
+use crate::shared::{Shared, internal};
 
 /// Histories or runs that a journal may show.
 const LINE_LENGTH_MAX: usize = 1024;
 const ROLLED_BACK_NOTE: &str = "node-rolled-back";
 const SUPERSEDED_NOTE: &str = "node-superseded";
 
-/// Decides whether the copy that shows this journal is served, and records which one is. A node of the version before shows none,
-/// and is not told from its copies.
+/// One run of a participant's node. What it hands in counts, and what is for its participant goes to it, while it is the one that is
+/// served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRun {
+    /// Whose node.
+    pub participant: ParticipantCode,
+    /// The word of chance that its process journaled when it started.
+    pub run: [u8; 16],
+}
+
+impl NodeRun {
+    /// As a hello names it. Refuses with `ARGUMENT_INVALID`.
+    pub fn named(participant: &ParticipantCode, run: &[u8]) -> Result<Self, Refusal> {
+        let wrong = |_| Refusal::new(Reason::ArgumentInvalid, "a node names its run, which is of 16 bytes");
+        Ok(Self { participant: participant.clone(), run: run.try_into().map_err(wrong)? })
+    }
+}
+
+/// Decides whether the copy that shows this journal is served, records which one is, and ends what there is of others.
 ///
-/// Refuses with `NODE_ROLLED_BACK` or `NODE_SUPERSEDED`.
+/// Refuses with `NODE_ROLLED_BACK`, `NODE_SUPERSEDED`, or with `ARGUMENT_INVALID` where no journal is shown.
 pub async fn fence(
     shared: &Arc<Shared>,
     participant: &ParticipantCode,
     node: &Name,
     journal: Option<&pb::NodeJournal>,
-) -> Result<Run, Refusal> {
-    let Some(journal) = journal else { return Ok(Run::default()) };
+) -> Result<NodeRun, Refusal> {
+    let unshown = || Refusal::new(Reason::ArgumentInvalid, "a node shows its journal, with the run of its process");
+    let journal = journal.ok_or_else(unshown)?;
     let line = read(journal)?;
-    let run = line.runs.last().copied().unwrap_or_default();
-    let judged = judge(shared, participant, node, journal, line).await;
+    let run = NodeRun { participant: participant.clone(), run: *line.runs.last().ok_or_else(unshown)? };
+    let judged = judge(shared, &run, node, journal, line).await;
     if let Err(refusal) = &judged {
         tell(shared, participant, refusal);
     }
-    judged.map(|()| Run(run.to_vec()))
+    judged.map(|()| run)
 }
 
 async fn judge(
     shared: &Arc<Shared>,
-    participant: &ParticipantCode,
+    of: &NodeRun,
     node: &Name,
     journal: &pb::NodeJournal,
     line: NodeLine,
 ) -> Result<(), Refusal> {
-    let published = shared.published();
+    let (published, participant) = (shared.published(), &of.participant);
     // A run that was served before may have gone on since it composed its hello.
     let is_new = published.ledger.nodes().check(participant, &line)?;
     if is_new && !journal.recovering {
@@ -55,13 +76,31 @@ async fn judge(
     if is_new {
         let before = published.ledger.nodes().history(participant);
         concord_faults::point("hub.fence.judged");
-        let history = line.history;
-        shared.sequencer.decide(Proposal::SeeNode { participant: participant.clone(), line }).await?;
-        if before.is_some_and(|before| before != history) {
+        if before.is_some_and(|before| before != line.history) {
             tracing::warn!(%participant, "a node goes on in a new history of its journal");
         }
     }
-    Ok(())
+    serve_only(shared, of.clone(), is_new.then_some(line)).await
+}
+
+/// Records which run is served, where that is news, and waits until all streams of others have ended; in a task of its own, since it
+/// has to happen also where the one who asked is gone by then.
+async fn serve_only(shared: &Arc<Shared>, of: NodeRun, news: Option<NodeLine>) -> Result<(), Refusal> {
+    let shared = Arc::clone(shared);
+    let (done, settled) = oneshot::channel();
+    detach(async move {
+        let mut seen = Ok(());
+        if let Some(line) = news {
+            let proposal = Proposal::SeeNode { participant: of.participant.clone(), line };
+            seen = shared.sequencer.decide(proposal).await.map(drop);
+        }
+        if seen.is_ok() && !concord_faults::planted("let-the-other-copy-go-on") {
+            shared.streams.end_others(&of).await;
+        }
+        // Whoever is gone needs no answer.
+        let _gone = done.send(seen);
+    });
+    settled.await.unwrap_or_else(|_| Err(internal("the task that ends the other copies' streams died")))
 }
 
 /// What this hub knows of a node and its journal does not: it lost that without noticing.
@@ -132,6 +171,6 @@ fn read(journal: &pb::NodeJournal) -> Result<NodeLine, Refusal> {
         ancestors: journal.ancestors.iter().map(|past| word(&past.history)).collect::<Result<_, _>>()?,
         runs: journal.runs.iter().map(|run| word(run)).collect::<Result<_, _>>()?,
         restored_in: if journal.restored_in.is_empty() { None } else { Some(word(&journal.restored_in)?) },
-        rebuilt: journal.rebuilt,
+        rebuilt_in: if journal.rebuilt_in.is_empty() { None } else { Some(word(&journal.rebuilt_in)?) },
     })
 }

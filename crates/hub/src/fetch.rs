@@ -7,18 +7,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concord_identity::Caller;
 use concord_model::{ChainKey, Reason, Refusal};
+use concord_server::{Shutdown, detach};
 use concord_wire::consignment::{blob_to_bytes, parse_chain_key, to_message};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::fetch_consignments_response::Message;
+use concord_wire::status::to_status;
 use concord_wire::stored::hub::HubEntry;
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use tokio::sync::mpsc;
+use tonic::Status;
 
 use crate::acknowledge::recorded;
 use crate::consign::receipt_for;
+use crate::fencing::NodeRun;
 use crate::projection::{consignment_entry, taken_entries};
+use crate::responses::{Cut, Responses, responses};
 use crate::sequencer::Answer;
 use crate::shared::{Shared, internal};
+use crate::streams::{Purpose, StreamGuard};
 
 /// What a node is told that it has: shown until this process ends, since somebody has to know that data was lost.
 const RESTORED_NOTE: &str = "node-restored";
@@ -26,78 +31,101 @@ const RESTORED_NOTE: &str = "node-restored";
 /// First acknowledgements in one message.
 const TAKEN_TOGETHER_MAX: usize = 50_000;
 
-/// What is given back, read as it is taken.
-pub type Given = BoxStream<'static, Result<pb::FetchConsignmentsResponse, Refusal>>;
+/// Messages made and not yet handed to the connection.
+const GIVEN_WAITING_MAX: usize = 2;
 
-/// What comes next.
-enum Next {
-    Consignment(u64),
-    /// First acknowledgements after so many.
-    Taken(u64),
-    Nothing,
-}
+type Given = Result<pb::FetchConsignmentsResponse, Status>;
 
 /// Begins to give a chain back after a number.
 ///
-/// Refuses with `CHAIN_MISMATCH`, `HEALING` or `PROTOCOL_UNSUPPORTED`.
+/// Refuses with `CHAIN_MISMATCH`, `NODE_SUPERSEDED`, `HEALING` or `PROTOCOL_UNSUPPORTED`.
 pub async fn fetch(
-    shared: Arc<Shared>,
-    caller: Caller,
+    shared: &Arc<Shared>,
+    caller: &Caller,
     request: pb::FetchConsignmentsRequest,
-) -> Result<Given, Refusal> {
-    shared.enrolled_node(&caller)?;
+) -> Result<Responses<pb::FetchConsignmentsResponse>, Refusal> {
+    let (participant, node) = shared.enrolled_node(caller)?;
     concord_wire::check_limits(request.limits.as_ref())?;
+    let run = NodeRun::named(&participant, &request.run)?;
     let named = request.chain.ok_or_else(|| Refusal::new(Reason::ChainMismatch, "the request names no chain"))?;
-    let chain = parse_chain_key(caller.identity.participant.clone(), &named)?;
-    if chain.hub != shared.hub || chain.node != caller.identity.name {
+    let chain = parse_chain_key(participant, &named)?;
+    if chain.hub != shared.hub || chain.node != node {
         return Err(Refusal::new(Reason::ChainMismatch, "a node fetches its own chain from the hub that it joined"));
     }
-    shared.feed_first_of(&chain.origin, &request.run).await?;
+    shared.feed_first(&run).await?;
+    let guard = shared.open_stream(&run, node, Purpose::Fetch(chain.lane))?;
     let what = format!("the node of {} says that it was restored, and fetches back what it lost", chain.origin);
     tracing::warn!(participant = %chain.origin, lane = %chain.lane, after = request.after, "{what}");
     shared.readiness.note(RESTORED_NOTE, what);
     metrics::counter!("concord_nodes_restored_total").increment(1);
     concord_faults::point("hub.fetch.begin");
-    // What comes later than this the node sends or hears by its ordinary streams.
-    let published = shared.published();
-    let last = published.ledger.chain_last(&chain);
-    let mailbox = published.ledger.mailbox(&chain.origin, chain.lane);
-    let end = pb::FetchEnd { feed_number: published.ledger.feed_last(&chain.origin), mailbox: Some(recorded(mailbox)) };
-    let ending = Arc::clone(&shared);
-    let after_consignments = move |number: u64| {
-        if number <= last { Next::Consignment(number) } else { Next::Taken(request.taken_count) }
-    };
-    let begin = after_consignments(request.after.saturating_add(1));
-    let given = stream::unfold(begin, move |next| {
-        let (shared, chain, end) = (Arc::clone(&shared), chain.clone(), end);
-        async move {
-            match next {
-                Next::Nothing => None,
-                Next::Consignment(number) => {
-                    let given = give(&shared, chain, number).await;
-                    let next = if given.is_ok() { after_consignments(number + 1) } else { Next::Nothing };
-                    Some((given, next))
-                }
-                Next::Taken(count) if count < mailbox.taken_count => {
-                    let taken = shared.blocking(move |shared| taken_after(shared, &chain, count)).await;
-                    let next = match &taken {
-                        Ok(numbers) if !numbers.is_empty() => Next::Taken(count + numbers.len() as u64),
-                        _ => Next::Nothing,
-                    };
-                    let taken = taken.and_then(|numbers| if numbers.is_empty() { Err(behind()) } else { Ok(numbers) });
-                    let message = |numbers| Message::Taken(pb::TakenBefore { numbers });
-                    Some((taken.map(|numbers| response(message(numbers))), next))
-                }
-                Next::Taken(_) => Some((Ok(response(Message::End(end))), Next::Nothing)),
-            }
-        }
-    });
-    let ended = async move { ending.shutdown.streams_end().await };
-    Ok(given.take_until(Box::pin(ended)).boxed())
+    let (outbound, cut, responses) = responses(GIVEN_WAITING_MAX);
+    let giving = Giving { shared: Arc::clone(shared), chain, after: request.after, taken_count: request.taken_count };
+    detach(giving.until_cut(guard, outbound, cut));
+    Ok(responses)
 }
 
-fn response(message: Message) -> pb::FetchConsignmentsResponse {
-    pb::FetchConsignmentsResponse { message: Some(message) }
+/// What one node is given back.
+struct Giving {
+    shared: Arc<Shared>,
+    chain: ChainKey,
+    /// The number of the last consignment that the node has with its receipt.
+    after: u64,
+    /// First acknowledgements that the node knows.
+    taken_count: u64,
+}
+
+impl Giving {
+    async fn until_cut(self, guard: StreamGuard, outbound: mpsc::Sender<Given>, cut: Cut) {
+        let giving = async {
+            if let Err(refusal) = self.all(&outbound).await {
+                // After what is queued, so that a node gets as far as it can.
+                let _gone = outbound.send(Err(to_status(&refusal))).await;
+            }
+        };
+        let status = tokio::select! {
+            biased;
+            refusal = guard.replaced() => to_status(&refusal),
+            () = self.shared.shutdown.streams_end() => Shutdown::status(),
+            () = giving => return,
+        };
+        // Whoever does not listen any more need not hear it.
+        let _gone = cut.send(status);
+        drop(guard);
+    }
+
+    /// Ends early where nobody listens any more.
+    async fn all(&self, outbound: &mpsc::Sender<Given>) -> Result<(), Refusal> {
+        let send = |message| outbound.send(Ok(pb::FetchConsignmentsResponse { message: Some(message) }));
+        // What comes later than this the node sends or hears by its ordinary streams. Nothing that another copy handed in is among
+        // it: what was decided of that stands before the fact that this run is served.
+        let published = self.shared.published();
+        let (last, mailbox) =
+            (published.ledger.chain_last(&self.chain), published.ledger.mailbox(&self.chain.origin, self.chain.lane));
+        let feed_number = published.ledger.feed_last(&self.chain.origin);
+        for number in self.after.saturating_add(1)..=last {
+            let given = give(&self.shared, self.chain.clone(), number).await?;
+            if send(Message::Consignment(given)).await.is_err() {
+                return Ok(());
+            }
+        }
+        let mut count = self.taken_count;
+        while count < mailbox.taken_count {
+            let chain = self.chain.clone();
+            let numbers = self.shared.blocking(move |shared| taken_after(shared, &chain, count)).await?;
+            if numbers.is_empty() {
+                return Err(behind());
+            }
+            count += numbers.len() as u64;
+            if send(Message::Taken(pb::TakenBefore { numbers })).await.is_err() {
+                return Ok(());
+            }
+        }
+        let end = pb::FetchEnd { feed_number, mailbox: Some(recorded(mailbox)) };
+        // Whoever is gone asks again.
+        let _gone = send(Message::End(end)).await;
+        Ok(())
+    }
 }
 
 fn behind() -> Refusal {
@@ -128,12 +156,10 @@ fn taken_after(shared: &Shared, chain: &ChainKey, count: u64) -> Result<Vec<u64>
     Ok(numbers)
 }
 
-async fn give(shared: &Arc<Shared>, chain: ChainKey, number: u64) -> Result<pb::FetchConsignmentsResponse, Refusal> {
+async fn give(shared: &Arc<Shared>, chain: ChainKey, number: u64) -> Result<pb::RehandedConsignment, Refusal> {
     let (sequence, consignment) = shared.blocking(move |shared| load(shared, &chain, number)).await?;
     let receipt = receipt_for(shared, Answer::Repeat(sequence)).await?;
-    let given =
-        pb::RehandedConsignment { consignment: Some(consignment), receipt: Some(receipt), history: Bytes::new() };
-    Ok(response(Message::Consignment(given)))
+    Ok(pb::RehandedConsignment { consignment: Some(consignment), receipt: Some(receipt), history: Bytes::new() })
 }
 
 /// Blocks.

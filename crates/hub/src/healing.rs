@@ -20,6 +20,7 @@ use futures::TryStreamExt as _;
 use tokio::sync::oneshot;
 
 use crate::feed::{history_began, load};
+use crate::fencing::NodeRun;
 use crate::positions::{Standing, feed_common, feed_standing};
 use crate::responses::Inbound;
 use crate::sequencer::{Answer, Proposal};
@@ -49,12 +50,8 @@ pub fn shown(history: &[u8], number: u64, digest: &[u8]) -> Result<Shown, Refusa
 /// nodes connect again, and are compared with what is known to be past.
 ///
 /// Refuses with `HISTORY_UNKNOWN` where this participant has made new histories begin too often.
-pub async fn history_lost(
-    shared: &Arc<Shared>,
-    participant: &ParticipantCode,
-    what: &str,
-    known_history: &[u8],
-) -> Result<(), Refusal> {
+pub async fn history_lost(shared: &Arc<Shared>, by: &NodeRun, what: &str, known_history: &[u8]) -> Result<(), Refusal> {
+    let participant = &by.participant;
     shared.losses.found(shared, participant, what);
     let present = shared.history();
     if known_history != present.as_bytes() {
@@ -62,7 +59,7 @@ pub async fn history_lost(
     }
     shared.losses.check_new_history(participant)?;
     let new = HistoryId(concord_server::fresh().map_err(internal)?);
-    shared.sequencer.decide(Proposal::BeginHistory { found_in: present, new }).await?;
+    shared.sequencer.decide_by(by, Proposal::BeginHistory { found_in: present, new }).await?;
     shared.losses.count_new_history(participant);
     concord_faults::point("hub.heal.history");
     shared.streams.end_all();
@@ -72,11 +69,8 @@ pub async fn history_lost(
 /// Where a participant's feed goes on for a node that stands here: none where it simply goes on.
 ///
 /// Refuses with `HISTORY_UNKNOWN`.
-pub async fn feed_resume(
-    shared: &Arc<Shared>,
-    participant: &ParticipantCode,
-    shown: Shown,
-) -> Result<Option<Resume>, Refusal> {
+pub async fn feed_resume(shared: &Arc<Shared>, by: &NodeRun, shown: Shown) -> Result<Option<Resume>, Refusal> {
+    let participant = &by.participant;
     let made = |shared: &Shared| shared.published().ledger.feed().resumes(participant)?.made_for(&shown).copied();
     if let Some(resume) = made(shared) {
         return Ok(Some(resume));
@@ -86,35 +80,30 @@ pub async fn feed_resume(
         return Ok(None);
     }
     // It stands before a hole that was made for another copy of it: what is behind the hole is told from here on.
-    resume_feed(shared, participant, shown, shown.number).await?;
+    resume_feed(shared, by, shown, shown.number).await?;
     made(shared).map(Some).ok_or_else(|| internal("a feed was resumed and is not"))
 }
 
-async fn resume_feed(shared: &Shared, participant: &ParticipantCode, shown: Shown, common: u64) -> Result<(), Refusal> {
-    resume(shared, participant, Proposal::ResumeFeed { participant: participant.clone(), shown, common }).await
+async fn resume_feed(shared: &Shared, by: &NodeRun, shown: Shown, common: u64) -> Result<(), Refusal> {
+    resume(shared, by, Proposal::ResumeFeed { participant: by.participant.clone(), shown, common }).await
 }
 
 /// Has something resumed: an entry, so that there is a limit to it, and room must be left.
-async fn resume(shared: &Shared, whose: &ParticipantCode, proposal: Proposal) -> Result<(), Refusal> {
-    shared.losses.check_resumption(whose)?;
+async fn resume(shared: &Shared, by: &NodeRun, proposal: Proposal) -> Result<(), Refusal> {
+    shared.losses.check_resumption(&by.participant)?;
     shared.room.check()?;
-    shared.sequencer.decide(proposal).await?;
-    shared.losses.count_resumption(whose);
+    shared.sequencer.decide_by(by, proposal).await?;
+    shared.losses.count_resumption(&by.participant);
     Ok(())
 }
 
 /// A node knows more of its mailbox than this hub.
 ///
 /// Refuses with `HISTORY_UNKNOWN`, or with `HEALING` where a new history began for it.
-pub async fn mailbox_lost(
-    shared: &Arc<Shared>,
-    recipient: &ParticipantCode,
-    lane: Lane,
-    shown: Shown,
-) -> Result<(), Refusal> {
+pub async fn mailbox_lost(shared: &Arc<Shared>, by: &NodeRun, lane: Lane, shown: Shown) -> Result<(), Refusal> {
     let present = shared.history();
-    let what = format!("mailbox {lane} of {recipient}, of which its node has number {}", shown.number);
-    history_lost(shared, recipient, &what, &shown.history).await?;
+    let what = format!("mailbox {lane} of {}, of which its node has number {}", by.participant, shown.number);
+    history_lost(shared, by, &what, &shown.history).await?;
     if shown.history == *present.as_bytes() {
         return Err(history_began());
     }
@@ -124,12 +113,8 @@ pub async fn mailbox_lost(
 /// Where a mailbox goes on for a node that stands here: what is not known to be delivered is posted again.
 ///
 /// Refuses with `HISTORY_UNKNOWN`.
-pub async fn mailbox_resume(
-    shared: &Arc<Shared>,
-    recipient: &ParticipantCode,
-    lane: Lane,
-    shown: Shown,
-) -> Result<Resume, Refusal> {
+pub async fn mailbox_resume(shared: &Arc<Shared>, by: &NodeRun, lane: Lane, shown: Shown) -> Result<Resume, Refusal> {
+    let recipient = &by.participant;
     let made = |shared: &Shared| {
         let published = shared.published();
         published.ledger.mailboxes().resumes(recipient, lane)?.made_for(&shown).copied()
@@ -137,9 +122,9 @@ pub async fn mailbox_resume(
     let proposal = Proposal::ResumeMailbox { recipient: recipient.clone(), lane, shown };
     // A repeat is no entry; whether it still stands, the ledger decides.
     if made(shared).is_some() {
-        shared.sequencer.decide(proposal).await?;
+        shared.sequencer.decide_by(by, proposal).await?;
     } else {
-        resume(shared, recipient, proposal).await?;
+        resume(shared, by, proposal).await?;
     }
     made(shared).ok_or_else(|| internal("a mailbox was resumed and is not"))
 }
@@ -150,6 +135,7 @@ pub async fn mailbox_resume(
 /// Refuses with `HEALING`.
 pub async fn rehanded(
     shared: &Arc<Shared>,
+    by: &NodeRun,
     chain: &concord_model::ChainKey,
     number: u64,
     history: HistoryId,
@@ -161,7 +147,7 @@ pub async fn rehanded(
     // It comes with this hub's own receipt.
     shared.losses.confirmed(shared);
     let present = shared.history();
-    history_lost(shared, &chain.origin, &what, history.as_bytes()).await?;
+    history_lost(shared, by, &what, history.as_bytes()).await?;
     if history == present {
         return Err(history_began());
     }
@@ -171,24 +157,25 @@ pub async fn rehanded(
 /// Takes in what a node hands back, decides where its feed goes on, and says what could not be taken.
 pub async fn take_back(
     shared: &Arc<Shared>,
-    by: &ParticipantCode,
+    run: &NodeRun,
     hello: pb::HandBackHello,
     mut inbound: Inbound<pb::HandBackRequest>,
 ) -> Result<pb::HandBackResponse, Refusal> {
     use pb::hand_back_request::Message;
     concord_wire::check_limits(hello.limits.as_ref())?;
+    let by = &run.participant;
     let position = hello.position.unwrap_or_default();
     let shown = shown(&position.history, position.last_number, &position.last_digest)?;
     match feed_standing(shared, by, &position).await? {
         Standing::Stands => return Ok(pb::HandBackResponse::default()),
         Standing::Lost { known } => {
-            history_lost(shared, by, &lost_feed(by, &position, known), &position.history).await?;
+            history_lost(shared, run, &lost_feed(by, &position, known), &position.history).await?;
         }
         Standing::Forgotten => {}
     }
 
     let common = feed_common(shared, by, &shown).await?;
-    let mut taking = Taking { shared, by, common, not_taken_count: 0, answer: pb::HandBackResponse::default() };
+    let mut taking = Taking { shared, run, by, common, not_taken_count: 0, answer: pb::HandBackResponse::default() };
     let mut count = 0;
     while let Some(request) = inbound.try_next().await.map_err(broken)? {
         count += 1;
@@ -205,7 +192,7 @@ pub async fn take_back(
         }
     }
     let Taking { common, answer, not_taken_count, .. } = taking;
-    resume_feed(shared, by, shown, common).await?;
+    resume_feed(shared, run, shown, common).await?;
     shared.losses.handed_back(by);
     concord_faults::point("hub.heal.resumed");
     tracing::warn!(participant = %by, taken = answer.taken, not_taken = not_taken_count, "a node handed back what this hub had lost");
@@ -228,6 +215,7 @@ fn broken(status: tonic::Status) -> Refusal {
 
 struct Taking<'a> {
     shared: &'a Arc<Shared>,
+    run: &'a NodeRun,
     by: &'a ParticipantCode,
     /// The last number under which the same stands here: what comes behind it is told again.
     common: u64,
@@ -300,7 +288,7 @@ impl Taking<'_> {
         }
         self.shared.room.check()?;
         let told = handed.statement.clone();
-        match decide(self.shared, handed, signed).await {
+        match decide(self.shared, self.run, handed, signed).await {
             Ok(Answer::Accepted) => {
                 self.answer.taken += 1;
                 // What an own officer signs can be new.
@@ -354,14 +342,19 @@ impl Taking<'_> {
 
 /// Has a verified statement decided, and does what follows from it, in a task of its own: it happens also where the node that hands it
 /// back is gone by then, since what is recorded once is passed over when it comes again.
-async fn decide(shared: &Arc<Shared>, handed: Handed, signed: SignedStatement) -> Result<Answer, Refusal> {
+async fn decide(
+    shared: &Arc<Shared>,
+    by: &NodeRun,
+    handed: Handed,
+    signed: SignedStatement,
+) -> Result<Answer, Refusal> {
     let left =
         matches!(handed.statement.content, StatementContent::Leave(_)).then(|| handed.statement.participant.clone());
     let enrols = matches!(handed.statement.content, StatementContent::Enrol(_));
-    let shared = Arc::clone(shared);
+    let (shared, by) = (Arc::clone(shared), by.clone());
     let (done, settled) = oneshot::channel();
     detach(async move {
-        let answer = shared.sequencer.decide(Proposal::HandBack(Box::new(handed), signed)).await;
+        let answer = shared.sequencer.decide_by(&by, Proposal::HandBack(Box::new(handed), signed)).await;
         concord_faults::point("hub.heal.taken");
         if enrols {
             shared.refresh_anchors();

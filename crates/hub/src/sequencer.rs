@@ -32,6 +32,8 @@ use commit::{Commit, Decided, Due, InFlight, impossible, send, size_estimate, sy
 use concord_server::{Clock, DiskRoom};
 pub use recent::{Durable, Recent};
 
+use crate::fencing::NodeRun;
+
 /// Proposals that wait for the sequencer, flash and others each. Beyond it senders wait: their streams stop reading.
 pub const PROPOSALS_WAITING_MAX: usize = 32;
 /// What bulk leaves free in a commit, so that a flash consignment that comes while it is open still fits.
@@ -133,6 +135,8 @@ pub struct Sequencer {
 
 struct Waiting {
     proposal: Proposal,
+    /// The run of the node that handed it in, where a node did.
+    by: Option<NodeRun>,
     answer: oneshot::Sender<Result<Answer, Refusal>>,
 }
 
@@ -153,7 +157,17 @@ impl Sequencer {
     }
 
     /// Puts a proposal in line; waits while the line is full. The receiver gets the answer after durability.
-    pub async fn propose(&self, proposal: Proposal) -> Result<oneshot::Receiver<Result<Answer, Refusal>>, Refusal> {
+    pub async fn propose(&self, proposal: Proposal) -> Result<AnswerReceiver, Refusal> {
+        self.wait_in_line(proposal, None).await
+    }
+
+    /// The same for what a node hands in: it is decided only while that run of the node is the one that is served, and refused with
+    /// `NODE_SUPERSEDED` behind the fact that another one is.
+    pub async fn propose_by(&self, by: &NodeRun, proposal: Proposal) -> Result<AnswerReceiver, Refusal> {
+        self.wait_in_line(proposal, Some(by.clone())).await
+    }
+
+    async fn wait_in_line(&self, proposal: Proposal, by: Option<NodeRun>) -> Result<AnswerReceiver, Refusal> {
         let line = match &proposal {
             Proposal::Consign(opened) | Proposal::Rehand(opened, _) if opened.sealed.chain.lane == Lane::Flash => {
                 &self.flash
@@ -162,7 +176,7 @@ impl Sequencer {
             _ => &self.ordinary,
         };
         let (answer, receiver) = oneshot::channel();
-        line.send(Waiting { proposal, answer }).await.map_err(|_| ending())?;
+        line.send(Waiting { proposal, by, answer }).await.map_err(|_| ending())?;
         Ok(receiver)
     }
 
@@ -170,10 +184,18 @@ impl Sequencer {
     pub async fn decide(&self, proposal: Proposal) -> Result<Answer, Refusal> {
         answered(self.propose(proposal).await?).await
     }
+
+    /// Puts what a node hands in in line and waits for its answer.
+    pub async fn decide_by(&self, by: &NodeRun, proposal: Proposal) -> Result<Answer, Refusal> {
+        answered(self.propose_by(by, proposal).await?).await
+    }
 }
 
+/// Where the answer to a proposal comes.
+pub type AnswerReceiver = oneshot::Receiver<Result<Answer, Refusal>>;
+
 /// The answer to a proposal, once there is one.
-pub async fn answered(receiver: oneshot::Receiver<Result<Answer, Refusal>>) -> Result<Answer, Refusal> {
+pub async fn answered(receiver: AnswerReceiver) -> Result<Answer, Refusal> {
     receiver.await.unwrap_or_else(|_| Err(ending()))
 }
 
@@ -301,6 +323,11 @@ impl SequencerTask {
 
     /// Decides one proposal into the open commit; gives it back where it does not fit.
     fn take(&mut self, waiting: Waiting, open: &mut Commit, commit_size_max_bytes: u64) -> Option<Waiting> {
+        if let Err(refusal) = self.check_run(waiting.by.as_ref()) {
+            // That another run is served may not be durable yet.
+            open.answers.push((waiting.answer, Due::Answer(Err(refusal))));
+            return None;
+        }
         // A history begins by an entry of the journal's own, so it has a commit of its own, and what comes waits for the next.
         if open.begins.is_some() || open.redacts.is_some() {
             return Some(waiting);
@@ -314,7 +341,7 @@ impl SequencerTask {
         if !open.drafts.is_empty() && open.size_bytes + size_estimate(&waiting.proposal) > commit_size_max_bytes {
             return Some(waiting);
         }
-        let Waiting { proposal, answer } = waiting;
+        let Waiting { proposal, answer, by: _ } = waiting;
         // The clock is read once for each commit.
         concord_faults::point("hub.decide.begin");
         let now = *open.now.get_or_insert_with(|| self.clock.now());
@@ -360,6 +387,16 @@ impl SequencerTask {
         open.facts.push((at.sequence, fact));
         open.answers.push((waiting.answer, Due::Answer(Ok(Answer::Stands))));
         None
+    }
+
+    /// Invariant: behind the fact that a run of a node is served, nothing that another one handed in is decided.
+    fn check_run(&self, by: Option<&NodeRun>) -> Result<(), Refusal> {
+        match by {
+            Some(by) if !concord_faults::planted("let-the-other-copy-go-on") => {
+                self.ledger.nodes().check_run(&by.participant, &by.run)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn decide(&mut self, proposal: Proposal, at: At) -> Result<Decided, Refusal> {

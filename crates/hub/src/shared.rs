@@ -10,10 +10,11 @@ use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_views::Views;
 
-use crate::feeds::{FeedsShown, Run};
+use crate::feeds::FeedsShown;
+use crate::fencing::NodeRun;
 use crate::losses::Losses;
 use crate::sequencer::{Published, Sequencer};
-use crate::streams::Streams;
+use crate::streams::{Purpose, StreamGuard, StreamKey, Streams};
 use concord_server::Clock;
 
 /// What every service of the hub holds; clones share it.
@@ -61,20 +62,27 @@ impl Shared {
         self.published().tail.history
     }
 
-    /// Waits until a participant's feed stands under the present history.
+    /// Waits until the feed of this run of a node stands under the present history: no stream of another copy is served, nor takes
+    /// the place of one that is.
     ///
     /// Refuses with `HEALING`.
-    pub async fn feed_first(&self, participant: &ParticipantCode) -> Result<(), Refusal> {
-        self.feeds.await_shown(participant, None, || self.history()).await
+    pub async fn feed_first(&self, of: &NodeRun) -> Result<(), Refusal> {
+        self.feeds.await_shown(of, || self.history()).await
     }
 
-    /// The same, of one run of its node: no stream of another copy is served, nor takes the place of one that is. A node of the version
-    /// before names no run, and is not told from its copies.
+    /// Whether a run of a node is the one that is served.
     ///
-    /// Refuses with `HEALING`.
-    pub async fn feed_first_of(&self, participant: &ParticipantCode, run: &[u8]) -> Result<(), Refusal> {
-        let run = (!run.is_empty()).then(|| Run(run.to_vec()));
-        self.feeds.await_shown(participant, run.as_ref(), || self.history()).await
+    /// Refuses with `NODE_SUPERSEDED`.
+    pub fn check_run(&self, of: &NodeRun) -> Result<(), Refusal> {
+        self.published().ledger.nodes().check_run(&of.participant, &of.run)
+    }
+
+    /// Registers a stream of a run that is served.
+    ///
+    /// Refuses with `NODE_SUPERSEDED`.
+    pub fn open_stream(&self, of: &NodeRun, node: Name, purpose: Purpose) -> Result<StreamGuard, Refusal> {
+        let key = StreamKey { participant: of.participant.clone(), node, purpose };
+        self.streams.open(key, of.run, || self.check_run(of))
     }
 
     /// Runs a reading of journal or views where it may block.

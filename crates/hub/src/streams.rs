@@ -1,13 +1,14 @@
-//! The nodes' open streams: the newest of a kind wins, and leaving ends them.
+//! The nodes' open streams: the newest of a kind wins; leaving ends them, and so does another run of the node.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::history_began;
+use crate::fencing::NodeRun;
 
 /// What a stream is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +21,8 @@ pub enum Purpose {
     Feed,
     /// Handing back what this hub lost.
     HandBack,
+    /// Giving a node back what it lost.
+    Fetch(Lane),
 }
 
 /// Whose stream it is, and what for.
@@ -33,12 +36,23 @@ pub struct StreamKey {
     pub purpose: Purpose,
 }
 
-/// All open streams.
+/// All streams whose tasks have not ended.
+///
+/// Invariant: a stream is in here until its task has ended, also where a newer one took its place: whoever waits for streams to end
+/// waits for those too.
 #[derive(Clone, Default)]
-pub struct Streams(Arc<Mutex<BTreeMap<StreamKey, Open>>>);
+pub struct Streams(Arc<Mutex<Open>>);
 
+#[derive(Default)]
 struct Open {
-    generation: u64,
+    next_id: u64,
+    by_id: BTreeMap<u64, OpenStream>,
+}
+
+struct OpenStream {
+    key: StreamKey,
+    /// The run of the node that opened it.
+    run: [u8; 16],
     stop: CancellationToken,
     // Why it ends, where it is not because a newer one came.
     why: Arc<OnceLock<Refusal>>,
@@ -49,64 +63,75 @@ struct Open {
 /// One open stream; dropping it says that its task has ended.
 pub struct StreamGuard {
     streams: Streams,
-    key: StreamKey,
-    generation: u64,
+    id: u64,
     stop: CancellationToken,
     why: Arc<OnceLock<Refusal>>,
     _ended: watch::Sender<()>,
 }
 
 impl Streams {
-    /// Registers a stream; an older one of the same key is told to end.
-    pub fn open(&self, key: StreamKey) -> StreamGuard {
-        let stop = CancellationToken::new();
+    /// Registers a stream of a run; an older one of the same key is told to end. `is_served` is asked at a moment that is either
+    /// before [`Self::end_others`] of a newer run, which ends this stream then, or after it.
+    ///
+    /// Refuses as `is_served` does, and touches nothing then.
+    pub fn open(
+        &self,
+        key: StreamKey,
+        run: [u8; 16],
+        is_served: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<StreamGuard, Refusal> {
+        let mut open = self.lock();
+        is_served()?;
+        let (stop, why) = (CancellationToken::new(), Arc::new(OnceLock::new()));
         let (ended_sender, ended) = watch::channel(());
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let older = all.remove(&key);
-        let generation = older.as_ref().map_or(0, |older| older.generation + 1);
-        if let Some(older) = older {
-            older.stop.cancel();
-        }
-        let why = Arc::new(OnceLock::new());
-        all.insert(key.clone(), Open { generation, stop: stop.clone(), why: Arc::clone(&why), ended });
-        drop(all);
-        StreamGuard { streams: self.clone(), key, generation, stop, why, _ended: ended_sender }
+        open.by_id.values().filter(|older| older.key == key).for_each(|older| older.stop.cancel());
+        let id = open.next_id;
+        open.next_id += 1;
+        open.by_id.insert(id, OpenStream { key, run, stop: stop.clone(), why: Arc::clone(&why), ended });
+        drop(open);
+        Ok(StreamGuard { streams: self.clone(), id, stop, why, _ended: ended_sender })
     }
 
     /// Ends all streams, since a new history began: every position is compared again.
     pub fn end_all(&self) {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for open in all.values() {
-            open.end(history_began());
-        }
+        self.lock().by_id.values().for_each(|stream| stream.end(history_began()));
     }
 
     /// Ends the mailbox streams of a participant and waits until their tasks have ended: after that nothing more is permitted to it by
     /// a decision that was taken before. Its feed goes on.
     pub async fn end_mailboxes(&self, participant: &ParticipantCode) {
+        let why =
+            Refusal::new(Reason::MembershipChanged, "your state left an agreement: what you may have has changed");
+        let is_mailbox = |key: &StreamKey| matches!(key.purpose, Purpose::Mailbox(_));
+        self.end(&why, |stream| stream.key.participant == *participant && is_mailbox(&stream.key)).await;
+    }
+
+    /// Ends all streams of a participant's other runs and waits until their tasks have ended: after that nothing goes to another copy
+    /// of its node.
+    pub async fn end_others(&self, than: &NodeRun) {
+        let what = format!("another run of {}'s node came to be served", than.participant);
+        let why = Refusal::new(Reason::NodeSuperseded, what);
+        self.end(&why, |stream| stream.key.participant == than.participant && stream.run != than.run).await;
+    }
+
+    async fn end(&self, why: &Refusal, which: impl Fn(&OpenStream) -> bool) {
         let ending: Vec<watch::Receiver<()>> = {
-            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let of_participant = all
-                .iter()
-                .filter(|(key, _)| key.participant == *participant && matches!(key.purpose, Purpose::Mailbox(_)));
-            of_participant
-                .map(|(_, open)| {
-                    open.end(Refusal::new(
-                        Reason::MembershipChanged,
-                        "your state left an agreement: what you may have has changed",
-                    ));
-                    open.ended.clone()
-                })
-                .collect()
+            let open = self.lock();
+            let which = open.by_id.values().filter(|stream| which(stream));
+            which.inspect(|stream| stream.end(why.clone())).map(|stream| stream.ended.clone()).collect()
         };
         for mut ended in ending {
             // An error is the signal: the sender is gone with its task.
             while ended.changed().await.is_ok() {}
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Open {
+impl OpenStream {
     /// The first reason stays.
     fn end(&self, why: Refusal) {
         let _first = self.why.set(why);
@@ -115,7 +140,7 @@ impl Open {
 }
 
 impl StreamGuard {
-    /// Resolves when the stream is to end: a newer one took its place, or its participant left.
+    /// Resolves when the stream is to end: a newer one took its place, its participant left, or another run of its node is served.
     pub async fn replaced(&self) -> Refusal {
         self.stop.cancelled().await;
         self.why.get().cloned().unwrap_or_else(|| {
@@ -126,29 +151,40 @@ impl StreamGuard {
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let mut all = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.get(&self.key).is_some_and(|open| open.generation == self.generation) {
-            all.remove(&self.key);
-        }
+        self.streams.lock().by_id.remove(&self.id);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
-    fn key(code: &str, purpose: Purpose) -> StreamKey {
-        StreamKey { participant: ParticipantCode::parse(code).unwrap(), node: Name::parse("main").unwrap(), purpose }
+    const RUN: [u8; 16] = [1; 16];
+
+    fn code(code: &str) -> ParticipantCode {
+        ParticipantCode::parse(code).unwrap()
+    }
+
+    fn open(streams: &Streams, of: &str, purpose: Purpose, run: [u8; 16]) -> StreamGuard {
+        let key = StreamKey { participant: code(of), node: Name::parse("main").unwrap(), purpose };
+        streams.open(key, run, || Ok(())).unwrap()
+    }
+
+    /// A stream's task: it ends when it is told to, and says why.
+    fn task(guard: StreamGuard) -> tokio::task::JoinHandle<Reason> {
+        tokio::spawn(async move { guard.replaced().await.reason })
     }
 
     #[tokio::test]
     async fn the_newest_stream_wins_and_the_older_does_not_unregister_it() {
         let streams = Streams::default();
-        let older = streams.open(key("KAZ", Purpose::Feed));
-        let newer = streams.open(key("KAZ", Purpose::Feed));
+        let older = open(&streams, "KAZ", Purpose::Feed, RUN);
+        let newer = open(&streams, "KAZ", Purpose::Feed, RUN);
         assert_eq!(older.replaced().await.reason, Reason::StreamReplaced);
         drop(older);
-        let newest = streams.open(key("KAZ", Purpose::Feed));
+        let newest = open(&streams, "KAZ", Purpose::Feed, RUN);
         newer.replaced().await;
         assert!(!newest.stop.is_cancelled());
     }
@@ -156,17 +192,47 @@ mod tests {
     #[tokio::test]
     async fn leaving_waits_until_every_mailbox_stream_has_ended_and_spares_the_rest() {
         let streams = Streams::default();
-        let feed = streams.open(key("KAZ", Purpose::Feed));
-        let other = streams.open(key("IRN", Purpose::Mailbox(Lane::Routine)));
-        let mailbox = streams.open(key("KAZ", Purpose::Mailbox(Lane::Routine)));
-        let task = tokio::spawn(async move {
-            let why = mailbox.replaced().await;
-            drop(mailbox);
-            why.reason
-        });
-        streams.end_mailboxes(&ParticipantCode::parse("KAZ").unwrap()).await;
-        // Its guard was dropped before `end_mailboxes` resolved, so the task is at its end.
-        assert_eq!(task.await.unwrap(), Reason::MembershipChanged);
+        let feed = open(&streams, "KAZ", Purpose::Feed, RUN);
+        let other = open(&streams, "IRN", Purpose::Mailbox(Lane::Routine), RUN);
+        // Told to end by the newer one, and not at its end yet.
+        let replaced = open(&streams, "KAZ", Purpose::Mailbox(Lane::Routine), RUN);
+        let mailbox = task(open(&streams, "KAZ", Purpose::Mailbox(Lane::Routine), RUN));
+        let kaz = code("KAZ");
+        let mut left = std::pin::pin!(streams.end_mailboxes(&kaz));
+        assert!((&mut left).now_or_never().is_none());
+        // Its guard is dropped before the leave is through, so the task is at its end.
+        assert_eq!(mailbox.await.unwrap(), Reason::MembershipChanged);
+        assert!((&mut left).now_or_never().is_none(), "a stream that was replaced before may still send");
+        drop(replaced);
+        left.await;
         assert!(!feed.stop.is_cancelled() && !other.stop.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_run_that_comes_to_be_served_waits_until_all_streams_of_the_others_have_ended() {
+        let streams = Streams::default();
+        let newer = NodeRun { participant: code("KAZ"), run: [2; 16] };
+        let lanes = Lane::ALL.into_iter().flat_map(|lane| [Purpose::Consign(lane), Purpose::Mailbox(lane)]);
+        let purposes: Vec<Purpose> = lanes.chain([Purpose::Feed, Purpose::HandBack]).collect();
+        let others: Vec<_> = purposes.iter().map(|purpose| task(open(&streams, "KAZ", purpose.clone(), RUN))).collect();
+        let slow = open(&streams, "KAZ", Purpose::Fetch(Lane::Routine), RUN);
+        let spared = open(&streams, "IRN", Purpose::Feed, RUN);
+        let mut ended = std::pin::pin!(streams.end_others(&newer));
+        assert!((&mut ended).now_or_never().is_none());
+        for other in others {
+            assert_eq!(other.await.unwrap(), Reason::NodeSuperseded);
+        }
+        assert!((&mut ended).now_or_never().is_none(), "one of them has not ended yet");
+        drop(slow);
+        ended.await;
+        // Its own are there before it is shown, and are not ended by its coming again.
+        let own = open(&streams, "KAZ", Purpose::HandBack, newer.run);
+        streams.end_others(&newer).await;
+        assert!(!own.stop.is_cancelled() && !spared.stop.is_cancelled());
+        // One that was judged before and comes to open its stream now touches nothing.
+        let key =
+            StreamKey { participant: code("KAZ"), node: Name::parse("main").unwrap(), purpose: Purpose::HandBack };
+        let late = streams.open(key, RUN, || Err(Refusal::new(Reason::NodeSuperseded, "")));
+        assert!(late.is_err() && !own.stop.is_cancelled());
     }
 }

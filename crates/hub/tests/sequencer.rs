@@ -218,6 +218,45 @@ async fn a_sync_that_fails_ends_the_sequencer_and_the_next_start_finds_a_journal
     assert!(matches!(again, Ok(Answer::Repeat(3) | Answer::Recorded(_))), "{again:?}");
 }
 
+/// Two copies of one node: what the one that is not served any more had handed in stands where it was decided before, and is not
+/// recorded behind.
+#[tokio::test]
+async fn behind_the_fact_that_a_run_is_served_nothing_of_another_one_is_recorded() {
+    let mut bench = Bench::start();
+    let (kaz, sequencer) = (state("KAZ"), bench.sequencer.clone());
+    let [older, newer] = [kaz.run(1), kaz.run(2)];
+    let early = sequencer.decide_by(&older, kaz.consignment(Lane::Routine, 1)).await;
+    assert_eq!(early.unwrap_err().reason, Reason::NodeSuperseded, "no run is served yet");
+    let seen = sequencer.propose(kaz.seen(1, &[1])).await.unwrap();
+    bench.append_begun().await;
+    let before = sequencer.propose_by(&older, kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    let taken_over = sequencer.propose(kaz.seen(2, &[2])).await.unwrap();
+    let ordinary = sequencer.propose_by(&older, kaz.consignment(Lane::Routine, 2)).await.unwrap();
+    bench.let_sync_pass();
+    assert!(matches!(answered(seen).await, Ok(Answer::Stands)));
+    bench.append_begun().await;
+    let flash = sequencer.propose_by(&older, kaz.consignment(Lane::Flash, 1)).await.unwrap();
+    let mut ordinary = std::pin::pin!(answered(ordinary));
+    assert!(futures::poll!(&mut ordinary).is_pending(), "that another run is served is not durable yet");
+    bench.let_sync_pass();
+    assert!(matches!(answered(before).await, Ok(Answer::Recorded(_))));
+    assert!(matches!(answered(taken_over).await, Ok(Answer::Stands)));
+    // What the new run is told then is all that there will ever be of the other one.
+    let published = sequencer.published();
+    assert_eq!(published.ledger.chain_last(&kaz.chain(Lane::Routine)), 1);
+    for refused in [ordinary.await, answered(flash).await] {
+        assert_eq!(refused.unwrap_err().reason, Reason::NodeSuperseded);
+    }
+    let repeat = sequencer.decide_by(&older, kaz.consignment(Lane::Routine, 1)).await;
+    assert_eq!(repeat.unwrap_err().reason, Reason::NodeSuperseded, "nor is it told what stands");
+    let again = sequencer.propose(kaz.seen(1, &[1])).await.unwrap();
+    assert_eq!(answered(again).await.unwrap_err().reason, Reason::NodeSuperseded);
+    let own = sequencer.propose_by(&newer, kaz.consignment(Lane::Routine, 2)).await.unwrap();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert!(matches!(answered(own).await, Ok(Answer::Recorded(_))));
+}
+
 #[tokio::test]
 async fn a_proposal_says_what_it_is() {
     // Keeps the fixture honest: the proposals above are consignments of the lane that they name.

@@ -26,8 +26,8 @@ pub struct NodeLine {
     pub runs: Vec<[u8; 16]>,
     /// The history in which it was last restored, if ever.
     pub restored_in: Option<[u8; 16]>,
-    /// It was made anew without a backup, so that it cannot know what was before.
-    pub rebuilt: bool,
+    /// The history in which it was last made anew without a backup, if ever: of what was before it cannot know.
+    pub rebuilt_in: Option<[u8; 16]>,
 }
 
 /// The copies that are served.
@@ -55,6 +55,19 @@ impl Nodes {
         self.by_participant.get(participant).map(|served| served.history)
     }
 
+    /// What a run hands in counts while it is the one that is served.
+    ///
+    /// Refuses with `NODE_SUPERSEDED`.
+    pub fn check_run(&self, participant: &ParticipantCode, run: &[u8; 16]) -> Result<(), Refusal> {
+        if self.run(participant).as_ref() == Some(run) {
+            return Ok(());
+        }
+        let what = format!(
+            "another run of {participant}'s node came to be served: this one was started before it, or is another copy"
+        );
+        Err(Refusal::new(Reason::NodeSuperseded, what))
+    }
+
     /// Whether this copy is to be served: `true` where that is news.
     ///
     /// Refuses with `NODE_ROLLED_BACK` or `NODE_SUPERSEDED`.
@@ -75,7 +88,9 @@ impl Nodes {
         }
         let place = |history: &[u8; 16]| line.ancestors.iter().position(|ancestor| ancestor == history);
         let Some(left_at) = place(&served.history) else {
-            return if line.rebuilt { Ok(true) } else { Err(superseded(participant)) };
+            // Once a journal that was made anew was served, it is told from its own copies like any other.
+            let is_news = line.rebuilt_in.is_some_and(|rebuilt| !served.before.contains(&rebuilt));
+            return if is_news { Ok(true) } else { Err(superseded(participant)) };
         };
         // It was restored since, and says so; or it only cut its end, and then it must be the copy that was served.
         let is_declared = line.restored_in.is_some_and(|restored| place(&restored).is_none_or(|place| place > left_at));
@@ -167,9 +182,15 @@ mod tests {
         let old = NodeLine { restored_in: Some([2; 16]), ..line(4, &[1, 2], &[20]) };
         assert_eq!(show(&mut nodes, &old), Err(Reason::NodeRolledBack));
         // Made anew it knows of nothing before, once.
-        let rebuilt = NodeLine { rebuilt: true, ..restored(5, &[], &[50]) };
+        let rebuilt = NodeLine { rebuilt_in: Some([5; 16]), ..restored(5, &[], &[50]) };
         show(&mut nodes, &rebuilt).unwrap();
-        show(&mut nodes, &restored(6, &[5], &[60])).unwrap();
+        // Two restored from one backup of it: the first to come is served, and the other is told, though both were once made anew.
+        let of_rebuilt = |history| NodeLine { rebuilt_in: Some([5; 16]), ..restored(history, &[5], &[history]) };
+        show(&mut nodes, &of_rebuilt(6)).unwrap();
         assert_eq!(show(&mut nodes, &rebuilt), Err(Reason::NodeSuperseded));
+        assert_eq!(show(&mut nodes, &of_rebuilt(7)), Err(Reason::NodeSuperseded));
+        let kaz = ParticipantCode::parse("KAZ").unwrap();
+        assert_eq!(nodes.check_run(&kaz, &[6; 16]), Ok(()));
+        assert_eq!(nodes.check_run(&kaz, &[50; 16]).unwrap_err().reason, Reason::NodeSuperseded);
     }
 }

@@ -7,7 +7,7 @@ mod tonic_link;
 use std::time::Duration;
 
 use concord_model::{Class, Lane, Reason, Refusal};
-use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse, ReceiveRequest,
     ReceiveResponse,
@@ -61,7 +61,7 @@ pub trait HubLink: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>>;
 
     /// Forwards a statement; done when the hub has recorded it.
-    fn submit(&self, statement: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>>;
+    fn submit(&self, request: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>>;
 }
 
 /// Why a link ended, and what to do about it.

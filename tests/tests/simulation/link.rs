@@ -4,12 +4,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use concord_hub::fetch::fetch;
 use concord_hub::services::{exchange, feed, statement};
 use concord_hub::shared::Shared;
 use concord_identity::Caller;
 use concord_model::{Lane, Refusal};
 use concord_node::link::{HubLink, Incoming, LinkEnd, Outgoing, WELCOME_TIMEOUT_SECONDS};
-use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
+use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse, ReceiveRequest,
     ReceiveResponse, consign_request, consign_response, receive_request, receive_response,
@@ -218,21 +219,19 @@ impl HubLink for SimulatedLink {
     ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
         Box::pin(async move {
             let connection = self.connection(None).await?;
-            let responses = self.call(&connection, |shared, caller| {
-                Box::pin(async move { exchange::fetch_back(&shared, caller, request).await })
-            });
-            let responses = responses.await?;
+            let responses = self
+                .call(&connection, |shared, caller| Box::pin(async move { fetch(&shared, &caller, request).await }));
+            let responses = responses.await?.boxed();
             let label = |_: &Result<FetchConsignmentsResponse, Status>| "given back".to_owned();
             let reset = CancellationToken::new();
             Ok(flat(self.network.carry(&connection, Direction::Down, responses, &reset, label)))
         })
     }
 
-    fn submit(&self, statement: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
+    fn submit(&self, request: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>> {
         Box::pin(async move {
             let connection = self.connection(None).await?;
             self.network.trace.line(format_args!("node {} forwards a statement", self.node));
-            let request = SubmitRequest { statement: Some(statement), wait: None };
             let called = self.call(&connection, |shared, caller| {
                 Box::pin(async move { statement::submit(&shared, &caller, request).await })
             });

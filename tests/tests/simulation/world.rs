@@ -193,7 +193,7 @@ async fn agree(world: &World) {
     for state in 0..STATES.len() {
         let signed = world.forum.enrolment(state as u64 + 1, state);
         let (machine, shared) = world.hub.running().unwrap();
-        let request = SubmitRequest { statement: Some(signed), wait: None };
+        let request = SubmitRequest { statement: Some(signed), ..Default::default() };
         let work = async move { statement::submit(&shared, &secretariats_officer(), request).await };
         world.scheduler.call(machine, work).await.unwrap().unwrap();
     }

@@ -1,8 +1,12 @@
 //! A node that lost data: what the hub has comes back by itself, nothing is numbered twice, and every exchange has one effect.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
 use std::time::Instant;
 
 use concord_tests::{
@@ -250,6 +254,90 @@ fn of_a_node_and_a_second_copy_started_elsewhere_exactly_one_goes_on_and_the_oth
     kaz.try_submit("from the one that was left behind", "").refused(1, "NODE_SUPERSEDED");
     assert_eq!(exchange_ids(&irn.receive(1)), [sent]);
     assert_eq!(second.terminate().code(), Some(0));
+}
+
+/// An agency hands in one body after the other until the node says that it is not the one that is served; the ids of what was queued.
+fn submit_until_superseded(agency: &Agency, lane: &str, queued: &Sender<()>) -> Vec<String> {
+    let (since, mut ids) = (Instant::now(), Vec::new());
+    loop {
+        let ended = agency.try_submit(format!("{lane} {}", ids.len()), &format!("--lane {lane}"));
+        if ended.code != Some(0) {
+            ended.refused(1, "NODE_SUPERSEDED");
+            return ids;
+        }
+        ids.push(text_of(&ended.json(), "exchange_id"));
+        // Whoever waited for the first of them need not hear of the rest.
+        let _heard = queued.send(());
+        assert!(since.elapsed() < DEADLINE, "the node that is not served any more goes on queueing");
+    }
+}
+
+#[test]
+fn an_active_node_is_told_the_moment_that_its_restored_copy_is_served_and_every_exchange_has_one_effect() {
+    let mut forum = Lost::forum();
+    forum.stop_node("KAZ");
+    let (dir, elsewhere) = (forum.node_dir("KAZ"), forum.path().join("elsewhere"));
+    copy_folder(&dir, &elsewhere);
+    forum.start_node("KAZ");
+    concord(words!["node", "restore", backup(&forum, "KAZ"), "--dir", elsewhere]).ok();
+    for name in ["lock", "addresses.json"] {
+        drop(fs::remove_file(elsewhere.join(name)));
+    }
+    let (old, irn, restored) = (forum.agency("KAZ"), forum.agency("IRN"), forum.agency_in(&elsewhere, "restored"));
+    let taking = old.follow();
+    let taken_over = AtomicBool::new(false);
+    let (second, to_kaz, handed_in) = thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let mut sent = Vec::new();
+            while !taken_over.load(Ordering::Relaxed) {
+                sent.push(irn.submit(format!("to KAZ {}", sent.len()), "").id);
+            }
+            sent
+        });
+        let (tell, queued) = channel();
+        let submitting = ["flash", "priority", "routine"].map(|lane| {
+            let (old, tell) = (&old, tell.clone());
+            scope.spawn(move || submit_until_superseded(old, lane, &tell))
+        });
+        // All of it is under way, in both directions.
+        (0..12).for_each(|_| queued.recv_timeout(DEADLINE).unwrap());
+        let second = Process::start(&forum.log("second"), words!["node", "serve", "--dir", elsewhere]);
+        second.line_after("admin ");
+        let handed_in = submitting.map(|lane| lane.join().unwrap()).concat();
+        await_recovered(&forum, &elsewhere);
+        taken_over.store(true, Ordering::Relaxed);
+        (second, sending.join().unwrap(), handed_in)
+    });
+    // Nobody restarted it: its own streams told it.
+    await_said(&forum, &dir, "NODE_SUPERSEDED");
+    let ready = get(&forum.address(&dir, "admin"), "/readyz");
+    assert!(ready.status == 503 && ready.body.contains("NODE_SUPERSEDED"), "{}", ready.body);
+    concord(words!["agreement", "leave", WARNINGS, "--yes", "--profile", forum.officer("KAZ")])
+        .refused(1, "NODE_SUPERSEDED");
+    taking.terminate();
+
+    // What the old one handed in was recorded before the new one was served, which has it then, or never.
+    let (known, lost): (Vec<_>, Vec<_>) = handed_in.into_iter().partition(|id| restored.try_track(id).code == Some(0));
+    assert!(!known.is_empty(), "nothing of the old one was recorded: this shows nothing");
+    println!("{} recorded of the old one, {} not; {} sent to it meanwhile", known.len(), lost.len(), to_kaz.len());
+    known.iter().for_each(|id| assert!(restored.settled(id)[0].starts_with("IRN "), "{id}"));
+    let at_irn = forum.node_dir("IRN");
+    assert_eq!(count_in_journal(&at_irn, &known), (known.len(), known.len()), "one entry for each exchange");
+    assert_eq!(count_in_journal(&at_irn, &lost), (0, 0), "recorded, and the one that is served does not know it");
+    // What was sent to KAZ meanwhile is at the one that is served, each once; its chains and mailboxes go on.
+    to_kaz.iter().for_each(|id| assert!(irn.settled(id)[0].starts_with("KAZ "), "{id}"));
+    assert_eq!(count_in_journal(&elsewhere, &to_kaz), (to_kaz.len(), to_kaz.len()), "one entry for each exchange");
+    for lane in ["flash", "priority", "routine"] {
+        restored.submit("after it", &format!("--lane {lane} --wait delivered"));
+        irn.submit("to the one that is served", &format!("--lane {lane} --wait delivered"));
+    }
+    let received = exchange_ids(&restored.receive_rest());
+    assert_eq!(received.iter().collect::<BTreeSet<_>>().len(), received.len(), "given twice: {received:?}");
+    assert_eq!(second.terminate().code(), Some(0));
+    forum.stop_node("KAZ");
+    for dir in [forum.hub_dir(), elsewhere, at_irn] {
+        concord(words!["verify", dir]).ok();
+    }
 }
 
 fn await_contact(forum: &Forum, dir: &Path) {

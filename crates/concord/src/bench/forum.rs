@@ -24,7 +24,7 @@ use concord_wire::proto::agreement::v1::statement_service_client::StatementServi
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
 use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
-use concord_wire::proto::feed::v1::{FeedPosition, FollowRequest};
+use concord_wire::proto::feed::v1::{FeedPosition, FollowRequest, NodeJournal};
 use concord_wire::tree::Seed;
 use tonic::transport::Channel;
 
@@ -32,6 +32,8 @@ use super::{BODY_SIZE_BYTES, EXCHANGES_PER_CONSIGNMENT, STREAMS};
 
 const CODES: [&str; STREAMS] = ["KAZ", "IRN", "TUR", "KOR"];
 const MEASURE: &str = "challenges.3";
+/// The run of every node: each has one for as long as the benchmark lasts.
+pub(crate) const RUN: [u8; 16] = [1; 16];
 
 /// One state as the benchmark plays it.
 pub(crate) struct State {
@@ -226,7 +228,10 @@ fn filled<const LENGTH: usize>(number: u64) -> [u8; LENGTH] {
 /// A node shows where its feed stands before it is served.
 async fn show_feed(channel: Channel) -> Result<()> {
     let limits = Some(concord_wire::limits());
-    let request = FollowRequest { limits, position: Some(FeedPosition::default()), ..Default::default() };
+    let run = Bytes::from_static(&RUN);
+    let journal = NodeJournal { history: run.clone(), runs: vec![run], ..Default::default() };
+    let request =
+        FollowRequest { limits, position: Some(FeedPosition::default()), journal: Some(journal), ..Default::default() };
     let welcome = FeedServiceClient::new(channel).follow(request).await?.into_inner().message().await?;
     welcome.map(drop).context("the hub ended the feed")
 }
@@ -247,7 +252,7 @@ async fn say(channel: Channel, officer: &StatementSigner, number: u64, content: 
         certificates: officer.chain().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
         suite: SUITE_ED25519,
     };
-    let request = agreement::SubmitRequest { statement: Some(signed), wait: None };
+    let request = agreement::SubmitRequest { statement: Some(signed), wait: None, run: Bytes::from_static(&RUN) };
     StatementServiceClient::new(channel).submit(request).await?;
     Ok(())
 }

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::forum::{Forum, State, chain, consignments};
+use super::forum::{Forum, RUN, State, chain, consignments};
 use super::load::{Driven, Stream, drive};
 use super::{BenchArgs, EXCHANGES_PER_CONSIGNMENT, Measured, STREAMS};
 
@@ -147,7 +147,7 @@ async fn stream(
     let hello = pb::ConsignHello {
         limits: Some(concord_wire::limits()),
         chain: Some(chain_key(&chain(state)?)),
-        ..Default::default()
+        run: bytes::Bytes::from_static(&RUN),
     };
     requests.send(pb::ConsignRequest { message: Some(pb::consign_request::Message::Hello(hello)) }).await?;
     let mut responses = client.consign(ReceiverStream::new(inbound)).await?.into_inner();

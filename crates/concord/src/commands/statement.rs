@@ -56,7 +56,8 @@ pub(crate) async fn say(client: &Client, content: DraftContent) -> Result<Said, 
         certificates: signer.chain().iter().map(|der| der.clone().into()).collect(),
         suite: concord_wire::SUITE_ED25519,
     };
-    let request = SubmitRequest { statement: Some(signed), wait: Some(duration(HUB_ANSWER_WAIT)) };
+    let request =
+        SubmitRequest { statement: Some(signed), wait: Some(duration(HUB_ANSWER_WAIT)), ..Default::default() };
     let answer = service.submit(call_within(request, HUB_ANSWER_WAIT + WAIT_MARGIN)).await?.into_inner();
     match answer.state() {
         StatementState::Accepted => Ok(Said::Accepted),

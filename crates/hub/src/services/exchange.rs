@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use concord_identity::Caller;
 use concord_journal::HistoryId;
-use concord_model::{ChainKey, Lane, ParticipantCode, Reason, Refusal};
+use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
 use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, detach};
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_server::{ExchangeService, ExchangeServiceServer};
 use concord_wire::status::to_status;
-use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -21,12 +20,13 @@ use super::caller;
 use crate::acknowledge::{acknowledge, recorded};
 use crate::consign::Brought;
 use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, deliver};
-use crate::fetch::fetch;
+use crate::fencing::NodeRun;
+use crate::fetch;
 use crate::healing::{mailbox_lost, mailbox_resume, shown};
 use crate::positions::{Positions, Standing, mailbox_standing};
 use crate::responses::{Cut, Inbound, Responses, responses};
 use crate::shared::Shared;
-use crate::streams::{Purpose, StreamKey};
+use crate::streams::Purpose;
 use crate::{consign, delivery};
 
 /// Receipts made and not yet handed to the connection. More wait in the journal.
@@ -48,15 +48,15 @@ pub fn server(shared: Arc<Shared>) -> ExchangeServiceServer<Exchange> {
 impl ExchangeService for Exchange {
     type ConsignStream = Responses<pb::ConsignResponse>;
     type ReceiveStream = Responses<pb::ReceiveResponse>;
-    type FetchConsignmentsStream = BoxStream<'static, Result<pb::FetchConsignmentsResponse, Status>>;
+    type FetchConsignmentsStream = Responses<pb::FetchConsignmentsResponse>;
 
     async fn fetch_consignments(
         &self,
         request: Request<pb::FetchConsignmentsRequest>,
     ) -> Result<Response<Self::FetchConsignmentsStream>, Status> {
         let caller = caller(&request)?;
-        let given = fetch_back(&self.0, caller, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
-        Ok(Response::new(given))
+        let given = fetch::fetch(&self.0, &caller, request.into_inner()).await;
+        given.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
     async fn consign(
@@ -90,16 +90,6 @@ pub fn consign(
     Ok(responses)
 }
 
-/// Gives a node that lost data its own consignments back, whoever asks from wherever.
-pub async fn fetch_back(
-    shared: &Arc<Shared>,
-    caller: Caller,
-    request: pb::FetchConsignmentsRequest,
-) -> Result<BoxStream<'static, Result<pb::FetchConsignmentsResponse, Status>>, Refusal> {
-    let given = fetch(Arc::clone(shared), caller, request).await?;
-    Ok(given.map(|given| given.map_err(|refusal| to_status(&refusal))).boxed())
-}
-
 /// Delivers a node's mailbox, wherever its messages come from.
 pub fn receive(
     shared: &Arc<Shared>,
@@ -126,36 +116,37 @@ async fn consign_until_cut(
         Ok(_) => return end(cut, no_hello()),
         Err(status) => return end(cut, status),
     };
-    if let Err(refusal) = greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
-        return end(cut, to_status(&refusal));
-    }
+    let by = match greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
+        Ok(by) => by,
+        Err(refusal) => return end(cut, to_status(&refusal)),
+    };
     let (chain, welcome) = match consign::welcome(&shared, &caller, &hello) {
         Ok(welcomed) => welcomed,
         Err(refusal) => return end(cut, to_status(&refusal)),
     };
-    let guard = shared.streams.open(StreamKey {
-        participant: chain.origin.clone(),
-        node: chain.node.clone(),
-        purpose: Purpose::Consign(chain.lane),
-    });
+    let guard = match shared.open_stream(&by, chain.node.clone(), Purpose::Consign(chain.lane)) {
+        Ok(guard) => guard,
+        Err(refusal) => return end(cut, to_status(&refusal)),
+    };
+    let serving = async {
+        let Err(refusal) = take_consignments(&shared, &by, chain, welcome, inbound, &outbound).await else { return };
+        tracing::warn!(participant = %by.participant, reason = %refusal.reason, "a consignment was refused whole");
+        // After the receipts that are queued: each of them still counts.
+        let _gone = outbound.send(Err(to_status(&refusal))).await;
+    };
     let status = tokio::select! {
         biased;
         refusal = guard.replaced() => to_status(&refusal),
         () = shared.shutdown.streams_end() => Shutdown::status(),
-        refused = take_consignments(&shared, chain, welcome, inbound, &outbound) => {
-            let Err(refusal) = refused else { return };
-            let participant = &caller.identity.participant;
-            tracing::warn!(%participant, reason = %refusal.reason, "a consignment was refused whole");
-            // After the receipts that are queued: each of them still counts.
-            let _gone = outbound.send(Err(to_status(&refusal))).await;
-            return;
-        }
+        () = serving => return,
     };
     end(cut, status);
+    drop(guard);
 }
 
 async fn take_consignments(
     shared: &Arc<Shared>,
+    by: &NodeRun,
     chain: ChainKey,
     welcome: pb::ConsignWelcome,
     inbound: Inbound<pb::ConsignRequest>,
@@ -166,7 +157,7 @@ async fn take_consignments(
     if send(Message::Welcome(welcome)).await.is_err() {
         return Ok(());
     }
-    let mut receipts = std::pin::pin!(consign::receipts(Arc::clone(shared), chain, consignments(inbound)));
+    let mut receipts = std::pin::pin!(consign::receipts(Arc::clone(shared), by.clone(), chain, consignments(inbound)));
     while let Some(receipt) = receipts.next().await {
         if send(Message::Receipt(receipt?)).await.is_err() {
             break;
@@ -219,22 +210,22 @@ async fn receive_until_cut(
         Ok(lane) => lane,
         Err(error) => return end(cut, to_status(&Refusal::new(Reason::ArgumentInvalid, error.to_string()))),
     };
-    if let Err(refusal) = greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
-        return end(cut, to_status(&refusal));
-    }
+    let by = match greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
+        Ok(by) => by,
+        Err(refusal) => return end(cut, to_status(&refusal)),
+    };
     // A node that is refused for what it knows must not take the place of one that is served.
-    let (welcome, history, next) = match welcome(&shared, &caller.identity.participant, lane, hello).await {
+    let (welcome, history, next) = match welcome(&shared, &by, lane, hello).await {
         Ok(welcome) => welcome,
         Err(refusal) => return end(cut, to_status(&refusal)),
     };
-    let participant = caller.identity.participant.clone();
-    let guard = shared.streams.open(StreamKey {
-        participant: participant.clone(),
-        node: caller.identity.name.clone(),
-        purpose: Purpose::Mailbox(lane),
-    });
+    let node = &caller.identity.name;
+    let guard = match shared.open_stream(&by, node.clone(), Purpose::Mailbox(lane)) {
+        Ok(guard) => guard,
+        Err(refusal) => return end(cut, to_status(&refusal)),
+    };
     concord_faults::point("hub.receive.welcome");
-    let writer = MailboxWriter::new(participant, outbound);
+    let writer = MailboxWriter::new(by.participant.clone(), outbound);
     let serving = async {
         if writer.send(pb::receive_response::Message::Welcome(welcome)).await.is_err() {
             return Ok(());
@@ -242,7 +233,7 @@ async fn receive_until_cut(
         tokio::select! {
             // What the recipient says goes first: it says one thing at a time and waits for the answer, so deliveries go on between.
             biased;
-            ended = take_acknowledgements(&shared, &caller, lane, inbound, &writer) => ended,
+            ended = take_acknowledgements(&shared, &by, node, lane, inbound, &writer) => ended,
             ended = deliver(Arc::clone(&shared), lane, history, &writer, next) => ended,
         }
     };
@@ -255,18 +246,24 @@ async fn receive_until_cut(
             Err(refusal) => to_status(&refusal),
         },
     };
-    // Before the guard goes: a leave is answered when the guard is gone, and by then nothing queued may go out.
+    // Before the guard goes: a leave is answered, and another copy welcomed, when it is gone, and by then nothing queued may go out.
     end(cut, status);
     drop(guard);
 }
 
-/// Nobody is served but who speaks the same protocol, and whose feed stands.
-async fn greeted(shared: &Shared, caller: &Caller, limits: Option<&pb::Limits>, run: &[u8]) -> Result<(), Refusal> {
+/// Nobody is served but who speaks the same protocol, and whose feed stands: the run that it names.
+async fn greeted(
+    shared: &Shared,
+    caller: &Caller,
+    limits: Option<&pb::Limits>,
+    run: &[u8],
+) -> Result<NodeRun, Refusal> {
     concord_wire::check_limits(limits)?;
+    let run = NodeRun::named(&caller.identity.participant, run)?;
     tokio::select! {
         biased;
         () = shared.shutdown.streams_end() => Err(Refusal::new(Reason::ShuttingDown, "the hub is ending")),
-        stands = shared.feed_first_of(&caller.identity.participant, run) => stands,
+        stands = shared.feed_first(&run) => stands.map(|()| run),
     }
 }
 
@@ -286,20 +283,21 @@ async fn hello<T>(
 /// The welcome, its history, and the number of the first delivery.
 async fn welcome(
     shared: &Arc<Shared>,
-    participant: &ParticipantCode,
+    by: &NodeRun,
     lane: Lane,
     hello: pb::ReceiveHello,
 ) -> Result<(pb::ReceiveWelcome, HistoryId, u64), Refusal> {
+    let participant = &by.participant;
     let shown = shown(&hello.history, hello.last_number, &hello.last_digest)?;
     let acknowledged_through = hello.acknowledged_through;
     let recipient = participant.clone();
     let standing = shared.blocking(move |shared| mailbox_standing(shared, &recipient, lane, &hello)).await?;
     let resume = match standing {
         Standing::Stands if !stands_before_hole(shared, participant, lane, shown.number) => None,
-        Standing::Stands => Some(mailbox_resume(shared, participant, lane, shown).await?),
+        Standing::Stands => Some(mailbox_resume(shared, by, lane, shown).await?),
         Standing::Lost { .. } | Standing::Forgotten => {
-            mailbox_lost(shared, participant, lane, shown).await?;
-            Some(mailbox_resume(shared, participant, lane, shown).await?)
+            mailbox_lost(shared, by, lane, shown).await?;
+            Some(mailbox_resume(shared, by, lane, shown).await?)
         }
     };
     let published = shared.published();
@@ -334,7 +332,8 @@ fn stands_before_hole(shared: &Shared, participant: &ParticipantCode, lane: Lane
 
 async fn take_acknowledgements(
     shared: &Arc<Shared>,
-    caller: &Caller,
+    by: &NodeRun,
+    node: &Name,
     lane: Lane,
     mut inbound: Inbound<pb::ReceiveRequest>,
     writer: &MailboxWriter,
@@ -345,7 +344,7 @@ async fn take_acknowledgements(
         let Some(Message::Acknowledgement(acknowledgement)) = request.message else {
             return Err(Refusal::new(Reason::ArgumentInvalid, "after the hello come acknowledgements"));
         };
-        let recorded = acknowledge(shared, caller, lane, acknowledgement).await?;
+        let recorded = acknowledge(shared, by, node, lane, acknowledgement).await?;
         concord_faults::point("hub.acknowledge.recorded");
         if writer.send(pb::receive_response::Message::Recorded(recorded)).await.is_err() {
             break;

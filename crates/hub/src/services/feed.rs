@@ -16,13 +16,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::caller;
 use crate::feed::{ITEMS_WAITING_MAX, tell};
-use crate::feeds::Run;
-use crate::fencing::fence;
+use crate::fencing::{NodeRun, fence};
 use crate::healing::{feed_resume, history_lost, lost_feed, shown, take_back};
 use crate::positions::{Positions, Standing, feed_standing, resume_digest};
 use crate::responses::{Cut, Inbound, Responses, responses};
 use crate::shared::Shared;
-use crate::streams::{Purpose, StreamKey};
+use crate::streams::{Purpose, StreamGuard};
 
 /// Serves feeds to nodes.
 pub struct Feed(pub Arc<Shared>);
@@ -60,20 +59,22 @@ pub async fn hand_back(
 ) -> Result<pb::HandBackResponse, Refusal> {
     use pb::hand_back_request::Message;
     let (participant, node) = shared.enrolled_node(caller)?;
-    let guard = shared.streams.open(StreamKey { participant: participant.clone(), node, purpose: Purpose::HandBack });
-    let taking = async {
-        match inbound.try_next().await {
-            Ok(Some(pb::HandBackRequest { message: Some(Message::Hello(hello)) })) => {
-                take_back(shared, &participant, hello, inbound).await
-            }
-            _ => Err(Refusal::new(Reason::ArgumentInvalid, "the first message of a hand-back is a hello")),
-        }
+    let ending = || Refusal::new(Reason::ShuttingDown, "the hub is ending");
+    let hello = tokio::select! {
+        biased;
+        () = shared.shutdown.streams_end() => return Err(ending()),
+        hello = inbound.try_next() => hello,
     };
+    let Ok(Some(pb::HandBackRequest { message: Some(Message::Hello(hello)) })) = hello else {
+        return Err(Refusal::new(Reason::ArgumentInvalid, "the first message of a hand-back is a hello"));
+    };
+    let run = NodeRun::named(&participant, &hello.run)?;
+    let guard = shared.open_stream(&run, node, Purpose::HandBack)?;
     tokio::select! {
         biased;
         refusal = guard.replaced() => Err(refusal),
-        () = shared.shutdown.streams_end() => Err(Refusal::new(Reason::ShuttingDown, "the hub is ending")),
-        answer = taking => answer,
+        () = shared.shutdown.streams_end() => Err(ending()),
+        answer = take_back(shared, &run, hello, inbound) => answer,
     }
 }
 
@@ -94,20 +95,19 @@ pub async fn follow(
     let (mut healing, mut resume) = (None, None);
     match feed_standing(shared, &participant, &position).await? {
         Standing::Stands => {
-            resume = feed_resume(shared, &participant, shown).await?;
-            refuse_if_replaced(shared, &participant, &run)?;
-            shared.feeds.show(&participant, shared.history(), run);
+            resume = feed_resume(shared, &run, shown).await?;
+            shared.feeds.show(&run, shared.history(), || shared.check_run(&run))?;
             shared.losses.healed(shared);
         }
         Standing::Lost { known } => {
             let what = lost_feed(&participant, &position, known);
-            history_lost(shared, &participant, &what, &position.history).await?;
+            history_lost(shared, &run, &what, &position.history).await?;
             healing = Some(pb::Healing { known_number: known });
         }
         Standing::Forgotten => {
             // No position is in doubt, so that no new history is needed.
             let what = format!("a statement of an officer of {participant}, which this hub had answered");
-            history_lost(shared, &participant, &what, &[]).await?;
+            history_lost(shared, &run, &what, &[]).await?;
             healing = Some(pb::Healing { known_number: position.last_number });
         }
     }
@@ -124,32 +124,21 @@ pub async fn follow(
         sent_at: Some(timestamp(shared.clock.shown())),
     };
     let (outbound, cut, responses) = responses(ITEMS_WAITING_MAX);
-    let key = StreamKey { participant, node, purpose: Purpose::Feed };
+    let guard = shared.open_stream(&run, node, Purpose::Feed)?;
     let next = resume.map_or(shown.number, |resume| resume.at) + 1;
-    detach(serve(Arc::clone(shared), key, (positions.history, next), welcome, outbound, cut));
+    detach(serve(Arc::clone(shared), participant, guard, (positions.history, next), welcome, outbound, cut));
     Ok(responses)
-}
-
-/// Another copy may have come to be served since this one was judged.
-fn refuse_if_replaced(shared: &Shared, participant: &ParticipantCode, run: &Run) -> Result<(), Refusal> {
-    let served = shared.published().ledger.nodes().run(participant);
-    if !run.0.is_empty() && served.is_some_and(|served| served[..] != run.0[..]) {
-        let newer = format!("another copy of {participant}'s node came to be served meanwhile");
-        return Err(Refusal::new(Reason::StreamReplaced, newer));
-    }
-    Ok(())
 }
 
 async fn serve(
     shared: Arc<Shared>,
-    key: StreamKey,
+    participant: ParticipantCode,
+    guard: StreamGuard,
     (history, next): (HistoryId, u64),
     welcome: pb::FollowWelcome,
     outbound: mpsc::Sender<Result<pb::FollowResponse, Status>>,
     cut: Cut,
 ) {
-    let participant = key.participant.clone();
-    let guard = shared.streams.open(key);
     let telling = async {
         let only_asks = welcome.healing.is_some();
         let welcome = pb::FollowResponse { message: Some(pb::follow_response::Message::Welcome(welcome)) };

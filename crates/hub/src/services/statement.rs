@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::caller;
+use crate::fencing::NodeRun;
 use crate::sequencer::Proposal;
 use crate::shared::{Shared, internal};
 
@@ -49,10 +50,15 @@ impl StatementService for Statements {
 
 /// Takes a statement; done when it is recorded and what follows from it has happened.
 pub async fn submit(shared: &Arc<Shared>, caller: &Caller, request: pb::SubmitRequest) -> Result<(), Refusal> {
-    if caller.identity.role == Role::Node {
-        let (participant, _) = shared.enrolled_node(caller)?;
-        shared.feed_first(&participant).await?;
-    }
+    let by = match caller.identity.role {
+        Role::Node => {
+            let (participant, _) = shared.enrolled_node(caller)?;
+            let run = NodeRun::named(&participant, &request.run)?;
+            shared.feed_first(&run).await?;
+            Some(run)
+        }
+        _ => None,
+    };
     let signed = request
         .statement
         .ok_or_else(|| Refusal::new(Reason::StatementMalformed, "the request carries no statement"))?;
@@ -63,16 +69,25 @@ pub async fn submit(shared: &Arc<Shared>, caller: &Caller, request: pb::SubmitRe
     let (done, settled) = oneshot::channel();
     detach(async move {
         // A caller that hung up needs no answer.
-        let _gone = done.send(settle(&shared, statement, signed).await);
+        let _gone = done.send(settle(&shared, by.as_ref(), statement, signed).await);
     });
     settled.await.unwrap_or_else(|_| Err(internal("the task that settles a statement died")))
 }
 
 /// Has a statement decided, and does what follows from it.
-async fn settle(shared: &Shared, statement: Statement, signed: pb::SignedStatement) -> Result<(), Refusal> {
+async fn settle(
+    shared: &Shared,
+    by: Option<&NodeRun>,
+    statement: Statement,
+    signed: pb::SignedStatement,
+) -> Result<(), Refusal> {
     let left = matches!(statement.content, StatementContent::Leave(_)).then(|| statement.participant.clone());
     let enrols = matches!(statement.content, StatementContent::Enrol(_));
-    shared.sequencer.decide(Proposal::Statement(Box::new(statement), signed)).await?;
+    let proposal = Proposal::Statement(Box::new(statement), signed);
+    match by {
+        Some(by) => shared.sequencer.decide_by(by, proposal).await?,
+        None => shared.sequencer.decide(proposal).await?,
+    };
     concord_faults::point("hub.statement.decided");
     if enrols {
         shared.refresh_anchors();

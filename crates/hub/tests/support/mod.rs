@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use concord_hub::fencing::NodeRun;
 use concord_hub::sequencer::{Proposal, Sequencer, SequencerTask};
 use concord_journal::hooked::{AppendHook, HookedJournal};
 use concord_journal::{
     AppendError, Blob, Committed, Draft, FileJournal, FrameMark, HistoryId, Journal, MemoryJournal, OpenOptions, Tail,
 };
-use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, Statement, StatementContent};
+use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, NodeLine, Statement, StatementContent};
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest,
     ExchangeUuid, Fingerprint, Header, Lane, MeasureCode, MediaType, Name, Part, Participant, ParticipantCode,
@@ -167,6 +168,27 @@ pub(crate) fn state(code: &str) -> State {
 }
 
 impl State {
+    /// A run of its node.
+    pub(crate) fn run(&self, run: u8) -> NodeRun {
+        NodeRun { participant: self.code.clone(), run: [run; 16] }
+    }
+
+    /// Its node shows a journal that was restored in this history, and had these runs.
+    pub(crate) fn seen(&self, history: u8, runs: &[u8]) -> Proposal {
+        let line = NodeLine {
+            history: [history; 16],
+            ancestors: (1..history).map(|before| [before; 16]).collect(),
+            runs: runs.iter().map(|run| [*run; 16]).collect(),
+            restored_in: Some([history; 16]),
+            rebuilt_in: None,
+        };
+        Proposal::SeeNode { participant: self.code.clone(), line }
+    }
+
+    pub(crate) fn chain(&self, lane: Lane) -> ChainKey {
+        ChainKey { origin: self.code.clone(), hub: name("main"), node: name("main"), epoch: 1, lane }
+    }
+
     /// A consignment of one small exchange. Its previous digest is right where the numbers go up from 1 on the same lane.
     pub(crate) fn consignment(&self, lane: Lane, number: u64) -> Proposal {
         self.consign(lane, number, 16)
@@ -216,7 +238,7 @@ impl State {
             }],
             description: Digest(*description.commitment().as_bytes()),
         };
-        let chain = ChainKey { origin: self.code.clone(), hub: name("main"), node: name("main"), epoch: 1, lane };
+        let chain = self.chain(lane);
         let headers: Vec<Bytes> = vec![concord_wire::header::encode(&header)];
         let sealed =
             seal(chain, number, previous, Seed::new([3; 32]), headers, key(&self.code).fingerprint, |_| [0; 64]);

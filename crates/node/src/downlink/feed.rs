@@ -41,11 +41,6 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
             let mut stood = false;
             let end = follow(&context, link.as_ref(), &mut stood).await;
             context.contact.lost();
-            if let Err(LinkEnd::Refused(refusal)) = &end
-                && matches!(refusal.reason, Reason::NodeRolledBack | Reason::NodeSuperseded)
-            {
-                context.contact.fence(Some(refusal.clone()));
-            }
             Attempt { end: end.err().unwrap_or_else(LinkEnd::closed), stood }
         };
         attempt.boxed()
@@ -183,7 +178,7 @@ fn journal_of(context: &Context, state: &NodeState) -> NodeJournal {
             .collect(),
         runs: line.runs.iter().map(word).collect(),
         restored_in: line.restored_in.map(|history| word(history.as_bytes())).unwrap_or_default(),
-        rebuilt: line.rebuilt,
+        rebuilt_in: line.rebuilt_in.map(|history| word(history.as_bytes())).unwrap_or_default(),
         recovering: state.is_recovering(),
         tail_sequence: tail.sequence,
         tail_digest: Bytes::copy_from_slice(tail.digest.as_bytes()),

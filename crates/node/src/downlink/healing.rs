@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use concord_model::{Digest, Name, ParticipantCode};
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
@@ -37,7 +38,8 @@ pub(super) async fn hand_back(
     position: FeedPosition,
     known: u64,
 ) -> Result<HandBackResponse, LinkEnd> {
-    let hello = HandBackHello { limits: Some(concord_wire::limits()), position: Some(position) };
+    let run = Bytes::copy_from_slice(&context.run);
+    let hello = HandBackHello { limits: Some(concord_wire::limits()), position: Some(position), run };
     let (steps, stepped) = watch::channel(());
     let reading = Reading {
         index: context.index.clone(),

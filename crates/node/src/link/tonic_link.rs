@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use concord_model::Lane;
 use concord_server::{Dial, MESSAGE_SIZE_MAX_BYTES, connect_over};
+use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
-use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
 use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse, ReceiveRequest,
@@ -153,10 +153,9 @@ impl<D: Dial> HubLink for TonicLink<D> {
         })
     }
 
-    fn submit(&self, statement: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
+    fn submit(&self, request: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>> {
         Box::pin(async move {
             let mut client = StatementServiceClient::new(self.shared().await?);
-            let request = SubmitRequest { statement: Some(statement), wait: None };
             self.answered(client.submit(request)).await.map(|_| ())
         })
     }

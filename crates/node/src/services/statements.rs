@@ -61,6 +61,7 @@ fn is_settled(state: &NodeState, statement: &Statement) -> bool {
 
 /// Verifies an officer's statement and queues it; durable here when this returns.
 pub async fn hand_in(context: &Context, officer: &Name, signed: SignedStatement) -> Result<Statement, Refusal> {
+    context.contact.check_fence()?;
     let statement = check(context, officer, &signed)?;
     context.writer.statement(signed, statement.clone()).await?;
     concord_faults::point("node.statement.queued");
@@ -106,7 +107,7 @@ impl StatementService for StatementApi {
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
         let identity = caller(&request)?.identity;
-        let SubmitRequest { statement, wait } = request.into_inner();
+        let SubmitRequest { statement, wait, run: _ } = request.into_inner();
         let signed = statement.unwrap_or_default();
         let statement = hand_in(&self.context, &identity.name, signed).await.map_err(refused)?;
         let wait = duration(wait, STATEMENT_WAIT_MAX_SECONDS);

@@ -19,8 +19,8 @@ pub struct Line {
     pub runs: Vec<[u8; 16]>,
     /// The history in which it was last restored.
     pub restored_in: Option<HistoryId>,
-    /// It was made anew without a backup.
-    pub rebuilt: bool,
+    /// The history in which it was last made anew without a backup.
+    pub rebuilt_in: Option<HistoryId>,
 }
 
 impl Line {
@@ -34,7 +34,9 @@ impl Line {
 
     pub(super) fn restored(&mut self, how: &Restored) {
         self.restored_in = self.history;
-        self.rebuilt |= *how == Restored::Rebuilt;
+        if *how == Restored::Rebuilt {
+            self.rebuilt_in = self.history;
+        }
     }
 
     pub(super) fn ran(&mut self, run: [u8; 16]) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use concord_journal::HistoryId;
 use concord_model::{Digest, Lane};
 use concord_wire::agreement::{DraftContent, parse_statement};
-use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse, MailboxResume,
     ReceiveRequest, ReceiveResponse,
@@ -141,7 +141,7 @@ impl HubLink for Arc<ForgetfulHub> {
         Box::pin(async { Err(LinkEnd::closed()) })
     }
 
-    fn submit(&self, _: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
+    fn submit(&self, _: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>> {
         Box::pin(async { Err(LinkEnd::closed()) })
     }
 }

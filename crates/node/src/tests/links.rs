@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use concord_journal::HistoryId;
 use concord_model::{Lane, Reason, Refusal};
-use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::agreement::v1::{SignedStatement, SubmitRequest};
 use concord_wire::proto::exchange::v1::{
     AcknowledgementStatement, ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse,
     PastHistory, ReceiveRequest, ReceiveResponse, ReceiveWelcome, receive_request, receive_response,
@@ -105,8 +105,8 @@ impl HubLink for Arc<ScriptedHub> {
         Box::pin(async { Err(LinkEnd::closed()) })
     }
 
-    fn submit(&self, statement: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
-        let outcome = (self.submit)(&statement);
+    fn submit(&self, request: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>> {
+        let outcome = (self.submit)(&request.statement.unwrap());
         Box::pin(async move { outcome })
     }
 }

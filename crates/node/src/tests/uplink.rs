@@ -9,7 +9,7 @@ use concord_ledger::{AudienceGroup, ConsignmentRecorded, IndexRange};
 use concord_model::{ConsignmentDigest, Lane};
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_wire::consignment::Sealed;
-use concord_wire::proto::agreement::v1::SignedStatement;
+use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, ConsignWelcome, FetchConsignmentsRequest, FetchConsignmentsResponse,
     ReceiveRequest, ReceiveResponse, consign_request, consign_response,
@@ -122,7 +122,7 @@ impl HubLink for FakeHub {
         Box::pin(async { Err(LinkEnd::closed()) })
     }
 
-    fn submit(&self, _: SignedStatement) -> BoxFuture<'_, Result<(), LinkEnd>> {
+    fn submit(&self, _: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use concord_model::{Class, Name, Reason, Refusal};
+use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::stored::node::StatementAnswered;
 use futures::FutureExt as _;
 use tokio::time::Instant;
@@ -72,7 +74,8 @@ async fn forward(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
         let signed = concord_server::blocking(move || index.statement(sequence)).await;
         let signed = signed.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
         concord_faults::point("node.statement.forwarding");
-        let refused = match link.submit(signed).await {
+        let run = Bytes::copy_from_slice(&context.run);
+        let refused = match link.submit(SubmitRequest { statement: Some(signed), wait: None, run }).await {
             Ok(()) => None,
             Err(LinkEnd::Refused(refusal)) if is_answer(refusal.reason) => Some(refusal),
             Err(end) => {

@@ -195,7 +195,7 @@ fn hellos_and_welcomes() {
             ancestors: past(),
             runs: vec![run()],
             restored_in: history(),
-            rebuilt: true,
+            rebuilt_in: Bytes::from_static(&[0x36; 16]),
             recovering: true,
             tail_sequence: 77,
             tail_digest: convert::digest_bytes(&digest(0x78)),
@@ -212,7 +212,7 @@ fn hellos_and_welcomes() {
         resume: Some(feed_pb::FeedResume { at: 18, digest: convert::digest_bytes(&resume_digest) }),
         sent_at: Some(convert::timestamp(NOW)),
     };
-    let hand_back = feed_pb::HandBackHello { limits: limits(), position: Some(position) };
+    let hand_back = feed_pb::HandBackHello { limits: limits(), position: Some(position), run: run() };
     let handed_back = feed_pb::HandBackResponse {
         taken: 2,
         not_taken: vec![feed_pb::NotTaken {
