@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::battery::Chance;
-use crate::checker::{Became, Mail, NodeRecord};
+use crate::checker::{Became, Body, Mail, NodeRecord};
 use crate::command::DEADLINE;
 use crate::raw::RawNode;
 use crate::witness::Id;
@@ -218,7 +218,8 @@ impl Recipient {
                     .push(format!("{} got number {} where {expected} comes next", self.code, delivery.number));
             }
         });
-        let body = verified.blobs.get(1).map(|body| Sha256::digest(body.bytes()).into());
+        let body = verified.blobs.get(1).map(|body| Body::Kept(Sha256::digest(body.bytes()).into()));
+        let body = body.unwrap_or(Body::Absent);
         let mail = Mail { sequence: 0, lane: LANE, number: delivery.number, became: Became::Accepted(id, body) };
         (mail, Bytes::copy_from_slice(&id))
     }

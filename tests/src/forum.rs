@@ -90,6 +90,13 @@ impl Forum {
         self.start_hub();
     }
 
+    /// Ends a node, changes its settings and starts it again.
+    pub fn configure_node(&mut self, code: &str, change: impl FnOnce(&str) -> String) {
+        self.stop_node(code);
+        change_file(&self.node_dir(code).join("node.toml"), change);
+        self.start_node(code);
+    }
+
     /// Makes, enrols and joins a node, and adds its agency; it does not run yet.
     pub fn join(&self, code: &str) {
         let dir = self.node_dir(code);

@@ -98,6 +98,8 @@ pub struct Records {
     pub agreements: BTreeMap<String, Agreed>,
     /// What should not have been refused, or should not have come.
     pub surprises: Vec<String>,
+    /// Somebody runs the retention.
+    pub bodies_may_go: bool,
 }
 
 impl Records {

@@ -128,7 +128,7 @@ mod tests {
             announce: vec!["hub.example.org:7443".to_owned()],
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
-            retention: Retention { bodies_days: Some(30) },
+            retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
         }
     }
 

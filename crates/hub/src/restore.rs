@@ -61,7 +61,7 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, HubError> {
         &staged.journal,
     )?;
     let parent = journal.tail();
-    let last = journal.read(parent.sequence, 1)?.first().map_or(0, |entry| entry.recorded_at);
+    let last = journal.head(parent.sequence)?.recorded_at;
     let tail = if concord_faults::planted("restore-in-the-old-history") {
         parent
     } else {

@@ -1,15 +1,16 @@
-//! Retention at the hub: the bodies of exchanges that nobody waits for any more go.
+//! Retention at the hub: the bodies of exchanges that nobody waits for any more go, and the old segments of the journal that held them.
 //!
 //! Invariant: a body goes only once every recipient's node has acknowledged its number, or may never have it any more. Facts,
-//! receipts and commitments stay, so that repeats are answered and mailboxes are numbered as before.
+//! receipts and commitments stay, so that repeats are answered and mailboxes are numbered as before. They stay where their segment goes
+//! too: a node that is rebuilt is given all of its feed and all of its chain back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use concord_journal::{Bodies, Entry, OldEntries};
+use concord_journal::{Bodies, Entry, OldEntries, OldSegments, TrimError};
 use concord_ledger::ConsignmentRecorded;
 use concord_model::{Reason, Refusal, Timestamp};
-use concord_server::{Retention, RetentionTally};
+use concord_server::{AskedDays, DiskRoom, Retention, RetentionTally};
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::stored::Kept;
 use concord_wire::stored::hub::{HubEntry, read};
@@ -18,6 +19,7 @@ use tokio::sync::Mutex;
 use crate::delivery::permit;
 use crate::sequencer::{Proposal, Published};
 use crate::shared::{Shared, internal};
+use crate::snapshot;
 
 /// Goes through the journal from its beginning to what is too young.
 struct Survey {
@@ -97,6 +99,32 @@ fn awaited(published: &Published, fact: &ConsignmentRecorded, recorded: u64, now
     awaited
 }
 
+/// The old segments that go, as a trim takes them. Blocks.
+///
+/// Invariant: nothing goes but bodies, and none that somebody waits for: see [`OldSegments`] for what is kept. Nor goes what the views have
+/// yet to read.
+fn old_segments(shared: &Shared, before: Timestamp) -> Result<Option<OldSegments>, Refusal> {
+    let published = shared.published();
+    let projected = shared.views.watermark().map_or(0, |at| at.sequence);
+    let last = projected.min(published.tail.sequence);
+    OldSegments::find(shared.journal.as_ref(), before.as_micros(), last, internal, |entry, bodies| {
+        if bodies.iter().all(|body| body.is_gone) {
+            return Ok(true);
+        }
+        let HubEntry::Consignment(fact, kept) = read(entry).map_err(internal)? else { return Ok(true) };
+        let mut tally = RetentionTally::default();
+        consignment(shared, &published, &mut tally, entry, (&fact, &kept), &mut Vec::new())?;
+        Ok(!tally.is_awaited())
+    })
+}
+
+/// Counts them.
+fn count(shared: &Shared, tally: &mut RetentionTally, before: Timestamp, old: Option<&OldSegments>) {
+    let size = old.map(|old| old.size).unwrap_or_default();
+    let entries = old.map_or(0, |old| old.first_kept - shared.journal.first_sequence());
+    tally.segments(before, size.segments, size.bytes, entries);
+}
+
 /// Keeps what must be kept, and lets go what need not be.
 pub struct Keeper {
     shared: Arc<Shared>,
@@ -113,26 +141,29 @@ impl Keeper {
     /// What would go now, by the configured time or by another.
     ///
     /// Refuses with `ARGUMENT_INVALID` where there is none, and with `CLOCK_SUSPECT`.
-    pub async fn preview(&self, days: Option<u32>) -> Result<RetentionReport, Refusal> {
-        let before = self.retention.cut_off(days, self.shared.clock.trusted_now())?;
+    pub async fn preview(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
+        let cut_off = self.retention.cut_off(asked, self.shared.clock.trusted_now())?;
         let surveyed = self.shared.blocking(move |shared| {
-            let mut survey = Survey::new(shared, before);
+            let mut survey = Survey::new(shared, cut_off.bodies);
             while !survey.old.is_ended() {
                 survey.batch(shared)?;
             }
-            Ok(survey.tally.report(before))
+            if let Some(before) = cut_off.entries {
+                count(shared, &mut survey.tally, before, old_segments(shared, before)?.as_ref());
+            }
+            Ok(survey.tally.report(cut_off.bodies))
         });
         surveyed.await
     }
 
-    /// Lets it go, batch by batch.
+    /// Lets it go: bodies batch by batch, then old segments.
     ///
     /// Refuses with `ARGUMENT_INVALID` and `CLOCK_SUSPECT` as above, with `QUEUE_FULL` while another run goes on, with `DISK_FULL`.
-    pub async fn run(&self, days: Option<u32>) -> Result<RetentionReport, Refusal> {
-        let before = self.retention.cut_off(days, self.shared.clock.trusted_now())?;
+    pub async fn run(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
+        let cut_off = self.retention.cut_off(asked, self.shared.clock.trusted_now())?;
         let busy = |_| Refusal::new(Reason::QueueFull, "another run of the retention goes on");
         let _one_at_a_time = self.running.try_lock().map_err(busy)?;
-        let mut survey = Survey::new(&self.shared, before);
+        let mut survey = Survey::new(&self.shared, cut_off.bodies);
         while !survey.old.is_ended() {
             let surveyed = self.shared.blocking(move |shared| {
                 let bodies = survey.batch(shared)?;
@@ -144,14 +175,35 @@ impl Keeper {
                 self.shared.sequencer.decide(Proposal::Redact(bodies)).await?;
             }
         }
-        Ok(survey.tally.report(before))
+        let mut tally = survey.tally;
+        if let Some(before) = cut_off.entries {
+            tally = self.trim(before, tally).await?;
+        }
+        Ok(tally.report(cut_off.bodies))
+    }
+
+    async fn trim(&self, before: Timestamp, mut tally: RetentionTally) -> Result<RetentionTally, Refusal> {
+        let prepared = self.shared.blocking(move |shared| {
+            let old = old_segments(shared, before)?;
+            count(shared, &mut tally, before, old.as_ref());
+            let Some(old) = old else { return Ok((tally, None)) };
+            let state = snapshot::before(shared.journal.as_ref(), old.first_kept).map_err(internal)?;
+            let prepared = shared.journal.prepare_trim(old.into_trim(state.into()));
+            let full = |error: TrimError| if error.is_out_of_room() { DiskRoom::refusal() } else { internal(error) };
+            Ok((tally, Some(prepared.map_err(full)?)))
+        });
+        let (tally, prepared) = prepared.await?;
+        if let Some(prepared) = prepared {
+            self.shared.sequencer.decide(Proposal::Trim(prepared)).await?;
+        }
+        Ok(tally)
     }
 
     /// Runs once a day where a time is configured, for as long as the process does.
     pub async fn keep(self: Arc<Self>) {
         let run = || {
             let keeper = Arc::clone(&self);
-            async move { keeper.run(None).await }
+            async move { keeper.run(AskedDays::default()).await }
         };
         self.retention.keep(run).await;
     }

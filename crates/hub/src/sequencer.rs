@@ -11,7 +11,9 @@
 
 use std::sync::Arc;
 
-use concord_journal::{AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, Tail};
+use concord_journal::{
+    AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, PreparedTrim, Tail,
+};
 use concord_ledger::{
     Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger, NodeLine,
     Shown, Statement, Stood,
@@ -28,7 +30,7 @@ use tokio::time::Instant;
 mod commit;
 mod recent;
 
-use commit::{Commit, Decided, Due, InFlight, impossible, send, size_estimate, synced};
+use commit::{Commit, Decided, Due, Effect, InFlight, impossible, send, size_estimate, synced};
 use concord_server::{Clock, DiskRoom};
 pub use recent::{Durable, Recent};
 
@@ -78,6 +80,8 @@ pub enum Proposal {
     },
     /// Bodies that nobody waits for any more go.
     Redact(Vec<Bodies>),
+    /// Old segments go, for which a base is prepared.
+    Trim(PreparedTrim),
     /// A new history, since data of this one was lost; nothing, where another one began meanwhile.
     BeginHistory {
         /// The history in which the loss was found.
@@ -265,13 +269,13 @@ impl SequencerTask {
         let mut in_flight: Option<InFlight> = None;
         let mut closed = false;
         loop {
-            // How many entries a redaction appends is known when it is done: nothing is decided behind it meanwhile.
-            if in_flight.as_ref().is_none_or(|in_flight| !in_flight.redacts) {
+            // How many entries of its own the journal appends is known when it is done: nothing is decided behind them meanwhile.
+            if in_flight.as_ref().is_none_or(|in_flight| !in_flight.is_effect) {
                 self.gather(&mut open);
             }
             if in_flight.is_none() {
                 let commit = std::mem::take(&mut open);
-                if commit.drafts.is_empty() && commit.begins.is_none() && commit.redacts.is_none() {
+                if commit.drafts.is_empty() && commit.begins.is_none() && commit.effect.is_none() {
                     commit.answer_known();
                 } else {
                     in_flight = Some(self.issue(commit));
@@ -288,7 +292,7 @@ impl SequencerTask {
                             Ok(committed) => self.publish(done, committed),
                             Err(AppendError::NoRoom { .. }) => self.undo(done, std::mem::take(&mut open)),
                             // Nothing was done, and nothing was decided behind it.
-                            Err(error @ AppendError::NotRedactable { .. }) => {
+                            Err(error @ (AppendError::NotRedactable { .. } | AppendError::NotTrimmable { .. })) => {
                                 let refusal = Refusal::new(Reason::Internal, error.to_string());
                                 done.answers.into_iter().for_each(|(answer, _)| send(answer, Err(refusal.clone())));
                             }
@@ -329,11 +333,11 @@ impl SequencerTask {
             return None;
         }
         // A history begins by an entry of the journal's own, so it has a commit of its own, and what comes waits for the next.
-        if open.begins.is_some() || open.redacts.is_some() {
+        if open.begins.is_some() || open.effect.is_some() {
             return Some(waiting);
         }
-        if matches!(waiting.proposal, Proposal::Redact(_)) {
-            return take_redaction(waiting, open);
+        if matches!(waiting.proposal, Proposal::Redact(_) | Proposal::Trim(_)) {
+            return take_effect(waiting, open);
         }
         if matches!(waiting.proposal, Proposal::BeginHistory { .. }) {
             return self.take_history(waiting, open);
@@ -432,7 +436,7 @@ impl SequencerTask {
                     _ => None,
                 })
             }
-            Proposal::BeginHistory { .. } | Proposal::Redact(_) => Err(impossible()),
+            Proposal::BeginHistory { .. } | Proposal::Redact(_) | Proposal::Trim(_) => Err(impossible()),
             Proposal::Rehand(opened, stood) => {
                 let stood = (!concord_faults::planted("judge-again-what-stood")).then_some(stood);
                 self.decide_consignment(*opened, stood, at)
@@ -519,22 +523,23 @@ impl SequencerTask {
     fn issue(&mut self, commit: Commit) -> InFlight {
         metrics::histogram!("concord_commit_entries").record(commit.drafts.len() as f64);
         concord_faults::point("hub.commit.issued");
-        let redacts = commit.redacts.is_some();
-        let append = match (commit.begins, commit.redacts) {
+        let is_effect = commit.effect.is_some();
+        let recorded_at = || self.ledger.recorded_at(self.clock.now()).as_micros();
+        let append = match (commit.begins, commit.effect) {
             (Some(new), _) => {
                 let recorded_at = commit.now.map_or(0, Timestamp::as_micros);
                 self.journal.begin_history(self.tail, new, recorded_at)
             }
-            (None, Some(bodies)) => {
-                let recorded_at = self.ledger.recorded_at(self.clock.now()).as_micros();
-                let redacted = self.journal.redact(self.tail, recorded_at, bodies);
+            (None, Some(Effect::Redact(bodies))) => {
+                let redacted = self.journal.redact(self.tail, recorded_at(), bodies);
                 redacted.map_ok(|redacted| Committed { appended: Vec::new(), tail: redacted.tail }).boxed()
             }
+            (None, Some(Effect::Trim(prepared))) => self.journal.trim(self.tail, recorded_at(), prepared),
             (None, None) => self.journal.append(self.tail, commit.drafts),
         };
         InFlight {
             append,
-            redacts,
+            is_effect,
             facts: commit.facts,
             answers: commit.answers,
             ledger: self.ledger.clone(),
@@ -547,7 +552,7 @@ impl SequencerTask {
     fn publish(&mut self, mut done: InFlight, committed: Committed) {
         metrics::histogram!("concord_commit_seconds").record(done.begun.elapsed().as_secs_f64());
         concord_faults::point("hub.commit.durable");
-        if done.redacts {
+        if done.is_effect {
             for sequence in self.tail.sequence + 1..=committed.tail.sequence {
                 self.ledger.apply(&Fact::JournalEffect, At { sequence, now: self.ledger.last_recorded_at() });
                 done.facts.push((sequence, Fact::JournalEffect));
@@ -591,13 +596,17 @@ impl SequencerTask {
     }
 }
 
-/// A redaction is entries of the journal's own, so it has a commit of its own; gives the proposal back where the open one is not empty.
-fn take_redaction(waiting: Waiting, open: &mut Commit) -> Option<Waiting> {
+/// What the journal does to itself is entries of its own, so it has a commit of its own; gives the proposal back where the open one is not
+/// empty.
+fn take_effect(waiting: Waiting, open: &mut Commit) -> Option<Waiting> {
     if !open.drafts.is_empty() {
         return Some(waiting);
     }
-    let Proposal::Redact(bodies) = waiting.proposal else { return Some(waiting) };
-    open.redacts = Some(bodies);
+    open.effect = Some(match waiting.proposal {
+        Proposal::Redact(bodies) => Effect::Redact(bodies),
+        Proposal::Trim(prepared) => Effect::Trim(prepared),
+        proposal => return Some(Waiting { proposal, ..waiting }),
+    });
     open.answers.push((waiting.answer, Due::Answer(Ok(Answer::Stands))));
     None
 }

@@ -96,7 +96,7 @@ impl Shared {
 
     /// One entry of the journal, without its bodies, that a row of the views names. Blocks.
     pub fn entry(&self, sequence: u64) -> Result<Entry, Refusal> {
-        self.journal.read(sequence, 1).map_err(internal)?.pop().ok_or_else(|| internal("no such entry"))
+        self.journal.head(sequence).map_err(internal)
     }
 
     /// Lets the listener believe whom the published ledger has enrolled.

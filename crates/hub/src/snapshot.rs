@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use concord_journal::{Journal, Tail};
+use concord_journal::{Entry, Journal, Tail};
 use concord_ledger::{At, LEDGER_STATE_VERSION, Ledger};
 use concord_model::Timestamp;
-use concord_snapshots::{Form, Restored, Snapshots, restore as restored_from};
+use concord_snapshots::{Form, Restored, Snapshots, restore as restored_from, state_before};
 
 use crate::error::HubError;
 use crate::init::files;
@@ -22,11 +22,18 @@ pub(crate) fn in_folder(dir: &Path) -> Snapshots {
 
 /// The ledger of all facts of the journal.
 pub fn restore(snapshots: &Snapshots, journal: &dyn Journal) -> Result<Restored<Ledger>, HubError> {
-    restored_from(snapshots, journal, |ledger: &mut Ledger, entry| {
-        let fact = concord_wire::stored::hub::read(entry)?.into_fact();
-        ledger.apply(&fact, At { sequence: entry.sequence, now: Timestamp::from_micros(entry.recorded_at) });
-        Ok(())
-    })
+    restored_from(snapshots, journal, apply)
+}
+
+/// The ledger of all facts before an entry, as the base carries it that is to stand for them. Blocks.
+pub(crate) fn before(journal: &dyn Journal, first_kept: u64) -> Result<Vec<u8>, HubError> {
+    state_before(FORM, journal, first_kept, apply)
+}
+
+fn apply(ledger: &mut Ledger, entry: &Entry) -> Result<(), HubError> {
+    let fact = concord_wire::stored::hub::read(entry)?.into_fact();
+    ledger.apply(&fact, At { sequence: entry.sequence, now: Timestamp::from_micros(entry.recorded_at) });
+    Ok(())
 }
 
 /// What a snapshot is made of: only what is durable.

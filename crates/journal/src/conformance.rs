@@ -215,6 +215,19 @@ async fn a_trimmed_journal_begins_with_its_base(journal: &dyn Journal) {
         let found = journal.entry(entry.sequence);
         assert!(if is_kept { found.is_ok_and(|found| found.digest == entry.digest) } else { found.is_err() });
     }
+    let recalled = |from: u64, most: usize| {
+        let entries = journal.recall(from, most).unwrap_or_default();
+        entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>()
+    };
+    let whole = first_kept..=committed.tail.sequence;
+    assert_eq!(recalled(1, usize::MAX), [1, 3].into_iter().chain(whole).collect::<Vec<_>>(), "with a gap");
+    assert_eq!((recalled(2, 2), recalled(first_kept, 1)), (vec![3, first_kept], vec![first_kept]));
+    assert_eq!((recalled(committed.tail.sequence + 1, 1), recalled(1, 0)), (vec![], vec![]));
+    for entry in &before {
+        let is_there = entry.sequence == 3 || entry.sequence >= first_kept;
+        let found = journal.head(entry.sequence);
+        assert!(if is_there { found.is_ok_and(|found| found == *entry) } else { found.is_err() });
+    }
     assert!(journal.entry(3).is_ok_and(|kept| kept.blobs == [None]) && journal.entry(1).is_ok());
     assert!(matches!(journal.blob(3, 0), Err(ReadError::Redacted { .. })));
     assert!(matches!(journal.read(3, 1), Err(ReadError::EntryAbsent { first, .. }) if first == first_kept));

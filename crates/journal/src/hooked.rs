@@ -4,8 +4,8 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, PreparedTrim,
-    ReadError, Redacted, Tail, Trim, TrimError,
+    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, Held, HistoryId, Journal, MemoryJournal,
+    PreparedTrim, ReadError, Redacted, Tail, Trim, TrimError,
 };
 
 /// What a test does to an append.
@@ -54,6 +54,10 @@ impl<H: AppendHook> Journal for HookedJournal<H> {
         self.inner.trim_point(before)
     }
 
+    fn held_before(&self, first_kept: u64) -> Held {
+        self.inner.held_before(first_kept)
+    }
+
     fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
         self.inner.prepare_trim(trim)
     }
@@ -73,6 +77,10 @@ impl<H: AppendHook> Journal for HookedJournal<H> {
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
         self.inner.read(from, max_entries)
+    }
+
+    fn kept_from(&self, from: u64) -> Option<u64> {
+        self.inner.kept_from(from)
     }
 
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {

@@ -7,6 +7,7 @@ use crate::blob::Blob;
 use crate::digest::{Digest, HistoryId, Tail};
 use crate::entry::{Draft, Entry, KIND_RESERVED_FIRST, is_reserved_kind};
 use crate::history::KIND_HISTORY_BEGUN;
+use crate::old::Held;
 use crate::redaction::{Bodies, Body, Redacted};
 use crate::trim::{Base, PreparedTrim, Trim, TrimError};
 
@@ -58,6 +59,9 @@ pub trait Journal: Send + Sync {
     /// where nothing would go.
     fn trim_point(&self, before: u64) -> Option<u64>;
 
+    /// What the files take that a trim up to this entry takes away.
+    fn held_before(&self, first_kept: u64) -> Held;
+
     /// Makes what is to stand for the trimmed entries durable. Nothing goes yet; should the process end first, the next
     /// open trims or forgets it. Blocks for as long as reading what is to go takes, beside the writer.
     fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError>;
@@ -79,6 +83,41 @@ pub trait Journal: Send + Sync {
     /// Entries from `from` on, without bodies: at most `max_entries`, fewer at the tail or past
     /// [`READ_SIZE_MAX_BYTES`], none beyond the tail; at least one where there is one and `max_entries` is not 0.
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError>;
+
+    /// The first entry from `from` on that a trim kept; none where there is none.
+    fn kept_from(&self, from: u64) -> Option<u64>;
+
+    /// Entries from `from` on that can be read at all, without bodies: those that trims kept, in order and with gaps, then the
+    /// whole ones. Bounded as [`read`](Self::read) is, and like it empty only beyond the tail.
+    fn recall(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
+        let (mut entries, mut from, mut size) = (Vec::new(), from, 0);
+        while entries.len() < max_entries && size <= READ_SIZE_MAX_BYTES {
+            let Some(kept) = self.kept_from(from) else {
+                let whole = self.first_sequence().max(from);
+                match self.read(whole, max_entries - entries.len()) {
+                    Ok(rest) => entries.extend(rest),
+                    // Trimmed since it was asked for.
+                    Err(ReadError::EntryAbsent { .. }) if self.first_sequence() > whole => continue,
+                    Err(error) => return Err(error),
+                }
+                break;
+            };
+            let entry = self.entry(kept)?;
+            size += entry.payload.len() as u64;
+            entries.push(entry);
+            from = kept + 1;
+        }
+        Ok(entries)
+    }
+
+    /// One entry without its bodies, held whole or kept.
+    fn head(&self, sequence: u64) -> Result<Entry, ReadError> {
+        let found = self.recall(sequence, 1)?.pop().filter(|entry| entry.sequence == sequence);
+        found.ok_or_else(|| {
+            let (first, last) = (self.first_sequence(), self.tail().sequence);
+            ReadError::EntryAbsent { sequence, first, last }
+        })
+    }
 
     /// One entry with its bodies, those apart that are gone.
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError>;

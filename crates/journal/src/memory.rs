@@ -13,6 +13,7 @@ use crate::journal::{
     AppendError, Appended, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError, check_batch, check_bodies,
     check_new_history, check_redaction, check_tail,
 };
+use crate::old::Held;
 use crate::redaction::{Bodies, Body, Redacted};
 use crate::trim::{Base, PreparedTrim, Trim, TrimError, anchor};
 
@@ -23,19 +24,19 @@ pub struct MemoryJournal {
 }
 
 struct Shared {
-    held: Mutex<Held>,
+    held: Mutex<Contents>,
     tail: watch::Sender<Tail>,
 }
 
 /// What is there: entries from the first that is held whole on, and what stands for those before it.
 #[derive(Clone, Default)]
-struct Held {
+struct Contents {
     entries: Vec<Entry>,
     base: Option<Base>,
     kept: Vec<Entry>,
 }
 
-impl Held {
+impl Contents {
     fn first(&self) -> u64 {
         self.entries.first().map_or(1, |entry| entry.sequence)
     }
@@ -81,7 +82,7 @@ impl MemoryJournal {
         let mut entries = Vec::new();
         let begun = HistoryBegun { history, parent: None }.into_draft(now);
         let committed = extend(&mut entries, &Tail::ORIGIN, history, vec![begun]);
-        let held = Held { entries, ..Held::default() };
+        let held = Contents { entries, ..Contents::default() };
         let shared = Shared { held: Mutex::new(held), tail: watch::Sender::new(committed.tail) };
         MemoryJournal { shared: Arc::new(shared) }
     }
@@ -146,6 +147,17 @@ impl Journal for MemoryJournal {
         self.shared.with_held(|held| held.trim_point(before))
     }
 
+    fn held_before(&self, first_kept: u64) -> Held {
+        self.shared.with_held(|held| {
+            let size = |entry: &Entry| {
+                let bodies = entry.blobs.iter().flatten().map(|blob| blob.bytes().len());
+                (entry.payload.len() + bodies.sum::<usize>()) as u64
+            };
+            let going = held.entries.iter().filter(|entry| entry.sequence < first_kept);
+            Held { segments: 1, bytes: going.map(size).sum() }
+        })
+    }
+
     fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
         self.shared.with_held(|held| held.trimmed(&trim))?;
         let digest = Digest::of("concord journal base in memory v1", &[&trim.first_kept.to_le_bytes(), &trim.state]);
@@ -192,6 +204,13 @@ impl Journal for MemoryJournal {
                 goes_on
             });
             Ok(wanted.map(without_bodies).collect())
+        })
+    }
+
+    fn kept_from(&self, from: u64) -> Option<u64> {
+        self.shared.with_held(|held| {
+            let mut kept = held.kept.iter().map(|entry| entry.sequence);
+            kept.find(|kept| *kept >= from)
         })
     }
 
@@ -242,7 +261,7 @@ impl Shared {
         })
     }
 
-    fn with_held<T>(&self, work: impl FnOnce(&mut Held) -> T) -> T {
+    fn with_held<T>(&self, work: impl FnOnce(&mut Contents) -> T) -> T {
         // Nothing under this lock can panic halfway through a change, so a poisoned lock is still a whole journal.
         work(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }

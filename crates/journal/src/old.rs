@@ -1,8 +1,11 @@
-//! The walk over what was recorded before some time, which gathers bodies to be redacted.
+//! The walks over what was recorded before some time: one gathers bodies to be redacted, the other finds what can be trimmed.
 
-use crate::entry::{Entry, is_reserved_kind};
+use bytes::Bytes;
+
+use crate::entry::{Entry, is_own_effect, is_reserved_kind};
 use crate::journal::{Journal, ReadError};
-use crate::redaction::Bodies;
+use crate::redaction::{Bodies, Body};
+use crate::trim::Trim;
 
 /// What is redacted at once: for so long whoever appends waits.
 const BATCH_SIZE_MAX_BYTES: u64 = 8 * 1024 * 1024;
@@ -45,10 +48,7 @@ impl OldEntries {
             let entries = journal.read(self.next, wanted).map_err(&unread)?;
             self.is_ended = entries.is_empty();
             for entry in entries {
-                // The time of the journal's own entries is the clock's, before anybody vouched for it.
-                if entry.recorded_at >= self.before && !is_reserved_kind(entry.kind) {
-                    self.is_ended = true;
-                }
+                self.is_ended |= is_young(&entry, self.before);
                 if self.is_ended || size >= BATCH_SIZE_MAX_BYTES || bodies.len() >= BATCH_RUNS_MAX {
                     break;
                 }
@@ -57,5 +57,76 @@ impl OldEntries {
             }
         }
         Ok(bodies)
+    }
+}
+
+/// The time of the journal's own entries is the clock's, before anybody vouched for it: it says nothing.
+fn is_young(entry: &Entry, before: i64) -> bool {
+    entry.recorded_at >= before && !is_reserved_kind(entry.kind)
+}
+
+/// The beginning of a journal that can be trimmed.
+///
+/// Invariant: of what goes, every entry but those by which the journal tells of its own effects is kept, without its bodies. So whoever
+/// reads facts, receipts or statements finds the same as before, and only bodies are gone, as after a redaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldSegments {
+    /// The first entry that stays whole.
+    pub first_kept: u64,
+    /// Of those before it, the ones to be kept without bodies; from an earlier trim's on.
+    pub kept: Vec<u64>,
+    /// What the files take that go.
+    pub size: Held,
+}
+
+/// What files of a journal hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// How many segments.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl OldSegments {
+    /// Those of which every entry was recorded before this time, in microseconds, is not after `last`, and `may_go` with its bodies. None
+    /// where no whole segment can go. Blocks.
+    pub fn find<E>(
+        journal: &dyn Journal,
+        before: i64,
+        last: u64,
+        unread: impl Fn(ReadError) -> E,
+        mut may_go: impl FnMut(&Entry, &[Body]) -> Result<bool, E>,
+    ) -> Result<Option<OldSegments>, E> {
+        let mut kept: Vec<u64> =
+            std::iter::successors(journal.kept_from(1), |kept| journal.kept_from(kept + 1)).collect();
+        let mut next = journal.first_sequence();
+        'walk: loop {
+            let entries = journal.read(next, ENTRIES_READ_AT_ONCE).map_err(&unread)?;
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
+                let bodies = match entry.commitments.len() {
+                    0 => Vec::new(),
+                    _ => journal.bodies(entry.sequence).map_err(&unread)?,
+                };
+                if entry.sequence > last || is_young(&entry, before) || !may_go(&entry, &bodies)? {
+                    break 'walk;
+                }
+                if !is_own_effect(entry.kind) {
+                    kept.push(entry.sequence);
+                }
+                next = entry.sequence + 1;
+            }
+        }
+        let Some(first_kept) = journal.trim_point(next) else { return Ok(None) };
+        kept.retain(|sequence| *sequence < first_kept);
+        Ok(Some(OldSegments { first_kept, kept, size: journal.held_before(first_kept) }))
+    }
+
+    /// The trim by which they go behind a base that carries this state.
+    pub fn into_trim(self, state: Bytes) -> Trim {
+        Trim { first_kept: self.first_kept, state, kept: self.kept }
     }
 }

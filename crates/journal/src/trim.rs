@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::digest::{Digest, Tail};
 use crate::entry::{Draft, KIND_RESERVED_FIRST};
+use crate::file::is_no_room;
 use crate::journal::ReadError;
 use crate::redaction::own;
 
@@ -70,6 +71,13 @@ pub enum TrimError {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+impl TrimError {
+    /// Whether only room is missing.
+    pub fn is_out_of_room(&self) -> bool {
+        matches!(self, TrimError::Disk { source, .. } if is_no_room(source))
+    }
 }
 
 /// The payload of a [`KIND_TRIMMED`] entry: the base's digest (32 bytes) and the first entry kept (8, little-endian).

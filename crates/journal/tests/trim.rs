@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use concord_journal::conformance::draft;
 use concord_journal::{
-    AppendError, Bodies, Disk, FileJournal, Journal, KIND_TRIMMED, OpenError, ReadError, Trim, TrimError, VerifyError,
-    verify, walk,
+    AppendError, Bodies, Disk, FileJournal, Journal, KIND_RESERVED_FIRST, KIND_TRIMMED, OldSegments, OpenError,
+    ReadError, Trim, TrimError, VerifyError, verify, walk,
 };
 use support::{FIRST_HISTORY, FaultyDisk, MemoryDisk, NEXT_HISTORY, append, block_on, everything, open};
 
@@ -73,7 +73,9 @@ fn a_trimmed_journal_begins_behind_its_base_and_verifies() {
     check(&journal, second, b"more", &[1, 3, 14]);
     assert_eq!(disk.everything().iter().filter(|(name, _)| name.ends_with(".base")).count(), 1);
     assert!(disk.everything().iter().all(|(name, _)| name.as_str() >= format!("{second:020}").as_str()));
-    assert_eq!(walk(disk.clone().into_disk(), true).unwrap().next().unwrap().unwrap().sequence, second);
+    let walked = walk(disk.clone().into_disk(), true).unwrap().map(|entry| entry.unwrap().sequence);
+    let whole = second..=journal.tail().sequence;
+    assert_eq!(walked.collect::<Vec<_>>(), [1, 3, 14].into_iter().chain(whole).collect::<Vec<_>>());
     drop(journal);
     let (journal, _) = open(&disk.clone().into_disk(), NEXT_HISTORY).unwrap();
     check(&journal, second, b"more", &[1, 3, 14]);
@@ -99,6 +101,59 @@ fn what_cannot_be_trimmed_is_refused_and_changes_nothing() {
     block_on(journal.trim(journal.tail(), 7, newer.clone())).unwrap();
     assert!(matches!(block_on(journal.trim(journal.tail(), 7, newer)), Err(AppendError::NotTrimmable { .. })));
     assert_eq!(journal.base().unwrap().unwrap().kept, [1, 3]);
+    verify(disk.into_disk()).unwrap();
+}
+
+#[test]
+fn the_old_segments_end_before_what_is_young_or_stays_and_all_that_was_said_is_kept() {
+    let (disk, journal) = filled();
+    block_on(journal.redact(journal.tail(), 5, vec![Bodies { sequence: 3, first: 0, count: 1 }])).unwrap();
+    let find = |before: i64, last: u64, stays: u64| {
+        let may_go = |entry: &concord_journal::Entry, bodies: &[concord_journal::Body]| {
+            assert_eq!(bodies.len(), entry.commitments.len());
+            assert_eq!(bodies.iter().filter(|body| body.is_gone).count(), usize::from(entry.sequence == 3));
+            Ok::<_, ReadError>(entry.sequence != stays)
+        };
+        OldSegments::find(&journal, before, last, |error| error, may_go).unwrap()
+    };
+    let all = find(i64::MAX, u64::MAX, 0).unwrap();
+    assert_eq!(Some(all.first_kept), journal.trim_point(u64::MAX));
+    let files: Vec<usize> =
+        disk.everything().iter().filter(|(name, _)| name.ends_with(".segment")).map(|(_, bytes)| bytes.len()).collect();
+    let (going, stays) = files.split_at(files.len() - 1);
+    assert_eq!((all.size.segments, all.size.bytes), (going.len() as u64, going.iter().sum::<usize>() as u64));
+    assert_eq!(stays.len(), 1);
+    // By the time of the tenth draft, by the last that may go, and by one that stays.
+    let tenth = journal.entry(11).unwrap().recorded_at;
+    for old in [find(tenth, u64::MAX, 0), find(i64::MAX, 10, 0), find(i64::MAX, u64::MAX, 11)] {
+        let old = old.unwrap();
+        assert_eq!(Some(old.first_kept), journal.trim_point(11));
+        assert_eq!(old.kept, (1..old.first_kept).collect::<Vec<_>>());
+    }
+    assert_eq!(find(journal.entry(2).unwrap().recorded_at, u64::MAX, 0), None, "all is too young");
+    // What the journal says of itself is not kept, and what an earlier trim kept is.
+    let facts: Vec<u64> = (1..=journal.tail().sequence)
+        .filter(|sequence| journal.head(*sequence).unwrap().kind >= KIND_RESERVED_FIRST)
+        .collect();
+    assert_eq!(facts.len(), 3);
+    for _ in 0..2 {
+        for seed in 0..24 {
+            append(&journal, vec![draft(seed, 500, 0)]);
+        }
+        let old = OldSegments::find(&journal, i64::MAX, u64::MAX, |error| error, |_, _| Ok::<_, ReadError>(true))
+            .unwrap()
+            .unwrap();
+        let said: Vec<u64> = (1..old.first_kept)
+            .filter(|sequence| journal.head(*sequence).is_ok_and(|entry| entry.kind < KIND_RESERVED_FIRST))
+            .collect();
+        assert_eq!(old.kept, said);
+        let prepared = journal.prepare_trim(old.into_trim("state".into())).unwrap();
+        block_on(journal.trim(journal.tail(), 7, prepared)).unwrap();
+        assert!(
+            facts.iter().all(|fact| journal.head(*fact).is_err())
+                && said.iter().all(|said| journal.head(*said).is_ok())
+        );
+    }
     verify(disk.into_disk()).unwrap();
 }
 

@@ -118,7 +118,7 @@ mod tests {
             admin: "[::1]:9000".parse().unwrap(),
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
-            retention: Retention { bodies_days: Some(30) },
+            retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
         }
     }
 

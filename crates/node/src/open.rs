@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use concord_journal::{Draft, FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, Opened, is_reserved_kind};
+use concord_journal::{
+    Draft, Entry, FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, Opened, is_reserved_kind,
+};
 use concord_model::Timestamp;
-use concord_snapshots::{Form, Restored, Snapshots, restore};
+use concord_snapshots::{Form, Restored, Snapshots, restore, state_before};
 use concord_wire::stored::node::read;
 use futures::executor::block_on;
 
@@ -45,9 +47,16 @@ pub(crate) fn fold(
     snapshots: &Snapshots,
     journal: &dyn concord_journal::Journal,
 ) -> Result<Restored<NodeState>, NodeError> {
-    restore(snapshots, journal, |state: &mut NodeState, entry| {
-        Ok(state.apply(&read(entry)?, entry.sequence, Timestamp::from_micros(entry.recorded_at))?)
-    })
+    restore(snapshots, journal, apply)
+}
+
+/// The state of all entries before one, as the base carries it that is to stand for them. Blocks.
+pub(crate) fn before(journal: &dyn concord_journal::Journal, first_kept: u64) -> Result<Vec<u8>, NodeError> {
+    state_before(SNAPSHOT_FORM, journal, first_kept, apply)
+}
+
+fn apply(state: &mut NodeState, entry: &Entry) -> Result<(), NodeError> {
+    Ok(state.apply(&read(entry)?, entry.sequence, Timestamp::from_micros(entry.recorded_at))?)
 }
 
 /// The time of the last entry that was decided; none if there is none. That of a begun history is the clock's when the journal
@@ -60,6 +69,13 @@ pub(crate) fn last_recorded(journal: &dyn concord_journal::Journal) -> Result<Op
             return Ok(Some(Timestamp::from_micros(entry.recorded_at)));
         }
         sequence -= 1;
+    }
+    // A journal that was trimmed up to what it did to itself last.
+    for kept in journal.base()?.map(|base| base.kept).unwrap_or_default().into_iter().rev() {
+        let entry = journal.head(kept)?;
+        if !is_reserved_kind(entry.kind) {
+            return Ok(Some(Timestamp::from_micros(entry.recorded_at)));
+        }
     }
     Ok(None)
 }

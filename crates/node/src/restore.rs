@@ -64,7 +64,7 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, NodeError> {
         &config.name,
     )?;
     let parent = journal.tail();
-    let last = journal.read(parent.sequence, 1)?.first().map_or(0, |entry| entry.recorded_at);
+    let last = journal.head(parent.sequence)?.recorded_at;
     let at = Timestamp::from_micros(now.as_micros().max(last));
     block_on(journal.begin_history(parent, HistoryId(fresh()?), at.as_micros()))?;
     append(&journal, stored::restored(stored::Restored::FromBackup(manifest.taken_at()), at))?;

@@ -1,15 +1,15 @@
-//! Retention at a node: the bodies of exchanges that nobody waits for any more go.
+//! Retention at a node: the bodies of exchanges that nobody waits for any more go, and the old segments of the journal that held them.
 //!
 //! Invariant: an own exchange's bodies go only once the hub's receipt is here and every recipient is told to have it, or never to
 //! get it; a received one's only once every agency that may have it has acknowledged it. Request ids, receipts and exchange ids
-//! stay, so that a repeat is known for one.
+//! stay, so that a repeat is known for one. They stay where their segment goes too: a hub that lost data is handed all of it back.
 
 use std::sync::Arc;
 
-use concord_journal::{Bodies, Body, Entry, OldEntries};
+use concord_journal::{Bodies, Body, Entry, OldEntries, OldSegments, TrimError};
 use concord_ledger::IndexRange;
 use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
-use concord_server::{Retention, RetentionTally};
+use concord_server::{AskedDays, DiskRoom, Retention, RetentionTally};
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::receipt::{self, Outcome};
 use concord_wire::stored::Kept;
@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
+use crate::open;
 use crate::state::NodeState;
 
 /// Goes through the journal from its beginning to what is too young.
@@ -43,18 +44,23 @@ impl Survey {
     /// The next bodies that may go; none at the end. Blocks.
     fn batch(&mut self, index: &Index) -> Result<Vec<Bodies>, IndexError> {
         let Self { old, settled } = self;
-        old.gather(index.journal().as_ref(), IndexError::from, |entry, bodies| match read(entry)? {
-            NodeEntry::Queued(kept, submissions) => {
-                let agencies = submissions.iter().map(|submission| submission.agency.as_str()).collect();
-                settled.queued(index, entry, &kept, agencies, bodies)
-            }
-            NodeEntry::Mail { lane, items, .. } => settled.mail(index, entry, lane, &items, bodies),
-            _ => Ok(0),
-        })
+        old.gather(index.journal().as_ref(), IndexError::from, |entry, bodies| settled.entry(index, entry, bodies))
     }
 }
 
 impl Settled {
+    /// Adds what may go of one entry; how many bytes that is.
+    fn entry(&mut self, index: &Index, entry: &Entry, bodies: &mut Vec<Bodies>) -> Result<u64, IndexError> {
+        match read(entry)? {
+            NodeEntry::Queued(kept, submissions) => {
+                let agencies = submissions.iter().map(|submission| submission.agency.as_str()).collect();
+                self.queued(index, entry, &kept, agencies, bodies)
+            }
+            NodeEntry::Mail { lane, items, .. } => self.mail(index, entry, lane, &items, bodies),
+            _ => Ok(0),
+        }
+    }
+
     fn queued(
         &mut self,
         index: &Index,
@@ -147,6 +153,31 @@ fn agreement(serialised: &bytes::Bytes) -> String {
     header::parse(serialised).map_or_else(|_| String::new(), |header| header.agreement.id.to_string())
 }
 
+/// The old segments that go, as a trim takes them. Blocks.
+///
+/// Invariant: nothing goes but bodies, and none that somebody waits for: see [`OldSegments`] for what is kept. Evidence of what was set
+/// aside goes when its segment does; header, path and reason stay. Nor goes what the views have yet to read.
+fn old_segments(context: &Context, before: Timestamp) -> Result<Option<OldSegments>, IndexError> {
+    let index = &context.index;
+    let last = index.views().watermark().map_or(0, |at| at.sequence);
+    let state = context.now_state();
+    OldSegments::find(index.journal().as_ref(), before.as_micros(), last, IndexError::from, |entry, bodies| {
+        if bodies.iter().all(|body| body.is_gone) {
+            return Ok(true);
+        }
+        let mut settled = Settled { state: Arc::clone(&state), tally: RetentionTally::default() };
+        settled.entry(index, entry, &mut Vec::new())?;
+        Ok(!settled.tally.is_awaited())
+    })
+}
+
+/// Counts them.
+fn count(context: &Context, tally: &mut RetentionTally, before: Timestamp, old: Option<&OldSegments>) {
+    let size = old.map(|old| old.size).unwrap_or_default();
+    let entries = old.map_or(0, |old| old.first_kept - context.index.journal().first_sequence());
+    tally.segments(before, size.segments, size.bytes, entries);
+}
+
 /// Keeps what must be kept, and lets go what need not be.
 pub(crate) struct Keeper {
     context: Context,
@@ -163,23 +194,31 @@ impl Keeper {
     /// What would go now, by the configured time or by another.
     ///
     /// Refuses with `ARGUMENT_INVALID` where there is none, and with `CLOCK_SUSPECT`.
-    pub(crate) async fn preview(&self, days: Option<u32>) -> Result<RetentionReport, Refusal> {
-        let before = self.retention.cut_off(days, self.context.clock.trusted_now())?;
-        let mut survey = Survey::new(&self.context, before);
+    pub(crate) async fn preview(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
+        let cut_off = self.retention.cut_off(asked, self.context.clock.trusted_now())?;
+        let mut survey = Survey::new(&self.context, cut_off.bodies);
         while !survey.old.is_ended() {
             survey = self.step(survey).await?.0;
         }
-        Ok(survey.settled.tally.report(before))
+        let mut tally = survey.settled.tally;
+        if let Some(before) = cut_off.entries {
+            let counted = self.blocking(move |context| {
+                count(context, &mut tally, before, old_segments(context, before).map_err(internal)?.as_ref());
+                Ok(tally)
+            });
+            tally = counted.await?;
+        }
+        Ok(tally.report(cut_off.bodies))
     }
 
-    /// Lets it go, batch by batch.
+    /// Lets it go: bodies batch by batch, then old segments.
     ///
     /// Refuses with `ARGUMENT_INVALID` and `CLOCK_SUSPECT` as above, with `QUEUE_FULL` while another run goes on, with `DISK_FULL`.
-    pub(crate) async fn run(&self, days: Option<u32>) -> Result<RetentionReport, Refusal> {
-        let before = self.retention.cut_off(days, self.context.clock.trusted_now())?;
+    pub(crate) async fn run(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
+        let cut_off = self.retention.cut_off(asked, self.context.clock.trusted_now())?;
         let busy = |_| Refusal::new(Reason::QueueFull, "another run of the retention goes on");
         let _one_at_a_time = self.running.try_lock().map_err(busy)?;
-        let mut survey = Survey::new(&self.context, before);
+        let mut survey = Survey::new(&self.context, cut_off.bodies);
         while !survey.old.is_ended() {
             let (next, bodies) = self.step(survey).await?;
             survey = next;
@@ -187,25 +226,59 @@ impl Keeper {
                 self.context.writer.redact(bodies).await?;
             }
         }
-        Ok(survey.settled.tally.report(before))
+        let mut tally = survey.settled.tally;
+        if let Some(before) = cut_off.entries {
+            tally = self.trim(before, tally).await?;
+        }
+        Ok(tally.report(cut_off.bodies))
+    }
+
+    async fn trim(&self, before: Timestamp, mut tally: RetentionTally) -> Result<RetentionTally, Refusal> {
+        let prepared = self.blocking(move |context| {
+            let old = old_segments(context, before).map_err(internal)?;
+            count(context, &mut tally, before, old.as_ref());
+            let Some(old) = old else { return Ok((tally, None)) };
+            let journal = context.index.journal();
+            let state = open::before(journal.as_ref(), old.first_kept).map_err(internal)?;
+            let prepared = journal.prepare_trim(old.into_trim(state.into()));
+            let full = |error: TrimError| if error.is_out_of_room() { DiskRoom::refusal() } else { internal(error) };
+            Ok((tally, Some(prepared.map_err(full)?)))
+        });
+        let (tally, prepared) = prepared.await?;
+        if let Some(prepared) = prepared {
+            self.context.writer.trim(prepared).await?;
+        }
+        Ok(tally)
     }
 
     async fn step(&self, mut survey: Survey) -> Result<(Survey, Vec<Bodies>), Refusal> {
-        let index = self.context.index.clone();
-        let internal = |error: String| {
-            tracing::error!(error, "the retention could not read");
-            Refusal::new(Reason::Internal, "something failed inside this node")
-        };
-        let surveyed = concord_server::blocking(move || survey.batch(&index).map(|bodies| (survey, bodies)));
-        surveyed.await.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
+        let surveyed = self.blocking(move |context| {
+            let bodies = survey.batch(&context.index).map_err(internal)?;
+            Ok((survey, bodies))
+        });
+        surveyed.await
+    }
+
+    /// Runs a reading of journal or views where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Context) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let context = self.context.clone();
+        concord_server::blocking(move || work(&context)).await.unwrap_or_else(|error| Err(internal(error)))
     }
 
     /// Runs once a day where a time is configured, for as long as the process does.
     pub(crate) async fn keep(self: Arc<Self>) {
         let run = || {
             let keeper = Arc::clone(&self);
-            async move { keeper.run(None).await }
+            async move { keeper.run(AskedDays::default()).await }
         };
         self.retention.keep(run).await;
     }
+}
+
+fn internal(error: impl std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "the retention could not read");
+    Refusal::new(Reason::Internal, "something failed inside this node")
 }

@@ -71,7 +71,7 @@ pub use metrics::{MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use random::{NoRandomness, fresh};
 pub use readiness::{Alarm, Readiness, lost_before};
-pub use retention::{RETENTION_DAYS_MAX, Retention, RetentionTally};
+pub use retention::{AskedDays, CutOff, RETENTION_DAYS_MAX, Retention, RetentionTally};
 pub use room::{DISK_MEASURE_INTERVAL_MILLISECONDS, DISK_RESERVE_DEFAULT_BYTES, DiskRoom};
 pub use scrub::{JOURNAL_DAMAGED_ALARM, scrub};
 pub use sockets::{Dial, Listener, Socket, Tcp};

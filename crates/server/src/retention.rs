@@ -1,4 +1,5 @@
-//! Retention: after how many days the bodies of settled exchanges go, and what a run of it took away, in counts and bytes only.
+//! Retention: after how many days the bodies of settled exchanges go, and the segments that held them, and what a run of it took away,
+//! in counts and bytes only.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,30 +23,67 @@ const MICROS_PER_DAY: i64 = 86_400 * 1_000_000;
 pub struct Retention {
     /// After so many days the bodies of settled exchanges go.
     pub bodies_days: Option<u32>,
+    /// After so many days the journal's oldest segments go, as far as all in them is settled; not less than the above.
+    pub entries_days: Option<u32>,
+}
+
+/// What somebody asks for in place of what is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AskedDays {
+    /// For bodies.
+    pub bodies: Option<u32>,
+    /// For old segments.
+    pub entries: Option<u32>,
+}
+
+/// Before when something must have been recorded to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CutOff {
+    /// The bodies of exchanges.
+    pub bodies: Timestamp,
+    /// Old segments; none go where this is none. Not later than that of the bodies.
+    pub entries: Option<Timestamp>,
 }
 
 impl Retention {
     /// Checks what a file says.
     pub fn checked(self) -> Result<Self, String> {
-        match self.bodies_days {
-            Some(days) if days == 0 || days > RETENTION_DAYS_MAX => {
-                Err(format!("retention.bodies_days = {days} is not between 1 and {RETENTION_DAYS_MAX}"))
+        for (name, days) in [("bodies_days", self.bodies_days), ("entries_days", self.entries_days)] {
+            if let Some(days) = days.filter(|days| *days == 0 || *days > RETENTION_DAYS_MAX) {
+                return Err(format!("retention.{name} = {days} is not between 1 and {RETENTION_DAYS_MAX}"));
+            }
+        }
+        match (self.bodies_days, self.entries_days) {
+            (Some(bodies), Some(entries)) if entries < bodies => {
+                Err(format!("retention.entries_days = {entries} is less than bodies_days = {bodies}"))
             }
             _ => Ok(self),
         }
     }
 
+    /// Whether anything goes by itself.
+    const fn is_configured(self) -> bool {
+        self.bodies_days.is_some() || self.entries_days.is_some()
+    }
+
     /// The section as `init` writes it.
     pub fn to_toml(self) -> String {
-        let days =
-            self.bodies_days.map_or_else(|| "# bodies_days = 365".to_owned(), |days| format!("bodies_days = {days}"));
+        let line = |name: &str, days: Option<u32>, example: u32| match days {
+            Some(days) => format!("{name} = {days}"),
+            None => format!("# {name} = {example}"),
+        };
+        let (bodies, entries) =
+            (line("bodies_days", self.bodies_days, 365), line("entries_days", self.entries_days, 730));
         format!(
             "
 # What goes by itself, once a day. Without a number everything is kept for ever.
 [retention]
 # So many days after it was recorded, the title and body of an exchange are overwritten for good if it is settled: everybody who
 # was to have it has acknowledged it. Headers, receipts and digests stay, and the journal goes on to verify.
-{days}
+{bodies}
+# So many days, not fewer than those, after the last of its entries was recorded, an old segment of the journal goes if all in it is
+# settled, and the room of its bodies is free again. What its entries say is kept beside the journal's other files.
+{entries}
 "
         )
     }
@@ -55,7 +93,7 @@ impl Retention {
     where
         F: Future<Output = Result<pb::RetentionReport, Refusal>>,
     {
-        while self.bodies_days.is_some() {
+        while self.is_configured() {
             let next = match run().await {
                 Ok(report) => {
                     tracing::info!(rows = report.rows.len(), "the retention ran");
@@ -70,21 +108,32 @@ impl Retention {
         }
     }
 
-    /// Before when an exchange must have been recorded for its bodies to go: by what was asked for, or else by the configuration.
+    /// Before when something must have been recorded to go: by what was asked for, or else by the configuration. Where only a time for
+    /// old segments is named, that is the bodies' too.
     ///
     /// `now` is none while the clock is not believed: one that is wrong by years must take nothing away. Refuses with
-    /// `ARGUMENT_INVALID` where neither names a number of days, and with `CLOCK_SUSPECT`.
-    pub fn cut_off(self, asked_days: Option<u32>, now: Option<Timestamp>) -> Result<Timestamp, Refusal> {
-        let days = asked_days.or(self.bodies_days).filter(|days| *days <= RETENTION_DAYS_MAX);
-        let days = days.ok_or_else(|| {
-            let what = format!(
-                "no time is configured: write bodies_days under [retention], or ask for days, at most {RETENTION_DAYS_MAX}"
-            );
-            Refusal::new(Reason::ArgumentInvalid, what)
+    /// `ARGUMENT_INVALID` where neither names a number of days, or less for segments than for bodies, and with `CLOCK_SUSPECT`.
+    pub fn cut_off(self, asked: AskedDays, now: Option<Timestamp>) -> Result<CutOff, Refusal> {
+        let invalid = |what: String| Refusal::new(Reason::ArgumentInvalid, what);
+        // Whoever asks for bodies by a time of its own means no segments by the configured one.
+        let entries = asked.entries.or(self.entries_days.filter(|_| asked.bodies.is_none()));
+        let bodies = asked.bodies.or(self.bodies_days).or(entries).ok_or_else(|| {
+            invalid("no time is configured: write bodies_days under [retention], or ask for days".to_owned())
         })?;
+        if let Some(days) = [Some(bodies), entries].into_iter().flatten().find(|days| *days > RETENTION_DAYS_MAX) {
+            return Err(invalid(format!("{days} days are more than {RETENTION_DAYS_MAX}")));
+        }
+        if let Some(entries) = entries.filter(|entries| *entries < bodies) {
+            let what = format!(
+                "segments of {entries} days cannot go before bodies of {bodies} days: ask for as many, or more"
+            );
+            return Err(invalid(what));
+        }
         let what = "what goes is chosen by time, and the machine's clock is not believed";
         let now = now.ok_or_else(|| Refusal::new(Reason::ClockSuspect, what))?;
-        Ok(Timestamp::from_micros(now.as_micros().saturating_sub(i64::from(days) * MICROS_PER_DAY)))
+        let before =
+            |days: u32| Timestamp::from_micros(now.as_micros().saturating_sub(i64::from(days) * MICROS_PER_DAY));
+        Ok(CutOff { bodies: before(bodies), entries: entries.map(before) })
     }
 }
 
@@ -93,6 +142,7 @@ impl Retention {
 pub struct RetentionTally {
     rows: BTreeMap<(String, Lane), (u64, u64)>,
     unsettled: u64,
+    old_segments: Option<pb::OldSegments>,
 }
 
 impl RetentionTally {
@@ -108,6 +158,16 @@ impl RetentionTally {
         self.unsettled += 1;
     }
 
+    /// Whether something of it stays.
+    pub fn is_awaited(&self) -> bool {
+        self.unsettled > 0
+    }
+
+    /// The old segments that go.
+    pub fn segments(&mut self, before: Timestamp, segments: u64, bytes: u64, entries: u64) {
+        self.old_segments = Some(pb::OldSegments { before: Some(timestamp(before)), segments, bytes, entries });
+    }
+
     /// As it is told.
     pub fn report(self, before: Timestamp) -> pb::RetentionReport {
         let row = |((agreement, lane), (exchanges, bytes)): ((String, Lane), (u64, u64))| pb::RetentionRow {
@@ -120,6 +180,7 @@ impl RetentionTally {
             before: Some(timestamp(before)),
             rows: self.rows.into_iter().map(row).collect(),
             unsettled_exchanges: self.unsettled,
+            old_segments: self.old_segments,
         }
     }
 }
@@ -134,18 +195,37 @@ mod tests {
         struct File {
             retention: Retention,
         }
-        for bodies_days in [None, Some(30)] {
-            let file: File = toml::from_str(&Retention { bodies_days }.to_toml()).unwrap();
-            assert_eq!(file.retention.checked(), Ok(Retention { bodies_days }));
+        for (bodies_days, entries_days) in [(None, None), (Some(30), None), (Some(30), Some(30)), (None, Some(60))] {
+            let retention = Retention { bodies_days, entries_days };
+            let file: File = toml::from_str(&retention.to_toml()).unwrap();
+            assert_eq!(file.retention.checked(), Ok(retention));
         }
         for days in [0, RETENTION_DAYS_MAX + 1] {
-            assert!(Retention { bodies_days: Some(days) }.checked().unwrap_err().contains("bodies_days"));
+            let bodies = Retention { bodies_days: Some(days), entries_days: None };
+            assert!(bodies.checked().unwrap_err().contains("bodies_days"));
+            let entries = Retention { bodies_days: None, entries_days: Some(days) };
+            assert!(entries.checked().unwrap_err().contains("entries_days"));
         }
-        let now = Some(Timestamp::from_micros(3 * MICROS_PER_DAY));
-        let configured = Retention { bodies_days: Some(2) };
-        assert_eq!(configured.cut_off(None, now), Ok(Timestamp::from_micros(MICROS_PER_DAY)));
-        assert_eq!(configured.cut_off(Some(0), now), now.ok_or_else(|| unreachable!()));
-        assert_eq!(configured.cut_off(None, None).unwrap_err().reason, Reason::ClockSuspect);
-        assert_eq!(Retention::default().cut_off(None, now).unwrap_err().reason, Reason::ArgumentInvalid);
+        let shorter = Retention { bodies_days: Some(30), entries_days: Some(29) };
+        assert!(shorter.checked().unwrap_err().contains("less than bodies_days"));
+    }
+
+    #[test]
+    fn what_is_asked_for_goes_before_what_is_configured_and_segments_never_before_bodies() {
+        let now = Some(Timestamp::from_micros(9 * MICROS_PER_DAY));
+        let day = |day: i64| Timestamp::from_micros(day * MICROS_PER_DAY);
+        let asked = |bodies, entries| AskedDays { bodies, entries };
+        let configured = Retention { bodies_days: Some(2), entries_days: Some(5) };
+        let cut_off = |bodies: i64, entries: Option<i64>| Ok(CutOff { bodies: day(bodies), entries: entries.map(day) });
+        assert_eq!(configured.cut_off(asked(None, None), now), cut_off(7, Some(4)));
+        assert_eq!(configured.cut_off(asked(Some(0), None), now), cut_off(9, None), "segments were not asked for");
+        assert_eq!(configured.cut_off(asked(Some(0), Some(0)), now), cut_off(9, Some(9)));
+        assert_eq!(configured.cut_off(asked(None, Some(3)), now), cut_off(7, Some(6)));
+        assert_eq!(Retention::default().cut_off(asked(None, Some(3)), now), cut_off(6, Some(6)));
+        let refused = |retention: Retention, asked, now| retention.cut_off(asked, now).unwrap_err().reason;
+        assert_eq!(refused(configured, asked(None, None), None), Reason::ClockSuspect);
+        assert_eq!(refused(configured, asked(None, Some(1)), now), Reason::ArgumentInvalid);
+        assert_eq!(refused(configured, asked(Some(0), Some(RETENTION_DAYS_MAX + 1)), now), Reason::ArgumentInvalid);
+        assert_eq!(refused(Retention::default(), asked(None, None), now), Reason::ArgumentInvalid);
     }
 }

@@ -64,6 +64,11 @@ impl Snapshots {
         Self { folder, form, writing: Arc::default() }
     }
 
+    /// What they hold.
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
     /// Writes the state that `tail` folds to, durably, and removes what is older than the last [`SNAPSHOTS_KEPT`].
     ///
     /// Blocks. It may be killed at any point: a file has its name only once it is whole.
@@ -117,7 +122,7 @@ impl Snapshots {
                         found.state = Some((state, tail));
                         return Ok(found);
                     }
-                    Agreement::Trimmed => tracing::info!(sequence, "a snapshot is older than the journal's begin"),
+                    Agreement::Trimmed => tracing::info!(sequence, "a snapshot is older than the journal's base"),
                     Agreement::Lost => {
                         tracing::error!(path = %path.display(), %tail, "a snapshot knew an entry that the journal does not have");
                         found.lost.get_or_insert(tail);

@@ -14,4 +14,4 @@ mod restore;
 pub use file::{Form, SNAPSHOT_SIZE_MAX_BYTES, Unusable};
 pub use folder::{Found, SNAPSHOTS_KEPT, SnapshotError, Snapshots};
 pub use keep::{SNAPSHOT_ENTRIES, SNAPSHOT_PERIOD_SECONDS, keep};
-pub use restore::{Restored, restore};
+pub use restore::{Restored, restore, state_before};

@@ -1,10 +1,12 @@
-//! A state at a start: the newest snapshot, and the entries after it.
+//! A state at a start: the newest snapshot, or the base of a trimmed journal, and the entries after it.
 
 use std::time::{Duration, Instant};
 
 use concord_journal::{Entry, Journal, ReadError, Tail};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::file::{Form, decode, encode};
 use crate::folder::Snapshots;
 
 /// Entries that are read at once.
@@ -25,7 +27,8 @@ pub struct Restored<S> {
     pub lost: Option<Tail>,
 }
 
-/// Folds a journal, from its newest usable snapshot on. Says on the log how far it is when it takes more than a second.
+/// Folds a journal, from its newest usable snapshot on, or else from its base. Says on the log how far it is when it takes more than
+/// a second.
 ///
 /// Blocks for as long as there is to read.
 pub fn restore<S, E>(
@@ -39,24 +42,82 @@ where
 {
     let found = snapshots.newest::<S>(journal)?;
     let snapshot = found.state.as_ref().map(|(_, tail)| *tail);
-    let (mut state, mut next) = match found.state {
+    let (state, next) = match found.state {
         Some((state, tail)) => (state, tail.sequence + 1),
-        None => (S::default(), journal.first_sequence()),
+        None => beginning(snapshots.form(), journal)?,
     };
     let tail = journal.tail();
-    let mut told = Instant::now();
-    while next <= tail.sequence {
-        let wanted = usize::try_from(tail.sequence - next + 1).unwrap_or(usize::MAX).min(ENTRIES_READ_AT_ONCE);
-        let entries = journal.read(next, wanted)?;
-        for entry in &entries {
-            apply(&mut state, entry)?;
-        }
-        next += entries.len() as u64;
-        if told.elapsed() >= Duration::from_secs(PROGRESS_SECONDS) {
-            told = Instant::now();
-            tracing::info!(entry = next - 1, of = tail.sequence, "the journal is being folded");
-        }
-    }
+    let state = fold(journal, state, next, tail.sequence, &mut apply)?;
     tracing::info!(entry = tail.sequence, snapshot = snapshot.map(|tail| tail.sequence), "the journal is folded");
     Ok(Restored { state, tail, snapshot, lost: found.lost })
+}
+
+/// What a base is to carry that is to stand for all entries before `first_kept`: their state, as a snapshot has it. Empty where that is
+/// too large: then a start folds what is kept.
+///
+/// Blocks for as long as there is to read.
+pub fn state_before<S, E>(
+    form: Form,
+    journal: &dyn Journal,
+    first_kept: u64,
+    mut apply: impl FnMut(&mut S, &Entry) -> Result<(), E>,
+) -> Result<Vec<u8>, E>
+where
+    S: Default + Serialize + DeserializeOwned,
+    E: From<ReadError>,
+{
+    let (state, next) = beginning::<S>(form, journal)?;
+    let last = first_kept.saturating_sub(1);
+    let tail = journal.head(last)?.tail();
+    let state = fold(journal, state, next, last, &mut apply)?;
+    Ok(encode(form, &state, tail).unwrap_or_else(|error| {
+        tracing::warn!(
+            error,
+            "the base of a trimmed journal has no state: a start without a snapshot folds what is kept"
+        );
+        Vec::new()
+    }))
+}
+
+/// What a fold begins with where no snapshot helps, and the entry with which it goes on: the state of the base, or nothing and the first
+/// entry that can be read.
+///
+/// Invariant: a base's state is as much a cache as a snapshot, since every entry that folding needs is kept. So one of another version
+/// of the program is passed over.
+fn beginning<S: Default + DeserializeOwned>(form: Form, journal: &dyn Journal) -> Result<(S, u64), ReadError> {
+    let Some(base) = journal.base()? else { return Ok((S::default(), 1)) };
+    match decode::<S>(form, &base.state) {
+        Ok((state, tail)) if tail == base.before => Ok((state, tail.sequence + 1)),
+        Ok(_) | Err(_) => {
+            tracing::info!(
+                entry = base.before.sequence,
+                "the base's state is not of this version: what is kept is folded"
+            );
+            Ok((S::default(), 1))
+        }
+    }
+}
+
+/// Applies the entries `next..=last`.
+fn fold<S, E: From<ReadError>>(
+    journal: &dyn Journal,
+    mut state: S,
+    mut next: u64,
+    last: u64,
+    apply: &mut impl FnMut(&mut S, &Entry) -> Result<(), E>,
+) -> Result<S, E> {
+    let mut told = Instant::now();
+    while next <= last {
+        let entries = journal.recall(next, ENTRIES_READ_AT_ONCE)?;
+        let Some(read) = entries.last() else { break };
+        next = read.sequence + 1;
+        for entry in entries.iter().take_while(|entry| entry.sequence <= last) {
+            apply(&mut state, entry)?;
+        }
+        if told.elapsed() >= Duration::from_secs(PROGRESS_SECONDS) {
+            told = Instant::now();
+            tracing::info!(entry = next - 1, of = last, "the journal is being folded");
+        }
+    }
+    Ok(state)
 }

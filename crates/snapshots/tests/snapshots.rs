@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use concord_journal::{Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Tail};
+use concord_journal::{Draft, Entry, HistoryId, Journal, MemoryJournal, ReadError, Tail, Trim};
 use concord_snapshots::{
-    Form, Restored, SNAPSHOT_ENTRIES, SNAPSHOT_PERIOD_SECONDS, SNAPSHOTS_KEPT, Snapshots, keep, restore,
+    Form, Restored, SNAPSHOT_ENTRIES, SNAPSHOT_PERIOD_SECONDS, SNAPSHOTS_KEPT, Snapshots, keep, restore, state_before,
 };
 use tokio::sync::watch;
 
@@ -190,4 +190,54 @@ async fn one_is_written_after_so_many_entries_or_so_much_time() {
 
 fn journal_tail() -> Tail {
     Tail { history: HistoryId([1; 16]), sequence: 1, digest: concord_journal::Digest::ZERO }
+}
+
+/// Trims the journal behind a base with the state of this form; which entries are kept.
+fn trim(form: Form, journal: &MemoryJournal, before: u64) -> Vec<u64> {
+    let first_kept = journal.trim_point(before).unwrap();
+    let state = state_before(form, journal, first_kept, apply).unwrap();
+    let kept: Vec<u64> =
+        (1..first_kept).filter(|sequence| sequence % 2 == 1 && journal.head(*sequence).is_ok()).collect();
+    let prepared = journal.prepare_trim(Trim { first_kept, state: state.into(), kept: kept.clone() }).unwrap();
+    block_on(journal.trim(journal.tail(), 0, prepared)).unwrap();
+    kept
+}
+
+/// Every entry is a commit of its own, so that it is a place to trim at.
+fn singly(entries: u64) -> MemoryJournal {
+    let journal = MemoryJournal::new(HistoryId([1; 16]), 0);
+    for sequence in 2..=entries {
+        let draft = Draft {
+            kind: 1,
+            version: 1,
+            recorded_at: 0,
+            payload: Bytes::from(format!("{sequence}")),
+            blobs: Vec::new(),
+        };
+        block_on(journal.append(journal.tail(), vec![draft])).unwrap();
+    }
+    journal
+}
+
+#[test]
+fn a_trimmed_journal_is_folded_from_its_base_and_a_base_of_another_version_from_what_is_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let journal = singly(12);
+    trim(FORM, &journal, 7);
+    let restored_now = || restored(place.path(), &journal);
+    assert_eq!((restored_now().state, restored_now().tail), ((1..=13).collect(), journal.tail()));
+    // The next one begins with the base of this one.
+    trim(FORM, &journal, 10);
+    assert_eq!((restored_now().state, restored_now().snapshot), ((1..=14).collect(), None));
+    // An older snapshot is not used, a newer one is, and neither is a loss.
+    write_as(FORM, place.path(), Tail { sequence: 5, ..journal.tail() });
+    assert_eq!((restored_now().snapshot, restored_now().lost), (None, None));
+    write(place.path(), &journal, 11);
+    assert_eq!(restored_now().snapshot.map(|tail| tail.sequence), Some(11));
+
+    let place = tempfile::tempdir().unwrap();
+    let journal = singly(12);
+    let kept = trim(Form { version: 2, ..FORM }, &journal, 7);
+    assert_eq!(kept, [1, 3, 5]);
+    assert_eq!(restored(place.path(), &journal).state, [1, 3, 5, 7, 8, 9, 10, 11, 12, 13]);
 }

@@ -1,5 +1,6 @@
 //! Projections, and bringing views up to a journal.
 
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
 use concord_journal::{Entry, Journal, ReadError, Tail};
@@ -28,7 +29,8 @@ const PROGRESS_SECONDS: u64 = 1;
 /// Turns entries into rows. Passed in by who knows what entries mean.
 ///
 /// It must write the same rows for the same entries each time, from nothing but the entry and what it reads from
-/// the batch: after a restart it goes on behind the watermark, without having seen what came before.
+/// the batch: after a restart it goes on behind the watermark, without having seen what came before. An entry that a trim does not
+/// keep is one for which it writes nothing.
 pub trait Projection: Send {
     /// The version of what [`Projection::project`] writes. With another one, views are rebuilt.
     fn version(&self) -> u32;
@@ -129,8 +131,13 @@ impl Views {
             return Err(CatchUpError::OtherVersion { opened, given });
         }
         let mut read = self.watermark();
-        let mut entries =
-            Entries { journal, up_to, after: read.map_or(0, |read| read.sequence), chunk: Vec::new().into_iter() };
+        let mut entries = Entries {
+            journal,
+            up_to,
+            after: read.map_or(0, |read| read.sequence),
+            first_whole: 1,
+            chunk: Vec::new().into_iter(),
+        };
         while entries.left() > 0 {
             let rows_max = if entries.left() > FAR_BEHIND_ENTRIES { BATCH_ROWS_FAR_BEHIND_MAX } else { BATCH_ROWS_MAX };
             let mut batch = self.batch();
@@ -150,12 +157,14 @@ impl Views {
     }
 }
 
-/// A journal's entries up to one of them, in order.
+/// A journal's entries up to one of them, in order; of what was trimmed, those that were kept.
 struct Entries<'a> {
     journal: &'a dyn Journal,
     up_to: Tail,
     /// The sequence of the last one answered.
     after: u64,
+    /// Before it only what a trim kept can be read, with gaps.
+    first_whole: u64,
     /// What was read behind it.
     chunk: std::vec::IntoIter<Entry>,
 }
@@ -172,12 +181,28 @@ impl Entries<'_> {
         }
         if self.chunk.len() == 0 {
             let wanted = usize::try_from(self.left()).unwrap_or(usize::MAX).min(READ_ENTRIES_MAX);
-            self.chunk = self.journal.read(expected, wanted)?.into_iter();
+            self.chunk = self.journal.recall(expected, wanted)?.into_iter();
+            self.first_whole = self.journal.first_sequence();
             concord_faults::point("views.follow.read");
         }
-        let entry = self.chunk.next().ok_or(CatchUpError::DoesNotFollow { expected })?;
-        self.after = expected;
+        let entry = self.chunk.next().filter(|entry| entry.sequence <= self.up_to.sequence);
+        let entry = entry.ok_or(CatchUpError::DoesNotFollow { expected })?;
+        self.after = entry.sequence;
         Ok(Some(entry))
+    }
+
+    /// Whether it is the next one: nothing is missing but what a trim took, and the base that it left binds what it kept.
+    fn is_next(&self, entry: &Entry, projected: Option<Tail>) -> bool {
+        let expected = projected.map_or(1, |projected| projected.sequence + 1);
+        // Rows made from two different pasts would be wrong without anybody noticing.
+        let linked = || projected.is_none_or(|projected| projected.digest == entry.previous);
+        let ends_right = entry.sequence != self.up_to.sequence || entry.digest == self.up_to.digest;
+        let follows = match entry.sequence.cmp(&expected) {
+            Ordering::Less => false,
+            Ordering::Equal => linked(),
+            Ordering::Greater => entry.sequence <= self.first_whole,
+        };
+        follows && ends_right
     }
 }
 
@@ -191,30 +216,16 @@ fn fill(
 ) -> Result<(), CatchUpError> {
     while batch.rows() < rows_max && batch.size_bytes() < BATCH_SIZE_MAX_BYTES {
         let Some(entry) = entries.next()? else { break };
-        if let Err(refused) = project_one(&entry, projection, batch, *projected, entries.up_to) {
+        if !entries.is_next(&entry, *projected) {
+            let expected = projected.map_or(1, |projected| projected.sequence + 1);
+            return Err(CatchUpError::DoesNotFollow { expected });
+        }
+        if let Err(source) = projection.project(&entry, batch) {
             batch.take_back();
-            return Err(refused);
+            return Err(CatchUpError::Projection { sequence: entry.sequence, source });
         }
         batch.keep();
         *projected = Some(entry.tail());
     }
     Ok(())
-}
-
-fn project_one(
-    entry: &Entry,
-    projection: &mut dyn Projection,
-    batch: &mut Batch<'_>,
-    projected: Option<Tail>,
-    up_to: Tail,
-) -> Result<(), CatchUpError> {
-    let sequence = entry.sequence;
-    let expected = projected.map_or(1, |projected| projected.sequence + 1);
-    // Rows made from two different pasts would be wrong without anybody noticing.
-    let linked = projected.is_none_or(|projected| projected.digest == entry.previous);
-    let ends_right = sequence != up_to.sequence || entry.digest == up_to.digest;
-    if sequence != expected || !linked || !ends_right {
-        return Err(CatchUpError::DoesNotFollow { expected });
-    }
-    projection.project(entry, batch).map_err(|source| CatchUpError::Projection { sequence, source })
 }

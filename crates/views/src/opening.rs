@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use concord_journal::{Digest, Journal, Tail};
+use concord_journal::{Digest, Journal, ReadError, Tail};
 
 use crate::{
     ViewsError,
@@ -55,6 +55,11 @@ pub enum Reason {
         /// The version that wrote them.
         found: u32,
     },
+    /// They stand at an entry that the journal was trimmed of: an older copy of them was put back, or their end was lost.
+    BeforeBase {
+        /// Where the views stood.
+        watermark: Tail,
+    },
     /// The journal has another entry where the watermark stands.
     Disagrees {
         /// Where the views stood.
@@ -83,6 +88,9 @@ impl fmt::Display for Reason {
             Reason::Unopenable(what) => write!(formatter, "the views could not be opened: {what}"),
             Reason::OtherVersion { found } => {
                 write!(formatter, "the views were written by version {found} of the projection")
+            }
+            Reason::BeforeBase { watermark } => {
+                write!(formatter, "the views stand at entry {}, of which the journal was trimmed", watermark.sequence)
             }
             Reason::Disagrees { watermark, .. } => write!(
                 formatter,
@@ -159,9 +167,16 @@ fn judge(watermark: &Watermark, projection_version: u32, journal: &dyn Journal) 
         if applied.sequence > tail.sequence {
             return Ok(Some(Reason::WatermarkAhead { watermark: applied, journal: tail }));
         }
-        let entry = journal.read(applied.sequence, 1)?.into_iter().next();
-        // No entry where the journal says it has one: it was cut between the two calls, which is no agreement.
-        let journal_digest = entry.map_or(Digest::ZERO, |entry| entry.digest);
+        let journal_digest = match journal.head(applied.sequence) {
+            Ok(entry) => entry.digest,
+            // What the views stand at was trimmed and not kept: nothing says whether it was the same.
+            Err(ReadError::EntryAbsent { first, .. }) if applied.sequence < first => {
+                return Ok(Some(Reason::BeforeBase { watermark: applied }));
+            }
+            // No entry where the journal says it has one: it was cut between the two calls, which is no agreement.
+            Err(ReadError::EntryAbsent { .. }) => Digest::ZERO,
+            Err(error) => return Err(error.into()),
+        };
         if journal_digest != applied.digest {
             return Ok(Some(Reason::Disagrees { watermark: applied, journal_digest }));
         }

@@ -6,7 +6,8 @@ mod support;
 
 use std::{fs, path::PathBuf};
 
-use concord_journal::{Digest, Journal, Tail};
+use bytes::Bytes;
+use concord_journal::{Digest, Journal, MemoryJournal, Tail, Trim};
 use concord_views::{
     BATCH_ROWS_MAX, CatchUpError, Key, Opened, Reason, Table, VALUE_SIZE_MAX_BYTES, Views, ViewsError,
 };
@@ -339,4 +340,54 @@ fn a_row_over_the_limit_is_refused() {
     views.apply(batch, tail(1)).unwrap();
     assert_eq!(views.get(TABLE, b"row").unwrap().as_deref(), Some(&value[1..]));
     assert_eq!(views.get(SUM, b"row").unwrap(), None);
+}
+
+/// Trims a copy of the journal; everything that goes is kept but this.
+fn trimmed(journal: &MemoryJournal, before: u64, but: &[u64]) -> MemoryJournal {
+    let journal = journal.fork();
+    let first_kept = journal.trim_point(before).unwrap();
+    let kept = (1..first_kept).filter(|sequence| !but.contains(sequence)).collect();
+    let prepared = journal.prepare_trim(Trim { first_kept, state: Bytes::new(), kept }).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(journal.trim(journal.tail(), 0, prepared)).unwrap();
+    journal
+}
+
+#[test]
+fn views_are_made_anew_from_what_a_trim_kept_and_go_on_where_their_entry_is_still_there() {
+    let (_parent, folder) = place();
+    let whole = journal("past", 700);
+    let catch_up_to = |views: &Views, journal: &MemoryJournal| {
+        views.catch_up(journal, &mut Sums { version: VERSION }, whole.tail(), |_| {}).unwrap();
+    };
+    let kept = trimmed(&whole, 600, &[]);
+    let (views, _) = open(&folder, &kept);
+    catch_up_to(&views, &kept);
+    assert_eq!(rows(&views), projected_from_the_start(&whole));
+    drop(views);
+    fs::remove_dir_all(&folder).unwrap();
+
+    let shorter = journal("past", 300);
+    let (views, _) = open(&folder, &shorter);
+    catch_up(&views, &shorter);
+    drop(views);
+    let (views, opened) = open(&folder, &kept);
+    assert_eq!(opened, Opened::Resumed { at: shorter.tail() });
+    catch_up_to(&views, &kept);
+    assert_eq!(rows(&views), projected_from_the_start(&whole));
+    drop(views);
+    // What they stand at is not kept: nothing says that it was the same, and nothing that it was not.
+    let not_kept = trimmed(&journal("past", 900), 800, &[700]);
+    let (views, opened) = open(&folder, &not_kept);
+    assert!(!opened.shows_lost_entries());
+    let Opened::Rebuilding { because, .. } = opened else { panic!("{opened:?}") };
+    assert_eq!(because, Reason::BeforeBase { watermark: whole.tail() });
+    // A gap that a trim left is passed over, from the journal's first batch to its base.
+    catch_up(&views, &not_kept);
+    assert_eq!(views.watermark(), Some(not_kept.tail()));
+    drop(views);
+    // Another past that is kept is another past.
+    let (views, opened) = open(&folder, &trimmed(&journal("another past", 1_000), 950, &[]));
+    assert!(opened.shows_lost_entries(), "{opened:?}");
+    drop(views);
 }

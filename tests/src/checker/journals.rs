@@ -14,9 +14,9 @@ use concord_wire::stored::Kept;
 use concord_wire::stored::hub::{self, HubEntry};
 use concord_wire::stored::node::{self, NodeEntry, Verdict};
 use concord_wire::{header, receipt};
-use sha2::{Digest as _, Sha256};
 
 use super::Violation;
+use super::bodies::{Body, body};
 use crate::witness::{Id, Word, hex};
 
 /// Where an exchange stands in its origin's chain: origin, lane, consignment, index.
@@ -31,8 +31,8 @@ pub struct Exchange {
     pub place: Place,
     /// The entry of the journal.
     pub sequence: u64,
-    /// SHA-256 of its body, if it is kept.
-    pub body: Option<Id>,
+    /// Its body.
+    pub body: Body,
     /// The hub's frozen audience, or why it was refused; empty at a node.
     pub outcome: Result<Vec<String>, String>,
     /// The agency and its request, at a node.
@@ -84,8 +84,8 @@ pub type History = [u8; 16];
 /// What a node made of one number of a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Became {
-    /// Accepted, with the SHA-256 of its body if it is kept.
-    Accepted(Id, Option<Id>),
+    /// Accepted, with its body.
+    Accepted(Id, Body),
     /// Set aside for a reason.
     SetAside(String),
     /// The hub's notice.
@@ -368,12 +368,6 @@ fn exchanges(entry: &Entry, kept: &Kept) -> Vec<Exchange> {
         request: None,
     };
     sealed.headers.iter().enumerate().map(exchange).collect()
-}
-
-/// The description comes first, then the body.
-fn body(entry: &Entry, blobs: std::ops::Range<usize>) -> Option<Id> {
-    let body = entry.blobs.get(blobs)?.get(1)?.as_ref()?;
-    Some(Sha256::digest(body.bytes()).into())
 }
 
 fn word(content: &concord_ledger::StatementContent) -> Option<(String, Word)> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use concord_model::Lane;
 
+use super::bodies::Body;
 use super::journals::{Became, Mail};
 use super::recorded::gapless;
 use super::{Evidence, Violation};
@@ -74,10 +75,13 @@ fn given(
                 violation("I4", format!("{place} is {} in entry {}", hex(&kept[..8]), mail.sequence));
             }
             Became::Accepted(_, body) => {
-                let what = if body.is_none() { "no body" } else { "another body" };
-                if sent.is_none_or(|sent| *body != Some(sent.body)) {
-                    violation("I1", format!("{place} has {what} in entry {}", mail.sequence));
-                }
+                let what = match body {
+                    Body::Kept(body) if sent.is_some_and(|sent| *body == sent.body) => continue,
+                    Body::Gone if sent.is_some() && evidence.records.bodies_may_go => continue,
+                    Body::Kept(_) => "another body",
+                    Body::Gone | Body::Absent => "no body",
+                };
+                violation("I1", format!("{place} has {what} in entry {}", mail.sequence));
             }
             // What a state has left is out at its own node at once, also what the hub recorded before it heard of the leave.
             Became::SetAside(reason) if reason == "NOT_A_MEMBER" && is_leaving(sent) => {}

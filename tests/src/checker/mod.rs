@@ -8,10 +8,12 @@
 //!   neither hub nor node wrote down that data was lost, since healing would hide that;
 //! * **I3** one entry for each id in each recipient's journal; each agency got each id until it acknowledged it, and never after;
 //! * **I4** for each origin, lane and recipient the order of the origin; no gaps in any numbers;
-//! * **I5** every journal verifies from its first entry;
+//! * **I5** every journal verifies from its first entry, or from its base, which keeps what the entries before it said;
+//! * bodies are there, but where somebody runs the retention: that it takes none too early shows in what agencies are given;
 //! * **receipts** what a sender was told is what stands in the recipient's journal.
 
 mod agencies;
+mod bodies;
 mod cursors;
 mod journals;
 mod losses;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use crate::witness::Records;
 
+pub use bodies::Body;
 pub use journals::{Became, Exchange, History, HubRecord, Mail, NodeRecord, Place, Receipt, Run, ToldOf};
 
 /// A promise that does not hold, with ids and positions.

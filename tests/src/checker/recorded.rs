@@ -5,17 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use concord_model::Lane;
 
+use super::bodies::Body;
 use super::journals::{Exchange, named};
 use super::{Evidence, Violation};
 use crate::witness::{Id, Records, Sent, hex};
 
 pub(super) fn judge(evidence: &Evidence, found: &mut Vec<Violation>) {
     let sent: BTreeMap<Id, &Sent> = evidence.records.sent.iter().map(|sent| (sent.id, sent)).collect();
-    once("the hub's journal", &evidence.hub.exchanges, &sent, found);
+    let may_be_gone = evidence.records.bodies_may_go;
+    once("the hub's journal", &evidence.hub.exchanges, &sent, may_be_gone, found);
     audiences(evidence, &sent, found);
     for (code, node) in &evidence.nodes {
         let own = sent.iter().filter(|(_, sent)| sent.origin == *code).map(|(id, sent)| (*id, *sent)).collect();
-        once(&format!("the journal of {code}"), &node.queued, &own, found);
+        once(&format!("the journal of {code}"), &node.queued, &own, may_be_gone, found);
         requests(code, &node.queued, found);
         order(&format!("the journal of {code}"), &node.queued, &evidence.records, found);
     }
@@ -32,7 +34,7 @@ fn violation(promise: &'static str, what: String) -> Violation {
 }
 
 /// Each that was sent stands there exactly once with its body, and nothing that nobody sent.
-fn once(place: &str, stored: &[Exchange], sent: &BTreeMap<Id, &Sent>, found: &mut Vec<Violation>) {
+fn once(place: &str, stored: &[Exchange], sent: &BTreeMap<Id, &Sent>, may_be_gone: bool, found: &mut Vec<Violation>) {
     let mut seen: BTreeMap<Id, Vec<&Exchange>> = BTreeMap::new();
     for exchange in stored {
         seen.entry(exchange.id).or_default().push(exchange);
@@ -46,8 +48,12 @@ fn once(place: &str, stored: &[Exchange], sent: &BTreeMap<Id, &Sent>, found: &mu
             }
             [one] => {
                 let (origin, lane, ..) = &one.place;
-                // The hub keeps nothing of what it refused.
-                let is_whole = one.body.map_or(one.outcome.is_err(), |body| body == sent.body);
+                let is_whole = match one.body {
+                    Body::Kept(body) => body == sent.body,
+                    Body::Gone => may_be_gone,
+                    // The hub keeps nothing of what it refused.
+                    Body::Absent => one.outcome.is_err(),
+                };
                 if (origin, lane) != (&sent.origin, &sent.lane) || !is_whole {
                     let what =
                         format!("{} in {place} is not what {} sent as {}", named(one), sent.origin, sent.request);

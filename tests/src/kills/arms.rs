@@ -11,11 +11,6 @@ use crate::damage::{append_to_last_segment, remove_views};
 
 /// Points that a battery of hub and nodes under load does not pass, by their beginning, each with the reason.
 pub const NOT_PASSED: &[(&str, &str)] = &[
-    (
-        "journal.redact.",
-        "no command redacts under load yet: crash images and tests of the journal stop it at each step",
-    ),
-    ("journal.trim.", "no command trims under load yet: crash images and tests of the journal stop it at each step"),
     ("restore.", "only the command that puts a backup in place passes them: the story `backup` kills it there"),
     (
         "hub.fetch.",
@@ -71,7 +66,7 @@ pub(super) fn choose(is_hub: bool, recovering: bool, tally: &Tally, chance: &mut
     let own = if is_hub { "hub." } else { "node." };
     let fits = |point: &&&'static str| {
         let of_process = point.starts_with(own) || point.starts_with("journal.") || point.starts_with("views.");
-        of_process && reason(point).is_none() && (!recovering || is_of_recovery(point))
+        of_process && reason(point).is_none() && *point != &FINISHING && (!recovering || is_of_recovery(point))
     };
     // A point that was missed comes again, later than those that were not tried.
     let cost = |point: &&'static str| {
@@ -84,6 +79,16 @@ pub(super) fn choose(is_hub: bool, recovering: bool, tally: &Tally, chance: &mut
     let point = rarest[chance.below(rarest.len() as u64) as usize];
     let count = if tally.missed.contains_key(point) { 1 } else { 1 + chance.below(passes_max(point)) };
     Arm { point, count }
+}
+
+/// A start passes it only where a trim was under way.
+const FINISHING: &str = "journal.trim.finishing";
+
+/// The point at which the next start of a process dies that died at this one, and leaves something for that start to finish.
+pub(super) fn next_after(point: &str) -> Option<Arm> {
+    let leaves =
+        ["written", "prepared", "anchored", "removing"].iter().any(|step| point == format!("journal.trim.{step}"));
+    leaves.then_some(Arm { point: FINISHING, count: 1 })
 }
 
 /// Between a start and the first service: a process that dies here has just come back.
@@ -107,9 +112,10 @@ fn passes_max(point: &str) -> u64 {
         ".rotate.",
         ".withheld",
         ".repeated",
+        ".trim.",
         "views.follow",
     ];
-    const SELDOM: &[&str] = &["welcome", ".hello", ".feed.", ".acknowledge."];
+    const SELDOM: &[&str] = &["welcome", ".hello", ".feed.", ".acknowledge.", ".redact."];
     if ONCE.iter().any(|part| point.contains(part)) {
         1
     } else if SELDOM.iter().any(|part| point.contains(part)) {
@@ -124,9 +130,9 @@ pub(super) fn is_at_the_end(point: &str) -> bool {
     point.ends_with(".close")
 }
 
-/// Whether it waits for something that officers say, which is seldom.
+/// Whether it waits for something that officers say, or for the retention, which is seldom.
 pub(super) fn waits_for_officers(point: &str) -> bool {
-    point.contains(".statement.") || point.ends_with(".withheld")
+    [".statement.", ".redact.", ".trim."].iter().any(|part| point.contains(part)) || point.ends_with(".withheld")
 }
 
 /// Makes a folder such that its process passes the point at its start; the process is dead. True where the journal's end was torn.

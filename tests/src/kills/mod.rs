@@ -1,6 +1,7 @@
 //! Hub and nodes under load that die at named points, come back, die again while they come back, and are judged.
 
 mod arms;
+mod keeping;
 mod officers;
 mod server;
 
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use crate::battery::Chance;
 use crate::command::DEADLINE;
 use crate::stage::{CODES, MEASURE, Place, Stage, come_to_rest, judge};
-use arms::{choose, is_at_the_end, prepare};
+use arms::{choose, is_at_the_end, next_after, prepare};
+use keeping::Keeping;
 use officers::{Chamber, Officers};
 use server::{End, Event, Running, Signalled};
 
@@ -28,8 +30,9 @@ const SERVED_BEFORE_END: Duration = Duration::from_millis(120);
 
 /// A forum whose processes are killed.
 pub struct Killing {
-    // Ends first: it says things to the others.
+    // They end first: they say things to the others.
     officers: Officers,
+    keeping: Keeping,
     servers: Vec<Server>,
     stage: Stage,
     events: Receiver<Event>,
@@ -58,10 +61,13 @@ impl Killing {
             passing: Arc::clone(&stage.load.passing),
             saying: Arc::default(),
         });
+        stage.witness.note(|records| records.bodies_may_go = true);
+        let keeping = Keeping::start(stage.places.clone());
         let servers = stage.places.iter().map(|place| Server { place: place.clone(), running: None, starts: 0 });
         let servers = servers.collect();
         let (tell, events) = channel();
-        let mut killing = Self { officers, servers, stage, events, tell, chance: Chance::of(seed), tally, turn: 0 };
+        let chance = Chance::of(seed);
+        let mut killing = Self { officers, keeping, servers, stage, events, tell, chance, tally, turn: 0 };
         killing.revive();
         killing
     }
@@ -72,6 +78,9 @@ impl Killing {
         while self.tally.deaths() < goal && Instant::now() < until {
             if self.officers.gave_up() {
                 self.officers.stop();
+            }
+            if self.keeping.gave_up() {
+                self.keeping.stop();
             }
             self.arm_somebody();
             let wait = self.servers.iter().filter_map(|server| server.running.as_ref()?.deadline()).min();
@@ -111,6 +120,7 @@ impl Killing {
     /// Ends the load; the last judgement was before.
     pub fn end(mut self) -> Tally {
         self.officers.stop();
+        self.keeping.stop();
         std::mem::take(&mut self.tally)
     }
 
@@ -170,7 +180,8 @@ impl Killing {
             (how, arm) => panic!("{} ended with {how:?}, armed with {arm:?}", self.servers[who].place.name),
         }
         let again = self.chance.one_in(2);
-        let arm = again.then(|| choose(who == 0, true, &self.tally, &mut self.chance));
+        let finishing = arm.and_then(|arm| next_after(arm.point));
+        let arm = again.then(|| finishing.unwrap_or_else(|| choose(who == 0, true, &self.tally, &mut self.chance)));
         self.start(who, arm);
     }
 

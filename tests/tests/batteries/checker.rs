@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use concord_model::Lane;
 
 use concord_tests::checker::{
-    Became, Evidence, Exchange, HubRecord, Mail, NodeRecord, Receipt, Run, ToldOf, Violation,
+    Became, Body, Evidence, Exchange, HubRecord, Mail, NodeRecord, Receipt, Run, ToldOf, Violation,
 };
 use concord_tests::witness::{Agreed, Heard, Id, Records, Sent, Tracked, Word};
 
@@ -29,7 +29,7 @@ fn exchange(number: u8, sequence: u64, audience: &[&str]) -> Exchange {
         id: id(number),
         place: ("KAZ".to_owned(), LANE, 1, u32::from(number) - 1),
         sequence,
-        body: Some(body(number)),
+        body: Body::Kept(body(number)),
         outcome: Ok(audience.iter().map(ToString::to_string).collect()),
         request: None,
     }
@@ -76,6 +76,7 @@ fn holds() -> Evidence {
         ],
         agreements: BTreeMap::from([("A".to_owned(), standing), ("P".to_owned(), passing)]),
         surprises: Vec::new(),
+        bodies_may_go: false,
     };
     let both = ["IRN", "TUR"];
     let hub = HubRecord {
@@ -132,7 +133,7 @@ fn holds() -> Evidence {
         ..NodeRecord::default()
     };
     let mail = |number: u64, became: Became| Mail { sequence: 20 + number, lane: LANE, number, became };
-    let accepted = |number: u8| Became::Accepted(id(number), Some(body(number)));
+    let accepted = |number: u8| Became::Accepted(id(number), Body::Kept(body(number)));
     let irn = NodeRecord {
         mail: vec![mail(1, accepted(1)), mail(2, accepted(2)), mail(3, Became::Withheld)],
         feed: Some(Vec::new()),
@@ -171,6 +172,18 @@ fn evidence_that_holds_shows_no_violation() {
 }
 
 #[test]
+fn bodies_that_the_retention_took_are_missed_by_nobody_and_other_ones_are() {
+    let mut evidence = holds();
+    evidence.records.bodies_may_go = true;
+    evidence.hub.exchanges[1].body = Body::Gone;
+    node(&mut evidence, "TUR").mail[0].became = Became::Accepted(id(1), Body::Gone);
+    assert_eq!(evidence.judge(), []);
+    evidence.hub.exchanges[1].body = Body::Absent;
+    node(&mut evidence, "TUR").mail[0].became = Became::Accepted(id(1), Body::Absent);
+    assert_eq!(evidence.judge().len(), 2, "the retention leaves the commitment of what it takes");
+}
+
+#[test]
 fn what_was_queued_and_is_lost_doubled_or_changed_is_found() {
     finds("I1", "was queued and is not in the hub's journal", |e| drop(e.hub.exchanges.pop()));
     finds("I1", "was queued and is not in the journal of KAZ", |e| drop(node(e, "KAZ").queued.pop()));
@@ -180,9 +193,9 @@ fn what_was_queued_and_is_lost_doubled_or_changed_is_found() {
         e.hub.exchanges.push(again);
     });
     finds("I1", "was sent by nobody", |e| drop(e.records.sent.pop()));
-    finds("I1", "is not what KAZ sent", |e| e.hub.exchanges[1].body = Some(body(9)));
-    finds("I1", "is not what KAZ sent", |e| e.hub.exchanges[1].body = None);
-    finds("I1", "is not what KAZ sent", |e| node(e, "KAZ").queued[1].body = None);
+    finds("I1", "is not what KAZ sent", |e| e.hub.exchanges[1].body = Body::Kept(body(9)));
+    finds("I1", "is not what KAZ sent", |e| e.hub.exchanges[1].body = Body::Absent);
+    finds("I1", "is not what KAZ sent", |e| node(e, "KAZ").queued[1].body = Body::Gone);
     finds("I3", "was queued twice", |e| {
         let request = node(e, "KAZ").queued[0].request.clone();
         node(e, "KAZ").queued[1].request = request;
@@ -236,10 +249,10 @@ fn an_order_turned_around_and_a_gap_are_found() {
 fn a_delivery_that_is_missing_doubled_other_or_wrongly_withheld_is_found() {
     finds("I1", "was recorded and did not arrive", |e| drop(node(e, "TUR").mail.pop()));
     finds("I3", "is in IRN's journal twice", |e| {
-        node(e, "IRN").mail[1].became = Became::Accepted(id(1), Some(body(1)));
+        node(e, "IRN").mail[1].became = Became::Accepted(id(1), Body::Kept(body(1)));
     });
-    finds("I1", "has another body", |e| node(e, "TUR").mail[0].became = Became::Accepted(id(1), Some(body(2))));
-    finds("I1", "has no body", |e| node(e, "TUR").mail[0].became = Became::Accepted(id(1), None));
+    finds("I1", "has another body", |e| node(e, "TUR").mail[0].became = Became::Accepted(id(1), Body::Kept(body(2))));
+    finds("I1", "has no body", |e| node(e, "TUR").mail[0].became = Became::Accepted(id(1), Body::Gone));
     finds("I1", "was set aside", |e| node(e, "TUR").mail[0].became = Became::SetAside("DUPLICATE".to_owned()));
     finds("I1", "was set aside", |e| node(e, "TUR").mail[0].became = Became::SetAside("NOT_A_MEMBER".to_owned()));
     // Its own leave was there before what the hub had recorded for it.

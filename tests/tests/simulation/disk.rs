@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use concord_journal::{
-    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, HistoryId, Journal, MemoryJournal, PreparedTrim,
-    ReadError, Redacted, Tail, Trim, TrimError,
+    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, Held, HistoryId, Journal, MemoryJournal,
+    PreparedTrim, ReadError, Redacted, Tail, Trim, TrimError,
 };
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -148,6 +148,10 @@ impl Journal for Disk {
         self.0.durable().trim_point(before)
     }
 
+    fn held_before(&self, first_kept: u64) -> Held {
+        self.0.durable().held_before(first_kept)
+    }
+
     fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
         self.0.durable().prepare_trim(trim)
     }
@@ -167,6 +171,10 @@ impl Journal for Disk {
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
         self.0.durable().read(from, max_entries)
+    }
+
+    fn kept_from(&self, from: u64) -> Option<u64> {
+        self.0.durable().kept_from(from)
     }
 
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {

@@ -22,6 +22,7 @@ mod node;
 mod real_stack;
 mod scheduler;
 mod trace;
+mod trimmed;
 mod world;
 
 use concord_tests::battery::{Budget, report};
@@ -34,6 +35,7 @@ fn played(seed: u64) -> Played {
         clients::start(&world);
         chaos::rage(&world).await;
         world.drained().await;
+        trimmed::judge(seed, &world.parties());
         judge::judge(&world.parties(), &world.log())
     });
     Played { hash: trace.hash(), lines: trace.lines(), exchanges }

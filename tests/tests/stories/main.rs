@@ -26,4 +26,5 @@ mod repeats;
 mod retention;
 mod servers;
 mod strangers;
+mod trims;
 mod views_damaged;

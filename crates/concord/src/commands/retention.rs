@@ -1,4 +1,4 @@
-//! `retention`: what may go of a hub's or node's bodies, and letting it go.
+//! `retention`: what may go of a hub's or node's bodies and of its journal's old segments, and letting it go.
 
 use clap::{Args, Subcommand};
 use concord_model::Role;
@@ -17,9 +17,9 @@ pub(crate) enum RetentionCommand {
         after_help = "Example:\n  concord hub retention preview --profile /srv/concord/hub/operator --days 365\n  concord node retention preview --profile /srv/concord/node/operator --days 365"
     )]
     Preview(RetentionArgs),
-    /// Overwrite the titles and bodies of exchanges that are old and settled, for good.
+    /// Overwrite the titles and bodies of exchanges that are old and settled, for good; and take old segments away.
     #[command(
-        after_help = "Example:\n  concord hub retention run --profile /srv/concord/hub/officer --days 365\n  concord node retention run --profile /srv/concord/node/officer --days 365\n\nHeaders, receipts and digests stay, and the journal goes on to verify."
+        after_help = "Example:\n  concord hub retention run --profile /srv/concord/hub/officer --days 365\n  concord node retention run --profile /srv/concord/node/officer --days 365 --entries-days 730\n\nHeaders, receipts and digests stay, and the journal goes on to verify."
     )]
     Run(RetentionArgs),
 }
@@ -31,6 +31,10 @@ pub(crate) struct RetentionArgs {
     /// Those that were recorded before so many days, in place of what is configured; 0 means all that are settled.
     #[arg(long, value_name = "N")]
     days: Option<u32>,
+    /// The journal's oldest segments too, as far as all in them was recorded before so many days, not fewer than those, and is settled; in
+    /// place of what is configured.
+    #[arg(long, value_name = "N")]
+    entries_days: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +45,16 @@ struct RetentionLine {
     bytes: u64,
     unsettled_exchanges: u64,
     rows: Vec<RowLine>,
+    /// None where old segments were not asked for.
+    old_segments: Option<SegmentsLine>,
+}
+
+#[derive(Serialize)]
+struct SegmentsLine {
+    before: Option<String>,
+    segments: u64,
+    bytes: u64,
+    entries: u64,
 }
 
 #[derive(Serialize)]
@@ -65,6 +79,12 @@ impl RetentionLine {
             bytes: rows.iter().map(|row| row.bytes).sum(),
             unsettled_exchanges: report.unsettled_exchanges,
             rows,
+            old_segments: report.old_segments.map(|old| SegmentsLine {
+                before: output::optional_time(old.before.as_ref()),
+                segments: old.segments,
+                bytes: old.bytes,
+                entries: old.entries,
+            }),
         }
     }
 
@@ -85,14 +105,14 @@ pub(crate) async fn run(command: RetentionCommand, wanted: Role, output: Output)
         let message = format!("the profile is one of a {served_by}, this command is about a {wanted}");
         return Err(Failure::usage(message).help(format!("use `concord {served_by} retention`")));
     }
-    let bodies_days = args.days;
+    let (bodies_days, entries_days) = (args.days, args.entries_days);
     let (report, done) = match &command {
         RetentionCommand::Preview(_) => {
-            let request = PreviewRetentionRequest { bodies_days };
+            let request = PreviewRetentionRequest { bodies_days, entries_days };
             (client.operations().preview_retention(call(request)).await?.into_inner().report, false)
         }
         RetentionCommand::Run(_) => {
-            let request = RunRetentionRequest { bodies_days };
+            let request = RunRetentionRequest { bodies_days, entries_days };
             (client.operations().run_retention(call(request)).await?.into_inner().report, true)
         }
     };
@@ -103,6 +123,11 @@ pub(crate) async fn run(command: RetentionCommand, wanted: Role, output: Output)
     output.say(&format!("{} exchanges {words}, {} bytes, recorded before {before}", line.exchanges, line.bytes));
     if line.unsettled_exchanges > 0 {
         output.say(&format!("{} as old stay: somebody has yet to acknowledge them", line.unsettled_exchanges));
+    }
+    if let Some(old) = &line.old_segments {
+        let before = output::short_time(old.before.as_deref());
+        let SegmentsLine { segments, bytes, entries, .. } = old;
+        output.say(&format!("{segments} old segments {words}, {bytes} bytes with {entries} entries of before {before}; what these say is kept"));
     }
     Ok(())
 }

@@ -32,6 +32,8 @@ struct VerifyLine {
     digest: String,
     segments: u64,
     bytes: u64,
+    /// Entries of before the first that a trim kept; absent where nothing was trimmed.
+    kept_entries: Option<u64>,
     /// A commit that is being written, or was cut short: where it begins.
     unfinished: Option<UnfinishedLine>,
 }
@@ -61,6 +63,7 @@ pub(crate) fn run(args: &VerifyArgs, output: Output) -> Result<(), Failure> {
         digest: tail.digest.to_string(),
         segments: verified.segments,
         bytes: verified.bytes,
+        kept_entries: verified.kept_entries,
         unfinished: verified.unfinished.map(|part| UnfinishedLine {
             file: part.file,
             offset: part.offset,
@@ -75,6 +78,9 @@ pub(crate) fn run(args: &VerifyArgs, output: Output) -> Result<(), Failure> {
             ("history", line.history.clone()),
             ("digest", line.digest.clone()),
         ];
+        if let Some(kept) = line.kept_entries {
+            rows.push(("kept", format!("{kept} entries of before, without bodies")));
+        }
         if let Some(part) = &line.unfinished {
             let where_it_is = format!("{} bytes of a commit in {} at byte {}", part.bytes, part.file, part.offset);
             rows.push(("unfinished", format!("{where_it_is}: being written, or cut by the next start")));

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use concord_journal::{AppendError, Bodies, Committed, Draft, HistoryId};
+use concord_journal::{AppendError, Bodies, Committed, Draft, HistoryId, PreparedTrim};
 use concord_ledger::{ConsignmentRecorded, Fact, Ledger};
 use concord_model::{Reason, Refusal, Timestamp};
 use futures::FutureExt as _;
@@ -18,13 +18,19 @@ pub(super) struct Commit {
     pub(super) drafts: Vec<Draft>,
     /// A history to begin in place of drafts.
     pub(super) begins: Option<HistoryId>,
-    /// Bodies to redact in place of drafts.
-    pub(super) redacts: Option<Vec<Bodies>>,
+    /// What the journal is to do to itself in place of drafts.
+    pub(super) effect: Option<Effect>,
     /// One for each draft.
     pub(super) facts: Vec<(u64, Fact)>,
     pub(super) size_bytes: u64,
     pub(super) now: Option<Timestamp>,
     pub(super) answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
+}
+
+/// What the journal does to itself.
+pub(super) enum Effect {
+    Redact(Vec<Bodies>),
+    Trim(PreparedTrim),
 }
 
 impl Commit {
@@ -50,8 +56,8 @@ pub(super) enum Due {
 }
 
 pub(super) struct InFlight {
-    /// It is a redaction.
-    pub(super) redacts: bool,
+    /// It is what the journal does to itself.
+    pub(super) is_effect: bool,
     pub(super) facts: Vec<(u64, Fact)>,
     pub(super) append: BoxFuture<'static, Result<Committed, AppendError>>,
     pub(super) answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
@@ -94,7 +100,8 @@ pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
         | Proposal::ResumeMailbox { .. }
         | Proposal::SeeNode { .. }
         | Proposal::BeginHistory { .. }
-        | Proposal::Redact(_) => 0,
+        | Proposal::Redact(_)
+        | Proposal::Trim(_) => 0,
     };
     own + PAYLOAD_OVERHEAD_BYTES
 }

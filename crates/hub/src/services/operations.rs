@@ -5,7 +5,7 @@ use std::sync::Arc;
 use concord_backup::{BackupError, Backups};
 use concord_ledger::AgreementState;
 use concord_model::{ParticipantCode, Reason, Refusal, Role, Timestamp};
-use concord_server::{Connections, Readiness};
+use concord_server::{AskedDays, Connections, Readiness};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::operations_service_server::{OperationsService, OperationsServiceServer};
@@ -100,7 +100,8 @@ impl OperationsService for Operations {
         &self,
         request: Request<pb::PreviewRetentionRequest>,
     ) -> Result<Response<pb::PreviewRetentionResponse>, Status> {
-        let report = self.keeper.preview(request.into_inner().bodies_days).await;
+        let pb::PreviewRetentionRequest { bodies_days, entries_days } = request.into_inner();
+        let report = self.keeper.preview(AskedDays { bodies: bodies_days, entries: entries_days }).await;
         let report = Some(report.map_err(|refusal| to_status(&refusal))?);
         Ok(Response::new(pb::PreviewRetentionResponse { report }))
     }
@@ -109,9 +110,10 @@ impl OperationsService for Operations {
         &self,
         request: Request<pb::RunRetentionRequest>,
     ) -> Result<Response<pb::RunRetentionResponse>, Status> {
-        let (keeper, days) = (Arc::clone(&self.keeper), request.into_inner().bodies_days);
+        let pb::RunRetentionRequest { bodies_days, entries_days } = request.into_inner();
+        let (keeper, asked) = (Arc::clone(&self.keeper), AskedDays { bodies: bodies_days, entries: entries_days });
         // It may take longer than a call may, and goes on then.
-        let report = tokio::spawn(async move { keeper.run(days).await }).await;
+        let report = tokio::spawn(async move { keeper.run(asked).await }).await;
         let report = Some(report.unwrap_or_else(|error| Err(internal(error))).map_err(|refusal| to_status(&refusal))?);
         Ok(Response::new(pb::RunRetentionResponse { report }))
     }
@@ -159,7 +161,7 @@ fn lags(shared: &Shared) -> Result<Vec<pb::RecipientLag>, Refusal> {
                 .map_err(internal)?,
         };
         let recorded_at = match oldest {
-            Some(run) => shared.journal.read(run.sequence, 1).map_err(internal)?.first().map(|entry| entry.recorded_at),
+            Some(run) => Some(shared.entry(run.sequence)?.recorded_at),
             None => None,
         };
         let seconds = recorded_at.map_or(0.0, |at| (now.as_micros() - at).max(0) as f64 / 1e6);

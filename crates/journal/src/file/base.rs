@@ -68,6 +68,12 @@ impl BaseFile {
         self.kept.iter().map(|(sequence, ..)| *sequence)
     }
 
+    /// The first kept entry from `from` on.
+    pub(crate) fn kept_from(&self, from: u64) -> Option<u64> {
+        let position = self.kept.partition_point(|(kept, ..)| *kept < from);
+        self.kept.get(position).map(|(kept, ..)| *kept)
+    }
+
     pub(crate) fn state(&self, disk: &dyn Disk) -> io::Result<Bytes> {
         self.read(disk, self.state.0, self.state.1)
     }

@@ -33,11 +33,13 @@ use crate::digest::{HistoryId, Tail};
 use crate::entry::{Draft, Entry};
 use crate::history::HistoryBegun;
 use crate::journal::{AppendError, Committed, Journal, ReadError, check_batch, check_new_history, check_redaction};
+use crate::old::Held;
 use crate::redaction::{Bodies, Body, Redacted};
 use crate::trim::{Base, PreparedTrim, Trim, TrimError};
 use reader::Shared;
 use writer::Job;
 
+pub(crate) use disk::is_no_room;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use extent::Extent;
 pub use fault::{Damage, Fault};
@@ -264,6 +266,10 @@ impl Journal for FileJournal {
         self.shared.trim_point(before)
     }
 
+    fn held_before(&self, first_kept: u64) -> Held {
+        self.shared.held_before(first_kept)
+    }
+
     fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
         self.shared.prepare_trim(&trim)
     }
@@ -283,6 +289,10 @@ impl Journal for FileJournal {
 
     fn read(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
         self.shared.read(from, max_entries)
+    }
+
+    fn kept_from(&self, from: u64) -> Option<u64> {
+        self.shared.base_file()?.kept_from(from)
     }
 
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {

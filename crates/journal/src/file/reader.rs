@@ -17,7 +17,7 @@ use super::index::{Index, Location, SegmentIndex};
 use super::scan::segment_name;
 use super::seal::Seal;
 use crate::blob::{Blob, NONCE_SIZE_BYTES};
-use crate::digest::{Digest, Tail};
+use crate::digest::Tail;
 use crate::entry::Entry;
 use crate::journal::{READ_SIZE_MAX_BYTES, ReadError};
 use crate::redaction::Body;
@@ -37,8 +37,8 @@ pub(crate) struct Shared {
     pub(crate) tail: watch::Sender<Tail>,
     open_segments: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
     holes: RwLock<Holes>,
-    /// The digest of the base that was written last for a trim, until that has happened; held while one is written.
-    pub(crate) prepared: Mutex<Option<Digest>>,
+    /// The base that was written last for a trim, until that has happened; held while one is written.
+    pub(crate) prepared: Mutex<Option<Arc<BaseFile>>>,
 }
 
 impl Shared {
@@ -100,17 +100,17 @@ impl Shared {
     }
 
     /// Begins with this base from now on: nobody is given what it stands for any more.
-    pub(crate) fn begin_with(&self, base: BaseFile) {
+    pub(crate) fn begin_with(&self, base: Arc<BaseFile>) {
         let first = base.first;
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         index.segments.retain(|segment| segment.first >= first);
-        index.base = Some(Arc::new(base));
+        index.base = Some(base);
         drop(index);
         self.change_holes(|holes| holes.forget_before(first));
         self.open_segments.lock().unwrap_or_else(PoisonError::into_inner).retain(|(segment, _)| *segment >= first);
     }
 
-    /// Head, table and payload of a kept entry's frame, verified, and where it stands.
+    /// Head, table and payload of a kept entry's frame, verified.
     fn kept_frame(&self, base: &BaseFile, sequence: u64) -> Result<Bytes, ReadError> {
         let on_disk = |source| ReadError::Disk { file: base.name(), source };
         let (offset, bytes) =
@@ -120,11 +120,33 @@ impl Shared {
         Ok(bytes)
     }
 
+    /// Reads an entry where it stands. A trim beside it may take it from there, and its base with the next one: then from where it
+    /// stands now.
+    fn standing<T>(
+        &self,
+        sequence: u64,
+        whole: impl Fn() -> Result<T, ReadError>,
+        kept: impl Fn(&BaseFile) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        loop {
+            let base = self.base_file();
+            let found = match base.as_ref().filter(|base| sequence < base.first) {
+                Some(base) => kept(base),
+                None => whole(),
+            };
+            let first = |base: &Option<Arc<BaseFile>>| base.as_ref().map(|base| base.first);
+            if found.is_ok() || first(&base) == first(&self.base_file()) {
+                return found;
+            }
+        }
+    }
+
     /// Head, table and payload of an entry's frame, verified; of one that is only kept, too.
     pub(crate) fn verified_prefix(&self, sequence: u64) -> Result<Bytes, ReadError> {
-        if let Some(base) = self.base_file().filter(|base| sequence < base.first) {
-            return self.kept_frame(&base, sequence);
-        }
+        self.standing(sequence, || self.whole_prefix(sequence), |base| self.kept_frame(base, sequence))
+    }
+
+    fn whole_prefix(&self, sequence: u64) -> Result<Bytes, ReadError> {
         let place = self.locate(sequence)?;
         let prefix = self.prefix(place).and_then(|bytes| {
             checked(Frame::check_owned(&bytes), sequence)?;
@@ -179,8 +201,9 @@ impl Shared {
     }
 
     pub(crate) fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError> {
-        let is_trimmed = sequence < self.first_sequence();
         let bytes = self.verified_prefix(sequence)?;
+        // Asked for behind the reading: what is named as there may go, and not the other way round.
+        let is_trimmed = sequence < self.first_sequence();
         // Verified just now, so that this cannot fail.
         let frame = Frame::check_owned(&bytes).map_err(|_| self.absent(sequence))?;
         let sizes = rows(&frame.table).enumerate();
@@ -230,9 +253,10 @@ impl Shared {
     }
 
     pub(crate) fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
-        if sequence < self.first_sequence() {
-            return self.head(sequence);
-        }
+        self.standing(sequence, || self.whole_entry(sequence), |_| self.head(sequence))
+    }
+
+    fn whole_entry(&self, sequence: u64) -> Result<Entry, ReadError> {
         let place = self.locate(sequence)?;
         let entry = self.bytes(place, 0, place.length).and_then(|bytes| {
             // Asked for each body after its bytes were read: what is overwritten meanwhile was named before.
@@ -243,15 +267,19 @@ impl Shared {
     }
 
     pub(crate) fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
-        if sequence < self.first_sequence() {
+        let gone = |_: &BaseFile| {
             let count = self.head(sequence)?.commitments.len();
             let is_there = index < count;
-            return Err(if is_there {
+            Err(if is_there {
                 ReadError::Redacted { sequence, index }
             } else {
                 ReadError::BlobAbsent { sequence, index, count }
-            });
-        }
+            })
+        };
+        self.standing(sequence, || self.whole_blob(sequence, index), gone)
+    }
+
+    fn whole_blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
         let place = self.locate(sequence)?;
         let found = self.find_blob(place, sequence, index);
         if self.is_hole(sequence, index) && matches!(found, Ok(Ok(_)) | Err(Problem::Fault(Fault::Commitment { .. }))) {

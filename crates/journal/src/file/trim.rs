@@ -1,7 +1,7 @@
 //! Trimming: first the base, then the anchor that names it, then the segments go.
 
 use std::io;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use super::base::{BaseFile, BaseWriter, base_name, list_bases};
 use super::chain::Chain;
@@ -14,6 +14,7 @@ use super::writer::{Failure, Writer};
 use crate::digest::{Digest, Tail};
 use crate::history::KIND_HISTORY_BEGUN;
 use crate::journal::{AppendError, Committed};
+use crate::old::Held;
 use crate::trim::{PreparedTrim, Trim, TrimError, anchor};
 
 /// What of a base is written again at once.
@@ -33,6 +34,15 @@ impl Shared {
         self.with_index(|index| {
             let firsts = index.segments.iter().map(|segment| segment.first);
             firsts.rev().find(|point| *point <= before && *point > first)
+        })
+    }
+
+    /// The segments that a trim takes away.
+    pub(crate) fn held_before(&self, first_kept: u64) -> Held {
+        self.with_index(|index| {
+            let going: Vec<u64> =
+                index.segments.iter().filter(|segment| segment.first < first_kept).map(|segment| segment.end).collect();
+            Held { segments: going.len() as u64, bytes: going.iter().sum() }
         })
     }
 
@@ -60,7 +70,10 @@ impl Shared {
         concord_faults::point("journal.trim.written");
         self.disk().sync_directory().map_err(on_disk)?;
         concord_faults::point("journal.trim.prepared");
-        *prepared = Some(digest);
+        // Read back here and not by the writer, for which all commits wait.
+        let base = BaseFile::load(self.disk().as_ref(), first_kept).map_err(on_disk)?;
+        let wrong = || on_disk(io::Error::other("it does not read as it was written"));
+        *prepared = Some(Arc::new(base.filter(|base| base.digest == digest).ok_or_else(wrong)?));
         Ok(PreparedTrim { first_kept, digest, in_memory: None })
     }
 
@@ -129,16 +142,13 @@ impl Writer {
         prepared: &PreparedTrim,
     ) -> Result<Committed, AppendError> {
         self.check(expected)?;
-        let shared = std::sync::Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         // Nobody writes another base in place of this one meanwhile.
         let mut current = shared.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = |reason: &str| AppendError::NotTrimmable { reason: reason.to_owned() };
-        if *current != Some(prepared.digest) || shared.trim_point(prepared.first_kept) != Some(prepared.first_kept) {
-            return Err(refused("another trim was prepared since, or this one has happened"));
-        }
-        let loaded = BaseFile::load(self.disk.as_ref(), prepared.first_kept);
-        let base = loaded.ok().flatten().filter(|base| base.digest == prepared.digest);
-        let base = base.ok_or_else(|| refused("its base does not read as it was written"))?;
+        let base = current.clone().filter(|base| base.digest == prepared.digest);
+        let base = base.filter(|base| shared.trim_point(base.first) == Some(base.first));
+        let base = base.ok_or_else(|| refused("another trim was prepared since, or this one has happened"))?;
         let anchor = anchor(base.first, base.digest, recorded_at);
         let committed = self
             .write(self.chain.tail.history, std::slice::from_ref(&anchor))
@@ -156,7 +166,7 @@ impl Writer {
     /// What a trim left undone is done now: the anchor is appended if it is not there, and the segments go. Without room
     /// for the anchor all stays as it is, and the next open tries again.
     pub(crate) fn finish_trim(&mut self, recorded_at: i64, torn: &[u64], anchored: bool) -> Result<(), AppendError> {
-        let disk = std::sync::Arc::clone(&self.disk);
+        let disk = Arc::clone(&self.disk);
         for first in torn {
             let removed = remove_if_there(disk.as_ref(), &base_name(*first));
             removed.map_err(|error| self.failed(Failure::Unknown(error)))?;

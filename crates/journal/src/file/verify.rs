@@ -158,15 +158,19 @@ impl Summed {
     }
 }
 
-/// The entries that the journal on `disk` holds whole, in order, each verified with its bodies before it is given; the bodies
-/// themselves are in the entries only if `with_bodies`.
+/// The entries that the journal on `disk` holds, in order, each verified before it is given: first those that trims kept, without
+/// bodies, then the whole ones, whose bodies are verified too and given only if `with_bodies`.
 pub fn walk(disk: Arc<dyn Disk>, with_bodies: bool) -> Result<Walk, VerifyError> {
-    Ok(Walk { scanner: Scanner::new(disk)?, with_bodies, unfinished: None, has_ended: false })
+    let scanner = Scanner::new(Arc::clone(&disk))?;
+    Ok(Walk { disk, scanner, kept_through: 0, with_bodies, unfinished: None, has_ended: false })
 }
 
 /// Iterates over entries; ends at the last whole one, or after an error.
 pub struct Walk {
+    disk: Arc<dyn Disk>,
     scanner: Scanner,
+    /// The last kept entry that was given.
+    kept_through: u64,
     with_bodies: bool,
     unfinished: Option<Unfinished>,
     has_ended: bool,
@@ -206,6 +210,21 @@ impl Walk {
         Err(VerifyError::Damaged { damage, next_open_cuts })
     }
 
+    /// The next entry that a trim kept; none behind the last.
+    fn next_kept(&mut self) -> Option<Result<Entry, VerifyError>> {
+        let base = self.scanner.base.as_ref()?;
+        let sequence = base.kept_from(self.kept_through + 1)?;
+        self.kept_through = sequence;
+        let frame = base.frame(self.disk.as_ref(), sequence).transpose()?;
+        let frame = frame.map_err(|source| VerifyError::Disk { file: base.name(), source });
+        Some(frame.and_then(|(offset, bytes)| {
+            Frame::check_owned(&bytes).map(Frame::into_entry).map_err(|what| {
+                let damage = Damage { file: base.name(), offset, sequence, what };
+                VerifyError::Damaged { damage, next_open_cuts: false }
+            })
+        }))
+    }
+
     fn current(&self) -> Result<Entry, Fault> {
         let bytes = Bytes::copy_from_slice(self.scanner.frame());
         let frame = Frame::check_owned(&bytes)?;
@@ -218,6 +237,9 @@ impl Iterator for Walk {
     type Item = Result<Entry, VerifyError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(kept) = self.next_kept() {
+            return Some(kept);
+        }
         loop {
             match self.advance() {
                 Err(error) => return Some(Err(error)),

@@ -44,7 +44,7 @@ pub(super) async fn hand_back(
     let reading = Reading {
         index: context.index.clone(),
         own: context.participant.clone(),
-        next: context.index.journal().first_sequence(),
+        next: 1,
         said: BTreeMap::new(),
         answered: BTreeMap::new(),
         told: BTreeSet::new(),
@@ -122,7 +122,7 @@ impl Reading {
     }
 
     fn read_on(&mut self) -> Result<Option<Vec<HandBackRequest>>, IndexError> {
-        let entries = self.index.journal().read(self.next, ENTRIES_READ_AT_ONCE)?;
+        let entries = self.index.journal().recall(self.next, ENTRIES_READ_AT_ONCE)?;
         let Some(last) = entries.last() else { return Ok(None) };
         self.next = last.sequence + 1;
         let mut messages = Vec::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use concord_backup::{BackupError, Backups};
 use concord_model::{MeasureCode, Name, Reason, Refusal};
+use concord_server::AskedDays;
 use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
 use concord_wire::proto::operations::v1::{
@@ -58,7 +59,9 @@ impl OperationsService for OperationsApi {
         &self,
         request: Request<PreviewRetentionRequest>,
     ) -> Result<Response<PreviewRetentionResponse>, Status> {
-        let report = self.keeper.preview(request.into_inner().bodies_days).await.map_err(refused)?;
+        let PreviewRetentionRequest { bodies_days, entries_days } = request.into_inner();
+        let asked = AskedDays { bodies: bodies_days, entries: entries_days };
+        let report = self.keeper.preview(asked).await.map_err(refused)?;
         Ok(Response::new(PreviewRetentionResponse { report: Some(report) }))
     }
 
@@ -66,9 +69,10 @@ impl OperationsService for OperationsApi {
         &self,
         request: Request<RunRetentionRequest>,
     ) -> Result<Response<RunRetentionResponse>, Status> {
-        let (keeper, days) = (Arc::clone(&self.keeper), request.into_inner().bodies_days);
+        let RunRetentionRequest { bodies_days, entries_days } = request.into_inner();
+        let (keeper, asked) = (Arc::clone(&self.keeper), AskedDays { bodies: bodies_days, entries: entries_days });
         // It may take longer than a call may, and goes on then.
-        let report = tokio::spawn(async move { keeper.run(days).await }).await;
+        let report = tokio::spawn(async move { keeper.run(asked).await }).await;
         let report = report.map_err(internal)?.map_err(refused)?;
         Ok(Response::new(RunRetentionResponse { report: Some(report) }))
     }

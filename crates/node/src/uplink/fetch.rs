@@ -125,7 +125,7 @@ fn came_back(index: &Index, lane: Lane, since: u64) -> Result<(u64, Vec<Exchange
     let (mut fetched, mut lost, mut bare) = (0, Vec::new(), Vec::new());
     let mut next = since;
     loop {
-        let entries = index.journal().read(next, ENTRIES_READ_AT_ONCE)?;
+        let entries = index.journal().recall(next, ENTRIES_READ_AT_ONCE)?;
         let Some(last) = entries.last() else { return Ok((fetched, lost)) };
         next = last.sequence + 1;
         for entry in &entries {

@@ -97,8 +97,9 @@ impl<'a> Batch<'a> {
                 }
                 self.answer(reply, outcome);
             }
-            Command::Redact(_, reply) => {
-                self.answer(reply, Err(Refusal::new(Reason::Internal, "a redaction is no part of a batch")));
+            Command::Effect(_, reply) => {
+                let what = "what the journal does to itself is no part of a batch";
+                self.answer(reply, Err(Refusal::new(Reason::Internal, what)));
             }
             Command::Renew(receipts, reply) => {
                 for (receipt, _) in receipts {

@@ -1,7 +1,7 @@
 //! What is asked of the writer, and the handle through which it is asked.
 
 use bytes::Bytes;
-use concord_journal::{Blob, Bodies, HistoryId};
+use concord_journal::{Blob, Bodies, HistoryId, PreparedTrim};
 use concord_ledger::Statement;
 use concord_model::{AgreementId, ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId};
 use concord_wire::consignment::Sealed;
@@ -70,7 +70,13 @@ pub(crate) enum Command {
     Recovered(LaneRecovered, Reply<()>),
     Begin([u8; 16], Reply<()>),
     /// Never part of a batch: the journal's own entries come of it.
-    Redact(Vec<Bodies>, Reply<()>),
+    Effect(Effect, Reply<()>),
+}
+
+/// What the journal does to itself.
+pub(crate) enum Effect {
+    Redact(Vec<Bodies>),
+    Trim(PreparedTrim),
 }
 
 /// A consignment that the hub gave back, verified.
@@ -105,7 +111,7 @@ impl Command {
             | Self::Taken(.., reply)
             | Self::Recovered(_, reply)
             | Self::Begin(_, reply)
-            | Self::Redact(_, reply)
+            | Self::Effect(_, reply)
             | Self::AddAgency(.., reply) => refuse_too_large(reply),
             Self::Acknowledge(.., reply) => refuse_too_large(reply),
             Self::Statement(.., reply) => refuse_too_large(reply),
@@ -238,7 +244,12 @@ impl NodeWriter {
 
     /// Lets bodies go for good.
     pub(crate) async fn redact(&self, bodies: Vec<Bodies>) -> Result<(), Refusal> {
-        self.ask(|reply| Command::Redact(bodies, reply)).await
+        self.ask(|reply| Command::Effect(Effect::Redact(bodies), reply)).await
+    }
+
+    /// Lets old segments go for good.
+    pub(crate) async fn trim(&self, prepared: PreparedTrim) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Effect(Effect::Trim(prepared), reply)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {

@@ -8,7 +8,7 @@ mod room;
 use std::sync::Arc;
 
 use concord_identity::SigningKey;
-use concord_journal::{AppendError, Bodies, Tail};
+use concord_journal::{AppendError, Tail};
 use concord_model::{Reason, Refusal, Timestamp};
 use concord_views::CatchUpError;
 use tokio::sync::{mpsc, watch};
@@ -18,7 +18,7 @@ use crate::index::{Index, IndexError};
 use crate::projection::NodeProjection;
 use crate::state::{FoldError, NodeState};
 use batch::{Batch, Finished};
-use command::{Command, Reply};
+use command::{Command, Effect, Reply};
 use concord_server::{Clock, DiskRoom, NoRandomness};
 use room::Room;
 
@@ -147,14 +147,14 @@ impl Writer {
         let now = self.clock.now().max(self.last_recorded_at);
         self.last_recorded_at = now;
         let first = match first {
-            Command::Redact(bodies, reply) => return self.redact(bodies, reply, now).await.map(|()| None),
+            Command::Effect(effect, reply) => return self.effect(effect, reply, now).await.map(|()| None),
             first => first,
         };
         let mut room = Room::default();
         room.take(&first);
         let (mut commands, mut held) = (vec![first], None);
         while let Some(command) = self.queues.waiting() {
-            if !room.fits(&command) || matches!(command, Command::Redact(..)) {
+            if !room.fits(&command) || matches!(command, Command::Effect(..)) {
                 held = Some(command);
                 break;
             }
@@ -203,11 +203,16 @@ impl Writer {
         Ok(held)
     }
 
-    /// Lets bodies go: entries of the journal's own, by which no state changes.
-    async fn redact(&mut self, bodies: Vec<Bodies>, reply: Reply<()>, now: Timestamp) -> Result<(), WriterError> {
-        let outcome = match self.index.journal().redact(self.tail, now.as_micros(), bodies).await {
-            Ok(redacted) => {
-                self.tail = redacted.tail;
+    /// Lets bodies or segments go: entries of the journal's own, by which no state changes.
+    async fn effect(&mut self, effect: Effect, reply: Reply<()>, now: Timestamp) -> Result<(), WriterError> {
+        let (journal, now) = (self.index.journal(), now.as_micros());
+        let tail = match effect {
+            Effect::Redact(bodies) => journal.redact(self.tail, now, bodies).await.map(|redacted| redacted.tail),
+            Effect::Trim(prepared) => journal.trim(self.tail, now, prepared).await.map(|committed| committed.tail),
+        };
+        let outcome = match tail {
+            Ok(tail) => {
+                self.tail = tail;
                 self.project().await?;
                 self.durable.send_replace((Arc::new(self.state.clone()), self.tail));
                 Ok(())
@@ -216,7 +221,9 @@ impl Writer {
                 self.room.refused();
                 Err(DiskRoom::refusal())
             }
-            Err(error @ AppendError::NotRedactable { .. }) => Err(Refusal::new(Reason::Internal, error.to_string())),
+            Err(error @ (AppendError::NotRedactable { .. } | AppendError::NotTrimmable { .. })) => {
+                Err(Refusal::new(Reason::Internal, error.to_string()))
+            }
             Err(error) => return Err(error.into()),
         };
         // Whoever asked may be gone; what is gone is gone all the same.
