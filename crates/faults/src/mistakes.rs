@@ -36,6 +36,12 @@ pub const MISTAKES: &[&str] = &[
     "pack-again",
     // check: --workspace --test simulation nothing_acknowledged
     "reuse-a-mailbox-number",
+    // check: --workspace --test simulation nothing_acknowledged
+    "trim-what-was-said",
+    // check: --workspace --test simulation nothing_acknowledged
+    "stand-for-one-entry-less",
+    // check: --workspace --test stories old_segments_go
+    "trim-what-somebody-waits-for",
     // check: --workspace --test stories one_whose_leave_the_hub_forgot
     "serve-before-the-feed",
     // check: --workspace --test stories one_whose_leave_the_hub_forgot

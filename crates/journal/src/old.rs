@@ -111,10 +111,11 @@ impl OldSegments {
                     0 => Vec::new(),
                     _ => journal.bodies(entry.sequence).map_err(&unread)?,
                 };
-                if entry.sequence > last || is_young(&entry, before) || !may_go(&entry, &bodies)? {
+                let stays = !may_go(&entry, &bodies)? && !concord_faults::planted("trim-what-somebody-waits-for");
+                if entry.sequence > last || is_young(&entry, before) || stays {
                     break 'walk;
                 }
-                if !is_own_effect(entry.kind) {
+                if !is_own_effect(entry.kind) && !concord_faults::planted("trim-what-was-said") {
                     kept.push(entry.sequence);
                 }
                 next = entry.sequence + 1;

@@ -4,7 +4,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use concord_journal::conformance::draft;
 use concord_journal::{
@@ -155,6 +155,60 @@ fn the_old_segments_end_before_what_is_young_or_stays_and_all_that_was_said_is_k
         );
     }
     verify(disk.into_disk()).unwrap();
+}
+
+/// Invariant: a trim beside a reader shows at most in bodies that are gone.
+#[test]
+fn whoever_reads_beside_trims_finds_every_entry_that_is_kept() {
+    let (_disk, journal) = filled();
+    let known = AtomicU64::new(journal.tail().sequence);
+    let is_over = AtomicBool::new(false);
+    let read_on = || {
+        while !is_over.load(Ordering::Relaxed) {
+            let last = known.load(Ordering::Relaxed);
+            for sequence in 1..=last {
+                let entry = journal.entry(sequence).unwrap();
+                let head = journal.head(sequence).unwrap();
+                assert_eq!((entry.digest, entry.commitments.len()), (head.digest, head.blobs.len()));
+                assert_eq!(journal.bodies(sequence).unwrap().len(), head.commitments.len());
+                for index in 0..head.commitments.len() {
+                    let blob = journal.blob(sequence, index);
+                    assert!(matches!(blob, Ok(_) | Err(ReadError::Redacted { .. })), "{sequence} {index}: {blob:?}");
+                }
+            }
+            let all: Vec<u64> = journal.recall(1, usize::MAX).unwrap().iter().map(|entry| entry.sequence).collect();
+            assert!(all.starts_with(&(1..=last).collect::<Vec<_>>()), "up to {last} there are {all:?}");
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..2).for_each(|_| drop(scope.spawn(read_on)));
+        // However it ends, the readers end too.
+        let _over = Raised(&is_over);
+        for _ in 0..20 {
+            for seed in 0..12 {
+                append(&journal, vec![draft(seed, 300, 2)]);
+            }
+            let first_kept = journal.trim_point(u64::MAX).unwrap();
+            // All of it, so that every entry that a reader knows of stays to be read.
+            let kept = (1..first_kept).collect();
+            let prepared = journal.prepare_trim(Trim { first_kept, state: "s".into(), kept }).unwrap();
+            known.store(first_kept, Ordering::Relaxed);
+            let has_body = |sequence: &u64| journal.bodies(*sequence).unwrap().iter().any(|body| !body.is_gone);
+            let sequence = (1..first_kept).rev().find(has_body).unwrap();
+            let named = Bodies { sequence, first: 0, count: 1 };
+            block_on(journal.redact(journal.tail(), 5, vec![named])).unwrap();
+            block_on(journal.trim(journal.tail(), 7, prepared)).unwrap();
+        }
+    });
+}
+
+/// Raises a flag when it goes.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

@@ -69,7 +69,8 @@ where
     let (state, next) = beginning::<S>(form, journal)?;
     let last = first_kept.saturating_sub(1);
     let tail = journal.head(last)?.tail();
-    let state = fold(journal, state, next, last, &mut apply)?;
+    let through = if concord_faults::planted("stand-for-one-entry-less") { last - 1 } else { last };
+    let state = fold(journal, state, next, through, &mut apply)?;
     Ok(encode(form, &state, tail).unwrap_or_else(|error| {
         tracing::warn!(
             error,

@@ -29,6 +29,7 @@ use crate::forum::{AGENCIES, STATES};
 use crate::judge::{self, DRAIN_SECONDS_MAX, Parties};
 use crate::log::Log;
 use crate::trace::Trace;
+use crate::trimmed;
 use crate::world::{AGREED, Beginning, TellOnPanic};
 use faults::Faults;
 use machines::{HUB_HOST, Machine, Process};
@@ -138,6 +139,7 @@ fn played(seed: u64) -> Played {
             stack.step(&mut simulation);
         }
     }
+    trimmed::judge(seed, &stack.parties());
     Played { exchanges: judge::judge(&stack.parties(), &stack.log()), faults: faults.count() }
 }
 
