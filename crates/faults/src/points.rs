@@ -140,6 +140,11 @@ pub const POINTS: &[&str] = &[
     "node.recover.taken",
     "node.recover.fetched",
     "node.recover.lane",
+    // A lane leaves an epoch that its officer closed.
+    "node.pack.fetched",
+    "node.pack.going",
+    "node.pack.packed",
+    "node.pack.entered",
     // Putting a backup in place.
     "restore.declared",
     "restore.staged",

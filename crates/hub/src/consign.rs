@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use concord_identity::{Caller, verify};
 use concord_journal::HistoryId;
-use concord_ledger::chain::CHAIN_EPOCH;
+use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::{Audience, Stood};
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_model::{ChainKey, ExchangeId, Reason, Refusal, Timestamp};
@@ -33,12 +33,14 @@ pub fn welcome(
     let origin = caller.identity.participant.clone();
     let named = hello.chain.as_ref().ok_or_else(|| Refusal::new(Reason::ChainMismatch, "the hello names no chain"))?;
     let chain = parse_chain_key(origin, named)?;
-    if chain.hub != shared.hub || chain.node != caller.identity.name || chain.epoch != CHAIN_EPOCH {
+    let published = shared.published();
+    let open = published.ledger.epochs().current(&chain.origin);
+    if chain.hub != shared.hub || chain.node != caller.identity.name || !(FIRST_EPOCH..=open).contains(&chain.epoch) {
         let named = format!("chain of node {} epoch {} to hub {}", chain.node, chain.epoch, chain.hub);
-        return Err(Refusal::new(Reason::ChainMismatch, format!("{named} is not this caller's to this hub")));
+        let what = format!("{named} is not this caller's to this hub, where its epoch {open} is open");
+        return Err(Refusal::new(Reason::ChainMismatch, what));
     }
     concord_faults::point("hub.consign.hello");
-    let published = shared.published();
     let state = published.ledger.chains().get(&chain);
     let last = state.map_or(0, |state| state.last);
     let positions = Positions::new(&published, last, |past| past.chains.get(&chain).copied());
@@ -48,6 +50,9 @@ pub fn welcome(
         last_number: last,
         last_digest: state.map(|state| concord_wire::convert::digest_bytes(&state.digest.0)).unwrap_or_default(),
         past: positions.past,
+        closed: (FIRST_EPOCH..chain.epoch)
+            .map(|epoch| published.ledger.chain_last(&ChainKey { epoch, ..chain.clone() }))
+            .collect(),
     };
     Ok((chain, welcome))
 }

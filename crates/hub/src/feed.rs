@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use concord_journal::{Entry, HistoryId};
 use concord_model::{ParticipantCode, Reason, Refusal, Timestamp};
+use concord_wire::consignment::closed_epoch;
 use concord_wire::convert::timestamp;
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::stored::hub::HubEntry;
@@ -71,12 +72,16 @@ pub fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Resu
 /// What an entry tells one participant. Receipts of other origins in the same entry are left out.
 fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Entry) -> Result<pb::FeedItem, Refusal> {
     use pb::feed_item::Content;
+    let mut closes = None;
     let content = match concord_wire::stored::hub::read(entry).map_err(internal)? {
         HubEntry::Founded(founding) => {
             Content::Registry(registry::registry(&founding.participants, &founding.areas, &founding.measures))
         }
         HubEntry::Statement(fact, signed) => match fact.refused {
-            None => Content::Statement(signed),
+            None => {
+                closes = fact.closes.as_deref().map(closed_epoch);
+                Content::Statement(signed)
+            }
             Some(reason) => Content::StatementRefused(pb::StatementRefused {
                 officer: fact.statement.officer.to_string(),
                 number: fact.statement.number,
@@ -99,5 +104,5 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
         }
     };
     let recorded_at = Some(timestamp(Timestamp::from_micros(entry.recorded_at)));
-    Ok(pb::FeedItem { number, recorded_at, content: Some(content) })
+    Ok(pb::FeedItem { number, recorded_at, content: Some(content), closes })
 }

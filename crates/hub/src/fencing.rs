@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use concord_ledger::NodeLine;
+use concord_ledger::epoch::FIRST_EPOCH;
 use concord_model::{ChainKey, Name, ParticipantCode, Reason, Refusal};
 use concord_server::detach;
 use concord_wire::convert::parse_lane;
@@ -120,7 +121,7 @@ fn check_positions(
             origin: participant.clone(),
             hub: shared.hub.clone(),
             node: node.clone(),
-            epoch: concord_ledger::chain::CHAIN_EPOCH,
+            epoch: position.epoch.max(FIRST_EPOCH),
             lane,
         };
         let last = ledger.chain_last(&chain);
@@ -128,6 +129,14 @@ fn check_positions(
             return rolled_back(format!(
                 "the hub recorded consignment {last} of lane {lane}, and this journal has them up to {}",
                 position.chain_last
+            ));
+        }
+        let later = chain.epoch.saturating_add(1)..=ledger.epochs().current(participant);
+        let has_later = |epoch: &u32| ledger.chain_last(&ChainKey { epoch: *epoch, ..chain.clone() }) > 0;
+        if let Some(epoch) = later.clone().find(has_later) {
+            return rolled_back(format!(
+                "the hub recorded consignments of lane {lane} in epoch {epoch}, and this journal is in epoch {}",
+                chain.epoch
             ));
         }
         let mailbox = ledger.mailbox(participant, lane);

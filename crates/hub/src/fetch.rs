@@ -54,10 +54,13 @@ pub async fn fetch(
     }
     shared.feed_first(&run).await?;
     let guard = shared.open_stream(&run, node, Purpose::Fetch(chain.lane))?;
-    let what = format!("the node of {} says that it was restored, and fetches back what it lost", chain.origin);
-    tracing::warn!(participant = %chain.origin, lane = %chain.lane, after = request.after, "{what}");
-    shared.readiness.note(RESTORED_NOTE, what);
-    metrics::counter!("concord_nodes_restored_total").increment(1);
+    // Of a closed epoch every node asks, to know what was recorded of it; of the present one only who lost data.
+    if chain.epoch == shared.published().ledger.epochs().current(&chain.origin) {
+        let what = format!("the node of {} says that it was restored, and fetches back what it lost", chain.origin);
+        tracing::warn!(participant = %chain.origin, lane = %chain.lane, after = request.after, "{what}");
+        shared.readiness.note(RESTORED_NOTE, what);
+        metrics::counter!("concord_nodes_restored_total").increment(1);
+    }
     concord_faults::point("hub.fetch.begin");
     let (outbound, cut, responses) = responses(GIVEN_WAITING_MAX);
     let giving = Giving { shared: Arc::clone(shared), chain, after: request.after, taken_count: request.taken_count };
@@ -121,7 +124,7 @@ impl Giving {
                 return Ok(());
             }
         }
-        let end = pb::FetchEnd { feed_number, mailbox: Some(recorded(mailbox)) };
+        let end = pb::FetchEnd { feed_number, mailbox: Some(recorded(mailbox)), last_number: last };
         // Whoever is gone asks again.
         let _gone = send(Message::End(end)).await;
         Ok(())

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concord_identity::{Anchor, verify_statement};
 use concord_journal::HistoryId;
-use concord_ledger::{Handed, Resume, Shown, Statement, StatementContent};
+use concord_ledger::{ClosedEpoch, Handed, Resume, Shown, Statement, StatementContent};
 use concord_model::{Class, Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::detach;
 use concord_wire::agreement::parse_statement;
+use concord_wire::consignment::parse_closed_epoch;
 use concord_wire::convert::optional_timestamp;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1 as pb;
@@ -234,8 +235,10 @@ impl Taking<'_> {
                 self.common = number;
             }
         }
+        let closes = item.closes.as_ref().map(parse_closed_epoch).transpose();
+        let closes = closes.map_err(|error| Refusal::new(Reason::ArgumentInvalid, error.to_string()))?;
         match item.content {
-            Some(pb::feed_item::Content::Statement(signed)) => self.hand(signed, true, None, at).await,
+            Some(pb::feed_item::Content::Statement(signed)) => self.hand(signed, Some(closes), None, at).await,
             // It only shows how far both have the same.
             Some(_) => Ok(()),
             None => Err(Refusal::new(Reason::ArgumentInvalid, "an item is handed back without its content")),
@@ -251,14 +254,15 @@ impl Taking<'_> {
             // A reason of another version: refused it was, whatever the word.
             code => Some(Reason::from_code(code).unwrap_or(Reason::Internal)),
         };
-        self.hand(signed, false, refused, None).await
+        self.hand(signed, None, refused, None).await
     }
 
-    /// Verifies and decides one statement. One that cannot be taken is told, and the rest goes on.
+    /// Verifies and decides one statement. One that cannot be taken is told, and the rest goes on. `told` where the feed told it, with
+    /// the end of the epoch that it closed.
     async fn hand(
         &mut self,
         signed: SignedStatement,
-        was_told: bool,
+        told: Option<Option<ClosedEpoch>>,
         refused: Option<Reason>,
         told_at: Option<Timestamp>,
     ) -> Result<(), Refusal> {
@@ -273,7 +277,9 @@ impl Taking<'_> {
             let foreign = "a node tells of refusals of its own officers only";
             return Err(Refusal::new(Reason::ArgumentInvalid, foreign));
         }
-        let handed = Handed { statement, by: self.by.clone(), was_told, refused };
+        // Where its own chains ended is nobody's matter but the participant's own.
+        let closes = told.flatten().filter(|_| statement.participant == *self.by);
+        let handed = Handed { statement, by: self.by.clone(), was_told: told.is_some(), refused, closes };
         let statement = &handed.statement;
         let ledger = &self.shared.published().ledger;
         let known = ledger.signers().decided(&statement.participant, &statement.officer, statement.number);

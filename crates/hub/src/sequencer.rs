@@ -15,11 +15,11 @@ use concord_journal::{
     AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, PreparedTrim, Tail,
 };
 use concord_ledger::{
-    Acknowledge, At, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger, NodeLine,
-    Shown, Statement, Stood,
+    Acknowledge, At, ChainTip, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger,
+    NodeLine, Shown, Statement, Stood,
 };
 use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
-use concord_wire::consignment::{Opened, Sealed};
+use concord_wire::consignment::{Opened, Sealed, epoch_link};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::stored;
@@ -466,6 +466,7 @@ impl SequencerTask {
             chain: sealed.chain.clone(),
             number: sealed.number,
             previous: sealed.previous,
+            begins_after: self.named_tip(&sealed),
             digest: sealed.digest,
             key: sealed.key,
             exchanges: candidates,
@@ -478,6 +479,13 @@ impl SequencerTask {
             fact.mailboxes.iter_mut().for_each(|run| run.first = (run.first - 1).max(1));
         }
         self.settle_consignment(decision, at, &sealed, blobs)
+    }
+
+    /// The tip that the first consignment of a later epoch names, where it is the one of the epoch before.
+    fn named_tip(&self, sealed: &Sealed) -> Option<ChainTip> {
+        let before = sealed.chain.epoch.checked_sub(1).filter(|_| sealed.number == 1)?;
+        let tip = self.ledger.epochs().closed(&sealed.chain.origin, before)?.tip(sealed.chain.lane);
+        (epoch_link(before, &tip) == sealed.previous).then_some(tip)
     }
 
     /// Applies what was decided about a statement or an acknowledgement.

@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, RECEIPTS_KEPT_PER_CHAIN};
-use concord_model::{ChainKey, ConsignmentDigest, Digest, Reason, Refusal};
+use concord_model::{ChainKey, ConsignmentDigest, Digest, Lane, Reason, Refusal};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Consign;
+use crate::epoch::{ChainTip, ClosedEpoch, Epochs, FIRST_EPOCH};
 use crate::fact::ConsignmentRecorded;
 use crate::registry::Registry;
-
-/// The only chain epoch until epochs are built.
-pub const CHAIN_EPOCH: u32 = 1;
 
 /// All chains. Keys and values are shared, since the map is copied at every publication.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,8 +54,8 @@ pub enum ChainStep {
 
 impl Chains {
     /// What a consignment is to its chain, or why it is refused as a whole. A whole refusal records nothing.
-    pub fn check(&self, registry: &Registry, consign: &Consign) -> Result<ChainStep, Refusal> {
-        check_owner(registry, consign)?;
+    pub fn check(&self, registry: &Registry, epochs: &Epochs, consign: &Consign) -> Result<ChainStep, Refusal> {
+        check_owner(registry, epochs, consign)?;
         let chain = self.get(&consign.chain);
         let last = chain.map_or(0, |chain| chain.last);
         let number = consign.number;
@@ -78,14 +76,26 @@ impl Chains {
                 ),
             ));
         }
+        // What this hub's own receipt shows belongs to the epoch also where it was lost and comes after the end.
+        let is_closed = consign.chain.epoch < epochs.current(&consign.chain.origin);
+        if is_closed && consign.stood.is_none() {
+            let epoch = consign.chain.epoch;
+            let what =
+                format!("epoch {epoch} of this node was closed, and consignment {number} was not recorded in it");
+            return Err(Refusal::new(Reason::EpochClosed, what));
+        }
         if last.checked_add(1) != Some(number) {
             return Err(Refusal::new(
                 Reason::NumberOutOfOrder,
                 format!("the last consignment of this chain is {last}, so the next cannot be {number}"),
             ));
         }
-        let previous = chain.map_or(ConsignmentDigest(Digest::ZERO), |chain| chain.digest);
-        if consign.previous != previous {
+        let follows = match chain {
+            Some(chain) => consign.previous == chain.digest,
+            None if consign.chain.epoch == FIRST_EPOCH => consign.previous == ConsignmentDigest(Digest::ZERO),
+            None => consign.begins_after.is_some() && consign.begins_after == tip_before(epochs, &consign.chain),
+        };
+        if !follows {
             return Err(Refusal::new(
                 Reason::PreviousMismatch,
                 format!("consignment {number} does not follow the {last} that is recorded here"),
@@ -131,6 +141,15 @@ impl Chains {
         self.get(key).map_or(0, |chain| chain.last)
     }
 
+    /// Where the chains of a node stand in one epoch: its end, once it is closed.
+    pub fn tips(&self, of: &ChainKey) -> ClosedEpoch {
+        let tip = |lane| {
+            let chain = self.get(&ChainKey { lane, ..of.clone() });
+            chain.map_or(ChainTip::default(), |chain| ChainTip { number: chain.last, digest: chain.digest })
+        };
+        ClosedEpoch { tips: Lane::ALL.map(tip) }
+    }
+
     /// All chains that have begun.
     pub fn iter(&self) -> impl Iterator<Item = (&ChainKey, &Chain)> {
         self.by_key.iter().map(|(key, chain)| (key.as_ref(), chain.as_ref()))
@@ -142,14 +161,20 @@ impl Chains {
     }
 }
 
-fn check_owner(registry: &Registry, consign: &Consign) -> Result<(), Refusal> {
+/// What the first consignment of a later epoch follows.
+fn tip_before(epochs: &Epochs, chain: &ChainKey) -> Option<ChainTip> {
+    epochs.closed(&chain.origin, chain.epoch.checked_sub(1)?).map(|closed| closed.tip(chain.lane))
+}
+
+fn check_owner(registry: &Registry, epochs: &Epochs, consign: &Consign) -> Result<(), Refusal> {
     let chain = &consign.chain;
     let mismatch = |message: String| Err(Refusal::new(Reason::ChainMismatch, message));
     if registry.hub() != Some(&chain.hub) {
         return mismatch(format!("the chain is for the hub {}, not for this one", chain.hub));
     }
-    if chain.epoch != CHAIN_EPOCH {
-        return mismatch(format!("the chain is of epoch {}, and only epoch {CHAIN_EPOCH} is open", chain.epoch));
+    let current = epochs.current(&chain.origin);
+    if !(FIRST_EPOCH..=current).contains(&chain.epoch) {
+        return mismatch(format!("the chain is of epoch {}, and epoch {current} is open", chain.epoch));
     }
     let unknown_key = || {
         Refusal::new(Reason::SigningKeyUnknown, format!("the key {} is not enrolled for {}", consign.key, chain.origin))

@@ -6,6 +6,7 @@ use concord_model::{
 };
 
 use crate::audience::Audience;
+use crate::epoch::{ChainTip, ClosedEpoch};
 use crate::fact::{Founding, IndexRange};
 use crate::nodes::NodeLine;
 use crate::resume::Shown;
@@ -72,6 +73,8 @@ pub struct Handed {
     pub was_told: bool,
     /// Why the hub had refused it; of the own officers' only.
     pub refused: Option<Reason>,
+    /// Of one that opens an epoch: where the one before ended, as its own node was told.
+    pub closes: Option<ClosedEpoch>,
 }
 
 impl Handed {
@@ -95,6 +98,8 @@ pub struct Consign {
     pub number: u64,
     /// The digest of the one before, as the head says.
     pub previous: ConsignmentDigest,
+    /// Of the first of a later epoch: the tip of the epoch before that `previous` was found to name.
+    pub begins_after: Option<ChainTip>,
     /// Its own digest.
     pub digest: ConsignmentDigest,
     /// The key under which its signature was verified.

@@ -13,7 +13,7 @@ use crate::permit::Mail;
 
 impl Ledger {
     pub(crate) fn decide_consignment(&self, consign: &Consign, at: At) -> Result<Decision, Refusal> {
-        if let ChainStep::Repeat { sequence } = self.chains().check(self.registry(), consign)? {
+        if let ChainStep::Repeat { sequence } = self.chains().check(self.registry(), self.epochs(), consign)? {
             return Ok(Decision::Repeat { sequence, refusal: None });
         }
         let duplicates = repeated_ids(&consign.exchanges);

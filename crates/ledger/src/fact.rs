@@ -6,6 +6,7 @@ use concord_model::{
 };
 
 use crate::command::NoticeOutcome;
+use crate::epoch::ClosedEpoch;
 use crate::resume::Resume;
 use crate::statement::Statement;
 
@@ -89,6 +90,8 @@ pub struct StatementDecided {
     pub refused: Option<Reason>,
     /// Who is told.
     pub told: Vec<Told>,
+    /// Of an accepted one that opens an epoch: where the one before ended.
+    pub closes: Option<Box<ClosedEpoch>>,
 }
 
 /// A participant's feed goes on after the hub lost data.

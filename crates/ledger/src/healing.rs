@@ -51,8 +51,11 @@ impl Ledger {
             (None, None) => self.told_of_handed(handed),
         };
         let refused = handed.refused.or(meaningless.as_ref().map(|refusal| refusal.reason));
-        let fact =
-            Fact::Statement(StatementDecided { statement: statement.clone(), refused, told: self.feed().tell(&told) });
+        // What its node was told of the end of an epoch stands, also where what was recorded up to there is yet to be handed in again.
+        let closes =
+            if refused.is_none() { handed.closes.or_else(|| self.closed_by(statement)).map(Box::new) } else { None };
+        let told = self.feed().tell(&told);
+        let fact = Fact::Statement(StatementDecided { statement: statement.clone(), refused, told, closes });
         Ok(Decision::Fact { fact, refusal: meaningless })
     }
 
@@ -63,6 +66,7 @@ impl Ledger {
         let (registry, agreements) = (self.registry(), self.agreements());
         match &statement.content {
             StatementContent::Enrol(request) => registry.check_enrol(by, request),
+            StatementContent::OpenEpoch(opening) => self.epochs().check_open(registry, by, opening),
             StatementContent::Propose { text, digest } => {
                 let malformed = |what: String| Err(Refusal::new(Reason::AgreementMalformed, what));
                 check_form(text, by)?;
@@ -121,6 +125,7 @@ impl Ledger {
         let statement = &handed.statement;
         let all: Vec<ParticipantCode> = match &statement.content {
             StatementContent::Enrol(_) => self.participants().map(|one| one.code.clone()).collect(),
+            StatementContent::OpenEpoch(_) => vec![statement.participant.clone()],
             StatementContent::Propose { text, .. } => {
                 text.parties.iter().map(|party| party.participant.clone()).collect()
             }

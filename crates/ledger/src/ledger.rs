@@ -8,20 +8,21 @@ use serde::{Deserialize, Serialize};
 use crate::agreement::{Agreement, Agreements};
 use crate::chain::Chains;
 use crate::command::At;
-use crate::fact::Fact;
+use crate::epoch::Epochs;
+use crate::fact::{Fact, StatementDecided};
 use crate::feed::Feed;
 use crate::history::{Histories, PastPositions};
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::nodes::Nodes;
 use crate::registry::Registry;
 use crate::signer::Signers;
-use crate::statement::{Statement, StatementContent};
+use crate::statement::StatementContent;
 
 mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 5;
+pub const LEDGER_STATE_VERSION: u32 = 6;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,6 +31,7 @@ pub struct Ledger {
     agreements: Arc<Agreements>,
     signers: Arc<Signers>,
     chains: Arc<Chains>,
+    epochs: Arc<Epochs>,
     mailboxes: Arc<Mailboxes>,
     feed: Arc<Feed>,
     histories: Arc<Histories>,
@@ -88,7 +90,7 @@ impl Ledger {
             }
             Fact::Statement(decided) => {
                 if decided.refused.is_none() {
-                    self.apply_accepted(&decided.statement);
+                    self.apply_accepted(decided);
                 }
                 Arc::make_mut(&mut self.signers).apply(decided, at.sequence);
                 Arc::make_mut(&mut self.feed).apply(&decided.told);
@@ -108,10 +110,15 @@ impl Ledger {
         }
     }
 
-    fn apply_accepted(&mut self, statement: &Statement) {
+    fn apply_accepted(&mut self, decided: &StatementDecided) {
+        let statement = &decided.statement;
         match statement.content {
             StatementContent::Enrol(_) => {
                 Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
+            }
+            StatementContent::OpenEpoch(_) => {
+                let closed = decided.closes.as_deref().copied().unwrap_or_default();
+                Arc::make_mut(&mut self.epochs).close(&statement.participant, closed);
             }
             _ => {
                 let (position, at) = (self.sequence, self.recorded_at);
@@ -158,6 +165,11 @@ impl Ledger {
     /// All chains.
     pub fn chains(&self) -> &Chains {
         &self.chains
+    }
+
+    /// The closed epochs of chains.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     /// All mailboxes.

@@ -9,6 +9,7 @@ pub mod agreement;
 pub mod audience;
 pub mod chain;
 pub mod command;
+pub mod epoch;
 pub mod fact;
 pub mod feed;
 pub mod history;
@@ -28,6 +29,7 @@ pub use agreement::{Agreement, AgreementState, Agreements, PartyRecord, PartySta
 pub use audience::{Audience, audience};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};
+pub use epoch::{ChainTip, ClosedEpoch, EpochOpening, Epochs};
 pub use fact::{
     AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, IndexRange, ItemRefusal,
     MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, OriginNotices, ReceiptNotice, Recipient, StatementDecided,

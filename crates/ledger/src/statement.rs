@@ -4,6 +4,8 @@ use concord_model::{
     AgreementDigest, AgreementRef, AgreementText, Digest, Fingerprint, Name, ParticipantCode, PublicKey, Timestamp,
 };
 
+use crate::epoch::EpochOpening;
+
 /// A verified statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
@@ -41,6 +43,8 @@ pub enum StatementContent {
     Leave(AgreementRef),
     /// Binds a participant to its anchor and keys.
     Enrol(JoinRequest),
+    /// Closes the present epoch of the own node's chains, and opens the next.
+    OpenEpoch(EpochOpening),
 }
 
 /// What a node brings to be enrolled; proofs of possession were verified outside.

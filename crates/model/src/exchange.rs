@@ -184,7 +184,7 @@ pub struct ChainKey {
     pub hub: Name,
     /// The node that signs them.
     pub node: Name,
-    /// The chain epoch; 1 until epochs are built.
+    /// The chain epoch, from 1; an officer opens the next.
     pub epoch: u32,
     /// The lane.
     pub lane: Lane,

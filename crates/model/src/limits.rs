@@ -14,6 +14,8 @@ pub const COMMIT_SIZE_MAX_BYTES: usize = 8 * 1024 * 1024;
 pub const CONSIGN_UNRECEIPTED_MAX: usize = 32;
 /// Receipts of one chain that the hub gives again word for word. Older ones answer `ALREADY_RECORDED`.
 pub const RECEIPTS_KEPT_PER_CHAIN: usize = 32;
+/// Chain epochs of one node. Over it: `EPOCH_OUT_OF_ORDER`.
+pub const EPOCHS_MAX: u32 = 1024;
 /// A title, in bytes of UTF-8. Over it: `TITLE_INVALID`.
 pub const TITLE_SIZE_MAX_BYTES: usize = 1024;
 /// One serialised header. Over it: `HEADER_MALFORMED`.

@@ -132,7 +132,7 @@ reasons! {
     /// Not the next number of its chain.
     NumberOutOfOrder = "NUMBER_OUT_OF_ORDER", Precondition, "send the number that the hub's hello names";
     /// Does not follow the last consignment of its chain.
-    PreviousMismatch = "PREVIOUS_MISMATCH", Precondition, "the node and the hub disagree about the past: stop the node and compare both with `concord verify`";
+    PreviousMismatch = "PREVIOUS_MISMATCH", Precondition, "the node and the hub disagree about the past: compare both with `concord verify`, then let the officer open a new epoch with `concord node epoch open`";
     /// The tree's root is not that of the headers.
     RootMismatch = "ROOT_MISMATCH", Invalid, "correct the program that made the consignment";
     /// The signature does not hold under the key that it names.
@@ -142,7 +142,11 @@ reasons! {
     /// Recorded so long ago that its receipt is no longer repeated.
     AlreadyRecorded = "ALREADY_RECORDED", Conflict, "the node has its receipt: go on after it";
     /// Same number, other digest.
-    Fork = "FORK", DataLoss, "a second copy of this node seems to run, or it was restored: stop it and call the secretariat";
+    Fork = "FORK", DataLoss, "a second copy of this node seems to run, or it was restored: stop the other one, then let the officer open a new epoch with `concord node epoch open`";
+    /// The chain is of an epoch that the state's officer closed.
+    EpochClosed = "EPOCH_CLOSED", Precondition, "the node goes on by itself in the epoch that its officer opened";
+    /// Not the epoch after the present one.
+    EpochOutOfOrder = "EPOCH_OUT_OF_ORDER", Precondition, "another epoch was opened meanwhile: see whether one more is needed, and run the command again";
 
     // Statements.
     /// The statement does not parse, is too large, or lacks its content.

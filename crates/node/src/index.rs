@@ -7,12 +7,12 @@ use concord_journal::{Blob, Journal, ReadError};
 use concord_model::{Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, Timestamp};
 use concord_views::{KeyReader, SCAN_ROWS_MAX, Table, Views, ViewsError};
 use concord_wire::proto::exchange::v1::RecordedReceipt;
-use concord_wire::stored::node::{NodeEntry, Submission, read};
-use concord_wire::stored::{Kept, StoredError};
+use concord_wire::stored::StoredError;
+use concord_wire::stored::node::{NodeEntry, Queued, read};
 
 use crate::projection::{
-    ASIDE, CONSIGNMENT, EXCHANGE, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, RENEWED, REPEATED, REQUEST, Reached,
-    TAKEN, UNTAKEN, lane_key, request_key,
+    ASIDE, CONSIGNMENT, EXCHANGE, FOUND, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, RENEWED, REPEATED, REQUEST,
+    Reached, TAKEN, UNTAKEN, chain_place, lane_key, request_key,
 };
 
 /// The views or the journal could not answer. Neither is the caller's fault.
@@ -44,6 +44,8 @@ pub struct Place {
     pub id: ExchangeId,
     /// Its lane.
     pub lane: Lane,
+    /// The epoch of its consignment.
+    pub epoch: u32,
     /// The number of its consignment.
     pub number: u64,
     /// Its index in the consignment.
@@ -85,42 +87,96 @@ impl Index {
         Ok(Some((ExchangeId(Digest(id)), sequence, index)))
     }
 
-    /// The consignment of an entry, with who submitted each exchange, and when it was queued.
-    pub fn queued(&self, sequence: u64) -> Result<(Box<Kept>, Vec<Submission>, Timestamp), IndexError> {
-        let entry = self.read_one(sequence)?;
-        let at = Timestamp::from_micros(entry.recorded_at);
-        match read(&entry)? {
-            NodeEntry::Queued(kept, submissions) => Ok((kept, submissions, at)),
+    /// The consignment of an entry, with who submitted each exchange.
+    pub fn queued(&self, sequence: u64) -> Result<Box<Queued>, IndexError> {
+        match read(&self.read_one(sequence)?)? {
+            NodeEntry::Queued(queued) => Ok(queued),
             _ => Err(IndexError::Row("a consignment")),
         }
     }
 
-    /// The journal sequence of a consignment.
-    pub fn consignment(&self, lane: Lane, number: u64) -> Result<Option<u64>, IndexError> {
-        let key = lane_key(lane).number(number);
-        let value = self.views.get(CONSIGNMENT, key.as_ref())?;
+    /// The journal sequence of a consignment, as this node queued it or had it back.
+    pub fn consignment(&self, lane: Lane, epoch: u32, number: u64) -> Result<Option<u64>, IndexError> {
+        let value = self.views.get(CONSIGNMENT, chain_place(lane, epoch, number).as_ref())?;
         value.map(|value| number_of(&value, "a consignment")).transpose()
     }
 
-    /// The receipt of a consignment, once it came.
-    pub fn receipt(&self, lane: Lane, number: u64) -> Result<Option<RecordedReceipt>, IndexError> {
-        self.receipt_in(RECORDED, lane, number)
+    /// The journal sequence of what the hub has under a number under which something else stands here, if it does.
+    pub fn found(&self, lane: Lane, epoch: u32, number: u64) -> Result<Option<u64>, IndexError> {
+        let value = self.views.get(FOUND, chain_place(lane, epoch, number).as_ref())?;
+        value.map(|value| number_of(&value, "a consignment")).transpose()
+    }
+
+    /// The journal sequence of a consignment as the hub has it.
+    pub fn recorded(&self, lane: Lane, epoch: u32, number: u64) -> Result<Option<u64>, IndexError> {
+        match self.found(lane, epoch, number)? {
+            Some(found) => Ok(Some(found)),
+            None => self.consignment(lane, epoch, number),
+        }
+    }
+
+    /// When an exchange was queued first, however often it was packed anew since.
+    pub fn queued_at(&self, place: &Place) -> Result<Timestamp, IndexError> {
+        let (mut epoch, mut number) = (place.epoch, place.number);
+        loop {
+            let of = match &place.agency {
+                Some(_) => self.consignment(place.lane, epoch, number)?,
+                None => self.recorded(place.lane, epoch, number)?,
+            };
+            let entry = self.read_one(of.ok_or(IndexError::Row("an exchange"))?)?;
+            let from = match read(&entry)? {
+                NodeEntry::Queued(queued) => queued.packed_anew.filter(|(before, _)| *before < epoch),
+                _ => None,
+            };
+            match from {
+                Some(from) => (epoch, number) = from,
+                None => return Ok(Timestamp::from_micros(entry.recorded_at)),
+            }
+        }
+    }
+
+    /// The receipt of an exchange's consignment, once it came. What another copy of this node handed in under the same number is no
+    /// receipt for what an agency handed in here.
+    pub fn receipt_of(&self, place: &Place) -> Result<Option<RecordedReceipt>, IndexError> {
+        let found = self.found(place.lane, place.epoch, place.number)?.is_some();
+        if found && place.agency.is_some() { Ok(None) } else { self.receipt(place.lane, place.epoch, place.number) }
+    }
+
+    /// The first receipt for a number of a chain, once it came.
+    pub fn receipt(&self, lane: Lane, epoch: u32, number: u64) -> Result<Option<RecordedReceipt>, IndexError> {
+        match self.receipt_in(FOUND, lane, epoch, number)? {
+            Some(found) => Ok(Some(found)),
+            None => self.receipt_in(RECORDED, lane, epoch, number),
+        }
     }
 
     /// The newest receipt of an own consignment that a hub which lost data gave again, if one did.
-    pub fn renewed_receipt(&self, lane: Lane, number: u64) -> Result<Option<RecordedReceipt>, IndexError> {
-        self.receipt_in(RENEWED, lane, number)
+    pub fn renewed_receipt(&self, lane: Lane, epoch: u32, number: u64) -> Result<Option<RecordedReceipt>, IndexError> {
+        self.receipt_in(RENEWED, lane, epoch, number)
     }
 
-    fn receipt_in(&self, table: Table, lane: Lane, number: u64) -> Result<Option<RecordedReceipt>, IndexError> {
-        let key = lane_key(lane).number(number);
-        let Some(value) = self.views.get(table, key.as_ref())? else {
+    fn receipt_in(
+        &self,
+        table: Table,
+        lane: Lane,
+        epoch: u32,
+        number: u64,
+    ) -> Result<Option<RecordedReceipt>, IndexError> {
+        let Some(value) = self.views.get(table, chain_place(lane, epoch, number).as_ref())? else {
             return Ok(None);
         };
         match read(&self.read_one(number_of(&value, "a receipt")?)?)? {
-            NodeEntry::Receipt(receipt) | NodeEntry::ReceiptRenewed(receipt) => Ok(Some(receipt)),
+            NodeEntry::Receipt(receipt) | NodeEntry::ReceiptRenewed(receipt) | NodeEntry::Found(_, receipt) => {
+                Ok(Some(receipt))
+            }
             _ => Err(IndexError::Row("a receipt")),
         }
+    }
+
+    /// Where one of the own exchanges stands now.
+    pub fn exchange(&self, id: &ExchangeId) -> Result<Option<Place>, IndexError> {
+        let value = self.views.get(EXCHANGE, id.0.as_bytes())?;
+        value.map(|value| place(id.0.as_bytes(), &value).ok_or(IndexError::Row("an exchange"))).transpose()
     }
 
     /// Own exchanges whose id begins with these hexadecimal digits, at most two: one is found, two are ambiguous.
@@ -162,7 +218,7 @@ impl Index {
         place: &Place,
         recipient: &ParticipantCode,
     ) -> Result<Option<(Reached, Timestamp, String)>, IndexError> {
-        let prefix = lane_key(place.lane).number(place.number).text(recipient.as_str());
+        let prefix = chain_place(place.lane, place.epoch, place.number).text(recipient.as_str());
         let mut last: Option<(Reached, Timestamp, String)> = None;
         for (key, value) in self.views.scan(REACHED, &[], prefix.as_ref(), SCAN_ROWS_MAX)? {
             let row = reached_row(&key, &value).ok_or(IndexError::Row("a receipt's range"))?;
@@ -264,6 +320,7 @@ fn reached_row(key: &[u8], value: &[u8]) -> Option<ReachedRow> {
     let mut key = KeyReader::new(key);
     key.small()?;
     key.number()?;
+    key.number()?;
     key.text()?;
     let (reached, first) = (Reached::from_small(key.small()?)?, key.number()?);
     let mut value = KeyReader::new(value);
@@ -281,6 +338,7 @@ fn place(key: &[u8], value: &[u8]) -> Option<Place> {
     Some(Place {
         id: ExchangeId(Digest(key.try_into().ok()?)),
         lane: Lane::ALL.get(usize::from(value.small()?)).copied()?,
+        epoch: value.number()?.try_into().ok()?,
         number: value.number()?,
         index: value.number()?,
         agency: match value.text()?.as_str() {

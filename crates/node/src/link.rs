@@ -102,6 +102,8 @@ impl LinkEnd {
         match refusal.reason {
             Reason::DiskFull => Self::HubFull(refusal),
             Reason::Fork => Self::Stopped(refusal.to_string()),
+            // The feed is about to tell of the epoch that its officer opened.
+            Reason::EpochClosed => Self::Lost(refusal.message),
             reason if matches!(reason.class(), Class::Exhausted | Class::Unavailable) => Self::Lost(refusal.message),
             _ => Self::Refused(refusal),
         }

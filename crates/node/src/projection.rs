@@ -6,12 +6,13 @@ use concord_journal::Entry;
 use concord_ledger::NoticeOutcome;
 use concord_model::{Lane, ParticipantCode};
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table};
+use concord_wire::consignment::Sealed;
 use concord_wire::convert::optional_timestamp;
 use concord_wire::proto::exchange::v1::{Delivery, RecordedReceipt};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::proto::feed::v1::{FeedItem, Receipts};
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{Acknowledged, MailboxResumed, NodeEntry, Received, Submission, Verdict, read};
+use concord_wire::stored::node::{Acknowledged, MailboxResumed, NodeEntry, Queued, Received, Verdict, read};
 use concord_wire::{feed, header, receipt, stored::Kept};
 
 use sha2::{Digest as _, Sha256};
@@ -20,18 +21,18 @@ use sha2::{Digest as _, Sha256};
 const GROUP_NUMBER_BITS: u16 = 10;
 /// Rows are checked together whose digests begin with the same bits: a thousandth of all.
 const GROUP_DIGEST_BITS: u16 = 10;
-/// Lane and number of 2^6 neighbouring consignments, with all their recipients.
-const GROUP_REACHED_BITS: u16 = 8 + 64 - 6;
+/// Lane, epoch and number of 2^6 neighbouring consignments, with all their recipients.
+const GROUP_REACHED_BITS: u16 = 8 + 64 + 64 - 6;
 
-/// Own exchange id → lane, consignment number, index, agency.
+/// Own exchange id → lane, epoch, consignment number, index, agency: where it stands now.
 pub(crate) const EXCHANGE: Table = Table::new(1).grouped_by_first_bits(GROUP_DIGEST_BITS);
 /// Digest of agency and request id → exchange id, journal sequence, index.
 pub(crate) const REQUEST: Table = Table::new(2).grouped_by_first_bits(GROUP_DIGEST_BITS);
-/// Lane, consignment number → journal sequence.
+/// Lane, epoch, consignment number → journal sequence.
 pub(crate) const CONSIGNMENT: Table = Table::new(3).grouped_by_last_bits(GROUP_NUMBER_BITS);
-/// Lane, consignment number → journal sequence of its first receipt.
+/// Lane, epoch, consignment number → journal sequence of its first receipt.
 pub(crate) const RECORDED: Table = Table::new(4).grouped_by_last_bits(GROUP_NUMBER_BITS);
-/// Lane, consignment number, recipient, state, first index → count, time, reason.
+/// Lane, epoch, consignment number, recipient, state, first index → count, time, reason.
 pub(crate) const REACHED: Table = Table::new(5).grouped_by_first_bits(GROUP_REACHED_BITS);
 /// Lane, mailbox number → where it stands, and what its agencies are chosen by.
 pub(crate) const INBOX: Table = Table::new(6).grouped_by_last_bits(GROUP_NUMBER_BITS);
@@ -47,8 +48,11 @@ pub(crate) const ASIDE: Table = Table::new(10).grouped_by_last_bits(GROUP_NUMBER
 pub(crate) const REPEATED: Table = Table::new(11).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, mailbox number: acknowledged first before the journal was restored.
 pub(crate) const TAKEN_BEFORE: Table = Table::new(12).grouped_by_last_bits(GROUP_NUMBER_BITS);
-/// Lane, consignment number → journal sequence of the newest receipt, where a hub that lost data gave one again.
+/// Lane, epoch, consignment number → journal sequence of the newest receipt, where a hub that lost data gave one again.
 pub(crate) const RENEWED: Table = Table::new(13).grouped_by_last_bits(GROUP_NUMBER_BITS);
+
+/// Lane, epoch, consignment number → journal sequence of what the hub has in place of what stands here.
+pub(crate) const FOUND: Table = Table::new(14).grouped_by_last_bits(GROUP_NUMBER_BITS);
 
 const _: () = assert!(Table::all_differ(&[
     EXCHANGE,
@@ -64,6 +68,7 @@ const _: () = assert!(Table::all_differ(&[
     REPEATED,
     TAKEN_BEFORE,
     RENEWED,
+    FOUND,
 ]));
 
 /// Turns a node's entries into rows.
@@ -72,7 +77,7 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 4;
+    pub const VERSION: u32 = 5;
 }
 
 /// How a recipient's state is told apart, and which of two is the later one.
@@ -102,6 +107,11 @@ pub(crate) fn lane_key(lane: Lane) -> Key {
     Key::new().small(lane.slot() as u8)
 }
 
+/// A place in a chain.
+pub(crate) fn chain_place(lane: Lane, epoch: u32, number: u64) -> Key {
+    lane_key(lane).number(epoch.into()).number(number)
+}
+
 impl Projection for NodeProjection {
     fn version(&self) -> u32 {
         Self::VERSION
@@ -110,7 +120,13 @@ impl Projection for NodeProjection {
     fn project(&mut self, entry: &Entry, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
         let sequence = entry.sequence;
         match read(entry).map_err(unreadable)? {
-            NodeEntry::Queued(kept, submissions) => queued(&kept, &submissions, sequence, batch),
+            NodeEntry::Queued(entry) => {
+                let agencies = entry.submissions.iter().map(|submission| submission.agency.as_str());
+                stands(CONSIGNMENT, &entry.kept, agencies, sequence, batch)?;
+                requested(&entry, sequence, batch)
+            }
+            // Who handed it in to the other copy is unknown.
+            NodeEntry::Found(kept, _) => stands(FOUND, &kept, std::iter::repeat(""), sequence, batch),
             NodeEntry::MailboxResumed(resumed) => resumed_mailbox(&resumed, batch),
             NodeEntry::Receipt(kept) => receipted(RECORDED, &kept, sequence, batch),
             // What was told of the exchanges stands: the second receipt may name fewer recipients, and they have had it.
@@ -135,30 +151,40 @@ impl Projection for NodeProjection {
             | NodeEntry::Answer(_)
             | NodeEntry::LaneRecovered(_)
             | NodeEntry::RunBegun(_)
+            | NodeEntry::EpochEntered(..)
             | NodeEntry::Restored(_) => Ok(()),
             NodeEntry::TakenRecovered(lane, taken) => recovered(lane, &taken, batch),
         }
     }
 }
 
-fn queued(
+/// A consignment, and that its exchanges stand there from now on.
+fn stands<'a>(
+    table: Table,
     kept: &Kept,
-    submissions: &[Submission],
+    agencies: impl Iterator<Item = &'a str>,
     sequence: u64,
     batch: &mut Batch<'_>,
 ) -> Result<(), ProjectionError> {
-    let sealed = &kept.sealed;
-    let place = lane_key(sealed.chain.lane).number(sealed.number);
-    batch.put(CONSIGNMENT, place.as_ref(), Key::new().number(sequence).as_ref())?;
-    for ((index, serialised), submission) in (0_u64..).zip(&sealed.headers).zip(submissions) {
+    let Sealed { chain, number, headers, .. } = &kept.sealed;
+    let place = chain_place(chain.lane, chain.epoch, *number);
+    batch.put(table, place.as_ref(), Key::new().number(sequence).as_ref())?;
+    for ((index, serialised), agency) in (0_u64..).zip(headers).zip(agencies) {
         let id = header::exchange_id(serialised);
-        let value = place.clone().number(index).text(&submission.agency);
-        batch.put(EXCHANGE, id.0.as_bytes(), value.as_ref())?;
-        // Fetched back from the hub, which does not know who submitted it.
-        if submission.agency.is_empty() {
+        batch.put(EXCHANGE, id.0.as_bytes(), place.clone().number(index).text(agency).as_ref())?;
+    }
+    Ok(())
+}
+
+/// The requests that a consignment answers: none of what came back from the hub, which does not know who submitted it, nor of what was
+/// packed anew, whose requests stand where it was queued first.
+fn requested(entry: &Queued, sequence: u64, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    for ((index, serialised), submission) in (0_u64..).zip(&entry.kept.sealed.headers).zip(&entry.submissions) {
+        if submission.agency.is_empty() || entry.packed_anew.is_some() {
             continue;
         }
         let key = request_key(&submission.agency, &submission.request_id);
+        let id = header::exchange_id(serialised);
         let value = Key::new().fixed(id.0.as_bytes()).number(sequence).number(index);
         batch.put(REQUEST, key.as_ref(), value.as_ref())?;
     }
@@ -172,7 +198,7 @@ fn receipted(
     batch: &mut Batch<'_>,
 ) -> Result<(), ProjectionError> {
     let recorded = receipt::parse(&kept.statement).map_err(malformed)?;
-    let key = lane_key(recorded.chain.lane).number(recorded.number);
+    let key = chain_place(recorded.chain.lane, recorded.chain.epoch, recorded.number);
     Ok(batch.put(table, key.as_ref(), Key::new().number(sequence).as_ref())?)
 }
 
@@ -198,7 +224,7 @@ fn told(item: &FeedItem, receipts: &Receipts, batch: &mut Batch<'_>) -> Result<(
             NoticeOutcome::Withheld(reason) => (Reached::Withheld, reason.as_str()),
             NoticeOutcome::SetAside(reason) => (Reached::SetAside, reason.as_str()),
         };
-        let about = lane_key(notice.lane).number(notice.number).text(recipient.as_str());
+        let about = chain_place(notice.lane, notice.epoch, notice.number).text(recipient.as_str());
         for range in &notice.items {
             let key = about.clone().small(reached as u8).number(range.first.into());
             let value = Key::new().number(range.count.into()).number(at.as_micros().cast_unsigned()).text(reason);

@@ -1,8 +1,9 @@
 //! Retention at a node: the bodies of exchanges that nobody waits for any more go, and the old segments of the journal that held them.
 //!
 //! Invariant: an own exchange's bodies go only once the hub's receipt is here and every recipient is told to have it, or never to
-//! get it; a received one's only once every agency that may have it has acknowledged it. Request ids, receipts and exchange ids
-//! stay, so that a repeat is known for one. They stay where their segment goes too: a hub that lost data is handed all of it back.
+//! get it; a received one's only once every agency that may have it has acknowledged it; and those of one that was packed anew, where it
+//! stood before. Request ids, receipts and exchange ids stay, so that a repeat is known for one. They stay where their segment goes too:
+//! a hub that lost data is handed all of it back.
 
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use concord_journal::{Bodies, Body, Entry, OldEntries, OldSegments, TrimError};
 use concord_ledger::IndexRange;
 use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
 use concord_server::{AskedDays, DiskRoom, Retention, RetentionTally};
+use concord_wire::consignment::Sealed;
+use concord_wire::proto::exchange::v1::RecordedReceipt;
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::receipt::{self, Outcome};
 use concord_wire::stored::Kept;
@@ -52,9 +55,19 @@ impl Settled {
     /// Adds what may go of one entry; how many bytes that is.
     fn entry(&mut self, index: &Index, entry: &Entry, bodies: &mut Vec<Bodies>) -> Result<u64, IndexError> {
         match read(entry)? {
-            NodeEntry::Queued(kept, submissions) => {
-                let agencies = submissions.iter().map(|submission| submission.agency.as_str()).collect();
-                self.queued(index, entry, &kept, agencies, bodies)
+            NodeEntry::Queued(queued) => {
+                let Sealed { chain, number, .. } = &queued.kept.sealed;
+                // What another copy of this node handed in under this number is no receipt for what stands here.
+                let receipt = match index.found(chain.lane, chain.epoch, *number)? {
+                    Some(_) => None,
+                    None => index.receipt(chain.lane, chain.epoch, *number)?,
+                };
+                let agencies = queued.submissions.iter().map(|submission| submission.agency.as_str()).collect();
+                self.queued(index, entry, &queued.kept, receipt, agencies, bodies)
+            }
+            NodeEntry::Found(kept, receipt) => {
+                let agencies = vec![""; kept.sealed.headers.len()];
+                self.queued(index, entry, &kept, Some(receipt), agencies, bodies)
             }
             NodeEntry::Mail { lane, items, .. } => self.mail(index, entry, lane, &items, bodies),
             _ => Ok(0),
@@ -66,24 +79,26 @@ impl Settled {
         index: &Index,
         entry: &Entry,
         kept: &Kept,
+        receipt: Option<RecordedReceipt>,
         agencies: Vec<&str>,
         bodies: &mut Vec<Bodies>,
     ) -> Result<u64, IndexError> {
         let there = index.journal().bodies(entry.sequence)?;
-        let (lane, number) = (kept.sealed.chain.lane, kept.sealed.number);
-        let receipt = index.receipt(lane, number)?;
+        let (lane, epoch, number) = (kept.sealed.chain.lane, kept.sealed.chain.epoch, kept.sealed.number);
         let outcomes = receipt.and_then(|receipt| receipt::parse(&receipt.statement).ok()).map(|one| one.outcomes);
         let mut size = 0;
         for ((position, serialised), agency) in (0_u32..).zip(&kept.sealed.headers).zip(agencies) {
             let outcome = outcomes.as_ref().and_then(|outcomes| outcomes.get(position as usize));
             let settled = match outcome {
-                None => false,
+                // What was packed anew stands elsewhere now, and its bodies with it.
+                None => index.exchange(&exchange_id(serialised))?.is_some_and(|now| now.epoch > epoch),
                 Some(Outcome::Refused(_)) => true,
                 Some(Outcome::Recorded { audience, .. }) => {
                     // Of what a restored node fetched back nobody knows who handed it in.
                     let agency = (!agency.is_empty()).then(|| Name::parse(agency)).transpose();
                     let agency = agency.map_err(|_| IndexError::Row("an agency"))?;
-                    let place = Place { id: exchange_id(serialised), lane, number, index: position.into(), agency };
+                    let place =
+                        Place { id: exchange_id(serialised), lane, epoch, number, index: position.into(), agency };
                     let mut all = true;
                     for recipient in audience {
                         all = all && index.reached(&place, recipient)?.is_some();

@@ -329,9 +329,9 @@ async fn measure(context: Context) {
     loop {
         let state = Arc::clone(&published.borrow_and_update());
         for lane in Lane::ALL {
-            let chain = state.chain(lane);
             let label = lane.as_str();
-            metrics::gauge!("concord_outbox_exchanges", "lane" => label).set(chain.unrecorded_exchanges as f64);
+            let outbox = state.unrecorded_exchanges(lane);
+            metrics::gauge!("concord_outbox_exchanges", "lane" => label).set(outbox as f64);
             let received = state.mailbox(lane).received_through;
             metrics::gauge!("concord_mailbox_received_number", "lane" => label).set(received as f64);
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
-use concord_ledger::{JoinRequest, Statement, StatementContent};
+use concord_ledger::{EpochOpening, JoinRequest, Statement, StatementContent};
 use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_PARTIES_MAX, STATEMENT_SIZE_MAX_BYTES};
 use concord_model::{
     AgreementDigest, AgreementId, AgreementText, Digest, Fingerprint, MeasureCode, Name, ParticipantCode, Party,
@@ -114,6 +114,8 @@ pub enum DraftContent {
     Leave(concord_model::AgreementRef),
     /// Binds a participant to its anchor and keys: a serialised join request.
     Enrol(Bytes),
+    /// Closes the present epoch of the own node's chains, and opens the next.
+    OpenEpoch(EpochOpening),
 }
 
 /// Serialises a statement; its officer signs these bytes in [`STATEMENT_DOMAIN`].
@@ -125,6 +127,9 @@ pub fn encode_statement(draft: &Draft) -> Bytes {
         DraftContent::Decline(agreement) => Content::Decline(pb::Decline { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::Leave(agreement) => Content::Leave(pb::Leave { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::Enrol(request) => Content::Enrolment(pb::Enrolment { request: request.clone() }),
+        DraftContent::OpenEpoch(EpochOpening { node, epoch }) => {
+            Content::EpochOpening(pb::EpochOpening { node: node.to_string(), epoch: *epoch })
+        }
     };
     let message = pb::Statement {
         participant: draft.participant.to_string(),
@@ -170,6 +175,9 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
             StatementContent::Leave(parse_agreement_ref(&agreement).map_err(&wrong)?)
         }
         Content::Enrolment(enrolment) => StatementContent::Enrol(parse_join_request(&enrolment.request)?.0),
+        Content::EpochOpening(pb::EpochOpening { node, epoch }) => {
+            StatementContent::OpenEpoch(EpochOpening { node: Name::parse(&node).map_err(&wrong)?, epoch })
+        }
     };
     let made_at = required(reason, "the time of the statement", message.made_at)?;
     Ok(Statement {

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use concord_journal::{Blob, Digest as JournalDigest, NONCE_SIZE_BYTES};
-use concord_ledger::{Candidate, Item};
+use concord_ledger::{Candidate, ChainTip, ClosedEpoch, Item};
 use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, CONSIGNMENT_SIZE_MAX_BYTES};
 use concord_model::{
-    ChainKey, ConsignmentDigest, Digest, ExchangeId, Fingerprint, Header, Name, ParticipantCode, Reason, Refusal,
+    ChainKey, ConsignmentDigest, Digest, ExchangeId, Fingerprint, Header, Name, ParseError, ParticipantCode, Reason,
+    Refusal,
 };
 use prost::Message as _;
 
@@ -17,6 +18,7 @@ use crate::tree::{SEED_SIZE_BYTES, Seed, Tree};
 
 const CONSIGNMENT_DOMAIN: &str = "concord consignment v1";
 const HEAD_DOMAIN: &str = "concord head v1";
+const EPOCH_DOMAIN: &str = "concord epoch v1";
 
 /// A sealed consignment without its blobs, as the node's and the hub's journal both keep it.
 #[derive(Clone)]
@@ -215,6 +217,29 @@ pub fn chain_key(chain: &ChainKey) -> pb::ChainKey {
         epoch: chain.epoch,
         lane: lane(chain.lane).into(),
     }
+}
+
+/// What the first consignment of a later epoch names as the one before: the tip of the epoch that was closed.
+pub fn epoch_link(closed: u32, tip: &ChainTip) -> ConsignmentDigest {
+    let parts = [&closed.to_be_bytes()[..], &tip.number.to_be_bytes(), tip.digest.0.as_bytes()];
+    ConsignmentDigest(Digest(JournalDigest::of(EPOCH_DOMAIN, &parts).0))
+}
+
+/// Where an epoch ended, as messages say it.
+pub fn closed_epoch(closed: &ClosedEpoch) -> pb::ClosedEpoch {
+    let tip = |tip: &ChainTip| pb::ChainTip { number: tip.number, digest: digest_bytes(&tip.digest.0) };
+    pb::ClosedEpoch { tips: closed.tips.iter().map(tip).collect() }
+}
+
+/// Reads where an epoch ended.
+pub fn parse_closed_epoch(message: &pb::ClosedEpoch) -> Result<ClosedEpoch, ParseError> {
+    let tip = |tip: &pb::ChainTip| {
+        Ok(ChainTip { number: tip.number, digest: ConsignmentDigest(Digest::from_slice(&tip.digest)?) })
+    };
+    let tips = message.tips.iter().map(tip).collect::<Result<Vec<_>, ParseError>>()?;
+    let count = tips.len().to_string();
+    let tips = tips.try_into().map_err(|_| ParseError::new("closed epoch", &count, "one tip for each lane"))?;
+    Ok(ClosedEpoch { tips })
 }
 
 /// Reads a chain key of this origin.

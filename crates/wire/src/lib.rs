@@ -51,5 +51,61 @@ pub fn limits() -> proto::exchange::v1::Limits {
         flash_body_size_max_bytes: model::FLASH_BODY_SIZE_MAX_BYTES as u64,
         consignment_size_max_bytes: model::CONSIGNMENT_SIZE_MAX_BYTES as u64,
         consign_unreceipted_max: model::CONSIGN_UNRECEIPTED_MAX as u32,
+        commit_size_max_bytes: model::COMMIT_SIZE_MAX_BYTES as u64,
+    }
+}
+
+/// Which limits a peer has announced lower than they are here, in words: limits are never lowered, so that it is an older version, and
+/// what is larger waits or is refused by it. None where there is no such limit.
+pub fn lower_limits(peer: &proto::exchange::v1::Limits) -> Option<String> {
+    let ours = limits();
+    let all = [
+        ("a body", peer.body_size_max_bytes, ours.body_size_max_bytes),
+        ("a body on lane flash", peer.flash_body_size_max_bytes, ours.flash_body_size_max_bytes),
+        ("a consignment", peer.consignment_size_max_bytes, ours.consignment_size_max_bytes),
+        ("a commit", peer.commit_size_max_bytes, ours.commit_size_max_bytes),
+    ];
+    let lower = all.into_iter().filter(|(_, theirs, ours)| theirs < ours);
+    let told: Vec<String> =
+        lower.map(|(what, theirs, ours)| format!("{what} of at most {theirs} bytes, here {ours}")).collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_model::Reason;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_without_a_version_or_a_suite_in_common_is_refused_by_name() {
+        let reason = |peer: Option<&proto::exchange::v1::Limits>| check_limits(peer).map_err(|refusal| refusal.reason);
+        assert_eq!(reason(Some(&limits())), Ok(()));
+        assert_eq!(reason(None), Err(Reason::ProtocolUnsupported));
+        let newer = proto::exchange::v1::Limits { versions: vec![3, 2], ..limits() };
+        assert_eq!(reason(Some(&newer)), Err(Reason::ProtocolUnsupported));
+        let both = proto::exchange::v1::Limits { versions: vec![2, 1], suites: vec![9, SUITE_ED25519], ..limits() };
+        assert_eq!(reason(Some(&both)), Ok(()));
+        let other = proto::exchange::v1::Limits { suites: vec![9], ..limits() };
+        assert_eq!(reason(Some(&other)), Err(Reason::ProtocolUnsupported));
+    }
+
+    #[test]
+    fn each_limit_that_a_peer_has_lower_is_named() {
+        assert_eq!(lower_limits(&limits()), None);
+        let larger = proto::exchange::v1::Limits { body_size_max_bytes: u64::MAX, ..limits() };
+        assert_eq!(lower_limits(&larger), None);
+        type Lower = fn(&mut proto::exchange::v1::Limits);
+        let lowered: [(&str, Lower); 4] = [
+            ("a body of at most 7 bytes", |limits| limits.body_size_max_bytes = 7),
+            ("a body on lane flash of at most 7 bytes", |limits| limits.flash_body_size_max_bytes = 7),
+            ("a consignment of at most 7 bytes", |limits| limits.consignment_size_max_bytes = 7),
+            ("a commit of at most 7 bytes", |limits| limits.commit_size_max_bytes = 7),
+        ];
+        for (what, lower) in lowered {
+            let mut peer = limits();
+            lower(&mut peer);
+            assert!(lower_limits(&peer).is_some_and(|told| told.starts_with(what)), "{what}");
+        }
     }
 }

@@ -276,9 +276,12 @@ impl NodeRecord {
             NodeEntry::TakenRecovered(..) => lost("acknowledgements that the hub had been told came back from it"),
             NodeEntry::LaneRecovered(_) => lost("what the hub knew of a lane came back from it"),
             NodeEntry::Restored(_) => lost("this journal was put back or made anew"),
-            NodeEntry::Queued(kept, submissions) => {
-                let mut exchanges = exchanges(entry, &kept);
-                for (exchange, submission) in exchanges.iter_mut().zip(submissions) {
+            // An officer opened an epoch: none does where this judges.
+            NodeEntry::Found(..) => lost("the hub had something else under a number of this node"),
+            NodeEntry::EpochEntered(..) => lost("an epoch was closed"),
+            NodeEntry::Queued(queued) => {
+                let mut exchanges = exchanges(entry, &queued.kept);
+                for (exchange, submission) in exchanges.iter_mut().zip(queued.submissions) {
                     exchange.request = Some((submission.agency, submission.request_id));
                 }
                 self.queued.extend(exchanges);

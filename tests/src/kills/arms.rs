@@ -17,6 +17,7 @@ pub const NOT_PASSED: &[(&str, &str)] = &[
         "only a restored node makes a hub pass them: the story `healing_node` kills the node at each of its own",
     ),
     ("node.recover.", "only a restored node passes them: the story `healing_node` kills it at each"),
+    ("node.pack.", "only a node whose epoch was closed passes them: the story `epochs` kills it at each"),
     ("hub.heal.", "only a hub that lost data passes them: the story `healing_hub` kills it at each"),
     ("node.heal.", "only the node of a hub that lost data passes them: the story `healing_hub` kills it at each"),
 ];

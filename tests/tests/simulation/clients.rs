@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use concord_ledger::{AgreementState, PartyState};
+use concord_ledger::{AgreementState, EpochOpening, PartyState};
 use concord_model::{AgreementRef, Class, ExchangeId, Lane, Reason, Refusal};
 use concord_node::calls;
 use concord_wire::agreement::{DraftContent, agreement_digest, encode_text};
@@ -95,6 +95,24 @@ pub(crate) fn start(world: &World) {
         world.spawn(CLIENTS, consent(world.clone(), state, chance, true));
     }
     world.spawn(CLIENTS, speak(world.clone(), Chance::of(seed, 300)));
+    for state in 0..STATES.len() {
+        world.spawn(CLIENTS, open_epochs(world.clone(), state, Chance::of(seed, 310 + state as u64)));
+    }
+}
+
+/// An officer who sometimes opens an epoch, while exchanges are queued, sent and recorded.
+async fn open_epochs(world: World, state: usize, mut chance: Chance) {
+    world.log().busy += 1;
+    while chance.one_in(3) {
+        sleep(Duration::from_millis(chance.below(LOAD_MILLISECONDS / 2))).await;
+        let Some(context) = world.nodes[state].running() else { continue };
+        let current = context.now_state().directory().epochs.current(&world.nodes[state].member.code);
+        drop(context);
+        let opening = EpochOpening { node: name("main"), epoch: current + 1 };
+        let outcome = say(&world, state, DraftContent::OpenEpoch(opening)).await;
+        world.trace.line(format_args!("{} opens epoch {}: {}", STATES[state], current + 1, outcome.is_ok()));
+    }
+    world.log().busy -= 1;
 }
 
 /// One state proposes something new, and one leaves what was agreed.

@@ -64,9 +64,13 @@ pub(crate) fn pending(parties: &Parties) -> String {
             add(format!("{waiting} statements wait"));
         }
         for lane in Lane::ALL {
-            let unrecorded = state.chain(lane).unrecorded();
+            let unrecorded = state.unrecorded_exchanges(lane);
             if unrecorded > 0 {
-                add(format!("{unrecorded} consignments {lane} without a receipt"));
+                add(format!("{unrecorded} exchanges {lane} without a receipt"));
+            }
+            let (open, entered) = (published.ledger.epochs().current(code), state.chain(lane).epoch);
+            if open != entered {
+                add(format!("lane {lane} is in epoch {entered}, and {open} is open"));
             }
             let (there, here) = (published.ledger.mailbox(code, lane), state.mailbox(lane));
             if there.last != here.received_through || there.delivered_through != there.last {
@@ -129,10 +133,10 @@ pub(crate) fn judge(parties: &Parties, log: &Log) -> u64 {
         let kept: BTreeMap<_, _> =
             journal.queued.iter().map(|((agency, request), id)| ((agency.as_str(), request.as_str()), *id)).collect();
         assert_eq!(kept, answered, "I1, I3: what {code} queued and what its agencies were answered");
-        let mut last: BTreeMap<(ParticipantCode, Lane), (u64, u32)> = BTreeMap::new();
+        let mut last: BTreeMap<(ParticipantCode, Lane), (u32, u64, u32)> = BTreeMap::new();
         for (id, (lane, _)) in in_order(&journal.accepted) {
             let (chain, number, index) = &hub.exchanges[&id].place;
-            let place = (*number, *index);
+            let place = (chain.epoch, *number, *index);
             let before = last.insert((chain.origin.clone(), lane), place);
             assert!(
                 before.is_none_or(|before| before < place),
@@ -344,8 +348,10 @@ fn received(node: &Party<Context>) -> Received {
                 received.losses.push(loss);
                 continue;
             }
-            NodeEntry::Queued(kept, submissions) => {
-                for (header, submission) in kept.sealed.headers.iter().zip(submissions) {
+            // The same exchanges again, in another epoch.
+            NodeEntry::Queued(queued) if queued.packed_anew.is_some() => continue,
+            NodeEntry::Queued(queued) => {
+                for (header, submission) in queued.kept.sealed.headers.iter().zip(queued.submissions) {
                     let request = (submission.agency, submission.request_id);
                     let twice = received.queued.insert(request, exchange_id(header));
                     assert!(twice.is_none(), "I3: {code} queued a request of an agency twice");

@@ -14,6 +14,7 @@ mod consignments_refused;
 mod damage;
 mod demo;
 mod disk;
+mod epochs;
 mod folders_refused;
 mod healing_hub;
 mod healing_node;

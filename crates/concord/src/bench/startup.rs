@@ -237,7 +237,16 @@ fn record(
         let (id, header) = (concord_wire::header::exchange_id(bytes), concord_wire::header::parse(bytes)?);
         exchanges.push(Candidate::Fit(Box::new(Item { id, header })));
     }
-    let consign = Consign { chain, number, previous, digest: sealed.digest, key: sealed.key, exchanges, stood: None };
+    let consign = Consign {
+        chain,
+        number,
+        previous,
+        digest: sealed.digest,
+        key: sealed.key,
+        exchanges,
+        stood: None,
+        begins_after: None,
+    };
     let at = At { sequence: ledger.sequence() + 1, now: BEGUN };
     let Decision::Fact { fact, .. } = ledger.decide(&Command::Consign(consign), at)? else {
         bail!("consignment {number} was not recorded");

@@ -14,7 +14,7 @@ use concord_wire::proto::agreement::v1::{Agreement, AgreementState, GetAgreement
 use serde::Serialize;
 
 use super::participant::{registered, unknown};
-use super::statement::{Said, say};
+use super::statement::{Said, confirm, say};
 use crate::cli::ClientArgs;
 use crate::client::{CALL_TIMEOUT, Client, WAIT_MARGIN, call, call_within, duration};
 use crate::exit::{Exit, Failure};
@@ -247,22 +247,10 @@ async fn decline(args: &OneArgs, output: Output) -> Result<(), Failure> {
 }
 
 async fn leave(args: &LeaveArgs, output: Output) -> Result<(), Failure> {
-    use std::io::{BufRead as _, IsTerminal as _};
     let id = &args.one.id;
     if !args.yes {
-        let stdin = std::io::stdin();
-        if !stdin.is_terminal() {
-            return Err(
-                Failure::usage(format!("leaving {id} needs a yes, and there is no terminal to ask")).help("add --yes")
-            );
-        }
-        output.say(&format!("Leave {id}? What is not yet delivered will not be. Type the id to go on:"));
-        let mut answer = String::new();
-        let read = stdin.lock().read_line(&mut answer);
-        read.map_err(|error| Failure::failed("TERMINAL", format!("the answer cannot be read: {error}")))?;
-        if answer.trim() != id.as_str() {
-            return Err(Failure::failed("NOT_CONFIRMED", "nothing was done"));
-        }
+        let what = format!("leaving {id}");
+        confirm(output, &what, &format!("Leave {id}? What is not yet delivered will not be."), id.as_str())?;
     }
     let client = Client::connect(&args.one.client).await?;
     let shown = Shown::read(&get(&client, id, None).await?)?;

@@ -1,6 +1,7 @@
 //! One entry in words: kinds, numbers, participants, digests. Content stands apart, for whoever asked for it.
 
 use concord_journal::{Entry, HistoryId, KIND_REDACTED, KIND_REDACTION_STEP, KIND_TRIMMED, is_reserved_kind};
+use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided};
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
@@ -112,11 +113,15 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             let measures = if measures.is_empty() { "all measures".to_owned() } else { measures.join(", ") };
             ("agency-added", format!("{name}, {measures}"), Vec::new())
         }
-        NodeEntry::Queued(kept, submissions) => {
+        NodeEntry::Queued(queued) => {
+            let node::Queued { kept, submissions, packed_anew } = *queued;
             let mut agencies: Vec<&str> = submissions.iter().map(|one| one.agency.as_str()).collect();
             agencies.sort_unstable();
             agencies.dedup();
-            let about = format!("{} by {}", consignment(&kept), agencies.join(", "));
+            let anew = packed_anew.map_or_else(String::new, |(epoch, number)| {
+                format!(", packed anew from epoch {epoch} number {number}")
+            });
+            let about = format!("{} by {}{anew}", consignment(&kept), agencies.join(", "));
             ("queued", about, contents(entry, &kept))
         }
         NodeEntry::Receipt(receipt) => ("receipt", in_receipt(&receipt), Vec::new()),
@@ -152,6 +157,11 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             let what = format!("declared to be an older copy, whose last entry is of {}", crate::output::time(last));
             ("restored", what, Vec::new())
         }
+        NodeEntry::Found(kept, _) => {
+            let about = format!("the hub has {} under a number of something else", consignment(&kept));
+            ("found", about, contents(entry, &kept))
+        }
+        NodeEntry::EpochEntered(lane, epoch) => ("epoch", format!("{lane} goes on in epoch {epoch}"), Vec::new()),
         NodeEntry::RunBegun(run) => ("run", HistoryId(run).to_string(), Vec::new()),
         NodeEntry::TakenRecovered(lane, taken) => {
             ("taken-recovered", format!("{} deliveries of {lane}, acknowledged before", taken.len()), Vec::new())
@@ -191,6 +201,9 @@ fn say(statement: &Statement) -> String {
         }
         StatementContent::Decline(of) => format!("declines {} version {} ({})", of.id, of.version, short(&of.digest.0)),
         StatementContent::Leave(reference) => format!("leaves {} version {}", reference.id, reference.version),
+        StatementContent::OpenEpoch(opening) => {
+            format!("opens epoch {} of the chains of node {}", opening.epoch, opening.node)
+        }
         StatementContent::Enrol(request) => {
             format!("enrols {} with node {}, anchor {}", request.participant, request.node, request.anchor_fingerprint)
         }
@@ -217,9 +230,10 @@ fn recording(recorded: &ConsignmentRecorded) -> String {
     groups.dedup();
     let chain = &recorded.chain;
     let mut about = format!(
-        "{} {} number {}, {} exchanges ({}) under {} to {}",
+        "{} {}{} number {}, {} exchanges ({}) under {} to {}",
         chain.origin,
         chain.lane,
+        in_epoch(chain.epoch),
         recorded.number,
         recorded.count,
         short(&recorded.digest.0),
@@ -232,10 +246,16 @@ fn recording(recorded: &ConsignmentRecorded) -> String {
     about
 }
 
+/// Every chain begins in the first: that need not be said.
+fn in_epoch(epoch: u32) -> String {
+    if epoch == FIRST_EPOCH { String::new() } else { format!(" epoch {epoch}") }
+}
+
 fn consignment(kept: &Kept) -> String {
     let sealed = &kept.sealed;
     let (lane, number, count) = (sealed.chain.lane, sealed.number, sealed.headers.len());
-    format!("{lane} number {number}, {count} exchanges ({})", short(&sealed.digest.0))
+    let epoch = in_epoch(sealed.chain.epoch);
+    format!("{lane}{epoch} number {number}, {count} exchanges ({})", short(&sealed.digest.0))
 }
 
 fn acknowledgement(fact: &MailAcknowledged) -> String {

@@ -4,6 +4,7 @@ mod again;
 pub(crate) mod agency;
 pub(crate) mod agreement;
 pub(crate) mod backup;
+pub(crate) mod epoch;
 pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod node;

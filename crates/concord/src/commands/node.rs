@@ -15,6 +15,7 @@ use crate::signals::Stop;
 
 use super::again::unless_full;
 use super::backup::{self, BackupArgs, NodeRestoreArgs};
+use super::epoch::{self, EpochCommand};
 use super::hub::start_log;
 use super::retention::{self, RetentionCommand};
 
@@ -40,6 +41,9 @@ pub(crate) enum NodeCommand {
         after_help = "Example:\n  concord node retention preview --profile /srv/concord/node/operator --days 365"
     )]
     Retention(RetentionCommand),
+    /// The epochs of the node's chains of consignments.
+    #[command(subcommand, after_help = "Example:\n  concord node epoch open --profile /srv/concord/node/officer")]
+    Epoch(EpochCommand),
     /// Make the journal of a node anew where it is lost, there is no backup, and the keys are there.
     Rebuild(RebuildArgs),
 }
@@ -123,6 +127,7 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
         NodeCommand::Backup(args) => backup::backup(args, Owner::Node, output).await,
         NodeCommand::Restore(args) => backup::restore_node(&args, output),
         NodeCommand::Retention(command) => retention::run(command, Role::Node, output).await,
+        NodeCommand::Epoch(command) => epoch::run(command, output).await,
         NodeCommand::Rebuild(args) => backup::rebuild(&args.dir, output),
     }
 }

@@ -1,5 +1,6 @@
 //! An officer's word: prepared, signed here, handed to the server of the profile.
 
+use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
 use concord_model::{Name, ParticipantCode};
@@ -8,7 +9,7 @@ use concord_wire::proto::agreement::v1::{PrepareRequest, SignedStatement, Statem
 
 use crate::client::{Client, WAIT_MARGIN, call, call_within, duration};
 use crate::exit::Failure;
-use crate::output;
+use crate::output::{self, Output};
 
 /// How long a node may wait for the hub's answer before it says *queued*.
 const HUB_ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -29,6 +30,22 @@ impl Said {
             Self::Queued => "queued",
         }
     }
+}
+
+/// Has whoever sits at the terminal type a word before something that cannot be taken back.
+pub(crate) fn confirm(output: Output, what: &str, question: &str, word: &str) -> Result<(), Failure> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::usage(format!("{what} needs a yes, and there is no terminal to ask")).help("add --yes"));
+    }
+    output.say(&format!("{question} Type {word} to go on:"));
+    let mut answer = String::new();
+    let read = stdin.lock().read_line(&mut answer);
+    read.map_err(|error| Failure::failed("TERMINAL", format!("the answer cannot be read: {error}")))?;
+    if answer.trim() != word {
+        return Err(Failure::failed("NOT_CONFIRMED", "nothing was done"));
+    }
+    Ok(())
 }
 
 /// Signs a statement with the profile's officer key and hands it in.

@@ -7,6 +7,7 @@ use concord_journal::HistoryId;
 use concord_model::{ParticipantCode, Reason, Refusal};
 use concord_server::{Shutdown, detach};
 use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
+use concord_wire::lower_limits;
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::proto::feed::v1::feed_service_server::{FeedService, FeedServiceServer};
 use concord_wire::status::to_status;
@@ -22,6 +23,8 @@ use crate::positions::{Positions, Standing, feed_standing, resume_digest};
 use crate::responses::{Cut, Inbound, Responses, responses};
 use crate::shared::Shared;
 use crate::streams::{Purpose, StreamGuard};
+
+const LOWER_LIMITS_NOTE: &str = "lower-limits";
 
 /// Serves feeds to nodes.
 pub struct Feed(pub Arc<Shared>);
@@ -91,6 +94,12 @@ pub async fn follow(
         shared.clock.heard(peer);
     }
     let shown = shown(&position.history, position.last_number, &position.last_digest)?;
+    if let Some(lower) = asked.limits.as_ref().and_then(lower_limits) {
+        let what = format!(
+            "the node of {participant} takes {lower}: what is larger is not delivered to it before it has a newer version"
+        );
+        shared.readiness.note_also(LOWER_LIMITS_NOTE, &what);
+    }
     let run = fence(shared, &participant, &node, asked.journal.as_ref()).await?;
     let (mut healing, mut resume) = (None, None);
     match feed_standing(shared, &participant, &position).await? {

@@ -38,6 +38,8 @@ impl StatementService for Statements {
             officer: officer.name.to_string(),
             hub: self.0.hub.to_string(),
             next_number: last.map_or(0, |last| last.number) + 1,
+            node: String::new(),
+            epoch: 0,
         }))
     }
 

@@ -4,6 +4,7 @@ use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_PARTIES_MAX};
 use concord_model::{AgreementId, AgreementRef, AgreementText, ParticipantCode, Reason, Refusal};
 
 use super::{AGREEMENT_MEMBERS_MIN, Agreement, AgreementState, Agreements, PartyState};
+use crate::epoch::Epochs;
 use crate::registry::Registry;
 use crate::statement::StatementContent;
 
@@ -11,6 +12,7 @@ use crate::statement::StatementContent;
 pub fn check_content(
     registry: &Registry,
     agreements: &Agreements,
+    epochs: &Epochs,
     by: &ParticipantCode,
     content: &StatementContent,
 ) -> Result<(), Refusal> {
@@ -20,6 +22,7 @@ pub fn check_content(
         StatementContent::Decline(reference) => agreements.check_decline(by, reference),
         StatementContent::Leave(reference) => agreements.check_leave(by, reference),
         StatementContent::Enrol(request) => registry.check_enrol(by, request),
+        StatementContent::OpenEpoch(opening) => epochs.check_open(registry, by, opening),
     }
 }
 

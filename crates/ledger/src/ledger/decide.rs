@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use concord_model::{ParticipantCode, Reason, Refusal};
+use concord_model::{ChainKey, Lane, ParticipantCode, Reason, Refusal};
 
 use super::{Decision, Ledger};
 use crate::agreement::check_content;
 use crate::command::{Acknowledge, At, Command, SenderNotice};
+use crate::epoch::ClosedEpoch;
 use crate::fact::{Fact, Founding, MailAcknowledged, NodeSeen, OriginNotices, ReceiptNotice, StatementDecided, Told};
 use crate::feed::told_of;
 use crate::nodes::NodeLine;
 use crate::signer::SignerStep;
-use crate::statement::Statement;
+use crate::statement::{Statement, StatementContent};
 
 impl Ledger {
     /// Decides one command for the place where its fact would stand. A refusal as a whole records nothing.
@@ -51,7 +52,7 @@ impl Ledger {
             });
         }
         let by = &statement.participant;
-        let refusal = check_content(&self.registry, &self.agreements, by, &statement.content).err();
+        let refusal = check_content(&self.registry, &self.agreements, &self.epochs, by, &statement.content).err();
         // What a refused statement said concerns nobody but the state that said it.
         let told = match refusal {
             Some(_) => vec![by],
@@ -62,9 +63,19 @@ impl Ledger {
                 statement: statement.clone(),
                 refused: refusal.as_ref().map(|refusal| refusal.reason),
                 told: self.feed.tell(told),
+                closes: if refusal.is_none() { self.closed_by(statement).map(Box::new) } else { None },
             }),
             refusal,
         })
+    }
+
+    /// Where the chains stand that an accepted statement closes.
+    pub(crate) fn closed_by(&self, statement: &Statement) -> Option<ClosedEpoch> {
+        let StatementContent::OpenEpoch(opening) = &statement.content else { return None };
+        let origin = statement.participant.clone();
+        let epoch = self.epochs.current(&origin);
+        let hub = statement.hub.clone();
+        Some(self.chains.tips(&ChainKey { origin, hub, node: opening.node.clone(), epoch, lane: Lane::Routine }))
     }
 
     fn decide_acknowledgement(&self, acknowledge: &Acknowledge) -> Result<Decision, Refusal> {

@@ -200,6 +200,7 @@ impl Forum {
         let before = self.ledger.chains().get(&chain);
         Consign {
             number: before.map_or(1, |before| before.last + 1),
+            begins_after: None,
             previous: before.map_or(ConsignmentDigest(Digest::ZERO), |before| before.digest),
             digest: ConsignmentDigest(self.unique("consignment")),
             key: public_key(origin).fingerprint,

@@ -38,7 +38,7 @@ fn hand_all(forum: &mut Forum, by: &str, list: &[Statement]) {
 
 /// Hands back what the node of `by` was told.
 fn hand(forum: &mut Forum, by: &str, statement: &Statement, refused: Option<Reason>) -> Result<Decision, Reason> {
-    let handed = Handed { statement: statement.clone(), by: t(by), was_told: true, refused };
+    let handed = Handed { statement: statement.clone(), by: t(by), was_told: true, refused, closes: None };
     reason(forum.run(&Command::HandBack(handed)))
 }
 
@@ -210,7 +210,7 @@ fn what_was_answered_and_not_yet_told_is_told_to_its_own_node_too() {
     let mut forum = Forum::of(["KAZ", "IRN"]);
     let proposed = forum.propose(ID, &["IRN", "KAZ"]).unwrap();
     let consent = forum.statement("IRN", StatementContent::Consent(proposed));
-    let handed = |was_told| Handed { statement: consent.clone(), by: t("IRN"), was_told, refused: None };
+    let handed = |was_told| Handed { statement: consent.clone(), by: t("IRN"), was_told, refused: None, closes: None };
     for (was_told, expected) in [(true, vec![t("KAZ")]), (false, vec![t("IRN"), t("KAZ")])] {
         let decided = forum.ledger.decide(&Command::HandBack(handed(was_told)), forum.at()).unwrap();
         let Decision::Fact { fact: Fact::Statement(decided), refusal: None } = decided else { panic!("{decided:?}") };

@@ -7,6 +7,7 @@ mod audiences;
 mod chains;
 mod consignments;
 mod enrolments;
+mod epochs;
 mod forum;
 mod healing;
 mod histories;

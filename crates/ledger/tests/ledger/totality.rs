@@ -1,10 +1,10 @@
 //! Applying is total: whatever well-typed facts a journal holds, nothing panics, and deciding afterwards does not either.
 
 use concord_ledger::{
-    Acknowledge, At, AudienceGroup, Candidate, Command, Consign, ConsignmentRecorded, Fact, FeedResumed, Handed,
-    HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, Ledger, Mail, MailAcknowledged, MailboxResumed,
-    MailboxRun, NodeSeen, NoticeOutcome, OriginNotices, ReceiptNotice, Resume, SenderNotice, Shown, Statement,
-    StatementContent, StatementDecided, Told,
+    Acknowledge, At, AudienceGroup, Candidate, ChainTip, ClosedEpoch, Command, Consign, ConsignmentRecorded,
+    EpochOpening, Fact, FeedResumed, Handed, HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, Ledger, Mail,
+    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NoticeOutcome, OriginNotices, ReceiptNotice, Resume,
+    SenderNotice, Shown, Statement, StatementContent, StatementDecided, Told,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
@@ -88,6 +88,7 @@ fn content() -> impl Strategy<Value = StatementContent> {
         reference().prop_map(StatementContent::Leave),
         (code(), name())
             .prop_map(|(code, node)| StatementContent::Enrol(JoinRequest { node, ..join_request(code.as_str()) })),
+        (name(), small()).prop_map(|(node, epoch)| StatementContent::OpenEpoch(EpochOpening { node, epoch })),
     ]
 }
 
@@ -177,14 +178,25 @@ fn resume() -> impl Strategy<Value = Resume> {
     })
 }
 
+fn tip() -> impl Strategy<Value = ChainTip> {
+    (number(), any_digest()).prop_map(|(number, digest)| ChainTip { number, digest: ConsignmentDigest(digest) })
+}
+
+fn closed() -> impl Strategy<Value = ClosedEpoch> {
+    [tip(), tip(), tip()].prop_map(|tips| ClosedEpoch { tips })
+}
+
 fn fact() -> impl Strategy<Value = Fact> {
     let history = || (0..3_u8).prop_map(|byte| [byte; 16]);
     prop_oneof![
         1 => (history(), prop::option::of(history()))
             .prop_map(|(history, parent)| Fact::HistoryBegun(HistoryBegun { history, parent })),
         1 => Just(()).prop_map(|()| Fact::Founded(founding(&["KAZ", "IRN"]))),
-        6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3)).prop_map(
-            |(statement, refused, told)| Fact::Statement(StatementDecided { statement, refused, told })
+        6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3), prop::option::of(closed())).prop_map(
+            |(statement, refused, told, closes)| {
+                let closes = closes.map(Box::new);
+                Fact::Statement(StatementDecided { statement, refused, told, closes })
+            }
         ),
         2 => (code(), resume()).prop_map(|(participant, resume)| Fact::FeedResumed(FeedResumed { participant, resume })),
         2 => (code(), lane(), resume())
@@ -216,17 +228,17 @@ fn command() -> impl Strategy<Value = Command> {
         let id = ExchangeId(id);
         Candidate::Fit(Box::new(Item { id, header }))
     });
-    let consign = (chain(), number(), any_digest(), any_digest(), code(), vec(item, 0..3)).prop_map(
-        |(chain, number, previous, digest, key, exchanges)| Consign {
+    let consign = (chain(), number(), any_digest(), any_digest(), code(), vec(item, 0..3), prop::option::of(tip()))
+        .prop_map(|(chain, number, previous, digest, key, exchanges, begins_after)| Consign {
             chain,
             number,
             previous: ConsignmentDigest(previous),
+            begins_after,
             digest: ConsignmentDigest(digest),
             key: party(key.as_str()).signing_key,
             exchanges,
             stood: None,
-        },
-    );
+        });
     let acknowledge =
         (acknowledged(), number(), number(), chain()).prop_map(|(word, delivered_before, taken_before, chain)| {
             Acknowledge {
@@ -244,8 +256,10 @@ fn command() -> impl Strategy<Value = Command> {
         3 => statement().prop_map(Command::Statement),
         3 => consign.prop_map(Command::Consign),
         2 => acknowledge.prop_map(Command::Acknowledge),
-        3 => (statement(), code(), prop::option::of(reason()), any::<bool>()).prop_map(
-            |(statement, by, refused, was_told)| Command::HandBack(Handed { statement, by, was_told, refused })
+        3 => (statement(), code(), prop::option::of(reason()), any::<bool>(), prop::option::of(closed())).prop_map(
+            |(statement, by, refused, was_told, closes)| {
+                Command::HandBack(Handed { statement, by, was_told, refused, closes })
+            }
         ),
         2 => (code(), shown(), number())
             .prop_map(|(participant, shown, common)| Command::ResumeFeed { participant, shown, common }),

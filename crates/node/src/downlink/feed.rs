@@ -10,6 +10,7 @@ use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::agreement::{parse_join_request, parse_statement};
 use concord_wire::convert::{digest_bytes, lane, optional_timestamp, timestamp};
 use concord_wire::feed::parse_receipt;
+use concord_wire::lower_limits;
 use concord_wire::proto::agreement::v1 as agreement;
 use concord_wire::proto::exchange::v1::PastHistory;
 use concord_wire::proto::feed::v1::feed_item::Content;
@@ -30,6 +31,7 @@ use crate::uplink::{histories, unexpected};
 const ALARM: &str = "feed";
 const HUB_LOST_NOTE: &str = "hub-lost-data";
 const NOT_HEALED_NOTE: &str = "not-healed";
+const LOWER_LIMITS_NOTE: &str = "lower-limits";
 /// Items that are journaled together.
 const ITEMS_TOGETHER_MAX: usize = 512;
 /// Their bytes; a single item may have more.
@@ -65,6 +67,15 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
         return Err(unexpected("a feed item came before the welcome"));
     };
     concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
+    match welcome.limits.as_ref().and_then(lower_limits) {
+        Some(lower) => {
+            let what = format!(
+                "the hub takes {lower}: what is queued here and larger is refused by it until it has a newer version"
+            );
+            context.readiness.note(LOWER_LIMITS_NOTE, what);
+        }
+        None => context.readiness.clear(LOWER_LIMITS_NOTE),
+    }
     context.contact.fence(None);
     if let Some(peer) = optional_timestamp(welcome.sent_at.as_ref()) {
         context.clock.heard(peer);
@@ -161,10 +172,11 @@ fn journal_of(context: &Context, state: &NodeState) -> NodeJournal {
     let (line, tail) = (state.line(), context.index.journal().tail());
     let word = |bytes: &[u8; 16]| Bytes::copy_from_slice(bytes);
     let lanes = Lane::ALL.map(|of| {
-        let mailbox = state.mailbox(of);
+        let (mailbox, chain) = (state.mailbox(of), state.newest_chain(of));
         LanePosition {
             lane: lane(of).into(),
-            chain_last: state.chain(of).last_number,
+            epoch: chain.epoch,
+            chain_last: chain.last_number.max(chain.recorded_through),
             received_through: mailbox.received_through.max(mailbox.acknowledged_through),
             taken_count: mailbox.taken_count,
         }

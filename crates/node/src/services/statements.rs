@@ -102,6 +102,8 @@ impl StatementService for StatementApi {
             officer: identity.name.to_string(),
             hub: hub.name.to_string(),
             next_number,
+            node: self.context.node.to_string(),
+            epoch: state.directory().epochs.current(&self.context.participant),
         }))
     }
 

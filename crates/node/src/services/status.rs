@@ -58,7 +58,7 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
         hub: state.hub().map(|hub| hub.name.to_string()).unwrap_or_default(),
         hub_connected: context.contact.is_connected(),
         hub_contact_at: context.contact.last().map(timestamp),
-        outbox_exchanges: Lane::ALL.iter().map(|lane| state.chain(*lane).unrecorded_exchanges).sum(),
+        outbox_exchanges: Lane::ALL.iter().map(|lane| state.unrecorded_exchanges(*lane)).sum(),
         outbox_statements: outbox_statements as u64,
         feed_number: state.feed().number,
         mailboxes: Lane::ALL

@@ -89,8 +89,7 @@ pub(super) async fn tell(
 
 /// Blocks.
 fn look(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
-    let sequence = index.consignment(place.lane, place.number)?.ok_or(IndexError::Row("an exchange"))?;
-    let queued_at = Timestamp::from_micros(index.read_one(sequence)?.recorded_at);
+    let queued_at = index.queued_at(place)?;
     let mut response = TrackResponse {
         exchange_id: Bytes::copy_from_slice(place.id.0.as_bytes()),
         state: TrackState::Queued.into(),
@@ -99,7 +98,7 @@ fn look(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
         reason: String::new(),
         recipients: Vec::new(),
     };
-    let Some(receipt) = index.receipt(place.lane, place.number)? else {
+    let Some(receipt) = index.receipt_of(place)? else {
         return Ok(response);
     };
     let recorded = receipt::parse(&receipt.statement).map_err(|_| IndexError::Row("a receipt"))?;

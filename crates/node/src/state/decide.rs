@@ -3,13 +3,12 @@
 use concord_journal::HistoryId;
 use concord_ledger::Statement;
 use concord_ledger::agreement::check_content;
-use concord_ledger::chain::CHAIN_EPOCH;
 use concord_model::{ChainKey, Lane, MeasureCode, Name, Reason, Refusal};
 use concord_wire::consignment::Sealed;
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::receipt::Recorded;
 
-use super::NodeState;
+use super::{Directory, NodeState};
 
 /// Consignments of one lane that may wait for the hub. Beyond it an agency hears `QUEUE_FULL`.
 pub const OUTBOX_CONSIGNMENTS_MAX: u64 = 1_000_000;
@@ -23,6 +22,19 @@ pub(crate) const HOLES_MAX: usize = 1024;
 /// First acknowledgements of one mailbox that its hub may forget at once: their rows change together.
 pub(crate) const TAKEN_FORGOTTEN_MAX: u64 = 4_000_000;
 
+/// What a consignment that the hub gives back comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchedStep {
+    /// It is the next of its chain, and nothing stands here yet.
+    Append,
+    /// One with its number waits here for a receipt: this one, or another.
+    Compare,
+    /// It follows one under whose number something else stands here.
+    Found,
+    /// Its receipt is here.
+    Repeat,
+}
+
 /// What a repeated or new command comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -33,18 +45,28 @@ pub enum Step {
 }
 
 impl NodeState {
-    /// The chain of a lane, once a hub was joined.
+    /// The chain of a lane that takes what is queued, once a hub was joined.
     pub fn chain_key(&self, lane: Lane) -> Result<ChainKey, Refusal> {
+        self.chain_key_in(lane, self.chain(lane).epoch)
+    }
+
+    /// The chain of a lane in an epoch, once a hub was joined.
+    pub fn chain_key_in(&self, lane: Lane, epoch: u32) -> Result<ChainKey, Refusal> {
         let (Some((origin, node)), Some(hub)) = (self.identity(), self.hub()) else {
             return Err(not_joined());
         };
-        Ok(ChainKey { origin: origin.clone(), hub: hub.name.clone(), node: node.clone(), epoch: CHAIN_EPOCH, lane })
+        Ok(ChainKey { origin: origin.clone(), hub: hub.name.clone(), node: node.clone(), epoch, lane })
     }
 
     /// Whether the chain of a lane takes one more consignment.
     pub fn decide_submit(&self, lane: Lane) -> Result<(), Refusal> {
         self.chain_key(lane)?;
         self.refuse_while_recovering()?;
+        if self.is_packing(lane) {
+            let packing =
+                format!("what waits on lane {lane} is being packed anew into the epoch that the officer opened");
+            return Err(Refusal::new(Reason::QueueFull, packing));
+        }
         if self.chain(lane).unrecorded() >= OUTBOX_CONSIGNMENTS_MAX {
             let full = format!("{OUTBOX_CONSIGNMENTS_MAX} consignments of lane {lane} wait for the hub");
             return Err(Refusal::new(Reason::QueueFull, full));
@@ -62,35 +84,46 @@ impl NodeState {
         Ok(())
     }
 
-    /// What a consignment that the hub gives back is to its chain: one that is to be appended, or one that stands here.
-    pub fn decide_fetched(&self, sealed: &Sealed) -> Result<Step, Refusal> {
-        let lane = sealed.chain.lane;
-        if sealed.chain != self.chain_key(lane)? {
+    /// What a consignment that the hub gives back is to its chain.
+    pub fn decide_fetched(&self, sealed: &Sealed) -> Result<FetchedStep, Refusal> {
+        let (lane, epoch, number) = (sealed.chain.lane, sealed.chain.epoch, sealed.number);
+        if sealed.chain != self.chain_key_in(lane, epoch)? {
             return Err(Refusal::new(Reason::ChainMismatch, "the hub gave a consignment of another chain"));
         }
-        let chain = self.chain(lane);
-        if sealed.number <= chain.last_number {
-            return Ok(Step::Repeat);
+        let unknown = || {
+            let what = format!("the hub gave a consignment of epoch {epoch} of lane {lane}, which is not open here");
+            Refusal::new(Reason::ChainMismatch, what)
+        };
+        let chain = self.chain_in(lane, epoch).ok_or_else(unknown)?;
+        if number <= chain.recorded_through {
+            return Ok(FetchedStep::Repeat);
         }
-        if sealed.number != chain.next_number() {
-            let gap =
-                format!("consignment {} of lane {lane} came where {} is next", sealed.number, chain.next_number());
+        if number != chain.recorded_through + 1 {
+            let next = chain.recorded_through + 1;
+            let gap = format!("consignment {number} of lane {lane} came where {next} is next");
             return Err(Refusal::new(Reason::NumberOutOfOrder, gap));
         }
+        if chain.forked_from.is_some() {
+            return Ok(FetchedStep::Found);
+        }
+        if number <= chain.last_number {
+            return Ok(FetchedStep::Compare);
+        }
         if sealed.previous != chain.last_digest {
-            let what = format!("consignment {} of lane {lane} does not follow the one that stands here", sealed.number);
+            let what = format!("consignment {number} of lane {lane} does not follow the one that stands here");
             return Err(Refusal::new(Reason::Fork, what));
         }
-        Ok(Step::Append)
+        Ok(FetchedStep::Append)
     }
 
     /// Receipts come in the chain's order, each once.
     pub fn decide_receipt(&self, recorded: &Recorded) -> Result<Step, Refusal> {
-        let lane = recorded.chain.lane;
-        if recorded.chain != self.chain_key(lane)? {
+        let (lane, epoch) = (recorded.chain.lane, recorded.chain.epoch);
+        if recorded.chain != self.chain_key_in(lane, epoch)? {
             return Err(Refusal::new(Reason::ChainMismatch, "the receipt is for another chain"));
         }
-        let chain = self.chain(lane);
+        // Whatever is left behind has its receipts.
+        let Some(chain) = self.chain_in(lane, epoch) else { return Ok(Step::Repeat) };
         if recorded.number <= chain.recorded_through {
             return Ok(Step::Repeat);
         }
@@ -103,6 +136,26 @@ impl NodeState {
             return Err(Refusal::new(Reason::NumberOutOfOrder, order));
         }
         Ok(Step::Append)
+    }
+
+    /// The chain into which what a closed epoch of a lane left is packed anew, once it is known what the hub recorded of it:
+    /// everything up to the tip at which it was closed, or all that a hub has which lost data since.
+    pub fn decide_pack_anew(&self, lane: Lane, hub_last: u64) -> Result<ChainKey, Refusal> {
+        let chain = self.chain(lane);
+        let tip = self.closed(lane, chain.epoch).ok_or_else(|| {
+            Refusal::new(Reason::Internal, format!("epoch {} of lane {lane} is not closed", chain.epoch))
+        })?;
+        if chain.recorded_through < tip.number.min(hub_last) {
+            let what = format!("not all that was recorded in epoch {} of lane {lane} is known here yet", chain.epoch);
+            return Err(Refusal::new(Reason::Internal, what));
+        }
+        self.chain_key_in(lane, chain.epoch.saturating_add(1))
+    }
+
+    /// Whether a lane's epoch is closed and all that the hub recorded of it is known: then what is left is packed anew.
+    pub fn is_packing(&self, lane: Lane) -> bool {
+        let chain = self.chain(lane);
+        self.closed(lane, chain.epoch).is_some_and(|tip| tip.number <= chain.recorded_through)
     }
 
     /// Feed items are applied without a gap; those applied before are passed over. Returns the new ones.
@@ -212,7 +265,8 @@ impl NodeState {
             return Err(Refusal::new(Reason::QueueFull, full));
         }
         let directory = self.directory();
-        check_content(&directory.registry, &directory.agreements, &statement.participant, &statement.content)?;
+        let Directory { registry, agreements, epochs, .. } = &**directory;
+        check_content(registry, agreements, epochs, &statement.participant, &statement.content)?;
         Ok(Step::Append)
     }
 

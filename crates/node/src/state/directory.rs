@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use concord_journal::HistoryId;
 use concord_ledger::fact::Founding;
-use concord_ledger::{Agreements, Registry, Statement, StatementContent};
+use concord_ledger::{Agreements, ClosedEpoch, Epochs, Registry, Statement, StatementContent};
 use concord_model::{
     AgreementRef, Digest, Fingerprint, Name, ParseError, ParticipantCode, PublicKey, Refusal, Timestamp,
 };
+use concord_wire::consignment::parse_closed_epoch;
 use concord_wire::convert::optional_timestamp;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item::Content};
 use concord_wire::proto::operations::v1::Bundle;
@@ -43,6 +44,9 @@ pub enum DirectoryError {
     /// A field has the wrong length.
     #[error("the bundle's {0} does not have its length")]
     Length(&'static str),
+    /// It opens an epoch and does not say where the one before ended, or says so and opens none.
+    #[error("feed item {0} has the end of an epoch without the statement that closed it, or the other way round")]
+    EpochEnd(u64),
     /// Nothing in it is known here.
     #[error("feed item {0} has content that this version does not know: use a newer version of concord")]
     UnknownContent(u64),
@@ -71,6 +75,8 @@ pub struct Directory {
     pub registry: Registry,
     /// The agreements that this participant is on.
     pub agreements: Agreements,
+    /// The epochs of this participant's own chains.
+    pub epochs: Epochs,
     pins: BTreeSet<AgreementRef>,
     /// Digests of the statements that were taken in: a hub that lost data tells again what it was handed back.
     taken_in: BTreeSet<Digest>,
@@ -93,8 +99,12 @@ impl Directory {
             }
             Some(Content::Statement(signed)) => {
                 let statement = agreement::parse_statement(signed).map_err(DirectoryError::Statement)?;
+                let closes = item.closes.as_ref().map(parse_closed_epoch).transpose()?;
+                if closes.is_some() != matches!(statement.content, StatementContent::OpenEpoch(_)) {
+                    return Err(DirectoryError::EpochEnd(item.number));
+                }
                 if self.taken_in.insert(statement.digest) {
-                    self.take_in(own, &statement, item.number, at);
+                    self.take_in(own, &statement, closes, item.number, at);
                 }
                 Ok(Some(statement))
             }
@@ -103,11 +113,21 @@ impl Directory {
         }
     }
 
-    fn take_in(&mut self, own: &ParticipantCode, statement: &Statement, position: u64, at: Timestamp) {
+    fn take_in(
+        &mut self,
+        own: &ParticipantCode,
+        statement: &Statement,
+        closes: Option<ClosedEpoch>,
+        position: u64,
+        at: Timestamp,
+    ) {
         self.registry.apply(statement, at);
         self.agreements.apply(statement, position, at);
         if statement.participant != *own {
             return;
+        }
+        if let Some(closed) = closes {
+            self.epochs.close(own, closed);
         }
         match &statement.content {
             StatementContent::Propose { text, digest } => {
@@ -116,7 +136,10 @@ impl Directory {
             StatementContent::Consent(reference) => {
                 self.pins.insert(reference.clone());
             }
-            StatementContent::Decline(_) | StatementContent::Leave(_) | StatementContent::Enrol(_) => {}
+            StatementContent::Decline(_)
+            | StatementContent::Leave(_)
+            | StatementContent::Enrol(_)
+            | StatementContent::OpenEpoch(_) => {}
         }
     }
 

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_journal::HistoryId;
+use concord_ledger::ChainTip;
 use concord_model::{Digest, Lane, Name, ParticipantCode, Timestamp};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::stored::StoredError;
@@ -24,7 +25,8 @@ use serde::{Deserialize, Serialize};
 
 pub use agencies::Agency;
 pub use chain::ChainEnd;
-pub use decide::{AGENCIES_MAX, OUTBOX_CONSIGNMENTS_MAX, STATEMENTS_WAITING_MAX, Step};
+use chain::LaneChains;
+pub use decide::{AGENCIES_MAX, FetchedStep, OUTBOX_CONSIGNMENTS_MAX, STATEMENTS_WAITING_MAX, Step};
 pub use directory::{Directory, DirectoryError, HubKeys};
 pub use line::{LINE_KEPT_MAX, Line};
 pub use mailbox::Mailbox;
@@ -38,7 +40,7 @@ pub struct NodeState {
     directory: Arc<Directory>,
     agencies: Arc<BTreeMap<Name, Agency>>,
     officers: Arc<BTreeMap<Name, Officer>>,
-    chains: [ChainEnd; Lane::ALL.len()],
+    chains: [LaneChains; Lane::ALL.len()],
     mailboxes: [Mailbox; Lane::ALL.len()],
     feed: FeedCursor,
     restoration: Option<Restoration>,
@@ -110,11 +112,21 @@ impl NodeState {
                     .entry(name.clone())
                     .or_insert_with(|| Agency::added(measures.iter().cloned(), from));
             }
-            NodeEntry::Queued(kept, _) => self.chain_mut(kept.sealed.chain.lane).queued(&kept.sealed),
+            NodeEntry::Queued(queued) => {
+                let chain = &queued.kept.sealed.chain;
+                let begun = self.begun(chain.lane, chain.epoch);
+                self.chains[chain.lane.slot()].queued(&queued.kept.sealed, queued.packed_anew, begun);
+            }
+            NodeEntry::Found(kept, _) => self.chains[kept.sealed.chain.lane.slot()].found(&kept.sealed),
+            NodeEntry::EpochEntered(lane, epoch) => {
+                let begun = self.begun(*lane, *epoch);
+                let begun = begun.ok_or_else(|| impossible(format!("epoch {epoch} was not opened")))?;
+                self.chains[lane.slot()].enter(begun);
+            }
             NodeEntry::Receipt(receipt) => {
                 let recorded =
                     concord_wire::receipt::parse(&receipt.statement).map_err(|refusal| impossible(refusal.message))?;
-                self.chain_mut(recorded.chain.lane).recorded(&recorded);
+                self.chains[recorded.chain.lane.slot()].recorded(&recorded);
             }
             NodeEntry::Feed { history, items } => {
                 let hub = self.hub.clone().ok_or_else(|| impossible("no hub was joined".into()))?;
@@ -152,7 +164,7 @@ impl NodeState {
             NodeEntry::ReceiptRenewed(receipt) => {
                 let recorded =
                     concord_wire::receipt::parse(&receipt.statement).map_err(|refusal| impossible(refusal.message))?;
-                self.chain_mut(recorded.chain.lane).recorded_history = Some(recorded.history);
+                self.chains[recorded.chain.lane.slot()].renewed(&recorded);
             }
             NodeEntry::AgencyAcknowledged(fact) => {
                 if let Some(agency) = Arc::make_mut(&mut self.agencies).get_mut(&fact.agency) {
@@ -228,9 +240,43 @@ impl NodeState {
         &self.officers
     }
 
-    /// Where the chain of a lane ends.
+    /// Where the chain of a lane ends that takes what is queued.
     pub fn chain(&self, lane: Lane) -> &ChainEnd {
-        &self.chains[lane.slot()]
+        self.chains[lane.slot()].present()
+    }
+
+    /// Where the chain of a lane ends in the newest epoch that is known of it here.
+    pub fn newest_chain(&self, lane: Lane) -> &ChainEnd {
+        self.chains[lane.slot()].newest()
+    }
+
+    /// The chain of a lane in an epoch that is not left behind; one that was opened and has nothing yet, too.
+    pub fn chain_in(&self, lane: Lane, epoch: u32) -> Option<ChainEnd> {
+        let chains = &self.chains[lane.slot()];
+        let next = chains.newest().epoch.saturating_add(1);
+        chains.of(epoch).copied().or_else(|| self.begun(lane, epoch).filter(|_| epoch == next))
+    }
+
+    /// How far the hub recorded the chain of a lane in an epoch that is left behind.
+    pub fn past_chain(&self, lane: Lane, epoch: u32) -> Option<u64> {
+        self.chains[lane.slot()].past(epoch)
+    }
+
+    /// Where the hub closed the chain of a lane in this epoch, if it did.
+    pub fn closed(&self, lane: Lane, epoch: u32) -> Option<ChainTip> {
+        let (own, _) = self.identity()?;
+        self.directory.epochs.closed(own, epoch).map(|closed| closed.tip(lane))
+    }
+
+    /// Exchanges of a lane that are queued and not yet receipted.
+    pub fn unrecorded_exchanges(&self, lane: Lane) -> u64 {
+        self.chains[lane.slot()].unrecorded_exchanges()
+    }
+
+    /// The chain that an opened epoch begins with.
+    fn begun(&self, lane: Lane, epoch: u32) -> Option<ChainEnd> {
+        let before = epoch.checked_sub(1)?;
+        self.closed(lane, before).map(|tip| ChainEnd::after(before, &tip))
     }
 
     /// Where the mailbox of a lane stands.
@@ -256,10 +302,6 @@ impl NodeState {
     /// How far the feed is applied.
     pub fn feed(&self) -> FeedCursor {
         self.feed
-    }
-
-    fn chain_mut(&mut self, lane: Lane) -> &mut ChainEnd {
-        &mut self.chains[lane.slot()]
     }
 
     fn mailbox_mut(&mut self, lane: Lane) -> &mut Mailbox {

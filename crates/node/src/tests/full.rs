@@ -69,7 +69,8 @@ async fn a_batch_without_room_is_as_if_it_had_never_been_handed_in() {
     submit(b"other", Lane::Routine).await.unwrap();
     node.writer.feed(super::support::HISTORY, forum.feed(), 0).await.unwrap();
     let entries = node.journal.read(tail.sequence + 1, usize::MAX).unwrap();
-    let NodeEntry::Queued(kept, _) = read(&entries[0]).unwrap() else { panic!("nothing was queued") };
+    let NodeEntry::Queued(queued) = read(&entries[0]).unwrap() else { panic!("nothing was queued") };
+    let kept = queued.kept;
     assert_eq!((kept.sealed.number, kept.sealed.previous.0), (1, concord_model::Digest::ZERO));
     let snapshots = crate::open::snapshots(place.path().join("none"));
     let folded = crate::open::fold(&snapshots, &node.journal).unwrap().state;

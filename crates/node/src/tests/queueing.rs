@@ -46,12 +46,12 @@ async fn a_chain_goes_on_after_a_restart_where_it_ended() {
         let mut previous = concord_model::Digest::ZERO;
         let mut numbers = Vec::new();
         for entry in journal.read(1, usize::MAX).unwrap() {
-            if let NodeEntry::Queued(kept, _) = read(&entry).unwrap()
-                && kept.sealed.chain.lane == lane
+            if let NodeEntry::Queued(queued) = read(&entry).unwrap()
+                && queued.kept.sealed.chain.lane == lane
             {
-                assert_eq!(kept.sealed.previous.0, previous);
-                previous = kept.sealed.digest.0;
-                numbers.push(kept.sealed.number);
+                assert_eq!(queued.kept.sealed.previous.0, previous);
+                previous = queued.kept.sealed.digest.0;
+                numbers.push(queued.kept.sealed.number);
             }
         }
         assert_eq!(numbers, (1..=count).collect::<Vec<_>>());

@@ -30,9 +30,9 @@ async fn everything(place: &Path) -> MemoryJournal {
         whole: false,
     };
     node.writer.answer(answer).await.unwrap();
-    let sequence = node.index.consignment(Lane::Flash, 1).unwrap().unwrap();
-    let (kept, ..) = node.index.queued(sequence).unwrap();
-    let receipt = receipt_of(&forum, &kept.sealed, false);
+    let sequence = node.index.consignment(Lane::Flash, 1, 1).unwrap().unwrap();
+    let queued = node.index.queued(sequence).unwrap();
+    let receipt = receipt_of(&forum, &queued.kept.sealed, false);
     let recorded = concord_wire::receipt::parse(&receipt.statement).unwrap();
     node.writer.receipts(vec![(receipt, recorded)]).await.unwrap();
     node.writer.submit(prepared(&forum, "r-2", b"y", Lane::Flash)).await.unwrap();

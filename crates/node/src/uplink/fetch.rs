@@ -9,7 +9,8 @@ use concord_wire::convert::timestamp;
 use concord_wire::header;
 use concord_wire::proto::exchange::v1::fetch_consignments_response::Message;
 use concord_wire::proto::exchange::v1::{FetchConsignmentsRequest, FetchEnd, RehandedConsignment};
-use concord_wire::receipt::{self, Outcome};
+use concord_wire::receipt::{self, Outcome, Recorded};
+use concord_wire::stored::Kept;
 use concord_wire::stored::node::{LaneRecovered, NodeEntry, Submission, read};
 use futures::{FutureExt as _, StreamExt as _};
 
@@ -56,11 +57,19 @@ async fn recover(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
         if restoration.is_none_or(|restoration| restoration.recovered[lane.slot()]) {
             continue;
         }
-        let end = fetch(context, link, lane).await?;
-        // What this participant's officers said in the lost time uses numbers up, too.
-        let mut published = context.state.clone();
-        let told = published.wait_for(|state| state.feed().number >= end.feed_number);
-        drop(told.await.map_err(|_| LinkEnd::closed())?);
+        // Epoch by epoch: each that the feed tells to be closed has one after it.
+        let mut epoch = context.now_state().chain(lane).epoch;
+        let end = loop {
+            let end = fetch(context, link, (lane, epoch)).await?;
+            // What this participant's officers said in the lost time uses numbers up, too.
+            let mut published = context.state.clone();
+            let told = published.wait_for(|state| state.feed().number >= end.feed_number);
+            let is_closed = told.await.map_err(|_| LinkEnd::closed())?.closed(lane, epoch).is_some();
+            if !is_closed {
+                break end;
+            }
+            epoch += 1;
+        };
         concord_faults::point("node.recover.fetched");
         let (index, since) = (context.index.clone(), restoration.map_or(1, |restoration| restoration.sequence));
         let found = concord_server::blocking(move || came_back(&index, lane, since)).await;
@@ -78,15 +87,21 @@ async fn recover(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
     Ok(())
 }
 
-async fn fetch(context: &Context, link: &dyn HubLink, lane: Lane) -> Result<FetchEnd, LinkEnd> {
+/// Takes in what the hub has of one chain and this journal has no receipt for.
+pub(super) async fn fetch(
+    context: &Context,
+    link: &dyn HubLink,
+    (lane, epoch): (Lane, u32),
+) -> Result<FetchEnd, LinkEnd> {
     let state = context.now_state();
-    let chain = state.chain_key(lane).map_err(LinkEnd::Refused)?;
+    let chain = state.chain_key_in(lane, epoch).map_err(LinkEnd::Refused)?;
+    let recorded_through = state.chain_in(lane, epoch).map_or(0, |chain| chain.recorded_through);
     let hub = state.hub().cloned().ok_or_else(LinkEnd::closed)?;
     let mut taken_count = state.mailbox(lane).taken_count;
     let request = FetchConsignmentsRequest {
         limits: Some(concord_wire::limits()),
         chain: Some(chain_key(&chain)),
-        after: state.chain(lane).recorded_through,
+        after: recorded_through,
         taken_count,
         run: bytes::Bytes::copy_from_slice(&context.run),
     };
@@ -130,25 +145,39 @@ fn came_back(index: &Index, lane: Lane, since: u64) -> Result<(u64, Vec<Exchange
         next = last.sequence + 1;
         for entry in &entries {
             match read(entry)? {
-                NodeEntry::Queued(kept, submissions) if kept.sealed.chain.lane == lane && is_fetched(&submissions) => {
+                NodeEntry::Queued(queued)
+                    if queued.kept.sealed.chain.lane == lane && is_fetched(&queued.submissions) =>
+                {
                     fetched += 1;
-                    let ids = kept.sealed.headers.iter().map(|header| header::exchange_id(header));
-                    bare = ids.zip(&kept.blob_counts).map(|(id, count)| (*count == 0).then_some(id)).collect();
+                    bare = without_blobs(&queued.kept);
                 }
                 NodeEntry::Receipt(receipt) if !bare.is_empty() => {
                     let recorded = receipt::parse(&receipt.statement).map_err(|_| IndexError::Row("a receipt"))?;
                     if recorded.chain.lane == lane {
-                        let outcomes = bare.drain(..).zip(recorded.outcomes);
-                        let gone = |(id, outcome): (Option<ExchangeId>, Outcome)| {
-                            id.filter(|_| matches!(outcome, Outcome::Recorded { .. }))
-                        };
-                        lost.extend(outcomes.filter_map(gone));
+                        lost.extend(recorded_of(std::mem::take(&mut bare), recorded));
                     }
+                }
+                NodeEntry::Found(kept, receipt) if kept.sealed.chain.lane == lane => {
+                    fetched += 1;
+                    let recorded = receipt::parse(&receipt.statement).map_err(|_| IndexError::Row("a receipt"))?;
+                    lost.extend(recorded_of(without_blobs(&kept), recorded));
                 }
                 _ => {}
             }
         }
     }
+}
+
+/// Each exchange of a consignment that has no content beside the entry.
+fn without_blobs(kept: &Kept) -> Vec<Option<ExchangeId>> {
+    let ids = kept.sealed.headers.iter().map(|header| header::exchange_id(header));
+    ids.zip(&kept.blob_counts).map(|(id, count)| (*count == 0).then_some(id)).collect()
+}
+
+/// Those of these exchanges that the hub recorded.
+fn recorded_of(ids: Vec<Option<ExchangeId>>, recorded: Recorded) -> impl Iterator<Item = ExchangeId> {
+    let outcomes = ids.into_iter().zip(recorded.outcomes);
+    outcomes.filter_map(|(id, outcome)| id.filter(|_| matches!(outcome, Outcome::Recorded { .. })))
 }
 
 /// What came back from the hub names nobody who submitted it.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use concord_identity::{SigningKey, verify};
-use concord_journal::HistoryId;
+use concord_journal::{Entry, HistoryId};
+use concord_ledger::epoch::FIRST_EPOCH;
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_model::{ChainKey, ConsignmentDigest, Lane, Reason, Refusal};
 use concord_wire::consignment::{self, Sealed, blob_to_bytes, chain_key, to_message};
@@ -14,12 +15,14 @@ use concord_wire::proto::exchange::v1::{
     RehandedConsignment, consign_request, consign_response,
 };
 use concord_wire::receipt::{self, Outcome, Recorded};
+use concord_wire::stored::Kept;
 use concord_wire::stored::node::{NodeEntry, read};
 use concord_wire::tree::Seed;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::epoch;
 use crate::context::Context;
 use crate::index::{Index, IndexError};
 use crate::link::{Attempt, HUB_FULL_NOTE, HubLink, Incoming, LinkEnd, keep_up, welcomed};
@@ -38,15 +41,31 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>, lane: Lane) {
         Lane::Priority => "uplink-priority",
         Lane::Routine => "uplink-routine",
     };
-    let attempt = || {
-        let attempt = async {
-            let mut stood = false;
-            let end = consign(&context, link.as_ref(), lane, alarm, &mut stood).await;
-            Attempt { end: end.err().unwrap_or_else(LinkEnd::closed), stood }
+    loop {
+        let epoch = context.now_state().chain(lane).epoch;
+        let attempt = || {
+            let attempt = async {
+                let mut stood = false;
+                let end = consign(&context, link.as_ref(), (lane, epoch), alarm, &mut stood).await;
+                Attempt { end: end.err().unwrap_or_else(LinkEnd::closed), stood }
+            };
+            attempt.boxed()
         };
-        attempt.boxed()
-    };
-    keep_up(&context, alarm, attempt).await;
+        let until_stopped = async {
+            keep_up(&context, alarm, attempt).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            // The ends first: each comes once.
+            biased;
+            () = context.shutdown.requested() => return,
+            () = epoch::closed(&context, lane, epoch) => {}
+            () = until_stopped => {}
+        }
+        if !epoch::leave(&context, link.as_ref(), (lane, epoch), alarm).await {
+            return;
+        }
+    }
 }
 
 struct InFlight {
@@ -59,13 +78,16 @@ struct InFlight {
 async fn consign(
     context: &Context,
     link: &dyn HubLink,
-    lane: Lane,
+    (lane, epoch): (Lane, u32),
     alarm: &'static str,
     stood: &mut bool,
 ) -> Result<(), LinkEnd> {
-    let (outgoing, to_send) = mpsc::channel(OUTGOING_WAITING_MAX);
     let state = context.now_state();
-    let chain = state.chain_key(lane).map_err(LinkEnd::Refused)?;
+    if let Some(from) = state.chain_in(lane, epoch).and_then(|chain| chain.forked_from) {
+        return Err(forked(lane, from));
+    }
+    let (outgoing, to_send) = mpsc::channel(OUTGOING_WAITING_MAX);
+    let chain = state.chain_key_in(lane, epoch).map_err(LinkEnd::Refused)?;
     let hub = state.hub().cloned().ok_or_else(LinkEnd::closed)?;
     let hello = consign_request::Message::Hello(ConsignHello {
         limits: Some(concord_wire::limits()),
@@ -80,22 +102,35 @@ async fn consign(
     };
     concord_faults::point("node.uplink.welcomed");
     concord_wire::check_limits(welcome.limits.as_ref()).map_err(LinkEnd::Refused)?;
+    // As many as both sides take; a hub that named none would have nothing sent to it at all.
+    let announced = welcome.limits.as_ref().map_or(0, |limits| limits.consign_unreceipted_max as usize);
+    let unreceipted_max = announced.clamp(1, CONSIGN_UNRECEIPTED_MAX);
     let state = context.now_state();
-    let mut to_consign = check_welcome(&state, lane, &welcome, &context.index).await?;
+    // What has its receipt here and comes again is what the hub forgot.
+    let (receipted_through, mut to_consign) = check_welcome(&state, (lane, epoch), &welcome, &context.index).await?;
     *stood = true;
+    if let Some(before) = lost_epoch(&state, lane, &welcome) {
+        tracing::warn!(%lane, epoch = before, "the hub lost data of an epoch that was left behind: it is handed in again first");
+        drop((outgoing, incoming));
+        Box::pin(consign(context, link, (lane, before), alarm, stood)).await?;
+        return Err(LinkEnd::Lost("what the hub lost of a closed epoch is handed in again".to_owned()));
+    }
     context.readiness.clear(alarm);
 
     let mut published = context.state.clone();
     let mut in_flight: VecDeque<InFlight> = VecDeque::new();
-    // What has its receipt here and comes again is what the hub forgot.
-    let receipted_through = state.chain(lane).recorded_through;
     if to_consign <= receipted_through {
         tracing::warn!(%lane, from = to_consign, through = receipted_through, "the hub lost data: consignments are handed in again with their receipts");
     }
     loop {
-        let last = published.borrow_and_update().chain(lane).last_number;
+        // Of an epoch that is left behind only what has its receipt; of the present one all that is queued.
+        let last = match published.borrow_and_update().chain_in(lane, epoch) {
+            Some(chain) => chain.last_number,
+            None if to_consign > receipted_through && in_flight.is_empty() => return Ok(()),
+            None => receipted_through,
+        };
         let waiting = to_consign <= last;
-        let room = in_flight.len() < CONSIGN_UNRECEIPTED_MAX;
+        let room = in_flight.len() < unreceipted_max;
         tokio::select! {
             biased;
             message = next(&mut incoming) => {
@@ -103,11 +138,11 @@ async fn consign(
             }
             permit = outgoing.reserve(), if waiting && room => {
                 let permit = permit.map_err(|_| LinkEnd::closed())?;
-                let (message, digest) = load(context, lane, to_consign).await?;
+                let (message, digest) = load(context, (lane, epoch), to_consign).await?;
                 concord_faults::point("node.uplink.loaded");
                 in_flight.push_back(InFlight { number: to_consign, digest, count: message.headers.len() });
                 let message = if to_consign <= receipted_through {
-                    rehanded(&context.index, lane, to_consign, message).await?
+                    rehanded(&context.index, (lane, epoch), to_consign, message).await?
                 } else {
                     consign_request::Message::Consignment(message)
                 };
@@ -209,25 +244,42 @@ fn check_receipt(
     Ok(recorded)
 }
 
-/// What the hub remembers of this chain must be what stands here; its digests cover all that was before. Returns the number to go
-/// on with: a hub that lost data is handed in again what it forgot.
-async fn check_welcome(state: &NodeState, lane: Lane, welcome: &ConsignWelcome, index: &Index) -> Result<u64, LinkEnd> {
-    let chain = state.chain(lane);
+/// What the hub remembers of this chain must be what stands here; its digests cover all that was before. Returns how far receipts are
+/// here, and the number to go on with: a hub that lost data is handed in again what it forgot.
+async fn check_welcome(
+    state: &NodeState,
+    (lane, epoch): (Lane, u32),
+    welcome: &ConsignWelcome,
+    index: &Index,
+) -> Result<(u64, u64), LinkEnd> {
+    let (last_here, receipted_through) = match (state.chain_in(lane, epoch), state.past_chain(lane, epoch)) {
+        (Some(chain), _) => (chain.last_number, chain.recorded_through),
+        (None, Some(recorded)) => (recorded, recorded),
+        (None, None) => return Err(unexpected("it has an epoch that is not known here")),
+    };
     let last = welcome.last_number;
-    if last > chain.last_number {
-        return Err(LinkEnd::Stopped(format!(
-            "the hub has consignment {last} of lane {lane}, this node only up to {}: this node was restored or a second copy of it \
-             runs. Keep the folder and call the secretariat",
-            chain.last_number
-        )));
+    if last > last_here
+        || last > 0 && own_digest(index, (lane, epoch), last).await?.0.as_bytes()[..] != welcome.last_digest[..]
+    {
+        return Err(forked(lane, last));
     }
-    if last > 0 && own_digest(index, lane, last).await?.0.as_bytes()[..] != welcome.last_digest[..] {
-        return Err(LinkEnd::Stopped(format!(
-            "consignment {last} of lane {lane} is another one at the hub than here: a second copy of this node runs, or it was \
-             restored. Keep the folder and call the secretariat"
-        )));
-    }
-    Ok(last.min(chain.recorded_through) + 1)
+    Ok((receipted_through, last.min(receipted_through) + 1))
+}
+
+/// Only a new epoch leads on: by it the node learns what the hub has, and packs the rest anew.
+fn forked(lane: Lane, number: u64) -> LinkEnd {
+    LinkEnd::Stopped(format!(
+        "consignment {number} of lane {lane} is another one at the hub than here: a second copy of this node runs, or it was restored. \
+         Stop the other one if there is one, then let the officer run `concord node epoch open`: what waits here goes on by it"
+    ))
+}
+
+/// The first epoch that is left behind here and of which the hub has less than it recorded.
+fn lost_epoch(state: &NodeState, lane: Lane, welcome: &ConsignWelcome) -> Option<u32> {
+    let told = (FIRST_EPOCH..).zip(&welcome.closed);
+    let mut lost =
+        told.filter(|(epoch, last)| state.past_chain(lane, *epoch).is_some_and(|recorded| **last < recorded));
+    lost.next().map(|(epoch, _)| epoch)
 }
 
 /// A history and the last number in it.
@@ -246,25 +298,27 @@ pub(crate) fn histories(
     Ok(((history(current)?, last_number), past.collect::<Result<_, LinkEnd>>()?))
 }
 
-async fn own_digest(index: &Index, lane: Lane, number: u64) -> Result<ConsignmentDigest, LinkEnd> {
+async fn own_digest(index: &Index, (lane, epoch): (Lane, u32), number: u64) -> Result<ConsignmentDigest, LinkEnd> {
     let index = index.clone();
     let found = concord_server::blocking(move || {
-        let sequence = index.consignment(lane, number)?.ok_or(IndexError::Row("a consignment"))?;
-        Ok(index.queued(sequence)?.0.sealed.digest)
+        let sequence = index.recorded(lane, epoch, number)?.ok_or(IndexError::Row("a consignment"))?;
+        Ok(kept(&index.read_one(sequence)?)?.sealed.digest)
     });
     found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
 }
 
 /// Reads a consignment with its blobs, on a thread that may block.
-async fn load(context: &Context, lane: Lane, number: u64) -> Result<(Consignment, ConsignmentDigest), LinkEnd> {
+async fn load(
+    context: &Context,
+    (lane, epoch): (Lane, u32),
+    number: u64,
+) -> Result<(Consignment, ConsignmentDigest), LinkEnd> {
     let index = context.index.clone();
     let key = concord_faults::planted("pack-again").then(|| Arc::clone(&context.key));
     let loaded = concord_server::blocking(move || {
-        let sequence = index.consignment(lane, number)?.ok_or(IndexError::Row("a consignment"))?;
+        let sequence = index.recorded(lane, epoch, number)?.ok_or(IndexError::Row("a consignment"))?;
         let entry = index.journal().entry(sequence)?;
-        let NodeEntry::Queued(mut kept, _) = read(&entry)? else {
-            return Err(IndexError::Row("a consignment"));
-        };
+        let mut kept = kept(&entry)?;
         if let Some(key) = key {
             kept.sealed = packed_again(kept.sealed, &key);
         }
@@ -278,6 +332,15 @@ async fn load(context: &Context, lane: Lane, number: u64) -> Result<(Consignment
     loaded.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
 }
 
+/// The consignment of an entry: queued here, or found at the hub.
+fn kept(entry: &Entry) -> Result<Kept, IndexError> {
+    match read(entry)? {
+        NodeEntry::Queued(queued) => Ok(queued.kept),
+        NodeEntry::Found(kept, _) => Ok(*kept),
+        _ => Err(IndexError::Row("a consignment")),
+    }
+}
+
 /// The mistake that a test plants: the same exchanges as another consignment under the same number.
 fn packed_again(sealed: Sealed, key: &SigningKey) -> Sealed {
     let Sealed { chain, number, previous, headers, key: known_as, .. } = sealed;
@@ -288,14 +351,14 @@ fn packed_again(sealed: Sealed, key: &SigningKey) -> Sealed {
 /// A consignment with the first receipt that it has, and the history in which it was receipted last.
 async fn rehanded(
     index: &Index,
-    lane: Lane,
+    (lane, epoch): (Lane, u32),
     number: u64,
     consignment: Consignment,
 ) -> Result<consign_request::Message, LinkEnd> {
     let index = index.clone();
     let found = concord_server::blocking(move || {
-        let receipt = index.receipt(lane, number)?.ok_or(IndexError::Row("a receipt"))?;
-        let history = match index.renewed_receipt(lane, number)? {
+        let receipt = index.receipt(lane, epoch, number)?.ok_or(IndexError::Row("a receipt"))?;
+        let history = match index.renewed_receipt(lane, epoch, number)? {
             Some(renewed) => {
                 let renewed = receipt::parse(&renewed.statement).map_err(|_| IndexError::Row("a receipt"))?;
                 Bytes::copy_from_slice(renewed.history.as_bytes())

@@ -8,17 +8,17 @@ use concord_journal::{Blob, Digest, Draft, Entry, HistoryId, Tail};
 use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, CONSIGNMENT_SIZE_MAX_BYTES};
 use concord_model::{ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId, Timestamp};
 use concord_views::SCAN_ROWS_MAX;
-use concord_wire::consignment;
+use concord_wire::consignment::{self, Sealed};
 use concord_wire::header;
 use concord_wire::proto::exchange::v1::MailboxResume;
-use concord_wire::stored::node::{self as stored, Acknowledged, MailboxResumed, Repeated, Submission, Verdict};
+use concord_wire::stored::node::{self as stored, Acknowledged, MailboxResumed, Queued, Repeated, Submission, Verdict};
 use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 
 use super::WriterError;
 use super::command::{Accepted, Answer, Command, Fetched, Judged, Prepared, Reply, answer};
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
-use crate::state::{NodeState, Restoration, Step};
+use crate::state::{FetchedStep, NodeState, Restoration, Step};
 
 /// First acknowledgements that are told again when a mailbox is resumed. More are not: their senders see them as delivered.
 pub(super) const TAKEN_AGAIN_MAX: usize = 500_000;
@@ -26,11 +26,11 @@ pub(super) const TAKEN_AGAIN_MAX: usize = 500_000;
 const CONSIGNMENT_OVERHEAD_BYTES: usize = 8 * 1024;
 
 pub(super) struct Batch<'a> {
-    state: NodeState,
+    pub(super) state: NodeState,
     tail: Tail,
-    index: &'a Index,
-    key: &'a SigningKey,
-    now: Timestamp,
+    pub(super) index: &'a Index,
+    pub(super) key: &'a SigningKey,
+    pub(super) now: Timestamp,
     drafts: Vec<Draft>,
     answers: Vec<Answer>,
     open: [OpenConsignment; Lane::ALL.len()],
@@ -172,6 +172,10 @@ impl<'a> Batch<'a> {
                 }
                 self.answer(reply, Ok(()));
             }
+            Command::PackAnew(lane, hub_last, reply) => {
+                let outcome = self.pack_anew(lane, hub_last)?;
+                self.answer(reply, outcome);
+            }
             Command::Recovered(fact, reply) => {
                 let is_open = |restoration: Restoration| !restoration.recovered[fact.lane.slot()];
                 if self.state.restoration().is_some_and(is_open) {
@@ -259,17 +263,18 @@ impl<'a> Batch<'a> {
     /// A consignment and its receipt go into one commit, so that it is never taken for one that waits for the hub.
     fn fetched(&mut self, fetched: Fetched) -> Result<Result<(), Refusal>, WriterError> {
         let Fetched { sealed, blobs, receipt, recorded } = fetched;
-        match self.state.decide_fetched(&sealed) {
+        let step = match self.state.decide_fetched(&sealed) {
             Err(refusal) => return Ok(Err(refusal)),
-            Ok(Step::Repeat) => {
-                let absent = IndexError::Row("a consignment");
-                let sequence = self.index.consignment(sealed.chain.lane, sealed.number)?.ok_or(absent)?;
-                if self.index.queued(sequence)?.0.sealed.digest != sealed.digest {
-                    let what = format!("consignment {} of lane {} is another one", sealed.number, sealed.chain.lane);
-                    return Ok(Err(Refusal::new(Reason::Fork, what)));
-                }
+            Ok(FetchedStep::Compare) if !self.is_queued(&sealed)? => FetchedStep::Found,
+            Ok(step) => step,
+        };
+        match step {
+            FetchedStep::Repeat => return Ok(Ok(())),
+            FetchedStep::Found => {
+                return self.push(stored::found(&sealed, blobs, receipt, self.now)).map(Ok);
             }
-            Ok(Step::Append) => {
+            FetchedStep::Compare => {}
+            FetchedStep::Append => {
                 let unknown =
                     || Submission { agency: String::new(), request_id: String::new(), content_digest: Bytes::new() };
                 let submissions = sealed.headers.iter().map(|_| unknown()).collect();
@@ -281,6 +286,13 @@ impl<'a> Batch<'a> {
             Ok(Step::Repeat) => Ok(()),
             Err(refusal) => Err(refusal),
         })
+    }
+
+    /// Whether exactly this consignment stands here under its number.
+    fn is_queued(&self, sealed: &Sealed) -> Result<bool, WriterError> {
+        let absent = IndexError::Row("a consignment");
+        let sequence = self.index.consignment(sealed.chain.lane, sealed.chain.epoch, sealed.number)?.ok_or(absent)?;
+        Ok(self.index.queued(sequence)?.kept.sealed.digest == sealed.digest)
     }
 
     fn mail(&mut self, lane: Lane, history: HistoryId, items: Vec<Judged>) -> Result<Result<(), Refusal>, WriterError> {
@@ -431,7 +443,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Adds an entry and applies it as a replay would: from its bytes.
-    fn push(&mut self, draft: Draft) -> Result<(), WriterError> {
+    pub(super) fn push(&mut self, draft: Draft) -> Result<(), WriterError> {
         let sequence = self.tail.sequence + 1 + self.drafts.len() as u64;
         let entry = stored::read(&preview(&draft, &self.tail, sequence)).map_err(crate::state::FoldError::from)?;
         self.state.apply(&entry, sequence, self.now)?;
@@ -454,7 +466,7 @@ pub(crate) fn first_answer(
     let Some((exchange, sequence, position)) = index.request(agency, id)? else {
         return Ok(None);
     };
-    let (kept, submissions, _) = index.queued(sequence)?;
+    let Queued { kept, submissions, .. } = *index.queued(sequence)?;
     let position = usize::try_from(position).unwrap_or(usize::MAX);
     let absent = IndexError::Row("a request");
     let (Some(submission), Some(serialised)) = (submissions.get(position), kept.sealed.headers.get(position)) else {

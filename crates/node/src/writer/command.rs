@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Taken(Lane, u64, Vec<u64>, Reply<()>),
     Recovered(LaneRecovered, Reply<()>),
     Begin([u8; 16], Reply<()>),
+    /// Never part of a batch with others: it asks the views for what stands before it.
+    PackAnew(Lane, u64, Reply<bool>),
     /// Never part of a batch: the journal's own entries come of it.
     Effect(Effect, Reply<()>),
 }
@@ -96,6 +98,11 @@ pub(super) fn answer<T: Send + 'static>(reply: Reply<T>, outcome: Result<T, Refu
 }
 
 impl Command {
+    /// Whether it needs a commit of its own.
+    pub(super) const fn is_alone(&self) -> bool {
+        matches!(self, Self::Effect(..) | Self::PackAnew(..))
+    }
+
     /// The refusal of a command that no commit could take.
     pub(super) fn too_large(self) -> Answer {
         match self {
@@ -114,6 +121,7 @@ impl Command {
             | Self::Effect(_, reply)
             | Self::AddAgency(.., reply) => refuse_too_large(reply),
             Self::Acknowledge(.., reply) => refuse_too_large(reply),
+            Self::PackAnew(.., reply) => refuse_too_large(reply),
             Self::Statement(.., reply) => refuse_too_large(reply),
         }
     }
@@ -240,6 +248,12 @@ impl NodeWriter {
     /// Keeps that what the hub knew of a lane is here again. A repeat is harmless.
     pub(crate) async fn recovered(&self, fact: LaneRecovered) -> Result<(), Refusal> {
         self.ask(|reply| Command::Recovered(fact, reply)).await
+    }
+
+    /// Packs what is left of a lane's closed epoch anew, as much as one commit takes, of which the hub has everything up to
+    /// `hub_last`; whether the lane has entered the next epoch.
+    pub(crate) async fn pack_anew(&self, lane: Lane, hub_last: u64) -> Result<bool, Refusal> {
+        self.ask(|reply| Command::PackAnew(lane, hub_last, reply)).await
     }
 
     /// Lets bodies go for good.

@@ -3,6 +3,7 @@
 
 mod batch;
 mod command;
+mod packing;
 mod room;
 
 use std::sync::Arc;
@@ -153,8 +154,9 @@ impl Writer {
         let mut room = Room::default();
         room.take(&first);
         let (mut commands, mut held) = (vec![first], None);
-        while let Some(command) = self.queues.waiting() {
-            if !room.fits(&command) || matches!(command, Command::Effect(..)) {
+        let alone = commands.iter().any(Command::is_alone);
+        while let Some(command) = if alone { None } else { self.queues.waiting() } {
+            if !room.fits(&command) || command.is_alone() {
                 held = Some(command);
                 break;
             }

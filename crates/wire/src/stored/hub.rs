@@ -4,13 +4,13 @@ use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_ledger::{
     AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, MailAcknowledged,
-    MailboxResumed, MailboxRun, NodeSeen, OriginNotices, Resume, Shown, StatementDecided, Told,
+    MailboxResumed, MailboxRun, NodeSeen, OriginNotices, Resume, Shown, StatementContent, StatementDecided, Told,
 };
 use concord_model::{Digest, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
 use super::{Kept, StoredError, check_version, decode, draft, keep, kept, malformed, required, unknown};
 use crate::agreement::{certificate_fingerprint, parse_statement, public_key};
-use crate::consignment::Sealed;
+use crate::consignment::{Sealed, closed_epoch, parse_closed_epoch};
 use crate::convert::{digest_bytes, lane, parse_lane, parse_ranges, ranges};
 use crate::header::{agreement_ref, parse_agreement_ref};
 use crate::proto::agreement::v1::SignedStatement;
@@ -89,6 +89,7 @@ pub fn statement(fact: &StatementDecided, signed: SignedStatement, recorded_at: 
         signed: Some(signed),
         refused: fact.refused.map(|reason| reason.code().to_owned()).unwrap_or_default(),
         told: fact.told.iter().map(told).collect(),
+        closes: fact.closes.as_deref().map(closed_epoch),
     };
     draft(KIND_STATEMENT, &message, Vec::new(), recorded_at)
 }
@@ -285,7 +286,12 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
         code => Some(read_reason(entry, code)?),
     };
     let told = message.told.iter().map(read_told).collect::<Result<_, _>>().map_err(|error| malformed(entry, error))?;
-    Ok(HubEntry::Statement(StatementDecided { statement, refused, told }, signed))
+    let closes = message.closes.as_ref().map(parse_closed_epoch).transpose();
+    let closes = closes.map_err(|error| malformed(entry, error))?.map(Box::new);
+    if closes.is_some() != (refused.is_none() && matches!(statement.content, StatementContent::OpenEpoch(_))) {
+        return Err(malformed(entry, "where an epoch ended stands with the statement that closed it, and only there"));
+    }
+    Ok(HubEntry::Statement(StatementDecided { statement, refused, told, closes }, signed))
 }
 
 fn read_audiences(

@@ -33,6 +33,8 @@ const KIND_RESTORED: u16 = 115;
 const KIND_TAKEN_RECOVERED: u16 = 116;
 const KIND_LANE_RECOVERED: u16 = 117;
 const KIND_RUN_BEGUN: u16 = 118;
+const KIND_FOUND: u16 = 119;
+const KIND_EPOCH_ENTERED: u16 = 120;
 
 /// One entry of a node's journal.
 pub enum NodeEntry {
@@ -57,7 +59,7 @@ pub enum NodeEntry {
         measures: Vec<MeasureCode>,
     },
     /// Exchanges queued in one consignment; their blobs stand beside the entry.
-    Queued(Box<Kept>, Vec<Submission>),
+    Queued(Box<Queued>),
     /// The hub recorded a consignment.
     Receipt(RecordedReceipt),
     /// Items of the feed.
@@ -96,6 +98,20 @@ pub enum NodeEntry {
     LaneRecovered(LaneRecovered),
     /// The node's process began.
     RunBegun([u8; 16]),
+    /// What the hub has under a number under which something else stands here; its blobs stand beside the entry.
+    Found(Box<Kept>, RecordedReceipt),
+    /// A lane goes on in this epoch: nothing of the one before waits any more.
+    EpochEntered(Lane, u32),
+}
+
+/// Exchanges queued in one consignment.
+pub struct Queued {
+    /// The consignment.
+    pub kept: Kept,
+    /// Who submitted each exchange. One that was packed anew names no request: that stands where it was queued first.
+    pub submissions: Vec<Submission>,
+    /// Epoch and number of the consignment, of the same lane, from which they were packed anew.
+    pub packed_anew: Option<(u32, u64)>,
 }
 
 /// What the hub knew of one lane of a restored node is here again, as far as it had it.
@@ -236,8 +252,36 @@ pub fn agency_added(name: &Name, measures: &[MeasureCode], recorded_at: Timestam
 
 /// A closed consignment with its blobs and who submitted each exchange.
 pub fn queued(sealed: &Sealed, blobs: Vec<Vec<Blob>>, submissions: Vec<Submission>, recorded_at: Timestamp) -> Draft {
-    let message = pb::ExchangesQueued { consignment: Some(keep(sealed, &blobs)), submissions };
+    let message = pb::ExchangesQueued { consignment: Some(keep(sealed, &blobs)), submissions, packed_anew: None };
     draft(KIND_QUEUED, &message, blobs.into_iter().flatten().collect(), recorded_at)
+}
+
+/// Exchanges of a consignment of a closed epoch, anew in another, with the agencies that submitted them.
+pub fn packed_anew(
+    sealed: &Sealed,
+    blobs: Vec<Vec<Blob>>,
+    agencies: Vec<String>,
+    (epoch, number): (u32, u64),
+    recorded_at: Timestamp,
+) -> Draft {
+    let submission = |agency| Submission { agency, request_id: String::new(), content_digest: Bytes::new() };
+    let message = pb::ExchangesQueued {
+        consignment: Some(keep(sealed, &blobs)),
+        submissions: agencies.into_iter().map(submission).collect(),
+        packed_anew: Some(pb::PackedAnew { epoch, number }),
+    };
+    draft(KIND_QUEUED, &message, blobs.into_iter().flatten().collect(), recorded_at)
+}
+
+/// What the hub has in place of what stands here, with its receipt, both verified before.
+pub fn found(sealed: &Sealed, blobs: Vec<Vec<Blob>>, receipt: RecordedReceipt, recorded_at: Timestamp) -> Draft {
+    let message = pb::ConsignmentFound { consignment: Some(keep(sealed, &blobs)), receipt: Some(receipt) };
+    draft(KIND_FOUND, &message, blobs.into_iter().flatten().collect(), recorded_at)
+}
+
+/// A lane goes on in the next epoch.
+pub fn epoch_entered(lane_of: Lane, epoch: u32, recorded_at: Timestamp) -> Draft {
+    plain(KIND_EPOCH_ENTERED, &pb::EpochEntered { lane: lane(lane_of).into(), epoch }, recorded_at)
 }
 
 /// A receipt, verified before.
@@ -396,7 +440,17 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
             if message.submissions.len() != kept.sealed.headers.len() {
                 return Err(malformed(entry, "its exchanges and who submitted them differ in number"));
             }
-            NodeEntry::Queued(Box::new(kept), message.submissions)
+            let packed_anew = message.packed_anew.map(|from| (from.epoch, from.number));
+            NodeEntry::Queued(Box::new(Queued { kept, submissions: message.submissions, packed_anew }))
+        }
+        KIND_FOUND => {
+            let message: pb::ConsignmentFound = decode(entry)?;
+            let kept = kept(entry, required(entry, "the consignment", message.consignment)?)?;
+            NodeEntry::Found(Box::new(kept), required(entry, "the receipt", message.receipt)?)
+        }
+        KIND_EPOCH_ENTERED => {
+            let message: pb::EpochEntered = decode(entry)?;
+            NodeEntry::EpochEntered(parse_lane(message.lane).map_err(bad)?, message.epoch)
         }
         KIND_RECEIPT => {
             let message: pb::ReceiptKept = decode(entry)?;

@@ -159,6 +159,7 @@ fn hellos_and_welcomes() {
         last_number: 6,
         last_digest: convert::digest_bytes(&digest(0x99)),
         past: past(),
+        closed: vec![12],
     };
     let lane = convert::lane(Lane::Flash).into();
     let last_digest = convert::digest_bytes(&digest(0x77));
@@ -199,7 +200,13 @@ fn hellos_and_welcomes() {
             recovering: true,
             tail_sequence: 77,
             tail_digest: convert::digest_bytes(&digest(0x78)),
-            lanes: vec![feed_pb::LanePosition { lane, chain_last: 6, received_through: 300, taken_count: 12 }],
+            lanes: vec![feed_pb::LanePosition {
+                lane,
+                chain_last: 6,
+                received_through: 300,
+                taken_count: 12,
+                epoch: 2,
+            }],
         }),
     };
     let resume_digest = concord_wire::feed::resume_digest(&HISTORY, 16, digest(0x66).as_bytes(), 18);

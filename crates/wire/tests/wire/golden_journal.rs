@@ -8,8 +8,8 @@ use concord_wire::stored::hub;
 use crate::fixtures::{NOW, founding};
 use crate::golden::Golden;
 use crate::stored_hub::{
-    acknowledged_draft, consignment_draft, feed_resumed_draft, mailbox_resumed_draft, node_seen_draft,
-    statement_decided,
+    acknowledged_draft, consignment_draft, epoch_closed_draft, feed_resumed_draft, mailbox_resumed_draft,
+    node_seen_draft, statement_decided,
 };
 use crate::stored_node;
 
@@ -35,6 +35,7 @@ fn every_payload_of_the_hub() {
     payload(&mut golden, "feed resumed", "HubFeedResumed", &feed_resumed_draft());
     payload(&mut golden, "mailbox resumed", "HubMailboxResumed", &mailbox_resumed_draft());
     payload(&mut golden, "node seen", "NodeSeen", &node_seen_draft());
+    payload(&mut golden, "epoch closed", "StatementDecided", &epoch_closed_draft());
     golden.check();
 }
 
@@ -44,5 +45,6 @@ fn every_payload_of_a_node() {
     for (message, draft) in stored_node::drafts() {
         payload(&mut golden, message, message, &draft);
     }
+    payload(&mut golden, "packed anew", "ExchangesQueued", &stored_node::packed_anew_draft());
     golden.check();
 }

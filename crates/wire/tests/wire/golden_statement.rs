@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use crate::fixtures::{agreement_ref, agreement_text, key};
 use crate::golden::Golden;
-use crate::statements::{draft, join_request, signed};
+use crate::statements::{draft, epoch_opening, join_request, signed};
 
 #[test]
 fn an_agreement_text() {
@@ -33,6 +33,7 @@ fn statements_of_every_kind() {
         ("decline", DraftContent::Decline(agreement_ref())),
         ("leave", DraftContent::Leave(agreement_ref())),
         ("enrolment", DraftContent::Enrol(join_request())),
+        ("epoch", DraftContent::OpenEpoch(epoch_opening())),
     ]) {
         let statement = encode_statement(&draft(number, content));
         let signed = signed(statement.clone());

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
-use concord_ledger::StatementContent;
+use concord_ledger::{EpochOpening, StatementContent};
 use concord_model::limits::STATEMENT_SIZE_MAX_BYTES;
 use concord_model::{Digest, Reason};
 use concord_wire::agreement::{
@@ -34,6 +34,10 @@ pub(crate) fn join_request() -> Bytes {
     let uzb = key("UZB");
     let (anchor, certificate) = (b"the anchor of UZB, DER", b"the certificate of its node, DER");
     encode_join_request(&code("UZB"), &name("main"), anchor, &uzb.public, certificate, |message| uzb.sign(message))
+}
+
+pub(crate) fn epoch_opening() -> EpochOpening {
+    EpochOpening { node: name("main"), epoch: 2 }
 }
 
 #[test]
@@ -146,6 +150,7 @@ proptest! {
             DraftContent::Consent(agreement) => StatementContent::Consent(agreement),
             DraftContent::Decline(agreement) => StatementContent::Decline(agreement),
             DraftContent::Leave(agreement) => StatementContent::Leave(agreement),
+            DraftContent::OpenEpoch(opening) => StatementContent::OpenEpoch(opening),
             DraftContent::Enrol(request) => StatementContent::Enrol(parse_join_request(&request).unwrap().0),
         };
         prop_assert_eq!(read.content, expected);

@@ -4,10 +4,13 @@ use concord_journal::{
     Digest as JournalDigest, Draft, HistoryBegun as JournalHistoryBegun, HistoryId, KIND_HISTORY_BEGUN, Tail,
 };
 use concord_ledger::{
-    Fact, FeedResumed, HistoryBegun, MailboxResumed, MailboxRun, NodeSeen, Resume, Shown, StatementDecided,
+    ChainTip, ClosedEpoch, Fact, FeedResumed, HistoryBegun, MailboxResumed, MailboxRun, NodeSeen, Resume, Shown,
+    StatementContent, StatementDecided,
 };
-use concord_model::{Digest, Lane, Reason};
+use concord_model::{ConsignmentDigest, Digest, Lane, Reason};
 use concord_wire::agreement::{DraftContent, encode_statement, parse_statement};
+use concord_wire::consignment::epoch_link;
+use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::journal::v1 as pb;
 use concord_wire::stored::StoredError;
 use concord_wire::stored::hub::{self, HubEntry};
@@ -20,7 +23,7 @@ use crate::fixtures::{
     sealed, sealed_headers, told,
 };
 use crate::signed_words::{acknowledgement_of, any_recorded, said};
-use crate::statements::{draft, signed};
+use crate::statements::{draft, epoch_opening, signed};
 
 pub(crate) fn consignment_draft() -> Draft {
     let exchanges = exchanges(4);
@@ -32,9 +35,48 @@ pub(crate) fn consignment_draft() -> Draft {
 pub(crate) fn statement_decided(refused: Option<Reason>) -> (StatementDecided, Draft) {
     let signed = signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text()))));
     let told = vec![told(code("KAZ"), 4), told(code("UZB"), 300)];
-    let fact = StatementDecided { statement: parse_statement(&signed).unwrap(), refused, told };
+    let fact = StatementDecided { statement: parse_statement(&signed).unwrap(), refused, told, closes: None };
     let draft = hub::statement(&fact, signed, NOW);
     (fact, draft)
+}
+
+fn closed_epoch() -> ClosedEpoch {
+    let tip = |number, byte| ChainTip { number, digest: ConsignmentDigest(Digest([byte; 32])) };
+    ClosedEpoch { tips: [ChainTip::default(), tip(3, 0x46), tip(300, 0x47)] }
+}
+
+fn epoch_closed() -> (StatementDecided, SignedStatement) {
+    let signed = signed(encode_statement(&draft(2, DraftContent::OpenEpoch(epoch_opening()))));
+    let statement = parse_statement(&signed).unwrap();
+    let closes = Some(Box::new(closed_epoch()));
+    (StatementDecided { statement, refused: None, told: vec![told(code("KAZ"), 5)], closes }, signed)
+}
+
+pub(crate) fn epoch_closed_draft() -> Draft {
+    let (fact, signed) = epoch_closed();
+    hub::statement(&fact, signed, NOW)
+}
+
+#[test]
+fn where_an_epoch_ended_stands_with_the_statement_that_closed_it_and_only_there() {
+    let read = |fact: &StatementDecided, signed: SignedStatement| hub::read(&entry(&hub::statement(fact, signed, NOW)));
+    let (fact, signed) = epoch_closed();
+    assert!(matches!(read(&fact, signed.clone()), Ok(HubEntry::Statement(read, _)) if read == fact));
+    let without = StatementDecided { closes: None, ..fact };
+    assert!(matches!(read(&without, signed), Err(StoredError::Malformed { .. })));
+    let (other, _) = statement_decided(None);
+    let with = StatementDecided { closes: Some(Box::new(closed_epoch())), ..other };
+    let proposal = crate::statements::signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text()))));
+    assert!(matches!(read(&with, proposal), Err(StoredError::Malformed { .. })));
+}
+
+#[test]
+fn the_first_consignment_of_an_epoch_names_number_and_digest_of_the_tip_before() {
+    let tip = closed_epoch().tip(Lane::Routine);
+    let link = epoch_link(1, &tip);
+    assert_ne!(link, epoch_link(2, &tip));
+    assert_ne!(link, epoch_link(1, &ChainTip { number: 301, ..tip }));
+    assert_ne!(link, epoch_link(1, &ChainTip { digest: ConsignmentDigest(Digest([0x48; 32])), ..tip }));
 }
 
 pub(crate) fn acknowledged_draft() -> Draft {
@@ -242,7 +284,9 @@ proptest! {
     fn any_statement_survives_the_journal(said in any_statement(), reason in prop::option::of(prop::sample::select(Reason::ALL))) {
         let signed = signed(encode_statement(&said));
         let statement = parse_statement(&signed).unwrap();
-        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)] };
+        let closes = matches!(statement.content, StatementContent::OpenEpoch(_)) && reason.is_none();
+        let closes = closes.then(|| Box::new(closed_epoch()));
+        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)], closes };
         prop_assert_eq!(fact(&hub::statement(&decided, signed, NOW)), Fact::Statement(decided));
     }
 }

@@ -49,6 +49,18 @@ pub(crate) fn queued_draft() -> Draft {
     node::queued(&sealed(7, &exchanges), blobs, submissions(), NOW)
 }
 
+pub(crate) fn packed_anew_draft() -> Draft {
+    let exchanges = exchanges(3);
+    let blobs = exchanges.iter().map(|exchange| exchange.blobs.clone()).collect();
+    node::packed_anew(&sealed(8, &exchanges), blobs, vec!["customs".into(); 3], (1, 7), NOW)
+}
+
+fn found_draft() -> Draft {
+    let exchanges = exchanges(3);
+    let blobs = exchanges.iter().map(|exchange| exchange.blobs.clone()).collect();
+    node::found(&sealed(7, &exchanges), blobs, receipt_of(7), NOW)
+}
+
 pub(crate) fn feed_items() -> Vec<feed_pb::FeedItem> {
     use feed_pb::feed_item::Content;
     let founding = founding();
@@ -63,7 +75,7 @@ pub(crate) fn feed_items() -> Vec<feed_pb::FeedItem> {
         Content::Receipts(feed_pb::Receipts { recipient: "KGZ".into(), receipts }),
     ];
     let recorded_at = Some(concord_wire::convert::timestamp(NOW));
-    let item = |(number, content)| feed_pb::FeedItem { number, recorded_at, content: Some(content) };
+    let item = |(number, content)| feed_pb::FeedItem { number, recorded_at, content: Some(content), closes: None };
     (1..).zip(contents).map(item).collect()
 }
 
@@ -140,6 +152,8 @@ pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
         ("TakenRecovered", node::taken_recovered(Lane::Routine, vec![12, 9], NOW)),
         ("LaneRecovered", node::lane_recovered(&recovered(), NOW)),
         ("RunBegun", node::run_begun([0x34; 16], NOW)),
+        ("ConsignmentFound", found_draft()),
+        ("EpochEntered", node::epoch_entered(Lane::Routine, 2, NOW)),
     ]
 }
 
@@ -150,7 +164,7 @@ fn read(draft: &Draft) -> NodeEntry {
 #[test]
 fn kinds_are_numbered_from_101_and_never_change() {
     let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
-    assert_eq!(kinds, (101..=113).chain([115, 116, 117, 118]).collect::<Vec<_>>());
+    assert_eq!(kinds, (101..=113).chain(115..=120).collect::<Vec<_>>());
     assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
 }
 
@@ -164,8 +178,8 @@ fn every_entry_is_read_as_it_was_stored() {
     assert!(matches!(next(), NodeEntry::Joined(read) if read == bundle()));
     assert!(matches!(next(), NodeEntry::AgencyAdded { name: read, measures: all }
         if read == name("drug-control") && all == measures()));
-    assert!(matches!(next(), NodeEntry::Queued(kept, read)
-        if kept.sealed.digest == sealed(7, &exchanges(3)).digest && read == submissions()));
+    assert!(matches!(next(), NodeEntry::Queued(read) if read.packed_anew.is_none()
+        && read.kept.sealed.digest == sealed(7, &exchanges(3)).digest && read.submissions == submissions()));
     assert!(matches!(next(), NodeEntry::Receipt(read) if read == receipt_of(7)));
     assert!(matches!(next(), NodeEntry::Feed { history: HISTORY, items } if items == feed_items()));
     assert!(matches!(next(), NodeEntry::Mail { lane: Lane::Routine, history: HISTORY, items } if items.len() == 4));
@@ -179,6 +193,12 @@ fn every_entry_is_read_as_it_was_stored() {
     assert!(matches!(next(), NodeEntry::TakenRecovered(Lane::Routine, taken) if taken == [12, 9]));
     assert!(matches!(next(), NodeEntry::LaneRecovered(read) if read == recovered()));
     assert!(matches!(next(), NodeEntry::RunBegun(run) if run == [0x34; 16]));
+    assert!(matches!(next(), NodeEntry::Found(kept, read)
+        if kept.sealed.digest == sealed(7, &exchanges(3)).digest && read == receipt_of(7)));
+    assert!(matches!(next(), NodeEntry::EpochEntered(Lane::Routine, 2)));
+    let anew = read(&packed_anew_draft());
+    assert!(matches!(anew, NodeEntry::Queued(read) if read.packed_anew == Some((1, 7))
+        && read.submissions.iter().all(|one| one.agency == "customs" && one.request_id.is_empty())));
     let rebuilt = read(&node::restored(Restored::Rebuilt, NOW));
     assert!(matches!(rebuilt, NodeEntry::Restored(Restored::Rebuilt)));
 }
@@ -186,7 +206,8 @@ fn every_entry_is_read_as_it_was_stored() {
 #[test]
 fn queued_blobs_are_found_by_their_exchange() {
     let draft = queued_draft();
-    let NodeEntry::Queued(kept, _) = read(&draft) else { panic!() };
+    let NodeEntry::Queued(queued) = read(&draft) else { panic!() };
+    let kept = queued.kept;
     for (index, exchange) in exchanges(3).into_iter().enumerate() {
         assert_eq!(draft.blobs[kept.blob_range(index)], exchange.blobs);
     }
@@ -224,7 +245,7 @@ fn a_payload_that_says_something_impossible_stops_the_reader() {
         (stored.kind, stored.payload) = (kind, payload.into());
         assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {kind}");
     };
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain([115, 116, 117, 118]) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain(115..=120) {
         refused(kind, vec![0xff; 4]);
     }
     // Of an answer every field may be empty; of all others something must be there.

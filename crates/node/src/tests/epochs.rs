@@ -1,0 +1,172 @@
+//! A closed epoch at its node: what the hub had not recorded is packed anew, in order, and nothing else.
+
+use concord_journal::{Blob, Journal as _};
+use concord_ledger::{ChainTip, ClosedEpoch, EpochOpening};
+use concord_model::{ChainKey, ExchangeId, Lane, Reason};
+use concord_wire::agreement::DraftContent;
+use concord_wire::consignment::{self, closed_epoch, epoch_link};
+use concord_wire::header::exchange_id;
+use concord_wire::proto::feed::v1::FeedItem;
+use concord_wire::proto::feed::v1::feed_item::Content;
+use concord_wire::stored::node::{NodeEntry, Queued, read};
+use concord_wire::tree::Seed;
+
+use super::support::{Forum, HISTORY, Running, founded, item, name, prepared};
+use super::uplink::receipt_of;
+use crate::writer::Fetched;
+
+const LANE: Lane = Lane::Routine;
+const CONTENTS: [&[u8]; 3] = [b"a", b"b", b"c"];
+
+/// Three exchanges in three consignments, and the feed up to its last item.
+async fn queued(forum: &Forum, node: &Running) -> Vec<ExchangeId> {
+    node.writer.feed(HISTORY, forum.feed(), 0).await.unwrap();
+    let mut ids = Vec::new();
+    for (number, content) in CONTENTS.into_iter().enumerate() {
+        ids.push(node.writer.submit(prepared(forum, &format!("r-{number}"), content, LANE)).await.unwrap().id);
+    }
+    ids
+}
+
+fn entry(node: &Running, epoch: u32, number: u64) -> (Queued, Vec<Option<Blob>>) {
+    let sequence = node.index.consignment(LANE, epoch, number).unwrap().unwrap();
+    let entry = node.journal.entry(sequence).unwrap();
+    let NodeEntry::Queued(queued) = read(&entry).unwrap() else { panic!("no consignment") };
+    (*queued, entry.blobs)
+}
+
+async fn receipt(forum: &Forum, node: &Running, number: u64) {
+    let receipt = receipt_of(forum, &entry(node, 1, number).0.kept.sealed, false);
+    let recorded = concord_wire::receipt::parse(&receipt.statement).unwrap();
+    node.writer.receipts(vec![(receipt, recorded)]).await.unwrap();
+}
+
+/// The feed tells that the officer opened an epoch, and where the hub had the lane's chain of the one before.
+fn opened(forum: &Forum, number: u64, epoch: u32, tip: ChainTip) -> FeedItem {
+    let content = DraftContent::OpenEpoch(EpochOpening { node: name("main"), epoch });
+    let mut closed = ClosedEpoch::default();
+    closed.tips[LANE.slot()] = tip;
+    let closes = Some(closed_epoch(&closed));
+    FeedItem { closes, ..item(number, Content::Statement(forum.kaz.says(u64::from(epoch), content))) }
+}
+
+/// The exchanges of an epoch in its order.
+fn ids(node: &Running, epoch: u32) -> Vec<ExchangeId> {
+    let last = node.now().chain_in(LANE, epoch).map_or(0, |chain| chain.last_number);
+    let headers = (1..=last).flat_map(|number| entry(node, epoch, number).0.kept.sealed.headers);
+    headers.map(|header| exchange_id(&header)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_recorded_is_packed_anew_with_the_same_headers_and_bodies_in_the_same_order() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let all = queued(&forum, &node).await;
+    receipt(&forum, &node, 1).await;
+    let tip = ChainTip { number: 1, digest: entry(&node, 1, 1).0.kept.sealed.digest };
+    let early = node.writer.pack_anew(LANE, 1).await.map_err(|refusal| refusal.reason);
+    assert_eq!(early, Err(Reason::Internal), "nothing is packed anew of an epoch that is open");
+    node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, tip)], 0).await.unwrap();
+    // The order is kept: what is new waits until what is old is packed.
+    let new = node.writer.submit(prepared(&forum, "r-new", b"d", LANE)).await;
+    assert_eq!(new.map_err(|refusal| refusal.reason).err(), Some(Reason::QueueFull));
+    assert!(node.writer.pack_anew(LANE, 1).await.unwrap());
+
+    assert_eq!(ids(&node, 2), all[1..]);
+    let (first, blobs) = entry(&node, 2, 1);
+    let (before, blobs_before) = entry(&node, 1, 2);
+    assert_eq!((first.kept.sealed.number, first.kept.sealed.previous), (1, epoch_link(1, &tip)));
+    assert_eq!((first.packed_anew, &first.kept.sealed.headers), (Some((1, 2)), &before.kept.sealed.headers));
+    assert!(blobs == blobs_before && blobs.len() == 2, "the bodies are others");
+    let state = node.now();
+    assert_eq!((state.chain(LANE).epoch, state.unrecorded_exchanges(LANE)), (2, 2));
+    assert_eq!(state.past_chain(LANE, 1), Some(1));
+    // A repeat of a request is known whatever its exchange was packed into since, and where it stands is told.
+    let again = node.writer.submit(prepared(&forum, "r-1", CONTENTS[1], LANE)).await;
+    assert_eq!(again.unwrap().id, all[1]);
+    let place_of = node.index.exchange(&all[1]).unwrap().unwrap();
+    assert_eq!((place_of.epoch, place_of.number, place_of.agency.clone()), (2, 1, Some(name("customs"))));
+    let first_queued = node.journal.entry(node.index.consignment(LANE, 1, 2).unwrap().unwrap()).unwrap().recorded_at;
+    assert_eq!(node.index.queued_at(&place_of).unwrap().as_micros(), first_queued);
+    node.writer.submit(prepared(&forum, "r-new", b"d", LANE)).await.unwrap();
+    assert_eq!(node.now().chain(LANE).last_number, 3);
+
+    let state = node.now();
+    let journal = node.stop().await;
+    let node = Running::start(&forum, journal, &place.path().join("new views"));
+    assert!(node.now() == state, "a replay gives another state");
+    assert_eq!(node.index.exchange(&all[1]).unwrap(), Some(place_of));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_packed_anew_before_all_that_was_recorded_is_known() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let all = queued(&forum, &node).await;
+    // The hub had two when the epoch was closed, and no receipt has come.
+    let tip = ChainTip { number: 2, digest: entry(&node, 1, 2).0.kept.sealed.digest };
+    node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, tip)], 0).await.unwrap();
+    receipt(&forum, &node, 1).await;
+    assert!(node.writer.pack_anew(LANE, 2).await.is_err());
+    // Meanwhile the lane takes what comes: the hub may be away for long.
+    let later = node.writer.submit(prepared(&forum, "r-later", b"d", LANE)).await.unwrap().id;
+    receipt(&forum, &node, 2).await;
+    assert!(node.writer.pack_anew(LANE, 2).await.unwrap());
+    assert_eq!(ids(&node, 2), [all[2], later]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_lost_the_end_of_a_closed_epoch_does_not_hold_the_lane_up() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let all = queued(&forum, &node).await;
+    receipt(&forum, &node, 1).await;
+    let tip = ChainTip { number: 2, digest: entry(&node, 1, 2).0.kept.sealed.digest };
+    node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, tip)], 0).await.unwrap();
+    // It has one now, by its own word: what it forgot goes to it anew, and recipients know it by its id.
+    assert!(node.writer.pack_anew(LANE, 1).await.unwrap());
+    assert_eq!(ids(&node, 2), all[1..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_copy_handed_in_under_the_same_numbers_is_kept_and_what_stands_here_is_packed_anew() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let all = queued(&forum, &node).await;
+    receipt(&forum, &node, 1).await;
+    // The other copy handed in an exchange of its own under number 2, then under 3 one that stands here under 3, too.
+    let (_, other) = (0, prepared(&forum, "other", b"z", LANE));
+    let chain = ChainKey { ..entry(&node, 1, 1).0.kept.sealed.chain };
+    let mut previous = entry(&node, 1, 1).0.kept.sealed.digest;
+    let (third, third_blobs) = entry(&node, 1, 3);
+    let third_blobs: Vec<Blob> = third_blobs.into_iter().flatten().collect();
+    let handed =
+        [(2, other.header.clone(), other.blobs.clone()), (3, third.kept.sealed.headers[0].clone(), third_blobs)];
+    for (number, header, blobs) in handed {
+        let key = forum.kaz.signing.public().fingerprint;
+        let sealed =
+            consignment::seal(chain.clone(), number, previous, Seed::new([9; 32]), vec![header], key, |message| {
+                forum.kaz.signing.sign(message)
+            });
+        previous = sealed.digest;
+        let receipt = receipt_of(&forum, &sealed, false);
+        let recorded = concord_wire::receipt::parse(&receipt.statement).unwrap();
+        node.writer.fetched(Box::new(Fetched { sealed, blobs: vec![blobs], receipt, recorded })).await.unwrap();
+    }
+    let chain = *node.now().chain(LANE);
+    assert_eq!((chain.forked_from, chain.recorded_through, chain.last_number), (Some(2), 3, 3));
+    // What stands here waits; what the other copy handed in has its receipt.
+    let mine = node.index.exchange(&all[1]).unwrap().unwrap();
+    assert!(node.index.receipt_of(&mine).unwrap().is_none());
+    let theirs = node.index.exchange(&exchange_id(&other.header)).unwrap().unwrap();
+    assert!(theirs.agency.is_none() && node.index.receipt_of(&theirs).unwrap().is_some());
+
+    let tip = ChainTip { number: 3, digest: previous };
+    node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, tip)], 0).await.unwrap();
+    assert!(node.writer.pack_anew(LANE, 3).await.unwrap());
+    assert_eq!(ids(&node, 2), [all[1]], "the third was recorded from the other copy, and is not packed again");
+    let state = node.now();
+    let journal = node.stop().await;
+    let node = Running::start(&forum, journal, &place.path().join("new views"));
+    assert!(node.now() == state, "a replay gives another state");
+}

@@ -1,0 +1,108 @@
+//! Packing anew what a closed epoch left: the same headers and blobs, in their order, in consignments of the next epoch.
+//!
+//! Invariant: an exchange is packed anew exactly if the hub has not recorded it. All that the hub has of the closed epoch is known here
+//! before the first is packed, nothing more comes to be recorded there, and an exchange that stands elsewhere by now, since the hub had
+//! it from another copy of this node, is passed over. The lane's order is kept: nothing new is queued until the last is packed.
+
+use bytes::Bytes;
+use concord_journal::Blob;
+use concord_model::{ChainKey, Lane, Reason, Refusal};
+use concord_wire::consignment;
+use concord_wire::header::exchange_id;
+use concord_wire::stored::node::{self as stored, NodeEntry, Queued};
+use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
+
+use super::WriterError;
+use super::batch::Batch;
+use crate::index::{Index, IndexError};
+use crate::state::ChainEnd;
+
+/// What one commit takes; a last consignment may go over it by its own size.
+const PACKED_TOGETHER_MAX_BYTES: usize = 1024 * 1024;
+/// Consignments of one commit.
+const PACKED_TOGETHER_MAX: usize = 256;
+
+/// What is left of one consignment.
+struct Left {
+    headers: Vec<Bytes>,
+    blobs: Vec<Vec<Blob>>,
+    agencies: Vec<String>,
+}
+
+impl Batch<'_> {
+    /// Packs as much as one commit takes; whether the lane has entered the next epoch with it.
+    pub(super) fn pack_anew(&mut self, lane: Lane, hub_last: u64) -> Result<Result<bool, Refusal>, WriterError> {
+        let closed = *self.state.chain(lane);
+        let next = match self.state.decide_pack_anew(lane, hub_last) {
+            Ok(next) => next,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let (mut size, mut count) = (0, 0);
+        for number in closed.settled_through() + 1..=closed.last_number {
+            if size >= PACKED_TOGETHER_MAX_BYTES || count >= PACKED_TOGETHER_MAX {
+                return Ok(Ok(false));
+            }
+            let left = left_of(self.index, lane, &closed, number)?;
+            if left.headers.is_empty() {
+                continue;
+            }
+            count += 1;
+            size += left.headers.iter().map(Bytes::len).sum::<usize>();
+            size += left.blobs.iter().flatten().map(|blob| blob.bytes().len()).sum::<usize>();
+            if let Err(refusal) = self.seal_anew(&next, (closed.epoch, number), left)? {
+                return Ok(Err(refusal));
+            }
+        }
+        concord_faults::point("node.pack.packed");
+        self.push(stored::epoch_entered(lane, next.epoch, self.now))?;
+        Ok(Ok(true))
+    }
+
+    fn seal_anew(
+        &mut self,
+        chain: &ChainKey,
+        from: (u32, u64),
+        left: Left,
+    ) -> Result<Result<(), Refusal>, WriterError> {
+        let Left { headers, blobs, agencies } = left;
+        let Some(end) = self.state.chain_in(chain.lane, chain.epoch) else {
+            return Ok(Err(Refusal::new(Reason::Internal, "the next epoch has no chain here")));
+        };
+        let seed = Seed::new(concord_server::fresh::<SEED_SIZE_BYTES>()?);
+        let key = self.key;
+        let sealed = consignment::seal(
+            chain.clone(),
+            end.next_number(),
+            end.last_digest,
+            seed,
+            headers,
+            key.public().fingerprint,
+            |message| key.sign(message),
+        );
+        self.push(stored::packed_anew(&sealed, blobs, agencies, from, self.now)).map(Ok)
+    }
+}
+
+/// The exchanges of a consignment that stand nowhere else. Blocks.
+fn left_of(index: &Index, lane: Lane, closed: &ChainEnd, number: u64) -> Result<Left, WriterError> {
+    let absent = IndexError::Row("a consignment");
+    let sequence = index.consignment(lane, closed.epoch, number)?.ok_or(absent)?;
+    let entry = index.journal().entry(sequence).map_err(IndexError::from)?;
+    let NodeEntry::Queued(queued) = stored::read(&entry).map_err(IndexError::from)? else {
+        return Err(IndexError::Row("a consignment").into());
+    };
+    let Queued { kept, submissions, .. } = *queued;
+    let mut left = Left { headers: Vec::new(), blobs: Vec::new(), agencies: Vec::new() };
+    for ((position, header), submission) in kept.sealed.headers.iter().enumerate().zip(submissions) {
+        let stands = index.exchange(&exchange_id(header))?.ok_or(IndexError::Row("an exchange"))?;
+        let is_here = stands.epoch == closed.epoch && stands.number == number && stands.index == position as u64;
+        if stands.lane != lane || !is_here || (stands.agency.is_none() && !submission.agency.is_empty()) {
+            continue;
+        }
+        let own = entry.blobs.get(kept.blob_range(position)).unwrap_or_default();
+        left.headers.push(header.clone());
+        left.blobs.push(own.iter().flatten().cloned().collect());
+        left.agencies.push(submission.agency);
+    }
+    Ok(left)
+}
