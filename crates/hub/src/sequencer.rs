@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use concord_journal::{
-    AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, PreparedTrim, Tail,
+    AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, PreparedTrim, Redacted, Tail,
 };
 use concord_ledger::{
     Acknowledge, At, ChainTip, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger,
@@ -30,7 +30,7 @@ use tokio::time::Instant;
 mod commit;
 mod recent;
 
-use commit::{Commit, Decided, Due, Effect, InFlight, impossible, send, size_estimate, synced};
+use commit::{Commit, Decided, Due, Effect, InFlight, Written, impossible, send, size_estimate, synced};
 use concord_server::{Clock, DiskRoom};
 pub use recent::{Durable, Recent};
 
@@ -286,10 +286,10 @@ impl SequencerTask {
             }
             tokio::select! {
                 biased;
-                committed = synced(&mut in_flight) => {
+                written = synced(&mut in_flight) => {
                     if let Some(done) = in_flight.take() {
-                        match committed {
-                            Ok(committed) => self.publish(done, committed),
+                        match written {
+                            Ok(written) => self.publish(done, written),
                             Err(AppendError::NoRoom { .. }) => self.undo(done, std::mem::take(&mut open)),
                             // Nothing was done, and nothing was decided behind it.
                             Err(error @ (AppendError::NotRedactable { .. } | AppendError::NotTrimmable { .. })) => {
@@ -360,7 +360,7 @@ impl SequencerTask {
                     Due::Receipt { recorded_at, fact, .. } => {
                         Due::Receipt { draft: open.drafts.len(), recorded_at, fact }
                     }
-                    due @ Due::Answer(_) => due,
+                    due @ (Due::Answer(_) | Due::Effect) => due,
                 };
                 open.drafts.push(draft);
                 open.facts.push((at.sequence, *fact));
@@ -536,14 +536,20 @@ impl SequencerTask {
         let append = match (commit.begins, commit.effect) {
             (Some(new), _) => {
                 let recorded_at = commit.now.map_or(0, Timestamp::as_micros);
-                self.journal.begin_history(self.tail, new, recorded_at)
+                self.journal.begin_history(self.tail, new, recorded_at).map_ok(Written::from).boxed()
             }
             (None, Some(Effect::Redact(bodies))) => {
                 let redacted = self.journal.redact(self.tail, recorded_at(), bodies);
-                redacted.map_ok(|redacted| Committed { appended: Vec::new(), tail: redacted.tail }).boxed()
+                let written = |Redacted { tail, gone, .. }| Written {
+                    committed: Committed { appended: Vec::new(), tail },
+                    is_whole: gone,
+                };
+                redacted.map_ok(written).boxed()
             }
-            (None, Some(Effect::Trim(prepared))) => self.journal.trim(self.tail, recorded_at(), prepared),
-            (None, None) => self.journal.append(self.tail, commit.drafts),
+            (None, Some(Effect::Trim(prepared))) => {
+                self.journal.trim(self.tail, recorded_at(), prepared).map_ok(Written::from).boxed()
+            }
+            (None, None) => self.journal.append(self.tail, commit.drafts).map_ok(Written::from).boxed(),
         };
         InFlight {
             append,
@@ -557,7 +563,8 @@ impl SequencerTask {
 
     /// commit point: the journal's append has resolved, so the facts are durable. A crash just before leaves them written in part or
     /// whole and nobody told; a crash just after leaves them recorded, and whoever asks again gets the same answer.
-    fn publish(&mut self, mut done: InFlight, committed: Committed) {
+    fn publish(&mut self, mut done: InFlight, written: Written) {
+        let Written { committed, is_whole } = written;
         metrics::histogram!("concord_commit_seconds").record(done.begun.elapsed().as_secs_f64());
         concord_faults::point("hub.commit.durable");
         if done.is_effect {
@@ -576,6 +583,11 @@ impl SequencerTask {
         for (answer, due) in done.answers {
             let due = match due {
                 Due::Answer(due) => due,
+                Due::Effect if is_whole => Ok(Answer::Stands),
+                Due::Effect => {
+                    self.room.refused();
+                    Err(DiskRoom::refusal())
+                }
                 Due::Receipt { draft, recorded_at, fact } => match committed.appended.get(draft) {
                     Some(appended) => Ok(Answer::Recorded(Box::new(RecordedAt {
                         history: committed.tail.history,
@@ -615,6 +627,6 @@ fn take_effect(waiting: Waiting, open: &mut Commit) -> Option<Waiting> {
         Proposal::Trim(prepared) => Effect::Trim(prepared),
         proposal => return Some(Waiting { proposal, ..waiting }),
     });
-    open.answers.push((waiting.answer, Due::Answer(Ok(Answer::Stands))));
+    open.answers.push((waiting.answer, Due::Effect));
     None
 }

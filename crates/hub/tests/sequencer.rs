@@ -266,6 +266,24 @@ async fn a_proposal_says_what_it_is() {
     }
 }
 
+#[tokio::test]
+async fn bodies_that_stay_for_want_of_room_are_not_said_to_be_gone() {
+    let mut bench = Bench::start();
+    let sequencer = bench.sequencer.clone();
+    let waiting = sequencer.propose(state("KAZ").consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert!(answered(waiting).await.is_ok());
+    let sequence = sequencer.published().tail.sequence;
+    let redact = || sequencer.decide(Proposal::Redact(vec![Bodies { sequence, first: 0, count: 2 }]));
+    bench.fill_disk();
+    assert_eq!(redact().await.unwrap_err().reason, Reason::DiskFull);
+    assert_eq!(sequencer.published().tail.sequence, sequence);
+    bench.make_room();
+    assert!(matches!(redact().await, Ok(Answer::Stands)));
+    assert!(sequencer.published().tail.sequence > sequence);
+}
+
 /// A redaction appends entries of the journal's own, whose number is known at its end.
 #[tokio::test]
 async fn what_comes_while_bodies_are_redacted_is_decided_behind_all_entries_of_it() {

@@ -47,6 +47,8 @@ impl Commit {
 /// What to answer when the commit is durable.
 pub(super) enum Due {
     Answer(Result<Answer, Refusal>),
+    /// Whether all of what it was to do to itself is done the journal says then.
+    Effect,
     /// A receipt needs the digest of the draft with this index.
     Receipt {
         draft: usize,
@@ -55,11 +57,24 @@ pub(super) enum Due {
     },
 }
 
+/// What is durable of a commit.
+pub(super) struct Written {
+    pub(super) committed: Committed,
+    /// All of it; of a redaction for which there was no room, less may be.
+    pub(super) is_whole: bool,
+}
+
+impl From<Committed> for Written {
+    fn from(committed: Committed) -> Self {
+        Self { committed, is_whole: true }
+    }
+}
+
 pub(super) struct InFlight {
     /// It is what the journal does to itself.
     pub(super) is_effect: bool,
     pub(super) facts: Vec<(u64, Fact)>,
-    pub(super) append: BoxFuture<'static, Result<Committed, AppendError>>,
+    pub(super) append: BoxFuture<'static, Result<Written, AppendError>>,
     pub(super) answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Due)>,
     pub(super) ledger: Ledger,
     pub(super) begun: Instant,
@@ -76,7 +91,7 @@ pub(super) enum Decided {
 }
 
 /// The end of the sync that is under way; never, where none is.
-pub(super) async fn synced(in_flight: &mut Option<InFlight>) -> Result<Committed, AppendError> {
+pub(super) async fn synced(in_flight: &mut Option<InFlight>) -> Result<Written, AppendError> {
     match in_flight {
         Some(in_flight) => in_flight.append.as_mut().await,
         None => pending().boxed().await,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use concord_journal::hooked::{AppendHook, HookedJournal};
-use concord_journal::{AppendError, Committed, Draft, Journal as _, MemoryJournal, Tail};
+use concord_journal::{AppendError, Bodies, Committed, Draft, Journal as _, MemoryJournal, Redacted, Tail};
 use concord_model::{Lane, Reason};
 use concord_wire::stored::node::{NodeEntry, read};
 use futures::FutureExt as _;
@@ -35,6 +35,20 @@ impl AppendHook for Disk {
                 async { Err(AppendError::OutcomeUnknown { reason: "the test's sync failed".to_owned() }) }.boxed()
             }
             _ => inner.append(expected, batch),
+        }
+    }
+
+    /// As a journal that could only finish an earlier redaction: no error, and nothing of this one.
+    fn redact(
+        &self,
+        inner: &MemoryJournal,
+        expected: Tail,
+        recorded_at: i64,
+        bodies: Vec<Bodies>,
+    ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
+        match self.0.load(Ordering::SeqCst) {
+            FULL => async move { Ok(Redacted { tail: expected, recorded: false, gone: false }) }.boxed(),
+            _ => inner.redact(expected, recorded_at, bodies),
         }
     }
 }
@@ -75,6 +89,21 @@ async fn a_batch_without_room_is_as_if_it_had_never_been_handed_in() {
     let snapshots = crate::open::snapshots(place.path().join("none"));
     let folded = crate::open::fold(&snapshots, &node.journal).unwrap().state;
     assert_eq!(folded, *node.now(), "the state is not what the journal folds to");
+}
+
+#[tokio::test]
+async fn bodies_that_stay_for_want_of_room_are_not_said_to_be_gone() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let (node, disk) = node_on(&forum, &place).await;
+    node.writer.submit(prepared(&forum, "r-1", b"one", Lane::Routine)).await.unwrap();
+    let sequence = node.journal.tail().sequence;
+    let redact = || node.writer.redact(vec![Bodies { sequence, first: 0, count: 2 }]);
+    disk.store(FULL, Ordering::SeqCst);
+    assert_eq!(redact().await.unwrap_err().reason, Reason::DiskFull);
+    assert!(node.journal.bodies(sequence).unwrap().iter().all(|body| !body.is_gone));
+    disk.store(SOUND, Ordering::SeqCst);
+    redact().await.unwrap();
+    assert!(node.journal.bodies(sequence).unwrap().iter().all(|body| body.is_gone));
 }
 
 #[tokio::test]

@@ -208,16 +208,22 @@ impl Writer {
     /// Lets bodies or segments go: entries of the journal's own, by which no state changes.
     async fn effect(&mut self, effect: Effect, reply: Reply<()>, now: Timestamp) -> Result<(), WriterError> {
         let (journal, now) = (self.index.journal(), now.as_micros());
-        let tail = match effect {
-            Effect::Redact(bodies) => journal.redact(self.tail, now, bodies).await.map(|redacted| redacted.tail),
-            Effect::Trim(prepared) => journal.trim(self.tail, now, prepared).await.map(|committed| committed.tail),
+        let done = match effect {
+            Effect::Redact(bodies) => journal.redact(self.tail, now, bodies).await.map(|done| (done.tail, done.gone)),
+            Effect::Trim(prepared) => journal.trim(self.tail, now, prepared).await.map(|done| (done.tail, true)),
         };
-        let outcome = match tail {
-            Ok(tail) => {
+        let outcome = match done {
+            Ok((tail, is_whole)) => {
                 self.tail = tail;
                 self.project().await?;
                 self.durable.send_replace((Arc::new(self.state.clone()), self.tail));
-                Ok(())
+                // What was named and not overwritten nobody is given any more; the next redaction or start finishes it.
+                if is_whole {
+                    Ok(())
+                } else {
+                    self.room.refused();
+                    Err(DiskRoom::refusal())
+                }
             }
             Err(AppendError::NoRoom { .. }) => {
                 self.room.refused();
