@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -53,6 +55,10 @@ impl Forum {
         let mut init = words!["hub", "init", "--dir", forum.hub_dir()];
         init.extend(options);
         concord(init).ok();
+        // As if it had listened there before.
+        let [listen, admin] = [(); 2].map(|()| format!("127.0.0.1:{}", port_of_its_own()));
+        let addresses = serde_json::json!({ "listen": listen, "admin": admin });
+        fs::write(forum.hub_dir().join("addresses.json"), addresses.to_string()).unwrap();
         forum.start_hub();
         forum
     }
@@ -320,6 +326,22 @@ impl Forum {
     /// The file that keeps what a process said.
     pub fn log(&self, name: &str) -> PathBuf {
         self.path().join("logs").join(format!("{name}.log"))
+    }
+}
+
+/// A port that no other process is given while the hub stands still: nodes know the hub by it, and the system hands out those above for
+/// whatever connects.
+fn port_of_its_own() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    // Test processes that run beside each other begin at different ones.
+    let begin = (std::process::id() % u32::from(COUNT)) as u16;
+    loop {
+        let port = FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
