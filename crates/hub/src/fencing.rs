@@ -164,7 +164,7 @@ fn tell(shared: &Shared, participant: &ParticipantCode, refusal: &Refusal) {
     };
     tracing::error!(%participant, reason = %refusal.reason, why = refusal.message, "a copy of a node is not served");
     metrics::counter!("concord_node_copies_refused_total", "reason" => refusal.reason.code()).increment(1);
-    shared.readiness.note(name, format!("a copy of {participant}'s node was refused: {}", refusal.message));
+    shared.readiness.note_also(name, &format!("a copy of {participant}'s node was refused: {}", refusal.message));
 }
 
 fn read(journal: &pb::NodeJournal) -> Result<NodeLine, Refusal> {

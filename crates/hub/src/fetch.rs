@@ -2,13 +2,16 @@
 //!
 //! Invariant: a node gets only its own chain back, and for each number what the journal has under it, so that it goes on after it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use concord_identity::Caller;
+use concord_journal::{Entry, ReadError};
 use concord_model::{ChainKey, Reason, Refusal};
 use concord_server::{Shutdown, detach};
 use concord_wire::consignment::{blob_to_bytes, parse_chain_key, to_message};
+use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::fetch_consignments_response::Message;
 use concord_wire::status::to_status;
@@ -58,7 +61,7 @@ pub async fn fetch(
     if chain.epoch == shared.published().ledger.epochs().current(&chain.origin) {
         let what = format!("the node of {} says that it was restored, and fetches back what it lost", chain.origin);
         tracing::warn!(participant = %chain.origin, lane = %chain.lane, after = request.after, "{what}");
-        shared.readiness.note(RESTORED_NOTE, what);
+        shared.readiness.note_also(RESTORED_NOTE, &what);
         metrics::counter!("concord_nodes_restored_total").increment(1);
     }
     concord_faults::point("hub.fetch.begin");
@@ -168,14 +171,33 @@ async fn give(shared: &Arc<Shared>, chain: ChainKey, number: u64) -> Result<pb::
 /// Blocks.
 fn load(shared: &Shared, chain: &ChainKey, number: u64) -> Result<(u64, pb::Consignment), Refusal> {
     let sequence = consignment_entry(&shared.views, chain, number).map_err(internal)?.ok_or_else(behind)?;
-    let entry = shared.journal.entry(sequence).map_err(internal)?;
+    let entry = shared.entry(sequence)?;
     let HubEntry::Consignment(_, kept) = concord_wire::stored::hub::read(&entry).map_err(internal)? else {
         return Err(internal("a row of the consignments names another entry"));
     };
-    let blobs = (0..kept.blob_counts.len()).map(|index| {
-        let own = entry.blobs.get(kept.blob_range(index)).unwrap_or_default();
-        own.iter().flatten().map(blob_to_bytes).collect()
+    let blobs = (0..kept.blob_counts.len()).map(|index| match content(shared, &entry, kept.blob_range(index)) {
+        Ok(content) => content,
+        Err(error) => {
+            let id = kept.sealed.headers.get(index).map(|header| exchange_id(header).to_string()).unwrap_or_default();
+            tracing::error!(sequence, exchange = id, %error, "a body is damaged and cannot be given back");
+            shared.losses.not_healed(shared, format!("exchange {id} of {}: its body here is damaged", chain.origin));
+            Vec::new()
+        }
     });
     let blobs: Vec<Vec<Bytes>> = blobs.collect();
     Ok((sequence, to_message(&kept.sealed, blobs)))
+}
+
+/// The title and the body of one exchange, where both are there; nothing where one is gone. Each is read by itself, so that one that
+/// is damaged does not hold up the others. Blocks.
+fn content(shared: &Shared, entry: &Entry, range: Range<usize>) -> Result<Vec<Bytes>, ReadError> {
+    let mut content = Vec::with_capacity(range.len());
+    for index in range {
+        match shared.journal.blob(entry.sequence, index) {
+            Ok(blob) => content.push(blob_to_bytes(&blob)),
+            Err(ReadError::Redacted { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(content)
 }

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Instant;
 
 use concord_tests::{
-    Agency, DEADLINE, Forum, Process, concord, count_in_journal, exchange_ids, executable, get, text_of, words,
+    Agency, DEADLINE, Forum, Process, concord, count_in_journal, exchange_ids, executable, flip_bit, get, last_segment,
+    replace_line, text_of, words,
 };
 
 use crate::healing_hub::copy_folder;
@@ -145,8 +146,14 @@ fn a_node_whose_journal_is_lost_without_a_backup_is_rebuilt_and_gets_back_what_t
     fs::remove_dir_all(dir.join("journal")).unwrap();
     fs::remove_dir_all(dir.join("views")).unwrap();
     concord(words!["node", "rebuild", "--dir", dir]).ok();
-    concord(words!["agency", "add", "agency", "--dir", dir]).ok();
     lost.forum.start_node("KAZ");
+    // Its agency is let in when all has come back already, and gets what it had acknowledged and what waited for it.
+    await_recovered(&lost.forum, &dir);
+    let since = Instant::now();
+    while lost.forum.agency("IRN").settled(&lost.waits) != ["KAZ delivered"] {
+        assert!(since.elapsed() < DEADLINE, "it does not come again");
+    }
+    concord(words!["agency", "add", "agency", "--dir", dir]).ok();
     lost.check();
 }
 
@@ -175,6 +182,42 @@ fn a_restored_node_that_is_killed_while_it_fetches_goes_on_where_it_was() {
     }
     lost.forum.start_node("KAZ");
     lost.check();
+}
+
+#[test]
+fn a_body_that_is_damaged_at_the_hub_is_missing_alone_and_all_else_comes_back() {
+    let mut forum = Lost::forum();
+    // So that what comes next begins a segment of its own soon: damage in a full one stops no start.
+    forum.configure_hub(|settings| replace_line(settings, "journal_segment_size_bytes", "65536"));
+    let file = backup(&forum, "KAZ");
+    let kaz = forum.agency("KAZ");
+    let mut send = |body: &str| kaz.submit(format!("{body} {}", ".".repeat(40_000)), "--wait delivered").id;
+    let damaged = send("the body that will be damaged");
+    let rest = ["one", "two", "three"].map(&mut send);
+    forum.stop_node("KAZ");
+    let journal = forum.hub_dir().join("journal");
+    let segments = fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path());
+    let (segment, at) = segments
+        .filter(|path| path.extension().is_some_and(|end| end == "segment"))
+        .find_map(|path| {
+            let bytes = fs::read(&path).unwrap();
+            let found = bytes.windows(29).position(|window| window == b"the body that will be damaged")?;
+            Some((path, found))
+        })
+        .unwrap();
+    assert_ne!(segment, last_segment(&forum.hub_dir()), "a start would find it");
+    flip_bit(&segment, at);
+    let dir = forum.node_dir("KAZ");
+    concord(words!["node", "restore", file, "--dir", dir]).ok();
+    forum.start_node("KAZ");
+    await_recovered(&forum, &dir);
+    for id in rest.iter().chain([&damaged]) {
+        assert_eq!(kaz.settled(id), ["IRN delivered"], "{id}");
+    }
+    let alarms = forum.status(&dir)["alarms"].to_string();
+    assert!(alarms.contains("Of 1 own exchanges the hub has the content no more"), "{alarms}");
+    let alarms = forum.status(&forum.hub_dir())["alarms"].to_string();
+    assert!(alarms.contains("not-healed") && alarms.contains(&damaged), "{alarms}");
 }
 
 /// Waits until somebody says this among the alarms of a server.

@@ -303,6 +303,14 @@ async fn welcome(
     let published = shared.published();
     let positions = Positions::mailbox(&published, participant, lane);
     let mailbox = published.ledger.mailbox(participant, lane);
+    if acknowledged_through > mailbox.last {
+        // It was told so when it fetched back what it lost itself: what stood there is lost here since.
+        let what = format!(
+            "mailbox {lane} of {participant}, which its node had acknowledged up to {acknowledged_through}, and which ends at {} here",
+            mailbox.last
+        );
+        shared.losses.found(shared, participant, &what);
+    }
     let stands_at = resume.map_or(shown.number, |resume| resume.at);
     if stands_at.max(acknowledged_through) < mailbox.delivered_through {
         let lost = format!(
