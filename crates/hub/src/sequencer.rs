@@ -12,7 +12,8 @@
 use std::sync::Arc;
 
 use concord_journal::{
-    AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, PreparedTrim, Redacted, Tail,
+    AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Draft, HistoryId, Journal, PreparedTrim, Redacted,
+    Tail,
 };
 use concord_ledger::{
     Acknowledge, At, ChainTip, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger,

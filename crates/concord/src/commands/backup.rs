@@ -209,7 +209,8 @@ struct InPlace {
 /// Puts the backup of a hub in place.
 pub(crate) fn restore_hub(args: &RestoreArgs, output: Output) -> Result<(), Failure> {
     let concord_hub::Restored { parent, taken_at, tail, aside } = concord_hub::restore(&args.file, &args.dir)?;
-    tell(&args.dir, Owner::Hub, InPlace { parent, taken_at, tail, aside }, output)?;
+    tell(&args.dir, InPlace { parent, taken_at, tail, aside }, output)?;
+    hint_serve(&args.dir, Owner::Hub, output);
     output.say("what it recorded after the backup, the nodes hand in again as they connect: see `concord status`");
     Ok(())
 }
@@ -221,7 +222,8 @@ pub(crate) fn restore_node(args: &NodeRestoreArgs, output: Output) -> Result<(),
         None => concord_node::declare(&args.dir)?,
     };
     let concord_node::Restored { parent, taken_at, tail, aside, .. } = restored;
-    tell(&args.dir, Owner::Node, InPlace { parent, taken_at, tail, aside }, output)?;
+    tell(&args.dir, InPlace { parent, taken_at, tail, aside }, output)?;
+    hint_serve(&args.dir, Owner::Node, output);
     output.say("what the hub has of it comes back at the first contact; what agencies handed in and the hub never had is lost:");
     output.say("they ask `concord track ID` for each exchange since the backup, and submit again what is unknown");
     Ok(())
@@ -230,7 +232,8 @@ pub(crate) fn restore_node(args: &NodeRestoreArgs, output: Output) -> Result<(),
 /// Makes the lost journal of a hub anew.
 pub(crate) fn refound(dir: &Path, seed: concord_hub::Seed, output: Output) -> Result<(), Failure> {
     let concord_hub::Restored { parent, taken_at, tail, aside } = concord_hub::refound(dir, seed)?;
-    tell(dir, Owner::Hub, InPlace { parent, taken_at, tail, aside }, output)?;
+    tell(dir, InPlace { parent, taken_at, tail, aside }, output)?;
+    hint_serve(dir, Owner::Hub, output);
     hint::next(
         output,
         "enrol every participant again from its join request, as the nodes' keys stood in the journal",
@@ -242,20 +245,21 @@ pub(crate) fn refound(dir: &Path, seed: concord_hub::Seed, output: Output) -> Re
 /// Makes the lost journal of a node anew.
 pub(crate) fn rebuild(dir: &Path, output: Output) -> Result<(), Failure> {
     let concord_node::Restored { parent, taken_at, tail, aside, agencies } = concord_node::rebuild(dir)?;
-    tell(dir, Owner::Node, InPlace { parent, taken_at, tail, aside }, output)?;
+    tell(dir, InPlace { parent, taken_at, tail, aside }, output)?;
     if !agencies.is_empty() {
         let again = |name: &String| Line::new("agency add").text(name).words("--dir").path(dir);
         let lines: Vec<Line> = agencies.iter().map(again).collect();
-        hint::next(
-            output,
-            "let the agencies in again, each with its measures (--measure), before the node serves",
-            &lines,
-        );
+        hint::next(output, "let the agencies in again, each with its measures (--measure)", &lines);
     }
+    hint_serve(dir, Owner::Node, output);
     Ok(())
 }
 
-fn tell(dir: &Path, owner: Owner, placed: InPlace, output: Output) -> Result<(), Failure> {
+fn hint_serve(dir: &Path, owner: Owner, output: Output) {
+    hint::next(output, &format!("run the {owner}"), &[Line::new(&format!("{owner} serve --dir")).path(dir)]);
+}
+
+fn tell(dir: &Path, placed: InPlace, output: Output) -> Result<(), Failure> {
     let line = RestoreLine {
         dir: dir.display().to_string(),
         taken_at: placed.taken_at.map(output::time),
@@ -269,9 +273,7 @@ fn tell(dir: &Path, owner: Owner, placed: InPlace, output: Output) -> Result<(),
         rows.extend(line.taken_at.clone().map(|taken_at| ("backup of", taken_at)));
         rows.extend(line.aside.clone().map(|aside| ("old journal", aside)));
         facts(&rows)
-    })?;
-    hint::next(output, &format!("run the {owner}"), &[Line::new(&format!("{owner} serve --dir")).path(dir)]);
-    Ok(())
+    })
 }
 
 fn part_of(out: &Path) -> PathBuf {

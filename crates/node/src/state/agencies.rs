@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Agency {
     /// Empty means all.
     pub measures: BTreeSet<MeasureCode>,
-    /// Per lane, everything up to here was acknowledged, or was there before the agency was added.
+    /// Per lane, everything up to here was acknowledged, or was there before the agency was added; where the journal was restored
+    /// since, before that.
     through: [u64; Lane::ALL.len()],
 }
 

@@ -56,6 +56,8 @@ pub struct Restoration {
     pub restored_at: Timestamp,
     /// Where that stands in the journal.
     pub sequence: u64,
+    /// How far it had each lane's mailbox then.
+    pub received_through: [u64; Lane::ALL.len()],
     /// Of which lanes what the hub knew is here again.
     pub recovered: [bool; Lane::ALL.len()],
     /// How many consignments came back.
@@ -107,7 +109,9 @@ impl NodeState {
                 self.hub = Some(Arc::new(hub));
             }
             NodeEntry::AgencyAdded { name, measures } => {
-                let from = self.mailboxes.each_ref().map(|mailbox| mailbox.received_through);
+                let now = self.mailboxes.each_ref().map(|mailbox| mailbox.received_through);
+                // It may be one that was let in after the backup: then what comes back was given to it, and its word is lost.
+                let from = self.restoration.map_or(now, |restoration| restoration.received_through);
                 Arc::make_mut(&mut self.agencies)
                     .entry(name.clone())
                     .or_insert_with(|| Agency::added(measures.iter().cloned(), from));
@@ -206,6 +210,7 @@ impl NodeState {
                     taken_at,
                     restored_at: at,
                     sequence,
+                    received_through: self.mailboxes.each_ref().map(|mailbox| mailbox.received_through),
                     recovered: [false; Lane::ALL.len()],
                     fetched: 0,
                     bodies_lost_count: 0,
