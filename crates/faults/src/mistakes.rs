@@ -35,6 +35,8 @@ pub const MISTAKES: &[&str] = &[
     // check: --workspace --test simulation nothing_acknowledged
     "pack-again",
     // check: --workspace --test simulation nothing_acknowledged
+    "pack-what-was-recorded",
+    // check: --workspace --test simulation nothing_acknowledged
     "reuse-a-mailbox-number",
     // check: --workspace --test simulation nothing_acknowledged
     "trim-what-was-said",

@@ -139,6 +139,25 @@ fn a_hub_that_was_restored_from_an_older_backup_is_healed_with_one_effect_for_ea
 }
 
 #[test]
+fn a_hub_with_an_empty_disk_that_is_founded_anew_takes_everything_back_from_its_nodes() {
+    let mut told = Told::begin();
+    told.forum.stop_hub();
+    let hub = told.forum.hub_dir();
+    for lost in ["journal", "views", "snapshots"] {
+        fs::remove_dir_all(hub.join(lost)).unwrap();
+    }
+    concord(words!["hub", "refound", "--dir", hub]).ok();
+    told.forum.start_hub();
+    // Their papers are on paper still: the join requests of then.
+    for code in ["KAZ", "IRN", "TUR"] {
+        let (request, bundle) = (told.forum.node_dir(code).join("join-request.json"), told.forum.path().join(code));
+        concord(words!["participant", "enrol", request, "--profile", hub.join("officer"), "--out", bundle]).ok();
+    }
+    told.forum.start_node("IRN");
+    told.check();
+}
+
+#[test]
 fn a_hub_and_nodes_that_are_killed_while_they_heal_begin_again_and_end_the_same() {
     let mut told = Told::begin();
     told.forum.stop_hub();
