@@ -32,7 +32,7 @@ pub async fn acknowledge(
 ) -> Result<pb::AcknowledgementRecorded, Refusal> {
     let participant = &by.participant;
     let said = acknowledgement::verify(&message, |key, message, signature| {
-        shared.verify_enrolled(participant, key, message, signature)
+        shared.verify_present(participant, key, message, signature)
     })?;
     let own = said.recipient == *participant && said.node == *node;
     if !own || said.hub != shared.hub || said.history != shared.history() || said.lane != lane {

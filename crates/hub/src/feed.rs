@@ -79,7 +79,9 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
         }
         HubEntry::Statement(fact, signed) => match fact.refused {
             None => {
-                closes = fact.closes.as_deref().map(closed_epoch);
+                // How many consignments somebody handed in is nobody else's matter.
+                let own = fact.statement.closes().is_some_and(|(whose, _)| whose == participant);
+                closes = fact.closes.as_deref().filter(|_| own).map(closed_epoch);
                 Content::Statement(signed)
             }
             Some(reason) => Content::StatementRefused(pb::StatementRefused {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concord_identity::{Anchor, verify_statement};
 use concord_journal::HistoryId;
-use concord_ledger::{ClosedEpoch, Handed, Resume, Shown, Statement, StatementContent};
+use concord_ledger::{ClosedEpoch, Handed, Resume, Shown, Statement};
 use concord_model::{Class, Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::detach;
 use concord_wire::agreement::parse_statement;
@@ -25,7 +25,7 @@ use crate::fencing::NodeRun;
 use crate::positions::{Standing, feed_common, feed_standing};
 use crate::responses::Inbound;
 use crate::sequencer::{Answer, Proposal};
-use crate::services::statement::check_enrolment;
+use crate::services::statement::{Consequences, check_enrolment};
 use crate::shared::{Shared, internal};
 
 /// What one hand-back may bring. More is refused with `ARGUMENT_INVALID`.
@@ -278,7 +278,7 @@ impl Taking<'_> {
             return Err(Refusal::new(Reason::ArgumentInvalid, foreign));
         }
         // Where its own chains ended is nobody's matter but the participant's own.
-        let closes = told.flatten().filter(|_| statement.participant == *self.by);
+        let closes = told.flatten().filter(|_| statement.closes().is_some_and(|(whose, _)| whose == self.by));
         let handed = Handed { statement, by: self.by.clone(), was_told: told.is_some(), refused, closes };
         let statement = &handed.statement;
         let ledger = &self.shared.published().ledger;
@@ -354,19 +354,14 @@ async fn decide(
     handed: Handed,
     signed: SignedStatement,
 ) -> Result<Answer, Refusal> {
-    let left =
-        matches!(handed.statement.content, StatementContent::Leave(_)).then(|| handed.statement.participant.clone());
-    let enrols = matches!(handed.statement.content, StatementContent::Enrol(_));
+    let consequences = Consequences::of(&handed.statement);
     let (shared, by) = (Arc::clone(shared), by.clone());
     let (done, settled) = oneshot::channel();
     detach(async move {
         let answer = shared.sequencer.decide_by(&by, Proposal::HandBack(Box::new(handed), signed)).await;
         concord_faults::point("hub.heal.taken");
-        if enrols {
-            shared.refresh_anchors();
-        }
-        if let Some(participant) = left {
-            shared.streams.end_mailboxes(&participant).await;
+        if answer.is_ok() {
+            consequences.follow(&shared).await;
         }
         // Whoever is gone needs no answer.
         let _gone = done.send(answer);
@@ -394,7 +389,8 @@ fn verify_handed(
         )
     })?;
     let wrong = |error: String| Refusal::new(Reason::StatementSignatureInvalid, error);
-    let anchors = [Anchor::from_der(&enrolment.anchor).map_err(|error| wrong(error.to_string()))?];
+    let anchors = enrolment.anchors().map(Anchor::from_der).collect::<Result<Vec<_>, _>>();
+    let anchors = anchors.map_err(|error| wrong(error.to_string()))?;
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|der: &Bytes| der.to_vec()).collect();
     let now = shared.clock.shown();
     let moments = [Some(now), told_at.filter(|at| *at <= now), Some(statement.made_at).filter(|at| *at <= now)];

@@ -19,7 +19,7 @@ use concord_ledger::{
     Acknowledge, At, ChainTip, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger,
     NodeLine, Shown, Statement, Stood,
 };
-use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed, epoch_link};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1 as exchange;
@@ -485,8 +485,10 @@ impl SequencerTask {
     /// The tip that the first consignment of a later epoch names, where it is the one of the epoch before.
     fn named_tip(&self, sealed: &Sealed) -> Option<ChainTip> {
         let before = sealed.chain.epoch.checked_sub(1).filter(|_| sealed.number == 1)?;
-        let tip = self.ledger.epochs().closed(&sealed.chain.origin, before)?.tip(sealed.chain.lane);
-        (epoch_link(before, &tip) == sealed.previous).then_some(tip)
+        let (chain, lane) = (&sealed.chain, sealed.chain.lane);
+        let closed = self.ledger.epochs().closed(&chain.origin, before)?.tip(lane);
+        let by_now = self.ledger.chains().tips(&ChainKey { epoch: before, ..chain.clone() }).tip(lane);
+        [closed, by_now].into_iter().find(|tip| epoch_link(before, tip) == sealed.previous)
     }
 
     /// Applies what was decided about a statement or an acknowledgement.

@@ -117,7 +117,24 @@ impl Shared {
         Ok((participant.clone(), caller.identity.name.clone()))
     }
 
-    /// Checks a signature under a key that is enrolled for this participant.
+    /// Checks a signature of something that a participant's node says now: only the present key counts.
+    pub fn verify_present(
+        &self,
+        participant: &ParticipantCode,
+        key: &Fingerprint,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
+        let published = self.published();
+        let present = published.ledger.registry().enrolment(participant);
+        if present.is_none_or(|enrolment| enrolment.signing_key.fingerprint != *key) {
+            let other = format!("{} is not the key of {participant} now", key.grouped());
+            return Err(Refusal::new(Reason::SigningKeyUnknown, other));
+        }
+        self.verify_enrolled(participant, key, message, signature)
+    }
+
+    /// Checks a signature under a key that is, or was, enrolled for this participant.
     pub fn verify_enrolled(
         &self,
         participant: &ParticipantCode,

@@ -114,6 +114,14 @@ impl Streams {
         self.end(&why, |stream| stream.key.participant == than.participant && stream.run != than.run).await;
     }
 
+    /// Ends all streams of a participant whose node has new keys, except those of the run that is served by now, and waits until their
+    /// tasks have ended: after that nothing goes to the node that had the old keys.
+    pub async fn end_replaced(&self, participant: &ParticipantCode, served: Option<[u8; 16]>) {
+        let what = format!("a node of {participant} with new keys was enrolled in the place of this one");
+        let why = Refusal::new(Reason::NodeSuperseded, what);
+        self.end(&why, |stream| stream.key.participant == *participant && Some(stream.run) != served).await;
+    }
+
     async fn end(&self, why: &Refusal, which: impl Fn(&OpenStream) -> bool) {
         let ending: Vec<watch::Receiver<()>> = {
             let open = self.lock();

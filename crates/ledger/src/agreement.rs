@@ -237,7 +237,7 @@ impl Agreements {
                     agreement.leave(by, position, at);
                 }
             }
-            StatementContent::Enrol(_) | StatementContent::OpenEpoch(_) => {}
+            StatementContent::Enrol(_) | StatementContent::Replace(_) | StatementContent::OpenEpoch(_) => {}
         }
     }
 

@@ -93,7 +93,7 @@ impl Chains {
         let follows = match chain {
             Some(chain) => consign.previous == chain.digest,
             None if consign.chain.epoch == FIRST_EPOCH => consign.previous == ConsignmentDigest(Digest::ZERO),
-            None => consign.begins_after.is_some() && consign.begins_after == tip_before(epochs, &consign.chain),
+            None => consign.begins_after.is_some_and(|tip| self.is_tip_before(epochs, &consign.chain, tip)),
         };
         if !follows {
             return Err(Refusal::new(
@@ -141,6 +141,14 @@ impl Chains {
         self.get(key).map_or(0, |chain| chain.last)
     }
 
+    /// Whether the first consignment of a later epoch follows this: the tip at which the epoch before was closed, or the one that it has
+    /// by now, where this hub was told of the end before what it had lost of it was handed in again.
+    pub fn is_tip_before(&self, epochs: &Epochs, chain: &ChainKey, tip: ChainTip) -> bool {
+        let before = ChainKey { epoch: chain.epoch.saturating_sub(1), ..chain.clone() };
+        let closed = epochs.closed(&chain.origin, before.epoch);
+        closed.is_some_and(|closed| closed.tip(chain.lane) == tip || self.tips(&before).tip(chain.lane) == tip)
+    }
+
     /// Where the chains of a node stand in one epoch: its end, once it is closed.
     pub fn tips(&self, of: &ChainKey) -> ClosedEpoch {
         let tip = |lane| {
@@ -161,11 +169,6 @@ impl Chains {
     }
 }
 
-/// What the first consignment of a later epoch follows.
-fn tip_before(epochs: &Epochs, chain: &ChainKey) -> Option<ChainTip> {
-    epochs.closed(&chain.origin, chain.epoch.checked_sub(1)?).map(|closed| closed.tip(chain.lane))
-}
-
 fn check_owner(registry: &Registry, epochs: &Epochs, consign: &Consign) -> Result<(), Refusal> {
     let chain = &consign.chain;
     let mismatch = |message: String| Err(Refusal::new(Reason::ChainMismatch, message));
@@ -177,11 +180,17 @@ fn check_owner(registry: &Registry, epochs: &Epochs, consign: &Consign) -> Resul
         return mismatch(format!("the chain is of epoch {}, and epoch {current} is open", chain.epoch));
     }
     let unknown_key = || {
-        Refusal::new(Reason::SigningKeyUnknown, format!("the key {} is not enrolled for {}", consign.key, chain.origin))
+        Refusal::new(
+            Reason::SigningKeyUnknown,
+            format!("the key {} is not that of {} in epoch {}", consign.key, chain.origin, chain.epoch),
+        )
     };
     let enrolment = registry.enrolment(&chain.origin).ok_or_else(unknown_key)?;
     if enrolment.node != chain.node {
         return mismatch(format!("the node {} is not the one enrolled for {}", chain.node, chain.origin));
     }
-    registry.signing_key(&chain.origin, &consign.key).map(|_| ()).ok_or_else(unknown_key)
+    if epochs.signing_key(registry, &chain.origin, chain.epoch) != Some(consign.key) {
+        return Err(unknown_key());
+    }
+    Ok(())
 }

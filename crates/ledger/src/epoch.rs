@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_model::limits::EPOCHS_MAX;
-use concord_model::{ConsignmentDigest, Digest, Lane, Name, ParticipantCode, Reason, Refusal};
+use concord_model::{ConsignmentDigest, Digest, Fingerprint, Lane, Name, ParticipantCode, Reason, Refusal};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::Registry;
+use crate::statement::JoinRequest;
 
 /// The epoch of every chain before an officer opens another.
 pub const FIRST_EPOCH: u32 = 1;
@@ -21,7 +22,14 @@ pub const FIRST_EPOCH: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Epochs {
     /// In order, the first epoch first.
-    closed: BTreeMap<ParticipantCode, Arc<Vec<ClosedEpoch>>>,
+    closed: BTreeMap<ParticipantCode, Arc<Vec<Ended>>>,
+}
+
+/// A closed epoch, and whose key counted up to its end where the next has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Ended {
+    closed: ClosedEpoch,
+    replaced: Option<Fingerprint>,
 }
 
 /// What an officer says to close an epoch.
@@ -72,7 +80,15 @@ impl Epochs {
     /// How an epoch ended, if it is closed.
     pub fn closed(&self, participant: &ParticipantCode, epoch: u32) -> Option<&ClosedEpoch> {
         let place = usize::try_from(epoch.checked_sub(FIRST_EPOCH)?).ok()?;
-        self.closed.get(participant)?.get(place)
+        self.closed.get(participant)?.get(place).map(|ended| &ended.closed)
+    }
+
+    /// The key that signs a participant's consignments in an epoch: keys are valid by chain position, not by time.
+    pub fn signing_key(&self, registry: &Registry, participant: &ParticipantCode, epoch: u32) -> Option<Fingerprint> {
+        let place = usize::try_from(epoch.checked_sub(FIRST_EPOCH)?).ok()?;
+        let ended = self.closed.get(participant).and_then(|closed| closed.get(place..)).unwrap_or_default();
+        let replaced = ended.iter().find_map(|ended| ended.replaced);
+        replaced.or_else(|| registry.enrolment(participant).map(|enrolment| enrolment.signing_key.fingerprint))
     }
 
     /// Whether a participant may open this epoch now.
@@ -84,19 +100,36 @@ impl Epochs {
             let what = format!("{} is not the node of {by}: an officer opens an epoch for its own", opening.node);
             return Err(Refusal::new(Reason::ChainMismatch, what));
         }
-        let current = self.current(by);
-        if current.checked_add(1) != Some(opening.epoch) || opening.epoch > EPOCHS_MAX {
+        self.check_next(by, opening.epoch)
+    }
+
+    /// Whether the keys of a participant's node may be replaced by these, which opens an epoch.
+    ///
+    /// Refuses with `EPOCH_OUT_OF_ORDER`, or as [`Registry::check_replace`] does.
+    pub fn check_replace(
+        &self,
+        registry: &Registry,
+        by: &ParticipantCode,
+        request: &JoinRequest,
+    ) -> Result<(), Refusal> {
+        registry.check_replace(by, request)?;
+        self.check_next(&request.participant, self.current(&request.participant).saturating_add(1))
+    }
+
+    fn check_next(&self, of: &ParticipantCode, epoch: u32) -> Result<(), Refusal> {
+        let current = self.current(of);
+        if current.checked_add(1) != Some(epoch) || epoch > EPOCHS_MAX {
             let what = format!(
-                "the chains of {by} are in epoch {current} of at most {EPOCHS_MAX}, so that {} cannot be the next",
-                opening.epoch
+                "the chains of {of} are in epoch {current} of at most {EPOCHS_MAX}, so that {epoch} cannot be the next"
             );
             return Err(Refusal::new(Reason::EpochOutOfOrder, what));
         }
         Ok(())
     }
 
-    /// Takes in that a participant's present epoch is closed, and the next is open.
-    pub fn close(&mut self, participant: &ParticipantCode, closed: ClosedEpoch) {
-        Arc::make_mut(self.closed.entry(participant.clone()).or_default()).push(closed);
+    /// Takes in that a participant's present epoch is closed, and the next is open; `replaced` where the next has another key than this.
+    pub fn close(&mut self, participant: &ParticipantCode, closed: ClosedEpoch, replaced: Option<Fingerprint>) {
+        let ended = Ended { closed, replaced };
+        Arc::make_mut(self.closed.entry(participant.clone()).or_default()).push(ended);
     }
 }

@@ -92,7 +92,9 @@ pub(crate) fn told_of<'a>(
     let own = &statement.participant;
     match &statement.content {
         StatementContent::Enrol(request) if registry.repeats(request) => vec![own],
-        StatementContent::Enrol(_) => registry.participants().map(|participant| &participant.code).collect(),
+        StatementContent::Enrol(_) | StatementContent::Replace(_) => {
+            registry.participants().map(|participant| &participant.code).collect()
+        }
         StatementContent::OpenEpoch(_) => vec![own],
         StatementContent::Propose { text, .. } => text.parties.iter().map(|party| &party.participant).collect(),
         StatementContent::Consent(reference) if agreements.repeats_consent(own, reference) => vec![own],

@@ -15,7 +15,7 @@ use crate::feed::still_on;
 use crate::ledger::{Decision, Ledger};
 use crate::resume::Shown;
 use crate::signer::SignerStep;
-use crate::statement::StatementContent;
+use crate::statement::{Replacement, StatementContent};
 
 /// How far after the last known version of an agreement one that is handed back may lie.
 const VERSIONS_AHEAD_MAX: u32 = 1000;
@@ -27,8 +27,9 @@ const POSTED_AGAIN_MAX: u64 = 1 << 24;
 impl Ledger {
     pub(crate) fn decide_handed(&self, handed: &Handed) -> Result<Decision, Refusal> {
         let statement = &handed.statement;
-        // An enrolment that says what the registry has is known, under whatever number it was made again.
-        if let StatementContent::Enrol(request) = &statement.content
+        // What brings the keys that the registry has is known, under whatever number it was said again.
+        if let StatementContent::Enrol(request) | StatementContent::Replace(Replacement { request, .. }) =
+            &statement.content
             && self.registry().repeats(request)
         {
             return Ok(Decision::Nothing);
@@ -66,6 +67,7 @@ impl Ledger {
         let (registry, agreements) = (self.registry(), self.agreements());
         match &statement.content {
             StatementContent::Enrol(request) => registry.check_enrol(by, request),
+            StatementContent::Replace(replacement) => self.epochs().check_replace(registry, by, &replacement.request),
             StatementContent::OpenEpoch(opening) => self.epochs().check_open(registry, by, opening),
             StatementContent::Propose { text, digest } => {
                 let malformed = |what: String| Err(Refusal::new(Reason::AgreementMalformed, what));
@@ -124,7 +126,9 @@ impl Ledger {
     fn told_of_handed(&self, handed: &Handed) -> Vec<ParticipantCode> {
         let statement = &handed.statement;
         let all: Vec<ParticipantCode> = match &statement.content {
-            StatementContent::Enrol(_) => self.participants().map(|one| one.code.clone()).collect(),
+            StatementContent::Enrol(_) | StatementContent::Replace(_) => {
+                self.participants().map(|one| one.code.clone()).collect()
+            }
             StatementContent::OpenEpoch(_) => vec![statement.participant.clone()],
             StatementContent::Propose { text, .. } => {
                 text.parties.iter().map(|party| party.participant.clone()).collect()

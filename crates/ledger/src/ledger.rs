@@ -22,7 +22,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 6;
+pub const LEDGER_STATE_VERSION: u32 = 7;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -113,17 +113,25 @@ impl Ledger {
     fn apply_accepted(&mut self, decided: &StatementDecided) {
         let statement = &decided.statement;
         match statement.content {
-            StatementContent::Enrol(_) => {
+            StatementContent::Enrol(_) | StatementContent::Replace(_) | StatementContent::OpenEpoch(_) => {
+                self.close_epoch(decided);
                 Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
-            }
-            StatementContent::OpenEpoch(_) => {
-                let closed = decided.closes.as_deref().copied().unwrap_or_default();
-                Arc::make_mut(&mut self.epochs).close(&statement.participant, closed);
             }
             _ => {
                 let (position, at) = (self.sequence, self.recorded_at);
                 Arc::make_mut(&mut self.agreements).apply(statement, position, at);
             }
+        }
+    }
+
+    fn close_epoch(&mut self, decided: &StatementDecided) {
+        let Some((participant, _)) = decided.statement.closes() else { return };
+        let is_replaced = matches!(decided.statement.content, StatementContent::Replace(_));
+        let key = self.registry.enrolment(participant).map(|enrolment| enrolment.signing_key.fingerprint);
+        let closed = decided.closes.as_deref().copied().unwrap_or_default();
+        Arc::make_mut(&mut self.epochs).close(participant, closed, key.filter(|_| is_replaced));
+        if is_replaced {
+            Arc::make_mut(&mut self.nodes).replaced(participant);
         }
     }
 

@@ -34,6 +34,8 @@ pub struct NodeLine {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Nodes {
     by_participant: BTreeMap<ParticipantCode, Served>,
+    /// Histories of nodes whose keys were replaced: nothing that goes on from one of them is served again.
+    left: BTreeMap<ParticipantCode, VecDeque<[u8; 16]>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +77,10 @@ impl Nodes {
         let Some(run) = line.runs.last() else {
             return Err(Refusal::new(Reason::ArgumentInvalid, "the journal shows no run of its process"));
         };
+        let left = |history: &[u8; 16]| self.left.get(participant).is_some_and(|left| left.contains(history));
+        if left(&line.history) || line.ancestors.iter().any(left) {
+            return Err(superseded(participant));
+        }
         let Some(served) = self.by_participant.get(participant) else { return Ok(true) };
         if served.history == line.history {
             return match served.run == *run {
@@ -95,6 +101,17 @@ impl Nodes {
         // It was restored since, and says so; or it only cut its end, and then it must be the copy that was served.
         let is_declared = line.restored_in.is_some_and(|restored| place(&restored).is_none_or(|place| place > left_at));
         if is_declared || line.runs.contains(&served.run) { Ok(true) } else { Err(rolled_back(participant)) }
+    }
+
+    /// Takes in that a participant's node has new keys: what was served before is not any more.
+    pub fn replaced(&mut self, participant: &ParticipantCode) {
+        let Some(served) = self.by_participant.remove(participant) else { return };
+        let left = self.left.entry(participant.clone()).or_default();
+        left.extend(served.before);
+        left.push_back(served.history);
+        while left.len() > NODE_HISTORIES_KEPT_MAX {
+            left.pop_front();
+        }
     }
 
     /// Takes in which copy is served from now on.
@@ -126,7 +143,8 @@ fn rolled_back(participant: &ParticipantCode) -> Refusal {
 
 fn superseded(participant: &ParticipantCode) -> Refusal {
     let what = format!(
-        "another copy of {participant}'s node was restored since, or restored from the same backup, and took its place"
+        "another copy of {participant}'s node was restored since, or restored from the same backup, or a node with new keys was enrolled, \
+         and took its place"
     );
     Refusal::new(Reason::NodeSuperseded, what)
 }
@@ -167,6 +185,21 @@ mod tests {
         show(&mut nodes, &line(1, &[], &[10, 11, 12, 14, 15])).unwrap();
         show(&mut nodes, &line(3, &[1], &[10, 11, 12, 14, 15, 16])).unwrap();
         assert_eq!(show(&mut nodes, &line(1, &[], &[10, 11, 12, 14, 15])), Err(Reason::NodeSuperseded));
+    }
+
+    #[test]
+    fn nothing_that_goes_on_from_a_node_whose_keys_were_replaced_is_served_again() {
+        let (mut nodes, kaz) = (Nodes::default(), ParticipantCode::parse("KAZ").unwrap());
+        show(&mut nodes, &line(1, &[], &[10])).unwrap();
+        show(&mut nodes, &line(2, &[1], &[10, 11])).unwrap();
+        nodes.replaced(&kaz);
+        let old = [line(2, &[1], &[10, 11]), line(1, &[], &[10]), restored(3, &[1, 2], &[12])];
+        let rebuilt_from_it = NodeLine { rebuilt_in: Some([4; 16]), ..restored(4, &[2], &[13]) };
+        for old in old.iter().chain([&rebuilt_from_it]) {
+            assert_eq!(show(&mut nodes, old), Err(Reason::NodeSuperseded), "{old:?}");
+        }
+        show(&mut nodes, &NodeLine { rebuilt_in: Some([9; 16]), ..restored(9, &[], &[90]) }).unwrap();
+        assert_eq!(show(&mut nodes, &old[0]), Err(Reason::NodeSuperseded));
     }
 
     #[test]

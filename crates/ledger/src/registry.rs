@@ -9,7 +9,7 @@ use concord_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Founding;
-use crate::statement::{JoinRequest, Statement, StatementContent};
+use crate::statement::{JoinRequest, Replacement, Statement, StatementContent};
 
 /// The registry and the catalogue of one forum.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -34,9 +34,32 @@ pub struct Enrolment {
     pub signing_key: PublicKey,
     /// When the hub recorded it.
     pub enrolled_at: Timestamp,
+    /// What it was known by before, the first first: what was said and signed with them stands for ever.
+    pub earlier: Vec<EarlierKeys>,
+}
+
+/// Keys that were replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierKeys {
+    /// The trust anchor's certificate, DER.
+    pub anchor: Vec<u8>,
+    /// The key that signed consignments and acknowledgements.
+    pub signing_key: PublicKey,
 }
 
 impl Enrolment {
+    /// The trust anchors that officers' certificates are judged by, the present one first.
+    pub fn anchors(&self) -> impl Iterator<Item = &[u8]> {
+        let earlier = self.earlier.iter().rev().map(|keys| keys.anchor.as_slice());
+        std::iter::once(self.anchor.as_slice()).chain(earlier)
+    }
+
+    /// A signing key that it has or had.
+    fn known_key(&self, fingerprint: &Fingerprint) -> Option<&PublicKey> {
+        let earlier = self.earlier.iter().map(|keys| &keys.signing_key);
+        std::iter::once(&self.signing_key).chain(earlier).find(|key| key.fingerprint == *fingerprint)
+    }
+
     fn says_the_same_as(&self, request: &JoinRequest) -> bool {
         self.node == request.node
             && self.anchor == request.anchor
@@ -132,21 +155,62 @@ impl Registry {
             anchor_fingerprint: founding.anchor_fingerprint,
             signing_key: founding.signing_key.clone(),
             enrolled_at: at,
+            earlier: Vec::new(),
         });
     }
 
-    /// Takes in an accepted statement; only an enrolment means something here, and only a participant's first.
+    /// Takes in an accepted statement; only a participant's first enrolment means something here, and a replacement of its keys.
     pub fn apply(&mut self, statement: &Statement, at: Timestamp) {
-        let StatementContent::Enrol(request) = &statement.content else {
-            return;
-        };
-        self.enrolments.entry(request.participant.clone()).or_insert_with(|| Enrolment {
-            node: request.node.clone(),
-            anchor: request.anchor.clone(),
-            anchor_fingerprint: request.anchor_fingerprint,
-            signing_key: request.signing_key.clone(),
-            enrolled_at: at,
-        });
+        match &statement.content {
+            StatementContent::Enrol(request) => {
+                self.enrolments.entry(request.participant.clone()).or_insert_with(|| Enrolment {
+                    node: request.node.clone(),
+                    anchor: request.anchor.clone(),
+                    anchor_fingerprint: request.anchor_fingerprint,
+                    signing_key: request.signing_key.clone(),
+                    enrolled_at: at,
+                    earlier: Vec::new(),
+                });
+            }
+            StatementContent::Replace(Replacement { request, .. }) => {
+                let Some(enrolment) = self.enrolments.get_mut(&request.participant) else { return };
+                let anchor = std::mem::replace(&mut enrolment.anchor, request.anchor.clone());
+                let signing_key = std::mem::replace(&mut enrolment.signing_key, request.signing_key.clone());
+                enrolment.earlier.push(EarlierKeys { anchor, signing_key });
+                enrolment.anchor_fingerprint = request.anchor_fingerprint;
+                enrolment.enrolled_at = at;
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the keys of a participant's node may be replaced by these.
+    pub fn check_replace(&self, by: &ParticipantCode, request: &JoinRequest) -> Result<(), Refusal> {
+        let code = &request.participant;
+        let secretariat = ParticipantCode::secretariat();
+        if *by != secretariat || *code == secretariat {
+            let what = "only an officer of the secretariat replaces a node's keys, and not those of the hub";
+            return Err(Refusal::new(Reason::CallerNotAllowed, what));
+        }
+        let enrolment = self
+            .enrolment(code)
+            .ok_or_else(|| Refusal::new(Reason::ParticipantNotEnrolled, format!("{code} has no keys to replace")))?;
+        if enrolment.node != request.node {
+            let what = format!("the node of {code} is {}, and a new one takes its name too", enrolment.node);
+            return Err(Refusal::new(Reason::StatementMalformed, what));
+        }
+        if self.repeats(request) {
+            let what =
+                format!("{code} is enrolled with these keys: without --replace the request gets its bundle again");
+            return Err(Refusal::new(Reason::ParticipantAlreadyEnrolled, what));
+        }
+        // Whoever has the old ones could else vouch for the old node.
+        let is_known = enrolment.known_key(&request.signing_key.fingerprint).is_some();
+        if is_known || enrolment.anchors().any(|anchor| anchor == request.anchor) {
+            let what = format!("{code} has or had this signing key or this trust anchor: a new node brings new ones");
+            return Err(Refusal::new(Reason::ParticipantAlreadyEnrolled, what));
+        }
+        Ok(())
     }
 
     /// The hub's name, once it is founded.
@@ -189,9 +253,9 @@ impl Registry {
         self.enrolments.get(code)
     }
 
-    /// The signing key of a participant, if it has one with this fingerprint.
+    /// The signing key with this fingerprint, if it is or was the participant's. From which consignment on it counts, its epochs say.
     pub fn signing_key(&self, code: &ParticipantCode, fingerprint: &Fingerprint) -> Option<&PublicKey> {
-        self.enrolment(code).map(|enrolment| &enrolment.signing_key).filter(|key| key.fingerprint == *fingerprint)
+        self.enrolment(code)?.known_key(fingerprint)
     }
 
     /// Each trust anchor in DER, with the participant that it vouches for.

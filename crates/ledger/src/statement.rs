@@ -2,6 +2,7 @@
 
 use concord_model::{
     AgreementDigest, AgreementRef, AgreementText, Digest, Fingerprint, Name, ParticipantCode, PublicKey, Timestamp,
+    Title,
 };
 
 use crate::epoch::EpochOpening;
@@ -43,8 +44,30 @@ pub enum StatementContent {
     Leave(AgreementRef),
     /// Binds a participant to its anchor and keys.
     Enrol(JoinRequest),
+    /// Binds a participant to new keys of its node, and closes the epoch of the old ones.
+    Replace(Replacement),
     /// Closes the present epoch of the own node's chains, and opens the next.
     OpenEpoch(EpochOpening),
+}
+
+/// New keys for a node whose own are lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// What the new node brings.
+    pub request: JoinRequest,
+    /// The paper that it rests on.
+    pub reference: Title,
+}
+
+impl Statement {
+    /// Whose node's chains it closes the epoch of, if it closes one.
+    pub fn closes(&self) -> Option<(&ParticipantCode, &Name)> {
+        match &self.content {
+            StatementContent::OpenEpoch(opening) => Some((&self.participant, &opening.node)),
+            StatementContent::Replace(Replacement { request, .. }) => Some((&request.participant, &request.node)),
+            _ => None,
+        }
+    }
 }
 
 /// What a node brings to be enrolled; proofs of possession were verified outside.

@@ -86,9 +86,9 @@ reasons! {
     /// The participant has no enrolled keys yet.
     ParticipantNotEnrolled = "PARTICIPANT_NOT_ENROLLED", Precondition, "the secretariat enrols it first, with `concord participant enrol`";
     /// The participant is enrolled with other keys.
-    ParticipantAlreadyEnrolled = "PARTICIPANT_ALREADY_ENROLLED", Conflict, "a change of keys is not built yet";
+    ParticipantAlreadyEnrolled = "PARTICIPANT_ALREADY_ENROLLED", Conflict, "where its node's keys are lost and its state says so, enrol the new request with --replace and --reference";
     /// A fingerprint signed in the agreement differs from the registry's.
-    FingerprintMismatch = "FINGERPRINT_MISMATCH", Precondition, "fetch the agreement again and compare the fingerprints by telephone";
+    FingerprintMismatch = "FINGERPRINT_MISMATCH", Precondition, "compare the fingerprints by telephone; where keys were replaced, a new agreement names the new ones";
 
     // Exchanges.
     /// The narrowing is empty, malformed or names somebody who is not on the named version.

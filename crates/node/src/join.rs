@@ -6,7 +6,7 @@ use concord_identity::{Anchor, SigningKey, enrolment_fingerprint, read_text};
 use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
 use concord_model::{Fingerprint, Name, ParticipantCode};
 use concord_server::{FileMode, Folder, FolderKind, write_durably};
-use concord_wire::stored::node as stored;
+use concord_wire::stored::node::{self as stored, Restored};
 
 use crate::config::NodeConfig;
 use crate::error::NodeError;
@@ -47,6 +47,11 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
         if known.addresses == hub.addresses {
             return Ok(joined);
         }
+    }
+    // A node that takes the place of another has everything to fetch back before it numbers anything: that stands first, so that it does
+    // not join without it.
+    if state.hub().is_none() && paper.bundle.replaces {
+        append(&journal, stored::restored(Restored::Rebuilt, SystemClock.now()))?;
     }
     // commit point: before it the node has not joined, and the same command joins it; after it only the paper for people may lack.
     append(&journal, stored::joined(paper.bundle, SystemClock.now()))?;

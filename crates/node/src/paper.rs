@@ -168,6 +168,7 @@ mod tests {
             participant: "KAZ".to_owned(),
             enrolment_fingerprint: Bytes::from_static(&[9; 32]),
             history: Bytes::from_static(&[1; 16]),
+            replaces: false,
         }
     }
 

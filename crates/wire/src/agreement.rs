@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
-use concord_ledger::{EpochOpening, JoinRequest, Statement, StatementContent};
+use concord_ledger::{EpochOpening, JoinRequest, Replacement, Statement, StatementContent};
 use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_PARTIES_MAX, STATEMENT_SIZE_MAX_BYTES};
 use concord_model::{
     AgreementDigest, AgreementId, AgreementText, Digest, Fingerprint, MeasureCode, Name, ParticipantCode, Party,
@@ -114,6 +114,8 @@ pub enum DraftContent {
     Leave(concord_model::AgreementRef),
     /// Binds a participant to its anchor and keys: a serialised join request.
     Enrol(Bytes),
+    /// Binds a participant to new keys of its node: a serialised join request, and the paper that it rests on.
+    Replace(Bytes, Title),
     /// Closes the present epoch of the own node's chains, and opens the next.
     OpenEpoch(EpochOpening),
 }
@@ -127,6 +129,9 @@ pub fn encode_statement(draft: &Draft) -> Bytes {
         DraftContent::Decline(agreement) => Content::Decline(pb::Decline { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::Leave(agreement) => Content::Leave(pb::Leave { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::Enrol(request) => Content::Enrolment(pb::Enrolment { request: request.clone() }),
+        DraftContent::Replace(request, reference) => {
+            Content::Replacement(pb::Replacement { request: request.clone(), reference: reference.to_string() })
+        }
         DraftContent::OpenEpoch(EpochOpening { node, epoch }) => {
             Content::EpochOpening(pb::EpochOpening { node: node.to_string(), epoch: *epoch })
         }
@@ -175,6 +180,10 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
             StatementContent::Leave(parse_agreement_ref(&agreement).map_err(&wrong)?)
         }
         Content::Enrolment(enrolment) => StatementContent::Enrol(parse_join_request(&enrolment.request)?.0),
+        Content::Replacement(replacement) => StatementContent::Replace(Replacement {
+            request: parse_join_request(&replacement.request)?.0,
+            reference: Title::parse(&replacement.reference).map_err(&wrong)?,
+        }),
         Content::EpochOpening(pb::EpochOpening { node, epoch }) => {
             StatementContent::OpenEpoch(EpochOpening { node: Name::parse(&node).map_err(&wrong)?, epoch })
         }
@@ -239,6 +248,16 @@ pub fn parse_join_request(bytes: &[u8]) -> Result<(JoinRequest, JoinProof), Refu
     let signature = std::mem::take(&mut message.possession);
     let signed_message = in_domain(JOIN_DOMAIN, &message.encode_to_vec());
     Ok((request, JoinProof { node_certificate: message.node_certificate, signed_message, signature }))
+}
+
+/// The join request that a statement carries, if it carries one: with its proofs, which [`parse_join_request`] reads.
+pub fn carried_request(signed: &pb::SignedStatement) -> Option<Bytes> {
+    use pb::statement::Content;
+    match pb::Statement::decode(signed.statement.clone()).ok()?.content? {
+        Content::Enrolment(enrolment) => Some(enrolment.request),
+        Content::Replacement(replacement) => Some(replacement.request),
+        _ => None,
+    }
 }
 
 /// An Ed25519 key with its fingerprint: SHA-256 of its SubjectPublicKeyInfo (RFC 8410), as every tool shows it.

@@ -181,6 +181,7 @@ impl Forum {
             participant: STATES[state].to_owned(),
             enrolment_fingerprint: Bytes::from_static(&[0; 32]),
             history: Bytes::copy_from_slice(FIRST_HISTORY.as_bytes()),
+            replaces: false,
         };
         let founded = stored::node::founded(&self.states[state].code, &name("main"), BEGIN);
         let agencies = AGENCIES.map(|agency| stored::node::agency_added(&name(agency), &[], BEGIN));

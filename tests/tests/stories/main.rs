@@ -24,6 +24,7 @@ mod peers_refused;
 mod real_data;
 mod receipts;
 mod repeats;
+mod replaced_node;
 mod retention;
 mod servers;
 mod strangers;

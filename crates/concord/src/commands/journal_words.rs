@@ -201,6 +201,14 @@ fn say(statement: &Statement) -> String {
         }
         StatementContent::Decline(of) => format!("declines {} version {} ({})", of.id, of.version, short(&of.digest.0)),
         StatementContent::Leave(reference) => format!("leaves {} version {}", reference.id, reference.version),
+        StatementContent::Replace(replacement) => {
+            let request = &replacement.request;
+            let (whose, node, anchor) = (&request.participant, &request.node, request.anchor_fingerprint);
+            format!(
+                "replaces the keys of {whose}, node {node}, anchor {anchor}, by {}",
+                safe(replacement.reference.as_str())
+            )
+        }
         StatementContent::OpenEpoch(opening) => {
             format!("opens epoch {} of the chains of node {}", opening.epoch, opening.node)
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use concord_identity::write_public;
-use concord_model::{Fingerprint, ParticipantCode, Reason, Refusal};
+use concord_model::{Fingerprint, ParticipantCode, Reason, Refusal, Title};
 use concord_node::paper::{self, JoinPaper};
 use concord_wire::agreement::DraftContent;
 use concord_wire::proto::operations::v1::{GetBundleRequest, ListParticipantsRequest, RegisteredParticipant};
@@ -30,7 +30,7 @@ pub(crate) enum ParticipantCommand {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord participant enrol join-request.json --profile /srv/concord/hub/officer --out bundle.json"
+    after_help = "Example:\n  concord participant enrol join-request.json --profile /srv/concord/hub/officer --out bundle.json\n  concord participant enrol join-request.json --replace --reference \"note verbale 17/2026\" --profile /srv/concord/hub/officer"
 )]
 pub(crate) struct EnrolArgs {
     /// The join request that the node made.
@@ -38,6 +38,12 @@ pub(crate) struct EnrolArgs {
     request: PathBuf,
     #[command(flatten)]
     client: ClientArgs,
+    /// The node's own keys are lost: these take their place, and the chains go on in a new epoch.
+    #[arg(long, requires = "reference")]
+    replace: bool,
+    /// The paper that a replacement rests on, in one line: told to all.
+    #[arg(long, requires = "replace", value_name = "TEXT")]
+    reference: Option<String>,
     /// Where the bundle for the node goes; beside the request where it is not said.
     #[arg(long, value_name = "BUNDLE")]
     out: Option<PathBuf>,
@@ -91,8 +97,15 @@ pub(crate) async fn run(command: ParticipantCommand, output: Output) -> Result<(
 
 async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failure> {
     let asked = read_request(&args.request)?;
+    let content = match &args.reference {
+        None => DraftContent::Enrol(asked.request.clone()),
+        Some(reference) => {
+            let reference = Title::parse(reference).map_err(|error| Failure::usage(error.to_string()))?;
+            DraftContent::Replace(asked.request.clone(), reference)
+        }
+    };
     let client = Client::connect(&args.client).await?;
-    if say(&client, DraftContent::Enrol(asked.request.clone())).await? == Said::Queued {
+    if say(&client, content).await? == Said::Queued {
         return Err(Failure::answer("the hub answered as a node does"));
     }
     let asking = GetBundleRequest { participant: asked.participant.to_string() };

@@ -76,6 +76,7 @@ impl RegistryView {
             signing_key: bytes::Bytes::copy_from_slice(&secretariat.signing_key.bytes),
             enrolment_fingerprint: fingerprint(&participant, enrolment),
             participant: participant.to_string(),
+            replaces: !enrolment.earlier.is_empty(),
             history: bytes::Bytes::copy_from_slice(published.tail.history.as_bytes()),
         })
     }

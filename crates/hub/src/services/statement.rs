@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use concord_identity::{Anchor, Caller, verify, verify_certificate, verify_statement};
 use concord_ledger::{JoinRequest, Statement, StatementContent};
-use concord_model::{Reason, Refusal, Role, Timestamp};
+use concord_model::{ParticipantCode, Reason, Refusal, Role, Timestamp};
 use concord_server::detach;
-use concord_wire::agreement::{JoinProof, parse_join_request, parse_statement};
+use concord_wire::agreement::{JoinProof, carried_request, parse_join_request, parse_statement};
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::statement_service_server::{StatementService, StatementServiceServer};
 use concord_wire::status::to_status;
-use prost::Message as _;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
@@ -83,23 +82,52 @@ async fn settle(
     statement: Statement,
     signed: pb::SignedStatement,
 ) -> Result<(), Refusal> {
-    let left = matches!(statement.content, StatementContent::Leave(_)).then(|| statement.participant.clone());
-    let enrols = matches!(statement.content, StatementContent::Enrol(_));
+    let consequences = Consequences::of(&statement);
     let proposal = Proposal::Statement(Box::new(statement), signed);
     match by {
         Some(by) => shared.sequencer.decide_by(by, proposal).await?,
         None => shared.sequencer.decide(proposal).await?,
     };
     concord_faults::point("hub.statement.decided");
-    if enrols {
-        shared.refresh_anchors();
-    }
-    if let Some(participant) = left {
-        // The receipt of a leave follows when nothing decided before it can still be sent.
-        shared.streams.end_mailboxes(&participant).await;
-        concord_faults::point("hub.statement.left");
-    }
+    consequences.follow(shared).await;
     Ok(())
+}
+
+/// What has to happen when a statement was decided, before whoever handed it in has its answer. It is the same when it happens again.
+pub(crate) struct Consequences {
+    changes_anchors: bool,
+    left: Option<ParticipantCode>,
+    replaced: Option<ParticipantCode>,
+}
+
+impl Consequences {
+    /// Of this statement.
+    pub(crate) fn of(statement: &Statement) -> Self {
+        let (mut left, mut replaced) = (None, None);
+        match &statement.content {
+            StatementContent::Leave(_) => left = Some(statement.participant.clone()),
+            StatementContent::Replace(replacement) => replaced = Some(replacement.request.participant.clone()),
+            _ => {}
+        }
+        let enrols = matches!(statement.content, StatementContent::Enrol(_));
+        Self { changes_anchors: enrols || replaced.is_some(), left, replaced }
+    }
+
+    /// Lets them happen.
+    pub(crate) async fn follow(self, shared: &Shared) {
+        if self.changes_anchors {
+            shared.refresh_anchors();
+        }
+        if let Some(participant) = self.replaced {
+            let served = shared.published().ledger.nodes().run(&participant);
+            shared.streams.end_replaced(&participant, served).await;
+        }
+        if let Some(participant) = self.left {
+            // The receipt of a leave follows when nothing decided before it can still be sent.
+            shared.streams.end_mailboxes(&participant).await;
+            concord_faults::point("hub.statement.left");
+        }
+    }
 }
 
 /// Reads a statement and verifies everything that needs no ledger decision: who signs, for whom, and the proofs that it carries.
@@ -136,11 +164,13 @@ pub(crate) fn check_enrolment(
     signed: &pb::SignedStatement,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    let StatementContent::Enrol(request) = &statement.content else { return Ok(()) };
-    let wrong = |error: prost::DecodeError| Refusal::new(Reason::StatementSignatureInvalid, error.to_string());
-    let message = pb::Statement::decode(signed.statement.clone()).map_err(wrong)?;
-    if let Some(pb::statement::Content::Enrolment(enrolment)) = message.content {
-        let (_, proof) = parse_join_request(&enrolment.request)?;
+    let request = match &statement.content {
+        StatementContent::Enrol(request) => request,
+        StatementContent::Replace(replacement) => &replacement.request,
+        _ => return Ok(()),
+    };
+    if let Some(carried) = carried_request(signed) {
+        let (_, proof) = parse_join_request(&carried)?;
         check_join_proof(request, &proof, now)?;
     }
     Ok(())

@@ -22,6 +22,7 @@ pub fn check_content(
         StatementContent::Decline(reference) => agreements.check_decline(by, reference),
         StatementContent::Leave(reference) => agreements.check_leave(by, reference),
         StatementContent::Enrol(request) => registry.check_enrol(by, request),
+        StatementContent::Replace(replacement) => epochs.check_replace(registry, by, &replacement.request),
         StatementContent::OpenEpoch(opening) => epochs.check_open(registry, by, opening),
     }
 }

@@ -12,7 +12,7 @@ use crate::fact::{Fact, Founding, MailAcknowledged, NodeSeen, OriginNotices, Rec
 use crate::feed::told_of;
 use crate::nodes::NodeLine;
 use crate::signer::SignerStep;
-use crate::statement::{Statement, StatementContent};
+use crate::statement::Statement;
 
 impl Ledger {
     /// Decides one command for the place where its fact would stand. A refusal as a whole records nothing.
@@ -71,11 +71,10 @@ impl Ledger {
 
     /// Where the chains stand that an accepted statement closes.
     pub(crate) fn closed_by(&self, statement: &Statement) -> Option<ClosedEpoch> {
-        let StatementContent::OpenEpoch(opening) = &statement.content else { return None };
-        let origin = statement.participant.clone();
+        let (origin, node) = statement.closes()?;
+        let (origin, node, hub) = (origin.clone(), node.clone(), statement.hub.clone());
         let epoch = self.epochs.current(&origin);
-        let hub = statement.hub.clone();
-        Some(self.chains.tips(&ChainKey { origin, hub, node: opening.node.clone(), epoch, lane: Lane::Routine }))
+        Some(self.chains.tips(&ChainKey { origin, hub, node, epoch, lane: Lane::Routine }))
     }
 
     fn decide_acknowledgement(&self, acknowledge: &Acknowledge) -> Result<Decision, Refusal> {

@@ -16,6 +16,7 @@ mod manifests;
 mod permits;
 mod properties;
 mod reference;
+mod replacements;
 mod snapshots;
 mod statements;
 mod totality;

@@ -3,8 +3,8 @@
 use concord_ledger::{
     Acknowledge, At, AudienceGroup, Candidate, ChainTip, ClosedEpoch, Command, Consign, ConsignmentRecorded,
     EpochOpening, Fact, FeedResumed, Handed, HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, Ledger, Mail,
-    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NoticeOutcome, OriginNotices, ReceiptNotice, Resume,
-    SenderNotice, Shown, Statement, StatementContent, StatementDecided, Told,
+    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NoticeOutcome, OriginNotices, ReceiptNotice, Replacement,
+    Resume, SenderNotice, Shown, Statement, StatementContent, StatementDecided, Told,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
@@ -88,6 +88,10 @@ fn content() -> impl Strategy<Value = StatementContent> {
         reference().prop_map(StatementContent::Leave),
         (code(), name())
             .prop_map(|(code, node)| StatementContent::Enrol(JoinRequest { node, ..join_request(code.as_str()) })),
+        (code(), name()).prop_map(|(code, node)| {
+            let request = JoinRequest { node, ..join_request(code.as_str()) };
+            StatementContent::Replace(Replacement { request, reference: Title::parse("x").unwrap() })
+        }),
         (name(), small()).prop_map(|(node, epoch)| StatementContent::OpenEpoch(EpochOpening { node, epoch })),
     ]
 }

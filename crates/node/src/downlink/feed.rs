@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concord_identity::{Anchor, verify, verify_statement};
 use concord_journal::HistoryId;
-use concord_ledger::{Statement, StatementContent};
+use concord_ledger::Statement;
 use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
-use concord_wire::agreement::{parse_join_request, parse_statement};
+use concord_wire::agreement::{carried_request, parse_join_request, parse_statement};
 use concord_wire::convert::{digest_bytes, lane, optional_timestamp, timestamp};
 use concord_wire::feed::parse_receipt;
 use concord_wire::lower_limits;
@@ -282,11 +282,11 @@ fn verify_one(
     let participant = &statement.participant;
     let enrolment = directory.registry.enrolment(participant);
     let enrolment = enrolment.ok_or_else(|| format!("{participant} is not enrolled"))?;
-    let anchor = Anchor::from_der(&enrolment.anchor).map_err(|error| error.to_string())?;
+    // What was said under an anchor that was replaced since stands, and may be told late by a hub that lost data.
+    let anchors = enrolment.anchors().map(Anchor::from_der).collect::<Result<Vec<_>, _>>();
+    let anchors = anchors.map_err(|error| error.to_string())?;
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
-    let verify = |at| {
-        verify_statement(participant, std::slice::from_ref(&anchor), &chain, &signed.statement, &signed.signature, at)
-    };
+    let verify = |at| verify_statement(participant, &anchors, &chain, &signed.statement, &signed.signature, at);
     // A hub that lost data records again what was said before, when a certificate may have ended: then it counts when it was made.
     let made_at = statement.made_at.min(at);
     let officer =
@@ -294,19 +294,12 @@ fn verify_one(
     if officer.name != statement.officer {
         return Err(format!("it names the officer {} and is signed by {}", statement.officer, officer.name));
     }
-    if matches!(statement.content, StatementContent::Enrol(_)) {
-        verify_possession(signed)?;
-    }
-    Ok(())
+    carried_request(signed).map_or(Ok(()), |request| verify_possession(&request))
 }
 
 /// The hub checked it when it enrolled; a hub that did not is found out here.
-fn verify_possession(signed: &agreement::SignedStatement) -> Result<(), String> {
-    let statement = agreement::Statement::decode(signed.statement.clone()).map_err(|error| error.to_string())?;
-    let Some(agreement::statement::Content::Enrolment(enrolment)) = statement.content else {
-        return Err("it is no enrolment".to_owned());
-    };
-    let (request, proof) = parse_join_request(&enrolment.request).map_err(|refusal| refusal.message)?;
+fn verify_possession(request: &[u8]) -> Result<(), String> {
+    let (request, proof) = parse_join_request(request).map_err(|refusal| refusal.message)?;
     verify(&request.signing_key.bytes, &proof.signed_message, &proof.signature)
         .map_err(|_| format!("the request of {} was not signed with the key that it names", request.participant))
 }

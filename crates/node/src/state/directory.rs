@@ -100,7 +100,7 @@ impl Directory {
             Some(Content::Statement(signed)) => {
                 let statement = agreement::parse_statement(signed).map_err(DirectoryError::Statement)?;
                 let closes = item.closes.as_ref().map(parse_closed_epoch).transpose()?;
-                if closes.is_some() != matches!(statement.content, StatementContent::OpenEpoch(_)) {
+                if closes.is_some() != statement.closes().is_some_and(|(whose, _)| whose == own) {
                     return Err(DirectoryError::EpochEnd(item.number));
                 }
                 if self.taken_in.insert(statement.digest) {
@@ -121,13 +121,15 @@ impl Directory {
         position: u64,
         at: Timestamp,
     ) {
+        if let Some(closed) = closes {
+            let key = self.registry.enrolment(own).map(|enrolment| enrolment.signing_key.fingerprint);
+            let replaced = key.filter(|_| matches!(statement.content, StatementContent::Replace(_)));
+            self.epochs.close(own, closed, replaced);
+        }
         self.registry.apply(statement, at);
         self.agreements.apply(statement, position, at);
         if statement.participant != *own {
             return;
-        }
-        if let Some(closed) = closes {
-            self.epochs.close(own, closed);
         }
         match &statement.content {
             StatementContent::Propose { text, digest } => {
@@ -139,6 +141,7 @@ impl Directory {
             StatementContent::Decline(_)
             | StatementContent::Leave(_)
             | StatementContent::Enrol(_)
+            | StatementContent::Replace(_)
             | StatementContent::OpenEpoch(_) => {}
         }
     }

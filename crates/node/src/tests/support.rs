@@ -131,6 +131,7 @@ impl Forum {
             participant: "KAZ".to_owned(),
             enrolment_fingerprint: Bytes::from_static(&[0; 32]),
             history: Bytes::copy_from_slice(HISTORY.as_bytes()),
+            replaces: false,
         }
     }
 

@@ -19,7 +19,7 @@ use super::recovered;
 use crate::context::Context;
 use crate::index::{Index, IndexError};
 use crate::link::{Attempt, HubLink, LinkEnd, keep_up, welcomed};
-use crate::state::{HubKeys, Restoration};
+use crate::state::{HubKeys, NodeState, Restoration};
 use crate::writer::Fetched;
 
 const ALARM: &str = "recovering";
@@ -52,6 +52,14 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
 }
 
 async fn recover(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
+    // By the feed it knows its own earlier keys, too: under which the consignments are signed that come back.
+    let own = context.key.public().fingerprint;
+    let is_known = |state: &Arc<NodeState>| {
+        let enrolment = state.directory().registry.enrolment(&context.participant);
+        enrolment.is_some_and(|enrolment| enrolment.signing_key.fingerprint == own)
+    };
+    let mut published = context.state.clone();
+    drop(published.wait_for(is_known).await.map_err(|_| LinkEnd::closed())?);
     for lane in Lane::ALL {
         let restoration = context.now_state().restoration();
         if restoration.is_none_or(|restoration| restoration.recovered[lane.slot()]) {
@@ -191,11 +199,10 @@ fn check(context: &Context, hub: &HubKeys, given: RehandedConsignment) -> Result
         |what: &str| Refusal::new(Reason::SignatureInvalid, format!("what the hub gave back does not hold: {what}"));
     let consignment = given.consignment.ok_or_else(|| wrong("a consignment is missing"))?;
     let receipt = given.receipt.ok_or_else(|| wrong("a receipt is missing"))?;
-    let own = context.key.public();
+    let state = context.now_state();
     let opened = open(consignment, &context.participant, |key, message, signature| {
-        if *key != own.fingerprint {
-            return Err(wrong("it is signed with another key than this node's"));
-        }
+        let own = state.directory().registry.signing_key(&context.participant, key);
+        let own = own.ok_or_else(|| wrong("it is signed with a key that is not this node's, and was not"))?;
         verify(&own.bytes, message, signature).map_err(|_| wrong("its signature is not this node's"))
     })?;
     let recorded = receipt::verify(&receipt, |key, message, signature| {

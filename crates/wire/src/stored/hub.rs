@@ -4,7 +4,7 @@ use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_ledger::{
     AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, MailAcknowledged,
-    MailboxResumed, MailboxRun, NodeSeen, OriginNotices, Resume, Shown, StatementContent, StatementDecided, Told,
+    MailboxResumed, MailboxRun, NodeSeen, OriginNotices, Resume, Shown, StatementDecided, Told,
 };
 use concord_model::{Digest, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
@@ -288,7 +288,7 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
     let told = message.told.iter().map(read_told).collect::<Result<_, _>>().map_err(|error| malformed(entry, error))?;
     let closes = message.closes.as_ref().map(parse_closed_epoch).transpose();
     let closes = closes.map_err(|error| malformed(entry, error))?.map(Box::new);
-    if closes.is_some() != (refused.is_none() && matches!(statement.content, StatementContent::OpenEpoch(_))) {
+    if closes.is_some() != (refused.is_none() && statement.closes().is_some()) {
         return Err(malformed(entry, "where an epoch ended stands with the statement that closed it, and only there"));
     }
     Ok(HubEntry::Statement(StatementDecided { statement, refused, told, closes }, signed))

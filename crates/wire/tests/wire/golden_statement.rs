@@ -1,6 +1,7 @@
 //! Golden vectors of what officers and joining nodes sign.
 
 use bytes::Bytes;
+use concord_model::Title;
 use concord_wire::agreement::{
     DraftContent, JoinProof, STATEMENT_DOMAIN, agreement_digest, encode_statement, encode_text, in_domain,
     parse_join_request, parse_text,
@@ -34,6 +35,7 @@ fn statements_of_every_kind() {
         ("leave", DraftContent::Leave(agreement_ref())),
         ("enrolment", DraftContent::Enrol(join_request())),
         ("epoch", DraftContent::OpenEpoch(epoch_opening())),
+        ("replacement", DraftContent::Replace(join_request(), Title::parse("note verbale 17/2026").unwrap())),
     ]) {
         let statement = encode_statement(&draft(number, content));
         let signed = signed(statement.clone());
@@ -57,6 +59,7 @@ fn a_join_request_and_a_bundle() {
         participant: "UZB".into(),
         enrolment_fingerprint: Bytes::from_static(&[0xef; 32]),
         history: Bytes::copy_from_slice(&crate::fixtures::HISTORY),
+        replaces: true,
     };
     let about = "What a node brings to be enrolled, and what it gets to join. Possession is signed over `concord join v1` ‖ 0 ‖ the request \
                  without it; the key's private half is `UZB`, padded with zeros.";

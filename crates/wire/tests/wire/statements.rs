@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
-use concord_ledger::{EpochOpening, StatementContent};
+use concord_ledger::{EpochOpening, Replacement, StatementContent};
 use concord_model::limits::STATEMENT_SIZE_MAX_BYTES;
 use concord_model::{Digest, Reason};
 use concord_wire::agreement::{
@@ -150,6 +150,10 @@ proptest! {
             DraftContent::Consent(agreement) => StatementContent::Consent(agreement),
             DraftContent::Decline(agreement) => StatementContent::Decline(agreement),
             DraftContent::Leave(agreement) => StatementContent::Leave(agreement),
+            DraftContent::Replace(request, reference) => {
+                let request = parse_join_request(&request).unwrap().0;
+                StatementContent::Replace(Replacement { request, reference })
+            }
             DraftContent::OpenEpoch(opening) => StatementContent::OpenEpoch(opening),
             DraftContent::Enrol(request) => StatementContent::Enrol(parse_join_request(&request).unwrap().0),
         };

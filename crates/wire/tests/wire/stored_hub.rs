@@ -5,7 +5,7 @@ use concord_journal::{
 };
 use concord_ledger::{
     ChainTip, ClosedEpoch, Fact, FeedResumed, HistoryBegun, MailboxResumed, MailboxRun, NodeSeen, Resume, Shown,
-    StatementContent, StatementDecided,
+    StatementDecided,
 };
 use concord_model::{ConsignmentDigest, Digest, Lane, Reason};
 use concord_wire::agreement::{DraftContent, encode_statement, parse_statement};
@@ -284,7 +284,7 @@ proptest! {
     fn any_statement_survives_the_journal(said in any_statement(), reason in prop::option::of(prop::sample::select(Reason::ALL))) {
         let signed = signed(encode_statement(&said));
         let statement = parse_statement(&signed).unwrap();
-        let closes = matches!(statement.content, StatementContent::OpenEpoch(_)) && reason.is_none();
+        let closes = statement.closes().is_some() && reason.is_none();
         let closes = closes.then(|| Box::new(closed_epoch()));
         let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)], closes };
         prop_assert_eq!(fact(&hub::statement(&decided, signed, NOW)), Fact::Statement(decided));

@@ -1,0 +1,82 @@
+//! A node whose disk and keys are lost: one with new keys takes its place, has back what the hub has, and the old one is out, even where
+//! somebody runs it.
+
+use std::fs;
+
+use concord_tests::{Forum, Process, concord, count_in_journal, exchange_ids, text_of, words};
+
+use crate::healing_node::await_recovered;
+
+const WARNINGS: &str = "KAZ/warnings";
+const AGAIN: &str = "KAZ/warnings-again";
+const MEASURE: &str = "environmental.5";
+const REFERENCE: &str = "note verbale 17/2026";
+
+#[test]
+fn a_node_with_an_empty_disk_and_new_keys_takes_the_place_of_the_lost_one() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(WARNINGS, MEASURE, &["KAZ", "IRN"]);
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    let sent: Vec<String> =
+        ["--lane flash", "--lane routine"].map(|lane| kaz.submit(lane, &format!("{lane} --wait delivered")).id).into();
+    let taken = irn.submit("to KAZ", "--wait delivered").id;
+    assert_eq!(exchange_ids(&kaz.receive(1)), [taken.clone()]);
+    irn.await_taken(&taken, "KAZ");
+    forum.stop_node("KAZ");
+    let (dir, lost) = (forum.node_dir("KAZ"), forum.path().join("lost"));
+    fs::rename(&dir, &lost).unwrap();
+    // Somebody else has it, and runs it: what it acknowledges nobody reads.
+    let old = Process::start(&forum.log("old"), words!["node", "serve", "--dir", lost]);
+    old.line_after("admin ");
+    let waits = irn.submit("to KAZ while its node is lost", "--wait delivered").id;
+    assert_eq!(forum.status(&lost)["hub_connected"], true);
+
+    concord(words!["node", "init", "--dir", dir, "--participant", "KAZ"]).ok();
+    let (request, bundle) = (dir.join("join-request.json"), dir.join("bundle.json"));
+    let secretariat = forum.hub_dir().join("officer");
+    let enrol = words!["participant", "enrol", request, "--profile", secretariat, "--out", bundle];
+    concord(enrol.clone()).refused(3, "PARTICIPANT_ALREADY_ENROLLED");
+    // A replacement rests on a paper.
+    concord([enrol.clone(), words!["--replace"]].concat()).refused(2, "USAGE");
+    concord([enrol, words!["--replace", "--reference", REFERENCE]].concat()).ok();
+    concord(words!["node", "join", bundle, "--dir", dir]).ok();
+    concord(words!["agency", "add", "agency", "--dir", dir]).ok();
+    forum.start_node("KAZ");
+    await_recovered(&forum, &dir);
+
+    // What the hub has is here again, and what was signed with the old key stands.
+    let kaz = forum.agency("KAZ");
+    for id in &sent {
+        assert_eq!(kaz.settled(id), ["IRN delivered"], "{id}");
+    }
+    assert_eq!(exchange_ids(&kaz.receive(2)), [taken.clone(), waits.clone()]);
+    irn.await_taken(&waits, "KAZ");
+    assert_eq!(exchange_ids(&irn.receive(2)).len(), 2);
+
+    // IRN's officer consented to the old keys: the new one sends nothing until it has consented to that. To it, everything goes.
+    let under_the_old = format!("--agreement {WARNINGS}");
+    kaz.try_submit("before IRN consented", &under_the_old).refused(3, "FINGERPRINT_MISMATCH");
+    let on = irn.submit("to the new node under the old keys", &format!("{under_the_old} --wait delivered")).id;
+    assert_eq!(exchange_ids(&kaz.receive(1)), [on.clone()]);
+    forum.agree(AGAIN, MEASURE, &["KAZ", "IRN"]);
+    let new = kaz.submit("after it", &format!("--agreement {AGAIN} --wait delivered")).id;
+    assert_eq!(exchange_ids(&irn.receive(1)), [new.clone()]);
+    kaz.await_taken(&new, "IRN");
+    let back = irn.submit("to the new node", &format!("--agreement {AGAIN} --wait delivered")).id;
+    assert_eq!(exchange_ids(&kaz.receive(1)), [back.clone()]);
+    assert_eq!(count_in_journal(&dir, &[taken, waits, on, back.clone()]), (4, 4), "one entry for each");
+
+    // The old node is out: neither its feed nor its mail comes to it, and what it takes goes nowhere.
+    let marker = irn.submit("not to the old node", &format!("--agreement {AGAIN} --wait delivered")).id;
+    assert_eq!(forum.status(&lost)["hub_connected"], false);
+    assert_eq!(count_in_journal(&lost, &[back, marker]), (0, 0));
+    assert_eq!(old.terminate().code(), Some(0));
+
+    // Everybody was told, with the paper.
+    for dir in [forum.hub_dir(), dir, forum.node_dir("IRN")] {
+        let shown = concord(words!["journal", "show", dir]).ok().lines();
+        let told = |entry: &serde_json::Value| text_of(entry, "about").contains(REFERENCE);
+        assert!(shown.iter().any(told), "{}", dir.display());
+        concord(words!["verify", dir]).ok();
+    }
+}
