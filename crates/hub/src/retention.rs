@@ -14,7 +14,7 @@ use concord_server::{AskedDays, DiskRoom, Retention, RetentionTally};
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::stored::Kept;
 use concord_wire::stored::hub::{HubEntry, read};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::delivery::permit;
 use crate::sequencer::{Proposal, Published};
@@ -119,11 +119,14 @@ fn old_segments(shared: &Shared, before: Timestamp) -> Result<Option<OldSegments
 }
 
 /// Counts them.
-fn count(shared: &Shared, tally: &mut RetentionTally, before: Timestamp, old: Option<&OldSegments>) {
+fn count(tally: &mut RetentionTally, before: Timestamp, old: Option<&OldSegments>) {
     let size = old.map(|old| old.size).unwrap_or_default();
-    let entries = old.map_or(0, |old| old.first_kept - shared.journal.first_sequence());
+    let entries = old.map_or(0, |old| old.entries);
     tally.segments(before, size.segments, size.bytes, entries);
 }
+
+/// Whether old segments go, by what they are and the state that is to stand for them.
+type IsWorthIt = fn(&OldSegments, &[u8]) -> bool;
 
 /// Keeps what must be kept, and lets go what need not be.
 pub struct Keeper {
@@ -140,29 +143,42 @@ impl Keeper {
 
     /// What would go now, by the configured time or by another.
     ///
-    /// Refuses with `ARGUMENT_INVALID` where there is none, and with `CLOCK_SUSPECT`.
+    /// Refuses with `ARGUMENT_INVALID` where there is none, with `CLOCK_SUSPECT`, and with `QUEUE_FULL` while a run or another preview
+    /// goes on: what goes beside it is nothing to count.
     pub async fn preview(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
         let cut_off = self.retention.cut_off(asked, self.shared.clock.trusted_now())?;
+        let _alone = self.alone()?;
         let surveyed = self.shared.blocking(move |shared| {
             let mut survey = Survey::new(shared, cut_off.bodies);
             while !survey.old.is_ended() {
                 survey.batch(shared)?;
             }
             if let Some(before) = cut_off.entries {
-                count(shared, &mut survey.tally, before, old_segments(shared, before)?.as_ref());
+                count(&mut survey.tally, before, old_segments(shared, before)?.as_ref());
             }
             Ok(survey.tally.report(cut_off.bodies))
         });
         surveyed.await
     }
 
+    /// Invariant: nothing goes beside whoever counts what would go, or lets it go.
+    fn alone(&self) -> Result<MutexGuard<'_, ()>, Refusal> {
+        let busy =
+            |_| Refusal::new(Reason::QueueFull, "another run or preview of the retention goes on; ask again later");
+        self.running.try_lock().map_err(busy)
+    }
+
     /// Lets it go: bodies batch by batch, then old segments.
     ///
-    /// Refuses with `ARGUMENT_INVALID` and `CLOCK_SUSPECT` as above, with `QUEUE_FULL` while another run goes on, with `DISK_FULL`.
+    /// Refuses with `ARGUMENT_INVALID`, `CLOCK_SUSPECT` and `QUEUE_FULL` as above, and with `DISK_FULL`.
     pub async fn run(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
+        self.run_if(asked, |_, _| true).await
+    }
+
+    /// The same, but old segments only if they are worth it, by what they are and the state that is to stand for them.
+    async fn run_if(&self, asked: AskedDays, is_worth_it: IsWorthIt) -> Result<RetentionReport, Refusal> {
         let cut_off = self.retention.cut_off(asked, self.shared.clock.trusted_now())?;
-        let busy = |_| Refusal::new(Reason::QueueFull, "another run of the retention goes on");
-        let _one_at_a_time = self.running.try_lock().map_err(busy)?;
+        let _alone = self.alone()?;
         let mut survey = Survey::new(&self.shared, cut_off.bodies);
         while !survey.old.is_ended() {
             let surveyed = self.shared.blocking(move |shared| {
@@ -177,17 +193,31 @@ impl Keeper {
         }
         let mut tally = survey.tally;
         if let Some(before) = cut_off.entries {
-            tally = self.trim(before, tally).await?;
+            tally = self.trim(before, tally, is_worth_it).await?;
         }
         Ok(tally.report(cut_off.bodies))
     }
 
-    async fn trim(&self, before: Timestamp, mut tally: RetentionTally) -> Result<RetentionTally, Refusal> {
+    /// Refuses with `DISK_FULL` where what is to stand for them would not leave the reserve.
+    async fn trim(
+        &self,
+        before: Timestamp,
+        mut tally: RetentionTally,
+        is_worth_it: IsWorthIt,
+    ) -> Result<RetentionTally, Refusal> {
         let prepared = self.shared.blocking(move |shared| {
             let old = old_segments(shared, before)?;
-            count(shared, &mut tally, before, old.as_ref());
-            let Some(old) = old else { return Ok((tally, None)) };
+            let Some(old) = old else {
+                count(&mut tally, before, None);
+                return Ok((tally, None));
+            };
             let state = snapshot::before(shared.journal.as_ref(), old.first_kept).map_err(internal)?;
+            if !is_worth_it(&old, &state) {
+                count(&mut tally, before, None);
+                return Ok((tally, None));
+            }
+            shared.room.check_for(old.base_bytes(&state))?;
+            count(&mut tally, before, Some(&old));
             let prepared = shared.journal.prepare_trim(old.into_trim(state.into()));
             let full = |error: TrimError| if error.is_out_of_room() { DiskRoom::refusal() } else { internal(error) };
             Ok((tally, Some(prepared.map_err(full)?)))
@@ -199,11 +229,12 @@ impl Keeper {
         Ok(tally)
     }
 
-    /// Runs once a day where a time is configured, for as long as the process does.
+    /// Runs once a day where a time is configured, for as long as the process does; old segments go once as much of them goes as has
+    /// to be written.
     pub async fn keep(self: Arc<Self>) {
         let run = || {
             let keeper = Arc::clone(&self);
-            async move { keeper.run(AskedDays::default()).await }
+            async move { keeper.run_if(AskedDays::default(), OldSegments::is_worth_it).await }
         };
         self.retention.keep(run).await;
     }

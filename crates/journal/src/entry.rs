@@ -153,6 +153,11 @@ pub(crate) fn write_table(blobs: &[Blob], table: &mut Vec<u8>) {
     }
 }
 
+/// What an entry takes without its bodies.
+pub(crate) fn bare_size_bytes(entry: &Entry) -> u64 {
+    (FRAME_HEAD_SIZE_BYTES + TABLE_ROW_SIZE_BYTES * entry.commitments.len() + entry.payload.len()) as u64
+}
+
 /// Lengths are stored in 32 bits. Saturating is never reached: the size of a commit is checked before, and is far
 /// below.
 pub(crate) fn stored_length(length: usize) -> u32 {

@@ -1,4 +1,4 @@
-//! A journal in memory whose appends a test holds up, refuses or breaks; for tests of those who append.
+//! A journal in memory whose appends a test holds up, refuses or breaks, and whose readers it interrupts.
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -28,9 +28,14 @@ pub trait AppendHook: Send + Sync {
     ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
         inner.redact(expected, recorded_at, bodies)
     }
+
+    /// As [`Journal::kept_from`]; straight, unless a test lets something happen beside a reader.
+    fn kept_from(&self, inner: &MemoryJournal, from: u64) -> Option<u64> {
+        inner.kept_from(from)
+    }
 }
 
-/// A journal in memory whose appends and redactions go through a hook; all else goes straight.
+/// A journal in memory whose appends, redactions and look-ups of what is kept go through a hook; all else goes straight.
 pub struct HookedJournal<H> {
     /// The journal behind it.
     pub inner: MemoryJournal,
@@ -91,7 +96,7 @@ impl<H: AppendHook> Journal for HookedJournal<H> {
     }
 
     fn kept_from(&self, from: u64) -> Option<u64> {
-        self.inner.kept_from(from)
+        self.hook.kept_from(&self.inner, from)
     }
 
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {

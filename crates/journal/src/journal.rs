@@ -92,8 +92,10 @@ pub trait Journal: Send + Sync {
     fn recall(&self, from: u64, max_entries: usize) -> Result<Vec<Entry>, ReadError> {
         let (mut entries, mut from, mut size) = (Vec::new(), from, 0);
         while entries.len() < max_entries && size <= READ_SIZE_MAX_BYTES {
+            // Asked for before what is kept: a trim in between then makes the read refuse, and hides nothing that it kept.
+            let first = self.first_sequence();
             let Some(kept) = self.kept_from(from) else {
-                let whole = self.first_sequence().max(from);
+                let whole = first.max(from);
                 match self.read(whole, max_entries - entries.len()) {
                     Ok(rest) => entries.extend(rest),
                     // Trimmed since it was asked for.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::blob::{Blob, Commitment};
 use crate::digest::{Digest, HistoryId, Tail};
-use crate::entry::{Draft, Entry, Meta, write_table};
+use crate::entry::{Draft, Entry, Meta, bare_size_bytes, write_table};
 use crate::history::{HistoryBegun, KIND_HISTORY_BEGUN};
 use crate::journal::{
     AppendError, Appended, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError, check_batch, check_bodies,
@@ -154,7 +154,8 @@ impl Journal for MemoryJournal {
                 (entry.payload.len() + bodies.sum::<usize>()) as u64
             };
             let going = held.entries.iter().filter(|entry| entry.sequence < first_kept);
-            Held { segments: 1, bytes: going.map(size).sum() }
+            let kept_bytes = held.kept.iter().map(bare_size_bytes).sum();
+            Held { segments: 1, bytes: going.map(size).sum(), kept_bytes }
         })
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::entry::{Entry, is_own_effect, is_reserved_kind};
+use crate::entry::{Entry, bare_size_bytes, is_own_effect, is_reserved_kind};
 use crate::journal::{Journal, ReadError};
 use crate::redaction::{Bodies, Body};
 use crate::trim::Trim;
@@ -75,8 +75,12 @@ pub struct OldSegments {
     pub first_kept: u64,
     /// Of those before it, the ones to be kept without bodies; from an earlier trim's on.
     pub kept: Vec<u64>,
+    /// How many entries are not held whole any more once they go.
+    pub entries: u64,
     /// What the files take that go.
     pub size: Held,
+    /// What those take that are to be kept: the new base holds them all, also those of the one before.
+    pub kept_bytes: u64,
 }
 
 /// What files of a journal hold.
@@ -86,6 +90,8 @@ pub struct Held {
     pub segments: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The bytes of the entries that an earlier trim kept.
+    pub kept_bytes: u64,
 }
 
 impl OldSegments {
@@ -100,7 +106,8 @@ impl OldSegments {
     ) -> Result<Option<OldSegments>, E> {
         let mut kept: Vec<u64> =
             std::iter::successors(journal.kept_from(1), |kept| journal.kept_from(kept + 1)).collect();
-        let mut next = journal.first_sequence();
+        let first = journal.first_sequence();
+        let (mut next, earlier, mut sizes) = (first, kept.len(), Vec::new());
         'walk: loop {
             let entries = journal.read(next, ENTRIES_READ_AT_ONCE).map_err(&unread)?;
             if entries.is_empty() {
@@ -116,6 +123,7 @@ impl OldSegments {
                     break 'walk;
                 }
                 if !is_own_effect(entry.kind) && !concord_faults::planted("trim-what-was-said") {
+                    sizes.push(bare_size_bytes(&entry));
                     kept.push(entry.sequence);
                 }
                 next = entry.sequence + 1;
@@ -123,7 +131,19 @@ impl OldSegments {
         }
         let Some(first_kept) = journal.trim_point(next) else { return Ok(None) };
         kept.retain(|sequence| *sequence < first_kept);
-        Ok(Some(OldSegments { first_kept, kept, size: journal.held_before(first_kept) }))
+        let (entries, size) = (first_kept.saturating_sub(first), journal.held_before(first_kept));
+        let kept_bytes = size.kept_bytes + sizes.iter().take(kept.len().saturating_sub(earlier)).sum::<u64>();
+        Ok(Some(OldSegments { first_kept, kept, entries, size, kept_bytes }))
+    }
+
+    /// Whether as much goes as is written: what a trim keeps is written anew each time, and grows with the journal's age.
+    pub fn is_worth_it(&self, state: &[u8]) -> bool {
+        self.size.bytes >= self.base_bytes(state)
+    }
+
+    /// What the base takes that is to be written, with this state.
+    pub fn base_bytes(&self, state: &[u8]) -> u64 {
+        self.kept_bytes + state.len() as u64
     }
 
     /// The trim by which they go behind a base that carries this state.

@@ -147,8 +147,15 @@ fn the_old_segments_end_before_what_is_young_or_stays_and_all_that_was_said_is_k
             .filter(|sequence| journal.head(*sequence).is_ok_and(|entry| entry.kind < KIND_RESERVED_FIRST))
             .collect();
         assert_eq!(old.kept, said);
+        let (kept_bytes, is_worth_it) = (old.kept_bytes, old.is_worth_it(b"state"));
+        assert_eq!(is_worth_it, old.size.bytes >= kept_bytes + 5);
         let prepared = journal.prepare_trim(old.into_trim("state".into())).unwrap();
         block_on(journal.trim(journal.tail(), 7, prepared)).unwrap();
+        let base: usize =
+            disk.everything().iter().filter(|(name, _)| name.ends_with(".base")).map(|(_, base)| base.len()).sum();
+        // But for entry 1, which stays anyway, and what is around them.
+        let rest = base as u64 - kept_bytes;
+        assert!((108 + 5 + 32..108 + 5 + 32 + 300).contains(&rest), "{rest} bytes beside the kept entries");
         assert!(
             facts.iter().all(|fact| journal.head(*fact).is_err())
                 && said.iter().all(|said| journal.head(*said).is_ok())

@@ -18,7 +18,7 @@ use concord_wire::receipt::{self, Outcome};
 use concord_wire::stored::Kept;
 use concord_wire::stored::node::{NodeEntry, Received, Verdict, read};
 use concord_wire::{header, header::exchange_id};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
@@ -35,13 +35,21 @@ struct Survey {
 struct Settled {
     state: Arc<NodeState>,
     tally: RetentionTally,
+    /// Whether bodies of what was set aside are there.
+    holds_evidence: bool,
+}
+
+impl Settled {
+    fn new(state: Arc<NodeState>) -> Self {
+        Self { state, tally: RetentionTally::default(), holds_evidence: false }
+    }
 }
 
 impl Survey {
     fn new(context: &Context, before: Timestamp) -> Self {
         let journal = context.index.journal();
         let old = OldEntries::new(journal.as_ref(), before.as_micros(), journal.tail().sequence);
-        Self { old, settled: Settled { state: context.now_state(), tally: RetentionTally::default() } }
+        Self { old, settled: Settled::new(context.now_state()) }
     }
 
     /// The next bodies that may go; none at the end. Blocks.
@@ -126,8 +134,12 @@ impl Settled {
         for item in items {
             let range = IndexRange { first, count: item.blob_count };
             first += item.blob_count;
-            // What was set aside is evidence, and stays.
-            let Verdict::Accepted(delivery) = &item.verdict else { continue };
+            let Verdict::Accepted(delivery) = &item.verdict else {
+                // What was set aside is evidence, and stays.
+                let own = there.get(range.first as usize..(range.first + range.count) as usize).unwrap_or_default();
+                self.holds_evidence |= own.iter().any(|body| !body.is_gone);
+                continue;
+            };
             let settled = header::parse(&delivery.header).is_ok_and(|header| {
                 let mut entitled =
                     self.state.agencies().values().filter(|agency| agency.may_have(&header.measure)).peekable();
@@ -170,8 +182,8 @@ fn agreement(serialised: &bytes::Bytes) -> String {
 
 /// The old segments that go, as a trim takes them. Blocks.
 ///
-/// Invariant: nothing goes but bodies, and none that somebody waits for: see [`OldSegments`] for what is kept. Evidence of what was set
-/// aside goes when its segment does; header, path and reason stay. Nor goes what the views have yet to read.
+/// Invariant: nothing goes but bodies, and none that somebody waits for, or that is evidence of what was set aside: see [`OldSegments`]
+/// for what is kept. Nor goes what the views have yet to read.
 fn old_segments(context: &Context, before: Timestamp) -> Result<Option<OldSegments>, IndexError> {
     let index = &context.index;
     let last = index.views().watermark().map_or(0, |at| at.sequence);
@@ -180,18 +192,21 @@ fn old_segments(context: &Context, before: Timestamp) -> Result<Option<OldSegmen
         if bodies.iter().all(|body| body.is_gone) {
             return Ok(true);
         }
-        let mut settled = Settled { state: Arc::clone(&state), tally: RetentionTally::default() };
+        let mut settled = Settled::new(Arc::clone(&state));
         settled.entry(index, entry, &mut Vec::new())?;
-        Ok(!settled.tally.is_awaited())
+        Ok(!settled.tally.is_awaited() && !settled.holds_evidence)
     })
 }
 
 /// Counts them.
-fn count(context: &Context, tally: &mut RetentionTally, before: Timestamp, old: Option<&OldSegments>) {
+fn count(tally: &mut RetentionTally, before: Timestamp, old: Option<&OldSegments>) {
     let size = old.map(|old| old.size).unwrap_or_default();
-    let entries = old.map_or(0, |old| old.first_kept - context.index.journal().first_sequence());
+    let entries = old.map_or(0, |old| old.entries);
     tally.segments(before, size.segments, size.bytes, entries);
 }
+
+/// Whether old segments go, by what they are and the state that is to stand for them.
+type IsWorthIt = fn(&OldSegments, &[u8]) -> bool;
 
 /// Keeps what must be kept, and lets go what need not be.
 pub(crate) struct Keeper {
@@ -208,9 +223,11 @@ impl Keeper {
 
     /// What would go now, by the configured time or by another.
     ///
-    /// Refuses with `ARGUMENT_INVALID` where there is none, and with `CLOCK_SUSPECT`.
+    /// Refuses with `ARGUMENT_INVALID` where there is none, with `CLOCK_SUSPECT`, and with `QUEUE_FULL` while a run or another preview
+    /// goes on: what goes beside it is nothing to count.
     pub(crate) async fn preview(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
         let cut_off = self.retention.cut_off(asked, self.context.clock.trusted_now())?;
+        let _alone = self.alone()?;
         let mut survey = Survey::new(&self.context, cut_off.bodies);
         while !survey.old.is_ended() {
             survey = self.step(survey).await?.0;
@@ -218,7 +235,7 @@ impl Keeper {
         let mut tally = survey.settled.tally;
         if let Some(before) = cut_off.entries {
             let counted = self.blocking(move |context| {
-                count(context, &mut tally, before, old_segments(context, before).map_err(internal)?.as_ref());
+                count(&mut tally, before, old_segments(context, before).map_err(internal)?.as_ref());
                 Ok(tally)
             });
             tally = counted.await?;
@@ -226,13 +243,24 @@ impl Keeper {
         Ok(tally.report(cut_off.bodies))
     }
 
+    /// Invariant: nothing goes beside whoever counts what would go, or lets it go.
+    fn alone(&self) -> Result<MutexGuard<'_, ()>, Refusal> {
+        let busy =
+            |_| Refusal::new(Reason::QueueFull, "another run or preview of the retention goes on; ask again later");
+        self.running.try_lock().map_err(busy)
+    }
+
     /// Lets it go: bodies batch by batch, then old segments.
     ///
-    /// Refuses with `ARGUMENT_INVALID` and `CLOCK_SUSPECT` as above, with `QUEUE_FULL` while another run goes on, with `DISK_FULL`.
+    /// Refuses with `ARGUMENT_INVALID`, `CLOCK_SUSPECT` and `QUEUE_FULL` as above, and with `DISK_FULL`.
     pub(crate) async fn run(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
+        self.run_if(asked, |_, _| true).await
+    }
+
+    /// The same, but old segments only if they are worth it, by what they are and the state that is to stand for them.
+    async fn run_if(&self, asked: AskedDays, is_worth_it: IsWorthIt) -> Result<RetentionReport, Refusal> {
         let cut_off = self.retention.cut_off(asked, self.context.clock.trusted_now())?;
-        let busy = |_| Refusal::new(Reason::QueueFull, "another run of the retention goes on");
-        let _one_at_a_time = self.running.try_lock().map_err(busy)?;
+        let _alone = self.alone()?;
         let mut survey = Survey::new(&self.context, cut_off.bodies);
         while !survey.old.is_ended() {
             let (next, bodies) = self.step(survey).await?;
@@ -243,18 +271,32 @@ impl Keeper {
         }
         let mut tally = survey.settled.tally;
         if let Some(before) = cut_off.entries {
-            tally = self.trim(before, tally).await?;
+            tally = self.trim(before, tally, is_worth_it).await?;
         }
         Ok(tally.report(cut_off.bodies))
     }
 
-    async fn trim(&self, before: Timestamp, mut tally: RetentionTally) -> Result<RetentionTally, Refusal> {
+    /// Refuses with `DISK_FULL` where what is to stand for them would not leave the reserve.
+    async fn trim(
+        &self,
+        before: Timestamp,
+        mut tally: RetentionTally,
+        is_worth_it: IsWorthIt,
+    ) -> Result<RetentionTally, Refusal> {
         let prepared = self.blocking(move |context| {
             let old = old_segments(context, before).map_err(internal)?;
-            count(context, &mut tally, before, old.as_ref());
-            let Some(old) = old else { return Ok((tally, None)) };
+            let Some(old) = old else {
+                count(&mut tally, before, None);
+                return Ok((tally, None));
+            };
             let journal = context.index.journal();
             let state = open::before(journal.as_ref(), old.first_kept).map_err(internal)?;
+            if !is_worth_it(&old, &state) {
+                count(&mut tally, before, None);
+                return Ok((tally, None));
+            }
+            context.room.check_for(old.base_bytes(&state))?;
+            count(&mut tally, before, Some(&old));
             let prepared = journal.prepare_trim(old.into_trim(state.into()));
             let full = |error: TrimError| if error.is_out_of_room() { DiskRoom::refusal() } else { internal(error) };
             Ok((tally, Some(prepared.map_err(full)?)))
@@ -283,11 +325,12 @@ impl Keeper {
         concord_server::blocking(move || work(&context)).await.unwrap_or_else(|error| Err(internal(error)))
     }
 
-    /// Runs once a day where a time is configured, for as long as the process does.
+    /// Runs once a day where a time is configured, for as long as the process does; old segments go once as much of them goes as has
+    /// to be written.
     pub(crate) async fn keep(self: Arc<Self>) {
         let run = || {
             let keeper = Arc::clone(&self);
-            async move { keeper.run(AskedDays::default()).await }
+            async move { keeper.run_if(AskedDays::default(), OldSegments::is_worth_it).await }
         };
         self.retention.keep(run).await;
     }

@@ -31,6 +31,8 @@ pub struct DiskRoom(Arc<Inner>);
 struct Inner {
     reserve_bytes: u64,
     below_reserve: AtomicBool,
+    /// What the last measurement found beyond the reserve; none before the first.
+    beyond_reserve: Mutex<Option<u64>>,
     last_refused: Mutex<Option<Instant>>,
     readiness: Readiness,
 }
@@ -44,6 +46,12 @@ impl DiskRoom {
     /// Whether something new may be taken in; else `DISK_FULL`.
     pub fn check(&self) -> Result<(), Refusal> {
         if self.0.below_reserve.load(Ordering::Relaxed) { Err(Self::refusal()) } else { Ok(()) }
+    }
+
+    /// Whether so much can be written at once and the reserve stays, by the last measurement; else `DISK_FULL`.
+    pub fn check_for(&self, bytes: u64) -> Result<(), Refusal> {
+        let beyond = *self.0.beyond_reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        if beyond.is_some_and(|beyond| beyond < bytes) { Err(Self::refusal()) } else { Ok(()) }
     }
 
     /// What is answered where there is no room. It says nothing of this machine.
@@ -65,6 +73,8 @@ impl DiskRoom {
     pub fn measured(&self, available_bytes: u64) {
         metrics::gauge!("concord_disk_available_bytes").set(available_bytes as f64);
         let reserve = self.0.reserve_bytes;
+        let beyond = Some(available_bytes.saturating_sub(reserve));
+        *self.0.beyond_reserve.lock().unwrap_or_else(PoisonError::into_inner) = beyond;
         let was_below = self.0.below_reserve.load(Ordering::Relaxed);
         let enough = if was_below { reserve.saturating_add(reserve / RESERVE_PART_ON_TOP) } else { reserve };
         let is_below = available_bytes < enough;
@@ -120,6 +130,10 @@ mod tests {
         let room = DiskRoom::new(800, readiness.clone());
         room.measured(800);
         assert_eq!(room.check(), Ok(()));
+        assert_eq!(room.check_for(0), Ok(()));
+        room.measured(850);
+        assert_eq!(room.check_for(50), Ok(()));
+        assert_eq!(room.check_for(51).unwrap_err().reason, Reason::DiskFull, "it would not leave the reserve");
         room.measured(799);
         assert_eq!(room.check().unwrap_err().reason, Reason::DiskFull);
         assert!(alarmed(&readiness) && !readiness.is_ready());

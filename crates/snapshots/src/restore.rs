@@ -6,7 +6,7 @@ use concord_journal::{Entry, Journal, ReadError, Tail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::file::{Form, decode, encode};
+use crate::file::{Form, Unusable, decode, encode};
 use crate::folder::Snapshots;
 
 /// Entries that are read at once.
@@ -89,10 +89,18 @@ fn beginning<S: Default + DeserializeOwned>(form: Form, journal: &dyn Journal) -
     let Some(base) = journal.base()? else { return Ok((S::default(), 1)) };
     match decode::<S>(form, &base.state) {
         Ok((state, tail)) if tail == base.before => Ok((state, tail.sequence + 1)),
-        Ok(_) | Err(_) => {
+        found => {
+            let why = match found {
+                _ if base.state.is_empty() => "it has none",
+                Err(Unusable::OtherVersion) => "it is not of this version",
+                // The base's own checksum holds, so it was written so.
+                Err(Unusable::Damaged(_) | Unusable::State(_)) => "it cannot be read",
+                Ok(_) => "it is of another entry",
+            };
             tracing::info!(
                 entry = base.before.sequence,
-                "the base's state is not of this version: what is kept is folded"
+                why,
+                "the state of the base is of no use: what is kept is folded"
             );
             Ok((S::default(), 1))
         }

@@ -181,14 +181,39 @@ impl Entries<'_> {
         }
         if self.chunk.len() == 0 {
             let wanted = usize::try_from(self.left()).unwrap_or(usize::MAX).min(READ_ENTRIES_MAX);
-            self.chunk = self.journal.recall(expected, wanted)?.into_iter();
-            self.first_whole = self.journal.first_sequence();
+            self.read(expected, wanted)?;
             concord_faults::point("views.follow.read");
         }
         let entry = self.chunk.next().filter(|entry| entry.sequence <= self.up_to.sequence);
         let entry = entry.ok_or(CatchUpError::DoesNotFollow { expected })?;
         self.after = entry.sequence;
         Ok(Some(entry))
+    }
+
+    /// Reads on.
+    ///
+    /// Invariant: what is passed over between two entries is what no trim kept, by the word of the base that they were read with.
+    fn read(&mut self, expected: u64, wanted: usize) -> Result<(), CatchUpError> {
+        loop {
+            let first_whole = self.journal.first_sequence();
+            let entries = self.journal.recall(expected, wanted)?;
+            let mut next = expected;
+            let missing = entries.iter().find_map(|entry| {
+                let kept = (next < first_whole).then(|| self.journal.kept_from(next)).flatten();
+                let due = kept.unwrap_or(first_whole.max(next));
+                next = entry.sequence + 1;
+                (entry.sequence != due).then_some(due)
+            });
+            // A trim beside it: what was kept is another base's word now.
+            if self.journal.first_sequence() != first_whole {
+                continue;
+            }
+            if let Some(expected) = missing {
+                return Err(CatchUpError::DoesNotFollow { expected });
+            }
+            (self.first_whole, self.chunk) = (first_whole, entries.into_iter());
+            return Ok(());
+        }
     }
 
     /// Whether it is the next one: nothing is missing but what a trim took, and the base that it left binds what it kept.

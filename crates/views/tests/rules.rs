@@ -4,13 +4,16 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, path::PathBuf};
 
 use bytes::Bytes;
-use concord_journal::{Digest, Journal, MemoryJournal, Tail, Trim};
+use concord_journal::hooked::{AppendHook, HookedJournal};
+use concord_journal::{AppendError, Committed, Digest, Draft, Journal, MemoryJournal, Tail, Trim};
 use concord_views::{
     BATCH_ROWS_MAX, CatchUpError, Key, Opened, Reason, Table, VALUE_SIZE_MAX_BYTES, Views, ViewsError,
 };
+use futures::future::BoxFuture;
 use support::{ENTRIES, FailsAt, SUM, Sums, VERSION, catch_up, journal, open, projected_from_the_start, rows};
 use tempfile::TempDir;
 
@@ -390,4 +393,37 @@ fn views_are_made_anew_from_what_a_trim_kept_and_go_on_where_their_entry_is_stil
     let (views, opened) = open(&folder, &trimmed(&journal("another past", 1_000), 950, &[]));
     assert!(opened.shows_lost_entries(), "{opened:?}");
     drop(views);
+}
+
+/// Once says of an entry that was kept that it was not.
+#[derive(Default)]
+struct Forgetful(AtomicBool);
+
+impl AppendHook for Forgetful {
+    fn append(
+        &self,
+        inner: &MemoryJournal,
+        expected: Tail,
+        batch: Vec<Draft>,
+    ) -> BoxFuture<'static, Result<Committed, AppendError>> {
+        inner.append(expected, batch)
+    }
+
+    fn kept_from(&self, inner: &MemoryJournal, from: u64) -> Option<u64> {
+        let forgets = from == 250 && !self.0.swap(true, Ordering::SeqCst);
+        inner.kept_from(if forgets { 251 } else { from })
+    }
+}
+
+#[test]
+fn a_kept_entry_that_is_not_read_stops_the_views_before_it() {
+    let (_parent, folder) = place();
+    let inner = trimmed(&journal("past", 700), 600, &[]);
+    let (views, _) = open(&folder, &inner);
+    let journal = HookedJournal { inner, hook: Forgetful::default() };
+    let catch_up = || views.catch_up(&journal, &mut Sums { version: VERSION }, journal.tail(), |_| {});
+    let stopped = catch_up();
+    assert!(matches!(stopped, Err(CatchUpError::DoesNotFollow { expected: 250 })), "{stopped:?}");
+    catch_up().unwrap();
+    assert_eq!(views.watermark(), Some(journal.tail()));
 }

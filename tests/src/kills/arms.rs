@@ -42,12 +42,21 @@ pub struct Tally {
     pub unforeseen: u64,
     /// Ends of journals that were torn while their process was dead.
     pub torn: u64,
+    /// Exchanges whose bodies the retention took.
+    pub bodies_taken: u64,
+    /// Old segments that it took.
+    pub segments_taken: u64,
 }
 
 impl Tally {
     /// How many died by themselves.
     pub fn deaths(&self) -> u64 {
         self.died.values().sum()
+    }
+
+    /// How many died in the midst of a trim.
+    pub fn deaths_in_trims(&self) -> u64 {
+        self.died.iter().filter(|(point, _)| point.starts_with("journal.trim.")).map(|(_, deaths)| deaths).sum()
     }
 
     /// Points that nobody died at and that have no reason for it.

@@ -121,6 +121,9 @@ impl Killing {
     pub fn end(mut self) -> Tally {
         self.officers.stop();
         self.keeping.stop();
+        let (exchanges, segments) = self.keeping.taken();
+        self.tally.bodies_taken += exchanges;
+        self.tally.segments_taken += segments;
         std::mem::take(&mut self.tally)
     }
 

@@ -37,17 +37,24 @@ fn whoever_dies_at_any_named_point_loses_nothing_acknowledged_and_doubles_nothin
     budget.reached(all.deaths(), "deaths");
     let never = all.never();
     report(&format!(
-        "kills: {} over {} points, seed {}, {:?}; {} more at no particular point, {} torn ends, {sent} exchanges",
+        "kills: {} over {} points, seed {}, {:?}; {} more at no particular point, {} torn ends, {sent} exchanges; \
+         the retention took bodies of {}, and {} segments",
         all.deaths(),
         all.died.len(),
         budget.seed,
         budget.elapsed(),
         all.unforeseen,
-        all.torn
+        all.torn,
+        all.bodies_taken,
+        all.segments_taken
     ));
     report(&format!("kills: never died at {never:?}"));
     report(&format!("kills: by point {:?}", all.died));
     report(&format!("kills: lived on at {:?}", all.missed));
+    let took = all.bodies_taken > 0 && all.segments_taken > 0;
+    assert!(all.deaths() < DEATHS_JUDGED_TOGETHER || took, "the retention took nothing beside {} deaths", all.deaths());
+    let in_trims = all.deaths_in_trims();
+    assert!(all.deaths() < MANY_DEATHS || in_trims > 0, "nobody died in a trim in {} deaths", all.deaths());
     let is_broad = all.died.len() >= POINTS_OF_MANY_DEATHS;
     assert!(all.deaths() < MANY_DEATHS || is_broad, "only {} points in {} deaths", all.died.len(), all.deaths());
 }

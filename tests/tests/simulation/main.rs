@@ -30,15 +30,15 @@ use world::{AGREED, Played, play};
 
 /// Plays one seed: load and faults, then healing, then the judgement.
 fn played(seed: u64) -> Played {
-    let (exchanges, trace) = play(&AGREED, seed, |world| async move {
+    let ((trims, exchanges), trace) = play(&AGREED, seed, |world| async move {
         world.start();
         clients::start(&world);
         chaos::rage(&world).await;
         world.drained().await;
-        trimmed::judge(seed, &world.parties());
-        judge::judge(&world.parties(), &world.log())
+        let trims = trimmed::judge(seed, &world.parties());
+        (trims, judge::judge(&world.parties(), &world.log()))
     });
-    Played { hash: trace.hash(), lines: trace.lines(), exchanges }
+    Played { hash: trace.hash(), lines: trace.lines(), exchanges, trims }
 }
 
 #[test]
@@ -54,16 +54,18 @@ fn the_same_seed_makes_the_same_trace() {
 fn nothing_acknowledged_is_lost_whatever_network_disks_and_clocks_do() {
     let budget = Budget::bounded(300, 60).by_seed(1);
     let first = budget.seed;
-    let (mut done, mut exchanges, mut lines) = (0, 0, 0);
+    let (mut done, mut exchanges, mut lines, mut trims) = (0, 0, 0, 0);
     while !budget.is_over(done) {
         let played = played(first + done);
         done += 1;
         exchanges += played.exchanges;
         lines += played.lines;
+        trims += played.trims;
     }
     let per_second = done as f64 / budget.elapsed().as_secs_f64();
     budget.reached(done, "seeds");
+    assert!(trims >= done, "{done} seeds made only {trims} trims");
     report(&format!(
-        "simulation: {done} seeds from {first}, {exchanges} exchanges, {lines} events, {per_second:.0} seeds/s"
+        "simulation: {done} seeds from {first}, {exchanges} exchanges, {lines} events, {trims} trims, {per_second:.0} seeds/s"
     ));
 }

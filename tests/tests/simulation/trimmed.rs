@@ -32,22 +32,24 @@ const PURPOSE: u64 = 77;
 /// Every row, by table and key.
 type AllRows = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
 
-pub(crate) fn judge(seed: u64, parties: &Parties) {
+/// Judges every party's journal; how often one was trimmed for it.
+pub(crate) fn judge(seed: u64, parties: &Parties) -> u64 {
     let mut chance = Chance::of(seed, PURPOSE);
     let ledger = |ledger: &mut Ledger, entry: &Entry| {
         let at = At { sequence: entry.sequence, now: Timestamp::from_micros(entry.recorded_at) };
         ledger.apply(&hub::read(entry).unwrap().into_fact(), at);
         Ok(())
     };
-    judge_one("the hub", &parties.hub.journal, &mut HubProjection, ledger, &mut chance);
+    let mut trims = judge_one("the hub", &parties.hub.journal, &mut HubProjection, ledger, &mut chance);
     let state = |state: &mut NodeState, entry: &Entry| {
         let at = Timestamp::from_micros(entry.recorded_at);
         state.apply(&node::read(entry).unwrap(), entry.sequence, at).unwrap();
         Ok(())
     };
     for one in &parties.nodes {
-        judge_one(one.code.as_str(), &one.journal, &mut NodeProjection, state, &mut chance);
+        trims += judge_one(one.code.as_str(), &one.journal, &mut NodeProjection, state, &mut chance);
     }
+    trims
 }
 
 fn judge_one<S, P>(
@@ -56,13 +58,14 @@ fn judge_one<S, P>(
     projection: &mut P,
     apply: impl Fn(&mut S, &Entry) -> Result<(), ReadError> + Copy,
     chance: &mut Chance,
-) where
+) -> u64
+where
     S: Default + Serialize + DeserializeOwned + PartialEq + Debug,
     P: Projection,
 {
     let (whole_state, whole_rows): (S, _) = (folded(FORM, journal, apply), rows(journal, projection));
     let trimmed = journal.fork();
-    let mut through = 1;
+    let (mut through, mut trims) = (1, 0);
     // The second trim begins with the base of the first.
     for round in ["trimmed", "trimmed twice"] {
         through = chance.within(through..journal.tail().sequence + 1);
@@ -71,6 +74,7 @@ fn judge_one<S, P>(
         let state = state_before(FORM, &trimmed, old.first_kept, apply).unwrap();
         let prepared = trimmed.prepare_trim(old.into_trim(state.into())).unwrap();
         trimmed.trim(trimmed.tail(), 0, prepared).now_or_never().unwrap().unwrap();
+        trims += 1;
         for form in [FORM, OTHER_FORM] {
             // The journal's own word on the trim stands in one of the two only.
             let state: S = folded(form, &trimmed, |state, entry| match entry.kind {
@@ -81,6 +85,7 @@ fn judge_one<S, P>(
         }
         assert_eq!(rows(&trimmed, projection), whole_rows, "the views of {whose}, {round}");
     }
+    trims
 }
 
 /// What a start without snapshots folds a journal to.

@@ -131,6 +131,8 @@ pub(crate) struct Played {
     pub(crate) hash: u64,
     pub(crate) lines: u64,
     pub(crate) exchanges: u64,
+    /// How often a journal was trimmed to be judged.
+    pub(crate) trims: u64,
 }
 
 /// Plays a story in a world of its own, on this thread, in simulated time. A failure is told with the end of the trace.

@@ -64,6 +64,12 @@ impl BaseFile {
         base_name(self.first)
     }
 
+    /// What the kept entries take.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        let around = BASE_HEAD_SIZE_BYTES as u64 + self.state.1 as u64 + CHECKSUM_SIZE_BYTES;
+        self.length.saturating_sub(around)
+    }
+
     pub(crate) fn kept(&self) -> impl Iterator<Item = u64> {
         self.kept.iter().map(|(sequence, ..)| *sequence)
     }

@@ -42,7 +42,8 @@ impl Shared {
         self.with_index(|index| {
             let going: Vec<u64> =
                 index.segments.iter().filter(|segment| segment.first < first_kept).map(|segment| segment.end).collect();
-            Held { segments: going.len() as u64, bytes: going.iter().sum() }
+            let kept_bytes = index.base.as_ref().map_or(0, |base| base.kept_bytes());
+            Held { segments: going.len() as u64, bytes: going.iter().sum(), kept_bytes }
         })
     }
 
@@ -124,7 +125,7 @@ impl Shared {
         kept.dedup();
         let is_there = |sequence: &u64| {
             (*sequence >= first && *sequence < trim.first_kept)
-                || base.as_ref().is_some_and(|base| base.kept().any(|kept| kept == *sequence))
+                || base.as_ref().is_some_and(|base| base.kept_from(*sequence) == Some(*sequence))
         };
         match kept.iter().find(|sequence| !is_there(sequence)) {
             Some(absent) => Err(refused(format!("entry {absent} is to be kept and is not there"))),
@@ -150,9 +151,15 @@ impl Writer {
         let base = base.filter(|base| shared.trim_point(base.first) == Some(base.first));
         let base = base.ok_or_else(|| refused("another trim was prepared since, or this one has happened"))?;
         let anchor = anchor(base.first, base.digest, recorded_at);
-        let committed = self
-            .write(self.chain.tail.history, std::slice::from_ref(&anchor))
-            .map_err(|failure| self.failed(failure))?;
+        let committed = match self.write(self.chain.tail.history, std::slice::from_ref(&anchor)) {
+            Err(failure @ Failure::NoRoom { .. }) => {
+                *current = None;
+                // Whoever is answered that nothing happened may rely on it: the next open would go by a base that is left.
+                let taken_back = self.disk.remove(&base.name()).and_then(|()| self.disk.sync_directory());
+                return Err(self.failed(taken_back.map_or_else(Failure::Unknown, |()| failure)));
+            }
+            written => written.map_err(|failure| self.failed(failure))?,
+        };
         self.seal();
         concord_faults::point("journal.trim.anchored");
         *current = None;

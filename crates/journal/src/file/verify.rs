@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::base::list_bases;
+use super::base;
 use super::disk::Disk;
 use super::fault::{Damage, Fault};
 use super::frame::Frame;
@@ -86,27 +86,36 @@ pub(crate) fn scrub(
     mut between: impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Option<Verified>, VerifyError> {
     loop {
-        let before = newest_base(disk.as_ref())?;
-        let outcome = scrub_once(Arc::clone(&disk), &mut between);
-        // A writer trimmed meanwhile and took away what was to be read: then all begins again behind the new base.
-        if outcome.is_err() && newest_base(disk.as_ref())? != before {
-            continue;
+        let (began, outcome) = scrub_once(&disk, &mut between);
+        let Err(error) = outcome else { return outcome };
+        // A writer trimmed meanwhile and took away what was to be read: then all begins again behind the new base. By its
+        // name alone a base says nothing: it may have been written still when this began.
+        let is_other = match base::choose(disk.as_ref()) {
+            Ok(Ok(chosen)) => began != Some(chosen.base.map(|base| base.first)),
+            _ => false,
+        };
+        if !is_other {
+            return Err(error);
         }
-        return outcome;
     }
 }
 
-fn newest_base(disk: &dyn Disk) -> Result<Option<u64>, VerifyError> {
-    let in_folder = |source| VerifyError::Disk { file: "the journal's folder".to_owned(), source };
-    Ok(list_bases(disk).map_err(in_folder)?.pop())
+/// What was found; and the base that it began with, if it began at all.
+fn scrub_once(
+    disk: &Arc<dyn Disk>,
+    between: &mut impl FnMut(u64) -> ControlFlow<()>,
+) -> (Option<Option<u64>>, Result<Option<Verified>, VerifyError>) {
+    match walk(Arc::clone(disk), false) {
+        Ok(walk) => (Some(walk.scanner.base.as_ref().map(|base| base.first)), scrub_from(walk, between)),
+        Err(error) => (None, Err(error)),
+    }
 }
 
-fn scrub_once(
-    disk: Arc<dyn Disk>,
+fn scrub_from(
+    mut walk: Walk,
     between: &mut impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Option<Verified>, VerifyError> {
     let (mut summed, mut told) = (Summed::default(), 0);
-    let mut walk = walk(disk, false)?;
     while let Some(step) = walk.advance()? {
         summed.add(&step, &walk);
         if summed.bytes - told >= SCRUB_STEP_SIZE_BYTES {
