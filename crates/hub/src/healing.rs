@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concord_identity::{Anchor, verify_statement};
+use concord_identity::{Anchor, CertificateRefusal, StatementError, verify_statement};
 use concord_journal::HistoryId;
 use concord_ledger::{ClosedEpoch, Handed, Resume, Shown, Statement};
 use concord_model::{Class, Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
@@ -288,6 +288,9 @@ impl Taking<'_> {
         }
         // Nothing that it says counts, nor is shown as said by the one whom it names, before its signature holds.
         if let Err(refusal) = verify_handed(self.shared, statement, &signed, told_at) {
+            if refusal.reason == Reason::ClockSuspect {
+                return Err(refusal);
+            }
             self.note_unverified(&refusal);
             self.tell_not_taken(statement, &refusal);
             return Ok(());
@@ -389,6 +392,13 @@ fn verify_handed(
         )
     })?;
     let wrong = |error: String| Refusal::new(Reason::StatementSignatureInvalid, error);
+    let not_valid = |error: &StatementError| match error {
+        // By a clock that is behind nobody's word is forgotten: it is handed back again, until the clock is right.
+        StatementError::Certificate(CertificateRefusal::NotYetValid { .. }) => {
+            Refusal::new(Reason::ClockSuspect, format!("a statement of {participant} is handed back: {error}"))
+        }
+        error => wrong(error.to_string()),
+    };
     let anchors = enrolment.anchors().map(Anchor::from_der).collect::<Result<Vec<_>, _>>();
     let anchors = anchors.map_err(|error| wrong(error.to_string()))?;
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|der: &Bytes| der.to_vec()).collect();
@@ -403,7 +413,8 @@ fn verify_handed(
                 let named = format!("it names the officer {}, its certificate {}", statement.officer, officer.name);
                 return Err(wrong(named));
             }
-            Err(error) => refusal = refusal.or(Some(wrong(error.to_string()))),
+            // The first says how it is now.
+            Err(error) => refusal = refusal.or_else(|| Some(not_valid(&error))),
         }
     }
     Err(refusal.unwrap_or_else(|| wrong("no moment to verify it at".to_owned())))

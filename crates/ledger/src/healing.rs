@@ -53,8 +53,10 @@ impl Ledger {
         };
         let refused = handed.refused.or(meaningless.as_ref().map(|refusal| refusal.reason));
         // What its node was told of the end of an epoch stands, also where what was recorded up to there is yet to be handed in again.
-        let closes =
-            if refused.is_none() { handed.closes.or_else(|| self.closed_by(statement)).map(Box::new) } else { None };
+        let closes = match refused.is_none() && statement.closes().is_some() {
+            true => handed.closes.or_else(|| self.closed_by(statement)).map(Box::new),
+            false => None,
+        };
         let told = self.feed().tell(&told);
         let fact = Fact::Statement(StatementDecided { statement: statement.clone(), refused, told, closes });
         Ok(Decision::Fact { fact, refusal: meaningless })

@@ -217,9 +217,15 @@ fn judge_at(
 ) {
     let is_meant = exchange.refused.is_none() && exchange.audience.contains(code);
     let has = journal.accepted.contains_key(id);
-    // A hub that forgot it records it again for those who have the right still; what others got before they have.
-    let had = hub_put_back && has_left(ledger, exchange, code);
-    assert!(is_meant || !has || had, "I2: {code} has an exchange that is not for it");
+    // A hub that forgot it records it again for those who have the right still, and refuses it where its origin has none any more;
+    // what they got before they have.
+    let had =
+        hub_put_back && (has_left(ledger, exchange, code) || has_left(ledger, exchange, &exchange.place.0.origin));
+    let Recorded { place, audience, refused, .. } = exchange;
+    assert!(
+        is_meant || !has || had,
+        "I2: {code} has {id}, which is not for it: {place:?} went to {audience:?}, refused {refused:?}"
+    );
     // The origin left before its node handed it in again: it is recorded after the leave, and set aside with its evidence.
     let origin = &exchange.place.0.origin;
     let comes_too_late = hub_put_back && has_left(ledger, exchange, origin) && journal.set_aside.contains(id);
