@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use concord_ledger::{
-    AgreementState, Audience, Command, Decision, Fact, FeedResumed, Handed, MailboxResumed, PartyState, Shown,
-    Statement, StatementContent, Stood,
+    AgreementState, Audience, ClosedEpoch, Command, Decision, Fact, FeedResumed, Handed, MailboxResumed, PartyState,
+    Shown, Statement, StatementContent, Stood,
 };
 use concord_model::{Lane, ParticipantCode, Reason};
 use proptest::prelude::*;
@@ -81,6 +81,25 @@ fn rolled_back(forum: &Forum, kept: usize) -> Forum {
         older.record(fact.clone());
     }
     older
+}
+
+#[test]
+fn the_end_of_an_epoch_is_believed_of_a_statement_that_closes_one_and_of_no_other() {
+    let told = eventful();
+    let mut healed = rolled_back(&told, 2);
+    for statement in &lists(&told)["KAZ"] {
+        let closes = Some(ClosedEpoch::default());
+        let handed = Handed { statement: statement.clone(), by: t("KAZ"), was_told: true, refused: None, closes };
+        healed.run(&Command::HandBack(handed)).unwrap();
+    }
+    let decided =
+        healed.facts.iter().filter_map(|(fact, _)| if let Fact::Statement(one) = fact { Some(one) } else { None });
+    let mut accepted = 0;
+    for one in decided.filter(|one| one.refused.is_none()) {
+        assert_eq!(one.closes.is_some(), one.statement.closes().is_some(), "no hub could read {one:?}");
+        accepted += 1;
+    }
+    assert!(accepted > 5);
 }
 
 proptest! {
