@@ -96,7 +96,8 @@ impl Retention {
         while self.is_configured() {
             let next = match run().await {
                 Ok(report) => {
-                    tracing::info!(rows = report.rows.len(), "the retention ran");
+                    let segments = report.old_segments.map_or(0, |old| old.segments);
+                    tracing::info!(rows = report.rows.len(), segments, "the retention ran");
                     RUN_EVERY
                 }
                 Err(refusal) => {

@@ -22,6 +22,7 @@ use super::frame::{FRAME_HEAD_SIZE_BYTES, Fields, Frame, FrameMark, Head};
 use super::scan::{list_segments, named_sequence};
 use super::seal::remove_if_there;
 use crate::digest::{Digest, HistoryId, Tail};
+use crate::journal::COMMIT_SIZE_MAX_BYTES;
 
 const BASE_MAGIC: [u8; 8] = *b"CNCRDBAS";
 const BASE_FORMAT: u32 = 1;
@@ -31,6 +32,10 @@ const CHECKSUM_SIZE_BYTES: u64 = 32;
 const BASE_SUFFIX: &str = ".base";
 /// How much is read or written at once.
 const STEP_SIZE_BYTES: usize = 1024 * 1024;
+/// Of how many kept entries one has its place in memory; that of the others is counted from there.
+const OFFSET_EVERY: usize = 64;
+/// How many entries a base may keep: in memory, 1.2 GB. A trim that would keep more is refused.
+pub(crate) const KEPT_ENTRIES_MAX: usize = 100_000_000;
 
 /// The name of the base before the entry `first`.
 pub(crate) fn base_name(first: u64) -> String {
@@ -45,7 +50,6 @@ pub(crate) fn list_bases(disk: &dyn Disk) -> io::Result<Vec<u64>> {
 }
 
 /// A base whose checksum holds.
-#[derive(Clone)]
 pub(crate) struct BaseFile {
     /// The first entry that is kept whole.
     pub(crate) first: u64,
@@ -55,8 +59,7 @@ pub(crate) struct BaseFile {
     /// Its length in bytes.
     pub(crate) length: u64,
     state: (u64, usize),
-    /// The kept entries: sequence, offset, length of the frame without bodies.
-    kept: Vec<(u64, u64, usize)>,
+    kept: Kept,
 }
 
 impl BaseFile {
@@ -71,13 +74,13 @@ impl BaseFile {
     }
 
     pub(crate) fn kept(&self) -> impl Iterator<Item = u64> {
-        self.kept.iter().map(|(sequence, ..)| *sequence)
+        self.kept.sequences.iter().copied()
     }
 
     /// The first kept entry from `from` on.
     pub(crate) fn kept_from(&self, from: u64) -> Option<u64> {
-        let position = self.kept.partition_point(|(kept, ..)| *kept < from);
-        self.kept.get(position).map(|(kept, ..)| *kept)
+        let position = self.kept.sequences.partition_point(|kept| *kept < from);
+        self.kept.sequences.get(position).copied()
     }
 
     pub(crate) fn state(&self, disk: &dyn Disk) -> io::Result<Bytes> {
@@ -86,9 +89,8 @@ impl BaseFile {
 
     /// The frame of a kept entry, without its bodies; where it stands.
     pub(crate) fn frame(&self, disk: &dyn Disk, sequence: u64) -> io::Result<Option<(u64, Bytes)>> {
-        let Ok(index) = self.kept.binary_search_by_key(&sequence, |(kept, ..)| *kept) else { return Ok(None) };
-        let Some((_, offset, length)) = self.kept.get(index) else { return Ok(None) };
-        Ok(Some((*offset, self.read(disk, *offset, *length)?)))
+        let Some((offset, length)) = self.kept.place(sequence) else { return Ok(None) };
+        Ok(Some((offset, self.read(disk, offset, length)?)))
     }
 
     fn read(&self, disk: &dyn Disk, offset: u64, count: usize) -> io::Result<Bytes> {
@@ -97,52 +99,153 @@ impl BaseFile {
         Ok(Bytes::from(bytes))
     }
 
-    /// Reads the base before `first` if it is there; none if it is not whole.
+    /// Reads the base before `first` if it is there, once from its beginning to its end; none if it is not whole.
     pub(crate) fn load(disk: &dyn Disk, first: u64) -> io::Result<Option<BaseFile>> {
         let file = disk.open_read(&base_name(first))?;
-        let Some(digest) = checked_digest(file.as_ref())? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        read_onto(file.as_ref(), 0, BASE_HEAD_SIZE_BYTES, &mut bytes)?;
-        let Some((chain, state_length, count)) = read_head(&bytes).filter(|(chain, ..)| chain.next_sequence() == first)
-        else {
+        let Some(mut bytes) = Checked::begin(file.as_ref())? else { return Ok(None) };
+        let head = bytes.take(BASE_HEAD_SIZE_BYTES as u64)?.and_then(read_head);
+        let Some((chain, state_length, count)) = head.filter(|(chain, ..)| chain.next_sequence() == first) else {
             return Ok(None);
         };
-        let length = file.length()?;
-        let mut offset = BASE_HEAD_SIZE_BYTES as u64 + state_length;
-        let Ok(state_length) = usize::try_from(state_length) else { return Ok(None) };
-        let mut kept = Vec::new();
-        for _ in 0..count {
-            let Some((sequence, size)) = kept_frame(file.as_ref(), offset)? else { return Ok(None) };
-            kept.push((sequence, offset, size));
-            offset += size as u64;
-        }
-        let rises = kept.is_sorted_by(|one, next| one.0 < next.0) && kept.last().is_none_or(|(last, ..)| *last < first);
-        if !rises || offset + CHECKSUM_SIZE_BYTES != length {
+        let mut kept = Kept::default();
+        if !bytes.pass(state_length)? {
             return Ok(None);
         }
-        let state = (BASE_HEAD_SIZE_BYTES as u64, state_length);
+        for _ in 0..count {
+            let offset = bytes.offset();
+            let Some((sequence, size)) = bytes.kept_frame()?.filter(|(sequence, _)| kept.goes_on_with(*sequence))
+            else {
+                return Ok(None);
+            };
+            kept.push(sequence, offset, size);
+        }
+        let Some(digest) = bytes.end()?.filter(|_| kept.goes_on_with(first)) else { return Ok(None) };
+        kept.sequences.shrink_to_fit();
+        kept.sizes.shrink_to_fit();
+        let Ok(state_length) = usize::try_from(state_length) else { return Ok(None) };
+        let (length, state) = (file.length()?, (BASE_HEAD_SIZE_BYTES as u64, state_length));
         Ok(Some(BaseFile { first, chain, digest, length, state, kept }))
     }
 }
 
-/// The digest of what the checksum at the end covers, if it holds.
-fn checked_digest(file: &dyn DiskFile) -> io::Result<Option<Digest>> {
-    let Some(end) = file.length()?.checked_sub(CHECKSUM_SIZE_BYTES) else { return Ok(None) };
-    let (mut hash, mut offset, mut bytes) = (hasher(), 0, Vec::new());
-    while offset < end {
-        bytes.clear();
-        let count = usize::try_from(end - offset).unwrap_or(STEP_SIZE_BYTES).min(STEP_SIZE_BYTES);
-        read_onto(file, offset, count, &mut bytes)?;
-        if bytes.is_empty() {
+/// Where the kept entries stand: 12 bytes for each, in memory for as long as the journal is open.
+#[derive(Default)]
+struct Kept {
+    sequences: Vec<u64>,
+    /// Of their frames without bodies.
+    sizes: Vec<u32>,
+    /// Of each [`OFFSET_EVERY`]th.
+    offsets: Vec<u64>,
+}
+
+impl Kept {
+    fn goes_on_with(&self, sequence: u64) -> bool {
+        self.sequences.last().is_none_or(|last| *last < sequence)
+    }
+
+    fn push(&mut self, sequence: u64, offset: u64, size: u32) {
+        if self.sequences.len().is_multiple_of(OFFSET_EVERY) {
+            self.offsets.push(offset);
+        }
+        self.sequences.push(sequence);
+        self.sizes.push(size);
+    }
+
+    /// Offset and length of a frame.
+    fn place(&self, sequence: u64) -> Option<(u64, usize)> {
+        let position = self.sequences.binary_search(&sequence).ok()?;
+        let anchored = position - position % OFFSET_EVERY;
+        let between: u64 = self.sizes.get(anchored..position)?.iter().map(|size| u64::from(*size)).sum();
+        let size = usize::try_from(*self.sizes.get(position)?).ok()?;
+        Some((self.offsets.get(position / OFFSET_EVERY)? + between, size))
+    }
+}
+
+/// Gives a file's bytes in order, in bounded memory, and at the end whether its checksum holds.
+struct Checked<'a> {
+    file: &'a dyn DiskFile,
+    hash: Sha256,
+    /// What was read and not given yet, from `given` on.
+    held: Vec<u8>,
+    given: usize,
+    /// How much was read, and how much there is before the checksum.
+    read: u64,
+    end: u64,
+}
+
+impl<'a> Checked<'a> {
+    fn begin(file: &'a dyn DiskFile) -> io::Result<Option<Self>> {
+        let Some(end) = file.length()?.checked_sub(CHECKSUM_SIZE_BYTES) else { return Ok(None) };
+        Ok(Some(Checked { file, hash: hasher(), held: Vec::new(), given: 0, read: 0, end }))
+    }
+
+    /// Where the next byte stands.
+    fn offset(&self) -> u64 {
+        self.read - (self.held.len() - self.given) as u64
+    }
+
+    /// The next bytes; none if there are not so many, or more than a frame may have.
+    fn take(&mut self, count: u64) -> io::Result<Option<&[u8]>> {
+        if !self.hold(count)? {
             return Ok(None);
         }
-        hash.update(&bytes);
-        offset += bytes.len() as u64;
+        let from = self.given;
+        self.given += usize::try_from(count).map_err(io::Error::other)?;
+        Ok(self.held.get(from..self.given))
     }
-    bytes.clear();
-    read_onto(file, end, CHECKSUM_SIZE_BYTES as usize, &mut bytes)?;
-    let digest: [u8; 32] = hash.finalize().into();
-    Ok((bytes == digest).then_some(Digest(digest)))
+
+    /// Reads on until so many bytes are held.
+    fn hold(&mut self, count: u64) -> io::Result<bool> {
+        if count > COMMIT_SIZE_MAX_BYTES.max(STEP_SIZE_BYTES as u64) || count > self.end - self.offset() {
+            return Ok(false);
+        }
+        let missing = (self.offset() + count).saturating_sub(self.read);
+        if missing == 0 {
+            return Ok(true);
+        }
+        self.held.drain(..self.given);
+        self.given = 0;
+        let step = missing.max(STEP_SIZE_BYTES as u64).min(self.end - self.read);
+        let (before, step) = (self.held.len(), usize::try_from(step).map_err(io::Error::other)?);
+        read_onto(self.file, self.read, step, &mut self.held)?;
+        let Some(new) = self.held.get(before..) else { return Ok(false) };
+        self.hash.update(new);
+        self.read += new.len() as u64;
+        Ok(new.len() == step)
+    }
+
+    fn pass(&mut self, mut count: u64) -> io::Result<bool> {
+        while count > 0 {
+            let step = count.min(STEP_SIZE_BYTES as u64);
+            if self.take(step)?.is_none() {
+                return Ok(false);
+            }
+            count -= step;
+        }
+        Ok(true)
+    }
+
+    /// A kept entry's sequence, and the size of its frame without bodies, if it holds.
+    fn kept_frame(&mut self) -> io::Result<Option<(u64, u32)>> {
+        if !self.hold(FRAME_HEAD_SIZE_BYTES as u64)? {
+            return Ok(None);
+        }
+        let Ok(head) = Head::parse(self.held.get(self.given..).unwrap_or_default()) else { return Ok(None) };
+        let Ok(size) = u32::try_from(head.prefix_length()) else { return Ok(None) };
+        let frame = self.take(u64::from(size))?;
+        Ok(frame.filter(|frame| Frame::check(frame).is_ok()).map(|_| (head.meta.sequence, size)))
+    }
+
+    /// The digest of all of it, if nothing is left and the checksum holds.
+    fn end(self) -> io::Result<Option<Digest>> {
+        if self.offset() != self.end {
+            return Ok(None);
+        }
+        let mut checksum = Vec::new();
+        read_onto(self.file, self.end, CHECKSUM_SIZE_BYTES as usize, &mut checksum)?;
+        let digest: [u8; 32] = self.hash.finalize().into();
+        Ok((checksum == digest).then_some(Digest(digest)))
+    }
 }
 
 fn hasher() -> Sha256 {
@@ -164,17 +267,6 @@ fn read_head(bytes: &[u8]) -> Option<(Chain, u64, u64)> {
     let (commit_first, recorded_at) = (fields.u64()?, i64::from_le_bytes(fields.take()?));
     let chain = Chain { tail, commit_first, recorded_at, mark: Some(mark) };
     Some((chain, fields.u64()?, fields.u64()?))
-}
-
-/// A kept entry's sequence, and the size of its frame without bodies, if it holds.
-fn kept_frame(file: &dyn DiskFile, offset: u64) -> io::Result<Option<(u64, usize)>> {
-    let mut bytes = Vec::new();
-    read_onto(file, offset, FRAME_HEAD_SIZE_BYTES, &mut bytes)?;
-    let Ok(head) = Head::parse(&bytes) else { return Ok(None) };
-    let Ok(size) = usize::try_from(head.prefix_length()) else { return Ok(None) };
-    bytes.clear();
-    read_onto(file, offset, size, &mut bytes)?;
-    Ok(Frame::check(&bytes).is_ok().then_some((head.meta.sequence, size)))
 }
 
 /// Writes a base, in steps.

@@ -1,4 +1,4 @@
-//! Where each entry stands: four bytes per entry, in memory.
+//! Where each entry stands: four bytes for each that is held whole, in memory; twelve for each that a trim kept, in its base.
 
 use std::sync::Arc;
 

@@ -271,7 +271,7 @@ impl Journal for FileJournal {
     }
 
     fn prepare_trim(&self, trim: Trim) -> Result<PreparedTrim, TrimError> {
-        self.shared.prepare_trim(&trim)
+        self.shared.prepare_trim(trim)
     }
 
     fn trim(

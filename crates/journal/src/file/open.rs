@@ -107,7 +107,7 @@ fn finish_effects(writer: &mut Writer, recorded_at: i64, torn_bases: &[u64]) -> 
 fn survey(disk: &Arc<dyn Disk>) -> Result<Survey, OpenError> {
     let mut scanner = Scanner::new(Arc::clone(disk))?;
     let (mut index, mut missing_seals) = (Index::default(), Vec::new());
-    index.base = scanner.base.clone().map(Arc::new);
+    index.base = scanner.base.clone();
     let damage = loop {
         if let Some((first, next)) = scanner.before_full_segment()
             && let Some(seal) = seal::trusted(disk.as_ref(), first, next, &scanner.chain)

@@ -88,7 +88,7 @@ pub(crate) struct Scanner {
     /// What the facts from some place on name; looked for when the first hole is met.
     holes: Option<Holes>,
     /// What stands for the entries before the first.
-    pub(crate) base: Option<BaseFile>,
+    pub(crate) base: Option<Arc<BaseFile>>,
     /// Bases that are not whole, of interrupted trims.
     pub(crate) torn_bases: Vec<u64>,
     pub(crate) chain: Chain,
@@ -106,6 +106,7 @@ impl Scanner {
         let Chosen { base, torn } = base::choose(disk.as_ref()).map_err(in_folder)?.map_err(Unstarted::Damaged)?;
         let mut segments = list_segments(disk.as_ref()).map_err(in_folder)?;
         segments.retain(|first| base.as_ref().is_none_or(|base| *first >= base.first));
+        let base = base.map(Arc::new);
         Ok(Scanner {
             disk,
             segments,

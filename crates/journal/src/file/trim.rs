@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, PoisonError};
 
-use super::base::{BaseFile, BaseWriter, base_name, list_bases};
+use super::base::{BaseFile, BaseWriter, KEPT_ENTRIES_MAX, base_name, list_bases};
 use super::chain::Chain;
 use super::disk::{Disk, read_onto};
 use super::frame::{FrameMark, SEGMENT_HEADER_SIZE_BYTES, SegmentHeader};
@@ -48,13 +48,13 @@ impl Shared {
     }
 
     /// Writes the base durably. Blocks for as long as it takes to read what is to be trimmed.
-    pub(crate) fn prepare_trim(&self, trim: &Trim) -> Result<PreparedTrim, TrimError> {
+    pub(crate) fn prepare_trim(&self, mut trim: Trim) -> Result<PreparedTrim, TrimError> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let first_kept = trim.first_kept;
         if self.trim_point(first_kept) != Some(first_kept) {
             return Err(refused(format!("no segment but the first begins with entry {first_kept}")));
         }
-        let (chain, kept) = self.pass(trim)?;
+        let chain = self.pass(&mut trim)?;
         let name = base_name(first_kept);
         let on_disk = |source| TrimError::Disk { file: name.clone(), source };
         *prepared = None;
@@ -65,12 +65,13 @@ impl Shared {
         {
             remove_if_there(self.disk().as_ref(), &base_name(stale)).map_err(on_disk)?;
         }
-        let digest = self.write_base(&chain, trim, &kept).inspect_err(|_| {
+        let digest = self.write_base(&chain, &trim).inspect_err(|_| {
             remove_if_there(self.disk().as_ref(), &name).unwrap_or_default();
         })?;
         concord_faults::point("journal.trim.written");
         self.disk().sync_directory().map_err(on_disk)?;
         concord_faults::point("journal.trim.prepared");
+        drop(trim);
         // Read back here and not by the writer, for which all commits wait.
         let base = BaseFile::load(self.disk().as_ref(), first_kept).map_err(on_disk)?;
         let wrong = || on_disk(io::Error::other("it does not read as it was written"));
@@ -78,12 +79,12 @@ impl Shared {
         Ok(PreparedTrim { first_kept, digest, in_memory: None })
     }
 
-    fn write_base(&self, chain: &Chain, trim: &Trim, kept: &[u64]) -> Result<Digest, TrimError> {
+    fn write_base(&self, chain: &Chain, trim: &Trim) -> Result<Digest, TrimError> {
         let (disk, mark) = (self.disk(), self.mark_of(trim.first_kept)?);
         let on_disk = |source| TrimError::Disk { file: base_name(trim.first_kept), source };
-        let begun = BaseWriter::begin(disk.as_ref(), chain, mark, &trim.state, kept.len() as u64);
+        let begun = BaseWriter::begin(disk.as_ref(), chain, mark, &trim.state, trim.kept.len() as u64);
         let mut writer = begun.map_err(on_disk)?;
-        for sequence in kept {
+        for sequence in &trim.kept {
             writer.write(&self.verified_prefix(*sequence)?).map_err(on_disk)?;
         }
         writer.end().map_err(on_disk)
@@ -99,12 +100,15 @@ impl Shared {
         header.map(|header| header.mark).map_err(|fault| on_disk(io::Error::other(fault.to_string())))
     }
 
-    /// Reads what is to be trimmed: its end, and which entries are kept.
-    fn pass(&self, trim: &Trim) -> Result<(Chain, Vec<u64>), TrimError> {
-        let mut kept = trim.kept.clone();
-        let (base, first) = (self.base_file(), self.first_sequence());
-        for sequence in base.iter().flat_map(|base| base.kept().collect::<Vec<_>>()) {
-            if self.head(sequence)?.kind == KIND_HISTORY_BEGUN {
+    /// Reads what is to be trimmed: its end; and adds the entries that stay anyway to those that are kept.
+    fn pass(&self, trim: &mut Trim) -> Result<Chain, TrimError> {
+        let kept = &mut trim.kept;
+        kept.sort_unstable();
+        kept.dedup();
+        let (base, first, asked) = (self.base_file(), self.first_sequence(), kept.len());
+        for sequence in base.iter().flat_map(|base| base.kept()) {
+            let is_asked = kept.get(..asked).is_some_and(|asked| asked.binary_search(&sequence).is_ok());
+            if !is_asked && self.head(sequence)?.kind == KIND_HISTORY_BEGUN {
                 kept.push(sequence);
             }
         }
@@ -129,7 +133,10 @@ impl Shared {
         };
         match kept.iter().find(|sequence| !is_there(sequence)) {
             Some(absent) => Err(refused(format!("entry {absent} is to be kept and is not there"))),
-            None => Ok((chain, kept)),
+            None if kept.len() > KEPT_ENTRIES_MAX => {
+                Err(refused(format!("{} entries are to be kept, more than {KEPT_ENTRIES_MAX}", kept.len())))
+            }
+            None => Ok(chain),
         }
     }
 }
