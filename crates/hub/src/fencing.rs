@@ -6,11 +6,12 @@
 //! stream of another copy is touched.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use concord_ledger::NodeLine;
 use concord_ledger::epoch::FIRST_EPOCH;
-use concord_model::{ChainKey, Name, ParticipantCode, Reason, Refusal};
-use concord_server::detach;
+use concord_ledger::{Ledger, NodeLine};
+use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
+use concord_server::{Readiness, Throttle, detach};
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::feed::v1 as pb;
 use tokio::sync::oneshot;
@@ -22,6 +23,10 @@ use crate::shared::{Shared, internal};
 const LINE_LENGTH_MAX: usize = 1024;
 const ROLLED_BACK_NOTE: &str = "node-rolled-back";
 const SUPERSEDED_NOTE: &str = "node-superseded";
+
+/// A copy that is refused comes again and again. Beyond it refusals are only counted.
+const REFUSALS_LOGGED_PER_SECOND_MAX: u32 = 2;
+static REFUSALS: Throttle = Throttle::new(REFUSALS_LOGGED_PER_SECOND_MAX);
 
 /// One run of a participant's node. What it hands in counts, and what is for its participant goes to it, while it is the one that is
 /// served.
@@ -41,6 +46,76 @@ impl NodeRun {
     }
 }
 
+/// What a node shows of its journal.
+#[derive(Debug, Clone)]
+pub struct ShownJournal {
+    /// Its histories, and the runs of its process.
+    pub line: NodeLine,
+    /// Where its lanes stand; none of a node that says that it lost data, and fetches back what there is.
+    pub lanes: Vec<ShownLane>,
+}
+
+/// Where a node stands in one lane.
+#[derive(Debug, Clone)]
+pub struct ShownLane {
+    /// The chain that it goes on with.
+    pub chain: ChainKey,
+    /// Its last consignment.
+    pub chain_last: u64,
+    /// How far it has its mailbox.
+    pub received_through: u64,
+    /// First acknowledgements by its agencies.
+    pub taken_count: u64,
+}
+
+impl ShownJournal {
+    /// Whether the copy that shows it is to be served, after all that this ledger knows: `true` where that is news.
+    ///
+    /// Refuses with `NODE_ROLLED_BACK` or `NODE_SUPERSEDED`.
+    pub fn check(&self, ledger: &Ledger, participant: &ParticipantCode) -> Result<bool, Refusal> {
+        // A run that was served before may have gone on since it composed its hello.
+        let is_new = ledger.nodes().check(participant, &self.line)?;
+        if is_new {
+            self.lanes.iter().try_for_each(|lane| lane.check(ledger))?;
+        }
+        Ok(is_new)
+    }
+}
+
+impl ShownLane {
+    /// What the hub knows of a node and its journal does not: it lost that without noticing.
+    fn check(&self, ledger: &Ledger) -> Result<(), Refusal> {
+        let ChainKey { origin, lane, epoch, .. } = &self.chain;
+        let rolled_back = |what: String| Err(Refusal::new(Reason::NodeRolledBack, what));
+        let last = ledger.chain_last(&self.chain);
+        if last > self.chain_last {
+            return rolled_back(format!(
+                "the hub recorded consignment {last} of lane {lane}, and this journal has them up to {}",
+                self.chain_last
+            ));
+        }
+        let mut later = epoch.saturating_add(1)..=ledger.epochs().current(origin);
+        let has_later = |later: &u32| ledger.chain_last(&ChainKey { epoch: *later, ..self.chain.clone() }) > 0;
+        if let Some(later) = later.find(has_later) {
+            return rolled_back(format!(
+                "the hub recorded consignments of lane {lane} in epoch {later}, and this journal is in epoch {epoch}"
+            ));
+        }
+        let mailbox = ledger.mailbox(origin, *lane);
+        // Where the mailbox was resumed for the node, it may not have kept that yet.
+        let resumes = ledger.mailboxes().resumes(origin, *lane);
+        let is_resumed = resumes.is_some_and(|resumes| resumes.hole_after(self.received_through));
+        let is_behind = mailbox.delivered_through > self.received_through || mailbox.taken_count > self.taken_count;
+        if is_behind && !is_resumed {
+            return rolled_back(format!(
+                "this node acknowledged mailbox {lane} up to {}, and this journal has it up to {}",
+                mailbox.delivered_through, self.received_through
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Decides whether the copy that shows this journal is served, records which one is, and ends what there is of others.
 ///
 /// Refuses with `NODE_ROLLED_BACK`, `NODE_SUPERSEDED`, or with `ARGUMENT_INVALID` where no journal is shown.
@@ -52,51 +127,42 @@ pub async fn fence(
 ) -> Result<NodeRun, Refusal> {
     let unshown = || Refusal::new(Reason::ArgumentInvalid, "a node shows its journal, with the run of its process");
     let journal = journal.ok_or_else(unshown)?;
-    let line = read(journal)?;
-    let run = NodeRun { participant: participant.clone(), run: *line.runs.last().ok_or_else(unshown)? };
-    let judged = judge(shared, &run, node, journal, line).await;
+    let shown = read(shared, participant, node, journal)?;
+    let run = NodeRun { participant: participant.clone(), run: *shown.line.runs.last().ok_or_else(unshown)? };
+    let judged = judge(shared, &run, shown).await;
     if let Err(refusal) = &judged {
-        tell(shared, participant, refusal);
+        tell(&shared.readiness, participant, refusal);
     }
     judged.map(|()| run)
 }
 
-async fn judge(
-    shared: &Arc<Shared>,
-    of: &NodeRun,
-    node: &Name,
-    journal: &pb::NodeJournal,
-    line: NodeLine,
-) -> Result<(), Refusal> {
+async fn judge(shared: &Arc<Shared>, of: &NodeRun, shown: ShownJournal) -> Result<(), Refusal> {
     let (published, participant) = (shared.published(), &of.participant);
-    // A run that was served before may have gone on since it composed its hello.
-    let is_new = published.ledger.nodes().check(participant, &line)?;
-    if is_new && !journal.recovering {
-        check_positions(shared, participant, node, &journal.lanes)?;
-    }
+    // Whoever is refused by what is durable does not take the sequencer's time. It asks again, behind what is not durable yet.
+    let is_new = shown.check(&published.ledger, participant)?;
     if is_new {
         let before = published.ledger.nodes().history(participant);
         concord_faults::point("hub.fence.judged");
-        if before.is_some_and(|before| before != line.history) {
+        if before.is_some_and(|before| before != shown.line.history) {
             tracing::warn!(%participant, "a node goes on in a new history of its journal");
         }
     }
-    serve_only(shared, of.clone(), is_new.then_some(line)).await
+    serve_only(shared, of.clone(), is_new.then_some(shown)).await
 }
 
 /// Records which run is served, where that is news, and waits until all streams of others have ended; in a task of its own, since it
 /// has to happen also where the one who asked is gone by then.
-async fn serve_only(shared: &Arc<Shared>, of: NodeRun, news: Option<NodeLine>) -> Result<(), Refusal> {
+async fn serve_only(shared: &Arc<Shared>, of: NodeRun, news: Option<ShownJournal>) -> Result<(), Refusal> {
     let shared = Arc::clone(shared);
     let (done, settled) = oneshot::channel();
     detach(async move {
         let mut seen = Ok(());
-        if let Some(line) = news {
-            let proposal = Proposal::SeeNode { participant: of.participant.clone(), line };
+        if let Some(journal) = news {
+            let proposal = Proposal::SeeNode { participant: of.participant.clone(), journal: Box::new(journal) };
             seen = shared.sequencer.decide(proposal).await.map(drop);
         }
         if seen.is_ok() && !concord_faults::planted("let-the-other-copy-go-on") {
-            shared.streams.end_others(&of).await;
+            seen = shared.streams.end_others(&of, || shared.check_run(&of)).await;
         }
         // Whoever is gone needs no answer.
         let _gone = done.send(seen);
@@ -104,19 +170,38 @@ async fn serve_only(shared: &Arc<Shared>, of: NodeRun, news: Option<NodeLine>) -
     settled.await.unwrap_or_else(|_| Err(internal("the task that ends the other copies' streams died")))
 }
 
-/// What this hub knows of a node and its journal does not: it lost that without noticing.
-fn check_positions(
+/// For people: somebody has to stop one of two copies, or to heal the one that there is.
+fn tell(readiness: &Readiness, participant: &ParticipantCode, refusal: &Refusal) {
+    let name = match refusal.reason {
+        Reason::NodeRolledBack => ROLLED_BACK_NOTE,
+        Reason::NodeSuperseded => SUPERSEDED_NOTE,
+        _ => return,
+    };
+    if let Some(left_out) = REFUSALS.admit(Instant::now()) {
+        tracing::error!(%participant, reason = %refusal.reason, why = refusal.message, left_out, "a copy of a node is not served");
+    }
+    metrics::counter!("concord_node_copies_refused_total", "reason" => refusal.reason.code()).increment(1);
+    // The same words however often it comes and whatever it shows, so that one copy does not fill the note of all. It stays until
+    // the hub ends: that there were two copies is to be known also when one of them is gone again.
+    let what = format!("a copy of {participant}'s node was refused with {}; why, the log says", refusal.reason);
+    readiness.note_also(name, &what);
+}
+
+fn read(
     shared: &Shared,
     participant: &ParticipantCode,
     node: &Name,
-    lanes: &[pb::LanePosition],
-) -> Result<(), Refusal> {
-    let published = shared.published();
-    let ledger = &published.ledger;
-    for position in lanes {
-        let lane =
-            parse_lane(position.lane).map_err(|error| Refusal::new(Reason::ArgumentInvalid, error.to_string()))?;
-        let rolled_back = |what: String| Err(Refusal::new(Reason::NodeRolledBack, what));
+    journal: &pb::NodeJournal,
+) -> Result<ShownJournal, Refusal> {
+    if journal.lanes.len() > Lane::ALL.len() {
+        return Err(Refusal::new(
+            Reason::ArgumentInvalid,
+            "the journal that the node shows has more lanes than there are",
+        ));
+    }
+    let lane = |position: &pb::LanePosition| {
+        let lane = parse_lane(position.lane);
+        let lane = lane.map_err(|error| Refusal::new(Reason::ArgumentInvalid, error.to_string()))?;
         let chain = ChainKey {
             origin: participant.clone(),
             hub: shared.hub.clone(),
@@ -124,50 +209,14 @@ fn check_positions(
             epoch: position.epoch.max(FIRST_EPOCH),
             lane,
         };
-        let last = ledger.chain_last(&chain);
-        if last > position.chain_last {
-            return rolled_back(format!(
-                "the hub recorded consignment {last} of lane {lane}, and this journal has them up to {}",
-                position.chain_last
-            ));
-        }
-        let later = chain.epoch.saturating_add(1)..=ledger.epochs().current(participant);
-        let has_later = |epoch: &u32| ledger.chain_last(&ChainKey { epoch: *epoch, ..chain.clone() }) > 0;
-        if let Some(epoch) = later.clone().find(has_later) {
-            return rolled_back(format!(
-                "the hub recorded consignments of lane {lane} in epoch {epoch}, and this journal is in epoch {}",
-                chain.epoch
-            ));
-        }
-        let mailbox = ledger.mailbox(participant, lane);
-        // Where the mailbox was resumed for the node, it may not have kept that yet.
-        let resumes = ledger.mailboxes().resumes(participant, lane);
-        let is_resumed = resumes.is_some_and(|resumes| resumes.hole_after(position.received_through));
-        let is_behind =
-            mailbox.delivered_through > position.received_through || mailbox.taken_count > position.taken_count;
-        if is_behind && !is_resumed {
-            return rolled_back(format!(
-                "this node acknowledged mailbox {lane} up to {}, and this journal has it up to {}",
-                mailbox.delivered_through, position.received_through
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// For people: somebody has to stop one of two copies, or to heal the one that there is.
-fn tell(shared: &Shared, participant: &ParticipantCode, refusal: &Refusal) {
-    let name = match refusal.reason {
-        Reason::NodeRolledBack => ROLLED_BACK_NOTE,
-        Reason::NodeSuperseded => SUPERSEDED_NOTE,
-        _ => return,
+        let &pb::LanePosition { chain_last, received_through, taken_count, .. } = position;
+        Ok(ShownLane { chain, chain_last, received_through, taken_count })
     };
-    tracing::error!(%participant, reason = %refusal.reason, why = refusal.message, "a copy of a node is not served");
-    metrics::counter!("concord_node_copies_refused_total", "reason" => refusal.reason.code()).increment(1);
-    shared.readiness.note_also(name, &format!("a copy of {participant}'s node was refused: {}", refusal.message));
+    let lanes = if journal.recovering { &[] } else { journal.lanes.as_slice() };
+    Ok(ShownJournal { line: read_line(journal)?, lanes: lanes.iter().map(lane).collect::<Result<_, _>>()? })
 }
 
-fn read(journal: &pb::NodeJournal) -> Result<NodeLine, Refusal> {
+fn read_line(journal: &pb::NodeJournal) -> Result<NodeLine, Refusal> {
     let wrong =
         |what: &str| Refusal::new(Reason::ArgumentInvalid, format!("the journal that the node shows has {what}"));
     if journal.ancestors.len().max(journal.runs.len()) > LINE_LENGTH_MAX {
@@ -182,4 +231,23 @@ fn read(journal: &pb::NodeJournal) -> Result<NodeLine, Refusal> {
         restored_in: if journal.restored_in.is_empty() { None } else { Some(word(&journal.restored_in)?) },
         rebuilt_in: if journal.rebuilt_in.is_empty() { None } else { Some(word(&journal.rebuilt_in)?) },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_is_refused_again_and_again_leaves_room_for_the_note_of_another() {
+        let (readiness, code) = (Readiness::new(), |code| ParticipantCode::parse(code).unwrap());
+        for number in 0..1000 {
+            let what = format!("the hub recorded consignment {number}, and this journal has them up to 0");
+            tell(&readiness, &code("KAZ"), &Refusal::new(Reason::NodeRolledBack, what));
+        }
+        tell(&readiness, &code("IRN"), &Refusal::new(Reason::NodeRolledBack, "why"));
+        let noted = readiness.list().remove(0);
+        assert!(noted.message.contains("IRN") && noted.message.contains("NODE_ROLLED_BACK"), "{}", noted.message);
+        assert_eq!(noted.message.matches("KAZ").count(), 1);
+        assert!(readiness.is_ready(), "the others go on");
+    }
 }

@@ -176,7 +176,7 @@ pub async fn take_back(
     }
 
     let common = feed_common(shared, by, &shown).await?;
-    let mut taking = Taking { shared, run, by, common, not_taken_count: 0, answer: pb::HandBackResponse::default() };
+    let mut taking = Taking { shared, by: run, common, not_taken_count: 0, answer: pb::HandBackResponse::default() };
     let mut count = 0;
     while let Some(request) = inbound.try_next().await.map_err(broken)? {
         count += 1;
@@ -216,8 +216,7 @@ fn broken(status: tonic::Status) -> Refusal {
 
 struct Taking<'a> {
     shared: &'a Arc<Shared>,
-    run: &'a NodeRun,
-    by: &'a ParticipantCode,
+    by: &'a NodeRun,
     /// The last number under which the same stands here: what comes behind it is told again.
     common: u64,
     not_taken_count: u64,
@@ -227,8 +226,8 @@ struct Taking<'a> {
 impl Taking<'_> {
     async fn told(&mut self, item: pb::FeedItem) -> Result<(), Refusal> {
         let (number, at) = (item.number, optional_timestamp(item.recorded_at.as_ref()));
-        if number > self.common && number <= self.shared.published().ledger.feed_last(self.by) {
-            let whose = self.by.clone();
+        if number > self.common && number <= self.shared.published().ledger.feed_last(&self.by.participant) {
+            let whose = self.by.participant.clone();
             let here = self.shared.blocking(move |shared| load(shared, &whose, number)).await?;
             let theirs = concord_wire::feed::item_digest(&item);
             if here.is_some_and(|here| concord_wire::feed::item_digest(&here) == theirs) {
@@ -273,13 +272,14 @@ impl Taking<'_> {
                 return Ok(());
             }
         };
-        if refused.is_some() && statement.participant != *self.by {
+        if refused.is_some() && statement.participant != self.by.participant {
             let foreign = "a node tells of refusals of its own officers only";
             return Err(Refusal::new(Reason::ArgumentInvalid, foreign));
         }
         // Where its own chains ended is nobody's matter but the participant's own.
-        let closes = told.flatten().filter(|_| statement.closes().is_some_and(|(whose, _)| whose == self.by));
-        let handed = Handed { statement, by: self.by.clone(), was_told: told.is_some(), refused, closes };
+        let closes =
+            told.flatten().filter(|_| statement.closes().is_some_and(|(whose, _)| *whose == self.by.participant));
+        let handed = Handed { statement, by: self.by.participant.clone(), was_told: told.is_some(), refused, closes };
         let statement = &handed.statement;
         let ledger = &self.shared.published().ledger;
         let known = ledger.signers().decided(&statement.participant, &statement.officer, statement.number);
@@ -297,11 +297,11 @@ impl Taking<'_> {
         }
         self.shared.room.check()?;
         let told = handed.statement.clone();
-        match decide(self.shared, self.run, handed, signed).await {
+        match decide(self.shared, self.by, handed, signed).await {
             Ok(Answer::Accepted) => {
                 self.answer.taken += 1;
                 // What an own officer signs can be new.
-                if told.participant != *self.by {
+                if told.participant != self.by.participant {
                     self.shared.losses.confirmed(self.shared);
                 }
             }
@@ -321,9 +321,9 @@ impl Taking<'_> {
     fn note_unverified(&mut self, refusal: &Refusal) {
         self.not_taken_count += 1;
         if self.not_taken_count <= NOT_TAKEN_TOLD_MAX as u64 {
-            tracing::error!(by = %self.by, reason = %refusal.reason, why = refusal.message, "what is handed back is nobody's statement");
+            tracing::error!(by = %self.by.participant, reason = %refusal.reason, why = refusal.message, "what is handed back is nobody's statement");
         }
-        let what = format!("what {}'s node handed back as statements and is nobody's", self.by);
+        let what = format!("what {}'s node handed back as statements and is nobody's", self.by.participant);
         self.shared.losses.not_healed(self.shared, what);
     }
 

@@ -17,7 +17,7 @@ use concord_journal::{
 };
 use concord_ledger::{
     Acknowledge, At, ChainTip, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger,
-    NodeLine, Shown, Statement, Stood,
+    Shown, Statement, Stood,
 };
 use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed, epoch_link};
@@ -35,7 +35,7 @@ use commit::{Commit, Decided, Due, Effect, InFlight, Written, impossible, send, 
 use concord_server::{Clock, DiskRoom};
 pub use recent::{Durable, Recent};
 
-use crate::fencing::NodeRun;
+use crate::fencing::{NodeRun, ShownJournal};
 
 /// Proposals that wait for the sequencer, flash and others each. Beyond it senders wait: their streams stop reading.
 pub const PROPOSALS_WAITING_MAX: usize = 32;
@@ -67,8 +67,8 @@ pub enum Proposal {
     SeeNode {
         /// Whose node.
         participant: ParticipantCode,
-        /// The line of its journal.
-        line: NodeLine,
+        /// What it shows.
+        journal: Box<ShownJournal>,
     },
     /// A mailbox goes on for a node that knows more of it.
     ResumeMailbox {
@@ -430,7 +430,10 @@ impl SequencerTask {
                     _ => None,
                 })
             }
-            Proposal::SeeNode { participant, line } => {
+            Proposal::SeeNode { participant, journal } => {
+                // What another run handed in just before, and is decided, this one has to know.
+                journal.check(&self.ledger, &participant)?;
+                let line = journal.line;
                 let decision = self.ledger.decide(&Command::SeeNode { participant, line }, at)?;
                 self.settle(decision, at, Answer::Stands, |fact, now| match fact {
                     Fact::NodeSeen(fact) => Some(stored::hub::node_seen(fact, now)),

@@ -103,39 +103,60 @@ impl Streams {
         let why =
             Refusal::new(Reason::MembershipChanged, "your state left an agreement: what you may have has changed");
         let is_mailbox = |key: &StreamKey| matches!(key.purpose, Purpose::Mailbox(_));
-        self.end(&why, |stream| stream.key.participant == *participant && is_mailbox(&stream.key)).await;
+        let ending = self.lock().end(&why, |stream| stream.key.participant == *participant && is_mailbox(&stream.key));
+        all_ended(ending).await;
     }
 
     /// Ends all streams of a participant's other runs and waits until their tasks have ended: after that nothing goes to another copy
-    /// of its node.
-    pub async fn end_others(&self, than: &NodeRun) {
+    /// of its node. `is_served` is asked at a moment when no run that comes to be served later has opened a stream.
+    ///
+    /// Refuses as `is_served` does, and touches nothing then.
+    pub async fn end_others(
+        &self,
+        than: &NodeRun,
+        is_served: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         let what = format!("another run of {}'s node came to be served", than.participant);
         let why = Refusal::new(Reason::NodeSuperseded, what);
-        self.end(&why, |stream| stream.key.participant == than.participant && stream.run != than.run).await;
+        let ending = {
+            let open = self.lock();
+            is_served()?;
+            open.end(&why, |stream| stream.key.participant == than.participant && stream.run != than.run)
+        };
+        all_ended(ending).await;
+        Ok(())
     }
 
     /// Ends all streams of a participant whose node has new keys, except those of the run that is served by now, and waits until their
-    /// tasks have ended: after that nothing goes to the node that had the old keys.
-    pub async fn end_replaced(&self, participant: &ParticipantCode, served: Option<[u8; 16]>) {
+    /// tasks have ended: after that nothing goes to the node that had the old keys. `served` is asked as in [`Self::end_others`].
+    pub async fn end_replaced(&self, participant: &ParticipantCode, served: impl FnOnce() -> Option<[u8; 16]>) {
         let what = format!("a node of {participant} with new keys was enrolled in the place of this one");
         let why = Refusal::new(Reason::NodeSuperseded, what);
-        self.end(&why, |stream| stream.key.participant == *participant && Some(stream.run) != served).await;
-    }
-
-    async fn end(&self, why: &Refusal, which: impl Fn(&OpenStream) -> bool) {
-        let ending: Vec<watch::Receiver<()>> = {
+        let ending = {
             let open = self.lock();
-            let which = open.by_id.values().filter(|stream| which(stream));
-            which.inspect(|stream| stream.end(why.clone())).map(|stream| stream.ended.clone()).collect()
+            let served = served();
+            open.end(&why, |stream| stream.key.participant == *participant && Some(stream.run) != served)
         };
-        for mut ended in ending {
-            // An error is the signal: the sender is gone with its task.
-            while ended.changed().await.is_ok() {}
-        }
+        all_ended(ending).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    /// Tells these to end, and gives what tells when their tasks have.
+    fn end(&self, why: &Refusal, which: impl Fn(&OpenStream) -> bool) -> Vec<watch::Receiver<()>> {
+        let which = self.by_id.values().filter(|stream| which(stream));
+        which.inspect(|stream| stream.end(why.clone())).map(|stream| stream.ended.clone()).collect()
+    }
+}
+
+async fn all_ended(ending: Vec<watch::Receiver<()>>) {
+    for mut ended in ending {
+        // An error is the signal: the sender is gone with its task.
+        while ended.changed().await.is_ok() {}
     }
 }
 
@@ -225,22 +246,26 @@ mod tests {
         let others: Vec<_> = purposes.iter().map(|purpose| task(open(&streams, "KAZ", purpose.clone(), RUN))).collect();
         let slow = open(&streams, "KAZ", Purpose::Fetch(Lane::Routine), RUN);
         let spared = open(&streams, "IRN", Purpose::Feed, RUN);
-        let mut ended = std::pin::pin!(streams.end_others(&newer));
+        let mut ended = std::pin::pin!(streams.end_others(&newer, || Ok(())));
         assert!((&mut ended).now_or_never().is_none());
         for other in others {
             assert_eq!(other.await.unwrap(), Reason::NodeSuperseded);
         }
         assert!((&mut ended).now_or_never().is_none(), "one of them has not ended yet");
         drop(slow);
-        ended.await;
+        ended.await.unwrap();
         // Its own are there before it is shown, and are not ended by its coming again.
         let own = open(&streams, "KAZ", Purpose::HandBack, newer.run);
-        streams.end_others(&newer).await;
+        streams.end_others(&newer, || Ok(())).await.unwrap();
         assert!(!own.stop.is_cancelled() && !spared.stop.is_cancelled());
         // One that was judged before and comes to open its stream now touches nothing.
         let key =
             StreamKey { participant: code("KAZ"), node: Name::parse("main").unwrap(), purpose: Purpose::HandBack };
         let late = streams.open(key, RUN, || Err(Refusal::new(Reason::NodeSuperseded, "")));
+        assert!(late.is_err() && !own.stop.is_cancelled());
+        // Nor does an older run that was on its way to end the others when this one came to be served.
+        let older = NodeRun { participant: code("KAZ"), run: RUN };
+        let late = streams.end_others(&older, || Err(Refusal::new(Reason::NodeSuperseded, ""))).await;
         assert!(late.is_err() && !own.stop.is_cancelled());
     }
 }

@@ -257,6 +257,33 @@ async fn behind_the_fact_that_a_run_is_served_nothing_of_another_one_is_recorded
     assert!(matches!(answered(own).await, Ok(Answer::Recorded(_))));
 }
 
+/// A copy of the journal as it was before the last consignment, which is decided and not durable yet when the copy is seen.
+#[tokio::test]
+async fn a_copy_that_does_not_have_what_is_still_in_flight_is_not_served() {
+    let mut bench = Bench::start();
+    let (kaz, sequencer) = (state("KAZ"), bench.sequencer.clone());
+    let seen = sequencer.propose(kaz.seen(1, &[1])).await.unwrap();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    answered(seen).await.unwrap();
+    let consigned = sequencer.propose_by(&kaz.run(1), kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    let behind = sequencer.propose(kaz.seen_again(1, &[1, 2], 0)).await.unwrap();
+    let mut behind = std::pin::pin!(answered(behind));
+    assert!(futures::poll!(&mut behind).is_pending(), "what it does not have is not durable yet");
+    bench.let_sync_pass();
+    assert!(matches!(answered(consigned).await, Ok(Answer::Recorded(_))));
+    assert_eq!(behind.await.unwrap_err().reason, Reason::NodeRolledBack);
+    let goes_on = sequencer.propose_by(&kaz.run(1), kaz.consignment(Lane::Routine, 2)).await.unwrap();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert!(matches!(answered(goes_on).await, Ok(Answer::Recorded(_))), "the one that has it all goes on");
+    let restarted = sequencer.propose(kaz.seen_again(1, &[1, 3], 2)).await.unwrap();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert!(matches!(answered(restarted).await, Ok(Answer::Stands)));
+}
+
 #[tokio::test]
 async fn a_proposal_says_what_it_is() {
     // Keeps the fixture honest: the proposals above are consignments of the lane that they name.

@@ -1,11 +1,11 @@
 //! What every task of a node is handed: the writer, the published state, the reads behind it, and where to say what is wrong.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use concord_identity::{Anchor, SigningKey};
-use concord_model::{Name, ParticipantCode, Refusal, Timestamp};
+use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use tokio::sync::watch;
 
@@ -87,16 +87,28 @@ impl Contact {
         self.connected.send_if_modified(|connected| std::mem::replace(connected, false));
     }
 
-    /// Whether the hub serves another copy of this node and not this one: then nothing more may be numbered here.
-    pub fn fence(&self, refusal: Option<Refusal>) {
-        *self.fenced.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+    /// The hub refused something, on whatever link. Where it serves another copy of this node, nothing more is numbered here until
+    /// the feed is welcomed again, whichever link hears it first.
+    pub fn heard_refusal(&self, refusal: &Refusal) {
+        if matches!(refusal.reason, Reason::NodeRolledBack | Reason::NodeSuperseded) {
+            *self.fenced() = Some(refusal.clone());
+        }
+    }
+
+    /// The feed was welcomed: it is this copy that is served.
+    pub fn welcomed(&self) {
+        *self.fenced() = None;
     }
 
     /// Refuses what would be numbered, while the hub serves another copy.
     ///
     /// Refuses with `NODE_ROLLED_BACK` or `NODE_SUPERSEDED`.
     pub fn check_fence(&self) -> Result<(), Refusal> {
-        self.fenced.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+        self.fenced().clone().map_or(Ok(()), Err)
+    }
+
+    fn fenced(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.fenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the feed's stream stands.

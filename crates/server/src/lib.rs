@@ -76,3 +76,4 @@ pub use room::{DISK_MEASURE_INTERVAL_MILLISECONDS, DISK_RESERVE_DEFAULT_BYTES, D
 pub use scrub::{JOURNAL_DAMAGED_ALARM, scrub};
 pub use sockets::{Dial, Listener, Socket, Tcp};
 pub use tasks::{blocking, detach};
+pub use throttle::Throttle;

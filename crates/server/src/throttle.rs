@@ -7,7 +7,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// Says which lines may be logged.
 #[derive(Debug)]
-pub(crate) struct Throttle {
+pub struct Throttle {
     lines_per_second_max: u32,
     state: Mutex<State>,
 }
@@ -20,13 +20,14 @@ struct State {
 }
 
 impl Throttle {
-    pub(crate) const fn new(lines_per_second_max: u32) -> Self {
+    /// So many lines may be logged in a second.
+    pub const fn new(lines_per_second_max: u32) -> Self {
         let state = State { window_began: None, logged: 0, left_out: 0 };
         Self { lines_per_second_max, state: Mutex::new(state) }
     }
 
     /// Whether a line may be logged now, and if so, how many were left out since the last one.
-    pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
+    pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.window_began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW) {
             state.window_began = Some(now);

@@ -268,7 +268,7 @@ async fn greeted(
 }
 
 /// The first message of a stream, if it comes in time.
-async fn hello<T>(
+pub(super) async fn hello<T>(
     shared: &Shared,
     message: impl Future<Output = Result<Option<T>, Status>>,
 ) -> Result<Option<T>, Status> {

@@ -10,12 +10,13 @@ use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::lower_limits;
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::proto::feed::v1::feed_service_server::{FeedService, FeedServiceServer};
-use concord_wire::status::to_status;
+use concord_wire::status::{from_status, to_status};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::caller;
+use super::exchange::hello;
 use crate::feed::{ITEMS_WAITING_MAX, tell};
 use crate::fencing::{NodeRun, fence};
 use crate::healing::{feed_resume, history_lost, lost_feed, shown, take_back};
@@ -63,13 +64,11 @@ pub async fn hand_back(
     use pb::hand_back_request::Message;
     let (participant, node) = shared.enrolled_node(caller)?;
     let ending = || Refusal::new(Reason::ShuttingDown, "the hub is ending");
-    let hello = tokio::select! {
-        biased;
-        () = shared.shutdown.streams_end() => return Err(ending()),
-        hello = inbound.try_next() => hello,
-    };
-    let Ok(Some(pb::HandBackRequest { message: Some(Message::Hello(hello)) })) = hello else {
-        return Err(Refusal::new(Reason::ArgumentInvalid, "the first message of a hand-back is a hello"));
+    let unsaid = || Refusal::new(Reason::ArgumentInvalid, "the first message of a hand-back is a hello, at once");
+    let hello = match hello(shared, inbound.try_next()).await {
+        Ok(Some(pb::HandBackRequest { message: Some(Message::Hello(hello)) })) => hello,
+        Ok(_) => return Err(unsaid()),
+        Err(status) => return Err(from_status(&status).unwrap_or_else(unsaid)),
     };
     let run = NodeRun::named(&participant, &hello.run)?;
     let guard = shared.open_stream(&run, node, Purpose::HandBack)?;

@@ -119,7 +119,7 @@ impl Consequences {
             shared.refresh_anchors();
         }
         if let Some(participant) = self.replaced {
-            let served = shared.published().ledger.nodes().run(&participant);
+            let served = || shared.published().ledger.nodes().run(&participant);
             shared.streams.end_replaced(&participant, served).await;
         }
         if let Some(participant) = self.left {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use concord_hub::fencing::NodeRun;
+use concord_hub::fencing::{NodeRun, ShownJournal, ShownLane};
 use concord_hub::sequencer::{Proposal, Sequencer, SequencerTask};
 use concord_journal::hooked::{AppendHook, HookedJournal};
 use concord_journal::{
@@ -197,7 +197,18 @@ impl State {
             restored_in: Some([history; 16]),
             rebuilt_in: None,
         };
-        Proposal::SeeNode { participant: self.code.clone(), line }
+        let journal = Box::new(ShownJournal { line, lanes: Vec::new() });
+        Proposal::SeeNode { participant: self.code.clone(), journal }
+    }
+
+    /// The next run of its node shows its journal in the history of before, which has routine consignments up to this one.
+    pub(crate) fn seen_again(&self, history: u8, runs: &[u8], chain_last: u64) -> Proposal {
+        let mut proposal = self.seen(history, runs);
+        if let Proposal::SeeNode { journal, .. } = &mut proposal {
+            let chain = self.chain(Lane::Routine);
+            journal.lanes.push(ShownLane { chain, chain_last, received_through: 0, taken_count: 0 });
+        }
+        proposal
     }
 
     pub(crate) fn chain(&self, lane: Lane) -> ChainKey {

@@ -76,7 +76,7 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
         }
         None => context.readiness.clear(LOWER_LIMITS_NOTE),
     }
-    context.contact.fence(None);
+    context.contact.welcomed();
     if let Some(peer) = optional_timestamp(welcome.sent_at.as_ref()) {
         context.clock.heard(peer);
     }

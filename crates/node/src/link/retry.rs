@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use concord_model::Reason;
 use futures::future::BoxFuture;
 
 use super::LinkEnd;
@@ -71,10 +70,7 @@ pub(crate) async fn keep_up<'a>(
                 waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS))
             }
             LinkEnd::Refused(refusal) => {
-                // Whichever link hears it first: nothing more is numbered here, until the feed is welcomed again.
-                if matches!(refusal.reason, Reason::NodeRolledBack | Reason::NodeSuperseded) {
-                    context.contact.fence(Some(refusal.clone()));
-                }
+                context.contact.heard_refusal(&refusal);
                 context.readiness.raise(alarm, refusal.to_string());
                 Duration::from_secs(REFUSED_RETRY_SECONDS)
             }

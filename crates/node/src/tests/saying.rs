@@ -88,3 +88,16 @@ async fn what_the_hub_will_never_take_is_answered_and_the_node_stays_ready() {
     assert!(context.readiness.is_ready(), "{:?}", context.readiness.list());
     assert_eq!(context.readiness.list()[0].name, "statement-refused");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_hears_of_another_copy_waits_and_nothing_more_is_numbered() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let refused = |_: &SignedStatement| Err(LinkEnd::Refused(Refusal::new(Reason::NodeSuperseded, "why")));
+    let (context, _tasks) = forward(&forum, &node, refused).await;
+    until(|| context.contact.check_fence().is_err()).await;
+    assert_eq!(context.contact.check_fence().unwrap_err().reason, Reason::NodeSuperseded);
+    assert!(waits(&node, "officer") && waits(&node, "another"), "the copy that is served may yet say it");
+    context.contact.welcomed();
+    context.contact.check_fence().unwrap();
+}

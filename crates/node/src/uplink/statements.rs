@@ -117,7 +117,10 @@ fn postpone(context: &Context, postponed: &mut Postponed, officer: &Name, number
             let wait = postponed.waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS));
             (wait, refusal.message, repeated)
         }
-        LinkEnd::Refused(refusal) => (Duration::from_secs(REFUSED_RETRY_SECONDS), refusal.to_string(), true),
+        LinkEnd::Refused(refusal) => {
+            context.contact.heard_refusal(&refusal);
+            (Duration::from_secs(REFUSED_RETRY_SECONDS), refusal.to_string(), true)
+        }
         LinkEnd::Stopped(why) => (Duration::from_secs(REFUSED_RETRY_SECONDS), why, true),
     };
     postponed.until = Instant::now() + wait;
