@@ -78,6 +78,27 @@ fn nothing_of_a_redacted_body_remains_and_everything_else_verifies() {
 }
 
 #[test]
+fn who_verifies_beside_a_redaction_finds_its_fact_also_in_a_segment_that_began_meanwhile() {
+    let disk = MemoryDisk::default();
+    let (journal, _) = open(&disk.clone().into_disk(), FIRST_HISTORY).unwrap();
+    let grow_to = |count| {
+        while support::segments(&disk).len() < count {
+            append(&journal, vec![draft(1, 300, 1)]);
+        }
+    };
+    grow_to(2);
+    let holder = append(&journal, vec![secret()]).tail.sequence;
+    let mut walk = walk(disk.clone().into_disk(), true).unwrap();
+    assert_eq!(walk.next().unwrap().unwrap().sequence, 1);
+    grow_to(4);
+    assert!(block_on(journal.redact(journal.tail(), 5, vec![all(holder, 2)])).unwrap().gone);
+    let walked: Vec<_> = walk.map(Result::unwrap).collect();
+    let position = walked.iter().position(|entry| entry.sequence == holder).unwrap();
+    assert_eq!(walked[position].blobs, [None, None]);
+    assert_eq!(walked.last().unwrap().sequence, journal.tail().sequence);
+}
+
+#[test]
 fn what_cannot_be_redacted_is_refused_and_changes_nothing() {
     let (disk, journal) = with_a_secret(1);
     let tail = journal.tail();

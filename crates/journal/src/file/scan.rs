@@ -277,7 +277,9 @@ impl Scanner {
         for body in bad {
             let known = self.holes.as_ref().map(|holes| holes.judge(sequence, body.index, body.is_zero));
             if known != Some(Verdict::Hole) {
-                // The first hole, or a writer redacts meanwhile: what it has said by now is on the disk.
+                // The first hole, or a writer redacts meanwhile: what it has said by now is on the disk, also in segments
+                // that it began meanwhile.
+                self.list_new_segments().map_err(|error| error.source)?;
                 let segments = self.segments.get(self.position..).unwrap_or_default();
                 self.holes = Some(Holes::ahead(self.disk.as_ref(), segments, self.offset, chain.mark)?);
             }
@@ -306,13 +308,18 @@ impl Scanner {
 
     fn has_successor(&mut self) -> Result<bool, ScanError> {
         if self.position + 1 >= self.segments.len() {
-            // Only what is new: a trim may have removed what was passed.
-            let last = self.segments.last().copied();
-            let listed = list_segments(self.disk.as_ref()).map_err(in_folder)?;
-            let is_new = |first: &u64| last.map_or(*first >= self.chain.next_sequence(), |last| *first > last);
-            self.segments.extend(listed.into_iter().filter(is_new));
+            self.list_new_segments()?;
         }
         Ok(self.position + 1 < self.segments.len())
+    }
+
+    /// Only what is new: a trim may have removed what was passed.
+    fn list_new_segments(&mut self) -> Result<(), ScanError> {
+        let last = self.segments.last().copied();
+        let listed = list_segments(self.disk.as_ref()).map_err(in_folder)?;
+        let is_new = |first: &u64| last.map_or(*first >= self.chain.next_sequence(), |last| *first > last);
+        self.segments.extend(listed.into_iter().filter(is_new));
+        Ok(())
     }
 
     fn stopped(&self, what: Fault, in_last_segment: bool) -> Step {
