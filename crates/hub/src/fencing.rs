@@ -5,8 +5,8 @@
 //! streams of the others have ended before the feed of the new one is shown (`streams.rs`, `feeds.rs`), as at a leave. Before that no
 //! stream of another copy is touched.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::{Ledger, NodeLine};
@@ -16,6 +16,7 @@ use concord_wire::convert::parse_lane;
 use concord_wire::proto::feed::v1 as pb;
 use tokio::sync::oneshot;
 
+use crate::allowance::{Allowance, Used};
 use crate::sequencer::Proposal;
 use crate::shared::{Shared, internal};
 
@@ -27,6 +28,37 @@ const SUPERSEDED_NOTE: &str = "node-superseded";
 /// A copy that is refused comes again and again. Beyond it refusals are only counted.
 const REFUSALS_LOGGED_PER_SECOND_MAX: u32 = 2;
 static REFUSALS: Throttle = Throttle::new(REFUSALS_LOGGED_PER_SECOND_MAX);
+
+/// Runs of one participant's node that come to be served, each of which is an entry: more than a node that dies and is started again
+/// all the time makes.
+const RUNS: Allowance = Allowance { at_once: 1024, one_more_after: Duration::from_secs(5) };
+
+/// How many runs of each participant's node came to be served while this process runs.
+#[derive(Default)]
+pub struct RunsSeen(Mutex<Used>);
+
+impl RunsSeen {
+    /// Whether one more may come to be served now. It takes no account of the room on the disk: the entry is small, and only a node
+    /// that is served acknowledges what then makes room.
+    ///
+    /// Refuses with `QUEUE_FULL`.
+    fn check(&self, participant: &ParticipantCode) -> Result<(), Refusal> {
+        if self.used().leaves_one(RUNS, participant) {
+            return Ok(());
+        }
+        let (at_once, after) = (RUNS.at_once, RUNS.one_more_after.as_secs());
+        let often = format!("the node of {participant} was started {at_once} times; once more may be in {after} s");
+        Err(Refusal::new(Reason::QueueFull, often))
+    }
+
+    fn count(&self, participant: &ParticipantCode) {
+        self.used().count(participant);
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// One run of a participant's node. What it hands in counts, and what is for its participant goes to it, while it is the one that is
 /// served.
@@ -118,7 +150,7 @@ impl ShownLane {
 
 /// Decides whether the copy that shows this journal is served, records which one is, and ends what there is of others.
 ///
-/// Refuses with `NODE_ROLLED_BACK`, `NODE_SUPERSEDED`, or with `ARGUMENT_INVALID` where no journal is shown.
+/// Refuses with `NODE_ROLLED_BACK`, `NODE_SUPERSEDED`, with `QUEUE_FULL` where the node was started too often, or with `ARGUMENT_INVALID` where no journal is shown.
 pub async fn fence(
     shared: &Arc<Shared>,
     participant: &ParticipantCode,
@@ -141,6 +173,7 @@ async fn judge(shared: &Arc<Shared>, of: &NodeRun, shown: ShownJournal) -> Resul
     // Whoever is refused by what is durable does not take the sequencer's time. It asks again, behind what is not durable yet.
     let is_new = shown.check(&published.ledger, participant)?;
     if is_new {
+        shared.runs.check(participant)?;
         let before = published.ledger.nodes().history(participant);
         concord_faults::point("hub.fence.judged");
         if before.is_some_and(|before| before != shown.line.history) {
@@ -159,7 +192,7 @@ async fn serve_only(shared: &Arc<Shared>, of: NodeRun, news: Option<ShownJournal
         let mut seen = Ok(());
         if let Some(journal) = news {
             let proposal = Proposal::SeeNode { participant: of.participant.clone(), journal: Box::new(journal) };
-            seen = shared.sequencer.decide(proposal).await.map(drop);
+            seen = shared.sequencer.decide(proposal).await.map(|_| shared.runs.count(&of.participant));
         }
         if seen.is_ok() && !concord_faults::planted("let-the-other-copy-go-on") {
             seen = shared.streams.end_others(&of, || shared.check_run(&of)).await;
@@ -236,6 +269,21 @@ fn read_line(journal: &pb::NodeJournal) -> Result<NodeLine, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_started_all_the_time_is_served_so_often_and_after_a_while_once_more() {
+        let (runs, code) = (RunsSeen::default(), |code| ParticipantCode::parse(code).unwrap());
+        for _ in 0..RUNS.at_once {
+            runs.check(&code("KAZ")).unwrap();
+            runs.count(&code("KAZ"));
+        }
+        assert_eq!(runs.check(&code("KAZ")).unwrap_err().reason, Reason::QueueFull);
+        runs.check(&code("IRN")).unwrap();
+        tokio::time::advance(RUNS.one_more_after).await;
+        runs.check(&code("KAZ")).unwrap();
+        runs.count(&code("KAZ"));
+        assert!(runs.check(&code("KAZ")).is_err());
+    }
 
     #[test]
     fn a_copy_that_is_refused_again_and_again_leaves_room_for_the_note_of_another() {

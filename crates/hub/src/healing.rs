@@ -375,8 +375,9 @@ async fn decide(
 /// Whether an officer of its participant signed a statement that is handed back.
 ///
 /// Certificates end, what was said with them stands: the chain must hold now, or when the hub recorded the statement as its teller
-/// says, or when its officer says that it was made; never later than now. So who holds an ended key of an officer, and a node that
-/// hands back what it signed, can bring in a statement under an old time; all who are told of it see its time and its certificate.
+/// says, or when its officer says that it was made; never later than now. So who holds an ended key of an officer, or one under an
+/// anchor that was replaced, and a node that hands back what it signed, can bring in a statement under an old time; all who are told of
+/// it see its time and its certificate.
 fn verify_handed(
     shared: &Shared,
     statement: &Statement,

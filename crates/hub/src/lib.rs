@@ -9,6 +9,7 @@
 //! not send a byte of an exchange but through a permit.
 
 pub mod acknowledge;
+pub mod allowance;
 mod config;
 pub mod consign;
 pub mod delivery;

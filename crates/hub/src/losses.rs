@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use concord_model::{ParticipantCode, Reason, Refusal};
-use tokio::time::Instant;
 
+use crate::allowance::{Allowance, Used};
 use crate::shared::Shared;
 
 const LOST_ALARM: &str = "history-lost";
@@ -16,11 +16,9 @@ const NOT_HEALED_NOTE: &str = "not-healed";
 /// New histories that one participant's positions may begin while the process runs. Beyond it its node hears `HISTORY_UNKNOWN`: a
 /// node that claims what no hub gave it must not end everybody's streams again and again.
 const NEW_HISTORIES_MAX: u32 = 8;
-/// Resumptions of one participant's feed and mailboxes that are made one after the other. Beyond it its node hears `HISTORY_UNKNOWN`
-/// until one more may be: each is an entry, and gives again what is not known to be delivered.
-const RESUMPTIONS_MAX: u32 = 32;
-/// After this long one more may be made.
-const RESUMPTION_AFTER_SECONDS: u64 = 600;
+/// Resumptions of one participant's feed and mailboxes. Beyond it its node hears `HISTORY_UNKNOWN` until one more may be: each is an
+/// entry, and gives again what is not known to be delivered.
+const RESUMPTIONS: Allowance = Allowance { at_once: 32, one_more_after: Duration::from_secs(600) };
 /// Things that cannot be healed and are listed. More are only counted and logged.
 const NOT_HEALED_LISTED_MAX: usize = 100;
 
@@ -35,17 +33,10 @@ struct Known {
     /// Something signed that this hub had forgotten came back: until then a node only says so.
     is_confirmed: bool,
     began: BTreeMap<ParticipantCode, u32>,
-    resumed: BTreeMap<ParticipantCode, Resumed>,
+    resumed: Used,
     handed_back: BTreeSet<ParticipantCode>,
     not_healed: BTreeSet<String>,
     not_healed_count: usize,
-}
-
-/// How many resumptions of one participant count, and since when.
-#[derive(Clone, Copy)]
-struct Resumed {
-    count: u32,
-    since: Instant,
 }
 
 impl Losses {
@@ -111,25 +102,20 @@ impl Losses {
     ///
     /// Refuses with `HISTORY_UNKNOWN` beyond the limit.
     pub fn check_resumption(&self, participant: &ParticipantCode) -> Result<(), Refusal> {
-        let mut known = self.known();
-        let Some(resumed) = known.resumed.get_mut(participant) else { return Ok(()) };
-        let passed = resumed.since.elapsed().as_secs() / RESUMPTION_AFTER_SECONDS;
-        let passed_count = u32::try_from(passed).unwrap_or(u32::MAX);
-        resumed.count = resumed.count.saturating_sub(passed_count);
-        resumed.since += Duration::from_secs(u64::from(passed_count) * RESUMPTION_AFTER_SECONDS);
-        if resumed.count < RESUMPTIONS_MAX {
+        if self.known().resumed.leaves_one(RESUMPTIONS, participant) {
             return Ok(());
         }
         let often = format!(
-            "feed and mailboxes of {participant} were resumed {RESUMPTIONS_MAX} times; one more may be in {RESUMPTION_AFTER_SECONDS} s"
+            "feed and mailboxes of {participant} were resumed {} times; one more may be in {} s",
+            RESUMPTIONS.at_once,
+            RESUMPTIONS.one_more_after.as_secs()
         );
         Err(Refusal::new(Reason::HistoryUnknown, often))
     }
 
     /// Counts one that was made.
     pub fn count_resumption(&self, participant: &ParticipantCode) {
-        let fresh = Resumed { count: 0, since: Instant::now() };
-        self.known().resumed.entry(participant.clone()).or_insert(fresh).count += 1;
+        self.known().resumed.count(participant);
     }
 
     /// Something cannot be healed: it is listed for people.
@@ -201,13 +187,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn positions_that_a_node_makes_up_are_resumed_so_often_and_after_a_while_once_more() {
         let (losses, code) = (Losses::default(), ParticipantCode::parse("KAZ").unwrap());
-        for _ in 0..RESUMPTIONS_MAX {
+        for _ in 0..RESUMPTIONS.at_once {
             losses.check_resumption(&code).unwrap();
             losses.count_resumption(&code);
         }
         assert_eq!(losses.check_resumption(&code).unwrap_err().reason, Reason::HistoryUnknown);
         losses.check_resumption(&ParticipantCode::parse("IRN").unwrap()).unwrap();
-        tokio::time::advance(Duration::from_secs(RESUMPTION_AFTER_SECONDS)).await;
+        tokio::time::advance(RESUMPTIONS.one_more_after).await;
         losses.check_resumption(&code).unwrap();
         losses.count_resumption(&code);
         assert!(losses.check_resumption(&code).is_err());

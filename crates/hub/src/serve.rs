@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::error::HubError;
 use crate::feeds::FeedsShown;
+use crate::fencing::RunsSeen;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
 use crate::losses::Losses;
@@ -87,6 +88,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         feeds: FeedsShown::default(),
         readiness: readiness.clone(),
         room: room.clone(),
+        runs: RunsSeen::default(),
         losses: Losses::default(),
         shutdown: shutdown.clone(),
         announce: announced(&config, addresses.listen),

@@ -11,7 +11,7 @@ use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_views::Views;
 
 use crate::feeds::FeedsShown;
-use crate::fencing::NodeRun;
+use crate::fencing::{NodeRun, RunsSeen};
 use crate::losses::Losses;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::{Purpose, StreamGuard, StreamKey, Streams};
@@ -41,6 +41,8 @@ pub struct Shared {
     pub readiness: Readiness,
     /// Whether the disk takes more than what is under way.
     pub room: DiskRoom,
+    /// How many runs of each participant's node came to be served.
+    pub runs: RunsSeen,
     /// What is known of lost data.
     pub losses: Losses,
     /// The end of the process.

@@ -268,4 +268,18 @@ mod tests {
         let late = streams.end_others(&older, || Err(Refusal::new(Reason::NodeSuperseded, ""))).await;
         assert!(late.is_err() && !own.stop.is_cancelled());
     }
+
+    #[tokio::test]
+    async fn new_keys_end_every_stream_but_those_of_the_run_that_has_them() {
+        let streams = Streams::default();
+        let of_old =
+            [Purpose::Feed, Purpose::Fetch(Lane::Flash)].map(|purpose| task(open(&streams, "KAZ", purpose, RUN)));
+        let of_new = open(&streams, "KAZ", Purpose::Mailbox(Lane::Flash), [2; 16]);
+        let of_other = open(&streams, "IRN", Purpose::Feed, RUN);
+        streams.end_replaced(&code("KAZ"), || Some([2; 16])).await;
+        for ended in of_old {
+            assert_eq!(ended.await.unwrap(), Reason::NodeSuperseded);
+        }
+        assert!(!of_new.stop.is_cancelled() && !of_other.stop.is_cancelled());
+    }
 }

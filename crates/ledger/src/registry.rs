@@ -172,6 +172,8 @@ impl Registry {
                     earlier: Vec::new(),
                 });
             }
+            // To a hub that lost it a replacement may have been said anew: the keys change once.
+            StatementContent::Replace(Replacement { request, .. }) if self.repeats(request) => {}
             StatementContent::Replace(Replacement { request, .. }) => {
                 let Some(enrolment) = self.enrolments.get_mut(&request.participant) else { return };
                 let anchor = std::mem::replace(&mut enrolment.anchor, request.anchor.clone());

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_hub::feeds::FeedsShown;
+use concord_hub::fencing::RunsSeen;
 use concord_hub::follow::follow;
 use concord_hub::losses::Losses;
 use concord_hub::projection::HubProjection;
@@ -94,6 +95,7 @@ pub(crate) fn open(
         streams: Streams::default(),
         feeds: FeedsShown::default(),
         readiness: Readiness::new(),
+        runs: RunsSeen::default(),
         losses: Losses::default(),
         room: DiskRoom::default(),
         shutdown: Shutdown::new(),

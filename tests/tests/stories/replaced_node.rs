@@ -5,12 +5,26 @@ use std::fs;
 
 use concord_tests::{Forum, Process, concord, count_in_journal, exchange_ids, text_of, words};
 
+use crate::healing_hub::copy_folder;
 use crate::healing_node::await_recovered;
 
 const WARNINGS: &str = "KAZ/warnings";
 const AGAIN: &str = "KAZ/warnings-again";
 const MEASURE: &str = "environmental.5";
 const REFERENCE: &str = "note verbale 17/2026";
+
+/// KAZ's node was made anew: enrols it in place of the old one, lets it join, and waits until it has back what the hub has.
+fn enrol_in_place(forum: &mut Forum) {
+    let dir = forum.node_dir("KAZ");
+    let (request, bundle) = (dir.join("join-request.json"), dir.join("bundle.json"));
+    let mut enrol = words!["participant", "enrol", request, "--replace", "--reference", REFERENCE, "--out", bundle];
+    enrol.extend(words!["--profile", forum.hub_dir().join("officer")]);
+    concord(enrol).ok();
+    concord(words!["node", "join", bundle, "--dir", dir]).ok();
+    concord(words!["agency", "add", "agency", "--dir", dir]).ok();
+    forum.start_node("KAZ");
+    await_recovered(forum, &dir);
+}
 
 #[test]
 fn a_node_with_an_empty_disk_and_new_keys_takes_the_place_of_the_lost_one() {
@@ -33,16 +47,11 @@ fn a_node_with_an_empty_disk_and_new_keys_takes_the_place_of_the_lost_one() {
 
     concord(words!["node", "init", "--dir", dir, "--participant", "KAZ"]).ok();
     let (request, bundle) = (dir.join("join-request.json"), dir.join("bundle.json"));
-    let secretariat = forum.hub_dir().join("officer");
-    let enrol = words!["participant", "enrol", request, "--profile", secretariat, "--out", bundle];
+    let enrol = words!["participant", "enrol", request, "--profile", forum.hub_dir().join("officer"), "--out", bundle];
     concord(enrol.clone()).refused(3, "PARTICIPANT_ALREADY_ENROLLED");
     // A replacement rests on a paper.
-    concord([enrol.clone(), words!["--replace"]].concat()).refused(2, "USAGE");
-    concord([enrol, words!["--replace", "--reference", REFERENCE]].concat()).ok();
-    concord(words!["node", "join", bundle, "--dir", dir]).ok();
-    concord(words!["agency", "add", "agency", "--dir", dir]).ok();
-    forum.start_node("KAZ");
-    await_recovered(&forum, &dir);
+    concord([enrol, words!["--replace"]].concat()).refused(2, "USAGE");
+    enrol_in_place(&mut forum);
 
     // What the hub has is here again, and what was signed with the old key stands.
     let kaz = forum.agency("KAZ");
@@ -77,6 +86,44 @@ fn a_node_with_an_empty_disk_and_new_keys_takes_the_place_of_the_lost_one() {
         let shown = concord(words!["journal", "show", dir]).ok().lines();
         let told = |entry: &serde_json::Value| text_of(entry, "about").contains(REFERENCE);
         assert!(shown.iter().any(told), "{}", dir.display());
+        concord(words!["verify", dir]).ok();
+    }
+}
+
+#[test]
+fn a_hub_that_forgot_a_replacement_hears_of_it_from_another_node_and_takes_back_both_epochs() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(WARNINGS, MEASURE, &["KAZ", "IRN"]);
+    let kaz = forum.agency("KAZ");
+    let mut all = vec![kaz.submit("before the copy", "--wait delivered").id];
+    forum.stop_hub();
+    let copy = forum.path().join("copy");
+    copy_folder(&forum.hub_dir(), &copy);
+    forum.start_hub();
+    all.push(kaz.submit("after the copy, under the old key", "--wait delivered").id);
+    forum.stop_node("KAZ");
+    let dir = forum.node_dir("KAZ");
+    fs::rename(&dir, forum.path().join("lost")).unwrap();
+    concord(words!["node", "init", "--dir", dir, "--participant", "KAZ"]).ok();
+    enrol_in_place(&mut forum);
+    forum.agree(AGAIN, MEASURE, &["KAZ", "IRN"]);
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    let under = format!("--agreement {AGAIN} --wait delivered");
+    all.push(kaz.submit("under the new key", &under).id);
+
+    forum.stop_hub();
+    fs::remove_dir_all(forum.hub_dir()).unwrap();
+    copy_folder(&copy, &forum.hub_dir());
+    forum.start_hub();
+    // The new node is a stranger to this hub, until IRN's has told it.
+    all.push(kaz.submit("after the loss", &under).id);
+    let back = irn.submit("to the new node", &under).id;
+    assert_eq!(exchange_ids(&kaz.receive(1)), [back.clone()]);
+    assert_eq!(exchange_ids(&irn.receive(4)), all);
+    all.iter().for_each(|id| kaz.await_taken(id, "IRN"));
+    assert!(irn.receive_rest().is_empty());
+    assert_eq!(count_in_journal(&dir, &[back]), (1, 1));
+    for dir in [forum.hub_dir(), dir, forum.node_dir("IRN")] {
         concord(words!["verify", dir]).ok();
     }
 }

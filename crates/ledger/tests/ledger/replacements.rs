@@ -1,7 +1,7 @@
 //! New keys for a node whose own are lost: who gives them, from where on they count, and that the old ones stand for ever.
 
 use concord_ledger::{ChainTip, Command, Consign, JoinRequest, Replacement, StatementContent};
-use concord_model::{ChainKey, ConsignmentDigest, Lane, Reason, Title};
+use concord_model::{ChainKey, ConsignmentDigest, Lane, Reason, Timestamp, Title};
 
 use crate::forum::{Forum, chain, digest, join_request, public_key, reason, t};
 
@@ -34,7 +34,11 @@ fn only_the_secretariat_replaces_keys_by_new_ones_of_the_same_node() {
     // Everybody hears of it.
     assert_eq!(forum.last_statement().told.len(), 3);
     assert_eq!(say(&mut forum, "SEC", request()), Err(Reason::ParticipantAlreadyEnrolled));
-    let back = say(&mut forum, "SEC", join_request("KAZ"));
+    let with_the_old_key = JoinRequest {
+        signing_key: public_key("KAZ"),
+        ..JoinRequest { participant: t("KAZ"), ..join_request("THIRD") }
+    };
+    let back = say(&mut forum, "SEC", with_the_old_key);
     assert_eq!(back, Err(Reason::ParticipantAlreadyEnrolled), "a key that was replaced does not come back");
 }
 
@@ -69,4 +73,14 @@ fn each_key_counts_in_its_own_epochs_and_stays_known() {
     assert!([old, new].iter().all(|key| registry.signing_key(&t("KAZ"), key).is_some()));
     assert_eq!(registry.enrolment(&t("KAZ")).unwrap().anchors().count(), 2);
     assert_eq!(forum.ledger.anchors().count(), 3, "only the present anchors vouch for callers");
+}
+
+#[test]
+fn a_replacement_that_is_said_anew_to_a_hub_that_lost_it_changes_no_keys_where_it_is_known() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    forum.say("SEC", replace(request())).unwrap();
+    let known = forum.ledger.registry().clone();
+    let mut told_again = known.clone();
+    told_again.apply(&forum.last_statement().statement, Timestamp::from_micros(1));
+    assert_eq!(told_again, known);
 }

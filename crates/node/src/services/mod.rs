@@ -7,7 +7,7 @@ mod receive;
 mod registry;
 mod statements;
 mod status;
-mod track;
+pub(crate) mod track;
 
 use std::sync::Arc;
 

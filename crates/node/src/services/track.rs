@@ -1,7 +1,7 @@
 //! Telling a sender how far its exchange has come.
 
 use bytes::Bytes;
-use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{ExchangeId, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::Shutdown;
 use concord_wire::convert::timestamp;
 use concord_wire::proto::agency::v1::{TrackRecipient, TrackResponse, TrackState, TrackUntil};
@@ -41,7 +41,7 @@ pub(super) async fn find(context: &Context, agency: Name, digits: String) -> Res
 }
 
 /// Tells each change until `until` is reached; once where nothing is waited for.
-pub(super) async fn tell(
+pub(crate) async fn tell(
     context: Context,
     place: Place,
     until: TrackUntil,
@@ -51,8 +51,8 @@ pub(super) async fn tell(
     let mut told: Option<TrackResponse> = None;
     loop {
         published.borrow_and_update();
-        let (index, at) = (context.index.clone(), place.clone());
-        let looked = concord_server::blocking(move || look(&index, &at)).await.map_err(internal);
+        let (index, id) = (context.index.clone(), place.id);
+        let looked = concord_server::blocking(move || look(&index, &id)).await.map_err(internal);
         let response = match looked.and_then(|looked| looked.map_err(internal)) {
             Ok(response) => response,
             Err(status) => {
@@ -87,8 +87,9 @@ pub(super) async fn tell(
     }
 }
 
-/// Blocks.
-fn look(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
+/// How far an exchange has come where it stands now: it may have been packed anew since the last look. Blocks.
+fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, IndexError> {
+    let place = &index.exchange(id)?.ok_or(IndexError::Row("an exchange"))?;
     let queued_at = index.queued_at(place)?;
     let mut response = TrackResponse {
         exchange_id: Bytes::copy_from_slice(place.id.0.as_bytes()),

@@ -87,7 +87,7 @@ impl ChainEnd {
 pub(super) struct LaneChains {
     /// How far the hub recorded each epoch that is left behind, the first first.
     past: Vec<u64>,
-    /// Never empty; more than one while exchanges are packed anew, or fetched back of several epochs.
+    /// Never empty, and without a gap; more than one while exchanges are packed anew, or fetched back of several epochs.
     open: VecDeque<ChainEnd>,
 }
 
@@ -123,9 +123,9 @@ impl LaneChains {
         self.open.iter().map(|chain| chain.unrecorded_exchanges).sum()
     }
 
-    /// Takes in a consignment; `begun` where it is the first of its epoch.
-    pub(super) fn queued(&mut self, sealed: &Sealed, packed_anew: Option<(u32, u64)>, begun: Option<ChainEnd>) {
-        self.open.extend(begun.filter(|begun| begun.epoch == self.newest().epoch.saturating_add(1)));
+    /// Takes in a consignment; `begun` are the chains up to its own that are not known here yet, in their order.
+    pub(super) fn queued(&mut self, sealed: &Sealed, packed_anew: Option<(u32, u64)>, begun: Vec<ChainEnd>) {
+        self.open.extend(begun);
         if let Some(chain) = self.of_mut(sealed.chain.epoch) {
             chain.queued(sealed);
         }

@@ -121,7 +121,12 @@ impl Directory {
         position: u64,
         at: Timestamp,
     ) {
-        if let Some(closed) = closes {
+        // To a hub that lost it a replacement may have been said anew: this node's epoch is closed by it once.
+        let is_known = matches!(
+            &statement.content,
+            StatementContent::Replace(replacement) if self.registry.repeats(&replacement.request)
+        );
+        if let Some(closed) = closes.filter(|_| !is_known) {
             let key = self.registry.enrolment(own).map(|enrolment| enrolment.signing_key.fingerprint);
             let replaced = key.filter(|_| matches!(statement.content, StatementContent::Replace(_)));
             self.epochs.close(own, closed, replaced);

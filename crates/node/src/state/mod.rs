@@ -118,7 +118,7 @@ impl NodeState {
             }
             NodeEntry::Queued(queued) => {
                 let chain = &queued.kept.sealed.chain;
-                let begun = self.begun(chain.lane, chain.epoch);
+                let begun = self.begun_up_to(chain.lane, chain.epoch);
                 self.chains[chain.lane.slot()].queued(&queued.kept.sealed, queued.packed_anew, begun);
             }
             NodeEntry::Found(kept, _) => self.chains[kept.sealed.chain.lane.slot()].found(&kept.sealed),
@@ -257,9 +257,8 @@ impl NodeState {
 
     /// The chain of a lane in an epoch that is not left behind; one that was opened and has nothing yet, too.
     pub fn chain_in(&self, lane: Lane, epoch: u32) -> Option<ChainEnd> {
-        let chains = &self.chains[lane.slot()];
-        let next = chains.newest().epoch.saturating_add(1);
-        chains.of(epoch).copied().or_else(|| self.begun(lane, epoch).filter(|_| epoch == next))
+        let known = self.chains[lane.slot()].of(epoch).copied();
+        known.or_else(|| self.begun_up_to(lane, epoch).pop().filter(|begun| begun.epoch == epoch))
     }
 
     /// How far the hub recorded the chain of a lane in an epoch that is left behind.
@@ -282,6 +281,13 @@ impl NodeState {
     fn begun(&self, lane: Lane, epoch: u32) -> Option<ChainEnd> {
         let before = epoch.checked_sub(1)?;
         self.closed(lane, before).map(|tip| ChainEnd::after(before, &tip))
+    }
+
+    /// The chains of the epochs after the newest that is known of a lane here, up to this one. More than one where a lane was quiet
+    /// in an epoch of which a restored node fetches nothing back: it has its chain all the same, since epochs are left one by one.
+    fn begun_up_to(&self, lane: Lane, epoch: u32) -> Vec<ChainEnd> {
+        let next = self.newest_chain(lane).epoch.saturating_add(1);
+        (next..=epoch).map_while(|epoch| self.begun(lane, epoch)).collect()
     }
 
     /// Where the mailbox of a lane stands.

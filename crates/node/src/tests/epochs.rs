@@ -1,21 +1,27 @@
 //! A closed epoch at its node: what the hub had not recorded is packed anew, in order, and nothing else.
 
+use std::time::Duration;
+
 use concord_journal::{Blob, Journal as _};
 use concord_ledger::{ChainTip, ClosedEpoch, EpochOpening};
-use concord_model::{ChainKey, ExchangeId, Lane, Reason};
+use concord_model::{ExchangeId, Lane, Reason};
 use concord_wire::agreement::DraftContent;
 use concord_wire::consignment::{self, closed_epoch, epoch_link};
 use concord_wire::header::exchange_id;
+use concord_wire::proto::agency::v1::{TrackState, TrackUntil};
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::stored::node::{NodeEntry, Queued, read};
 use concord_wire::tree::Seed;
 
 use super::support::{Forum, HISTORY, Running, founded, item, name, prepared};
-use super::uplink::receipt_of;
+use super::uplink::{context, receipt_of};
+use crate::services::track;
 use crate::writer::Fetched;
 
 const LANE: Lane = Lane::Routine;
+/// Far more than anything here takes: it ends a test that waits for what does not come.
+const PATIENCE: Duration = Duration::from_secs(30);
 const CONTENTS: [&[u8]; 3] = [b"a", b"b", b"c"];
 
 /// Three exchanges in three consignments, and the feed up to its last item.
@@ -36,7 +42,11 @@ fn entry(node: &Running, epoch: u32, number: u64) -> (Queued, Vec<Option<Blob>>)
 }
 
 async fn receipt(forum: &Forum, node: &Running, number: u64) {
-    let receipt = receipt_of(forum, &entry(node, 1, number).0.kept.sealed, false);
+    receipt_in(forum, node, 1, number).await;
+}
+
+async fn receipt_in(forum: &Forum, node: &Running, epoch: u32, number: u64) {
+    let receipt = receipt_of(forum, &entry(node, epoch, number).0.kept.sealed, false);
     let recorded = concord_wire::receipt::parse(&receipt.statement).unwrap();
     node.writer.receipts(vec![(receipt, recorded)]).await.unwrap();
 }
@@ -135,9 +145,9 @@ async fn what_another_copy_handed_in_under_the_same_numbers_is_kept_and_what_sta
     let all = queued(&forum, &node).await;
     receipt(&forum, &node, 1).await;
     // The other copy handed in an exchange of its own under number 2, then under 3 one that stands here under 3, too.
-    let (_, other) = (0, prepared(&forum, "other", b"z", LANE));
-    let chain = ChainKey { ..entry(&node, 1, 1).0.kept.sealed.chain };
-    let mut previous = entry(&node, 1, 1).0.kept.sealed.digest;
+    let other = prepared(&forum, "other", b"z", LANE);
+    let first = entry(&node, 1, 1).0.kept.sealed;
+    let (chain, mut previous) = (first.chain, first.digest);
     let (third, third_blobs) = entry(&node, 1, 3);
     let third_blobs: Vec<Blob> = third_blobs.into_iter().flatten().collect();
     let handed =
@@ -169,4 +179,62 @@ async fn what_another_copy_handed_in_under_the_same_numbers_is_kept_and_what_sta
     let journal = node.stop().await;
     let node = Running::start(&forum, journal, &place.path().join("new views"));
     assert!(node.now() == state, "a replay gives another state");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_node_takes_back_an_epoch_that_follows_one_in_which_its_lane_was_quiet() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    node.writer.feed(HISTORY, forum.feed(), 0).await.unwrap();
+    // Since its backup the officer opened two epochs; of this lane the hub has something in the last only.
+    let quiet = ClosedEpoch::default().tip(LANE);
+    node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, quiet), opened(&forum, 10, 3, quiet)], 0).await.unwrap();
+    let lost = prepared(&forum, "lost", b"z", LANE);
+    let id = exchange_id(&lost.header);
+    let sealed = consignment::seal(
+        node.now().chain_key_in(LANE, 3).unwrap(),
+        1,
+        epoch_link(2, &quiet),
+        Seed::new([9; 32]),
+        vec![lost.header],
+        forum.kaz.signing.public().fingerprint,
+        |message| forum.kaz.signing.sign(message),
+    );
+    let receipt = receipt_of(&forum, &sealed, false);
+    let recorded = concord_wire::receipt::parse(&receipt.statement).unwrap();
+    node.writer.fetched(Box::new(Fetched { sealed, blobs: vec![lost.blobs], receipt, recorded })).await.unwrap();
+
+    // The lane goes through every epoch on its way, and each keeps its own number.
+    assert!(node.writer.pack_anew(LANE, 0).await.unwrap());
+    assert!(node.writer.pack_anew(LANE, 0).await.unwrap());
+    let state = node.now();
+    assert_eq!((state.past_chain(LANE, 1), state.past_chain(LANE, 2)), (Some(0), Some(0)));
+    let chain = state.chain(LANE);
+    assert_eq!((chain.epoch, chain.last_number, chain.recorded_through), (3, 1, 1));
+    assert_eq!(ids(&node, 3), [id]);
+    node.writer.submit(prepared(&forum, "r-new", b"d", LANE)).await.unwrap();
+    let state = node.now();
+    let journal = node.stop().await;
+    let node = Running::start(&forum, journal, &place.path().join("new views"));
+    assert!(node.now() == state, "a replay gives another state");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_an_exchange_hears_of_it_where_it_was_packed_to() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let all = queued(&forum, &node).await;
+    let before = node.index.exchange(&all[0]).unwrap().unwrap();
+    let (items, mut told) = tokio::sync::mpsc::channel(4);
+    let telling = tokio::spawn(track::tell(context(&forum, &node), before, TrackUntil::Recorded, items));
+    let first = tokio::time::timeout(PATIENCE, told.recv()).await.unwrap().unwrap().unwrap();
+    assert_eq!(first.state(), TrackState::Queued);
+
+    let quiet = ClosedEpoch::default().tip(LANE);
+    node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, quiet)], 0).await.unwrap();
+    assert!(node.writer.pack_anew(LANE, 0).await.unwrap());
+    receipt_in(&forum, &node, 2, 1).await;
+    let then = tokio::time::timeout(PATIENCE, told.recv()).await.expect("the receipt is not told").unwrap().unwrap();
+    assert_eq!((then.state(), then.queued_at), (TrackState::Recorded, first.queued_at));
+    telling.await.unwrap();
 }
