@@ -58,6 +58,8 @@ pub const MISTAKES: &[&str] = &[
     "restore-in-the-old-history",
     // check: --workspace --test snapshots
     "take-any-snapshot",
+    // check: --workspace --test stories a_copy_that_is_not_served
+    "fence-in-memory-only",
     // check: --workspace --test stories an_active_node
     "let-the-other-copy-go-on",
 ];

@@ -17,6 +17,9 @@ use concord_server::Clock;
 /// After so long without the hub the node is not ready, and says so.
 pub const HUB_SILENT_MAX_SECONDS: u64 = 30;
 const HUB_ALARM: &str = "hub-unreachable";
+const FENCE_ALARM: &str = "not-served";
+/// What is kept of the hub's words for why it does not serve this copy.
+const FENCE_WORDS_MAX_CHARS: usize = 1024;
 
 /// Handles of one running node. Clones share them.
 #[derive(Clone)]
@@ -54,19 +57,83 @@ impl Context {
     pub fn now_state(&self) -> Arc<NodeState> {
         Arc::clone(&self.state.borrow())
     }
+
+    /// The hub refused something, on whatever link. Where it does not serve this copy of the node, nothing more is numbered here until
+    /// the feed is welcomed, whichever link hears it first; [`Self::keep_fence`] makes that durable.
+    pub fn heard_refusal(&self, refusal: &Refusal) {
+        if matches!(refusal.reason, Reason::NodeRolledBack | Reason::NodeSuperseded) {
+            let words = refusal.message.chars().take(FENCE_WORDS_MAX_CHARS).collect::<String>();
+            let refusal = Refusal::new(refusal.reason, words);
+            self.readiness.raise(FENCE_ALARM, not_served(&refusal));
+            *self.contact.fence() = Some(refusal);
+        }
+    }
+
+    /// Journals that the hub does not serve this copy, if it said so and that does not stand there yet. Where the disk has no room for
+    /// it the memory goes on to fence, and every link tries again before its next attempt.
+    pub async fn keep_fence(&self) {
+        if self.contact.fence().is_none() {
+            return;
+        }
+        let _in_order = self.contact.fencing.lock().await;
+        let Some(why) = self.contact.fence().clone() else { return };
+        if self.now_state().fence().is_none()
+            && !concord_faults::planted("fence-in-memory-only")
+            && let Err(refusal) = self.writer.fence(why).await
+        {
+            tracing::warn!(%refusal, "that the hub does not serve this copy of the node could not be journaled yet");
+        }
+    }
+
+    /// The feed was welcomed: it is this copy that is served. Durable when it returns.
+    ///
+    /// Refuses with `DISK_FULL`, and nothing is numbered then.
+    pub async fn welcomed(&self) -> Result<(), Refusal> {
+        let _in_order = self.contact.fencing.lock().await;
+        // Also where no fence is to be seen: whoever was to keep one may have been given up on its way, and stands before this.
+        self.writer.lift_fence().await?;
+        *self.contact.fence() = None;
+        self.readiness.clear(FENCE_ALARM);
+        Ok(())
+    }
+
+    /// Raises the alarm of a fence that the journal holds.
+    pub fn tell_fence(&self) {
+        if let Some(why) = self.now_state().fence() {
+            self.readiness.raise(FENCE_ALARM, not_served(why));
+        }
+    }
+
+    /// Refuses what would be numbered, while the hub does not serve this copy. What the journal holds of it the writer refuses by.
+    ///
+    /// Refuses with `NODE_ROLLED_BACK` or `NODE_SUPERSEDED`.
+    pub fn check_fence(&self) -> Result<(), Refusal> {
+        self.contact.fence().clone().map_or(Ok(()), Err)
+    }
+}
+
+fn not_served(why: &Refusal) -> String {
+    format!("the hub does not serve this copy of the node, and nothing is queued here until it does: {why}")
 }
 
 /// Whether the hub is there, as the feed's stream tells.
 pub struct Contact {
     connected: watch::Sender<bool>,
     last_micros: AtomicI64,
-    /// Why the hub serves another copy of this node and not this one, if it does.
-    fenced: Mutex<Option<Refusal>>,
+    /// Why the hub does not serve this copy of the node, if that is how this process heard it last.
+    fence: Mutex<Option<Refusal>>,
+    /// Held while that is journaled, or its end: so the journal has them in the order in which they were heard.
+    fencing: tokio::sync::Mutex<()>,
 }
 
 impl Default for Contact {
     fn default() -> Self {
-        Self { connected: watch::Sender::new(false), last_micros: AtomicI64::new(i64::MIN), fenced: Mutex::default() }
+        Self {
+            connected: watch::Sender::new(false),
+            last_micros: AtomicI64::new(i64::MIN),
+            fence: Mutex::default(),
+            fencing: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -87,28 +154,8 @@ impl Contact {
         self.connected.send_if_modified(|connected| std::mem::replace(connected, false));
     }
 
-    /// The hub refused something, on whatever link. Where it serves another copy of this node, nothing more is numbered here until
-    /// the feed is welcomed again, whichever link hears it first.
-    pub fn heard_refusal(&self, refusal: &Refusal) {
-        if matches!(refusal.reason, Reason::NodeRolledBack | Reason::NodeSuperseded) {
-            *self.fenced() = Some(refusal.clone());
-        }
-    }
-
-    /// The feed was welcomed: it is this copy that is served.
-    pub fn welcomed(&self) {
-        *self.fenced() = None;
-    }
-
-    /// Refuses what would be numbered, while the hub serves another copy.
-    ///
-    /// Refuses with `NODE_ROLLED_BACK` or `NODE_SUPERSEDED`.
-    pub fn check_fence(&self) -> Result<(), Refusal> {
-        self.fenced().clone().map_or(Ok(()), Err)
-    }
-
-    fn fenced(&self) -> MutexGuard<'_, Option<Refusal>> {
-        self.fenced.lock().unwrap_or_else(PoisonError::into_inner)
+    fn fence(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.fence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the feed's stream stands.

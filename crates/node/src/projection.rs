@@ -151,6 +151,8 @@ impl Projection for NodeProjection {
             | NodeEntry::Answer(_)
             | NodeEntry::LaneRecovered(_)
             | NodeEntry::RunBegun(_)
+            | NodeEntry::Fenced(_)
+            | NodeEntry::FenceLifted
             | NodeEntry::EpochEntered(..)
             | NodeEntry::Restored(_) => Ok(()),
             NodeEntry::TakenRecovered(lane, taken) => recovered(lane, &taken, batch),

@@ -105,7 +105,10 @@ fn last_done(journal: &dyn concord_journal::Journal) -> Result<Timestamp, NodeEr
         let Some(entry) = entries.first() else { return Ok(Timestamp::default()) };
         let is_start = matches!(
             stored::read(entry)?,
-            stored::NodeEntry::HistoryBegun(_) | stored::NodeEntry::RunBegun(_) | stored::NodeEntry::Restored(_)
+            stored::NodeEntry::HistoryBegun(_)
+                | stored::NodeEntry::RunBegun(_)
+                | stored::NodeEntry::Fenced(_)
+                | stored::NodeEntry::Restored(_)
         );
         if !is_start || sequence == journal.first_sequence() {
             return Ok(Timestamp::from_micros(entry.recorded_at));

@@ -73,7 +73,7 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         return Ok(PreparedRequest { request_id, body_digest, outcome });
     }
     context.room.check()?;
-    context.contact.check_fence()?;
+    context.check_fence()?;
     let (header, blobs) = make(context, &state, known, &request, body)?;
     let serialised = encode(&header);
     let answer = Accepted {

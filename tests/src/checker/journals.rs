@@ -279,6 +279,9 @@ impl NodeRecord {
             // An officer opened an epoch: none does where this judges.
             NodeEntry::Found(..) => lost("the hub had something else under a number of this node"),
             NodeEntry::EpochEntered(..) => lost("an epoch was closed"),
+            // Another copy was at work: none is where this judges.
+            NodeEntry::Fenced(_) => lost("the hub did not serve this copy of the node"),
+            NodeEntry::FenceLifted => lost("the hub served this copy of the node again"),
             NodeEntry::Queued(queued) => {
                 let mut exchanges = exchanges(entry, &queued.kept);
                 for (exchange, submission) in exchanges.iter_mut().zip(queued.submissions) {

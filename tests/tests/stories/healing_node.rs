@@ -299,6 +299,72 @@ fn of_a_node_and_a_second_copy_started_elsewhere_exactly_one_goes_on_and_the_oth
     assert_eq!(second.terminate().code(), Some(0));
 }
 
+/// How often the journal of a node says this.
+fn count_of(dir: &Path, kind: &str) -> usize {
+    concord(words!["journal", "show", dir]).ok().lines().iter().filter(|entry| entry["kind"] == kind).count()
+}
+
+#[test]
+fn a_copy_that_is_not_served_takes_nothing_after_a_restart_without_the_hub_until_it_is_welcomed() {
+    let mut forum = Lost::forum();
+    forum.stop_node("KAZ");
+    let (dir, elsewhere) = (forum.node_dir("KAZ"), forum.path().join("elsewhere"));
+    copy_folder(&dir, &elsewhere);
+    forum.start_node("KAZ");
+    await_contact(&forum, &dir);
+    for name in ["lock", "addresses.json"] {
+        drop(fs::remove_file(elsewhere.join(name)));
+    }
+    let start = |forum: &Forum| {
+        let second = Process::start(&forum.log("second"), words!["node", "serve", "--dir", elsewhere]);
+        second.line_after("admin ");
+        second
+    };
+    let (first_agency, second_agency) = (forum.agency("KAZ"), forum.agency_in(&elsewhere, "second"));
+    let second = start(&forum);
+    await_said(&forum, &elsewhere, "NODE_ROLLED_BACK");
+    assert_eq!(second.terminate().code(), Some(0));
+
+    // What it heard stands in its journal: nobody is there who could say it again.
+    forum.stop_hub();
+    let second = start(&forum);
+    second_agency.try_submit("too late", "").refused(1, "NODE_ROLLED_BACK");
+    let ready = get(&forum.address(&elsewhere, "admin"), "/readyz");
+    assert!(ready.status == 503 && ready.body.contains("not-served"), "{}", ready.body);
+    assert!(forum.status(&elsewhere)["alarms"].to_string().contains("NODE_ROLLED_BACK"));
+    assert_eq!(second.terminate().code(), Some(0));
+    assert_eq!(count_of(&elsewhere, "fenced"), 1);
+
+    // Declared, it goes on, once the hub is there to say so.
+    concord(words!["node", "restore", "--here", "--dir", elsewhere]).ok();
+    let second = start(&forum);
+    second_agency.try_submit("too early", "").refused(4, "RECOVERING");
+    assert_eq!(count_of(&elsewhere, "fence-lifted"), 0);
+    forum.start_hub();
+    await_recovered(&forum, &elsewhere);
+    assert_eq!(count_of(&elsewhere, "fence-lifted"), 1);
+    assert!(!forum.status(&elsewhere)["alarms"].to_string().contains("not-served"));
+    let first = second_agency.submit("from the one that took the place", "--wait delivered").id;
+
+    // The other one is the copy that is not served now, and knows it by itself, too.
+    await_said(&forum, &dir, "NODE_SUPERSEDED");
+    forum.stop_hub();
+    forum.stop_node("KAZ");
+    forum.start_node("KAZ");
+    first_agency.try_submit("from the one that was left behind", "").refused(1, "NODE_SUPERSEDED");
+    concord(words!["agreement", "leave", WARNINGS, "--yes", "--profile", forum.officer("KAZ")])
+        .refused(1, "NODE_SUPERSEDED");
+    assert_eq!(second.terminate().code(), Some(0));
+    let second = start(&forum);
+    let later = second_agency.submit("from a restart without the hub", "").id;
+    forum.start_hub();
+    assert_eq!(exchange_ids(&forum.agency("IRN").receive(2)), [first, later]);
+    assert_eq!(second.terminate().code(), Some(0));
+    assert_eq!(count_of(&elsewhere, "fenced"), 1);
+    forum.stop_node("KAZ");
+    assert_eq!((count_of(&dir, "fenced"), count_of(&dir, "fence-lifted")), (1, 0));
+}
+
 /// An agency hands in one body after the other until the node says that it is not the one that is served; the ids of what was queued.
 fn submit_until_superseded(agency: &Agency, lane: &str, queued: &Sender<()>) -> Vec<String> {
     let (since, mut ids) = (Instant::now(), Vec::new());

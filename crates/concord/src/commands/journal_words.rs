@@ -163,6 +163,11 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
         }
         NodeEntry::EpochEntered(lane, epoch) => ("epoch", format!("{lane} goes on in epoch {epoch}"), Vec::new()),
         NodeEntry::RunBegun(run) => ("run", HistoryId(run).to_string(), Vec::new()),
+        NodeEntry::Fenced(why) => {
+            let about = format!("the hub does not serve this copy of the node ({}): {}", why.reason, why.message);
+            ("fenced", about, Vec::new())
+        }
+        NodeEntry::FenceLifted => ("fence-lifted", "the hub serves this copy of the node".to_owned(), Vec::new()),
         NodeEntry::TakenRecovered(lane, taken) => {
             ("taken-recovered", format!("{} deliveries of {lane}, acknowledged before", taken.len()), Vec::new())
         }

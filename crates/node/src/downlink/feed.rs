@@ -38,6 +38,8 @@ const ITEMS_TOGETHER_MAX: usize = 512;
 const ITEMS_TOGETHER_MAX_BYTES: u64 = 1024 * 1024;
 
 pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
+    // The process before this one may have heard it, and the hub may be away now.
+    context.tell_fence();
     let attempt = || {
         let attempt = async {
             let mut stood = false;
@@ -76,7 +78,7 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
         }
         None => context.readiness.clear(LOWER_LIMITS_NOTE),
     }
-    context.contact.welcomed();
+    context.welcomed().await.map_err(LinkEnd::not_kept)?;
     if let Some(peer) = optional_timestamp(welcome.sent_at.as_ref()) {
         context.clock.heard(peer);
     }

@@ -70,7 +70,7 @@ pub(crate) async fn keep_up<'a>(
                 waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS))
             }
             LinkEnd::Refused(refusal) => {
-                context.contact.heard_refusal(&refusal);
+                context.heard_refusal(&refusal);
                 context.readiness.raise(alarm, refusal.to_string());
                 Duration::from_secs(REFUSED_RETRY_SECONDS)
             }
@@ -79,6 +79,7 @@ pub(crate) async fn keep_up<'a>(
                 return;
             }
         };
+        context.keep_fence().await;
         tokio::select! {
             biased;
             () = context.shutdown.requested() => return,

@@ -61,7 +61,7 @@ fn is_settled(state: &NodeState, statement: &Statement) -> bool {
 
 /// Verifies an officer's statement and queues it; durable here when this returns.
 pub async fn hand_in(context: &Context, officer: &Name, signed: SignedStatement) -> Result<Statement, Refusal> {
-    context.contact.check_fence()?;
+    context.check_fence()?;
     let statement = check(context, officer, &signed)?;
     context.writer.statement(signed, statement.clone()).await?;
     concord_faults::point("node.statement.queued");

@@ -62,6 +62,7 @@ impl NodeState {
     pub fn decide_submit(&self, lane: Lane) -> Result<(), Refusal> {
         self.chain_key(lane)?;
         self.refuse_while_recovering()?;
+        self.refuse_while_fenced()?;
         if self.is_packing(lane) {
             let packing =
                 format!("what waits on lane {lane} is being packed anew into the epoch that the officer opened");
@@ -82,6 +83,22 @@ impl NodeState {
             return Err(Refusal::new(Reason::Recovering, what));
         }
         Ok(())
+    }
+
+    /// Invariant: once it is journaled that the hub serves another copy of this node, nothing is numbered here, whichever process
+    /// asks and whether the hub is there, until it is journaled that the hub welcomed this one.
+    fn refuse_while_fenced(&self) -> Result<(), Refusal> {
+        self.fence().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Whether it is news that the hub does not serve this copy. It says so again and again; the first time is kept.
+    pub fn decide_fence(&self) -> Step {
+        if self.fence().is_none() { Step::Append } else { Step::Repeat }
+    }
+
+    /// Whether it is news that the hub serves this copy.
+    pub fn decide_fence_lift(&self) -> Step {
+        if self.fence().is_some() { Step::Append } else { Step::Repeat }
     }
 
     /// What a consignment that the hub gives back is to its chain.
@@ -239,6 +256,7 @@ impl NodeState {
     pub fn decide_statement(&self, statement: &Statement) -> Result<Step, Refusal> {
         let hub = self.hub().ok_or_else(not_joined)?;
         self.refuse_while_recovering()?;
+        self.refuse_while_fenced()?;
         if statement.hub != hub.name {
             let other = format!("the statement is for the hub {}, this node joined {}", statement.hub, hub.name);
             return Err(Refusal::new(Reason::StatementMalformed, other));

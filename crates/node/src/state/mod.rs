@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use concord_journal::HistoryId;
 use concord_ledger::ChainTip;
-use concord_model::{Digest, Lane, Name, ParticipantCode, Timestamp};
+use concord_model::{Digest, Lane, Name, ParticipantCode, Refusal, Timestamp};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{NodeEntry, Restored};
@@ -45,6 +45,7 @@ pub struct NodeState {
     feed: FeedCursor,
     restoration: Option<Restoration>,
     line: Arc<Line>,
+    fence: Option<Arc<Refusal>>,
 }
 
 /// The journal was put back from a backup or made anew, and what came after it may be missing.
@@ -101,6 +102,9 @@ impl NodeState {
             NodeEntry::JournalEffect => {}
             NodeEntry::HistoryBegun(begun) => Arc::make_mut(&mut self.line).begun(begun),
             NodeEntry::RunBegun(run) => Arc::make_mut(&mut self.line).ran(*run),
+            NodeEntry::Fenced(why) => self.fence = Some(Arc::new(why.clone())),
+            // Only the hub's welcome: that the journal is said to be restored does not mean that the hub takes it for that.
+            NodeEntry::FenceLifted => self.fence = None,
             NodeEntry::Founded { participant, node } => {
                 self.founded = Some((participant.clone(), node.clone()));
             }
@@ -308,6 +312,11 @@ impl NodeState {
     /// What tells this journal from its copies.
     pub fn line(&self) -> &Line {
         &self.line
+    }
+
+    /// Why the hub does not serve this copy of the node, as it was heard first, if that is how it was last heard.
+    pub fn fence(&self) -> Option<&Refusal> {
+        self.fence.as_deref()
     }
 
     /// How far the feed is applied.

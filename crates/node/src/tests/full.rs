@@ -13,8 +13,8 @@ use futures::future::BoxFuture;
 use super::support::{Forum, Running, founded, prepared};
 use crate::writer::WriterError;
 
-const SOUND: u8 = 0;
-const FULL: u8 = 1;
+pub(super) const SOUND: u8 = 0;
+pub(super) const FULL: u8 = 1;
 const BROKEN: u8 = 2;
 
 /// A disk that is as a test says.
@@ -53,7 +53,7 @@ impl AppendHook for Disk {
     }
 }
 
-async fn node_on(forum: &Forum, place: &tempfile::TempDir) -> (Running, Arc<AtomicU8>) {
+pub(super) async fn node_on(forum: &Forum, place: &tempfile::TempDir) -> (Running, Arc<AtomicU8>) {
     let journal = founded(forum).await;
     let disk = Arc::new(AtomicU8::new(SOUND));
     let on_disk = Arc::new(HookedJournal { inner: journal.clone(), hook: Disk(Arc::clone(&disk)) });

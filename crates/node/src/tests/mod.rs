@@ -3,6 +3,7 @@
 mod acknowledging;
 mod epochs;
 mod feed;
+mod fencing;
 mod full;
 mod healing;
 mod judging;

@@ -95,9 +95,10 @@ async fn a_statement_that_hears_of_another_copy_waits_and_nothing_more_is_number
     let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
     let refused = |_: &SignedStatement| Err(LinkEnd::Refused(Refusal::new(Reason::NodeSuperseded, "why")));
     let (context, _tasks) = forward(&forum, &node, refused).await;
-    until(|| context.contact.check_fence().is_err()).await;
-    assert_eq!(context.contact.check_fence().unwrap_err().reason, Reason::NodeSuperseded);
+    until(|| node.now().fence().is_some()).await;
+    assert_eq!(context.check_fence().unwrap_err().reason, Reason::NodeSuperseded);
     assert!(waits(&node, "officer") && waits(&node, "another"), "the copy that is served may yet say it");
-    context.contact.welcomed();
-    context.contact.check_fence().unwrap();
+    context.welcomed().await.unwrap();
+    context.check_fence().unwrap();
+    assert!(node.now().fence().is_none());
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use concord_journal::{Journal as _, MemoryJournal};
-use concord_model::{Lane, Timestamp};
+use concord_model::{Lane, Reason, Refusal, Timestamp};
 use concord_wire::agreement::{DraftContent, parse_statement};
 use concord_wire::stored::node::{StatementAnswered, read};
 use proptest::prelude::*;
@@ -36,6 +36,12 @@ async fn everything(place: &Path) -> MemoryJournal {
     let recorded = concord_wire::receipt::parse(&receipt.statement).unwrap();
     node.writer.receipts(vec![(receipt, recorded)]).await.unwrap();
     node.writer.submit(prepared(&forum, "r-2", b"y", Lane::Flash)).await.unwrap();
+    for why in ["once", "again"] {
+        node.writer.fence(Refusal::new(Reason::NodeRolledBack, why)).await.unwrap();
+        if why == "once" {
+            node.writer.lift_fence().await.unwrap();
+        }
+    }
     node.stop().await
 }
 

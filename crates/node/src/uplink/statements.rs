@@ -80,6 +80,7 @@ async fn forward(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
             Err(LinkEnd::Refused(refusal)) if is_answer(refusal.reason) => Some(refusal),
             Err(end) => {
                 postpone(context, postponed.entry(officer.clone()).or_default(), &officer, number, end);
+                context.keep_fence().await;
                 continue;
             }
         };
@@ -118,7 +119,7 @@ fn postpone(context: &Context, postponed: &mut Postponed, officer: &Name, number
             (wait, refusal.message, repeated)
         }
         LinkEnd::Refused(refusal) => {
-            context.contact.heard_refusal(&refusal);
+            context.heard_refusal(&refusal);
             (Duration::from_secs(REFUSED_RETRY_SECONDS), refusal.to_string(), true)
         }
         LinkEnd::Stopped(why) => (Duration::from_secs(REFUSED_RETRY_SECONDS), why, true),

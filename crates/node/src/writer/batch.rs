@@ -172,6 +172,18 @@ impl<'a> Batch<'a> {
                 }
                 self.answer(reply, Ok(()));
             }
+            Command::Fence(why, reply) => {
+                if self.state.decide_fence() == Step::Append {
+                    self.push(stored::fenced(&why, self.now))?;
+                }
+                self.answer(reply, Ok(()));
+            }
+            Command::LiftFence(reply) => {
+                if self.state.decide_fence_lift() == Step::Append {
+                    self.push(stored::fence_lifted(self.now))?;
+                }
+                self.answer(reply, Ok(()));
+            }
             Command::PackAnew(lane, hub_last, reply) => {
                 let outcome = self.pack_anew(lane, hub_last)?;
                 self.answer(reply, outcome);

@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Taken(Lane, u64, Vec<u64>, Reply<()>),
     Recovered(LaneRecovered, Reply<()>),
     Begin([u8; 16], Reply<()>),
+    Fence(Refusal, Reply<()>),
+    LiftFence(Reply<()>),
     /// Never part of a batch with others: it asks the views for what stands before it.
     PackAnew(Lane, u64, Reply<bool>),
     /// Never part of a batch: the journal's own entries come of it.
@@ -118,6 +120,8 @@ impl Command {
             | Self::Taken(.., reply)
             | Self::Recovered(_, reply)
             | Self::Begin(_, reply)
+            | Self::Fence(_, reply)
+            | Self::LiftFence(reply)
             | Self::Effect(_, reply)
             | Self::AddAgency(.., reply) => refuse_too_large(reply),
             Self::Acknowledge(.., reply) => refuse_too_large(reply),
@@ -243,6 +247,16 @@ impl NodeWriter {
     /// Keeps that this process began. A repeat is harmless.
     pub async fn begin_run(&self, run: [u8; 16]) -> Result<(), Refusal> {
         self.ask(|reply| Command::Begin(run, reply)).await
+    }
+
+    /// Keeps that the hub does not serve this copy of the node. A repeat is harmless.
+    pub async fn fence(&self, why: Refusal) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Fence(why, reply)).await
+    }
+
+    /// Keeps that the hub serves it after all. A repeat is harmless.
+    pub async fn lift_fence(&self) -> Result<(), Refusal> {
+        self.ask(Command::LiftFence).await
     }
 
     /// Keeps that what the hub knew of a lane is here again. A repeat is harmless.

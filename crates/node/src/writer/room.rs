@@ -42,7 +42,12 @@ pub(super) fn exchange_size(prepared: &Prepared) -> usize {
 pub(super) fn size_of(command: &Command) -> u64 {
     let carried = match command {
         Command::Submit(prepared, _) => exchange_size(prepared) as u64,
-        Command::ResumeFeed(..) | Command::Begin(..) | Command::Effect(..) | Command::PackAnew(..) => 0,
+        Command::ResumeFeed(..)
+        | Command::Begin(..)
+        | Command::LiftFence(..)
+        | Command::Effect(..)
+        | Command::PackAnew(..) => 0,
+        Command::Fence(why, _) => why.message.len() as u64,
         Command::ResumeMailbox(..) => TAKEN_AGAIN_MAX as u64 * 10,
         Command::Receipts(receipts, _) | Command::Renew(receipts, _) => {
             receipts.iter().map(|(receipt, _)| receipt.statement.len() as u64 + 256).sum()

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
-use concord_model::{Digest, ExchangeId, Lane, MeasureCode, Name, ParseError, ParticipantCode, Timestamp};
+use concord_model::{
+    Digest, ExchangeId, Lane, MeasureCode, Name, ParseError, ParticipantCode, Reason, Refusal, Timestamp,
+};
 use prost::Message;
 
 use super::{Kept, StoredError, check_blobs, check_version, decode, draft, keep, kept, malformed, required, unknown};
@@ -35,6 +37,8 @@ const KIND_LANE_RECOVERED: u16 = 117;
 const KIND_RUN_BEGUN: u16 = 118;
 const KIND_FOUND: u16 = 119;
 const KIND_EPOCH_ENTERED: u16 = 120;
+const KIND_FENCED: u16 = 121;
+const KIND_FENCE_LIFTED: u16 = 122;
 
 /// One entry of a node's journal.
 pub enum NodeEntry {
@@ -102,6 +106,10 @@ pub enum NodeEntry {
     Found(Box<Kept>, RecordedReceipt),
     /// A lane goes on in this epoch: nothing of the one before waits any more.
     EpochEntered(Lane, u32),
+    /// The hub does not serve this copy of the node, and why: `NODE_ROLLED_BACK` or `NODE_SUPERSEDED`.
+    Fenced(Refusal),
+    /// It serves it after all.
+    FenceLifted,
 }
 
 /// Exchanges queued in one consignment.
@@ -408,6 +416,17 @@ pub fn run_begun(run: [u8; 16], recorded_at: Timestamp) -> Draft {
     plain(KIND_RUN_BEGUN, &pb::RunBegun { run: Bytes::copy_from_slice(&run) }, recorded_at)
 }
 
+/// The hub does not serve this copy of the node, and why: `NODE_ROLLED_BACK` or `NODE_SUPERSEDED`.
+pub fn fenced(why: &Refusal, recorded_at: Timestamp) -> Draft {
+    let message = pb::NodeFenced { reason: why.reason.code().to_owned(), message: why.message.clone() };
+    plain(KIND_FENCED, &message, recorded_at)
+}
+
+/// The hub serves it after all.
+pub fn fence_lifted(recorded_at: Timestamp) -> Draft {
+    plain(KIND_FENCE_LIFTED, &pb::NodeFenceLifted {}, recorded_at)
+}
+
 /// Reads an entry of a node's journal; blobs need not be loaded.
 pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
     check_version(entry)?;
@@ -529,6 +548,19 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
             NodeEntry::RunBegun(read_history(entry, &message.run)?)
         }
         KIND_RESTORED => NodeEntry::Restored(read_restored(entry, &decode(entry)?)?),
+        KIND_FENCED => {
+            let message: pb::NodeFenced = decode(entry)?;
+            match Reason::from_code(&message.reason) {
+                Some(reason @ (Reason::NodeRolledBack | Reason::NodeSuperseded)) => {
+                    NodeEntry::Fenced(Refusal::new(reason, message.message))
+                }
+                _ => return Err(malformed(entry, "its reason is none for which a copy of a node is not served")),
+            }
+        }
+        KIND_FENCE_LIFTED => {
+            let pb::NodeFenceLifted {} = decode(entry)?;
+            NodeEntry::FenceLifted
+        }
         _ => return Err(unknown(entry)),
     })
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, KIND_HISTORY_BEGUN};
-use concord_model::{Digest, ExchangeId, Lane, MeasureCode};
+use concord_model::{Digest, ExchangeId, Lane, MeasureCode, Reason, Refusal};
 use concord_wire::agreement::{DraftContent, encode_statement};
 use concord_wire::delivery::delivery;
 use concord_wire::proto::agreement::v1::SignedStatement;
@@ -132,6 +132,10 @@ pub(crate) fn recovered() -> LaneRecovered {
     LaneRecovered { lane: Lane::Flash, fetched: 3, delivered_through: 40, bodies_lost, bodies_lost_count: 7 }
 }
 
+pub(crate) fn not_served() -> Refusal {
+    Refusal::new(Reason::NodeSuperseded, "another copy took its place")
+}
+
 /// Every kind of entry that a node writes, named.
 pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
     vec![
@@ -154,6 +158,8 @@ pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
         ("RunBegun", node::run_begun([0x34; 16], NOW)),
         ("ConsignmentFound", found_draft()),
         ("EpochEntered", node::epoch_entered(Lane::Routine, 2, NOW)),
+        ("NodeFenced", node::fenced(&not_served(), NOW)),
+        ("NodeFenceLifted", node::fence_lifted(NOW)),
     ]
 }
 
@@ -164,7 +170,7 @@ fn read(draft: &Draft) -> NodeEntry {
 #[test]
 fn kinds_are_numbered_from_101_and_never_change() {
     let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
-    assert_eq!(kinds, (101..=113).chain(115..=120).collect::<Vec<_>>());
+    assert_eq!(kinds, (101..=113).chain(115..=122).collect::<Vec<_>>());
     assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
 }
 
@@ -196,6 +202,8 @@ fn every_entry_is_read_as_it_was_stored() {
     assert!(matches!(next(), NodeEntry::Found(kept, read)
         if kept.sealed.digest == sealed(7, &exchanges(3)).digest && read == receipt_of(7)));
     assert!(matches!(next(), NodeEntry::EpochEntered(Lane::Routine, 2)));
+    assert!(matches!(next(), NodeEntry::Fenced(read) if read == not_served()));
+    assert!(matches!(next(), NodeEntry::FenceLifted));
     let anew = read(&packed_anew_draft());
     assert!(matches!(anew, NodeEntry::Queued(read) if read.packed_anew == Some((1, 7))
         && read.submissions.iter().all(|one| one.agency == "customs" && one.request_id.is_empty())));
@@ -245,16 +253,18 @@ fn a_payload_that_says_something_impossible_stops_the_reader() {
         (stored.kind, stored.payload) = (kind, payload.into());
         assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {kind}");
     };
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain(115..=120) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain(115..=122) {
         refused(kind, vec![0xff; 4]);
     }
     // Of an answer every field may be empty; of all others something must be there.
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109).chain(111..=113).chain([115]) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109).chain(111..=113).chain([115, 121]) {
         refused(kind, vec![]);
     }
     let no_verdict = pb::ReceivedItem { item: None, blob_count: 0 };
     let mail = pb::MailReceived { lane: 1, history: Bytes::copy_from_slice(&HISTORY), items: vec![no_verdict] };
     refused(107, mail.encode_to_vec());
+    // A copy is fenced for one of two reasons.
+    refused(121, node::fenced(&Refusal::new(Reason::Internal, "why"), NOW).payload.to_vec());
 }
 
 #[test]
