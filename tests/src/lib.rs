@@ -35,5 +35,5 @@ pub use grpc::{ServerSays, ask_server};
 pub use process::Process;
 pub use proxy::{Flow, Proxy, Way};
 pub use raw::{Answer, Draft, RawNode, reason_of};
-pub use raw_peer::{Mailbox, agreement_reference};
+pub use raw_peer::{IdleStreams, Mailbox, agreement_reference};
 pub use small_disk::SmallDisk;

@@ -37,6 +37,8 @@ static COUNTER: AtomicU64 = AtomicU64::new(1);
 
 /// The run of a node that never ran.
 const FIRST_RUN: [u8; 16] = [0x5a; 16];
+/// The run of a process that was started later on the same journal.
+const LATER_RUN: [u8; 16] = [0x5b; 16];
 
 /// The hub's address, a node's certificate and its signing key.
 pub struct RawNode {
@@ -91,6 +93,11 @@ impl RawNode {
             signing_key,
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
         }
+    }
+
+    /// Goes on as a process that was started later on the same journal.
+    pub fn begin_run(&mut self) {
+        self.journal.runs.push(Bytes::from_static(&LATER_RUN));
     }
 
     /// Connects, and says why the connection did not come about.
@@ -189,6 +196,21 @@ impl RawNode {
     pub fn say(&self, messages: Vec<pb::consign_request::Message>) -> Answer {
         let answered = self.runtime.block_on(async { timeout(DEADLINE, self.say_and_hear(messages)).await });
         answered.expect("the hub answers in time")
+    }
+
+    /// Opens a lane's stream with the right hello, and leaves it open.
+    pub(crate) async fn open_chain(
+        &self,
+        lane: Lane,
+    ) -> Result<(mpsc::Sender<pb::ConsignRequest>, tonic::Streaming<pb::ConsignResponse>), Status> {
+        let chain = Some(chain_key(&self.chain(lane)));
+        let hello = pb::ConsignHello { limits: Some(concord_wire::limits()), chain, run: self.run() };
+        let (requests, outbound) = mpsc::channel(1);
+        let hello = pb::ConsignRequest { message: Some(pb::consign_request::Message::Hello(hello)) };
+        requests.send(hello).await.unwrap();
+        let mut client = ExchangeServiceClient::new(self.connect().await.unwrap());
+        let responses = client.consign(ReceiverStream::new(outbound)).await?.into_inner();
+        Ok((requests, responses))
     }
 
     async fn say_and_hear(&self, messages: Vec<pb::consign_request::Message>) -> Answer {

@@ -12,7 +12,9 @@ use concord_wire::proto::agreement::v1::statement_service_client::StatementServi
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
 use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
-use concord_wire::proto::feed::v1::{FeedPosition, FollowRequest, follow_response};
+use concord_wire::proto::feed::v1::{
+    FeedPosition, FollowRequest, FollowResponse, HandBackHello, HandBackRequest, follow_response, hand_back_request,
+};
 use concord_wire::proto::operations::v1::operations_service_client::OperationsServiceClient;
 use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
 use concord_wire::proto::operations::v1::{GetStatusRequest, ListParticipantsRequest};
@@ -39,7 +41,65 @@ pub struct Mailbox {
     pub refused: Option<(Code, String)>,
 }
 
+/// Streams of one run of a node that have nothing to say, each behind its welcome.
+pub struct IdleStreams {
+    mailbox: (mpsc::Sender<pb::ReceiveRequest>, Streaming<pb::ReceiveResponse>),
+    chain: (mpsc::Sender<pb::ConsignRequest>, Streaming<pb::ConsignResponse>),
+    feed: Streaming<FollowResponse>,
+}
+
 impl RawNode {
+    /// Opens the mailbox of a lane after `last`, its chain, and the feed after `told`, and leaves them open.
+    pub fn idle(&self, lane: Lane, history: &[u8], last: u64, told: u64) -> IdleStreams {
+        self.block_on(async {
+            let position =
+                FeedPosition { history: Bytes::copy_from_slice(history), last_number: told, ..Default::default() };
+            let mut client = FeedServiceClient::new(self.connect().await.unwrap());
+            let mut feed = client.follow(self.following(position)).await.unwrap().into_inner();
+            feed.message().await.unwrap().unwrap();
+            let mut mailbox = self.open_mailbox(lane, history, last, Vec::new()).await.unwrap();
+            mailbox.1.message().await.unwrap().unwrap();
+            let mut chain = self.open_chain(lane).await.unwrap();
+            chain.1.message().await.unwrap().unwrap();
+            IdleStreams { mailbox, chain, feed }
+        })
+    }
+
+    /// How each of them ended: mailbox, chain, feed; or, as the last, one that still told something.
+    pub fn ends(&self, idle: IdleStreams) -> Vec<(Code, String)> {
+        let IdleStreams { mailbox: (_mailbox_open, mut mailbox), chain: (_chain_open, mut chain), mut feed } = idle;
+        self.block_on(async {
+            let mut ends = vec![end_of(&mut mailbox).await];
+            if ends[0].0 != Code::Ok {
+                ends.push(end_of(&mut chain).await);
+                ends.push(end_of(&mut feed).await);
+            }
+            ends
+        })
+    }
+
+    /// Hands nothing back, from where the node's feed stands, with a hello that announces these limits; what the hub knows again then.
+    pub fn hand_back(&self, limits: Option<pb::Limits>, history: &[u8], told: u64) -> Result<u64, (Code, String)> {
+        let position =
+            FeedPosition { history: Bytes::copy_from_slice(history), last_number: told, ..Default::default() };
+        let hello = HandBackHello { limits, position: Some(position), run: self.run() };
+        let hello = HandBackRequest { message: Some(hand_back_request::Message::Hello(hello)) };
+        self.block_on(async {
+            let mut client = FeedServiceClient::new(self.connect().await.unwrap());
+            let answer = client.hand_back(tokio_stream::once(hello)).await;
+            answer.map(|answer| answer.into_inner().taken).map_err(|status| shown(&status))
+        })
+    }
+
+    fn following(&self, position: FeedPosition) -> FollowRequest {
+        FollowRequest {
+            limits: Some(concord_wire::limits()),
+            position: Some(position),
+            journal: Some(self.journal.clone()),
+            ..Default::default()
+        }
+    }
+
     /// Opens a mailbox after `last` of `history`, says these acknowledgements, and listens until so many deliveries,
     /// notices and records came, or the hub ended the stream.
     pub fn mailbox(
@@ -143,12 +203,7 @@ impl RawNode {
     /// Follows the feed after `last` of `history`; returns its last number, or the refusal, or that the hub asks for healing.
     pub fn follow(&self, history: &[u8], last_number: u64) -> Result<u64, (Code, String)> {
         let position = FeedPosition { history: Bytes::copy_from_slice(history), last_number, ..Default::default() };
-        let request = FollowRequest {
-            limits: Some(concord_wire::limits()),
-            position: Some(position),
-            journal: Some(self.journal.clone()),
-            ..Default::default()
-        };
+        let request = self.following(position);
         self.block_on(async {
             let mut client = FeedServiceClient::new(self.connect().await.unwrap());
             let refused = |status: Status| shown(&status);
@@ -227,6 +282,15 @@ pub fn agreement_reference(agreement: &serde_json::Value) -> AgreementRef {
         id: AgreementId::parse(agreement["id"].as_str().unwrap()).unwrap(),
         version: agreement["version"].as_u64().unwrap().try_into().unwrap(),
         digest: AgreementDigest(Digest::from_slice(&from_hex(agreement["digest"].as_str().unwrap())).unwrap()),
+    }
+}
+
+/// How a stream ended, or `OK` where it still tells something.
+async fn end_of<T>(stream: &mut Streaming<T>) -> (Code, String) {
+    match stream.message().await {
+        Ok(Some(_)) => (Code::Ok, "it tells something".to_owned()),
+        Ok(None) => (Code::Ok, "it ended in order".to_owned()),
+        Err(status) => shown(&status),
     }
 }
 

@@ -60,6 +60,8 @@ pub const MISTAKES: &[&str] = &[
     "take-any-snapshot",
     // check: --workspace --test stories a_copy_that_is_not_served
     "fence-in-memory-only",
-    // check: --workspace --test stories an_active_node
-    "let-the-other-copy-go-on",
+    // check: --workspace --test sequencer behind_the_fact
+    "record-of-the-other-copy",
+    // check: --workspace --test stories idle_streams_of_an_older_run
+    "keep-streams-of-the-other-copy",
 ];

@@ -194,7 +194,7 @@ async fn serve_only(shared: &Arc<Shared>, of: NodeRun, news: Option<ShownJournal
             let proposal = Proposal::SeeNode { participant: of.participant.clone(), journal: Box::new(journal) };
             seen = shared.sequencer.decide(proposal).await.map(|_| shared.runs.count(&of.participant));
         }
-        if seen.is_ok() && !concord_faults::planted("let-the-other-copy-go-on") {
+        if seen.is_ok() && !concord_faults::planted("keep-streams-of-the-other-copy") {
             seen = shared.streams.end_others(&of, || shared.check_run(&of)).await;
         }
         // Whoever is gone needs no answer.

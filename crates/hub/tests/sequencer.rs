@@ -3,11 +3,18 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use concord_hub::sequencer::{Answer, Proposal, answered};
 use concord_journal::{AppendError, Bodies};
 use concord_model::{Lane, Reason};
 use support::{Bench, FailingDisk, on_file_journal, state};
+
+/// What waits for no append. Where it does on broken code, the clock, which stands, goes on, and the test fails instead of hanging.
+async fn at_once<T>(answer: impl Future<Output = T>) -> T {
+    let answered = tokio::time::timeout(Duration::from_secs(60), answer).await;
+    answered.expect("it waits for an append that should not have begun, or for one that was not made")
+}
 
 #[tokio::test]
 async fn nothing_is_answered_or_published_before_it_is_durable() {
@@ -220,12 +227,12 @@ async fn a_sync_that_fails_ends_the_sequencer_and_the_next_start_finds_a_journal
 
 /// Two copies of one node: what the one that is not served any more had handed in stands where it was decided before, and is not
 /// recorded behind.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn behind_the_fact_that_a_run_is_served_nothing_of_another_one_is_recorded() {
     let mut bench = Bench::start();
     let (kaz, sequencer) = (state("KAZ"), bench.sequencer.clone());
     let [older, newer] = [kaz.run(1), kaz.run(2)];
-    let early = sequencer.decide_by(&older, kaz.consignment(Lane::Routine, 1)).await;
+    let early = at_once(sequencer.decide_by(&older, kaz.consignment(Lane::Routine, 1))).await;
     assert_eq!(early.unwrap_err().reason, Reason::NodeSuperseded, "no run is served yet");
     let seen = sequencer.propose(kaz.seen(1, &[1])).await.unwrap();
     bench.append_begun().await;
@@ -244,13 +251,13 @@ async fn behind_the_fact_that_a_run_is_served_nothing_of_another_one_is_recorded
     // What the new run is told then is all that there will ever be of the other one.
     let published = sequencer.published();
     assert_eq!(published.ledger.chain_last(&kaz.chain(Lane::Routine)), 1);
-    for refused in [ordinary.await, answered(flash).await] {
+    for refused in [at_once(ordinary).await, at_once(answered(flash)).await] {
         assert_eq!(refused.unwrap_err().reason, Reason::NodeSuperseded);
     }
-    let repeat = sequencer.decide_by(&older, kaz.consignment(Lane::Routine, 1)).await;
+    let repeat = at_once(sequencer.decide_by(&older, kaz.consignment(Lane::Routine, 1))).await;
     assert_eq!(repeat.unwrap_err().reason, Reason::NodeSuperseded, "nor is it told what stands");
     let again = sequencer.propose(kaz.seen(1, &[1])).await.unwrap();
-    assert_eq!(answered(again).await.unwrap_err().reason, Reason::NodeSuperseded);
+    assert_eq!(at_once(answered(again)).await.unwrap_err().reason, Reason::NodeSuperseded);
     let own = sequencer.propose_by(&newer, kaz.consignment(Lane::Routine, 2)).await.unwrap();
     bench.append_begun().await;
     bench.let_sync_pass();
@@ -258,7 +265,7 @@ async fn behind_the_fact_that_a_run_is_served_nothing_of_another_one_is_recorded
 }
 
 /// A copy of the journal as it was before the last consignment, which is decided and not durable yet when the copy is seen.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_copy_that_does_not_have_what_is_still_in_flight_is_not_served() {
     let mut bench = Bench::start();
     let (kaz, sequencer) = (state("KAZ"), bench.sequencer.clone());
@@ -273,7 +280,7 @@ async fn a_copy_that_does_not_have_what_is_still_in_flight_is_not_served() {
     assert!(futures::poll!(&mut behind).is_pending(), "what it does not have is not durable yet");
     bench.let_sync_pass();
     assert!(matches!(answered(consigned).await, Ok(Answer::Recorded(_))));
-    assert_eq!(behind.await.unwrap_err().reason, Reason::NodeRolledBack);
+    assert_eq!(at_once(behind).await.unwrap_err().reason, Reason::NodeRolledBack);
     let goes_on = sequencer.propose_by(&kaz.run(1), kaz.consignment(Lane::Routine, 2)).await.unwrap();
     bench.append_begun().await;
     bench.let_sync_pass();

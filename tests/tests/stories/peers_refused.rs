@@ -5,6 +5,7 @@ use concord_identity::SigningKey;
 use concord_model::{Lane, ParticipantCode};
 use concord_tests::{Forum, Mailbox, RawNode, agreement_reference, exchange_ids, text_of};
 use concord_wire::agreement::DraftContent;
+use concord_wire::proto::exchange::v1::Limits;
 use tonic::Code;
 
 const AGREEMENT: &str = "KAZ/warnings";
@@ -117,6 +118,35 @@ fn forged_and_impossible_acknowledgements_are_refused_and_tell_the_sender_nothin
         let tracked = forum.agency("KAZ").track(id);
         assert_eq!(text_of(&tracked["recipients"][0], "state"), "recorded", "{tracked}");
     }
+    goes_on(forum, &sent);
+}
+
+#[test]
+fn idle_streams_of_an_older_run_bring_nothing_once_a_later_one_was_welcomed() {
+    let (forum, mut raw, _) = stage();
+    let (history, told) = (raw.mailbox(LANE, &[], 0, Vec::new(), 2).history, raw.follow(&[], 0).unwrap());
+    let idle = raw.idle(LANE, &history, 2, told);
+    raw.begin_run();
+    assert_eq!(raw.follow(&history, told), Ok(told));
+    // Welcomed: what comes from now on is the later run's, also where the older one waits for it with open streams.
+    let later = forum.agency("KAZ").submit("behind the welcome", "--wait recorded").id;
+    let ended = (Code::DataLoss, "NODE_SUPERSEDED".to_owned());
+    assert_eq!(raw.ends(idle), vec![ended; 3]);
+    let heard = raw.mailbox(LANE, &history, 2, Vec::new(), 1);
+    assert_eq!(concord_wire::header::exchange_id(&heard.deliveries[0].header).to_string(), later);
+}
+
+#[test]
+fn who_hands_back_says_what_it_understands() {
+    let (forum, raw, sent) = stage();
+    let (history, told) = (raw.mailbox(LANE, &[], 0, Vec::new(), 2).history, raw.follow(&[], 0).unwrap());
+    let ours = concord_wire::limits();
+    let unsupported = Err((Code::FailedPrecondition, "PROTOCOL_UNSUPPORTED".to_owned()));
+    let foreign = [Limits { versions: vec![99], ..ours.clone() }, Limits { suites: vec![99], ..ours.clone() }];
+    for limits in foreign.into_iter().map(Some).chain([None]) {
+        assert_eq!(raw.hand_back(limits.clone(), &history, told), unsupported, "{limits:?}");
+    }
+    assert_eq!(raw.hand_back(Some(ours), &history, told), Ok(0));
     goes_on(forum, &sent);
 }
 
