@@ -7,9 +7,8 @@ use concord_journal::HistoryId;
 use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::{Audience, Stood};
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
-use concord_model::{ChainKey, ExchangeId, Reason, Refusal, Timestamp};
+use concord_model::{ChainKey, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{self, parse_chain_key};
-use concord_wire::header;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::hub::HubEntry;
@@ -91,26 +90,20 @@ pub fn receipts(
         .and_then(move |(opened, receipt)| {
             let (shared, by) = (Arc::clone(&deciding), by.clone());
             async move {
-                let (proposal, had) = match receipt {
-                    None => (Proposal::Consign(opened), Vec::new()),
+                let proposal = match receipt {
+                    None => Proposal::Consign(opened),
                     Some(receipt) => {
                         let number = opened.sealed.number;
                         rehanded(&shared, &by, &opened.sealed.chain, number, receipt.history).await?;
-                        let had = recorded_once(&opened, &receipt);
-                        (Proposal::Rehand(opened, receipt.outcomes.into_iter().map(stood).collect()), had)
+                        Proposal::Rehand(opened, receipt.outcomes.into_iter().map(stood).collect())
                     }
                 };
-                Ok((shared.sequencer.propose_by(&by, proposal).await?, had))
+                shared.sequencer.propose_by(&by, proposal).await
             }
         })
         .map(move |waiting| {
             let shared = Arc::clone(&shared);
-            async move {
-                let (waiting, had) = waiting?;
-                let answer = answered(waiting).await?;
-                list_not_healed(&shared, &answer, &had);
-                receipt_for(&shared, answer).await
-            }
+            async move { receipt_for(&shared, answered(waiting?).await?).await }
         })
         .buffered(CONSIGN_UNRECEIPTED_MAX)
 }
@@ -167,25 +160,6 @@ fn own_receipt(
         return Err(wrong("it does not have one outcome for each exchange"));
     }
     Ok(recorded)
-}
-
-/// The exchanges of a consignment that this hub had recorded before it lost it, by their places in it.
-fn recorded_once(opened: &consignment::Opened, receipt: &Recorded) -> Vec<(u32, ExchangeId)> {
-    let outcomes = (0..).zip(&opened.sealed.headers).zip(&receipt.outcomes);
-    let recorded = outcomes.filter(|(_, outcome)| matches!(outcome, Outcome::Recorded { .. }));
-    recorded.map(|((index, header), _)| (index, header::exchange_id(header))).collect()
-}
-
-/// What was recorded once and cannot be again, such as one whose body its node has no more, is listed by its id. That nobody has the
-/// right to it any more is no loss.
-fn list_not_healed(shared: &Shared, answer: &Answer, had: &[(u32, ExchangeId)]) {
-    let Answer::Recorded(recorded) = answer else { return };
-    for refusal in recorded.fact.refused.iter().filter(|refusal| refusal.reason != Reason::AudienceEmpty) {
-        if let Some((_, id)) = had.iter().find(|(index, _)| *index == refusal.index) {
-            let what = format!("exchange {id} of {}: {}", recorded.fact.chain.origin, refusal.reason);
-            shared.losses.not_healed(shared, what);
-        }
-    }
 }
 
 fn stood(outcome: Outcome) -> Stood {

@@ -101,7 +101,8 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
         | HubEntry::Consignment(..)
         | HubEntry::FeedResumed(_)
         | HubEntry::MailboxResumed(_)
-        | HubEntry::NodeSeen(_) => {
+        | HubEntry::NodeSeen(_)
+        | HubEntry::NotHealed(_) => {
             return Err(internal("a feed row names an entry that tells nothing"));
         }
     };

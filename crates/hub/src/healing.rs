@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concord_identity::{Anchor, CertificateRefusal, StatementError, verify_statement};
 use concord_journal::HistoryId;
-use concord_ledger::{ClosedEpoch, Handed, Resume, Shown, Statement};
+use concord_ledger::{ClosedEpoch, Handed, Lost, NotHealed, Resume, Shown, Statement};
 use concord_model::{Class, Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::detach;
 use concord_wire::agreement::parse_statement;
@@ -311,7 +311,7 @@ impl Taking<'_> {
                 return Err(refusal);
             }
             Err(refusal) => {
-                self.note_not_taken(&told, &refusal);
+                self.list_not_taken(&told, &refusal).await?;
                 self.tell_not_taken(&told, &refusal);
             }
         }
@@ -327,14 +327,16 @@ impl Taking<'_> {
         self.shared.losses.not_healed(self.shared, what);
     }
 
-    fn note_not_taken(&mut self, statement: &Statement, refusal: &Refusal) {
+    /// Where this cannot be made durable, the node hands back again.
+    async fn list_not_taken(&mut self, statement: &Statement, refusal: &Refusal) -> Result<(), Refusal> {
         let Statement { participant, officer, number, .. } = statement;
         self.not_taken_count += 1;
         if self.not_taken_count <= NOT_TAKEN_TOLD_MAX as u64 {
             tracing::error!(%participant, %officer, number, reason = %refusal.reason, why = refusal.message, "a statement was handed back and cannot be taken");
         }
-        let what = format!("statement {number} of {participant}'s officer {officer}: {}", refusal.reason);
-        self.shared.losses.not_healed(self.shared, what);
+        let lost = Lost::Statement { officer: officer.clone(), number: *number };
+        let found = NotHealed { participant: participant.clone(), lost: vec![(lost, refusal.reason)] };
+        self.shared.sequencer.decide_by(self.by, Proposal::ListLost(found)).await.map(drop)
     }
 
     fn tell_not_taken(&mut self, statement: &Statement, refusal: &Refusal) {

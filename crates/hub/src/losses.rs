@@ -1,12 +1,19 @@
 //! What this process knows of lost data: who found it, who has handed back what, and what cannot be healed.
+//!
+//! What cannot be healed stands in the journal, with the decision that shows it (`sequencer.rs`), and is listed until the end of time; what
+//! the disk shows again, such as a damaged body, is found again by each process.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use concord_ledger::Lost;
 use concord_model::{ParticipantCode, Reason, Refusal};
+use concord_server::Readiness;
+use tokio::sync::watch;
 
 use crate::allowance::{Allowance, Used};
+use crate::sequencer::Published;
 use crate::shared::Shared;
 
 const LOST_ALARM: &str = "history-lost";
@@ -35,8 +42,9 @@ struct Known {
     began: BTreeMap<ParticipantCode, u32>,
     resumed: Used,
     handed_back: BTreeSet<ParticipantCode>,
+    /// What cannot be healed and does not stand in the journal.
     not_healed: BTreeSet<String>,
-    not_healed_count: usize,
+    not_healed_count: u64,
 }
 
 impl Losses {
@@ -118,9 +126,9 @@ impl Losses {
         self.known().resumed.count(participant);
     }
 
-    /// Something cannot be healed: it is listed for people.
+    /// Something cannot be healed, which the next process would find again: it is listed for people.
     pub fn not_healed(&self, shared: &Shared, what: String) {
-        let listed = {
+        {
             let mut known = self.known();
             if known.not_healed.contains(&what) {
                 return;
@@ -130,11 +138,25 @@ impl Losses {
             if known.not_healed.len() < NOT_HEALED_LISTED_MAX {
                 known.not_healed.insert(what);
             }
-            let list: Vec<&str> = known.not_healed.iter().map(String::as_str).collect();
-            format!("{} cannot be healed: {}", known.not_healed_count, list.join("; "))
-        };
-        metrics::counter!("concord_not_healed_total").increment(1);
-        shared.readiness.note(NOT_HEALED_NOTE, listed);
+        }
+        self.tell_not_healed(&shared.readiness, &shared.sequencer.watch());
+    }
+
+    /// Lists all that cannot be healed, as far as a note goes.
+    fn tell_not_healed(&self, readiness: &Readiness, published: &watch::Receiver<Arc<Published>>) {
+        // Held to the end, so that an older list does not follow a newer one; and what is published is read behind it.
+        let known = self.known();
+        let published = published.borrow().clone();
+        let lost = published.ledger.losses();
+        let count = lost.count() + known.not_healed_count;
+        if count == 0 {
+            return;
+        }
+        let listed = lost.listed().map(in_words).chain(known.not_healed.iter().cloned()).take(NOT_HEALED_LISTED_MAX);
+        let list: Vec<String> = listed.collect();
+        let rest = if count > list.len() as u64 { "; the rest is shown by `concord journal show`" } else { "" };
+        readiness.note(NOT_HEALED_NOTE, format!("{count} cannot be healed: {}{rest}", list.join("; ")));
+        metrics::gauge!("concord_not_healed").set(count as f64);
     }
 
     /// A note as long as a node only says so; then an alarm while somebody has yet to come, and a note when all have.
@@ -177,6 +199,34 @@ impl Losses {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the list of what cannot be healed at what is durable, until the sequencer ends.
+pub async fn keep_told(shared: Weak<Shared>, readiness: Readiness, mut published: watch::Receiver<Arc<Published>>) {
+    let mut told = 0;
+    loop {
+        let count = published.borrow_and_update().ledger.losses().count();
+        if count != told {
+            let Some(shared) = shared.upgrade() else { return };
+            shared.losses.tell_not_healed(&readiness, &published);
+            told = count;
+        }
+        if published.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn in_words((participant, lost, reason): (&ParticipantCode, &Lost, Reason)) -> String {
+    match lost {
+        Lost::Exchange { id, recipients } => {
+            let recipients: Vec<&str> = recipients.iter().map(ParticipantCode::as_str).collect();
+            format!("exchange {id} of {participant} to {}: {reason}", recipients.join(", "))
+        }
+        Lost::Statement { officer, number } => {
+            format!("statement {number} of {participant}'s officer {officer}: {reason}")
+        }
     }
 }
 

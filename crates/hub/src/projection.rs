@@ -45,7 +45,7 @@ pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result
         batch.put(FEEDS, feed_key(participant, number).as_ref(), row.encode().as_ref())
     };
     match fact {
-        Fact::HistoryBegun(_) | Fact::JournalEffect | Fact::NodeSeen(_) => {}
+        Fact::HistoryBegun(_) | Fact::JournalEffect | Fact::NodeSeen(_) | Fact::NotHealed(_) => {}
         Fact::Founded(founding) => {
             for participant in &founding.participants {
                 tell(&participant.code, FOUNDING_FEED_NUMBER)?;

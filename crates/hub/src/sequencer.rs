@@ -16,11 +16,12 @@ use concord_journal::{
     Tail,
 };
 use concord_ledger::{
-    Acknowledge, At, ChainTip, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun, Ledger,
-    Shown, Statement, Stood,
+    Acknowledge, At, Audience, ChainTip, Command, Consign, ConsignmentRecorded, Decision, Fact, Handed, HistoryBegun,
+    Ledger, Lost, NotHealed, Shown, Statement, Stood,
 };
 use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed, epoch_link};
+use concord_wire::header::exchange_id;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::stored;
@@ -79,6 +80,8 @@ pub enum Proposal {
         /// What its node shows.
         shown: Shown,
     },
+    /// Something that this hub lost cannot be had again.
+    ListLost(NotHealed),
     /// Bodies that nobody waits for any more go.
     Redact(Vec<Bodies>),
     /// Old segments go, for which a base is prepared.
@@ -355,7 +358,7 @@ impl SequencerTask {
             // It may rest on facts that are not durable yet.
             Err(refusal) => open.answers.push((answer, Due::Answer(Err(refusal)))),
             Ok(Decided::Known(due)) => open.answers.push((answer, due)),
-            Ok(Decided::New { draft, fact, due }) => {
+            Ok(Decided::New { draft, fact, due, also }) => {
                 open.size_bytes += draft.size_bytes();
                 let due = match due {
                     Due::Receipt { recorded_at, fact, .. } => {
@@ -365,6 +368,11 @@ impl SequencerTask {
                 };
                 open.drafts.push(draft);
                 open.facts.push((at.sequence, *fact));
+                if let Some((draft, fact)) = also.map(|also| *also) {
+                    open.size_bytes += draft.size_bytes();
+                    open.drafts.push(draft);
+                    open.facts.push((at.sequence + 1, fact));
+                }
                 concord_faults::point("hub.decide.applied");
                 open.answers.push((answer, due));
             }
@@ -440,10 +448,16 @@ impl SequencerTask {
                     _ => None,
                 })
             }
+            Proposal::ListLost(lost) => {
+                let decision = self.ledger.decide(&Command::ListLost(lost), at)?;
+                self.settle(decision, at, Answer::Stands, not_healed)
+            }
             Proposal::BeginHistory { .. } | Proposal::Redact(_) | Proposal::Trim(_) => Err(impossible()),
             Proposal::Rehand(opened, stood) => {
+                let had = recorded_once(&opened.sealed, &stood);
                 let stood = (!concord_faults::planted("judge-again-what-stood")).then_some(stood);
-                self.decide_consignment(*opened, stood, at)
+                let decided = self.decide_consignment(*opened, stood, at)?;
+                self.list_lost(decided, had, at)
             }
             Proposal::Statement(statement, signed) => {
                 let decision = self.ledger.decide(&Command::Statement(*statement), at)?;
@@ -485,6 +499,24 @@ impl SequencerTask {
         self.settle_consignment(decision, at, &sealed, blobs)
     }
 
+    /// Lists what was recorded once and is not again, such as one whose body its node has no more, with the fact that shows it. That
+    /// nobody has the right to it any more is no loss.
+    fn list_lost(&mut self, mut decided: Decided, had: Vec<(u32, Lost)>, at: At) -> Result<Decided, Refusal> {
+        let Decided::New { fact, also, .. } = &mut decided else { return Ok(decided) };
+        let Fact::Consignment(recorded) = fact.as_ref() else { return Err(impossible()) };
+        let refused = |index| recorded.refused.iter().find(|refusal| refusal.index == index);
+        let lost = had.into_iter().filter_map(|(index, lost)| Some((lost, refused(index)?.reason)));
+        let lost: Vec<_> = lost.filter(|(_, reason)| *reason != Reason::AudienceEmpty).collect();
+        let at = At { sequence: at.sequence + 1, now: at.now };
+        let found = NotHealed { participant: recorded.chain.origin.clone(), lost };
+        if let Decision::Fact { fact, .. } = self.ledger.decide(&Command::ListLost(found), at)? {
+            let draft = not_healed(&fact, at.now).ok_or_else(impossible)?;
+            self.ledger.apply(&fact, at);
+            *also = Some(Box::new((draft, fact)));
+        }
+        Ok(decided)
+    }
+
     /// The tip that the first consignment of a later epoch names, where it is the one of the epoch before.
     fn named_tip(&self, sealed: &Sealed) -> Option<ChainTip> {
         let before = sealed.chain.epoch.checked_sub(1).filter(|_| sealed.number == 1)?;
@@ -508,7 +540,12 @@ impl SequencerTask {
             Decision::Fact { fact, refusal } => {
                 let draft = draft(&fact, at.now).ok_or_else(impossible)?;
                 self.ledger.apply(&fact, at);
-                Ok(Decided::New { draft, fact: Box::new(fact), due: Due::Answer(refusal.map_or(Ok(accepted), Err)) })
+                Ok(Decided::New {
+                    draft,
+                    fact: Box::new(fact),
+                    due: Due::Answer(refusal.map_or(Ok(accepted), Err)),
+                    also: None,
+                })
             }
         }
     }
@@ -528,7 +565,7 @@ impl SequencerTask {
                 let recorded = recorded.clone();
                 let draft = stored::hub::consignment(&recorded, sealed, blobs, at.now);
                 let due = Due::Receipt { draft: 0, recorded_at: at.now, fact: recorded };
-                Ok(Decided::New { draft, fact: Box::new(fact), due })
+                Ok(Decided::New { draft, fact: Box::new(fact), due, also: None })
             }
             Decision::Nothing => Err(impossible()),
         }
@@ -619,6 +656,25 @@ impl SequencerTask {
         for (answer, _) in refused.answers.into_iter().chain(open.answers) {
             send(answer, Err(DiskRoom::refusal()));
         }
+    }
+}
+
+/// The exchanges of a consignment that was recorded before, by their places in it.
+fn recorded_once(sealed: &Sealed, stood: &[Stood]) -> Vec<(u32, Lost)> {
+    let outcomes = (0..).zip(&sealed.headers).zip(stood);
+    let recorded = outcomes.filter_map(|((index, header), stood)| match stood {
+        Stood::Recorded(Audience { recipients, .. }) => {
+            Some((index, Lost::Exchange { id: exchange_id(header), recipients: recipients.clone() }))
+        }
+        Stood::Refused(_) => None,
+    });
+    recorded.collect()
+}
+
+fn not_healed(fact: &Fact, now: Timestamp) -> Option<Draft> {
+    match fact {
+        Fact::NotHealed(fact) => Some(stored::hub::not_healed(fact, now)),
+        _ => None,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::feeds::FeedsShown;
 use crate::fencing::RunsSeen;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
-use crate::losses::Losses;
+use crate::losses::{self, Losses};
 use crate::projection::HubProjection;
 use crate::restore::refuse_if_interrupted;
 use crate::retention::Keeper;
@@ -122,6 +122,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let projecting = tokio::spawn(follow(views, Arc::clone(&dyn_journal), sequencer.watch(), sequencer.recent()));
     let published = sequencer.watch();
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
+    tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));
     folder.write_addresses(&addresses)?;
     addresses.announce().map_err(HubError::Output)?;
     drop((sequencer, shared));

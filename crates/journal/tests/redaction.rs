@@ -142,14 +142,18 @@ fn a_hole_is_accepted_only_where_a_fact_names_it_and_only_as_zeros() {
 
 /// The journal as `redact` left it when the disk failed from the n-th operation on, and whether it did not fail.
 fn interrupted(fail_from: usize) -> (MemoryDisk, bool) {
-    let (disk, journal) = with_a_secret(2);
+    interrupted_among(2, fail_from, vec![all(2, 2)])
+}
+
+fn interrupted_among(more: u8, fail_from: usize, bodies: Vec<Bodies>) -> (MemoryDisk, bool) {
+    let (disk, journal) = with_a_secret(more);
     drop(journal);
     let (faulty, switch) =
         support::FaultyDisk::wrap(&disk.clone().into_disk(), usize::MAX, fail_from.is_multiple_of(2));
     let (journal, _) = open(&faulty, NEXT_HISTORY).unwrap();
     let from = switch.operations.load(Ordering::SeqCst) + fail_from;
     switch.fail_from.store(from, Ordering::SeqCst);
-    let is_whole = block_on(journal.redact(journal.tail(), 5, vec![all(2, 2)])).is_ok();
+    let is_whole = block_on(journal.redact(journal.tail(), 5, bodies)).is_ok();
     drop(journal);
     (disk, is_whole)
 }
@@ -171,6 +175,37 @@ fn a_redaction_that_was_interrupted_anywhere_is_finished_by_the_next_open() {
         }
     }
     assert!(finished >= 3, "{finished}");
+}
+
+#[test]
+fn damage_at_the_place_of_a_body_that_should_go_holds_up_no_other_redaction() {
+    let mut tried = 0;
+    for fail_from in 0.. {
+        let (disk, is_whole) = interrupted_among(20, fail_from, vec![all(2, 2), all(3, 1)]);
+        if is_whole {
+            break;
+        }
+        let mut files = disk.everything();
+        let first = files.iter_mut().find(|(name, _)| name.ends_with(".segment")).unwrap();
+        let payload = first.1.windows(30).position(|window| window == [9; 30]).unwrap();
+        first.1[payload] ^= 1;
+        let disk = MemoryDisk::new(&files).into_disk();
+        let (journal, _) = open(&disk, NEXT_HISTORY).unwrap();
+        let fact = (4..=journal.tail().sequence).any(|at| journal.head(at).is_ok_and(|one| one.kind == KIND_REDACTED));
+        if !fact {
+            continue;
+        }
+        tried += 1;
+        assert!(matches!(journal.blob(2, 0), Err(ReadError::Damaged { .. })));
+        assert!(matches!(journal.blob(3, 0), Err(ReadError::Redacted { .. })));
+        let tail = journal.tail();
+        let other = block_on(journal.redact(tail, 5, vec![all(4, 1)])).unwrap();
+        assert!(other.recorded && other.gone, "{other:?}");
+        // Only what is said of the other: the damaged one is not begun again and again.
+        assert_eq!(other.tail.sequence, tail.sequence + 3);
+        assert!(matches!(journal.blob(4, 0), Err(ReadError::Redacted { .. })));
+    }
+    assert!(tried >= 3, "{tried}");
 }
 
 /// Where the last whole frame of a segment begins: each of the journal's own is a commit.

@@ -7,7 +7,7 @@ use concord_model::{
 
 use crate::audience::Audience;
 use crate::epoch::{ChainTip, ClosedEpoch};
-use crate::fact::{Founding, IndexRange};
+use crate::fact::{Founding, IndexRange, NotHealed};
 use crate::nodes::NodeLine;
 use crate::resume::Shown;
 use crate::signer::LastStatement;
@@ -51,6 +51,8 @@ pub enum Command {
         /// The line of its journal.
         line: NodeLine,
     },
+    /// Something cannot be healed.
+    ListLost(NotHealed),
     /// A node knows numbers of its mailbox that the hub lost.
     ResumeMailbox {
         /// Whose mailbox.

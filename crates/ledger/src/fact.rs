@@ -7,6 +7,7 @@ use concord_model::{
 
 use crate::command::NoticeOutcome;
 use crate::epoch::ClosedEpoch;
+use crate::loss::Lost;
 use crate::resume::Resume;
 use crate::statement::Statement;
 
@@ -31,6 +32,17 @@ pub enum Fact {
     MailboxResumed(MailboxResumed),
     /// This copy of a node is served.
     NodeSeen(NodeSeen),
+    /// Something that the hub lost cannot be had again.
+    NotHealed(NotHealed),
+}
+
+/// What the hub had, lost, and cannot have again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotHealed {
+    /// Whose it is: the origin of the exchanges, or the participant that made the statements.
+    pub participant: ParticipantCode,
+    /// What, and why it cannot be had.
+    pub lost: Vec<(Lost, Reason)>,
 }
 
 /// This copy of a participant's node is served from now on, and no other.

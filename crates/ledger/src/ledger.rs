@@ -12,6 +12,7 @@ use crate::epoch::Epochs;
 use crate::fact::{Fact, StatementDecided};
 use crate::feed::Feed;
 use crate::history::{Histories, PastPositions};
+use crate::loss::Losses;
 use crate::mailbox::{Mailbox, Mailboxes};
 use crate::nodes::Nodes;
 use crate::registry::Registry;
@@ -22,7 +23,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 7;
+pub const LEDGER_STATE_VERSION: u32 = 8;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -36,6 +37,7 @@ pub struct Ledger {
     feed: Arc<Feed>,
     histories: Arc<Histories>,
     nodes: Arc<Nodes>,
+    losses: Arc<Losses>,
     sequence: u64,
     recorded_at: Timestamp,
 }
@@ -105,6 +107,7 @@ impl Ledger {
                 Arc::make_mut(&mut self.feed).apply(told);
             }
             Fact::FeedResumed(resumed) => Arc::make_mut(&mut self.feed).resume(resumed, at.sequence),
+            Fact::NotHealed(fact) => Arc::make_mut(&mut self.losses).apply(fact),
             Fact::NodeSeen(seen) => Arc::make_mut(&mut self.nodes).apply(seen),
             Fact::MailboxResumed(resumed) => Arc::make_mut(&mut self.mailboxes).resume(resumed, at.sequence),
         }
@@ -193,6 +196,11 @@ impl Ledger {
     /// The copies of nodes that are served.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
+    }
+
+    /// What was lost and cannot be had again.
+    pub fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     /// The current history and the ones before it.

@@ -14,6 +14,7 @@ pub mod fact;
 pub mod feed;
 pub mod history;
 pub mod ledger;
+pub mod loss;
 pub mod mailbox;
 pub mod nodes;
 pub mod permit;
@@ -32,12 +33,13 @@ pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, No
 pub use epoch::{ChainTip, ClosedEpoch, EpochOpening, Epochs};
 pub use fact::{
     AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, IndexRange, ItemRefusal,
-    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, OriginNotices, ReceiptNotice, Recipient, StatementDecided,
-    Told,
+    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, ReceiptNotice, Recipient,
+    StatementDecided, Told,
 };
 pub use feed::Feed;
 pub use history::{Histories, PastPositions};
 pub use ledger::{Decision, LEDGER_STATE_VERSION, Ledger};
+pub use loss::{Losses, Lost};
 pub use mailbox::{Mailbox, Mailboxes};
 pub use nodes::{NodeLine, Nodes};
 pub use permit::{Mail, Permit};

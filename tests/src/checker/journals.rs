@@ -183,8 +183,8 @@ impl HubRecord {
         let mut told = Vec::new();
         match read {
             HubEntry::HistoryBegun(begun) => self.histories.push(begun.history),
-            // Which copy of a node is served says nothing of an exchange.
-            HubEntry::JournalEffect | HubEntry::NodeSeen(_) => {}
+            // Which copy of a node is served says nothing of an exchange, and what is lost is seen where it is missing.
+            HubEntry::JournalEffect | HubEntry::NodeSeen(_) | HubEntry::NotHealed(_) => {}
             // The registry is the first item of everybody's feed.
             HubEntry::Founded(founding) => {
                 for participant in founding.participants {

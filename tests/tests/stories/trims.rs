@@ -235,6 +235,17 @@ fn a_hub_that_forgot_is_healed_by_trimmed_nodes() {
     concord(words!["agreement", "show", "KAZ/left", "--profile", story.forum.officer("KAZ")])
         .refused(3, "AGREEMENT_UNKNOWN");
     story.check();
+    // Their bodies are gone at their origin too: the hub cannot have them again, and goes on to say which.
+    let forgotten = &story.ids[SETTLED_COUNT..];
+    let listed = |story: &Settled| {
+        let alarms = story.forum.status(&story.forum.hub_dir())["alarms"].to_string();
+        assert!(alarms.contains("not-healed"), "{alarms}");
+        forgotten.iter().for_each(|id| assert!(alarms.contains(id), "{id} is not listed: {alarms}"));
+    };
+    listed(&story);
+    story.forum.stop_hub();
+    story.forum.start_hub();
+    listed(&story);
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub(super) enum Decided {
         draft: Draft,
         fact: Box<Fact>,
         due: Due,
+        /// What follows from it, in the same commit.
+        also: Option<Box<(Draft, Fact)>>,
     },
 }
 
@@ -115,6 +117,7 @@ pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
         | Proposal::ResumeMailbox { .. }
         | Proposal::SeeNode { .. }
         | Proposal::BeginHistory { .. }
+        | Proposal::ListLost(_)
         | Proposal::Redact(_)
         | Proposal::Trim(_) => 0,
     };

@@ -48,9 +48,14 @@ impl Holes {
         self.unfinished.values().flatten().any(|bodies| bodies.contains(sequence, index))
     }
 
-    /// The first fact that is not finished.
-    pub(crate) fn unfinished(&self) -> Option<(u64, Vec<Bodies>)> {
-        self.unfinished.first_key_value().map(|(fact, bodies)| (*fact, bodies.clone()))
+    /// The first fact behind `after` that is not finished.
+    pub(crate) fn unfinished_after(&self, after: u64) -> Option<(u64, Vec<Bodies>)> {
+        self.unfinished.range(after + 1..).next().map(|(fact, bodies)| (*fact, bodies.clone()))
+    }
+
+    /// Whether nothing that this fact names is there any more.
+    pub(crate) fn is_finished(&self, fact: u64) -> bool {
+        !self.unfinished.contains_key(&fact)
     }
 
     /// Forgets what is before this entry.

@@ -225,6 +225,7 @@ fn make_writer(
             .clamp(SEGMENT_HEADER_SIZE_BYTES as u64 + 1, SEGMENT_SIZE_MAX_BYTES),
         buffer: Vec::new(),
         unsealed: None,
+        half_redacted: std::collections::BTreeSet::new(),
         failure: None,
     };
     Ok((shared, writer))

@@ -24,9 +24,12 @@ pub(crate) enum Finish {
     Done,
     /// There is no room for an entry; nothing is lost but time.
     NoRoom,
-    /// The place of a body cannot be found.
+    /// The place of a body cannot be found: what is found is overwritten all the same, and other facts are finished.
     Damaged(String),
 }
+
+/// By segment, offset and size in bytes of what is to be overwritten.
+type Places = BTreeMap<u64, Vec<(u64, u64)>>;
 
 impl Writer {
     /// Redacts the bodies that `fact` names.
@@ -45,12 +48,11 @@ impl Writer {
         let no_room =
             || AppendError::NoRoom { size: fact.size_bytes(), reason: "an earlier redaction waits".to_owned() };
         match earlier {
-            Finish::Done => {}
-            _ if self.chain.tail != before => {
+            Finish::Done | Finish::Damaged(_) => {}
+            Finish::NoRoom if self.chain.tail != before => {
                 return Ok(Redacted { tail: self.chain.tail, recorded: false, gone: false });
             }
             Finish::NoRoom => return Err(no_room()),
-            Finish::Damaged(reason) => return Err(AppendError::NotRedactable { sequence: before.sequence, reason }),
         }
         match self.write(self.chain.tail.history, std::slice::from_ref(&fact)) {
             Ok(_) => {}
@@ -64,8 +66,9 @@ impl Writer {
         // Named before the first byte is overwritten: a reader that meets half a body finds why.
         let sequence = self.chain.tail.sequence;
         self.shared.change_holes(|holes| holes.take(sequence, fact.kind, &fact.payload));
-        let finish = self.finish_redaction(recorded_at).map_err(|failure| self.failed(failure))?;
-        Ok(Redacted { tail: self.chain.tail, recorded: true, gone: finish == Finish::Done })
+        self.finish_redaction(recorded_at).map_err(|failure| self.failed(failure))?;
+        let gone = self.shared.with_holes(|holes| holes.is_finished(sequence));
+        Ok(Redacted { tail: self.chain.tail, recorded: true, gone })
     }
 
     /// Finishes the redactions whose fact is there and whose bodies may be.
@@ -73,11 +76,17 @@ impl Writer {
     /// Invariant: no byte is overwritten before the commit *after* the fact is durable. The last commit may be cut when
     /// it is damaged, and a hole without its fact would be damage that nothing explains.
     pub(crate) fn finish_redaction(&mut self, recorded_at: i64) -> Result<Finish, Failure> {
-        while let Some((fact, bodies)) = self.shared.with_holes(super::holes::Holes::unfinished) {
-            let places = match self.places_of(&bodies) {
-                Ok(places) => places,
-                Err(error) => return Ok(Finish::Damaged(error.to_string())),
-            };
+        let (mut finish, mut passed) = (Finish::Done, 0);
+        while let Some((fact, bodies)) = self.shared.with_holes(|holes| holes.unfinished_after(passed)) {
+            passed = fact;
+            let (places, damage) = self.places_of(&bodies);
+            if let Some(error) = damage {
+                finish = Finish::Damaged(error.to_string());
+                if !self.half_redacted.insert(fact) {
+                    // What there is to find of it was overwritten since the journal was opened.
+                    continue;
+                }
+            }
             if fact >= self.chain.commit_first && !concord_faults::planted("redact-in-the-last-commit") {
                 match self.tell(fact, false, recorded_at) {
                     Err(Failure::NoRoom { .. }) => return Ok(Finish::NoRoom),
@@ -94,13 +103,16 @@ impl Writer {
                 file.sync_data()?;
             }
             concord_faults::point("journal.redact.synced");
+            if self.half_redacted.contains(&fact) {
+                continue;
+            }
             match self.tell(fact, true, recorded_at) {
                 Err(Failure::NoRoom { .. }) => return Ok(Finish::NoRoom),
                 told => told?,
             }
             concord_faults::point("journal.redact.done");
         }
-        Ok(Finish::Done)
+        Ok(finish)
     }
 
     fn tell(&mut self, fact: u64, is_done: bool, recorded_at: i64) -> Result<(), Failure> {
@@ -111,20 +123,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Where the bodies stand: by segment, each run's offset and size in bytes. Those of trimmed entries stand nowhere.
-    fn places_of(&self, bodies: &[Bodies]) -> Result<BTreeMap<u64, Vec<(u64, u64)>>, ReadError> {
-        let mut places: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    /// Where the bodies stand: by segment, each run's offset and size in bytes; and why some cannot be found. Those of trimmed entries
+    /// stand nowhere.
+    fn places_of(&self, bodies: &[Bodies]) -> (Places, Option<ReadError>) {
+        let (mut places, mut damage) = (Places::new(), None);
         for Bodies { sequence, first, count } in
             bodies.iter().filter(|one| one.sequence >= self.shared.first_sequence())
         {
-            let (place, head, table) = self.shared.table(*sequence)?;
+            let (place, head, table) = match self.shared.table(*sequence) {
+                Ok(found) => found,
+                Err(error) => {
+                    damage = Some(error);
+                    continue;
+                }
+            };
             let sizes: Vec<u64> = rows(&table).map(|(length, _)| (NONCE_SIZE_BYTES + length) as u64).collect();
             let before: u64 = sizes.iter().take(*first as usize).sum();
             let size = sizes.iter().skip(*first as usize).take(*count as usize).sum();
             let offset = place.offset + head.prefix_length() + before;
             places.entry(place.segment).or_default().push((offset, size));
         }
-        Ok(places)
+        (places, damage)
     }
 
     fn file_of(&self, segment: u64) -> io::Result<Arc<dyn DiskFile>> {

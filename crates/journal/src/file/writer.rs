@@ -1,5 +1,6 @@
 //! The one thread that writes: one batch, one write, one sync.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +67,8 @@ pub(crate) struct Writer {
     pub(crate) buffer: Vec<u8>,
     /// Where the segment before the active one ended, while it waits for its seal.
     pub(crate) unsealed: Option<Chain>,
+    /// Facts of which some bodies cannot be found; what can be is overwritten.
+    pub(crate) half_redacted: BTreeSet<u64>,
     /// Why nothing can be written any more.
     pub(crate) failure: Option<String>,
 }

@@ -8,7 +8,9 @@ use super::{Decision, Ledger};
 use crate::agreement::check_content;
 use crate::command::{Acknowledge, At, Command, SenderNotice};
 use crate::epoch::ClosedEpoch;
-use crate::fact::{Fact, Founding, MailAcknowledged, NodeSeen, OriginNotices, ReceiptNotice, StatementDecided, Told};
+use crate::fact::{
+    Fact, Founding, MailAcknowledged, NodeSeen, NotHealed, OriginNotices, ReceiptNotice, StatementDecided, Told,
+};
 use crate::feed::told_of;
 use crate::nodes::NodeLine;
 use crate::signer::SignerStep;
@@ -25,8 +27,19 @@ impl Ledger {
             Command::HandBack(handed) => self.decide_handed(handed),
             Command::ResumeFeed { participant, shown, common } => self.decide_feed_resume(participant, *shown, *common),
             Command::SeeNode { participant, line } => self.decide_node(participant, line),
+            Command::ListLost(lost) => Ok(self.decide_losses(lost)),
             Command::ResumeMailbox { recipient, lane, shown } => self.decide_mailbox_resume(recipient, *lane, *shown),
         }
+    }
+
+    fn decide_losses(&self, found: &NotHealed) -> Decision {
+        let NotHealed { participant, lost } = found;
+        let news = lost.iter().filter(|(lost, _)| self.losses.is_news(participant, lost)).cloned().collect::<Vec<_>>();
+        if news.is_empty() {
+            return Decision::Nothing;
+        }
+        let fact = Fact::NotHealed(NotHealed { participant: participant.clone(), lost: news });
+        Decision::Fact { fact, refusal: None }
     }
 
     fn decide_node(&self, participant: &ParticipantCode, line: &NodeLine) -> Result<Decision, Refusal> {

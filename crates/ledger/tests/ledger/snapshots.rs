@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use concord_ledger::{
-    Acknowledge, At, Command, Fact, HistoryBegun, LEDGER_STATE_VERSION, Ledger, NodeSeen, NoticeOutcome, SenderNotice,
+    Acknowledge, At, Command, Fact, HistoryBegun, LEDGER_STATE_VERSION, Ledger, Lost, NodeSeen, NotHealed,
+    NoticeOutcome, SenderNotice,
 };
-use concord_model::Lane;
+use concord_model::{Digest, ExchangeId, Lane, Name, Reason};
 
 use crate::forum::{Forum, HISTORY, chain, t};
 
@@ -51,6 +52,12 @@ fn everything() -> Forum {
     };
     forum.run(&Command::Acknowledge(acknowledge)).unwrap();
     forum.record(Fact::HistoryBegun(HistoryBegun { history: [2; 16], parent: Some(HISTORY) }));
+    let id = ExchangeId(Digest([7; 32]));
+    let lost = [
+        (Lost::Exchange { id, recipients: vec![t("IRN"), t("TUR")] }, Reason::BlobMismatch),
+        (Lost::Statement { officer: Name::parse("officer").unwrap(), number: 9 }, Reason::StatementOutOfOrder),
+    ];
+    forum.record(Fact::NotHealed(NotHealed { participant: t("KAZ"), lost: lost.into() }));
     for history in [3, 4] {
         forum.record(Fact::NodeSeen(NodeSeen { participant: t("IRN"), history: [history; 16], run: [5; 16] }));
     }

@@ -2,9 +2,9 @@
 
 use concord_ledger::{
     Acknowledge, At, AudienceGroup, Candidate, ChainTip, ClosedEpoch, Command, Consign, ConsignmentRecorded,
-    EpochOpening, Fact, FeedResumed, Handed, HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, Ledger, Mail,
-    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NoticeOutcome, OriginNotices, ReceiptNotice, Replacement,
-    Resume, SenderNotice, Shown, Statement, StatementContent, StatementDecided, Told,
+    EpochOpening, Fact, FeedResumed, Handed, HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, Ledger, Lost,
+    Mail, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, NoticeOutcome, OriginNotices,
+    ReceiptNotice, Replacement, Resume, SenderNotice, Shown, Statement, StatementContent, StatementDecided, Told,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
@@ -207,6 +207,11 @@ fn fact() -> impl Strategy<Value = Fact> {
             .prop_map(|(recipient, lane, resume)| Fact::MailboxResumed(MailboxResumed { recipient, lane, resume })),
         1 => (code(), any::<[u8; 16]>(), any::<[u8; 16]>())
             .prop_map(|(participant, history, run)| Fact::NodeSeen(NodeSeen { participant, history, run })),
+        1 => (code(), vec((any::<u64>(), reason()), 0..3)).prop_map(|(participant, lost)| {
+            let officer = Name::parse("officer").unwrap();
+            let lost = lost.into_iter().map(|(number, reason)| (Lost::Statement { officer: officer.clone(), number }, reason));
+            Fact::NotHealed(NotHealed { participant, lost: lost.collect() })
+        }),
         3 => recorded().prop_map(Fact::Consignment),
         2 => acknowledged().prop_map(Fact::Acknowledged),
     ]

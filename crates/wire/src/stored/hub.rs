@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_ledger::{
-    AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, MailAcknowledged,
-    MailboxResumed, MailboxRun, NodeSeen, OriginNotices, Resume, Shown, StatementDecided, Told,
+    AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, Lost, MailAcknowledged,
+    MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, Resume, Shown, StatementDecided, Told,
 };
-use concord_model::{Digest, Name, ParseError, ParticipantCode, Reason, Timestamp};
+use concord_model::{Digest, ExchangeId, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
 use super::{Kept, StoredError, check_version, decode, draft, keep, kept, malformed, required, unknown};
 use crate::agreement::{certificate_fingerprint, parse_statement, public_key};
@@ -32,6 +32,8 @@ pub const KIND_FEED_RESUMED: u16 = 5;
 pub const KIND_MAILBOX_RESUMED: u16 = 6;
 /// Kind of [`pb::NodeSeen`].
 pub const KIND_NODE_SEEN: u16 = 10;
+/// Kind of [`pb::NotHealed`].
+pub const KIND_NOT_HEALED: u16 = 11;
 
 /// One entry of the hub's journal.
 pub enum HubEntry {
@@ -53,6 +55,8 @@ pub enum HubEntry {
     MailboxResumed(MailboxResumed),
     /// This copy of a node is served.
     NodeSeen(NodeSeen),
+    /// Something that was lost cannot be had again.
+    NotHealed(NotHealed),
 }
 
 impl HubEntry {
@@ -68,6 +72,7 @@ impl HubEntry {
             Self::FeedResumed(fact) => Fact::FeedResumed(fact),
             Self::MailboxResumed(fact) => Fact::MailboxResumed(fact),
             Self::NodeSeen(fact) => Fact::NodeSeen(fact),
+            Self::NotHealed(fact) => Fact::NotHealed(fact),
         }
     }
 }
@@ -190,6 +195,23 @@ pub fn node_seen(fact: &NodeSeen, recorded_at: Timestamp) -> Draft {
     draft(KIND_NODE_SEEN, &message, Vec::new(), recorded_at)
 }
 
+/// Something that was lost cannot be had again.
+pub fn not_healed(fact: &NotHealed, recorded_at: Timestamp) -> Draft {
+    let what = |lost: &Lost| match lost {
+        Lost::Exchange { id, recipients } => pb::lost::What::Exchange(pb::LostExchange {
+            exchange_id: digest_bytes(&id.0),
+            recipients: recipients.iter().map(ToString::to_string).collect(),
+        }),
+        Lost::Statement { officer, number } => {
+            pb::lost::What::Statement(pb::LostStatement { officer: officer.to_string(), number: *number })
+        }
+    };
+    let one = |(lost, reason): &(Lost, Reason)| pb::Lost { reason: reason.code().to_owned(), what: Some(what(lost)) };
+    let message =
+        pb::NotHealed { participant: fact.participant.to_string(), lost: fact.lost.iter().map(one).collect() };
+    draft(KIND_NOT_HEALED, &message, Vec::new(), recorded_at)
+}
+
 /// Reads an entry of the hub's journal; blobs need not be loaded.
 pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
     check_version(entry)?;
@@ -238,8 +260,38 @@ pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
                 run: word(&message.run)?,
             }))
         }
+        KIND_NOT_HEALED => {
+            let message: pb::NotHealed = decode(entry)?;
+            let read = |lost| read_lost(lost).map_err(|error| malformed(entry, error));
+            Ok(HubEntry::NotHealed(NotHealed {
+                participant: ParticipantCode::parse(&message.participant).map_err(|error| malformed(entry, error))?,
+                lost: message.lost.into_iter().map(read).collect::<Result<_, _>>()?,
+            }))
+        }
         _ => Err(unknown(entry)),
     }
+}
+
+fn read_lost(message: pb::Lost) -> Result<(Lost, Reason), ParseError> {
+    let reason = parse_reason(&message.reason)?;
+    let lost = match message.what.ok_or_else(|| ParseError::new("lost", "", "an exchange or a statement"))? {
+        pb::lost::What::Exchange(exchange) => Lost::Exchange {
+            id: ExchangeId(Digest::from_slice(&exchange.exchange_id)?),
+            recipients: exchange
+                .recipients
+                .iter()
+                .map(|code| ParticipantCode::parse(code))
+                .collect::<Result<_, _>>()?,
+        },
+        pb::lost::What::Statement(statement) => {
+            Lost::Statement { officer: Name::parse(&statement.officer)?, number: statement.number }
+        }
+    };
+    Ok((lost, reason))
+}
+
+fn parse_reason(code: &str) -> Result<Reason, ParseError> {
+    Reason::from_code(code).ok_or_else(|| ParseError::new("reason", code, "a reason of this version"))
 }
 
 /// Its place is the entry's, which the ledger adds.
@@ -306,11 +358,8 @@ fn read_audiences(
         let recipients = group.recipients.iter().map(|code| ParticipantCode::parse(code)).collect::<Result<_, _>>()?;
         Ok(AudienceGroup { agreement: parse_agreement_ref(agreement)?, recipients, items: parse_ranges(&group.items)? })
     };
-    let read_refusal = |refusal: &pb::ItemRefusal| {
-        let reason = Reason::from_code(&refusal.reason)
-            .ok_or_else(|| ParseError::new("reason", &refusal.reason, "a reason of this version"))?;
-        Ok(ItemRefusal { index: refusal.index, reason })
-    };
+    let read_refusal =
+        |refusal: &pb::ItemRefusal| Ok(ItemRefusal { index: refusal.index, reason: parse_reason(&refusal.reason)? });
     let read_run = |run: &pb::MailboxRun| {
         let recipient = ParticipantCode::parse(&run.recipient)?;
         Ok(MailboxRun { recipient, first: run.first, count: run.count, feed_number: run.feed_number })

@@ -9,7 +9,7 @@ use crate::fixtures::{NOW, founding};
 use crate::golden::Golden;
 use crate::stored_hub::{
     acknowledged_draft, consignment_draft, epoch_closed_draft, feed_resumed_draft, mailbox_resumed_draft,
-    node_seen_draft, statement_decided,
+    node_seen_draft, not_healed_draft, statement_decided,
 };
 use crate::stored_node;
 
@@ -35,6 +35,7 @@ fn every_payload_of_the_hub() {
     payload(&mut golden, "feed resumed", "HubFeedResumed", &feed_resumed_draft());
     payload(&mut golden, "mailbox resumed", "HubMailboxResumed", &mailbox_resumed_draft());
     payload(&mut golden, "node seen", "NodeSeen", &node_seen_draft());
+    payload(&mut golden, "not healed", "NotHealed", &not_healed_draft());
     payload(&mut golden, "epoch closed", "StatementDecided", &epoch_closed_draft());
     golden.check();
 }

@@ -4,10 +4,10 @@ use concord_journal::{
     Digest as JournalDigest, Draft, HistoryBegun as JournalHistoryBegun, HistoryId, KIND_HISTORY_BEGUN, Tail,
 };
 use concord_ledger::{
-    ChainTip, ClosedEpoch, Fact, FeedResumed, HistoryBegun, MailboxResumed, MailboxRun, NodeSeen, Resume, Shown,
-    StatementDecided,
+    ChainTip, ClosedEpoch, Fact, FeedResumed, HistoryBegun, Lost, MailboxResumed, MailboxRun, NodeSeen, NotHealed,
+    Resume, Shown, StatementDecided,
 };
-use concord_model::{ConsignmentDigest, Digest, Lane, Reason};
+use concord_model::{ConsignmentDigest, Digest, ExchangeId, Lane, Name, Reason};
 use concord_wire::agreement::{DraftContent, encode_statement, parse_statement};
 use concord_wire::consignment::epoch_link;
 use concord_wire::proto::agreement::v1::SignedStatement;
@@ -99,6 +99,18 @@ fn node_seen() -> NodeSeen {
     NodeSeen { participant: code("UZB"), history: HISTORY, run: [0x45; 16] }
 }
 
+pub(crate) fn not_healed_draft() -> Draft {
+    hub::not_healed(&not_healed(), NOW)
+}
+
+fn not_healed() -> NotHealed {
+    let id = ExchangeId(Digest([0x46; 32]));
+    let exchange = Lost::Exchange { id, recipients: vec![code("TJK"), code("UZB")] };
+    let statement = Lost::Statement { officer: Name::parse("officer-1").unwrap(), number: 12 };
+    let lost = vec![(exchange, Reason::BlobMismatch), (statement, Reason::AgreementUnknown)];
+    NotHealed { participant: code("KAZ"), lost }
+}
+
 fn resume() -> Resume {
     let digest = Some(Digest([0x44; 32]));
     Resume {
@@ -134,6 +146,7 @@ fn every_fact_is_read_as_it_was_stored() {
     let expected = MailboxResumed { recipient: code("UZB"), lane: Lane::Flash, resume: resume() };
     assert_eq!(mailbox, Fact::MailboxResumed(expected));
     assert_eq!(fact(&node_seen_draft()), Fact::NodeSeen(node_seen()));
+    assert_eq!(fact(&not_healed_draft()), Fact::NotHealed(not_healed()));
 }
 
 #[test]
