@@ -1,0 +1,192 @@
+//! What becomes of one proposal: the ledger decides and takes it in, and the evidence goes with it into the journal's draft.
+
+use concord_journal::{Blob, Draft};
+use concord_ledger::{At, Audience, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, Stood};
+use concord_model::{ChainKey, Reason, Refusal, Timestamp};
+use concord_wire::consignment::{Opened, Sealed, epoch_link};
+use concord_wire::header::exchange_id;
+use concord_wire::stored;
+
+use super::commit::{Decided, Due, impossible};
+use super::{Answer, Proposal, SequencerTask};
+
+impl SequencerTask {
+    /// What becomes of a proposal at this place; the ledger has applied it then.
+    pub(super) fn decide(&mut self, proposal: Proposal, at: At) -> Result<Decided, Refusal> {
+        match proposal {
+            Proposal::HandBack(handed, signed) => {
+                let decision = self.ledger.decide(&Command::HandBack(*handed), at)?;
+                if decision == Decision::Nothing {
+                    return Ok(Decided::Known(Due::Answer(Ok(Answer::Stands))));
+                }
+                self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
+                    Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, now)),
+                    _ => None,
+                })
+            }
+            Proposal::ResumeFeed { participant, shown, common } => {
+                let decision = self.ledger.decide(&Command::ResumeFeed { participant, shown, common }, at)?;
+                self.settle(decision, at, Answer::Stands, |fact, now| match fact {
+                    Fact::FeedResumed(fact) => Some(stored::hub::feed_resumed(fact, now)),
+                    _ => None,
+                })
+            }
+            Proposal::ResumeMailbox { recipient, lane, shown } => {
+                let decision = self.ledger.decide(&Command::ResumeMailbox { recipient, lane, shown }, at)?;
+                self.settle(decision, at, Answer::Stands, |fact, now| match fact {
+                    Fact::MailboxResumed(fact) => Some(stored::hub::mailbox_resumed(fact, now)),
+                    _ => None,
+                })
+            }
+            Proposal::SeeNode { participant, journal } => {
+                // What another run handed in just before, and is decided, this one has to know.
+                journal.check(&self.ledger, &participant)?;
+                let line = journal.line;
+                let decision = self.ledger.decide(&Command::SeeNode { participant, line }, at)?;
+                self.settle(decision, at, Answer::Stands, |fact, now| match fact {
+                    Fact::NodeSeen(fact) => Some(stored::hub::node_seen(fact, now)),
+                    _ => None,
+                })
+            }
+            Proposal::ListLost(lost) => {
+                let decision = self.ledger.decide(&Command::ListLost(lost), at)?;
+                self.settle(decision, at, Answer::Stands, not_healed)
+            }
+            Proposal::BeginHistory { .. } | Proposal::Redact(_) | Proposal::Trim(_) => Err(impossible()),
+            Proposal::Rehand(opened, stood) => {
+                let had = recorded_once(&opened.sealed, &stood);
+                let stood = (!concord_faults::planted("judge-again-what-stood")).then_some(stood);
+                let decided = self.decide_consignment(*opened, stood, at)?;
+                self.list_lost(decided, had, at)
+            }
+            Proposal::Statement(statement, signed) => {
+                let decision = self.ledger.decide(&Command::Statement(*statement), at)?;
+                self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
+                    Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, now)),
+                    _ => None,
+                })
+            }
+            Proposal::Acknowledge(acknowledge, signed) => {
+                let hub = self.hub.clone();
+                let decision = self.ledger.decide(&Command::Acknowledge(*acknowledge), at)?;
+                self.settle(decision, at, Answer::Acknowledged, |fact, now| match fact {
+                    Fact::Acknowledged(fact) => Some(stored::hub::acknowledged(fact, signed, &hub, now)),
+                    _ => None,
+                })
+            }
+            Proposal::Consign(opened) => self.decide_consignment(*opened, None, at),
+        }
+    }
+
+    fn decide_consignment(&mut self, opened: Opened, stood: Option<Vec<Stood>>, at: At) -> Result<Decided, Refusal> {
+        let Opened { sealed, candidates, blobs } = opened;
+        let command = Command::Consign(Consign {
+            chain: sealed.chain.clone(),
+            number: sealed.number,
+            previous: sealed.previous,
+            begins_after: self.named_tip(&sealed),
+            digest: sealed.digest,
+            key: sealed.key,
+            exchanges: candidates,
+            stood,
+        });
+        let mut decision = self.ledger.decide(&command, at)?;
+        if let Decision::Fact { fact: Fact::Consignment(fact), .. } = &mut decision
+            && concord_faults::planted("reuse-a-mailbox-number")
+        {
+            fact.mailboxes.iter_mut().for_each(|run| run.first = (run.first - 1).max(1));
+        }
+        self.settle_consignment(decision, at, &sealed, blobs)
+    }
+
+    /// Lists what was recorded once and is not again, such as one whose body its node has no more, with the fact that shows it. That
+    /// nobody has the right to it any more is no loss.
+    fn list_lost(&mut self, mut decided: Decided, had: Vec<(u32, Lost)>, at: At) -> Result<Decided, Refusal> {
+        let Decided::New { fact, also, .. } = &mut decided else { return Ok(decided) };
+        let Fact::Consignment(recorded) = fact.as_ref() else { return Err(impossible()) };
+        let refused = |index| recorded.refused.iter().find(|refusal| refusal.index == index);
+        let lost = had.into_iter().filter_map(|(index, lost)| Some((lost, refused(index)?.reason)));
+        let lost: Vec<_> = lost.filter(|(_, reason)| *reason != Reason::AudienceEmpty).collect();
+        let at = At { sequence: at.sequence + 1, now: at.now };
+        let found = NotHealed { participant: recorded.chain.origin.clone(), lost };
+        if let Decision::Fact { fact, .. } = self.ledger.decide(&Command::ListLost(found), at)? {
+            let draft = not_healed(&fact, at.now).ok_or_else(impossible)?;
+            self.ledger.apply(&fact, at);
+            *also = Some(Box::new((draft, fact)));
+        }
+        Ok(decided)
+    }
+
+    /// The tip that the first consignment of a later epoch names, where it is the one of the epoch before.
+    fn named_tip(&self, sealed: &Sealed) -> Option<ChainTip> {
+        let before = sealed.chain.epoch.checked_sub(1).filter(|_| sealed.number == 1)?;
+        let (chain, lane) = (&sealed.chain, sealed.chain.lane);
+        let closed = self.ledger.epochs().closed(&chain.origin, before)?.tip(lane);
+        let by_now = self.ledger.chains().tips(&ChainKey { epoch: before, ..chain.clone() }).tip(lane);
+        [closed, by_now].into_iter().find(|tip| epoch_link(before, tip) == sealed.previous)
+    }
+
+    /// Applies what was decided about a statement or an acknowledgement.
+    fn settle(
+        &mut self,
+        decision: Decision,
+        at: At,
+        accepted: Answer,
+        draft: impl FnOnce(&Fact, Timestamp) -> Option<Draft>,
+    ) -> Result<Decided, Refusal> {
+        match decision {
+            Decision::Nothing => Ok(Decided::Known(Due::Answer(Ok(accepted)))),
+            Decision::Repeat { refusal, .. } => Ok(Decided::Known(Due::Answer(refusal.map_or(Ok(accepted), Err)))),
+            Decision::Fact { fact, refusal } => {
+                let draft = draft(&fact, at.now).ok_or_else(impossible)?;
+                self.ledger.apply(&fact, at);
+                Ok(Decided::New {
+                    draft,
+                    fact: Box::new(fact),
+                    due: Due::Answer(refusal.map_or(Ok(accepted), Err)),
+                    also: None,
+                })
+            }
+        }
+    }
+
+    fn settle_consignment(
+        &mut self,
+        decision: Decision,
+        at: At,
+        sealed: &Sealed,
+        blobs: Vec<Vec<Blob>>,
+    ) -> Result<Decided, Refusal> {
+        match decision {
+            Decision::Repeat { sequence, .. } => Ok(Decided::Known(Due::Answer(Ok(Answer::Repeat(sequence))))),
+            Decision::Fact { fact, .. } => {
+                self.ledger.apply(&fact, at);
+                let Fact::Consignment(recorded) = &fact else { return Err(impossible()) };
+                let recorded = recorded.clone();
+                let draft = stored::hub::consignment(&recorded, sealed, blobs, at.now);
+                let due = Due::Receipt { draft: 0, recorded_at: at.now, fact: recorded };
+                Ok(Decided::New { draft, fact: Box::new(fact), due, also: None })
+            }
+            Decision::Nothing => Err(impossible()),
+        }
+    }
+}
+
+/// The exchanges of a consignment that was recorded before, by their places in it.
+fn recorded_once(sealed: &Sealed, stood: &[Stood]) -> Vec<(u32, Lost)> {
+    let outcomes = (0..).zip(&sealed.headers).zip(stood);
+    let recorded = outcomes.filter_map(|((index, header), stood)| match stood {
+        Stood::Recorded(Audience { recipients, .. }) => {
+            Some((index, Lost::Exchange { id: exchange_id(header), recipients: recipients.clone() }))
+        }
+        Stood::Refused(_) => None,
+    });
+    recorded.collect()
+}
+
+fn not_healed(fact: &Fact, now: Timestamp) -> Option<Draft> {
+    match fact {
+        Fact::NotHealed(fact) => Some(stored::hub::not_healed(fact, now)),
+        _ => None,
+    }
+}
