@@ -30,6 +30,21 @@ pub struct Forum {
     nodes: BTreeMap<String, Process>,
 }
 
+/// A server that will die at a crash point.
+pub struct Dying {
+    process: Process,
+    what: String,
+}
+
+impl Dying {
+    /// Waits until it is dead, by SIGKILL.
+    #[track_caller]
+    pub fn await_death(self) {
+        let (ended, _) = self.process.wait();
+        assert_eq!(ended.signal(), Some(SIGKILL), "{}: it ended with {ended}", self.what);
+    }
+}
+
 impl Forum {
     /// A running hub without nodes.
     pub fn empty() -> Self {
@@ -251,10 +266,19 @@ impl Forum {
         self.start_to_die_at(point, code, words!["node", "serve", "--dir", self.node_dir(code)]);
     }
 
+    /// Starts a node, which will die at a crash point by SIGKILL; returns at once.
+    pub fn begin_node_to_die_at(&self, point: &str, code: &str) -> Dying {
+        self.begin_to_die_at(point, code, words!["node", "serve", "--dir", self.node_dir(code)])
+    }
+
     fn start_to_die_at(&self, point: &str, name: &str, serve: Vec<OsString>) {
+        self.begin_to_die_at(point, name, serve).await_death();
+    }
+
+    fn begin_to_die_at(&self, point: &str, name: &str, serve: Vec<OsString>) -> Dying {
         let armed = BTreeMap::from([(concord_faults::CRASH_VARIABLE, point)]);
-        let (ended, _) = Process::start_with(&self.log(name), &armed, serve).wait();
-        assert_eq!(ended.signal(), Some(SIGKILL), "{name} passed {point} and ended with {ended}");
+        let process = Process::start_with(&self.log(name), &armed, serve);
+        Dying { process, what: format!("{name} at {point}") }
     }
 
     /// Ends the hub by SIGTERM; it ends with 0.

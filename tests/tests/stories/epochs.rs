@@ -130,10 +130,13 @@ fn a_node_and_a_hub_that_are_killed_while_an_epoch_is_opened_and_packed_go_on_wh
     // It is said while the hub is away, so that each of the processes below meets it by itself.
     forked.forum.stop_hub();
     assert_eq!(text_of(&forked.open_epoch(), "state"), "queued");
-    forked.forum.start_hub_to_die_at("hub.statement.decided");
     forked.forum.stop_node("KAZ");
+    // The hub may tell of the epoch before it dies.
+    let dying = forked.forum.begin_node_to_die_at("node.pack.fetched", "KAZ");
+    forked.forum.start_hub_to_die_at("hub.statement.decided");
     forked.forum.start_hub();
-    for point in ["node.pack.fetched", "node.pack.going", "node.pack.packed", "node.pack.entered"] {
+    dying.await_death();
+    for point in ["node.pack.going", "node.pack.packed", "node.pack.entered"] {
         forked.forum.start_node_to_die_at(point, "KAZ");
     }
     forked.forum.start_node("KAZ");
