@@ -69,16 +69,15 @@ impl Context {
         }
     }
 
-    /// Journals that the hub does not serve this copy, if it said so and that does not stand there yet. Where the disk has no room for
-    /// it the memory goes on to fence, and every link tries again before its next attempt.
+    /// Journals that the hub does not serve this copy, if it said so; once, however often this is called. Where the disk has no room
+    /// for it the memory goes on to fence, and every link tries again before its next attempt.
     pub async fn keep_fence(&self) {
         if self.contact.fence().is_none() {
             return;
         }
         let _in_order = self.contact.fencing.lock().await;
         let Some(why) = self.contact.fence().clone() else { return };
-        if self.now_state().fence().is_none()
-            && !concord_faults::planted("fence-in-memory-only")
+        if !concord_faults::planted("fence-in-memory-only")
             && let Err(refusal) = self.writer.fence(why).await
         {
             tracing::warn!(%refusal, "that the hub does not serve this copy of the node could not be journaled yet");

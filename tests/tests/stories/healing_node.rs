@@ -335,8 +335,13 @@ fn a_copy_that_is_not_served_takes_nothing_after_a_restart_without_the_hub_until
     assert_eq!(second.terminate().code(), Some(0));
     assert_eq!(count_of(&elsewhere, "fenced"), 1);
 
-    // Declared, it goes on, once the hub is there to say so.
+    // Declared, it goes on, once the hub is there to say so. What came after its last work is only that it was started, and refused.
+    let shown = |dir: &Path| concord(words!["journal", "show", dir]).ok().lines();
+    let is_work = |entry: &&serde_json::Value| !["history", "run", "fenced"].contains(&entry["kind"].as_str().unwrap());
+    let last_work = text_of(shown(&elsewhere).iter().rfind(is_work).unwrap(), "recorded_at");
     concord(words!["node", "restore", "--here", "--dir", elsewhere]).ok();
+    let declared = text_of(shown(&elsewhere).last().unwrap(), "about");
+    assert!(declared.starts_with("declared") && declared.ends_with(&last_work), "{declared}, and not {last_work}");
     let second = start(&forum);
     second_agency.try_submit("too early", "").refused(4, "RECOVERING");
     assert_eq!(count_of(&elsewhere, "fence-lifted"), 0);
