@@ -1,6 +1,7 @@
 //! Questions to the views and to the journal behind them: where an exchange stands, what an agency has yet to get.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use concord_journal::{Blob, Journal, ReadError};
@@ -69,6 +70,23 @@ impl Index {
 
     pub(crate) fn views(&self) -> &Views {
         &self.views
+    }
+
+    /// Title and body of one exchange; none where one of them is damaged or gone. Each is read by itself, so that it does not hold up
+    /// others. Blocks.
+    pub(crate) fn whole_content(&self, sequence: u64, range: Range<usize>) -> Result<Option<Vec<Blob>>, ReadError> {
+        let mut blobs = Vec::with_capacity(range.len());
+        for index in range {
+            match self.journal.blob(sequence, index) {
+                Ok(blob) => blobs.push(blob),
+                Err(error @ (ReadError::Damaged { .. } | ReadError::Redacted { .. })) => {
+                    tracing::warn!(sequence, %error, "an exchange goes without its content");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(blobs))
     }
 
     pub(crate) fn journal(&self) -> &Arc<dyn Journal> {

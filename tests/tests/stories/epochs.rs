@@ -2,13 +2,13 @@
 //! is recorded twice, and the order is kept.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use concord_tests::{Agency, DEADLINE, Forum, concord, count_in_journal, exchange_ids, text_of, words};
+use concord_tests::{Agency, DEADLINE, Forum, concord, count_in_journal, exchange_ids, replace_line, text_of, words};
 
 use crate::healing_hub::copy_folder;
-use crate::healing_node::await_recovered;
+use crate::healing_node::{await_recovered, flip_bit_behind};
 
 const WARNINGS: &str = "KAZ/warnings";
 const MEASURE: &str = "environmental.5";
@@ -64,7 +64,7 @@ impl Forked {
     }
 
     fn open_epoch(&self) -> serde_json::Value {
-        concord(words!["node", "epoch", "open", "--yes", "--profile", self.forum.officer("KAZ")]).ok().json()
+        open_epoch(&self.forum)
     }
 
     /// All of it arrives, once and in order; what the other copy handed in is known here too.
@@ -88,12 +88,16 @@ impl Forked {
     }
 }
 
-fn await_said(forked: &Forked, word: &str) {
+fn open_epoch(forum: &Forum) -> serde_json::Value {
+    concord(words!["node", "epoch", "open", "--yes", "--profile", forum.officer("KAZ")]).ok().json()
+}
+
+fn await_said(forum: &Forum, dir: &Path, word: &str) -> String {
     let since = Instant::now();
     loop {
-        let alarms = forked.forum.status(&forked.dir())["alarms"].to_string();
+        let alarms = forum.status(dir)["alarms"].to_string();
         if alarms.contains(word) {
-            return;
+            return alarms;
         }
         assert!(since.elapsed() < DEADLINE, "{word} was not said: {alarms}");
     }
@@ -103,7 +107,7 @@ fn await_said(forked: &Forked, word: &str) {
 fn what_waits_behind_a_fork_goes_on_in_the_epoch_that_the_officer_opens() {
     let mut forked = Forked::new();
     // The alarm says what to do; the node takes what comes meanwhile, and it waits behind the rest.
-    await_said(&forked, "concord node epoch open");
+    await_said(&forked.forum, &forked.dir(), "concord node epoch open");
     let later = forked.kaz.submit("later", &format!("--agreement {WARNINGS}")).id;
     assert_eq!(text_of(&forked.kaz.track(&later), "state"), "queued");
     forked.mine.push(later);
@@ -141,4 +145,35 @@ fn a_node_and_a_hub_that_are_killed_while_an_epoch_is_opened_and_packed_go_on_wh
     }
     forked.forum.start_node("KAZ");
     forked.check();
+}
+
+#[test]
+fn what_is_damaged_on_the_disk_of_its_node_is_refused_alone_once_the_officer_opens_an_epoch() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    // So that what comes next begins a segment of its own: damage in a full one stops no start.
+    forum.configure_node("KAZ", |settings| replace_line(settings, "journal_segment_size_bytes", "65536"));
+    forum.agree(WARNINGS, MEASURE, &["KAZ", "IRN"]);
+    let (kaz, irn, dir) = (forum.agency("KAZ"), forum.agency("IRN"), forum.node_dir("KAZ"));
+    forum.stop_hub();
+    let send = |what: &str| kaz.submit(format!("{what} {}", ".".repeat(70_000)), &format!("--agreement {WARNINGS}")).id;
+    let [first, damaged, last] = ["the first", "the one that will be damaged", "the last"].map(send);
+    forum.stop_node("KAZ");
+    flip_bit_behind(&dir, b"the one that will be damaged");
+    forum.start_node("KAZ");
+    forum.start_hub();
+    // The lane waits for a person; what stood before the damage has gone.
+    assert_eq!(exchange_ids(&irn.receive(1)), [first]);
+    await_said(&forum, &dir, "is damaged on this node's disk");
+    assert_eq!(text_of(&kaz.track(&damaged), "state"), "queued");
+
+    assert_eq!(text_of(&open_epoch(&forum), "state"), "accepted");
+    assert_eq!(exchange_ids(&irn.receive(1)), [last]);
+    let alarms = await_said(&forum, &dir, "not-healed");
+    assert!(alarms.contains(&damaged) && !alarms.contains("uplink"), "{alarms}");
+    let tracked = kaz.track(&damaged);
+    assert_eq!(
+        (text_of(&tracked, "state"), text_of(&tracked, "reason")),
+        ("refused".to_owned(), "BLOB_MISMATCH".to_owned())
+    );
+    assert!(irn.receive_rest().is_empty());
 }

@@ -184,6 +184,21 @@ fn a_restored_node_that_is_killed_while_it_fetches_goes_on_where_it_was() {
     lost.check();
 }
 
+/// Flips a bit of a body that begins so, in a journal's segment that is full: a start finds damage in the last one.
+pub(crate) fn flip_bit_behind(dir: &Path, beginning: &[u8]) {
+    let segments = fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let (segment, at) = segments
+        .filter(|path| path.extension().is_some_and(|end| end == "segment"))
+        .find_map(|path| {
+            let bytes = fs::read(&path).unwrap();
+            let found = bytes.windows(beginning.len()).position(|window| window == beginning)?;
+            Some((path, found))
+        })
+        .unwrap();
+    assert_ne!(segment, last_segment(dir), "a start would find it");
+    flip_bit(&segment, at);
+}
+
 #[test]
 fn a_body_that_is_damaged_at_the_hub_is_missing_alone_and_all_else_comes_back() {
     let mut forum = Lost::forum();
@@ -195,18 +210,7 @@ fn a_body_that_is_damaged_at_the_hub_is_missing_alone_and_all_else_comes_back() 
     let damaged = send("the body that will be damaged");
     let rest = ["one", "two", "three"].map(&mut send);
     forum.stop_node("KAZ");
-    let journal = forum.hub_dir().join("journal");
-    let segments = fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path());
-    let (segment, at) = segments
-        .filter(|path| path.extension().is_some_and(|end| end == "segment"))
-        .find_map(|path| {
-            let bytes = fs::read(&path).unwrap();
-            let found = bytes.windows(29).position(|window| window == b"the body that will be damaged")?;
-            Some((path, found))
-        })
-        .unwrap();
-    assert_ne!(segment, last_segment(&forum.hub_dir()), "a start would find it");
-    flip_bit(&segment, at);
+    flip_bit_behind(&forum.hub_dir(), b"the body that will be damaged");
     let dir = forum.node_dir("KAZ");
     concord(words!["node", "restore", file, "--dir", dir]).ok();
     forum.start_node("KAZ");

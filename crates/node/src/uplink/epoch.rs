@@ -57,8 +57,12 @@ async fn pack_anew(context: &Context, link: &dyn HubLink, (lane, epoch): (Lane, 
         false => fetch(context, link, (lane, epoch)).await?.last_number,
     };
     concord_faults::point("node.pack.fetched");
-    while !context.writer.pack_anew(lane, hub_last).await.map_err(LinkEnd::not_kept)? {
+    loop {
+        // What waits takes its room once more, which must leave the reserve to what is under way.
+        context.room.check().map_err(LinkEnd::OwnFull)?;
+        if context.writer.pack_anew(lane, hub_last).await.map_err(LinkEnd::not_kept)? {
+            return Ok(());
+        }
         concord_faults::point("node.pack.going");
     }
-    Ok(())
 }

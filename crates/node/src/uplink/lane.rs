@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use concord_identity::{SigningKey, verify};
-use concord_journal::{Entry, HistoryId};
+use concord_journal::{Entry, HistoryId, ReadError};
 use concord_ledger::epoch::FIRST_EPOCH;
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
-use concord_model::{ChainKey, ConsignmentDigest, Lane, Reason, Refusal};
+use concord_model::{ChainKey, ConsignmentDigest, ExchangeId, Lane, Reason, Refusal};
 use concord_wire::consignment::{self, Sealed, blob_to_bytes, chain_key, to_message};
+use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1::{
     ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, PastHistory, RecordedReceipt,
     RehandedConsignment, consign_request, consign_response,
@@ -73,6 +74,8 @@ struct InFlight {
     digest: ConsignmentDigest,
     /// Exchanges in it.
     count: usize,
+    /// Those that were packed anew without their content, which is damaged here.
+    without_content: Vec<ExchangeId>,
 }
 
 async fn consign(
@@ -138,10 +141,15 @@ async fn consign(
             }
             permit = outgoing.reserve(), if waiting && room => {
                 let permit = permit.map_err(|_| LinkEnd::closed())?;
-                let (message, digest) = load(context, (lane, epoch), to_consign).await?;
+                let has_receipt = to_consign <= receipted_through;
+                let (message, mut sent) = load(context, (lane, epoch), to_consign, has_receipt).await?;
                 concord_faults::point("node.uplink.loaded");
-                in_flight.push_back(InFlight { number: to_consign, digest, count: message.headers.len() });
-                let message = if to_consign <= receipted_through {
+                if has_receipt {
+                    // The hub lists what it cannot have again.
+                    sent.without_content.clear();
+                }
+                in_flight.push_back(sent);
+                let message = if has_receipt {
                     rehanded(&context.index, (lane, epoch), to_consign, message).await?
                 } else {
                     consign_request::Message::Consignment(message)
@@ -177,7 +185,10 @@ async fn take_receipts(
         match received {
             Ok(consign_response::Message::Receipt(receipt)) => {
                 size += receipt.statement.len();
-                let recorded = check_receipt(hub, chain, &receipt, in_flight.pop_front()).map_err(LinkEnd::Refused)?;
+                let mut sent = in_flight.pop_front();
+                let lost = sent.as_mut().map(|sent| std::mem::take(&mut sent.without_content)).unwrap_or_default();
+                let recorded = check_receipt(hub, chain, &receipt, sent).map_err(LinkEnd::Refused)?;
+                list_lost(context, &lost);
                 receipts.push((receipt, recorded));
             }
             Ok(consign_response::Message::Welcome(_)) => return Err(unexpected("a second welcome came")),
@@ -218,6 +229,17 @@ async fn take_receipts(
     metrics::counter!("concord_receipts_recorded_total", "lane" => chain.lane.as_str()).increment(count);
     context.contact.heard(context.clock.now());
     ended
+}
+
+/// What was damaged here before the hub had it, and was refused by it now, is listed by its id.
+fn list_lost(context: &Context, lost: &[ExchangeId]) {
+    for id in lost {
+        tracing::error!(exchange = %id, "its content is damaged here and no hub has it: it is lost");
+        let what = format!(
+            "exchange {id}: its content was damaged here before the hub had it; it is lost, and refused (BLOB_MISMATCH)"
+        );
+        context.readiness.note_also(NOT_HEALED_NOTE, &what);
+    }
 }
 
 /// A receipt counts only for the consignment that was sent first and has none yet, under the hub's pinned key.
@@ -307,29 +329,49 @@ async fn own_digest(index: &Index, (lane, epoch): (Lane, u32), number: u64) -> R
     found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
 }
 
-/// Reads a consignment with its blobs, on a thread that may block.
+/// Reads a consignment with its blobs, on a thread that may block. One that has its receipt goes without what is damaged.
 async fn load(
     context: &Context,
     (lane, epoch): (Lane, u32),
     number: u64,
-) -> Result<(Consignment, ConsignmentDigest), LinkEnd> {
+    has_receipt: bool,
+) -> Result<(Consignment, InFlight), LinkEnd> {
     let index = context.index.clone();
     let key = concord_faults::planted("pack-again").then(|| Arc::clone(&context.key));
     let loaded = concord_server::blocking(move || {
         let sequence = index.recorded(lane, epoch, number)?.ok_or(IndexError::Row("a consignment"))?;
-        let entry = index.journal().entry(sequence)?;
+        let (entry, is_damaged) = match index.journal().entry(sequence) {
+            Err(ReadError::Damaged { .. }) if has_receipt => (index.journal().head(sequence)?, true),
+            Err(ReadError::Damaged { file, offset, .. }) => return Ok(Err(stuck(lane, number, &file, offset))),
+            entry => (entry?, false),
+        };
         let mut kept = kept(&entry)?;
         if let Some(key) = key {
             kept.sealed = packed_again(kept.sealed, &key);
         }
         let mut blobs: Vec<Vec<Bytes>> = Vec::with_capacity(kept.blob_counts.len());
-        for position in 0..kept.blob_counts.len() {
-            let own = entry.blobs.get(kept.blob_range(position)).unwrap_or_default();
-            blobs.push(own.iter().flatten().map(blob_to_bytes).collect());
+        for range in (0..kept.blob_counts.len()).map(|position| kept.blob_range(position)) {
+            blobs.push(match is_damaged {
+                true => index.whole_content(sequence, range)?.iter().flatten().map(blob_to_bytes).collect(),
+                false => entry.blobs.get(range).unwrap_or_default().iter().flatten().map(blob_to_bytes).collect(),
+            });
         }
-        Ok((to_message(&kept.sealed, blobs), kept.sealed.digest))
+        let ids = kept.sealed.headers.iter().map(|header| exchange_id(header));
+        let without_content = ids.zip(&blobs).filter(|(_, blobs)| blobs.is_empty()).map(|(id, _)| id).collect();
+        let (digest, count) = (kept.sealed.digest, kept.sealed.headers.len());
+        Ok(Ok((to_message(&kept.sealed, blobs), InFlight { number, digest, count, without_content })))
     });
-    loaded.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
+    loaded.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?
+}
+
+/// Whether what is damaged may be lost, so that the rest goes on, is for a person to say.
+fn stuck(lane: Lane, number: u64, file: &str, offset: u64) -> LinkEnd {
+    let what = format!(
+        "consignment {number} of lane {lane} is damaged on this node's disk ({file}, byte {offset}), and what waits behind it waits. Put the \
+         journal back from a backup (`concord node restore`), or let the officer run `concord node epoch open`: by it all goes on whose \
+         content is whole, and the rest is refused and listed"
+    );
+    LinkEnd::Refused(Refusal::new(Reason::Internal, what))
 }
 
 /// The consignment of an entry: queued here, or found at the hub.

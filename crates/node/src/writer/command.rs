@@ -266,6 +266,8 @@ impl NodeWriter {
 
     /// Packs what is left of a lane's closed epoch anew, as much as one commit takes, of which the hub has everything up to
     /// `hub_last`; whether the lane has entered the next epoch.
+    ///
+    /// Refuses with `INTERNAL` where not all of that is known here, or a consignment cannot be read; with `DISK_FULL`.
     pub(crate) async fn pack_anew(&self, lane: Lane, hub_last: u64) -> Result<bool, Refusal> {
         self.ask(|reply| Command::PackAnew(lane, hub_last, reply)).await
     }

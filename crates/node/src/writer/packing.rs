@@ -3,6 +3,9 @@
 //! Invariant: an exchange is packed anew exactly if the hub has not recorded it. All that the hub has of the closed epoch is known here
 //! before the first is packed, nothing more comes to be recorded there, and an exchange that stands elsewhere by now, since the hub had
 //! it from another copy of this node, is passed over. The lane's order is kept: nothing new is queued until the last is packed.
+//!
+//! An exchange whose body is damaged goes without it: the others do not wait for it, the hub refuses it (`BLOB_MISMATCH`), and so its
+//! agency is told. That the rest goes on without it was the officer's word, who opened the epoch.
 
 use bytes::Bytes;
 use concord_journal::Blob;
@@ -23,6 +26,7 @@ const PACKED_TOGETHER_MAX_BYTES: usize = 1024 * 1024;
 const PACKED_TOGETHER_MAX: usize = 256;
 
 /// What is left of one consignment.
+#[derive(Default)]
 struct Left {
     headers: Vec<Bytes>,
     blobs: Vec<Vec<Blob>>,
@@ -43,7 +47,14 @@ impl Batch<'_> {
             if size >= PACKED_TOGETHER_MAX_BYTES || count >= PACKED_TOGETHER_MAX {
                 return Ok(Ok(false));
             }
-            let left = left_of(self.index, lane, &closed, number)?;
+            let left = match left_of(self.index, lane, &closed, number) {
+                // The lane waits with an alarm for whoever heals the disk, and the rest of the node goes on.
+                Err(IndexError::Journal(unreadable)) => {
+                    let what = format!("consignment {number} of lane {lane} cannot be packed anew: {unreadable}");
+                    return Ok(Err(Refusal::new(Reason::Internal, what)));
+                }
+                left => left?,
+            };
             if left.headers.is_empty() {
                 continue;
             }
@@ -85,24 +96,23 @@ impl Batch<'_> {
 }
 
 /// The exchanges of a consignment that stand nowhere else. Blocks.
-fn left_of(index: &Index, lane: Lane, closed: &ChainEnd, number: u64) -> Result<Left, WriterError> {
+fn left_of(index: &Index, lane: Lane, closed: &ChainEnd, number: u64) -> Result<Left, IndexError> {
     let absent = IndexError::Row("a consignment");
     let sequence = index.consignment(lane, closed.epoch, number)?.ok_or(absent)?;
-    let entry = index.journal().entry(sequence).map_err(IndexError::from)?;
-    let NodeEntry::Queued(queued) = stored::read(&entry).map_err(IndexError::from)? else {
-        return Err(IndexError::Row("a consignment").into());
+    let NodeEntry::Queued(queued) = stored::read(&index.journal().head(sequence)?)? else {
+        return Err(IndexError::Row("a consignment"));
     };
     let Queued { kept, submissions, .. } = *queued;
-    let mut left = Left { headers: Vec::new(), blobs: Vec::new(), agencies: Vec::new() };
+    let mut left = Left::default();
     for ((position, header), submission) in kept.sealed.headers.iter().enumerate().zip(submissions) {
         let stands = index.exchange(&exchange_id(header))?.ok_or(IndexError::Row("an exchange"))?;
         let is_here = stands.epoch == closed.epoch && stands.number == number && stands.index == position as u64;
         if stands.lane != lane || !is_here || (stands.agency.is_none() && !submission.agency.is_empty()) {
             continue;
         }
-        let own = entry.blobs.get(kept.blob_range(position)).unwrap_or_default();
+        let blobs = index.whole_content(sequence, kept.blob_range(position))?;
         left.headers.push(header.clone());
-        left.blobs.push(own.iter().flatten().cloned().collect());
+        left.blobs.push(blobs.unwrap_or_default());
         left.agencies.push(submission.agency);
     }
     Ok(left)
