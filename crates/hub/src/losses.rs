@@ -1,7 +1,7 @@
 //! What this process knows of lost data: who found it, who has handed back what, and what cannot be healed.
 //!
-//! What cannot be healed stands in the journal, with the decision that shows it (`sequencer.rs`), and is listed until the end of time; what
-//! the disk shows again, such as a damaged body, is found again by each process.
+//! What cannot be healed stands in the journal, with the decision that shows it (`sequencer/decide.rs`), and is listed for good, or until
+//! it comes back; what the disk shows again, such as a damaged body, is found again by each process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -152,9 +152,23 @@ impl Losses {
         if count == 0 {
             return;
         }
-        let listed = lost.listed().map(in_words).chain(known.not_healed.iter().cloned()).take(NOT_HEALED_LISTED_MAX);
-        let list: Vec<String> = listed.collect();
-        let rest = if count > list.len() as u64 { "; the rest is shown by `concord journal show`" } else { "" };
+        // Nobody's losses hide another's.
+        let each = (NOT_HEALED_LISTED_MAX / (lost.participants() + 1)).max(1);
+        let mut list: Vec<String> = known.not_healed.iter().take(each).cloned().collect();
+        let mut of_one = 0;
+        let mut whose = None;
+        for listed in lost.listed() {
+            of_one = if whose == Some(listed.0) { of_one + 1 } else { 1 };
+            whose = Some(listed.0);
+            if of_one <= each {
+                list.push(in_words(listed));
+            }
+        }
+        let rest = if count > list.len() as u64 {
+            "; the rest is shown by `concord journal show`, of damaged bodies by the log"
+        } else {
+            ""
+        };
         readiness.note(NOT_HEALED_NOTE, format!("{count} cannot be healed: {}{rest}", list.join("; ")));
         metrics::gauge!("concord_not_healed").set(count as f64);
     }

@@ -45,7 +45,15 @@ impl OldEntries {
         while !self.is_ended && size < BATCH_SIZE_MAX_BYTES && bodies.len() < BATCH_RUNS_MAX {
             let left = self.last.saturating_add(1).saturating_sub(self.next);
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(ENTRIES_READ_AT_ONCE);
-            let entries = journal.read(self.next, wanted).map_err(&unread)?;
+            let (entries, damaged) = read_up_to_damage(journal, self.next, wanted).map_err(&unread)?;
+            if let Some(damaged) = damaged.filter(|damaged| *damaged == self.next) {
+                tracing::error!(
+                    entry = damaged,
+                    "an entry is damaged: what stands beside it stays, and the retention goes on behind it"
+                );
+                self.next = damaged + 1;
+                continue;
+            }
             self.is_ended = entries.is_empty();
             for entry in entries {
                 self.is_ended |= is_young(&entry, self.before);
@@ -57,6 +65,18 @@ impl OldEntries {
             }
         }
         Ok(bodies)
+    }
+}
+
+/// Entries from one on, up to one that is damaged, and which that is.
+fn read_up_to_damage(journal: &dyn Journal, from: u64, wanted: usize) -> Result<(Vec<Entry>, Option<u64>), ReadError> {
+    match journal.read(from, wanted) {
+        Err(ReadError::Damaged { sequence, .. }) if sequence >= from => {
+            let whole = usize::try_from(sequence - from).unwrap_or(0);
+            let entries = if whole == 0 { Vec::new() } else { journal.read(from, whole)? };
+            Ok((entries, Some(sequence)))
+        }
+        entries => Ok((entries?, None)),
     }
 }
 
@@ -109,7 +129,8 @@ impl OldSegments {
         let first = journal.first_sequence();
         let (mut next, earlier, mut sizes) = (first, kept.len(), Vec::new());
         'walk: loop {
-            let entries = journal.read(next, ENTRIES_READ_AT_ONCE).map_err(&unread)?;
+            // What is damaged stays, and all behind it.
+            let (entries, _) = read_up_to_damage(journal, next, ENTRIES_READ_AT_ONCE).map_err(&unread)?;
             if entries.is_empty() {
                 break;
             }

@@ -105,8 +105,12 @@ impl<'a> Grouping<'a> {
         match stood {
             Stood::Refused(reason) => Err(*reason),
             Stood::Recorded(audience) => {
-                let latest = self.ledger.agreements().get(&audience.agreement.id);
-                if latest.is_none_or(|latest| latest.reference() != audience.agreement) {
+                // Whose proposal did not come back, nothing says that nobody has the right any more.
+                let (agreements, named) = (self.ledger.agreements(), &audience.agreement);
+                if agreements.version(named).is_none() {
+                    return Err(Reason::AgreementUnknown);
+                }
+                if agreements.get(&named.id).is_none_or(|latest| latest.reference() != *named) {
                     return Err(Reason::AudienceEmpty);
                 }
                 let place = self.group_of(audience.clone())?;

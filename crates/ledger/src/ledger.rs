@@ -17,7 +17,7 @@ use crate::mailbox::{Mailbox, Mailboxes};
 use crate::nodes::Nodes;
 use crate::registry::Registry;
 use crate::signer::Signers;
-use crate::statement::StatementContent;
+use crate::statement::{Statement, StatementContent};
 
 mod decide;
 
@@ -93,6 +93,10 @@ impl Ledger {
             Fact::Statement(decided) => {
                 if decided.refused.is_none() {
                     self.apply_accepted(decided);
+                    let Statement { participant, officer, number, .. } = &decided.statement;
+                    if self.losses.lists(participant, officer, *number) {
+                        Arc::make_mut(&mut self.losses).came_back(participant, officer, *number);
+                    }
                 }
                 Arc::make_mut(&mut self.signers).apply(decided, at.sequence);
                 Arc::make_mut(&mut self.feed).apply(&decided.told);

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fact::NotHealed;
 
-/// What is listed of one participant. More is only counted; the journal has each fact.
+/// What is listed of one participant. Of exchanges more is only counted: the journal has each, with the consignment that shows it. Of
+/// statements, which a node can hand back at will, more is not taken in.
 pub const NOT_HEALED_LISTED_MAX: usize = 1_000;
 
 /// Something that this hub had and cannot have again.
@@ -20,7 +21,7 @@ pub enum Lost {
         /// Who was to receive it.
         recipients: Vec<ParticipantCode>,
     },
-    /// A statement that was told to participants.
+    /// A statement that was told to participants, by the word of the node that handed it back.
     Statement {
         /// Its officer.
         officer: Name,
@@ -53,11 +54,33 @@ impl Losses {
         self.by_participant.iter().flat_map(each)
     }
 
-    /// Whether this would be news: what is listed is not, nor what there is no room for.
+    /// How many participants have something on the list.
+    pub fn participants(&self) -> usize {
+        self.by_participant.len()
+    }
+
+    /// Whether this is to be taken in: what is listed is not, nor a statement for which there is no place.
     pub fn is_news(&self, participant: &ParticipantCode, lost: &Lost) -> bool {
-        self.by_participant
-            .get(participant)
-            .is_none_or(|listed| listed.lost.len() < NOT_HEALED_LISTED_MAX && !listed.lost.contains_key(lost))
+        let Some(listed) = self.by_participant.get(participant) else { return true };
+        let has_place = listed.lost.len() < NOT_HEALED_LISTED_MAX || matches!(lost, Lost::Exchange { .. });
+        has_place && !listed.lost.contains_key(lost)
+    }
+
+    /// Takes in that a statement came back after all.
+    pub fn came_back(&mut self, participant: &ParticipantCode, officer: &Name, number: u64) {
+        let Some(listed) = self.by_participant.get_mut(participant) else { return };
+        if listed.lost.remove(&Lost::Statement { officer: officer.clone(), number }).is_some() {
+            listed.count = listed.count.saturating_sub(1);
+        }
+        if listed.count == 0 {
+            self.by_participant.remove(participant);
+        }
+    }
+
+    /// Whether a statement is listed.
+    pub fn lists(&self, participant: &ParticipantCode, officer: &Name, number: u64) -> bool {
+        let statement = Lost::Statement { officer: officer.clone(), number };
+        self.by_participant.get(participant).is_some_and(|listed| listed.lost.contains_key(&statement))
     }
 
     /// Takes in what cannot be healed.
@@ -84,6 +107,8 @@ fn listed_of<'a>(
 
 #[cfg(test)]
 mod tests {
+    use concord_model::Digest;
+
     use super::*;
 
     #[test]
@@ -101,6 +126,16 @@ mod tests {
         let beyond = NOT_HEALED_LISTED_MAX as u64 + 10;
         losses.apply(&fact(0..beyond));
         assert_eq!((losses.count(), losses.listed().count()), (beyond, NOT_HEALED_LISTED_MAX));
-        assert!(!losses.is_news(&kaz, &statement(beyond + 1)), "no room is left for it");
+        assert!(!losses.is_news(&kaz, &statement(beyond + 1)), "no place is left for it");
+        let exchange = Lost::Exchange { id: ExchangeId(Digest::ZERO), recipients: Vec::new() };
+        assert!(losses.is_news(&kaz, &exchange), "the journal has each");
+        // What comes back is lost no more.
+        let mut losses = Losses::default();
+        losses.apply(&fact(0..2));
+        let officer = Name::parse("officer").unwrap();
+        losses.came_back(&kaz, &officer, 1);
+        assert!(losses.lists(&kaz, &officer, 0) && !losses.lists(&kaz, &officer, 1));
+        losses.came_back(&kaz, &officer, 0);
+        assert_eq!(losses, Losses::default());
     }
 }

@@ -65,7 +65,9 @@ impl Context {
             let words = refusal.message.chars().take(FENCE_WORDS_MAX_CHARS).collect::<String>();
             let refusal = Refusal::new(refusal.reason, words);
             self.readiness.raise(FENCE_ALARM, not_served(&refusal));
-            *self.contact.fence() = Some(refusal);
+            let mut fence = self.contact.fence();
+            *fence = Some(refusal);
+            self.contact.refusals.send_modify(|count| *count += 1);
         }
     }
 
@@ -84,16 +86,21 @@ impl Context {
         }
     }
 
-    /// The feed was welcomed: it is this copy that is served. Durable when it returns.
+    /// The feed was welcomed: it is this copy that is served. Durable when it returns `true`. It is `false` where another link heard
+    /// since `heard` was taken that it is not: which of the two is newer the hub alone can say, and has to be asked again.
     ///
     /// Refuses with `DISK_FULL`, and nothing is numbered then.
-    pub async fn welcomed(&self) -> Result<(), Refusal> {
+    pub async fn welcomed(&self, heard: &RefusalsHeard) -> Result<bool, Refusal> {
         let _in_order = self.contact.fencing.lock().await;
         // Also where no fence is to be seen: whoever was to keep one may have been given up on its way, and stands before this.
         self.writer.lift_fence().await?;
-        *self.contact.fence() = None;
+        let mut fence = self.contact.fence();
+        if heard.0.has_changed().unwrap_or(true) {
+            return Ok(false);
+        }
+        *fence = None;
         self.readiness.clear(FENCE_ALARM);
-        Ok(())
+        Ok(true)
     }
 
     /// Raises the alarm of a fence that the journal holds.
@@ -115,12 +122,26 @@ fn not_served(why: &Refusal) -> String {
     format!("the hub does not serve this copy of the node, and nothing is queued here until it does: {why}")
 }
 
+/// Up to where it was heard that the hub does not serve this copy.
+pub struct RefusalsHeard(watch::Receiver<u64>);
+
+impl RefusalsHeard {
+    /// Waits until that is heard again.
+    pub async fn again(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
 /// Whether the hub is there, as the feed's stream tells.
 pub struct Contact {
     connected: watch::Sender<bool>,
     last_micros: AtomicI64,
     /// Why the hub does not serve this copy of the node, if that is how this process heard it last.
     fence: Mutex<Option<Refusal>>,
+    /// How often that was heard; it moves only while `fence` is held.
+    refusals: watch::Sender<u64>,
     /// Held while that is journaled, or its end: so the journal has them in the order in which they were heard.
     fencing: tokio::sync::Mutex<()>,
 }
@@ -131,6 +152,7 @@ impl Default for Contact {
             connected: watch::Sender::new(false),
             last_micros: AtomicI64::new(i64::MIN),
             fence: Mutex::default(),
+            refusals: watch::Sender::new(0),
             fencing: tokio::sync::Mutex::default(),
         }
     }
@@ -151,6 +173,11 @@ impl Contact {
     /// The feed's stream ended.
     pub fn lost(&self) {
         self.connected.send_if_modified(|connected| std::mem::replace(connected, false));
+    }
+
+    /// What was heard by now of the hub not serving this copy.
+    pub fn refusals_heard(&self) -> RefusalsHeard {
+        RefusalsHeard(self.refusals.subscribe())
     }
 
     fn fence(&self) -> MutexGuard<'_, Option<Refusal>> {

@@ -15,13 +15,13 @@ pub const BATCH_ROWS_MAX: usize = 4_096;
 
 /// As [`BATCH_ROWS_MAX`] where more than [`FAR_BEHIND_ENTRIES`] are to be projected: nobody reads these rows yet, and rows whose keys
 /// are spread by chance then share the pages that they change, and the rows of their groups.
-pub const BATCH_ROWS_FAR_BEHIND_MAX: usize = 262_144;
+pub const BATCH_ROWS_FAR_BEHIND_MAX: usize = 65_536;
 
 /// Behind by more than this is what a rebuild is.
 pub const FAR_BEHIND_ENTRIES: u64 = 10_000;
 
 /// A batch is applied when it has this many bytes after an entry.
-pub const BATCH_SIZE_MAX_BYTES: usize = 64 * 1024 * 1024;
+pub const BATCH_SIZE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// How often a long catching up says how far it is.
 const PROGRESS_SECONDS: u64 = 1;

@@ -3,8 +3,9 @@
 use std::future::pending;
 
 use concord_journal::{AppendError, Bodies, Committed, Draft, HistoryId, PreparedTrim};
-use concord_ledger::{ConsignmentRecorded, Fact, Ledger};
+use concord_ledger::{Audience, ConsignmentRecorded, Fact, Ledger, Stood};
 use concord_model::{Reason, Refusal, Timestamp};
+use concord_wire::consignment::Opened;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -87,7 +88,7 @@ pub(super) enum Decided {
         draft: Draft,
         fact: Box<Fact>,
         due: Due,
-        /// What follows from it, in the same commit.
+        /// What follows from it, in the same commit; the estimate of the proposal's size has it.
         also: Option<Box<(Draft, Fact)>>,
     },
 }
@@ -104,10 +105,16 @@ pub(super) async fn synced(in_flight: &mut Option<InFlight>) -> Result<Written, 
 pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
     const PAYLOAD_OVERHEAD_BYTES: u64 = 64 * 1024;
     let own = match proposal {
-        Proposal::Consign(opened) | Proposal::Rehand(opened, _) => {
-            let headers: usize = opened.sealed.headers.iter().map(|header| header.len() + 64).sum();
-            let blobs: usize = opened.blobs.iter().flatten().map(|blob| blob.bytes().len() + 128).sum();
-            (headers + blobs) as u64
+        Proposal::Consign(opened) => consignment_size(opened),
+        // With the entry that lists those of which there is no content.
+        Proposal::Rehand(opened, stood) => {
+            let listed = |stood: &Stood| match stood {
+                Stood::Recorded(Audience { recipients, .. }) => {
+                    LISTED_SIZE_BYTES + recipients.len() * LISTED_RECIPIENT_SIZE_BYTES
+                }
+                Stood::Refused(_) => 0,
+            };
+            consignment_size(opened) + stood.iter().map(listed).sum::<usize>() as u64
         }
         Proposal::Statement(_, signed) | Proposal::HandBack(_, signed) => prost::Message::encoded_len(signed) as u64,
         Proposal::Acknowledge(acknowledge, signed) => {
@@ -122,6 +129,16 @@ pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
         | Proposal::Trim(_) => 0,
     };
     own + PAYLOAD_OVERHEAD_BYTES
+}
+
+/// What one exchange takes in the list of what cannot be healed, and each of its recipients, at most.
+const LISTED_SIZE_BYTES: usize = 128;
+const LISTED_RECIPIENT_SIZE_BYTES: usize = 8;
+
+fn consignment_size(opened: &Opened) -> u64 {
+    let headers: usize = opened.sealed.headers.iter().map(|header| header.len() + 64).sum();
+    let blobs: usize = opened.blobs.iter().flatten().map(|blob| blob.bytes().len() + 128).sum();
+    (headers + blobs) as u64
 }
 
 /// Whoever asked may be gone; what was decided stands all the same.

@@ -1,7 +1,9 @@
 //! What becomes of one proposal: the ledger decides and takes it in, and the evidence goes with it into the journal's draft.
 
 use concord_journal::{Blob, Draft};
-use concord_ledger::{At, Audience, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, Stood};
+use concord_ledger::{
+    At, Audience, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, StatementDecided, Stood,
+};
 use concord_model::{ChainKey, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed, epoch_link};
 use concord_wire::header::exchange_id;
@@ -19,10 +21,11 @@ impl SequencerTask {
                 if decision == Decision::Nothing {
                     return Ok(Decided::Known(Due::Answer(Ok(Answer::Stands))));
                 }
-                self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
+                let decided = self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
                     Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, now)),
                     _ => None,
-                })
+                })?;
+                self.list_refused(decided, at)
             }
             Proposal::ResumeFeed { participant, shown, common } => {
                 let decision = self.ledger.decide(&Command::ResumeFeed { participant, shown, common }, at)?;
@@ -107,14 +110,35 @@ impl SequencerTask {
         let refused = |index| recorded.refused.iter().find(|refusal| refusal.index == index);
         let lost = had.into_iter().filter_map(|(index, lost)| Some((lost, refused(index)?.reason)));
         let lost: Vec<_> = lost.filter(|(_, reason)| *reason != Reason::AudienceEmpty).collect();
-        let at = At { sequence: at.sequence + 1, now: at.now };
         let found = NotHealed { participant: recorded.chain.origin.clone(), lost };
+        *also = self.list(found, at)?;
+        Ok(decided)
+    }
+
+    /// Lists a statement that was handed back and refused, with the fact that shows it. What its own hub had refused before is none.
+    fn list_refused(&mut self, mut decided: Decided, at: At) -> Result<Decided, Refusal> {
+        let Decided::New { fact, also, due: Due::Answer(Err(refusal)), .. } = &mut decided else { return Ok(decided) };
+        let Fact::Statement(StatementDecided { statement, .. }) = fact.as_ref() else { return Err(impossible()) };
+        let found = NotHealed {
+            participant: statement.participant.clone(),
+            lost: vec![(
+                Lost::Statement { officer: statement.officer.clone(), number: statement.number },
+                refusal.reason,
+            )],
+        };
+        *also = self.list(found, at)?;
+        Ok(decided)
+    }
+
+    /// The entry behind the one at this place.
+    fn list(&mut self, found: NotHealed, at: At) -> Result<Option<Box<(Draft, Fact)>>, Refusal> {
+        let at = At { sequence: at.sequence + 1, now: at.now };
         if let Decision::Fact { fact, .. } = self.ledger.decide(&Command::ListLost(found), at)? {
             let draft = not_healed(&fact, at.now).ok_or_else(impossible)?;
             self.ledger.apply(&fact, at);
-            *also = Some(Box::new((draft, fact)));
+            return Ok(Some(Box::new((draft, fact))));
         }
-        Ok(decided)
+        Ok(None)
     }
 
     /// The tip that the first consignment of a later epoch names, where it is the one of the epoch before.

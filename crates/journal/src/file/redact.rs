@@ -80,9 +80,10 @@ impl Writer {
         while let Some((fact, bodies)) = self.shared.with_holes(|holes| holes.unfinished_after(passed)) {
             passed = fact;
             let (places, damage) = self.places_of(&bodies);
+            let is_whole = damage.is_none();
             if let Some(error) = damage {
                 finish = Finish::Damaged(error.to_string());
-                if !self.half_redacted.insert(fact) {
+                if self.half_redacted.contains(&fact) {
                     // What there is to find of it was overwritten since the journal was opened.
                     continue;
                 }
@@ -103,9 +104,11 @@ impl Writer {
                 file.sync_data()?;
             }
             concord_faults::point("journal.redact.synced");
-            if self.half_redacted.contains(&fact) {
+            if !is_whole {
+                self.half_redacted.insert(fact);
                 continue;
             }
+            self.half_redacted.remove(&fact);
             match self.tell(fact, true, recorded_at) {
                 Err(Failure::NoRoom { .. }) => return Ok(Finish::NoRoom),
                 told => told?,

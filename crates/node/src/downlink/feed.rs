@@ -55,6 +55,7 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
 async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Result<(), LinkEnd> {
     // Before the first word to the hub, so that no other copy of this journal has it.
     context.writer.begin_run(context.run).await.map_err(LinkEnd::not_kept)?;
+    let mut heard = context.contact.refusals_heard();
     let state = context.now_state();
     let hub = state.hub().ok_or_else(LinkEnd::closed)?;
     let cursor = state.feed();
@@ -78,7 +79,9 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
         }
         None => context.readiness.clear(LOWER_LIMITS_NOTE),
     }
-    context.welcomed().await.map_err(LinkEnd::not_kept)?;
+    if !context.welcomed(&heard).await.map_err(LinkEnd::not_kept)? {
+        return Err(other_word());
+    }
     if let Some(peer) = optional_timestamp(welcome.sent_at.as_ref()) {
         context.clock.heard(peer);
     }
@@ -104,7 +107,11 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
 
     concord_faults::point("node.feed.welcomed");
     loop {
-        let (items, size, ended) = gather(&mut incoming).await?;
+        let (items, size, ended) = tokio::select! {
+            biased;
+            () = heard.again() => return Err(other_word()),
+            gathered = gather(&mut incoming) => gathered?,
+        };
         concord_faults::point("node.feed.arrived");
         let count = items.len() as u64;
         apply(context, current.0, items, size).await?;
@@ -201,6 +208,12 @@ fn journal_of(context: &Context, state: &NodeState) -> NodeJournal {
 }
 
 /// The next item and those that are there already, their size, and whether the stream ended behind them.
+fn other_word() -> LinkEnd {
+    LinkEnd::Lost(
+        "another link heard that the hub does not serve this copy of the node; the feed asks again".to_owned(),
+    )
+}
+
 async fn gather(incoming: &mut Incoming<FollowResponse>) -> Result<(Vec<FeedItem>, u64, Result<(), LinkEnd>), LinkEnd> {
     let (mut items, mut size) = (Vec::new(), 0);
     let mut message = Some(next(incoming).await);

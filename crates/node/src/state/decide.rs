@@ -158,6 +158,7 @@ impl NodeState {
     /// The chain into which what a closed epoch of a lane left is packed anew, once it is known what the hub recorded of it:
     /// everything up to the tip at which it was closed, or all that a hub has which lost data since.
     pub fn decide_pack_anew(&self, lane: Lane, hub_last: u64) -> Result<ChainKey, Refusal> {
+        self.refuse_while_fenced()?;
         let chain = self.chain(lane);
         let tip = self.closed(lane, chain.epoch).ok_or_else(|| {
             Refusal::new(Reason::Internal, format!("epoch {} of lane {lane} is not closed", chain.epoch))

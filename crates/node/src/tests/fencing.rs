@@ -24,6 +24,11 @@ async fn hear(context: &Context, why: &str) {
     context.keep_fence().await;
 }
 
+/// The feed is welcomed, and nothing else is heard meanwhile.
+pub(super) async fn welcome(context: &Context) -> Result<(), Refusal> {
+    context.welcomed(&context.contact.refusals_heard()).await.map(|is_served| assert!(is_served))
+}
+
 async fn submit(forum: &Forum, node: &Running, request: &'static str) -> Result<(), Refusal> {
     node.writer.submit(prepared(forum, request, request.as_bytes(), Lane::Flash)).await.map(drop)
 }
@@ -72,7 +77,7 @@ async fn what_is_heard_again_and_again_is_kept_once_and_holds_in_every_process_u
     assert_eq!(kept(&node.journal), (1, 0));
 
     for _ in 0..2 {
-        context.welcomed().await.unwrap();
+        welcome(&context).await.unwrap();
         context.check_fence().unwrap();
     }
     assert!(context.readiness.is_ready());
@@ -102,7 +107,7 @@ async fn that_a_journal_is_said_to_be_restored_is_not_yet_that_the_hub_serves_it
         node.writer.recovered(nothing).await.unwrap();
     }
     assert_eq!(submit(&forum, &node, "r-1").await, Err(superseded("why")));
-    context(&forum, &node).welcomed().await.unwrap();
+    welcome(&context(&forum, &node)).await.unwrap();
     submit(&forum, &node, "r-1").await.unwrap();
 }
 
@@ -121,10 +126,10 @@ async fn a_fence_for_which_there_is_no_room_holds_in_memory_and_is_kept_once_the
     assert_eq!(submit(&forum, &node, "r-1").await, Err(superseded("why")));
     // Nor is it lifted without room.
     disk.store(FULL, Ordering::SeqCst);
-    assert_eq!(context.welcomed().await.unwrap_err().reason, Reason::DiskFull);
+    assert_eq!(welcome(&context).await.unwrap_err().reason, Reason::DiskFull);
     assert_eq!(context.check_fence(), Err(superseded("why")));
     disk.store(SOUND, Ordering::SeqCst);
-    context.welcomed().await.unwrap();
+    welcome(&context).await.unwrap();
     submit(&forum, &node, "r-1").await.unwrap();
     assert_eq!(kept(&node.journal), (1, 1));
 }
@@ -137,7 +142,24 @@ async fn a_fence_whose_keeper_was_given_up_on_its_way_does_not_outlast_the_welco
     let context = context(&forum, &node);
     context.heard_refusal(&superseded("why"));
     assert!(context.keep_fence().now_or_never().is_none(), "it is with the writer, and whoever asked is gone");
-    context.welcomed().await.unwrap();
+    welcome(&context).await.unwrap();
     submit(&forum, &node, "r-1").await.unwrap();
     assert_eq!(kept(&node.journal), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_heard_beside_the_welcome_is_not_lifted_by_it() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let context = context(&forum, &node);
+    let mut heard = context.contact.refusals_heard();
+    hear(&context, "by another link").await;
+    assert!(!context.welcomed(&heard).await.unwrap(), "the hub has to be asked again");
+    assert_eq!(context.check_fence(), Err(superseded("by another link")));
+    heard.again().await;
+    welcome(&context).await.unwrap();
+    context.check_fence().unwrap();
+    // And a feed that stands hears of it.
+    hear(&context, "later").await;
+    heard.again().await;
 }

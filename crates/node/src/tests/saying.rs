@@ -7,6 +7,7 @@ use concord_wire::agreement::{DraftContent, parse_statement};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use tokio::task::JoinSet;
 
+use super::fencing::welcome;
 use super::links::ScriptedHub;
 use super::support::{Forum, HISTORY, Running, founded, name, reference, until};
 use super::uplink::context;
@@ -98,7 +99,7 @@ async fn a_statement_that_hears_of_another_copy_waits_and_nothing_more_is_number
     until(|| node.now().fence().is_some()).await;
     assert_eq!(context.check_fence().unwrap_err().reason, Reason::NodeSuperseded);
     assert!(waits(&node, "officer") && waits(&node, "another"), "the copy that is served may yet say it");
-    context.welcomed().await.unwrap();
+    welcome(&context).await.unwrap();
     context.check_fence().unwrap();
     assert!(node.now().fence().is_none());
 }

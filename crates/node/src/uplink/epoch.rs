@@ -1,6 +1,6 @@
 //! Leaving an epoch that the officer closed: first what the hub recorded of it is fetched, then the rest is packed anew.
 
-use concord_model::Lane;
+use concord_model::{Lane, Reason, Refusal};
 use futures::FutureExt as _;
 
 use super::fetch::fetch;
@@ -58,11 +58,22 @@ async fn pack_anew(context: &Context, link: &dyn HubLink, (lane, epoch): (Lane, 
     };
     concord_faults::point("node.pack.fetched");
     loop {
+        // Its own word is none of the hub's: the welcome ends it.
+        if context.now_state().fence().is_some() {
+            return Err(LinkEnd::Lost("the hub does not serve this copy of the node, which packs nothing".to_owned()));
+        }
         // What waits takes its room once more, which must leave the reserve to what is under way.
         context.room.check().map_err(LinkEnd::OwnFull)?;
-        if context.writer.pack_anew(lane, hub_last).await.map_err(LinkEnd::not_kept)? {
+        if context.writer.pack_anew(lane, hub_last).await.map_err(not_packed)? {
             return Ok(());
         }
         concord_faults::point("node.pack.going");
+    }
+}
+
+fn not_packed(refusal: Refusal) -> LinkEnd {
+    match refusal.reason {
+        Reason::NodeRolledBack | Reason::NodeSuperseded => LinkEnd::Lost(refusal.message),
+        _ => LinkEnd::not_kept(refusal),
     }
 }
