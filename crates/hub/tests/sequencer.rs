@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use concord_hub::sequencer::{Answer, Proposal, answered};
 use concord_journal::{AppendError, Bodies};
+use concord_ledger::Lost;
 use concord_model::{Lane, Reason};
 use support::{Bench, FailingDisk, on_file_journal, state};
 
@@ -75,6 +76,39 @@ async fn flash_waits_for_one_commit_in_flight_however_much_bulk_waits() {
     for waiting in bulk {
         assert!(matches!(answered(waiting).await, Ok(Answer::Recorded(_))));
     }
+}
+
+/// A crash between the two would hide it for good: whoever hands it in again hears that it is known.
+#[tokio::test]
+async fn what_cannot_be_had_again_is_listed_in_the_commit_that_shows_it() {
+    let mut bench = Bench::start();
+    let kaz = state("KAZ");
+    let before = bench.sequencer.published().tail.sequence;
+    let lost = kaz.rehanded_without_content(Lane::Routine, 1, &["IRN", "TUR"]);
+    let exchange = bench.sequencer.propose(lost).await.unwrap();
+    bench.append_begun().await;
+    let leave = bench.sequencer.propose(kaz.handed_leave_of_nothing(7)).await.unwrap();
+    bench.let_sync_pass();
+    let Ok(Answer::Recorded(recorded)) = answered(exchange).await else { panic!("not recorded") };
+    assert_eq!(recorded.fact.refused[0].reason, Reason::BlobMismatch);
+    let published = bench.sequencer.published();
+    assert_eq!((published.tail.sequence, published.ledger.losses().count()), (before + 2, 1));
+
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert_eq!(answered(leave).await.unwrap_err().reason, Reason::AgreementUnknown);
+    let published = bench.sequencer.published();
+    assert_eq!((published.tail.sequence, bench.appends()), (before + 4, 2));
+    let listed: Vec<_> = published.ledger.losses().listed().collect();
+    let recipients = |lost: &Lost| match lost {
+        Lost::Exchange { recipients, .. } => recipients.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        Lost::Statement { number, .. } => number.to_string(),
+    };
+    let shown: Vec<_> =
+        listed.iter().map(|(whose, lost, reason)| (whose.as_str(), recipients(lost), *reason)).collect();
+    let expected =
+        [("KAZ", "IRN TUR".to_owned(), Reason::BlobMismatch), ("KAZ", "7".to_owned(), Reason::AgreementUnknown)];
+    assert_eq!(shown, expected);
 }
 
 #[tokio::test]

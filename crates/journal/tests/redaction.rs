@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use concord_journal::conformance::draft;
 use concord_journal::{
-    Blob, Bodies, Disk, Draft, Fault, FileJournal, Journal, KIND_REDACTED, OpenError, ReadError, VerifyError, verify,
-    walk,
+    Blob, Bodies, Disk, Draft, Fault, FileJournal, Journal, KIND_REDACTED, OldEntries, OldSegments, OpenError,
+    ReadError, VerifyError, verify, walk,
 };
 use support::{FIRST_HISTORY, MemoryDisk, NEXT_HISTORY, append, block_on, everything, open};
 
@@ -247,4 +247,28 @@ fn damage_in_the_last_commit_never_takes_the_fact_of_a_hole_away() {
         }
     }
     assert!(cuts > 50, "{cuts}");
+}
+
+#[test]
+fn who_gathers_what_is_old_steps_over_a_damaged_entry_and_trims_nothing_from_it_on() {
+    let (disk, journal) = with_a_secret(20);
+    drop(journal);
+    let mut files = disk.everything();
+    let first = files.iter_mut().find(|(name, _)| name.ends_with(".segment")).unwrap();
+    let payload = first.1.windows(30).position(|window| window == [9; 30]).unwrap();
+    first.1[payload] ^= 1;
+    let (journal, _) = open(&MemoryDisk::new(&files).into_disk(), NEXT_HISTORY).unwrap();
+    let last = journal.tail().sequence;
+    let mut old = OldEntries::new(&journal, i64::MAX, last);
+    let mut seen = Vec::new();
+    while !old.is_ended() {
+        let looked = |entry: &concord_journal::Entry, _: &mut Vec<Bodies>| {
+            seen.push(entry.sequence);
+            Ok(0)
+        };
+        old.gather(&journal, |error| error, looked).unwrap();
+    }
+    assert_eq!(seen, [1].into_iter().chain(3..=last).collect::<Vec<_>>());
+    let found = OldSegments::find(&journal, i64::MAX, last, |error| error, |_, _| Ok(true)).unwrap();
+    assert_eq!(found, None, "the damaged entry is in the first segment");
 }

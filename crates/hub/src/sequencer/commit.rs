@@ -149,3 +149,27 @@ pub(super) fn send(answer: oneshot::Sender<Result<Answer, Refusal>>, due: Result
 pub(super) fn impossible() -> Refusal {
     Refusal::new(Reason::Internal, "the ledger decided something else than it was asked")
 }
+
+#[cfg(test)]
+mod tests {
+    use concord_ledger::{Lost, NotHealed};
+    use concord_model::{Digest, ExchangeId, ParticipantCode};
+    use concord_wire::stored::hub::not_healed;
+
+    use super::*;
+
+    /// A commit that is larger than the journal takes would end the hub.
+    #[test]
+    fn the_estimate_has_room_for_the_list_of_what_is_lost() {
+        let code = ParticipantCode::parse("KAZ").unwrap();
+        for recipients in [1, 27, 256] {
+            let recipients = vec![code.clone(); recipients];
+            let each = LISTED_SIZE_BYTES + recipients.len() * LISTED_RECIPIENT_SIZE_BYTES;
+            let lost = Lost::Exchange { id: ExchangeId(Digest::ZERO), recipients };
+            let longest = Reason::ALL.iter().copied().max_by_key(|reason| reason.code().len()).unwrap();
+            let fact = NotHealed { participant: code.clone(), lost: vec![(lost, longest); 1000] };
+            let size = not_healed(&fact, Timestamp::from_micros(1)).size_bytes();
+            assert!(size <= 1000 * each as u64 + 1024, "{size} bytes, {each} for each");
+        }
+    }
+}

@@ -13,7 +13,10 @@ use concord_journal::{
     AppendError, Blob, Bodies, Committed, Draft, FileJournal, FrameMark, HistoryId, Journal, MemoryJournal,
     OpenOptions, Redacted, Tail,
 };
-use concord_ledger::{At, Command, Decision, Founding, JoinRequest, Ledger, NodeLine, Statement, StatementContent};
+use concord_ledger::{
+    At, Audience, Command, Decision, Founding, Handed, JoinRequest, Ledger, NodeLine, Statement, StatementContent,
+    Stood,
+};
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest,
     ExchangeUuid, Fingerprint, Header, Lane, MeasureCode, MediaType, Name, Part, Participant, ParticipantCode,
@@ -21,6 +24,7 @@ use concord_model::{
 };
 use concord_server::Clock;
 use concord_wire::consignment::{Opened, Sealed, blob_to_bytes, open, seal, to_message};
+use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::tree::Seed;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -228,6 +232,24 @@ impl State {
     /// A consignment of one exchange of four megabytes.
     pub(crate) fn large_consignment(&self, lane: Lane, number: u64) -> Proposal {
         self.consign(lane, number, 4 * 1024 * 1024)
+    }
+
+    /// A consignment of one small exchange that was recorded before the hub lost it; its content is gone at its node.
+    pub(crate) fn rehanded_without_content(&self, lane: Lane, number: u64, recipients: &[&str]) -> Proposal {
+        let (sealed, _) = self.sealed(lane, number, 16);
+        let opened = open(to_message(&sealed, [Vec::new()]), &self.code, |_, _, _| Ok(())).unwrap();
+        let agreement = AgreementRef { id: agreement_text().id, version: 1, digest: digest_of_text() };
+        let recipients = recipients.iter().map(|code| ParticipantCode::parse(code).unwrap()).collect();
+        Proposal::Rehand(Box::new(opened), vec![Stood::Recorded(Audience { agreement, recipients })])
+    }
+
+    /// The leave of an agreement that the hub does not know, handed back by its own node, which was told of it.
+    pub(crate) fn handed_leave_of_nothing(&self, number: u64) -> Proposal {
+        let id = AgreementId::parse("KAZ/nothing").unwrap();
+        let content = StatementContent::Leave(AgreementRef { id, version: 1, digest: digest_of_text() });
+        let Command::Statement(statement) = statement(&self.code, number, content) else { panic!("a statement") };
+        let handed = Handed { statement, by: self.code.clone(), was_told: true, refused: None, closes: None };
+        Proposal::HandBack(Box::new(handed), SignedStatement::default())
     }
 
     fn consign(&self, lane: Lane, number: u64, size: usize) -> Proposal {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use concord_journal::{Blob, Journal as _};
 use concord_ledger::{ChainTip, ClosedEpoch, EpochOpening};
-use concord_model::{ExchangeId, Lane, Reason};
+use concord_model::{ExchangeId, Lane, Reason, Refusal};
 use concord_wire::agreement::DraftContent;
 use concord_wire::consignment::{self, closed_epoch, epoch_link};
 use concord_wire::header::exchange_id;
@@ -80,6 +80,11 @@ async fn what_was_not_recorded_is_packed_anew_with_the_same_headers_and_bodies_i
     // The order is kept: what is new waits until what is old is packed.
     let new = node.writer.submit(prepared(&forum, "r-new", b"d", LANE)).await;
     assert_eq!(new.map_err(|refusal| refusal.reason).err(), Some(Reason::QueueFull));
+    // Nor does a copy pack that the hub does not serve.
+    let other = Refusal::new(Reason::NodeSuperseded, "why");
+    node.writer.fence(other.clone()).await.unwrap();
+    assert_eq!(node.writer.pack_anew(LANE, 1).await, Err(other));
+    node.writer.lift_fence().await.unwrap();
     assert!(node.writer.pack_anew(LANE, 1).await.unwrap());
 
     assert_eq!(ids(&node, 2), all[1..]);
