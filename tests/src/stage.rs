@@ -102,7 +102,7 @@ impl Stage {
         self.load.held(|load| {
             if let Err(missing) = load.drain(&origins) {
                 let shown: Vec<&String> = missing.iter().take(20).collect();
-                panic!("{} things did not drain within {DEADLINE:?}: {shown:#?}", missing.len());
+                panic!("{} things did not drain, and nothing of them for {DEADLINE:?}: {shown:#?}", missing.len());
             }
             then(&witness)
         })

@@ -131,6 +131,11 @@ pub struct Witness {
     changed: Condvar,
 }
 
+/// Between two looks at whether something is still missing.
+const LOOKED_EVERY: Duration = Duration::from_millis(100);
+/// A wait that goes forward ends after so many times its limit all the same.
+const LIMITS_MAX: u32 = 10;
+
 impl Witness {
     /// Writes something down.
     pub fn note(&self, write: impl FnOnce(&mut Records)) {
@@ -148,21 +153,25 @@ impl Witness {
         look(&self.lock())
     }
 
-    /// Waits until `done` finds nothing missing; what it still missed at the deadline is the error.
+    /// Waits until `done` finds nothing missing; what it still missed when it had missed as much for so long is the error.
     pub fn wait(&self, limit: Duration, done: impl Fn(&Records) -> Vec<String>) -> Result<(), Vec<String>> {
-        let end = Instant::now() + limit;
-        let mut records = self.lock();
+        let (mut end, mut least) = (Instant::now() + limit, usize::MAX);
+        let last = Instant::now() + limit * LIMITS_MAX;
         loop {
-            let missing = done(&records);
-            let left = end.saturating_duration_since(Instant::now());
+            let missing = done(&self.lock());
             if missing.is_empty() {
                 return Ok(());
             }
+            if missing.len() < least {
+                (least, end) = (missing.len(), Instant::now() + limit);
+            }
+            let left = end.min(last).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(missing);
             }
-            let waited = self.changed.wait_timeout(records, left);
-            records = waited.unwrap_or_else(PoisonError::into_inner).0;
+            drop(self.changed.wait_timeout(self.lock(), left).unwrap_or_else(PoisonError::into_inner));
+            // A look goes through everything, and whoever has something to note waits for its end: not after each of them.
+            std::thread::sleep(LOOKED_EVERY);
         }
     }
 
