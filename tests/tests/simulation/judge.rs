@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concord_hub::shared::Shared;
 use concord_journal::{Entry, Journal, MemoryJournal};
+use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::{AgreementState, Ledger, PartyState, StatementContent};
 use concord_model::{AgreementId, ChainKey, ExchangeId, Lane, ParticipantCode, Reason};
 use concord_node::context::Context;
@@ -71,6 +72,17 @@ pub(crate) fn pending(parties: &Parties) -> String {
             let (open, entered) = (published.ledger.epochs().current(code), state.chain(lane).epoch);
             if open != entered {
                 add(format!("lane {lane} is in epoch {entered}, and {open} is open"));
+            }
+            // What a hub lost is handed in again, of epochs that are left behind too.
+            for epoch in FIRST_EPOCH..=entered {
+                let receipted =
+                    state.past_chain(lane, epoch).or_else(|| Some(state.chain_in(lane, epoch)?.recorded_through));
+                let recorded = state.chain_key_in(lane, epoch).map_or(0, |chain| published.ledger.chain_last(&chain));
+                if receipted.is_some_and(|receipted| recorded < receipted) {
+                    add(format!(
+                        "the hub has {recorded} of lane {lane} in epoch {epoch}, of {receipted:?} that it gave receipts for"
+                    ));
+                }
             }
             let (there, here) = (published.ledger.mailbox(code, lane), state.mailbox(lane));
             if there.last != here.received_through || there.delivered_through != there.last {
