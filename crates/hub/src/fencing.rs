@@ -150,7 +150,8 @@ impl ShownLane {
 
 /// Decides whether the copy that shows this journal is served, records which one is, and ends what there is of others.
 ///
-/// Refuses with `NODE_ROLLED_BACK`, `NODE_SUPERSEDED`, with `QUEUE_FULL` where the node was started too often, or with `ARGUMENT_INVALID` where no journal is shown.
+/// Refuses with `NODE_ROLLED_BACK`, `NODE_SUPERSEDED`, with `QUEUE_FULL` where the node was started too often, or with
+/// `ARGUMENT_INVALID` where no journal is shown.
 pub async fn fence(
     shared: &Arc<Shared>,
     participant: &ParticipantCode,

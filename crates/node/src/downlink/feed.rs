@@ -207,13 +207,13 @@ fn journal_of(context: &Context, state: &NodeState) -> NodeJournal {
     }
 }
 
-/// The next item and those that are there already, their size, and whether the stream ended behind them.
 fn other_word() -> LinkEnd {
     LinkEnd::Lost(
         "another link heard that the hub does not serve this copy of the node; the feed asks again".to_owned(),
     )
 }
 
+/// The next item and those that are there already, their size, and whether the stream ended behind them.
 async fn gather(incoming: &mut Incoming<FollowResponse>) -> Result<(Vec<FeedItem>, u64, Result<(), LinkEnd>), LinkEnd> {
     let (mut items, mut size) = (Vec::new(), 0);
     let mut message = Some(next(incoming).await);
