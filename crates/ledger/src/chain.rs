@@ -18,6 +18,9 @@ pub struct Chains {
     by_key: BTreeMap<Arc<ChainKey>, Arc<Chain>>,
 }
 
+/// No chain is longer, whatever a node says that it was told: its numbers are counted on from here.
+const TIP_MAX: u64 = 1 << 48;
+
 /// Where one chain stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
@@ -27,6 +30,13 @@ pub struct Chain {
     pub digest: ConsignmentDigest,
     /// The last [`RECEIPTS_KEPT_PER_CHAIN`] consignments, the oldest first.
     pub kept: VecDeque<KeptReceipt>,
+}
+
+impl Chain {
+    /// The digest of the consignment with this number, as far back as receipts are kept.
+    fn digest_of(&self, number: u64) -> Option<ConsignmentDigest> {
+        self.kept.iter().find(|kept| kept.number == number).map(|kept| kept.digest)
+    }
 }
 
 /// A consignment whose receipt is given again word for word.
@@ -156,6 +166,32 @@ impl Chains {
             chain.map_or(ChainTip::default(), |chain| ChainTip { number: chain.last, digest: chain.digest })
         };
         ClosedEpoch { tips: Lane::ALL.map(tip) }
+    }
+
+    /// Whether the end of an epoch that a node was told fits what is recorded here of its chains in that epoch. One that lies beyond is what
+    /// this hub lost; one before is known by its digest, as far back as receipts are kept.
+    ///
+    /// Refuses with `FORK` where something else is recorded here under the number of a tip, and with `CHAIN_MISMATCH` a tip that no chain
+    /// has.
+    pub fn check_told_end(&self, of: &ChainKey, told: &ClosedEpoch) -> Result<(), Refusal> {
+        for lane in Lane::ALL {
+            let tip = told.tip(lane);
+            let chain = self.get(&ChainKey { lane, ..of.clone() });
+            let has_digest = tip.digest != ChainTip::default().digest;
+            if has_digest != (tip.number > 0) || tip.number > TIP_MAX {
+                let what = format!("no chain of lane {lane} ends at consignment {} with this digest", tip.number);
+                return Err(Refusal::new(Reason::ChainMismatch, what));
+            }
+            let here = chain.and_then(|chain| chain.digest_of(tip.number));
+            if here.is_some_and(|here| here != tip.digest) {
+                let what = format!(
+                    "epoch {} of lane {lane} is said to have ended at consignment {}, and another is recorded here under that number",
+                    of.epoch, tip.number
+                );
+                return Err(Refusal::new(Reason::Fork, what));
+            }
+        }
+        Ok(())
     }
 
     /// All chains that have begun.

@@ -118,10 +118,13 @@ impl Epochs {
 
     fn check_next(&self, of: &ParticipantCode, epoch: u32) -> Result<(), Refusal> {
         let current = self.current(of);
-        if current.checked_add(1) != Some(epoch) || epoch > EPOCHS_MAX {
-            let what = format!(
-                "the chains of {of} are in epoch {current} of at most {EPOCHS_MAX}, so that {epoch} cannot be the next"
-            );
+        if current >= EPOCHS_MAX {
+            let what =
+                format!("the chains of {of} are in epoch {current}, the last that there may be: no other is opened");
+            return Err(Refusal::new(Reason::EpochOutOfOrder, what));
+        }
+        if current.checked_add(1) != Some(epoch) {
+            let what = format!("the chains of {of} are in epoch {current}, so that {epoch} cannot be the next");
             return Err(Refusal::new(Reason::EpochOutOfOrder, what));
         }
         Ok(())

@@ -53,8 +53,12 @@ impl Ledger {
         };
         let refused = handed.refused.or(meaningless.as_ref().map(|refusal| refusal.reason));
         // What its node was told of the end of an epoch stands, also where what was recorded up to there is yet to be handed in again.
+        // The secretariat's word on new keys does not fall with what a node says of its chains' end: only that does not count then.
         let closes = match refused.is_none() && statement.closes().is_some() {
-            true => handed.closes.or_else(|| self.closed_by(statement)).map(Box::new),
+            true => {
+                let told = handed.closes.filter(|_| self.check_told_end(handed).is_ok());
+                told.or_else(|| self.closed_by(statement)).map(Box::new)
+            }
             false => None,
         };
         let told = self.feed().tell(&told);
@@ -70,7 +74,10 @@ impl Ledger {
         match &statement.content {
             StatementContent::Enrol(request) => registry.check_enrol(by, request),
             StatementContent::Replace(replacement) => self.epochs().check_replace(registry, by, &replacement.request),
-            StatementContent::OpenEpoch(opening) => self.epochs().check_open(registry, by, opening),
+            StatementContent::OpenEpoch(opening) => {
+                self.epochs().check_open(registry, by, opening)?;
+                self.check_told_end(handed)
+            }
             StatementContent::Propose { text, digest } => {
                 let malformed = |what: String| Err(Refusal::new(Reason::AgreementMalformed, what));
                 check_form(text, by)?;
@@ -101,6 +108,14 @@ impl Ledger {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Whether what its node says of the end of the epoch that it closes fits what is recorded here.
+    fn check_told_end(&self, handed: &Handed) -> Result<(), Refusal> {
+        match (&handed.closes, self.closing(&handed.statement)) {
+            (Some(told), Some(chains)) => self.chains().check_told_end(&chains, told),
+            _ => Ok(()),
         }
     }
 

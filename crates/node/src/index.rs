@@ -13,7 +13,7 @@ use concord_wire::stored::node::{NodeEntry, Queued, read};
 
 use crate::projection::{
     ASIDE, CONSIGNMENT, EXCHANGE, FOUND, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, RENEWED, REPEATED, REQUEST,
-    Reached, TAKEN, UNTAKEN, chain_place, lane_key, request_key,
+    Reached, Standing, TAKEN, UNTAKEN, chain_place, lane_key, request_key,
 };
 
 /// The views or the journal could not answer. Neither is the caller's fault.
@@ -51,8 +51,28 @@ pub struct Place {
     pub number: u64,
     /// Its index in the consignment.
     pub index: u64,
-    /// Who submitted it; not known of what was fetched back from the hub.
+    /// How it stands there.
+    pub standing: Standing,
+    /// Who submitted it; not known of what was fetched back from the hub and never stood here.
     pub agency: Option<Name>,
+}
+
+impl Place {
+    pub(crate) fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
+        let mut value = KeyReader::new(value);
+        Some(Self {
+            id: ExchangeId(Digest(key.try_into().ok()?)),
+            lane: Lane::ALL.get(usize::from(value.small()?)).copied()?,
+            epoch: value.number()?.try_into().ok()?,
+            number: value.number()?,
+            index: value.number()?,
+            standing: Standing::from_small(value.small()?)?,
+            agency: match value.text()?.as_str() {
+                "" => None,
+                agency => Some(Name::parse(agency).ok()?),
+            },
+        })
+    }
 }
 
 /// Reads of one node's views and journal. Calls block for a short time. Clones share them.
@@ -137,9 +157,9 @@ impl Index {
     pub fn queued_at(&self, place: &Place) -> Result<Timestamp, IndexError> {
         let (mut epoch, mut number) = (place.epoch, place.number);
         loop {
-            let of = match &place.agency {
-                Some(_) => self.consignment(place.lane, epoch, number)?,
-                None => self.recorded(place.lane, epoch, number)?,
+            let of = match place.standing {
+                Standing::AtHub => self.found(place.lane, epoch, number)?,
+                Standing::Here => self.consignment(place.lane, epoch, number)?,
             };
             let entry = self.read_one(of.ok_or(IndexError::Row("an exchange"))?)?;
             let from = match read(&entry)? {
@@ -154,10 +174,13 @@ impl Index {
     }
 
     /// The receipt of an exchange's consignment, once it came. What another copy of this node handed in under the same number is no
-    /// receipt for what an agency handed in here.
+    /// receipt for what stands here.
     pub fn receipt_of(&self, place: &Place) -> Result<Option<RecordedReceipt>, IndexError> {
         let found = self.found(place.lane, place.epoch, place.number)?.is_some();
-        if found && place.agency.is_some() { Ok(None) } else { self.receipt(place.lane, place.epoch, place.number) }
+        if found && place.standing != Standing::AtHub {
+            return Ok(None);
+        }
+        self.receipt(place.lane, place.epoch, place.number)
     }
 
     /// The first receipt for a number of a chain, once it came.
@@ -194,7 +217,7 @@ impl Index {
     /// Where one of the own exchanges stands now.
     pub fn exchange(&self, id: &ExchangeId) -> Result<Option<Place>, IndexError> {
         let value = self.views.get(EXCHANGE, id.0.as_bytes())?;
-        value.map(|value| place(id.0.as_bytes(), &value).ok_or(IndexError::Row("an exchange"))).transpose()
+        value.map(|value| Place::decode(id.0.as_bytes(), &value).ok_or(IndexError::Row("an exchange"))).transpose()
     }
 
     /// Own exchanges whose id begins with these hexadecimal digits, at most two: one is found, two are ambiguous.
@@ -209,7 +232,7 @@ impl Index {
         loop {
             let rows = self.views.scan(EXCHANGE, &from, &whole, SCAN_ROWS_MAX)?;
             for (key, value) in &rows {
-                let place = place(key, value).ok_or(IndexError::Row("an exchange"))?;
+                let place = Place::decode(key, value).ok_or(IndexError::Row("an exchange"))?;
                 // Others' submissions are not the caller's to know of. Whose it was that came back from the hub nobody knows: it is
                 // shown to whoever has all of its id, which was told to whoever queued it.
                 let is_own = match &place.agency {
@@ -348,21 +371,6 @@ fn reached_row(key: &[u8], value: &[u8]) -> Option<ReachedRow> {
         count: value.number()?,
         at: Timestamp::from_micros(value.number()?.cast_signed()),
         reason: value.text()?,
-    })
-}
-
-fn place(key: &[u8], value: &[u8]) -> Option<Place> {
-    let mut value = KeyReader::new(value);
-    Some(Place {
-        id: ExchangeId(Digest(key.try_into().ok()?)),
-        lane: Lane::ALL.get(usize::from(value.small()?)).copied()?,
-        epoch: value.number()?.try_into().ok()?,
-        number: value.number()?,
-        index: value.number()?,
-        agency: match value.text()?.as_str() {
-            "" => None,
-            agency => Some(Name::parse(agency).ok()?),
-        },
     })
 }
 

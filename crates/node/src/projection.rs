@@ -4,7 +4,7 @@
 
 use concord_journal::Entry;
 use concord_ledger::NoticeOutcome;
-use concord_model::{Lane, ParticipantCode};
+use concord_model::{ExchangeId, Lane, ParticipantCode};
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table};
 use concord_wire::consignment::Sealed;
 use concord_wire::convert::optional_timestamp;
@@ -17,6 +17,8 @@ use concord_wire::{feed, header, receipt, stored::Kept};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::index::Place;
+
 /// Rows of 2^10 neighbouring numbers are checked together.
 const GROUP_NUMBER_BITS: u16 = 10;
 /// Rows are checked together whose digests begin with the same bits: a thousandth of all.
@@ -24,7 +26,7 @@ const GROUP_DIGEST_BITS: u16 = 10;
 /// Lane, epoch and number of 2^6 neighbouring consignments, with all their recipients.
 const GROUP_REACHED_BITS: u16 = 8 + 64 + 64 - 6;
 
-/// Own exchange id → lane, epoch, consignment number, index, agency: where it stands now.
+/// Own exchange id → lane, epoch, consignment number, index, how it stands there, agency: where it stands now.
 pub(crate) const EXCHANGE: Table = Table::new(1).grouped_by_first_bits(GROUP_DIGEST_BITS);
 /// Digest of agency and request id → exchange id, journal sequence, index.
 pub(crate) const REQUEST: Table = Table::new(2).grouped_by_first_bits(GROUP_DIGEST_BITS);
@@ -77,7 +79,7 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 5;
+    pub const VERSION: u32 = 6;
 }
 
 /// How a recipient's state is told apart, and which of two is the later one.
@@ -94,6 +96,21 @@ impl Reached {
         [Self::Delivered, Self::Taken, Self::Withheld, Self::SetAside]
             .into_iter()
             .find(|reached| *reached as u8 == small)
+    }
+}
+
+/// How one of the own exchanges stands at its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// In a consignment of this journal's chain.
+    Here = 1,
+    /// In one that another copy of this node handed in: the hub has it, and something else stands here under that number.
+    AtHub = 2,
+}
+
+impl Standing {
+    pub(crate) fn from_small(small: u8) -> Option<Self> {
+        [Self::Here, Self::AtHub].into_iter().find(|standing| *standing as u8 == small)
     }
 }
 
@@ -122,11 +139,11 @@ impl Projection for NodeProjection {
         match read(entry).map_err(unreadable)? {
             NodeEntry::Queued(entry) => {
                 let agencies = entry.submissions.iter().map(|submission| submission.agency.as_str());
-                stands(CONSIGNMENT, &entry.kept, agencies, sequence, batch)?;
+                stands(Standing::Here, &entry.kept, agencies, sequence, batch)?;
                 requested(&entry, sequence, batch)
             }
-            // Who handed it in to the other copy is unknown.
-            NodeEntry::Found(kept, _) => stands(FOUND, &kept, std::iter::repeat(""), sequence, batch),
+            // Who handed it in to the other copy is unknown, unless the same stood here.
+            NodeEntry::Found(kept, _) => stands(Standing::AtHub, &kept, std::iter::repeat(""), sequence, batch),
             NodeEntry::MailboxResumed(resumed) => resumed_mailbox(&resumed, batch),
             NodeEntry::Receipt(kept) => receipted(RECORDED, &kept, sequence, batch),
             // What was told of the exchanges stands: the second receipt may name fewer recipients, and they have had it.
@@ -162,7 +179,7 @@ impl Projection for NodeProjection {
 
 /// A consignment, and that its exchanges stand there from now on.
 fn stands<'a>(
-    table: Table,
+    standing: Standing,
     kept: &Kept,
     agencies: impl Iterator<Item = &'a str>,
     sequence: u64,
@@ -170,12 +187,23 @@ fn stands<'a>(
 ) -> Result<(), ProjectionError> {
     let Sealed { chain, number, headers, .. } = &kept.sealed;
     let place = chain_place(chain.lane, chain.epoch, *number);
+    let table = if standing == Standing::AtHub { FOUND } else { CONSIGNMENT };
     batch.put(table, place.as_ref(), Key::new().number(sequence).as_ref())?;
     for ((index, serialised), agency) in (0_u64..).zip(headers).zip(agencies) {
         let id = header::exchange_id(serialised);
-        batch.put(EXCHANGE, id.0.as_bytes(), place.clone().number(index).text(agency).as_ref())?;
+        // What comes back from the hub names nobody; where it stood here before, whoever submitted it is known.
+        let known = if agency.is_empty() { submitted_by(&id, batch)? } else { agency.to_owned() };
+        let row = place.clone().number(index).small(standing as u8).text(&known);
+        batch.put(EXCHANGE, id.0.as_bytes(), row.as_ref())?;
     }
     Ok(())
+}
+
+/// Who submitted an exchange, as far as its row tells; empty where nothing does.
+fn submitted_by(id: &ExchangeId, batch: &Batch<'_>) -> Result<String, ProjectionError> {
+    let Some(row) = batch.get(EXCHANGE, id.0.as_bytes())? else { return Ok(String::new()) };
+    let place = Place::decode(id.0.as_bytes(), &row).ok_or_else(|| malformed("the row of an exchange"))?;
+    Ok(place.agency.map_or_else(String::new, |agency| agency.to_string()))
 }
 
 /// The requests that a consignment answers: none of what came back from the hub, which does not know who submitted it, nor of what was

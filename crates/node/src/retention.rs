@@ -1,9 +1,9 @@
 //! Retention at a node: the bodies of exchanges that nobody waits for any more go, and the old segments of the journal that held them.
 //!
 //! Invariant: an own exchange's bodies go only once the hub's receipt is here and every recipient is told to have it, or never to
-//! get it; a received one's only once every agency that may have it has acknowledged it; and those of one that was packed anew, where it
-//! stood before. Request ids, receipts and exchange ids stay, so that a repeat is known for one. They stay where their segment goes too:
-//! a hub that lost data is handed all of it back.
+//! get it; a received one's only once every agency that may have it has acknowledged it; and those of one that was packed anew or that the
+//! hub has by another copy of this node, where it stood before. Request ids, receipts and exchange ids stay, so that a repeat is known for
+//! one. They stay where their segment goes too: a hub that lost data is handed all of it back.
 
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
 use crate::open;
+use crate::projection::Standing;
 use crate::state::NodeState;
 
 /// Goes through the journal from its beginning to what is too young.
@@ -98,15 +99,18 @@ impl Settled {
         for ((position, serialised), agency) in (0_u32..).zip(&kept.sealed.headers).zip(agencies) {
             let outcome = outcomes.as_ref().and_then(|outcomes| outcomes.get(position as usize));
             let settled = match outcome {
-                // What was packed anew stands elsewhere now, and its bodies with it.
-                None => index.exchange(&exchange_id(serialised))?.is_some_and(|now| now.epoch > epoch),
+                // What was packed anew, or is at the hub by another copy, stands elsewhere now, and its bodies with it.
+                None => index.exchange(&exchange_id(serialised))?.is_some_and(|now| {
+                    let place = (now.lane, now.epoch, now.number, now.index);
+                    now.standing != Standing::Here || place != (lane, epoch, number, position.into())
+                }),
                 Some(Outcome::Refused(_)) => true,
                 Some(Outcome::Recorded { audience, .. }) => {
                     // Of what a restored node fetched back nobody knows who handed it in.
                     let agency = (!agency.is_empty()).then(|| Name::parse(agency)).transpose();
                     let agency = agency.map_err(|_| IndexError::Row("an agency"))?;
-                    let place =
-                        Place { id: exchange_id(serialised), lane, epoch, number, index: position.into(), agency };
+                    let (id, index_there, standing) = (exchange_id(serialised), position.into(), Standing::Here);
+                    let place = Place { id, lane, epoch, number, index: index_there, standing, agency };
                     let mut all = true;
                     for recipient in audience {
                         all = all && index.reached(&place, recipient)?.is_some();

@@ -84,10 +84,15 @@ impl Ledger {
 
     /// Where the chains stand that an accepted statement closes.
     pub(crate) fn closed_by(&self, statement: &Statement) -> Option<ClosedEpoch> {
+        self.closing(statement).map(|chains| self.chains.tips(&chains))
+    }
+
+    /// The chains that a statement closes the epoch of, by that of lane routine.
+    pub(crate) fn closing(&self, statement: &Statement) -> Option<ChainKey> {
         let (origin, node) = statement.closes()?;
         let (origin, node, hub) = (origin.clone(), node.clone(), statement.hub.clone());
         let epoch = self.epochs.current(&origin);
-        Some(self.chains.tips(&ChainKey { origin, hub, node, epoch, lane: Lane::Routine }))
+        Some(ChainKey { origin, hub, node, epoch, lane: Lane::Routine })
     }
 
     fn decide_acknowledgement(&self, acknowledge: &Acknowledge) -> Result<Decision, Refusal> {

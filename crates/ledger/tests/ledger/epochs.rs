@@ -1,6 +1,9 @@
 //! Chain epochs: who closes one, where it ends, and what the next begins with.
 
-use concord_ledger::{ChainTip, Command, Consign, Decision, EpochOpening, Handed, StatementContent, Stood};
+use concord_ledger::{
+    ChainTip, ClosedEpoch, Command, Consign, Decision, EpochOpening, Epochs, Handed, StatementContent, Stood,
+};
+use concord_model::limits::EPOCHS_MAX;
 use concord_model::{AgreementRef, ChainKey, ConsignmentDigest, Lane, Reason};
 
 use crate::forum::{Forum, chain, digest, reason, t};
@@ -104,4 +107,68 @@ fn a_hub_that_forgot_an_epoch_is_handed_it_back_with_the_end_that_it_had_told() 
     assert_eq!(forum.ledger.epochs().closed(&t("KAZ"), 1).unwrap().tip(Lane::Routine), tip);
     assert_eq!(forum.run(&Command::HandBack(handed)).unwrap(), Decision::Nothing);
     assert_eq!(forum.ledger.epochs().current(&t("KAZ")), 2);
+}
+
+#[test]
+fn an_end_that_contradicts_what_is_recorded_is_refused_and_closes_nothing() {
+    // The same each time.
+    let three = || {
+        let (mut forum, agreement) = forum();
+        let mut recorded = Vec::new();
+        for _ in 0..3 {
+            let consign = next(&mut forum, &agreement);
+            recorded.push(consign.digest);
+            forum.consigned(consign).unwrap();
+        }
+        (forum, recorded)
+    };
+    let recorded = three().1;
+    let end = |number, digest| {
+        let mut closes = ClosedEpoch::default();
+        closes.tips[Lane::Routine.slot()] = ChainTip { number, digest };
+        closes
+    };
+    let another = ConsignmentDigest(digest("another"));
+    let wrong = [
+        (end(3, another), Reason::Fork),
+        (end(2, another), Reason::Fork),
+        (end(0, another), Reason::ChainMismatch),
+        (end(5, ChainTip::default().digest), Reason::ChainMismatch),
+        (end(u64::MAX, another), Reason::ChainMismatch),
+    ];
+    let hand = |forum: &mut Forum, closes| {
+        let statement = forum.statement("KAZ", opening(2));
+        let handed = Handed { statement, by: t("KAZ"), was_told: true, refused: None, closes: Some(closes) };
+        forum.run(&Command::HandBack(handed)).unwrap()
+    };
+    for (closes, reason) in wrong {
+        let (mut forum, _) = three();
+        let refused = hand(&mut forum, closes);
+        let Decision::Fact { refusal, .. } = refused else { panic!("nothing was decided") };
+        assert_eq!(refusal.map(|refusal| refusal.reason), Some(reason), "{closes:?}");
+        assert_eq!(forum.last_statement().refused, Some(reason));
+        assert_eq!(forum.ledger.epochs().current(&t("KAZ")), 1, "{closes:?}");
+    }
+    // What it lost since, and an end that it had told before it took back what it had lost then.
+    for closes in [end(3, recorded[2]), end(9, another), end(2, recorded[1])] {
+        let (mut forum, _) = three();
+        hand(&mut forum, closes);
+        assert_eq!(forum.ledger.epochs().closed(&t("KAZ"), 1), Some(&closes));
+    }
+}
+
+#[test]
+fn the_last_epoch_is_refused_in_its_own_words() {
+    let (forum, _) = forum();
+    let mut epochs = forum.ledger.epochs().clone();
+    let open = |epochs: &Epochs, epoch| {
+        let opening = EpochOpening { node: t("node"), epoch };
+        epochs.check_open(forum.ledger.registry(), &t("KAZ"), &opening)
+    };
+    for epoch in 2..=EPOCHS_MAX {
+        open(&epochs, epoch).unwrap();
+        epochs.close(&t("KAZ"), ClosedEpoch::default(), None);
+    }
+    let refused = open(&epochs, EPOCHS_MAX + 1).unwrap_err();
+    assert!(refused.reason == Reason::EpochOutOfOrder && refused.message.contains("the last"), "{refused}");
 }

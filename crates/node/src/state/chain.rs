@@ -10,6 +10,9 @@ use concord_wire::consignment::{Sealed, epoch_link};
 use concord_wire::receipt::Recorded;
 use serde::{Deserialize, Serialize};
 
+/// Consignments that are packed anew for one that may be queued behind them.
+const PACKED_FOR_ONE_BEHIND: u64 = 2;
+
 /// The end of the chain of one lane in one epoch. Where each consignment stands in the journal is in the views: that list grows while
 /// the hub is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,8 @@ pub struct ChainEnd {
     pub forked_from: Option<u64>,
     /// Of a closed epoch: what stands up to here and was not recorded is packed anew.
     pub packed_through: u64,
+    /// Of a closed epoch: consignments queued since the first was packed anew.
+    pub queued_behind: u64,
 }
 
 impl ChainEnd {
@@ -43,6 +48,7 @@ impl ChainEnd {
             unrecorded_exchanges: 0,
             forked_from: None,
             packed_through: 0,
+            queued_behind: 0,
         }
     }
 
@@ -75,7 +81,21 @@ impl ChainEnd {
 
     /// What stands here up to this number has its receipt, or is packed anew.
     pub fn settled_through(&self) -> u64 {
-        self.forked_from.map_or(self.recorded_through, |from| from - 1).max(self.packed_through)
+        self.settled_by_receipts().max(self.packed_through)
+    }
+
+    /// Whether nothing more may be queued here before more is packed anew.
+    ///
+    /// Invariant: packing comes to its end however fast submissions come: for every two consignments that leave a closed epoch at most one
+    /// comes behind, so that what comes behind is at most as much as was there. What is packed is told by the journal alone, so that a
+    /// restart changes nothing of it.
+    pub fn waits_for_packing(&self) -> bool {
+        let packed = self.packed_through.saturating_sub(self.settled_by_receipts());
+        self.packed_through > 0 && self.queued_behind.saturating_mul(PACKED_FOR_ONE_BEHIND) >= packed
+    }
+
+    fn settled_by_receipts(&self) -> u64 {
+        self.forked_from.map_or(self.recorded_through, |from| from - 1)
     }
 }
 
@@ -128,6 +148,8 @@ impl LaneChains {
         self.open.extend(begun);
         if let Some(chain) = self.of_mut(sealed.chain.epoch) {
             chain.queued(sealed);
+            // Of a newer epoch nothing is packed.
+            chain.queued_behind += u64::from(chain.packed_through > 0);
         }
         if let Some((epoch, number)) = packed_anew
             && let Some(chain) = self.of_mut(epoch)

@@ -63,9 +63,11 @@ impl NodeState {
         self.chain_key(lane)?;
         self.refuse_while_recovering()?;
         self.refuse_while_fenced()?;
-        if self.is_packing(lane) {
-            let packing =
-                format!("what waits on lane {lane} is being packed anew into the epoch that the officer opened");
+        if self.chain(lane).waits_for_packing() {
+            let packing = format!(
+                "what waits on lane {lane} is being packed anew into the epoch that the officer opened, and as much came behind it \
+                 meanwhile as may; submit again in a moment"
+            );
             return Err(Refusal::new(Reason::QueueFull, packing));
         }
         if self.chain(lane).unrecorded() >= OUTBOX_CONSIGNMENTS_MAX {
@@ -168,12 +170,6 @@ impl NodeState {
             return Err(Refusal::new(Reason::Internal, what));
         }
         self.chain_key_in(lane, chain.epoch.saturating_add(1))
-    }
-
-    /// Whether a lane's epoch is closed and all that the hub recorded of it is known: then what is left is packed anew.
-    pub fn is_packing(&self, lane: Lane) -> bool {
-        let chain = self.chain(lane);
-        self.closed(lane, chain.epoch).is_some_and(|tip| tip.number <= chain.recorded_through)
     }
 
     /// Feed items are applied without a gap; those applied before are passed over. Returns the new ones.

@@ -1,22 +1,29 @@
 //! A closed epoch at its node: what the hub had not recorded is packed anew, in order, and nothing else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use concord_journal::{Blob, Journal as _};
 use concord_ledger::{ChainTip, ClosedEpoch, EpochOpening};
 use concord_model::{ExchangeId, Lane, Reason, Refusal};
+use concord_server::{AskedDays, DiskRoom, Retention};
 use concord_wire::agreement::DraftContent;
 use concord_wire::consignment::{self, closed_epoch, epoch_link};
 use concord_wire::header::exchange_id;
 use concord_wire::proto::agency::v1::{TrackState, TrackUntil};
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::proto::feed::v1::feed_item::Content;
+use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::stored::node::{NodeEntry, Queued, read};
 use concord_wire::tree::Seed;
 
 use super::support::{Forum, HISTORY, Running, founded, item, name, prepared};
-use super::uplink::{context, receipt_of};
+use super::uplink::{FakeHub, context, receipt_of};
+use crate::link::LinkEnd;
+use crate::projection::Standing;
+use crate::retention::Keeper;
 use crate::services::track;
+use crate::uplink::epoch;
 use crate::writer::Fetched;
 
 const LANE: Lane = Lane::Routine;
@@ -36,7 +43,7 @@ async fn queued(forum: &Forum, node: &Running) -> Vec<ExchangeId> {
 
 fn entry(node: &Running, epoch: u32, number: u64) -> (Queued, Vec<Option<Blob>>) {
     let sequence = node.index.consignment(LANE, epoch, number).unwrap().unwrap();
-    let entry = node.journal.entry(sequence).unwrap();
+    let entry = node.index.journal().entry(sequence).unwrap();
     let NodeEntry::Queued(queued) = read(&entry).unwrap() else { panic!("no consignment") };
     (*queued, entry.blobs)
 }
@@ -60,6 +67,16 @@ fn opened(forum: &Forum, number: u64, epoch: u32, tip: ChainTip) -> FeedItem {
     FeedItem { closes, ..item(number, Content::Statement(forum.kaz.says(u64::from(epoch), content))) }
 }
 
+/// What the retention would take now.
+async fn retention(forum: &Forum, node: &Running) -> RetentionReport {
+    let keeper = Keeper::new(context(forum, node), Retention { bodies_days: Some(0), entries_days: None });
+    keeper.preview(AskedDays::default()).await.unwrap()
+}
+
+fn gone(report: &RetentionReport) -> u64 {
+    report.rows.iter().map(|row| row.exchanges).sum()
+}
+
 /// The exchanges of an epoch in its order.
 fn ids(node: &Running, epoch: u32) -> Vec<ExchangeId> {
     let last = node.now().chain_in(LANE, epoch).map_or(0, |chain| chain.last_number);
@@ -77,24 +94,23 @@ async fn what_was_not_recorded_is_packed_anew_with_the_same_headers_and_bodies_i
     let early = node.writer.pack_anew(LANE, 1).await.map_err(|refusal| refusal.reason);
     assert_eq!(early, Err(Reason::Internal), "nothing is packed anew of an epoch that is open");
     node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, tip)], 0).await.unwrap();
-    // The order is kept: what is new waits until what is old is packed.
-    let new = node.writer.submit(prepared(&forum, "r-new", b"d", LANE)).await;
-    assert_eq!(new.map_err(|refusal| refusal.reason).err(), Some(Reason::QueueFull));
-    // Nor does a copy pack that the hub does not serve.
+    // The order is kept: what is new goes behind what is old, and is packed with it.
+    let new = node.writer.submit(prepared(&forum, "r-new", b"d", LANE)).await.unwrap().id;
+    // A copy packs nothing that the hub does not serve.
     let other = Refusal::new(Reason::NodeSuperseded, "why");
     node.writer.fence(other.clone()).await.unwrap();
     assert_eq!(node.writer.pack_anew(LANE, 1).await, Err(other));
     node.writer.lift_fence().await.unwrap();
     assert!(node.writer.pack_anew(LANE, 1).await.unwrap());
 
-    assert_eq!(ids(&node, 2), all[1..]);
+    assert_eq!(ids(&node, 2), [&all[1..], &[new]].concat());
     let (first, blobs) = entry(&node, 2, 1);
     let (before, blobs_before) = entry(&node, 1, 2);
     assert_eq!((first.kept.sealed.number, first.kept.sealed.previous), (1, epoch_link(1, &tip)));
     assert_eq!((first.packed_anew, &first.kept.sealed.headers), (Some((1, 2)), &before.kept.sealed.headers));
     assert!(blobs == blobs_before && blobs.len() == 2, "the bodies are others");
     let state = node.now();
-    assert_eq!((state.chain(LANE).epoch, state.unrecorded_exchanges(LANE)), (2, 2));
+    assert_eq!((state.chain(LANE).epoch, state.unrecorded_exchanges(LANE)), (2, 3));
     assert_eq!(state.past_chain(LANE, 1), Some(1));
     // A repeat of a request is known whatever its exchange was packed into since, and where it stands is told.
     let again = node.writer.submit(prepared(&forum, "r-1", CONTENTS[1], LANE)).await;
@@ -103,8 +119,8 @@ async fn what_was_not_recorded_is_packed_anew_with_the_same_headers_and_bodies_i
     assert_eq!((place_of.epoch, place_of.number, place_of.agency.clone()), (2, 1, Some(name("customs"))));
     let first_queued = node.journal.entry(node.index.consignment(LANE, 1, 2).unwrap().unwrap()).unwrap().recorded_at;
     assert_eq!(node.index.queued_at(&place_of).unwrap().as_micros(), first_queued);
-    node.writer.submit(prepared(&forum, "r-new", b"d", LANE)).await.unwrap();
-    assert_eq!(node.now().chain(LANE).last_number, 3);
+    node.writer.submit(prepared(&forum, "r-next", b"e", LANE)).await.unwrap();
+    assert_eq!(node.now().chain(LANE).last_number, 4);
 
     let state = node.now();
     let journal = node.stop().await;
@@ -175,11 +191,21 @@ async fn what_another_copy_handed_in_under_the_same_numbers_is_kept_and_what_sta
     assert!(node.index.receipt_of(&mine).unwrap().is_none());
     let theirs = node.index.exchange(&exchange_id(&other.header)).unwrap().unwrap();
     assert!(theirs.agency.is_none() && node.index.receipt_of(&theirs).unwrap().is_some());
+    // What its agency submitted here stays its own to track, by whatever copy the hub has it.
+    let both = node.index.exchange(&all[2]).unwrap().unwrap();
+    assert_eq!((both.standing, both.agency.clone()), (Standing::AtHub, Some(name("customs"))));
+    assert!(node.index.receipt_of(&both).unwrap().is_some());
+    let prefix = &all[2].to_string()[..8];
+    assert_eq!(node.index.exchanges(prefix, &name("customs")).unwrap(), [both]);
 
     let tip = ChainTip { number: 3, digest: previous };
     node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, tip)], 0).await.unwrap();
     assert!(node.writer.pack_anew(LANE, 3).await.unwrap());
     assert_eq!(ids(&node, 2), [all[1]], "the third was recorded from the other copy, and is not packed again");
+    // Its bodies go where it stood here, too: nobody asks for them there. Recipients have yet to acknowledge 1, 2 and 3 of the hub's, and
+    // what is packed anew has no receipt.
+    let report = retention(&forum, &node).await;
+    assert_eq!((gone(&report), report.unsettled_exchanges), (2, 4));
     let state = node.now();
     let journal = node.stop().await;
     let node = Running::start(&forum, journal, &place.path().join("new views"));
@@ -242,4 +268,68 @@ async fn whoever_waits_for_an_exchange_hears_of_it_where_it_was_packed_to() {
     let then = tokio::time::timeout(PATIENCE, told.recv()).await.expect("the receipt is not told").unwrap().unwrap();
     assert_eq!((then.state(), then.queued_at), (TrackState::Recorded, first.queued_at));
     telling.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_backlog_is_packed_the_lane_takes_more_in_order_and_comes_to_its_end() {
+    const BACKLOG: usize = 300;
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let mut node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    node.writer.feed(HISTORY, forum.feed(), 0).await.unwrap();
+    let mut all = Vec::new();
+    for number in 0..BACKLOG {
+        all.push(node.writer.submit(prepared(&forum, &format!("r-{number}"), b"a", LANE)).await.unwrap().id);
+    }
+    let quiet = ClosedEpoch::default().tip(LANE);
+    node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, quiet)], 0).await.unwrap();
+    let (mut refused, mut steps, mut behind) = (0, 0, 0);
+    loop {
+        let entered = node.writer.pack_anew(LANE, 0).await.unwrap();
+        steps += 1;
+        if entered {
+            break;
+        }
+        assert_eq!(node.now().chain(LANE).epoch, 1, "the lane goes on before all is packed");
+        // Whoever submits as fast as it can is held to half of what is packed: the rest would go on for ever.
+        loop {
+            let prepared = prepared(&forum, &format!("r-{}", all.len()), b"b", LANE);
+            match node.writer.submit(prepared).await {
+                Ok(accepted) => all.push(accepted.id),
+                Err(refusal) => {
+                    assert_eq!(refusal.reason, Reason::QueueFull);
+                    refused += 1;
+                    break;
+                }
+            }
+            behind += 1;
+            assert!(behind <= BACKLOG, "more comes behind than is packed");
+        }
+        // A restart in between knows how far it is, and takes no more than before.
+        let state = node.now();
+        node = Running::start(&forum, node.stop().await, &place.path().join(format!("views {steps}")));
+        assert!(node.now() == state, "a replay gives another state");
+    }
+    assert!(refused > 0 && steps > 1 && behind > 0, "{refused} refused, {steps} steps, {behind} behind");
+    assert_eq!(ids(&node, 2), all, "out of order, twice, or left");
+    node.writer.submit(prepared(&forum, "r-next", b"c", LANE)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packing_leaves_the_disks_reserve_and_goes_on_when_there_is_room() {
+    const RESERVE_BYTES: u64 = 1000;
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let all = queued(&forum, &node).await;
+    let quiet = ClosedEpoch::default().tip(LANE);
+    node.writer.feed(HISTORY, vec![opened(&forum, 9, 2, quiet)], 0).await.unwrap();
+    let mut context = context(&forum, &node);
+    context.room = DiskRoom::new(RESERVE_BYTES, context.readiness.clone());
+    let hub = FakeHub::new(&Arc::new(Forum::new()), None);
+    context.room.measured(RESERVE_BYTES - 1);
+    let end = epoch::pack_anew(&context, &hub, (LANE, 1)).await.unwrap_err();
+    assert!(matches!(end, LinkEnd::OwnFull(_)), "{end:?}");
+    assert_eq!(node.now().chain(LANE).packed_through, 0);
+    context.room.measured(RESERVE_BYTES * 2);
+    epoch::pack_anew(&context, &hub, (LANE, 1)).await.unwrap();
+    assert_eq!(ids(&node, 2), all);
 }

@@ -28,7 +28,7 @@ use crate::link::{HubLink, Incoming, LinkEnd, Outgoing};
 use concord_server::{Clock as _, SystemClock};
 
 /// Records what comes; loses its stream before every second receipt of lane routine.
-struct FakeHub {
+pub(super) struct FakeHub {
     forum: Arc<Forum>,
     recorded: Arc<Mutex<BTreeMap<(Lane, u64), ConsignmentDigest>>>,
     streams: Arc<Mutex<u64>>,
@@ -40,7 +40,7 @@ struct FakeHub {
 }
 
 impl FakeHub {
-    fn new(forum: &Arc<Forum>, claims: Option<u64>) -> Self {
+    pub(super) fn new(forum: &Arc<Forum>, claims: Option<u64>) -> Self {
         Self {
             forum: Arc::clone(forum),
             recorded: Arc::default(),

@@ -48,7 +48,11 @@ pub(super) async fn leave(
     }
 }
 
-async fn pack_anew(context: &Context, link: &dyn HubLink, (lane, epoch): (Lane, u32)) -> Result<(), LinkEnd> {
+pub(crate) async fn pack_anew(
+    context: &Context,
+    link: &dyn HubLink,
+    (lane, epoch): (Lane, u32),
+) -> Result<(), LinkEnd> {
     let state = context.now_state();
     let (Some(tip), Some(chain)) = (state.closed(lane, epoch), state.chain_in(lane, epoch)) else { return Ok(()) };
     // What was recorded is known without the hub where every receipt is here.

@@ -1,4 +1,5 @@
-//! What a restored node lost and the hub has: fetched back before anything new is numbered.
+//! What the hub has of this node's chains and the journal has no receipt for, fetched back: by a restored node before anything new is
+//! numbered, and by any node before it packs anew what a closed epoch left.
 
 use std::sync::Arc;
 

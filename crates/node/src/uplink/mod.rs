@@ -1,6 +1,6 @@
 //! To the hub: what the journal holds and the hub has not receipted. It only sends what stands there.
 
-mod epoch;
+pub(crate) mod epoch;
 mod fetch;
 mod lane;
 mod statements;

@@ -2,7 +2,11 @@
 //!
 //! Invariant: an exchange is packed anew exactly if the hub has not recorded it. All that the hub has of the closed epoch is known here
 //! before the first is packed, nothing more comes to be recorded there, and an exchange that stands elsewhere by now, since the hub had
-//! it from another copy of this node, is passed over. The lane's order is kept: nothing new is queued until the last is packed.
+//! it from another copy of this node, is left there.
+//!
+//! Invariant: the lane's order is kept, nothing is packed twice and nothing is left. What is queued while this goes on comes behind, in the
+//! closed epoch, and is packed in its turn: the step that finds nothing more enters the next epoch in the same commit, in which nothing
+//! else is queued. That this comes to an end sees [`ChainEnd::waits_for_packing`] to.
 //!
 //! An exchange whose body is damaged goes without it: the others do not wait for it, the hub refuses it (`BLOB_MISMATCH`), and so its
 //! agency is told. That the rest goes on without it was the officer's word, who opened the epoch.
@@ -18,6 +22,7 @@ use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 use super::WriterError;
 use super::batch::Batch;
 use crate::index::{Index, IndexError};
+use crate::projection::Standing;
 use crate::state::ChainEnd;
 
 /// What one commit takes; a last consignment may go over it by its own size.
@@ -106,8 +111,8 @@ fn left_of(index: &Index, lane: Lane, closed: &ChainEnd, number: u64) -> Result<
     let mut left = Left::default();
     for ((position, header), submission) in kept.sealed.headers.iter().enumerate().zip(submissions) {
         let stands = index.exchange(&exchange_id(header))?.ok_or(IndexError::Row("an exchange"))?;
-        let is_here = stands.epoch == closed.epoch && stands.number == number && stands.index == position as u64;
-        if stands.lane != lane || !is_here || (stands.agency.is_none() && !submission.agency.is_empty()) {
+        let place = (stands.lane, stands.epoch, stands.number, stands.index);
+        if stands.standing != Standing::Here || place != (lane, closed.epoch, number, position as u64) {
             continue;
         }
         let blobs = index.whole_content(sequence, kept.blob_range(position))?;
