@@ -340,6 +340,18 @@ impl Forum {
         concord(words!["status", "--profile", dir.join("operator")]).ok().json()
     }
 
+    /// Waits until a server says this among its alarms; returns all of them.
+    pub fn await_alarm(&self, dir: &Path, word: &str) -> String {
+        let since = Instant::now();
+        loop {
+            let alarms = self.status(dir)["alarms"].to_string();
+            if alarms.contains(word) {
+                return alarms;
+            }
+            assert!(since.elapsed() < 4 * DEADLINE, "{word} was not said: {alarms}");
+        }
+    }
+
     /// An address that a server wrote down: `listen` or `admin`.
     pub fn address(&self, dir: &Path, which: &str) -> String {
         let text = fs::read_to_string(dir.join("addresses.json")).unwrap();

@@ -180,7 +180,7 @@ fn load(shared: &Shared, chain: &ChainKey, number: u64) -> Result<(u64, pb::Cons
         Err(error) => {
             let id = kept.sealed.headers.get(index).map(|header| exchange_id(header).to_string()).unwrap_or_default();
             tracing::error!(sequence, exchange = id, %error, "a body is damaged and cannot be given back");
-            shared.losses.not_healed(shared, format!("exchange {id} of {}: its body here is damaged", chain.origin));
+            shared.losses.not_healed(shared, format!("{}'s exchange {id}: its body here is damaged", chain.origin));
             Vec::new()
         }
     });
@@ -188,16 +188,11 @@ fn load(shared: &Shared, chain: &ChainKey, number: u64) -> Result<(u64, pb::Cons
     Ok((sequence, to_message(&kept.sealed, blobs)))
 }
 
-/// The title and the body of one exchange, where both are there; nothing where one is gone. Each is read by itself, so that one that
-/// is damaged does not hold up the others. Blocks.
+/// The title and the body of one exchange, where both are there; nothing where one is gone. Blocks.
 fn content(shared: &Shared, entry: &Entry, range: Range<usize>) -> Result<Vec<Bytes>, ReadError> {
-    let mut content = Vec::with_capacity(range.len());
-    for index in range {
-        match shared.journal.blob(entry.sequence, index) {
-            Ok(blob) => content.push(blob_to_bytes(&blob)),
-            Err(ReadError::Redacted { .. }) => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        }
+    match shared.journal.blobs(entry.sequence, range) {
+        Ok(blobs) => Ok(blobs.iter().map(blob_to_bytes).collect()),
+        Err(ReadError::Redacted { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
-    Ok(content)
 }

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use concord_ledger::Lost;
 use concord_model::{ParticipantCode, Reason, Refusal};
 use concord_server::Readiness;
 use tokio::sync::watch;
@@ -161,7 +160,8 @@ impl Losses {
             of_one = if whose == Some(listed.0) { of_one + 1 } else { 1 };
             whose = Some(listed.0);
             if of_one <= each {
-                list.push(in_words(listed));
+                let (participant, lost, reason) = listed;
+                list.push(format!("{participant}'s {lost}: {reason}"));
             }
         }
         let rest = if count > list.len() as u64 {
@@ -228,18 +228,6 @@ pub async fn keep_told(shared: Weak<Shared>, readiness: Readiness, mut published
         }
         if published.changed().await.is_err() {
             return;
-        }
-    }
-}
-
-fn in_words((participant, lost, reason): (&ParticipantCode, &Lost, Reason)) -> String {
-    match lost {
-        Lost::Exchange { id, recipients } => {
-            let recipients: Vec<&str> = recipients.iter().map(ParticipantCode::as_str).collect();
-            format!("exchange {id} of {participant} to {}: {reason}", recipients.join(", "))
-        }
-        Lost::Statement { officer, number } => {
-            format!("statement {number} of {participant}'s officer {officer}: {reason}")
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The contract that every provider keeps; `conformance` checks it.
 
+use std::ops::Range;
+
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -126,6 +128,12 @@ pub trait Journal: Send + Sync {
 
     /// One body; `index` counts from 0. [`ReadError::Redacted`] where it is gone.
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError>;
+
+    /// Neighbouring bodies of an entry, each read by itself, so that one that is damaged does not hold up others. [`ReadError::Redacted`]
+    /// where one of them is gone.
+    fn blobs(&self, sequence: u64, indices: Range<usize>) -> Result<Vec<Blob>, ReadError> {
+        indices.map(|index| self.blob(sequence, index)).collect()
+    }
 
     /// The bodies beside an entry, without reading them.
     fn bodies(&self, sequence: u64) -> Result<Vec<Body>, ReadError>;

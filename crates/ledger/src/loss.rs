@@ -1,6 +1,7 @@
 //! What a hub that lost data cannot have again: a list for people.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 
 use concord_model::{ExchangeId, Name, ParticipantCode, Reason};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,19 @@ pub enum Lost {
         /// Its number.
         number: u64,
     },
+}
+
+impl Display for Lost {
+    /// Names no title: `exchange 5f… to IRN, RUS`.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exchange { id, recipients } => {
+                let recipients: Vec<&str> = recipients.iter().map(ParticipantCode::as_str).collect();
+                write!(f, "exchange {id} to {}", recipients.join(", "))
+            }
+            Self::Statement { officer, number } => write!(f, "statement {number} of officer {officer}"),
+        }
+    }
 }
 
 /// Everything that cannot be healed, by the participant whose it is.

@@ -92,21 +92,16 @@ impl Index {
         &self.views
     }
 
-    /// Title and body of one exchange; none where one of them is damaged or gone. Each is read by itself, so that it does not hold up
-    /// others. Blocks.
+    /// Title and body of one exchange; none where one of them is damaged or gone. Blocks.
     pub(crate) fn whole_content(&self, sequence: u64, range: Range<usize>) -> Result<Option<Vec<Blob>>, ReadError> {
-        let mut blobs = Vec::with_capacity(range.len());
-        for index in range {
-            match self.journal.blob(sequence, index) {
-                Ok(blob) => blobs.push(blob),
-                Err(error @ (ReadError::Damaged { .. } | ReadError::Redacted { .. })) => {
-                    tracing::warn!(sequence, %error, "an exchange goes without its content");
-                    return Ok(None);
-                }
-                Err(error) => return Err(error),
+        match self.journal.blobs(sequence, range) {
+            Ok(blobs) => Ok(Some(blobs)),
+            Err(error @ (ReadError::Damaged { .. } | ReadError::Redacted { .. })) => {
+                tracing::warn!(sequence, %error, "an exchange goes without its content");
+                Ok(None)
             }
+            Err(error) => Err(error),
         }
-        Ok(Some(blobs))
     }
 
     pub(crate) fn journal(&self) -> &Arc<dyn Journal> {

@@ -2,10 +2,9 @@
 //! is recorded twice, and the order is kept.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
-use concord_tests::{Agency, DEADLINE, Forum, concord, count_in_journal, exchange_ids, replace_line, text_of, words};
+use concord_tests::{Agency, Forum, concord, count_in_journal, exchange_ids, replace_line, text_of, words};
 
 use crate::healing_hub::copy_folder;
 use crate::healing_node::{await_recovered, flip_bit_behind};
@@ -92,22 +91,11 @@ fn open_epoch(forum: &Forum) -> serde_json::Value {
     concord(words!["node", "epoch", "open", "--yes", "--profile", forum.officer("KAZ")]).ok().json()
 }
 
-fn await_said(forum: &Forum, dir: &Path, word: &str) -> String {
-    let since = Instant::now();
-    loop {
-        let alarms = forum.status(dir)["alarms"].to_string();
-        if alarms.contains(word) {
-            return alarms;
-        }
-        assert!(since.elapsed() < DEADLINE, "{word} was not said: {alarms}");
-    }
-}
-
 #[test]
 fn what_waits_behind_a_fork_goes_on_in_the_epoch_that_the_officer_opens() {
     let mut forked = Forked::new();
     // The alarm says what to do; the node takes what comes meanwhile, and it waits behind the rest.
-    await_said(&forked.forum, &forked.dir(), "concord node epoch open");
+    forked.forum.await_alarm(&forked.dir(), "concord node epoch open");
     let later = forked.kaz.submit("later", &format!("--agreement {WARNINGS}")).id;
     assert_eq!(text_of(&forked.kaz.track(&later), "state"), "queued");
     forked.mine.push(later);
@@ -163,12 +151,12 @@ fn what_is_damaged_on_the_disk_of_its_node_is_refused_alone_once_the_officer_ope
     forum.start_hub();
     // The lane waits for a person; what stood before the damage has gone.
     assert_eq!(exchange_ids(&irn.receive(1)), [first]);
-    await_said(&forum, &dir, "is damaged on this node's disk");
+    forum.await_alarm(&dir, "is damaged on this node's disk");
     assert_eq!(text_of(&kaz.track(&damaged), "state"), "queued");
 
     assert_eq!(text_of(&open_epoch(&forum), "state"), "accepted");
     assert_eq!(exchange_ids(&irn.receive(1)), [last]);
-    let alarms = await_said(&forum, &dir, "not-healed");
+    let alarms = forum.await_alarm(&dir, "not-healed");
     assert!(alarms.contains(&damaged) && !alarms.contains("uplink"), "{alarms}");
     let tracked = kaz.track(&damaged);
     assert_eq!(

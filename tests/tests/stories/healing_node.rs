@@ -224,18 +224,6 @@ fn a_body_that_is_damaged_at_the_hub_is_missing_alone_and_all_else_comes_back() 
     assert!(alarms.contains("not-healed") && alarms.contains(&damaged), "{alarms}");
 }
 
-/// Waits until somebody says this among the alarms of a server.
-fn await_said(forum: &Forum, dir: &Path, word: &str) -> String {
-    let since = Instant::now();
-    loop {
-        let alarms = forum.status(dir)["alarms"].to_string();
-        if alarms.contains(word) {
-            return alarms;
-        }
-        assert!(since.elapsed() < 4 * DEADLINE, "{word} was not said: {alarms}");
-    }
-}
-
 #[test]
 fn an_older_copy_that_is_put_back_silently_is_refused_and_alarmed_and_healed_by_a_command() {
     let mut forum = Lost::forum();
@@ -249,8 +237,8 @@ fn an_older_copy_that_is_put_back_silently_is_refused_and_alarmed_and_healed_by_
     fs::remove_dir_all(&dir).unwrap();
     fs::rename(&copy, &dir).unwrap();
     lost.forum.start_node("KAZ");
-    await_said(&lost.forum, &dir, "NODE_ROLLED_BACK");
-    await_said(&lost.forum, &hub_dir, "node-rolled-back");
+    lost.forum.await_alarm(&dir, "NODE_ROLLED_BACK");
+    lost.forum.await_alarm(&hub_dir, "node-rolled-back");
     assert_eq!(get(&lost.forum.address(&dir, "admin"), "/readyz").status, 503);
     assert!(get(&lost.forum.address(&hub_dir, "admin"), "/metrics").body.contains("concord_node_copies_refused_total"));
     lost.kaz.try_submit("too late", &format!("--agreement {WARNINGS}")).refused(1, "NODE_ROLLED_BACK");
@@ -281,8 +269,8 @@ fn of_a_node_and_a_second_copy_started_elsewhere_exactly_one_goes_on_and_the_oth
     }
     let second = Process::start(&forum.log("second"), words!["node", "serve", "--dir", elsewhere]);
     second.line_after("admin ");
-    await_said(&forum, &elsewhere, "NODE_ROLLED_BACK");
-    await_said(&forum, &forum.hub_dir(), "node-rolled-back");
+    forum.await_alarm(&elsewhere, "NODE_ROLLED_BACK");
+    forum.await_alarm(&forum.hub_dir(), "node-rolled-back");
     let sent = kaz.submit("from the one that goes on", "--wait delivered").id;
     let received = irn.submit("to the one that goes on", "--wait delivered").id;
     assert_eq!(exchange_ids(&kaz.receive(1)), [received.clone()]);
@@ -296,8 +284,8 @@ fn of_a_node_and_a_second_copy_started_elsewhere_exactly_one_goes_on_and_the_oth
     await_recovered(&forum, &elsewhere);
     forum.stop_node("KAZ");
     forum.start_node("KAZ");
-    await_said(&forum, &dir, "NODE_SUPERSEDED");
-    await_said(&forum, &forum.hub_dir(), "node-superseded");
+    forum.await_alarm(&dir, "NODE_SUPERSEDED");
+    forum.await_alarm(&forum.hub_dir(), "node-superseded");
     kaz.try_submit("from the one that was left behind", "").refused(1, "NODE_SUPERSEDED");
     assert_eq!(exchange_ids(&irn.receive(1)), [sent]);
     assert_eq!(second.terminate().code(), Some(0));
@@ -326,7 +314,7 @@ fn a_copy_that_is_not_served_takes_nothing_after_a_restart_without_the_hub_until
     };
     let (first_agency, second_agency) = (forum.agency("KAZ"), forum.agency_in(&elsewhere, "second"));
     let second = start(&forum);
-    await_said(&forum, &elsewhere, "NODE_ROLLED_BACK");
+    forum.await_alarm(&elsewhere, "NODE_ROLLED_BACK");
     assert_eq!(second.terminate().code(), Some(0));
 
     // What it heard stands in its journal: nobody is there who could say it again.
@@ -356,7 +344,7 @@ fn a_copy_that_is_not_served_takes_nothing_after_a_restart_without_the_hub_until
     let first = second_agency.submit("from the one that took the place", "--wait delivered").id;
 
     // The other one is the copy that is not served now, and knows it by itself, too.
-    await_said(&forum, &dir, "NODE_SUPERSEDED");
+    forum.await_alarm(&dir, "NODE_SUPERSEDED");
     forum.stop_hub();
     forum.stop_node("KAZ");
     forum.start_node("KAZ");
@@ -427,7 +415,7 @@ fn an_active_node_is_told_the_moment_that_its_restored_copy_is_served_and_every_
         (second, sending.join().unwrap(), handed_in)
     });
     // Nobody restarted it: its own streams told it.
-    await_said(&forum, &dir, "NODE_SUPERSEDED");
+    forum.await_alarm(&dir, "NODE_SUPERSEDED");
     let ready = get(&forum.address(&dir, "admin"), "/readyz");
     assert!(ready.status == 503 && ready.body.contains("NODE_SUPERSEDED"), "{}", ready.body);
     concord(words!["agreement", "leave", WARNINGS, "--yes", "--profile", forum.officer("KAZ")])

@@ -2,10 +2,7 @@
 
 use concord_journal::{Entry, HistoryId, KIND_REDACTED, KIND_REDACTION_STEP, KIND_TRIMMED, is_reserved_kind};
 use concord_ledger::epoch::FIRST_EPOCH;
-use concord_ledger::{
-    ConsignmentRecorded, Lost, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided,
-};
-use concord_model::{ParticipantCode, Reason};
+use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided};
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item};
@@ -99,14 +96,7 @@ fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
             ("node", format!("{}'s node goes on in history {history}, run {run}", fact.participant), Vec::new())
         }
         HubEntry::NotHealed(fact) => {
-            let one = |(lost, reason): &(Lost, Reason)| match lost {
-                Lost::Exchange { id, recipients } => {
-                    let recipients: Vec<&str> = recipients.iter().map(ParticipantCode::as_str).collect();
-                    format!("exchange {id} to {}: {reason}", recipients.join(", "))
-                }
-                Lost::Statement { officer, number } => format!("statement {number} of officer {officer}: {reason}"),
-            };
-            let lost: Vec<String> = fact.lost.iter().map(one).collect();
+            let lost: Vec<String> = fact.lost.iter().map(|(lost, reason)| format!("{lost}: {reason}")).collect();
             ("not-healed", format!("lost of {}: {}", fact.participant, lost.join("; ")), Vec::new())
         }
         HubEntry::MailboxResumed(fact) => {
