@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use concord_hub::sequencer::{Answer, Proposal, answered};
 use concord_journal::{AppendError, Bodies};
-use concord_ledger::Lost;
-use concord_model::{Lane, Reason};
+use concord_ledger::{ChainTip, ClosedEpoch, Lost};
+use concord_model::{ConsignmentDigest, Digest, Lane, Reason};
 use support::{Bench, FailingDisk, on_file_journal, state};
 
 /// What waits for no append. Where it does on broken code, the clock, which stands, goes on, and the test fails instead of hanging.
@@ -102,13 +102,34 @@ async fn what_cannot_be_had_again_is_listed_in_the_commit_that_shows_it() {
     let listed: Vec<_> = published.ledger.losses().listed().collect();
     let recipients = |lost: &Lost| match lost {
         Lost::Exchange { recipients, .. } => recipients.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
-        Lost::Statement { number, .. } => number.to_string(),
+        Lost::Statement { number, .. } | Lost::Consignment { number, .. } => number.to_string(),
     };
     let shown: Vec<_> =
         listed.iter().map(|(whose, lost, reason)| (whose.as_str(), recipients(lost), *reason)).collect();
     let expected =
         [("KAZ", "IRN TUR".to_owned(), Reason::BlobMismatch), ("KAZ", "7".to_owned(), Reason::AgreementUnknown)];
     assert_eq!(shown, expected);
+}
+
+#[tokio::test]
+async fn what_a_told_end_of_an_epoch_shows_to_be_lost_is_listed_in_the_commit_that_takes_the_epoch_in() {
+    let mut bench = Bench::start();
+    let kaz = state("KAZ");
+    let consigned = bench.sequencer.propose(kaz.consignment(Lane::Routine, 1)).await.unwrap();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert!(matches!(answered(consigned).await, Ok(Answer::Recorded(_))));
+
+    let mut closes = ClosedEpoch::default();
+    closes.tips[Lane::Routine.slot()] = ChainTip { number: 1, digest: ConsignmentDigest(Digest([0x46; 32])) };
+    let opened = bench.sequencer.propose(kaz.handed_epoch(7, closes)).await.unwrap();
+    bench.append_begun().await;
+    bench.let_sync_pass();
+    assert!(matches!(answered(opened).await, Ok(Answer::Accepted)));
+    let published = bench.sequencer.published();
+    let listed: Vec<_> = published.ledger.losses().listed().collect();
+    let lost = Lost::Consignment { lane: Lane::Routine, epoch: 1, number: 1 };
+    assert_eq!((listed, bench.appends()), (vec![(&kaz.code, &lost, Reason::Fork)], 2));
 }
 
 #[tokio::test]

@@ -18,9 +18,6 @@ pub struct Chains {
     by_key: BTreeMap<Arc<ChainKey>, Arc<Chain>>,
 }
 
-/// No chain is longer, whatever a node says that it was told: its numbers are counted on from here.
-const TIP_MAX: u64 = 1 << 48;
-
 /// Where one chain stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
@@ -168,30 +165,16 @@ impl Chains {
         ClosedEpoch { tips: Lane::ALL.map(tip) }
     }
 
-    /// Whether the end of an epoch that a node was told fits what is recorded here of its chains in that epoch. One that lies beyond is what
-    /// this hub lost; one before is known by its digest, as far back as receipts are kept.
-    ///
-    /// Refuses with `FORK` where something else is recorded here under the number of a tip, and with `CHAIN_MISMATCH` a tip that no chain
-    /// has.
-    pub fn check_told_end(&self, of: &ChainKey, told: &ClosedEpoch) -> Result<(), Refusal> {
-        for lane in Lane::ALL {
-            let tip = told.tip(lane);
-            let chain = self.get(&ChainKey { lane, ..of.clone() });
-            let has_digest = tip.digest != ChainTip::default().digest;
-            if has_digest != (tip.number > 0) || tip.number > TIP_MAX {
-                let what = format!("no chain of lane {lane} ends at consignment {} with this digest", tip.number);
-                return Err(Refusal::new(Reason::ChainMismatch, what));
-            }
+    /// The consignments at which a node was told that its chains ended, and for which something else is recorded here, as far back as
+    /// receipts are kept. One that lies beyond what is recorded is what this hub lost, and contradicts nothing.
+    pub(crate) fn contradicted(&self, of: &ChainKey, told: &ClosedEpoch) -> Vec<(Lane, u64)> {
+        let differs = |lane: &Lane| {
+            let tip = told.tip(*lane);
+            let chain = self.get(&ChainKey { lane: *lane, ..of.clone() });
             let here = chain.and_then(|chain| chain.digest_of(tip.number));
-            if here.is_some_and(|here| here != tip.digest) {
-                let what = format!(
-                    "epoch {} of lane {lane} is said to have ended at consignment {}, and another is recorded here under that number",
-                    of.epoch, tip.number
-                );
-                return Err(Refusal::new(Reason::Fork, what));
-            }
-        }
-        Ok(())
+            here.is_some_and(|here| here != tip.digest)
+        };
+        Lane::ALL.into_iter().filter(differs).map(|lane| (lane, told.tip(lane).number)).collect()
     }
 
     /// All chains that have begun.

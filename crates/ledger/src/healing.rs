@@ -13,6 +13,7 @@ use crate::command::Handed;
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
 use crate::feed::still_on;
 use crate::ledger::{Decision, Ledger};
+use crate::loss::Lost;
 use crate::resume::Shown;
 use crate::signer::SignerStep;
 use crate::statement::{Replacement, StatementContent};
@@ -52,13 +53,10 @@ impl Ledger {
             (None, None) => self.told_of_handed(handed),
         };
         let refused = handed.refused.or(meaningless.as_ref().map(|refusal| refusal.reason));
-        // What its node was told of the end of an epoch stands, also where what was recorded up to there is yet to be handed in again.
-        // The secretariat's word on new keys does not fall with what a node says of its chains' end: only that does not count then.
+        // What its node was told of the end of an epoch stands, also where what was recorded up to there is yet to be handed in again, and
+        // where something else is recorded there since: its chain goes on from there, and would lead nowhere else.
         let closes = match refused.is_none() && statement.closes().is_some() {
-            true => {
-                let told = handed.closes.filter(|_| self.check_told_end(handed).is_ok());
-                told.or_else(|| self.closed_by(statement)).map(Box::new)
-            }
+            true => handed.closes.or_else(|| self.closed_by(statement)).map(Box::new),
             false => None,
         };
         let told = self.feed().tell(&told);
@@ -74,10 +72,7 @@ impl Ledger {
         match &statement.content {
             StatementContent::Enrol(request) => registry.check_enrol(by, request),
             StatementContent::Replace(replacement) => self.epochs().check_replace(registry, by, &replacement.request),
-            StatementContent::OpenEpoch(opening) => {
-                self.epochs().check_open(registry, by, opening)?;
-                self.check_told_end(handed)
-            }
+            StatementContent::OpenEpoch(opening) => self.epochs().check_open(registry, by, opening),
             StatementContent::Propose { text, digest } => {
                 let malformed = |what: String| Err(Refusal::new(Reason::AgreementMalformed, what));
                 check_form(text, by)?;
@@ -111,12 +106,12 @@ impl Ledger {
         }
     }
 
-    /// Whether what its node says of the end of the epoch that it closes fits what is recorded here.
-    fn check_told_end(&self, handed: &Handed) -> Result<(), Refusal> {
-        match (&handed.closes, self.closing(&handed.statement)) {
-            (Some(told), Some(chains)) => self.chains().check_told_end(&chains, told),
-            _ => Ok(()),
-        }
+    /// What was recorded, by the word of the node that hands this back, where something else is recorded now: its chain and another
+    /// copy's, which this hub took in after it had lost data, were told the same numbers. What such a consignment carried cannot be had.
+    pub fn contradicted(&self, handed: &Handed) -> Vec<Lost> {
+        let (Some(told), Some(chains)) = (&handed.closes, self.closing(&handed.statement)) else { return Vec::new() };
+        let lost = |(lane, number)| Lost::Consignment { lane, epoch: chains.epoch, number };
+        self.chains().contradicted(&chains, told).into_iter().map(lost).collect()
     }
 
     /// A later version takes the place of the one before. On the own node's word it does so by the rules of a new proposal only; one

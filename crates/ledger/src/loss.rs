@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
-use concord_model::{ExchangeId, Name, ParticipantCode, Reason};
+use concord_model::{ExchangeId, Lane, Name, ParticipantCode, Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::fact::NotHealed;
 
-/// What is listed of one participant. Of exchanges more is only counted: the journal has each, with the consignment that shows it. Of
-/// statements, which a node can hand back at will, more is not taken in.
+/// What is listed of one participant. Of exchanges more is only counted: the journal has each, with the consignment that shows it. What a
+/// node can say at will is not taken in beyond it.
 pub const NOT_HEALED_LISTED_MAX: usize = 1_000;
 
 /// Something that this hub had and cannot have again.
@@ -29,6 +29,15 @@ pub enum Lost {
         /// Its number.
         number: u64,
     },
+    /// A consignment that was recorded, by the word of its node, where another one of another copy of that node is recorded now.
+    Consignment {
+        /// The lane of its chain.
+        lane: Lane,
+        /// The epoch of its chain.
+        epoch: u32,
+        /// Its number.
+        number: u64,
+    },
 }
 
 impl Display for Lost {
@@ -40,6 +49,9 @@ impl Display for Lost {
                 write!(f, "exchange {id} to {}", recipients.join(", "))
             }
             Self::Statement { officer, number } => write!(f, "statement {number} of officer {officer}"),
+            Self::Consignment { lane, epoch, number } => {
+                write!(f, "consignment {number} on lane {lane} in epoch {epoch}, in whose place another is recorded")
+            }
         }
     }
 }

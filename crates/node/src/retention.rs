@@ -1,9 +1,9 @@
 //! Retention at a node: the bodies of exchanges that nobody waits for any more go, and the old segments of the journal that held them.
 //!
 //! Invariant: an own exchange's bodies go only once the hub's receipt is here and every recipient is told to have it, or never to
-//! get it; a received one's only once every agency that may have it has acknowledged it; and those of one that was packed anew or that the
-//! hub has by another copy of this node, where it stood before. Request ids, receipts and exchange ids stay, so that a repeat is known for
-//! one. They stay where their segment goes too: a hub that lost data is handed all of it back.
+//! get it; a received one's only once every agency that may have it has acknowledged it. Those of one that was packed anew go where it
+//! stood before, and those of one that the hub has by another copy of this node as if it stood there. Request ids, receipts and exchange
+//! ids stay, so that a repeat is known for one. They stay where their segment goes too: a hub that lost data is handed all of it back.
 
 use std::sync::Arc;
 
@@ -94,29 +94,17 @@ impl Settled {
     ) -> Result<u64, IndexError> {
         let there = index.journal().bodies(entry.sequence)?;
         let (lane, epoch, number) = (kept.sealed.chain.lane, kept.sealed.chain.epoch, kept.sealed.number);
-        let outcomes = receipt.and_then(|receipt| receipt::parse(&receipt.statement).ok()).map(|one| one.outcomes);
+        let outcomes = outcomes(receipt);
         let mut size = 0;
         for ((position, serialised), agency) in (0_u32..).zip(&kept.sealed.headers).zip(agencies) {
-            let outcome = outcomes.as_ref().and_then(|outcomes| outcomes.get(position as usize));
-            let settled = match outcome {
-                // What was packed anew, or is at the hub by another copy, stands elsewhere now, and its bodies with it.
-                None => index.exchange(&exchange_id(serialised))?.is_some_and(|now| {
-                    let place = (now.lane, now.epoch, now.number, now.index);
-                    now.standing != Standing::Here || place != (lane, epoch, number, position.into())
-                }),
-                Some(Outcome::Refused(_)) => true,
-                Some(Outcome::Recorded { audience, .. }) => {
-                    // Of what a restored node fetched back nobody knows who handed it in.
-                    let agency = (!agency.is_empty()).then(|| Name::parse(agency)).transpose();
-                    let agency = agency.map_err(|_| IndexError::Row("an agency"))?;
-                    let (id, index_there, standing) = (exchange_id(serialised), position.into(), Standing::Here);
-                    let place = Place { id, lane, epoch, number, index: index_there, standing, agency };
-                    let mut all = true;
-                    for recipient in audience {
-                        all = all && index.reached(&place, recipient)?.is_some();
-                    }
-                    all
-                }
+            // Of what a restored node fetched back nobody knows who handed it in.
+            let agency = (!agency.is_empty()).then(|| Name::parse(agency)).transpose();
+            let agency = agency.map_err(|_| IndexError::Row("an agency"))?;
+            let (id, index_here, standing) = (exchange_id(serialised), position.into(), Standing::Here);
+            let place = Place { id, lane, epoch, number, index: index_here, standing, agency };
+            let settled = match outcomes.get(position as usize) {
+                Some(outcome) => is_over(index, &place, outcome)?,
+                None => stands_elsewhere(index, &place)?,
             };
             let range = kept.blob_range(position as usize);
             let range = IndexRange { first: range.start as u32, count: range.len() as u32 };
@@ -178,6 +166,33 @@ impl Settled {
         Bodies { sequence: entry.sequence, first: range.first, count: range.count }.add_to(bodies);
         size
     }
+}
+
+fn outcomes(receipt: Option<RecordedReceipt>) -> Vec<Outcome> {
+    receipt.and_then(|receipt| receipt::parse(&receipt.statement).ok()).map(|one| one.outcomes).unwrap_or_default()
+}
+
+/// Whether nobody waits for an exchange any more that stands here with this outcome.
+fn is_over(index: &Index, place: &Place, outcome: &Outcome) -> Result<bool, IndexError> {
+    let Outcome::Recorded { audience, .. } = outcome else { return Ok(true) };
+    for recipient in audience {
+        if index.reached(place, recipient)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether nobody waits for what stands here without a receipt: it was packed anew, its bodies with it, or the hub has it by another
+/// copy of this node. From there it may have come back without its bodies, which wait here then for what they would wait for there.
+fn stands_elsewhere(index: &Index, here: &Place) -> Result<bool, IndexError> {
+    let Some(now) = index.exchange(&here.id)? else { return Ok(false) };
+    if now.standing == Standing::AtHub {
+        let outcomes = outcomes(index.receipt_of(&now)?);
+        let outcome = usize::try_from(now.index).ok().and_then(|position| outcomes.get(position));
+        return outcome.map_or(Ok(false), |outcome| is_over(index, &now, outcome));
+    }
+    Ok((now.lane, now.epoch, now.number, now.index) != (here.lane, here.epoch, here.number, here.index))
 }
 
 fn agreement(serialised: &bytes::Bytes) -> String {

@@ -231,10 +231,22 @@ pub fn closed_epoch(closed: &ClosedEpoch) -> pb::ClosedEpoch {
     pb::ClosedEpoch { tips: closed.tips.iter().map(tip).collect() }
 }
 
-/// Reads where an epoch ended.
+/// No chain is longer, whatever a node says that it was told: its numbers are counted on from there.
+const TIP_MAX: u64 = 1 << 48;
+
+/// Reads where an epoch ended. No consignment has number 0: an empty chain's tip has that and no digest.
 pub fn parse_closed_epoch(message: &pb::ClosedEpoch) -> Result<ClosedEpoch, ParseError> {
     let tip = |tip: &pb::ChainTip| {
-        Ok(ChainTip { number: tip.number, digest: ConsignmentDigest(Digest::from_slice(&tip.digest)?) })
+        let tip = ChainTip { number: tip.number, digest: ConsignmentDigest(Digest::from_slice(&tip.digest)?) };
+        let has_digest = tip.digest != ChainTip::default().digest;
+        if has_digest != (tip.number > 0) || tip.number > TIP_MAX {
+            return Err(ParseError::new(
+                "chain tip",
+                tip.number.to_string(),
+                "a number that a chain has, with its digest",
+            ));
+        }
+        Ok(tip)
     };
     let tips = message.tips.iter().map(tip).collect::<Result<Vec<_>, ParseError>>()?;
     let count = tips.len().to_string();

@@ -17,6 +17,7 @@ impl SequencerTask {
     pub(super) fn decide(&mut self, proposal: Proposal, at: At) -> Result<Decided, Refusal> {
         match proposal {
             Proposal::HandBack(handed, signed) => {
+                let contradicted = self.ledger.contradicted(&handed);
                 let decision = self.ledger.decide(&Command::HandBack(*handed), at)?;
                 if decision == Decision::Nothing {
                     return Ok(Decided::Known(Due::Answer(Ok(Answer::Stands))));
@@ -25,7 +26,7 @@ impl SequencerTask {
                     Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, now)),
                     _ => None,
                 })?;
-                self.list_refused(decided, at)
+                self.list_handed(decided, contradicted, at)
             }
             Proposal::ResumeFeed { participant, shown, common } => {
                 let decision = self.ledger.decide(&Command::ResumeFeed { participant, shown, common }, at)?;
@@ -115,18 +116,22 @@ impl SequencerTask {
         Ok(decided)
     }
 
-    /// Lists a statement that was handed back and refused, with the fact that shows it. What its own hub had refused before is none.
-    fn list_refused(&mut self, mut decided: Decided, at: At) -> Result<Decided, Refusal> {
-        let Decided::New { fact, also, due: Due::Answer(Err(refusal)), .. } = &mut decided else { return Ok(decided) };
-        let Fact::Statement(StatementDecided { statement, .. }) = fact.as_ref() else { return Err(impossible()) };
-        let found = NotHealed {
-            participant: statement.participant.clone(),
-            lost: vec![(
-                Lost::Statement { officer: statement.officer.clone(), number: statement.number },
-                refusal.reason,
-            )],
+    /// Lists a statement that was handed back and refused, or what it shows to be lost, with the fact that shows it. What its own hub had
+    /// refused before is none.
+    fn list_handed(&mut self, mut decided: Decided, contradicted: Vec<Lost>, at: At) -> Result<Decided, Refusal> {
+        let Decided::New { fact, also, due: Due::Answer(answer), .. } = &mut decided else { return Ok(decided) };
+        let Fact::Statement(StatementDecided { statement, closes, .. }) = fact.as_ref() else {
+            return Err(impossible());
         };
-        *also = self.list(found, at)?;
+        let lost: Vec<(Lost, Reason)> = match answer {
+            Err(refusal) => {
+                let statement = Lost::Statement { officer: statement.officer.clone(), number: statement.number };
+                vec![(statement, refusal.reason)]
+            }
+            Ok(_) if closes.is_some() => contradicted.into_iter().map(|lost| (lost, Reason::Fork)).collect(),
+            Ok(_) => Vec::new(),
+        };
+        *also = self.list(NotHealed { participant: statement.participant.clone(), lost }, at)?;
         Ok(decided)
     }
 

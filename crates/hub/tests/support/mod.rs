@@ -14,8 +14,8 @@ use concord_journal::{
     OpenOptions, Redacted, Tail,
 };
 use concord_ledger::{
-    At, Audience, Command, Decision, Founding, Handed, JoinRequest, Ledger, NodeLine, Statement, StatementContent,
-    Stood,
+    At, Audience, ClosedEpoch, Command, Decision, EpochOpening, Founding, Handed, JoinRequest, Ledger, NodeLine,
+    Statement, StatementContent, Stood,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest,
@@ -179,7 +179,7 @@ fn folded(journal: &dyn Journal) -> Ledger {
 
 /// A state that consigns.
 pub(crate) struct State {
-    code: ParticipantCode,
+    pub(crate) code: ParticipantCode,
 }
 
 pub(crate) fn state(code: &str) -> State {
@@ -249,6 +249,14 @@ impl State {
         let content = StatementContent::Leave(AgreementRef { id, version: 1, digest: digest_of_text() });
         let Command::Statement(statement) = statement(&self.code, number, content) else { panic!("a statement") };
         let handed = Handed { statement, by: self.code.clone(), was_told: true, refused: None, closes: None };
+        Proposal::HandBack(Box::new(handed), SignedStatement::default())
+    }
+
+    /// The opening of epoch 2, handed back by its own node, which was told that its chains ended here.
+    pub(crate) fn handed_epoch(&self, number: u64, closes: ClosedEpoch) -> Proposal {
+        let content = StatementContent::OpenEpoch(EpochOpening { node: self.chain(Lane::Routine).node, epoch: 2 });
+        let Command::Statement(statement) = statement(&self.code, number, content) else { panic!("a statement") };
+        let handed = Handed { statement, by: self.code.clone(), was_told: true, refused: None, closes: Some(closes) };
         Proposal::HandBack(Box::new(handed), SignedStatement::default())
     }
 

@@ -1,7 +1,7 @@
 //! Chain epochs: who closes one, where it ends, and what the next begins with.
 
 use concord_ledger::{
-    ChainTip, ClosedEpoch, Command, Consign, Decision, EpochOpening, Epochs, Handed, StatementContent, Stood,
+    ChainTip, ClosedEpoch, Command, Consign, Decision, EpochOpening, Epochs, Handed, Lost, StatementContent, Stood,
 };
 use concord_model::limits::EPOCHS_MAX;
 use concord_model::{AgreementRef, ChainKey, ConsignmentDigest, Lane, Reason};
@@ -110,51 +110,39 @@ fn a_hub_that_forgot_an_epoch_is_handed_it_back_with_the_end_that_it_had_told() 
 }
 
 #[test]
-fn an_end_that_contradicts_what_is_recorded_is_refused_and_closes_nothing() {
-    // The same each time.
-    let three = || {
-        let (mut forum, agreement) = forum();
-        let mut recorded = Vec::new();
-        for _ in 0..3 {
-            let consign = next(&mut forum, &agreement);
-            recorded.push(consign.digest);
-            forum.consigned(consign).unwrap();
-        }
-        (forum, recorded)
-    };
-    let recorded = three().1;
+fn an_end_that_contradicts_what_is_recorded_stands_and_what_it_says_is_lost_is_known() {
+    let (mut forum, agreement) = forum();
+    let mut recorded = Vec::new();
+    for _ in 0..3 {
+        let consign = next(&mut forum, &agreement);
+        recorded.push(consign.digest);
+        forum.consigned(consign).unwrap();
+    }
+    let another = ConsignmentDigest(digest("another"));
     let end = |number, digest| {
         let mut closes = ClosedEpoch::default();
         closes.tips[Lane::Routine.slot()] = ChainTip { number, digest };
         closes
     };
-    let another = ConsignmentDigest(digest("another"));
-    let wrong = [
-        (end(3, another), Reason::Fork),
-        (end(2, another), Reason::Fork),
-        (end(0, another), Reason::ChainMismatch),
-        (end(5, ChainTip::default().digest), Reason::ChainMismatch),
-        (end(u64::MAX, another), Reason::ChainMismatch),
-    ];
-    let hand = |forum: &mut Forum, closes| {
-        let statement = forum.statement("KAZ", opening(2));
-        let handed = Handed { statement, by: t("KAZ"), was_told: true, refused: None, closes: Some(closes) };
-        forum.run(&Command::HandBack(handed)).unwrap()
-    };
-    for (closes, reason) in wrong {
-        let (mut forum, _) = three();
-        let refused = hand(&mut forum, closes);
-        let Decision::Fact { refusal, .. } = refused else { panic!("nothing was decided") };
-        assert_eq!(refusal.map(|refusal| refusal.reason), Some(reason), "{closes:?}");
-        assert_eq!(forum.last_statement().refused, Some(reason));
-        assert_eq!(forum.ledger.epochs().current(&t("KAZ")), 1, "{closes:?}");
-    }
+    let handed =
+        |statement, closes| Handed { statement, by: t("KAZ"), was_told: true, refused: None, closes: Some(closes) };
+    let statement = forum.statement("KAZ", opening(2));
     // What it lost since, and an end that it had told before it took back what it had lost then.
-    for closes in [end(3, recorded[2]), end(9, another), end(2, recorded[1])] {
-        let (mut forum, _) = three();
-        hand(&mut forum, closes);
-        assert_eq!(forum.ledger.epochs().closed(&t("KAZ"), 1), Some(&closes));
+    for closes in [end(3, recorded[2]), end(9, another), end(2, recorded[1]), ClosedEpoch::default()] {
+        assert_eq!(forum.ledger.contradicted(&handed(statement.clone(), closes)), [], "{closes:?}");
     }
+    for number in [2, 3] {
+        let lost = Lost::Consignment { lane: Lane::Routine, epoch: 1, number };
+        assert_eq!(forum.ledger.contradicted(&handed(statement.clone(), end(number, another))), [lost]);
+    }
+    // Its chain goes on from the end that its node was told.
+    let handed = handed(statement, end(3, another));
+    let Decision::Fact { refusal: None, .. } = forum.run(&Command::HandBack(handed)).unwrap() else {
+        panic!("it is refused")
+    };
+    assert_eq!(forum.ledger.epochs().closed(&t("KAZ"), 1), Some(&end(3, another)));
+    let first = first(&mut forum, &agreement, ChainTip { number: 3, digest: another });
+    run(&mut forum, first).unwrap();
 }
 
 #[test]

@@ -56,6 +56,7 @@ fn everything() -> Forum {
     let lost = [
         (Lost::Exchange { id, recipients: vec![t("IRN"), t("TUR")] }, Reason::BlobMismatch),
         (Lost::Statement { officer: Name::parse("officer").unwrap(), number: 9 }, Reason::StatementOutOfOrder),
+        (Lost::Consignment { lane: Lane::Flash, epoch: 1, number: 5 }, Reason::Fork),
     ];
     forum.record(Fact::NotHealed(NotHealed { participant: t("KAZ"), lost: lost.into() }));
     for history in [3, 4] {

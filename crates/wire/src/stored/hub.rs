@@ -205,6 +205,9 @@ pub fn not_healed(fact: &NotHealed, recorded_at: Timestamp) -> Draft {
         Lost::Statement { officer, number } => {
             pb::lost::What::Statement(pb::LostStatement { officer: officer.to_string(), number: *number })
         }
+        Lost::Consignment { lane: of, epoch, number } => {
+            pb::lost::What::Consignment(pb::LostConsignment { lane: lane(*of).into(), epoch: *epoch, number: *number })
+        }
     };
     let one = |(lost, reason): &(Lost, Reason)| pb::Lost { reason: reason.code().to_owned(), what: Some(what(lost)) };
     let message =
@@ -274,19 +277,25 @@ pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
 
 fn read_lost(message: pb::Lost) -> Result<(Lost, Reason), ParseError> {
     let reason = parse_reason(&message.reason)?;
-    let lost = match message.what.ok_or_else(|| ParseError::new("lost", "", "an exchange or a statement"))? {
-        pb::lost::What::Exchange(exchange) => Lost::Exchange {
-            id: ExchangeId(Digest::from_slice(&exchange.exchange_id)?),
-            recipients: exchange
-                .recipients
-                .iter()
-                .map(|code| ParticipantCode::parse(code))
-                .collect::<Result<_, _>>()?,
-        },
-        pb::lost::What::Statement(statement) => {
-            Lost::Statement { officer: Name::parse(&statement.officer)?, number: statement.number }
-        }
-    };
+    let lost =
+        match message.what.ok_or_else(|| ParseError::new("lost", "", "an exchange, a statement or a consignment"))? {
+            pb::lost::What::Exchange(exchange) => Lost::Exchange {
+                id: ExchangeId(Digest::from_slice(&exchange.exchange_id)?),
+                recipients: exchange
+                    .recipients
+                    .iter()
+                    .map(|code| ParticipantCode::parse(code))
+                    .collect::<Result<_, _>>()?,
+            },
+            pb::lost::What::Statement(statement) => {
+                Lost::Statement { officer: Name::parse(&statement.officer)?, number: statement.number }
+            }
+            pb::lost::What::Consignment(consignment) => Lost::Consignment {
+                lane: parse_lane(consignment.lane)?,
+                epoch: consignment.epoch,
+                number: consignment.number,
+            },
+        };
     Ok((lost, reason))
 }
 

@@ -9,7 +9,7 @@ use concord_ledger::{
 };
 use concord_model::{ConsignmentDigest, Digest, ExchangeId, Lane, Name, Reason};
 use concord_wire::agreement::{DraftContent, encode_statement, parse_statement};
-use concord_wire::consignment::epoch_link;
+use concord_wire::consignment::{epoch_link, parse_closed_epoch};
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::journal::v1 as pb;
 use concord_wire::stored::StoredError;
@@ -71,6 +71,22 @@ fn where_an_epoch_ended_stands_with_the_statement_that_closed_it_and_only_there(
 }
 
 #[test]
+fn an_epoch_ends_at_a_number_that_a_chain_has_with_its_digest() {
+    let message = concord_wire::consignment::closed_epoch(&closed_epoch());
+    assert_eq!(parse_closed_epoch(&message).unwrap(), closed_epoch());
+    let with = |number, digest: &[u8]| {
+        let mut wrong = message.clone();
+        wrong.tips[1].number = number;
+        wrong.tips[1].digest = digest.to_vec().into();
+        parse_closed_epoch(&wrong)
+    };
+    assert!(with(0, &[0; 32]).is_ok() && with(1, &[1; 32]).is_ok());
+    for (number, digest) in [(0, &[1; 32][..]), (1, &[0; 32]), (u64::MAX, &[1; 32]), (1, &[1; 31])] {
+        assert!(with(number, digest).is_err(), "{number}");
+    }
+}
+
+#[test]
 fn the_first_consignment_of_an_epoch_names_number_and_digest_of_the_tip_before() {
     let tip = closed_epoch().tip(Lane::Routine);
     let link = epoch_link(1, &tip);
@@ -107,7 +123,9 @@ fn not_healed() -> NotHealed {
     let id = ExchangeId(Digest([0x46; 32]));
     let exchange = Lost::Exchange { id, recipients: vec![code("TJK"), code("UZB")] };
     let statement = Lost::Statement { officer: Name::parse("officer-1").unwrap(), number: 12 };
-    let lost = vec![(exchange, Reason::BlobMismatch), (statement, Reason::AgreementUnknown)];
+    let consignment = Lost::Consignment { lane: Lane::Flash, epoch: 2, number: 300 };
+    let lost =
+        vec![(exchange, Reason::BlobMismatch), (statement, Reason::AgreementUnknown), (consignment, Reason::Fork)];
     NotHealed { participant: code("KAZ"), lost }
 }
 
