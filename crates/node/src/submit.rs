@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::context::Context;
 use crate::state::decide::{agency_unknown, not_joined};
 use crate::state::{Agency, Directory, NodeState};
-use crate::writer::{Accepted, Prepared, first_answer};
+use crate::writer::{Accepted, Prepared, Refused, first_answer};
 
 /// Takes in one exchange; durable here when this returns.
 pub async fn submit(context: &Context, agency: &Name, request: SubmitRequest) -> Result<SubmitResponse, Refusal> {
@@ -30,6 +30,7 @@ pub async fn submit(context: &Context, agency: &Name, request: SubmitRequest) ->
     let (request_id, body_digest) = (prepared.request_id.to_string(), prepared.body_digest);
     let accepted = match prepared.outcome {
         Outcome::New(prepared) => writer.submit(prepared).await?,
+        Outcome::Refused(refused) => writer.refused(refused).await?,
         Outcome::Repeat(accepted) => accepted,
     };
     concord_faults::point("node.submit.queued");
@@ -52,6 +53,8 @@ struct PreparedRequest {
 enum Outcome {
     New(Box<Prepared>),
     Repeat(Accepted),
+    /// The rules refuse it now; the same may be under way, by an answer that its agency did not wait for.
+    Refused(Box<Refused>),
 }
 
 fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Result<PreparedRequest, Refusal> {
@@ -72,9 +75,21 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         let outcome = Outcome::Repeat(answer?);
         return Ok(PreparedRequest { request_id, body_digest, outcome });
     }
-    context.room.check()?;
-    context.check_fence()?;
-    let (header, blobs) = make(context, &state, known, &request, body)?;
+    let made = context.room.check().and_then(|()| context.check_fence());
+    let (header, blobs) = match made.and_then(|()| make(context, &state, known, &request, body)) {
+        Ok(made) => made,
+        // Without an id of the agency's own, or a lane, nothing of before can be meant.
+        Err(why) => {
+            return match parse_lane(request.lane) {
+                Ok(lane) if !request.request_id.is_empty() => {
+                    let (agency, id) = (agency.clone(), request_id.clone());
+                    let refused = Refused { agency, request_id: id, request: canonical, lane, why };
+                    Ok(PreparedRequest { request_id, body_digest, outcome: Outcome::Refused(Box::new(refused)) })
+                }
+                _ => Err(why),
+            };
+        }
+    };
     let serialised = encode(&header);
     let answer = Accepted {
         id: exchange_id(&serialised),

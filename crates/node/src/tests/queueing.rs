@@ -1,12 +1,13 @@
 //! Queueing: request ids, chains, and rows that are the same however they came about.
 
 use concord_journal::Journal as _;
-use concord_model::{Lane, Reason};
+use concord_model::{Lane, Reason, Refusal};
 use concord_views::{Row, SCAN_ROWS_MAX, Table, Views};
 use concord_wire::stored::node::{NodeEntry, read};
 
 use super::support::{Forum, Running, founded, name, prepared};
 use crate::projection::NodeProjection;
+use crate::writer::{Prepared, Refused};
 
 // On one thread both are waiting before the writer wakes: they are in one commit.
 #[tokio::test]
@@ -27,6 +28,26 @@ async fn a_request_again_gives_the_first_answer_at_once_later_and_after_a_restar
     let node = Running::start(&forum, node.stop().await, &place.path().join("anew"));
     assert_eq!(submit(&node, b"one").await.unwrap(), first);
     assert_eq!(submit(&node, b"other").await.unwrap_err().reason, Reason::RequestIdConflict);
+    assert_eq!(node.now().chain(Lane::Routine).unrecorded_exchanges, 1);
+}
+
+// An agency that did not wait for the first answer; its state left the agreement meanwhile.
+#[tokio::test]
+async fn a_request_that_the_rules_refuse_by_now_gets_the_first_answer_also_while_that_is_under_way() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let refused = |request_id: &str, content| {
+        let Prepared { agency, request_id, request, lane, .. } = *prepared(&forum, request_id, content, Lane::Routine);
+        let why = Refusal::new(Reason::AudienceEmpty, "nobody is left");
+        let (writer, refused) = (node.writer.clone(), Refused { agency, request_id, request, lane, why });
+        async move { writer.refused(Box::new(refused)).await }
+    };
+    let first = node.writer.submit(prepared(&forum, "r-1", b"one", Lane::Routine));
+    let (first, again) = tokio::join!(first, refused("r-1", b"one"));
+    assert_eq!(again.unwrap(), first.clone().unwrap());
+    assert_eq!(refused("r-1", b"one").await, first);
+    assert_eq!(refused("r-1", b"other").await.unwrap_err().reason, Reason::RequestIdConflict);
+    assert_eq!(refused("r-2", b"one").await.unwrap_err().reason, Reason::AudienceEmpty);
     assert_eq!(node.now().chain(Lane::Routine).unrecorded_exchanges, 1);
 }
 

@@ -15,7 +15,7 @@ use concord_wire::stored::node::{self as stored, Acknowledged, MailboxResumed, Q
 use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 
 use super::WriterError;
-use super::command::{Accepted, Answer, Command, Fetched, Judged, Prepared, Reply, answer};
+use super::command::{Accepted, Answer, Command, Fetched, Judged, Prepared, Refused, Reply, answer};
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
 use crate::state::{FetchedStep, NodeState, Restoration, Step};
@@ -82,6 +82,11 @@ impl<'a> Batch<'a> {
             Command::Submit(prepared, reply) => {
                 let outcome = self.submit(*prepared)?;
                 self.answer(reply, outcome);
+            }
+            Command::Refused(refused, reply) => {
+                let Refused { agency, request_id, request, why, .. } = *refused;
+                let before = self.answered_before(&(agency, request_id), &request)?;
+                self.answer(reply, before.unwrap_or(Err(why)));
             }
             Command::Receipts(receipts, reply) => {
                 let mut outcome = Ok(());
@@ -213,13 +218,8 @@ impl<'a> Batch<'a> {
 
     fn submit(&mut self, prepared: Prepared) -> Result<Result<Accepted, Refusal>, WriterError> {
         let key = (prepared.agency.clone(), prepared.request_id.clone());
-        if let Some((request, first)) = self.requests.get(&key) {
-            return Ok(if *request == prepared.request { Ok(first.clone()) } else { Err(conflict(&key.1)) });
-        }
-        if let Some(repeat) = first_answer(self.index, &prepared.agency, &prepared.request_id, &prepared.request)?
-            && !concord_faults::planted("forget-request-ids")
-        {
-            return Ok(repeat);
+        if let Some(first) = self.answered_before(&key, &prepared.request)? {
+            return Ok(first);
         }
         if let Err(refusal) = self.state.decide_submit(prepared.lane) {
             return Ok(Err(refusal));
@@ -237,6 +237,19 @@ impl<'a> Batch<'a> {
         open.size_bytes += size;
         open.exchanges.push(prepared);
         Ok(Ok(answer))
+    }
+
+    /// The answer that a request got in this batch or before.
+    fn answered_before(
+        &self,
+        key: &(Name, RequestId),
+        request: &Bytes,
+    ) -> Result<Option<Result<Accepted, Refusal>>, WriterError> {
+        if let Some((known, first)) = self.requests.get(key) {
+            return Ok(Some(if known == request { Ok(first.clone()) } else { Err(conflict(&key.1)) }));
+        }
+        let first = first_answer(self.index, &key.0, &key.1, request)?;
+        Ok(first.filter(|_| !concord_faults::planted("forget-request-ids")))
     }
 
     fn close(&mut self, lane: Lane) -> Result<(), WriterError> {

@@ -28,6 +28,16 @@ pub(crate) struct Prepared {
     pub(crate) blobs: Vec<Blob>,
 }
 
+/// A submission that the rules refuse, unless it was taken in before.
+pub(crate) struct Refused {
+    pub(crate) agency: Name,
+    pub(crate) request_id: RequestId,
+    /// What tells a repeat from a conflict.
+    pub(crate) request: Bytes,
+    pub(crate) lane: Lane,
+    pub(crate) why: Refusal,
+}
+
 /// An exchange that is durable here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -55,6 +65,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 pub(crate) enum Command {
     Submit(Box<Prepared>, Reply<Accepted>),
+    Refused(Box<Refused>, Reply<Accepted>),
     Receipts(Vec<(RecordedReceipt, Recorded)>, Reply<()>),
     Feed(HistoryId, Vec<FeedItem>, u64, Reply<()>),
     Mail(Lane, HistoryId, Vec<Judged>, Reply<()>),
@@ -108,7 +119,7 @@ impl Command {
     /// The refusal of a command that no commit could take.
     pub(super) fn too_large(self) -> Answer {
         match self {
-            Self::Submit(_, reply) => refuse_too_large(reply),
+            Self::Submit(_, reply) | Self::Refused(_, reply) => refuse_too_large(reply),
             Self::Receipts(_, reply)
             | Self::Feed(.., reply)
             | Self::Mail(.., reply)
@@ -156,12 +167,25 @@ impl NodeWriter {
     ///
     /// Refuses with `QUEUE_FULL`, `REQUEST_ID_CONFLICT`, `NOT_JOINED` or `SHUTTING_DOWN`.
     pub(crate) async fn submit(&self, prepared: Box<Prepared>) -> Result<Accepted, Refusal> {
-        let queue = match prepared.lane {
+        let lane = prepared.lane;
+        self.hand_in(lane, |reply| Command::Submit(prepared, reply)).await
+    }
+
+    /// The answer to a submission that the rules refuse: the first one, where the same was taken in before, or is under way.
+    ///
+    /// Refuses as it was refused, or with `QUEUE_FULL`, `REQUEST_ID_CONFLICT` or `SHUTTING_DOWN`.
+    pub(crate) async fn refused(&self, refused: Box<Refused>) -> Result<Accepted, Refusal> {
+        let lane = refused.lane;
+        self.hand_in(lane, |reply| Command::Refused(refused, reply)).await
+    }
+
+    async fn hand_in(&self, lane: Lane, command: impl FnOnce(Reply<Accepted>) -> Command) -> Result<Accepted, Refusal> {
+        let queue = match lane {
             Lane::Flash => &self.flash,
             Lane::Priority | Lane::Routine => &self.submissions,
         };
         let (reply, answer) = oneshot::channel();
-        queue.try_send(Command::Submit(prepared, reply)).map_err(|error| match error {
+        queue.try_send(command(reply)).map_err(|error| match error {
             TrySendError::Full(_) => {
                 Refusal::new(Reason::QueueFull, "more submissions wait than this node takes at once")
             }

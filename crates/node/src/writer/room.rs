@@ -42,6 +42,7 @@ pub(super) fn exchange_size(prepared: &Prepared) -> usize {
 pub(super) fn size_of(command: &Command) -> u64 {
     let carried = match command {
         Command::Submit(prepared, _) => exchange_size(prepared) as u64,
+        Command::Refused(refused, _) => refused.request.len() as u64,
         Command::ResumeFeed(..)
         | Command::Begin(..)
         | Command::LiftFence(..)
