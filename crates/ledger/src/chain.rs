@@ -30,9 +30,9 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// The digest of the consignment with this number, as far back as receipts are kept.
-    fn digest_of(&self, number: u64) -> Option<ConsignmentDigest> {
-        self.kept.iter().find(|kept| kept.number == number).map(|kept| kept.digest)
+    /// The consignment with this number, as far back as receipts are kept.
+    fn kept(&self, number: u64) -> Option<&KeptReceipt> {
+        self.kept.iter().find(|kept| kept.number == number)
     }
 }
 
@@ -66,7 +66,7 @@ impl Chains {
         let chain = self.get(&consign.chain);
         let last = chain.map_or(0, |chain| chain.last);
         let number = consign.number;
-        if let Some(kept) = chain.and_then(|chain| chain.kept.iter().find(|kept| kept.number == number)) {
+        if let Some(kept) = chain.and_then(|chain| chain.kept(number)) {
             if kept.digest == consign.digest {
                 return Ok(ChainStep::Repeat { sequence: kept.sequence });
             }
@@ -171,8 +171,8 @@ impl Chains {
         let differs = |lane: &Lane| {
             let tip = told.tip(*lane);
             let chain = self.get(&ChainKey { lane: *lane, ..of.clone() });
-            let here = chain.and_then(|chain| chain.digest_of(tip.number));
-            here.is_some_and(|here| here != tip.digest)
+            let here = chain.and_then(|chain| chain.kept(tip.number));
+            here.is_some_and(|here| here.digest != tip.digest)
         };
         Lane::ALL.into_iter().filter(differs).map(|lane| (lane, told.tip(lane).number)).collect()
     }

@@ -58,6 +58,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Lane, epoch, number of the consignment and index in it.
+    pub(crate) const fn position(&self) -> (Lane, u32, u64, u64) {
+        (self.lane, self.epoch, self.number, self.index)
+    }
+
     pub(crate) fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
         let mut value = KeyReader::new(value);
         Some(Self {

@@ -192,7 +192,7 @@ fn stands_elsewhere(index: &Index, here: &Place) -> Result<bool, IndexError> {
         let outcome = usize::try_from(now.index).ok().and_then(|position| outcomes.get(position));
         return outcome.map_or(Ok(false), |outcome| is_over(index, &now, outcome));
     }
-    Ok((now.lane, now.epoch, now.number, now.index) != (here.lane, here.epoch, here.number, here.index))
+    Ok(now.position() != here.position())
 }
 
 fn agreement(serialised: &bytes::Bytes) -> String {

@@ -111,8 +111,7 @@ fn left_of(index: &Index, lane: Lane, closed: &ChainEnd, number: u64) -> Result<
     let mut left = Left::default();
     for ((position, header), submission) in kept.sealed.headers.iter().enumerate().zip(submissions) {
         let stands = index.exchange(&exchange_id(header))?.ok_or(IndexError::Row("an exchange"))?;
-        let place = (stands.lane, stands.epoch, stands.number, stands.index);
-        if stands.standing != Standing::Here || place != (lane, closed.epoch, number, position as u64) {
+        if stands.standing != Standing::Here || stands.position() != (lane, closed.epoch, number, position as u64) {
             continue;
         }
         let blobs = index.whole_content(sequence, kept.blob_range(position))?;
