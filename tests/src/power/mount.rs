@@ -20,6 +20,8 @@ use crate::battery::Chance;
 /// Attributes are asked for each time: nothing but this side changes them, and asking is cheap.
 const REMEMBERED: Duration = Duration::ZERO;
 const BLOCK_SIZE_BYTES: u32 = 4096;
+/// In a listing the folder itself and the one above it come before every name.
+const FIRST_PLACE: u64 = 3;
 /// What programs that ask are told: there is room.
 const FREE_BLOCKS: u64 = 4 * 1024 * 1024;
 
@@ -356,11 +358,16 @@ impl Filesystem for Served {
                 Some((*inner, kind, name.clone()))
             });
             let own = [(number.0, FileType::Directory, ".".into()), (ROOT, FileType::Directory, "..".into())];
-            Some(own.into_iter().chain(names).collect::<Vec<_>>())
+            let mut names: Vec<_> = names.collect();
+            // A place that no other name's coming or going moves: else one that stays would be listed twice, or not at all.
+            names.sort_unstable_by_key(|(inner, ..)| *inner);
+            let places =
+                [1, 2].into_iter().chain(names.iter().map(|(inner, ..)| FIRST_PLACE + inner)).collect::<Vec<_>>();
+            Some(places.into_iter().zip(own.into_iter().chain(names)).collect::<Vec<_>>())
         });
         match listed {
             Ok(listed) => {
-                for (place, (number, kind, name)) in (1_u64..).zip(listed).skip(offset as usize) {
+                for (place, (number, kind, name)) in listed.into_iter().filter(|(place, _)| *place > offset) {
                     if reply.add(INodeNo(number), place, kind, name) {
                         break;
                     }

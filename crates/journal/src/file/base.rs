@@ -19,7 +19,7 @@ use super::chain::Chain;
 use super::disk::{Disk, DiskFile, read_onto};
 use super::fault::{Damage, Fault};
 use super::frame::{FRAME_HEAD_SIZE_BYTES, Fields, Frame, FrameMark, Head};
-use super::scan::{list_segments, named_sequence};
+use super::scan::{list_segments, list_sequences};
 use super::seal::remove_if_there;
 use crate::digest::{Digest, HistoryId, Tail};
 use crate::journal::COMMIT_SIZE_MAX_BYTES;
@@ -44,9 +44,7 @@ pub(crate) fn base_name(first: u64) -> String {
 
 /// The first entries kept whole by the bases' names, in order.
 pub(crate) fn list_bases(disk: &dyn Disk) -> io::Result<Vec<u64>> {
-    let mut firsts: Vec<u64> = disk.list()?.iter().filter_map(|name| named_sequence(name, BASE_SUFFIX)).collect();
-    firsts.sort_unstable();
-    Ok(firsts)
+    list_sequences(disk, BASE_SUFFIX)
 }
 
 /// A base whose checksum holds.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// One flat folder of files.
 pub trait Disk: Send + Sync {
-    /// The names of all files, in any order.
+    /// The names of all files, in any order; one may come twice while others come and go beside.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Creates an empty file for writing; fails if the name exists.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;

@@ -25,16 +25,22 @@ pub(crate) fn segment_name(first: u64) -> String {
 }
 
 /// The sequence that a file's name begins with, if it ends in `suffix`.
-pub(crate) fn named_sequence(name: &str, suffix: &str) -> Option<u64> {
+fn named_sequence(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix).filter(|digits| digits.len() == 20)?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 /// The first entries of all segments by their files' names, in order; other files are none of ours.
 pub(crate) fn list_segments(disk: &dyn Disk) -> io::Result<Vec<u64>> {
-    let mut firsts: Vec<u64> = disk.list()?.iter().filter_map(|name| named_sequence(name, ".segment")).collect();
-    firsts.sort_unstable();
-    Ok(firsts)
+    list_sequences(disk, ".segment")
+}
+
+/// The sequences of all files whose names end in `suffix`, in order and each once, however often the system lists it.
+pub(crate) fn list_sequences(disk: &dyn Disk, suffix: &str) -> io::Result<Vec<u64>> {
+    let mut sequences: Vec<u64> = disk.list()?.iter().filter_map(|name| named_sequence(name, suffix)).collect();
+    sequences.sort_unstable();
+    sequences.dedup();
+    Ok(sequences)
 }
 
 /// The storage could not be read.

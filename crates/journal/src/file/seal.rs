@@ -16,7 +16,7 @@ use super::chain::Chain;
 use super::disk::{Disk, DiskFile, read_onto};
 use super::frame::{Fields, FrameMark, SEGMENT_HEADER_SIZE_BYTES, SegmentHeader};
 use super::index::SegmentIndex;
-use super::scan::{named_sequence, segment_name};
+use super::scan::{list_sequences, segment_name};
 use crate::digest::{Digest, HistoryId, Tail};
 
 const SEAL_MAGIC: [u8; 8] = *b"CNCRDSEL";
@@ -195,9 +195,8 @@ pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
 pub(crate) fn remove_stale(disk: &dyn Disk, segments: &[u64]) -> io::Result<()> {
     let full = segments.split_last().map_or(&[][..], |(_, full)| full);
     let is_stale = |first: &u64| full.binary_search(first).is_err();
-    let names = disk.list()?;
-    let stale = names.iter().filter_map(|name| named_sequence(name, SEAL_SUFFIX)).filter(is_stale);
-    stale.into_iter().try_for_each(|first| remove_if_there(disk, &seal_name(first)))
+    let mut stale = list_sequences(disk, SEAL_SUFFIX)?.into_iter().filter(is_stale);
+    stale.try_for_each(|first| remove_if_there(disk, &seal_name(first)))
 }
 
 #[cfg(test)]

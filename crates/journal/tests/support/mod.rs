@@ -62,6 +62,7 @@ pub fn fill(disk: &Arc<dyn Disk>) -> Vec<Entry> {
 pub fn segments(disk: &dyn Disk) -> Vec<String> {
     let mut names: Vec<String> = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".segment")).collect();
     names.sort();
+    names.dedup();
     names
 }
 
@@ -103,7 +104,9 @@ struct MemoryFile(Contents);
 
 impl Disk for MemoryDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.files.lock().unwrap().keys().cloned().collect())
+        // A system may name a file twice where others come and go meanwhile, so this one does.
+        let files = self.files.lock().unwrap();
+        Ok(files.keys().flat_map(|name| [name.clone(), name.clone()]).collect())
     }
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut files = self.files.lock().unwrap();
