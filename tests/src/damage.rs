@@ -1,7 +1,8 @@
-//! What disks do to folders while nobody runs.
+//! What disks do to folders.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// The newest segment of the journal of a hub's or node's folder.
@@ -21,9 +22,26 @@ pub fn append_to_last_segment(dir: &Path, bytes: &[u8]) {
 
 /// Turns one bit of a file around.
 pub fn flip_bit(path: &Path, offset: usize) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[offset] ^= 1;
-    fs::write(path, bytes).unwrap();
+    // In place, so that it can be done under whoever has it open.
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset as u64).unwrap();
+}
+
+/// Flips a bit of a body that begins so, in a journal's segment that is full: a start finds damage in the last one.
+pub fn flip_bit_of_body(dir: &Path, beginning: &[u8]) {
+    let segments = fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let (segment, at) = segments
+        .filter(|path| path.extension().is_some_and(|end| end == "segment"))
+        .find_map(|path| {
+            let bytes = fs::read(&path).unwrap();
+            let found = bytes.windows(beginning.len()).position(|window| window == beginning)?;
+            Some((path, found))
+        })
+        .unwrap();
+    assert_ne!(segment, last_segment(dir), "a start would find it");
+    flip_bit(&segment, at);
 }
 
 /// Removes everything derived.

@@ -37,6 +37,11 @@ pub struct Dying {
 }
 
 impl Dying {
+    /// Waits until it serves.
+    pub fn await_serving(&self) {
+        self.process.line_after("admin ");
+    }
+
     /// Waits until it is dead, by SIGKILL.
     #[track_caller]
     pub fn await_death(self) {

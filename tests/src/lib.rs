@@ -29,7 +29,7 @@ pub mod witness;
 pub use admin::{Page, get};
 pub use agency::{Agency, Sent, body_of, count_in_journal, exchange_ids, text_of};
 pub use command::{DEADLINE, Ended, concord, executable, run};
-pub use damage::{append_to_last_segment, flip_bit, last_segment, remove_views};
+pub use damage::{append_to_last_segment, flip_bit, flip_bit_of_body, last_segment, remove_views};
 pub use forum::{Dying, Forum, replace_line};
 pub use grpc::{ServerSays, ask_server};
 pub use process::Process;

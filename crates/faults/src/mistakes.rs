@@ -16,6 +16,10 @@ pub const MISTAKES: &[&str] = &[
     "cut-in-silence",
     // check: --workspace --test redaction
     "redact-in-the-last-commit",
+    // check: --workspace --test stories damaged_bodies::content
+    "give-up-what-is-damaged",
+    // check: --workspace --test stories damaged_bodies::content
+    "pass-over-what-is-damaged",
     // check: --workspace --test seals
     "trust-any-seal",
     // check: --workspace --test damage_tables

@@ -28,6 +28,10 @@ pub const POINTS: &[&str] = &[
     "journal.redact.overwritten",
     "journal.redact.synced",
     "journal.redact.done",
+    // Putting a damaged body back.
+    "journal.mend.begun",
+    "journal.mend.written",
+    "journal.mend.synced",
     // A trim.
     "journal.trim.written",
     "journal.trim.prepared",
@@ -126,6 +130,11 @@ pub const POINTS: &[&str] = &[
     "hub.statement.decided",
     "hub.statement.left",
     "hub.close",
+    "node.mend.handed",
+    "hub.mend.found",
+    "hub.mend.done",
+    "node.mend.found",
+    "node.mend.done",
     "hub.heal.history",
     "hub.heal.taken",
     "hub.heal.resumed",

@@ -168,7 +168,8 @@ impl Notices {
         let ledger = &shared.published().ledger;
         let reason = permit(ledger, &said.recipient, &fact, run.sequence, index, shared.clock.now()).err();
         self.fact = Some((run.sequence, fact));
-        Ok(NoticeOutcome::Withheld(reason.unwrap_or(WithheldReason::Left)))
+        // What it may have and did not get was not there any more.
+        Ok(NoticeOutcome::Withheld(reason.unwrap_or(WithheldReason::BodyLost)))
     }
 
     fn finish(self) -> Vec<SenderNotice> {

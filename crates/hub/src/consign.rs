@@ -52,6 +52,7 @@ pub fn welcome(
         closed: (FIRST_EPOCH..chain.epoch)
             .map(|epoch| published.ledger.chain_last(&ChainKey { epoch, ..chain.clone() }))
             .collect(),
+        damaged: Vec::new(),
     };
     Ok((chain, welcome))
 }

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use concord_journal::HistoryId;
+use concord_journal::{Blob, Entry, HistoryId, Journal, ReadError};
 use concord_ledger::{AudienceGroup, ConsignmentRecorded, Mail, Permit};
 use concord_model::{Lane, ParticipantCode, Refusal, Timestamp, WithheldReason};
 use concord_wire::consignment::blob_to_bytes;
 use concord_wire::delivery;
+use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::stored::Kept;
 use concord_wire::stored::hub::HubEntry;
@@ -22,6 +23,9 @@ use crate::shared::{Shared, internal};
 
 /// Deliveries permitted and not yet handed to the connection. The stream's own flow control does the rest.
 pub const DELIVERIES_PERMITTED_MAX: usize = 1;
+
+/// Deliveries that one stream gives again; the next gives more.
+const DELIVERED_AGAIN_MAX: usize = 1024;
 
 /// What a delivery stream carries.
 pub type Outbound = mpsc::Sender<Result<pb::ReceiveResponse, tonic::Status>>;
@@ -97,12 +101,52 @@ pub async fn deliver(
             continue;
         };
         concord_faults::point("hub.deliver.loaded");
-        for number in next..loaded.run.end() {
-            if send_number(&shared, writer, &loaded, number).await?.is_err() {
-                return Ok(());
+        // Watched before it is asked for, so that what comes at once is not waited for in vain.
+        let mut mended = shared.damaged.watch();
+        while next < loaded.run.end() {
+            match send_number(&shared, writer, &loaded, next).await? {
+                Outcome::Handed => next += 1,
+                Outcome::StreamGone => return Ok(()),
+                Outcome::Wanted => {
+                    mended.changed().await.map_err(internal)?;
+                    break;
+                }
             }
         }
-        next = loaded.run.end();
+    }
+}
+
+/// Sends deliveries again whose content is damaged at their recipient, of those before `next` that the hub still has. Those that are
+/// damaged here too wait for their origin, and hold up nothing else.
+pub async fn deliver_again(
+    shared: &Arc<Shared>,
+    lane: Lane,
+    writer: &MailboxWriter,
+    numbers: Vec<u64>,
+    next: u64,
+) -> Result<(), Refusal> {
+    let asked = numbers.into_iter().take(DELIVERED_AGAIN_MAX);
+    let mut left: Vec<u64> = asked.filter(|number| (1..next).contains(number)).collect();
+    loop {
+        // Watched before they are asked for, as above.
+        let mut mended = shared.damaged.watch();
+        let mut wanted = Vec::new();
+        for number in left {
+            let for_whom = writer.recipient.clone();
+            let loaded = shared.blocking(move |shared| load(shared, &for_whom, lane, number)).await?;
+            let Some(loaded) = loaded else { continue };
+            tracing::warn!(recipient = %writer.recipient, %lane, number, "a delivery is damaged at its recipient: it goes out again");
+            match send_number(shared, writer, &loaded, number).await? {
+                Outcome::Handed => {}
+                Outcome::StreamGone => return Ok(()),
+                Outcome::Wanted => wanted.push(number),
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        left = wanted;
+        mended.changed().await.map_err(internal)?;
     }
 }
 
@@ -112,20 +156,43 @@ struct Loaded {
     fact: ConsignmentRecorded,
     kept: Box<Kept>,
     tree: Tree,
-    blobs: Vec<Option<concord_journal::Blob>>,
+    blobs: Vec<Body>,
     recorded_at: Timestamp,
+}
+
+/// One body of an entry, as the disk gave it.
+enum Body {
+    Whole(Blob),
+    /// Redacted, or trimmed.
+    Gone,
+    Damaged,
+}
+
+/// What became of a number.
+enum Outcome {
+    /// To the connection.
+    Handed,
+    StreamGone,
+    /// Nothing yet: its content is damaged, and its origin is asked for it.
+    Wanted,
+}
+
+impl From<Result<(), StreamGone>> for Outcome {
+    fn from(sent: Result<(), StreamGone>) -> Self {
+        if sent.is_ok() { Self::Handed } else { Self::StreamGone }
+    }
 }
 
 fn load(shared: &Shared, recipient: &ParticipantCode, lane: Lane, number: u64) -> Result<Option<Loaded>, Refusal> {
     let Some(run) = run_with(&shared.views, &shared.hub, recipient, lane, number).map_err(internal)? else {
         return Ok(None);
     };
-    let entry = shared.journal.entry(run.sequence).map_err(internal)?;
+    let (entry, blobs) = read_bodies(shared.journal.as_ref(), run.sequence).map_err(internal)?;
     match concord_wire::stored::hub::read(&entry).map_err(internal)? {
         HubEntry::Consignment(fact, kept) => Ok(Some(Loaded {
             tree: kept.sealed.tree(),
             recorded_at: Timestamp::from_micros(entry.recorded_at),
-            blobs: entry.blobs,
+            blobs,
             run,
             fact,
             kept,
@@ -134,12 +201,34 @@ fn load(shared: &Shared, recipient: &ParticipantCode, lane: Lane, number: u64) -
     }
 }
 
+/// An entry and its bodies: at once, or one by one where some are damaged, so that these hold up no others.
+fn read_bodies(journal: &dyn Journal, sequence: u64) -> Result<(Entry, Vec<Body>), ReadError> {
+    match journal.entry(sequence) {
+        Ok(mut entry) => {
+            let blobs = std::mem::take(&mut entry.blobs).into_iter();
+            Ok((entry, blobs.map(|blob| blob.map_or(Body::Gone, Body::Whole)).collect()))
+        }
+        Err(ReadError::Damaged { .. } | ReadError::Disk { .. }) => {
+            let entry = journal.head(sequence)?;
+            let bodies = (0..entry.commitments.len()).map(|index| match journal.blob(sequence, index) {
+                Ok(blob) => Ok(Body::Whole(blob)),
+                Err(ReadError::Redacted { .. }) => Ok(Body::Gone),
+                Err(ReadError::Damaged { .. } | ReadError::Disk { .. }) => Ok(Body::Damaged),
+                Err(error) => Err(error),
+            });
+            let bodies = bodies.collect::<Result<_, _>>()?;
+            Ok((entry, bodies))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 async fn send_number(
     shared: &Shared,
     writer: &MailboxWriter,
     loaded: &Loaded,
     number: u64,
-) -> Result<Result<(), StreamGone>, Refusal> {
+) -> Result<Outcome, Refusal> {
     let index = loaded.run.index(number).ok_or_else(|| internal("a mailbox number stands for no exchange"))?;
     let recorded = loaded.run.sequence;
     let published = shared.published();
@@ -149,16 +238,32 @@ async fn send_number(
             tracing::info!(recipient = %writer.recipient, number, %reason, "a delivery is withheld");
             metrics::counter!("concord_deliveries_withheld_total").increment(1);
             concord_faults::point("hub.deliver.withheld");
-            return Ok(writer.withhold(number, *published.tail.history.as_bytes()).await);
+            return Ok(writer.withhold(number, *published.tail.history.as_bytes()).await.into());
         }
     };
-    let blobs = loaded.blobs.get(loaded.kept.blob_range(index as usize)).unwrap_or_default();
-    if blobs.iter().any(Option::is_none) {
-        // It was acknowledged, and the retention took its body: a node that lost it since gets the number without it.
-        tracing::warn!(recipient = %writer.recipient, number, "a delivery is asked for again whose body is gone: its number is filled");
-        return Ok(writer.withhold(number, *published.tail.history.as_bytes()).await);
+    let bodies = loaded.blobs.get(loaded.kept.blob_range(index as usize)).unwrap_or_default();
+    let is_damaged = bodies.iter().any(|body| matches!(body, Body::Damaged));
+    let is_asked_for = !concord_faults::planted("give-up-what-is-damaged");
+    if is_damaged && is_asked_for && !shared.damaged.is_gone(recorded, index) {
+        shared.damaged.want(shared, &loaded.fact.chain, loaded.kept.sealed.number, recorded);
+        return Ok(Outcome::Wanted);
     }
-    let blobs = blobs.iter().flatten().map(blob_to_bytes).collect();
+    if is_damaged {
+        let id = loaded.kept.sealed.headers.get(index as usize).map(|header| exchange_id(header).to_string());
+        let (origin, id, recipient) = (&loaded.fact.chain.origin, id.unwrap_or_default(), &writer.recipient);
+        let what = format!(
+            "{origin}'s exchange {id} for {recipient}: its content is damaged here, and its node has it no more"
+        );
+        shared.losses.not_healed(shared, what);
+    }
+    if is_damaged || bodies.iter().any(|body| matches!(body, Body::Gone)) {
+        // Gone by damage; or it was acknowledged, and the retention took its body: a node that lost it since gets the number without it.
+        tracing::warn!(recipient = %writer.recipient, number, "a delivery is due whose body is gone: its number is filled");
+        return Ok(writer.withhold(number, *published.tail.history.as_bytes()).await.into());
+    }
+    let whole =
+        bodies.iter().filter_map(|body| if let Body::Whole(blob) = body { Some(blob_to_bytes(blob)) } else { None });
+    let blobs = whole.collect();
     // A feed that was resumed since tells under later numbers what it told before.
     let feed_number = published.ledger.feed().number_now(&writer.recipient, loaded.run.feed_number, recorded);
     let mut delivery = delivery::delivery(
@@ -176,7 +281,7 @@ async fn send_number(
     concord_faults::point("hub.deliver.permitted");
     let sent = writer.deliver(permit, recorded, delivery).await;
     concord_faults::point("hub.deliver.sent");
-    Ok(sent)
+    Ok(sent.into())
 }
 
 /// Asks the ledger whether a recipient may have one exchange of an entry now.

@@ -12,6 +12,7 @@ pub mod acknowledge;
 pub mod allowance;
 mod config;
 pub mod consign;
+pub mod damaged;
 pub mod delivery;
 mod error;
 pub mod feed;

@@ -17,6 +17,7 @@ use concord_views::{Views, told_on_log};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::damaged::Damaged;
 use crate::error::HubError;
 use crate::feeds::FeedsShown;
 use crate::fencing::RunsSeen;
@@ -90,6 +91,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         room: room.clone(),
         runs: RunsSeen::default(),
         losses: Losses::default(),
+        damaged: Damaged::default(),
         shutdown: shutdown.clone(),
         announce: announced(&config, addresses.listen),
         refreshing: Mutex::default(),
@@ -125,6 +127,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));
     folder.write_addresses(&addresses)?;
     addresses.announce().map_err(HubError::Output)?;
+    let mended = shared.damaged.watch();
     drop((sequencer, shared));
     concord_faults::point("hub.serving");
 
@@ -134,6 +137,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let scrubbing = scrub(
         move |between| scrubbed.scrub(|_| between()).map(drop).map_err(|found| found.to_string()),
         readiness.clone(),
+        mended,
         admin_end.clone(),
     );
     let scrubbing = tokio::spawn(scrubbing);

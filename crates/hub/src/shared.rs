@@ -10,6 +10,7 @@ use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_views::Views;
 
+use crate::damaged::Damaged;
 use crate::feeds::FeedsShown;
 use crate::fencing::{NodeRun, RunsSeen};
 use crate::losses::Losses;
@@ -45,6 +46,8 @@ pub struct Shared {
     pub runs: RunsSeen,
     /// What is known of lost data.
     pub losses: Losses,
+    /// What is damaged here and wanted again.
+    pub damaged: Damaged,
     /// The end of the process.
     pub shutdown: Shutdown,
     /// `host:port`, the best first, for bundles.

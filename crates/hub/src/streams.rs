@@ -107,6 +107,13 @@ impl Streams {
         all_ended(ending).await;
     }
 
+    /// Ends the streams by which a participant hands in consignments of a lane: it comes again, and is welcomed with what is to be said.
+    pub fn end_consigning(&self, participant: &ParticipantCode, lane: Lane, why: &Refusal) {
+        let is_it = |key: &StreamKey| key.participant == *participant && key.purpose == Purpose::Consign(lane);
+        // Nobody waits for their end: what they do until then is as good as before.
+        let _ending = self.lock().end(why, |stream| is_it(&stream.key));
+    }
+
     /// Ends all streams of a participant's other runs and waits until their tasks have ended: after that nothing goes to another copy
     /// of its node. `is_served` is asked at a moment when no run that comes to be served later has opened a stream.
     ///

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::{
     AppendError, Blob, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, Digest, Draft, HistoryBegun, HistoryId, Journal,
-    KIND_HISTORY_BEGUN, KIND_REDACTED, KIND_TRIMMED, READ_SIZE_MAX_BYTES, ReadError, Tail, Trim, TrimError,
+    KIND_HISTORY_BEGUN, KIND_REDACTED, KIND_TRIMMED, MendError, READ_SIZE_MAX_BYTES, ReadError, Tail, Trim, TrimError,
 };
 
 /// Runs every promise, each against a new journal that `fresh` makes.
@@ -25,6 +25,7 @@ where
     a_new_history_names_its_parent(fresh().as_ref()).await;
     reading_is_bounded(fresh().as_ref()).await;
     what_is_not_there_is_named(fresh().as_ref()).await;
+    a_whole_body_stays_whoever_would_mend_it(fresh().as_ref()).await;
     the_tail_is_watchable(fresh().as_ref()).await;
     a_redacted_body_is_gone_and_its_entry_stays(fresh().as_ref()).await;
     a_trimmed_journal_begins_with_its_base(fresh().as_ref()).await;
@@ -164,6 +165,19 @@ async fn what_is_not_there_is_named(journal: &dyn Journal) {
     for from in [3, u64::MAX] {
         assert!(journal.read(from, 5).is_ok_and(|entries| entries.is_empty()), "beyond the tail is nothing");
     }
+}
+
+async fn a_whole_body_stays_whoever_would_mend_it(journal: &dyn Journal) {
+    append(journal, vec![draft(1, 5, 2)]).await;
+    let Ok(before) = journal.entry(2) else { panic!("the entry is durable") };
+    for (index, blob) in draft(1, 5, 2).blobs.into_iter().enumerate() {
+        let other = journal.mend(2, 1 - index, blob.clone()).await;
+        assert!(matches!(other, Err(MendError::Other { sequence: 2, .. })), "{other:?}");
+        assert!(journal.mend(2, index, blob.clone()).await.is_ok());
+        assert!(matches!(journal.mend(2, 2, blob.clone()).await, Err(MendError::NoPlace(_))));
+        assert!(matches!(journal.mend(3, 0, blob).await, Err(MendError::NoPlace(_))));
+    }
+    assert!(journal.entry(2).is_ok_and(|after| after == before) && journal.tail().sequence == 2);
 }
 
 async fn a_redacted_body_is_gone_and_its_entry_stays(journal: &dyn Journal) {

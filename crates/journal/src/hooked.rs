@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, Held, HistoryId, Journal, MemoryJournal,
+    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, Held, HistoryId, Journal, MemoryJournal, MendError,
     PreparedTrim, ReadError, Redacted, Tail, Trim, TrimError,
 };
 
@@ -64,6 +64,10 @@ impl<H: AppendHook> Journal for HookedJournal<H> {
         bodies: Vec<Bodies>,
     ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
         self.hook.redact(&self.inner, expected, recorded_at, bodies)
+    }
+
+    fn mend(&self, sequence: u64, index: usize, body: Blob) -> BoxFuture<'static, Result<(), MendError>> {
+        self.inner.mend(sequence, index, body)
     }
 
     fn trim_point(&self, before: u64) -> Option<u64> {

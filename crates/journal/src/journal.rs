@@ -57,6 +57,10 @@ pub trait Journal: Send + Sync {
         bodies: Vec<Bodies>,
     ) -> BoxFuture<'static, Result<Redacted, AppendError>>;
 
+    /// Puts a damaged body back in its place, durably, as its entry says by its commitment that it was. Nothing is appended: the
+    /// journal says what it always said, and verifies again. What is whole there stays as it is.
+    fn mend(&self, sequence: u64, index: usize, body: Blob) -> BoxFuture<'static, Result<(), MendError>>;
+
     /// The last entry not after `before` at which the journal can be trimmed: the first that would be kept whole. None
     /// where nothing would go.
     fn trim_point(&self, before: u64) -> Option<u64>;
@@ -227,6 +231,35 @@ pub enum AppendError {
     },
     /// The journal was closed before the batch was handed over.
     #[error("the journal is closed; nothing was appended")]
+    Closed,
+}
+
+/// Why a body could not be put back in its place. What stands there is as damaged as it was, or whole.
+#[derive(Debug, thiserror::Error)]
+pub enum MendError {
+    /// It is another body than the one that stood there.
+    #[error("it is not the body that stood at index {index} of entry {sequence}: its commitment is another")]
+    Other {
+        /// The entry.
+        sequence: u64,
+        /// Which body.
+        index: usize,
+    },
+    /// Its place cannot be found, or nothing is to stand there any more.
+    #[error(transparent)]
+    NoPlace(#[from] ReadError),
+    /// Writing or syncing it failed.
+    #[error("the body at index {index} of entry {sequence} could not be written back: {source}")]
+    Disk {
+        /// The entry.
+        sequence: u64,
+        /// Which body.
+        index: usize,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The journal was closed, or stands still after a write whose outcome is unknown.
+    #[error("the journal is not written any more; nothing was mended")]
     Closed,
 }
 

@@ -35,7 +35,9 @@ pub use file::{
     Verified, VerifyError, Walk, segment_size, verify, walk,
 };
 pub use history::{HISTORY_BEGUN_VERSION, HistoryBegun, HistoryBegunError, KIND_HISTORY_BEGUN};
-pub use journal::{AppendError, Appended, COMMIT_SIZE_MAX_BYTES, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError};
+pub use journal::{
+    AppendError, Appended, COMMIT_SIZE_MAX_BYTES, Committed, Journal, MendError, READ_SIZE_MAX_BYTES, ReadError,
+};
 pub use memory::MemoryJournal;
 pub use old::{Held, OldEntries, OldSegments};
 pub use redaction::{Bodies, Body, KIND_REDACTED, KIND_REDACTION_STEP, REDACTION_VERSION, Redacted};

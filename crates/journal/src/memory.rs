@@ -10,7 +10,7 @@ use crate::digest::{Digest, HistoryId, Tail};
 use crate::entry::{Draft, Entry, Meta, bare_size_bytes, write_table};
 use crate::history::{HistoryBegun, KIND_HISTORY_BEGUN};
 use crate::journal::{
-    AppendError, Appended, Committed, Journal, READ_SIZE_MAX_BYTES, ReadError, check_batch, check_bodies,
+    AppendError, Appended, Committed, Journal, MendError, READ_SIZE_MAX_BYTES, ReadError, check_batch, check_bodies,
     check_new_history, check_redaction, check_tail,
 };
 use crate::old::Held;
@@ -141,6 +141,12 @@ impl Journal for MemoryJournal {
             shared.with_held(|held| bodies.iter().for_each(|one| held.bodies(one).unwrap_or_default().fill(None)));
             Ok(Redacted { tail: committed.tail, recorded: true, gone: true })
         })
+    }
+
+    fn mend(&self, sequence: u64, index: usize, body: Blob) -> BoxFuture<'static, Result<(), MendError>> {
+        // Memory is not damaged: what is there is only compared.
+        let stands = self.blob(sequence, index);
+        Box::pin(async move { if stands? == body { Ok(()) } else { Err(MendError::Other { sequence, index }) } })
     }
 
     fn trim_point(&self, before: u64) -> Option<u64> {

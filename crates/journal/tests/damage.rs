@@ -11,9 +11,11 @@ use bytes::Bytes;
 use concord_journal::conformance::draft;
 use concord_journal::{
     Blob, Cut, Disk, Draft, Entry, Fault, FileJournal, FrameMark, HistoryBegun, HistoryId, Journal, KIND_HISTORY_BEGUN,
-    OpenError, RealDisk, VerifyError, verify, walk,
+    MendError, OpenError, ReadError, RealDisk, VerifyError, verify, walk,
 };
-use support::{FIRST_HISTORY, FaultyDisk, MemoryDisk, NEXT_HISTORY, append, everything, fill, open, options, segments};
+use support::{
+    FIRST_HISTORY, FaultyDisk, MemoryDisk, NEXT_HISTORY, append, block_on, everything, fill, open, options, segments,
+};
 
 /// Where the frame of each entry begins: file number, offset, length.
 fn frames(contents: &[(String, Vec<u8>)]) -> Vec<(usize, usize, usize)> {
@@ -181,6 +183,80 @@ fn a_bit_flipped_under_an_open_journal_is_never_served() {
             assert!(journal.blob(2, index).map_or(true, |blob| Some(blob) == entries[1].blobs[index]));
         }
         assert!(journal.entry(3).is_ok());
+    }
+}
+
+/// Flips this byte under an open journal, or flips it back.
+fn flip(disk: &MemoryDisk, file: &str, byte: usize) {
+    disk.files.lock().unwrap()[file].lock().unwrap()[byte] ^= 0x10;
+}
+
+#[test]
+fn a_damaged_body_is_mended_by_itself_at_every_byte_and_by_nothing_else() {
+    let (contents, entries) = filled();
+    let (file, start, length) = frames(&contents)[1];
+    let bodies: Vec<Blob> = entries[1].blobs.iter().flatten().cloned().collect();
+    let size: usize = bodies.iter().map(|body| 32 + body.bytes().len()).sum();
+    let disk = MemoryDisk::new(&contents);
+    let (journal, _) = open(&disk.clone().into_disk(), NEXT_HISTORY).unwrap();
+    let whole = disk.everything();
+    for byte in start + length - size..start + length {
+        flip(&disk, &contents[file].0, byte);
+        let index = usize::from(byte >= start + length - size + 32 + bodies[0].bytes().len());
+        assert!(matches!(journal.blob(2, index), Err(ReadError::Damaged { .. })));
+        let damaged = disk.everything();
+        for other in [bodies[1 - index].clone(), Blob::seal([7; 32], bodies[index].bytes().clone())] {
+            let refused = block_on(journal.mend(2, index, other));
+            assert!(matches!(refused, Err(MendError::Other { sequence: 2, .. })), "{refused:?}");
+        }
+        assert_eq!(disk.everything(), damaged, "what is not it writes nothing");
+        block_on(journal.mend(2, index, bodies[index].clone())).unwrap();
+        assert_eq!(disk.everything(), whole, "byte {byte}");
+    }
+    assert_eq!(everything(&journal), entries);
+    assert!(verify(disk.into_disk()).unwrap().unfinished.is_none());
+}
+
+/// However far it came, all else holds, and it can be done again; and a journal that could not be mended goes on.
+#[test]
+fn a_mend_that_was_broken_off_leaves_the_body_damaged_and_nothing_else() {
+    let (contents, entries) = filled();
+    let (file, start, length) = frames(&contents)[1];
+    let body = entries[1].blobs[1].clone().unwrap();
+    let place = start + length - 32 - body.bytes().len();
+    for written in 0..32 + body.bytes().len() {
+        let mut torn = contents.clone();
+        torn[file].1[place + written..start + length].fill(0xEE);
+        let disk = MemoryDisk::new(&torn);
+        // Nothing but the open seals it, so that a start still reads past it.
+        let seals = MemoryDisk::new(&contents);
+        drop(open(&seals.clone().into_disk(), NEXT_HISTORY).unwrap());
+        let sealed = seals.everything().into_iter().filter(|(name, _)| name.ends_with(".seal"));
+        sealed.for_each(|(name, bytes)| {
+            disk.files.lock().unwrap().insert(name, Arc::new(std::sync::Mutex::new(bytes)));
+        });
+        let real = disk.clone().into_disk();
+        for does_it in [false, true] {
+            for fail_from in 0..2 {
+                let (faulty, switch) = FaultyDisk::wrap(&real, usize::MAX, does_it);
+                let (journal, _) = open(&faulty, NEXT_HISTORY).unwrap();
+                let now = switch.operations.load(Ordering::SeqCst);
+                switch.fail_from.store(now + fail_from, Ordering::SeqCst);
+                let refused = block_on(journal.mend(2, 1, body.clone()));
+                assert!(matches!(refused, Err(MendError::Disk { sequence: 2, index: 1, .. })), "{refused:?}");
+                assert_eq!(journal.head(2).unwrap().digest, entries[1].digest);
+                assert_eq!(journal.blob(2, 0).unwrap(), entries[1].blobs[0].clone().unwrap());
+                switch.fail_from.store(usize::MAX, Ordering::SeqCst);
+                append(&journal, vec![draft(9, 9, 1)]);
+                // As it was, for the next.
+                disk.files.lock().unwrap()[&contents[file].0].lock().unwrap().clone_from(&torn[file].1);
+            }
+        }
+        let (journal, _) = open(&real, NEXT_HISTORY).unwrap();
+        block_on(journal.mend(2, 1, body.clone())).unwrap();
+        assert_eq!(everything(&journal)[..entries.len()], entries);
+        drop(journal);
+        assert!(verify(real).unwrap().unfinished.is_none());
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use concord_journal::conformance::draft;
 use concord_journal::{
-    Blob, Bodies, Disk, Draft, Fault, FileJournal, Journal, KIND_REDACTED, OldEntries, OldSegments, OpenError,
-    ReadError, VerifyError, verify, walk,
+    Blob, Bodies, Disk, Draft, Fault, FileJournal, Journal, KIND_REDACTED, MendError, OldEntries, OldSegments,
+    OpenError, ReadError, VerifyError, verify, walk,
 };
 use support::{FIRST_HISTORY, MemoryDisk, NEXT_HISTORY, append, block_on, everything, open};
 
@@ -58,6 +58,9 @@ fn nothing_of_a_redacted_body_remains_and_everything_else_verifies() {
             assert_eq!(after[before.len()].kind, KIND_REDACTED);
             assert!(matches!(journal.blob(2, 1), Err(ReadError::Redacted { sequence: 2, index: 1 })));
             assert!(matches!(journal.blob(2, 2), Err(ReadError::BlobAbsent { count: 2, .. })));
+            // Whoever has it still does not bring it back.
+            let again = block_on(journal.mend(2, 1, secret().blobs[1].clone()));
+            assert!(matches!(again, Err(MendError::NoPlace(ReadError::Redacted { .. }))) && !holds(&disk, SECRET));
             assert_eq!(journal.read(2, 1).unwrap()[0].commitments, before[1].commitments);
         };
         check(&journal);

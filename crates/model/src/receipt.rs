@@ -81,12 +81,14 @@ macro_rules! reason_enum {
 }
 
 reason_enum! {
-    /// Why a permit was denied when a delivery was about to be sent.
+    /// Why a recipient got a notice in place of a delivery.
     WithheldReason {
         /// The recipient is no longer a member of the agreement, or its membership was broken since.
         Left = "LEFT",
         /// The agreement has ended.
         AgreementEnded = "AGREEMENT_ENDED",
+        /// Its content is gone at the hub: damaged there, and its origin has it no more, or taken by the retention.
+        BodyLost = "BODY_LOST",
     }
 }
 

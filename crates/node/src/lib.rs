@@ -11,6 +11,7 @@ mod agency;
 pub mod calls;
 pub mod config;
 pub mod context;
+pub mod damaged;
 pub mod downlink;
 mod error;
 mod folders;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use concord_journal::{
-    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, Held, HistoryId, Journal, MemoryJournal,
+    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, Held, HistoryId, Journal, MemoryJournal, MendError,
     PreparedTrim, ReadError, Redacted, Tail, Trim, TrimError,
 };
 use futures::FutureExt as _;
@@ -142,6 +142,10 @@ impl Journal for Disk {
         bodies: Vec<Bodies>,
     ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
         self.0.durable().redact(expected, recorded_at, bodies)
+    }
+
+    fn mend(&self, sequence: u64, index: usize, body: Blob) -> BoxFuture<'static, Result<(), MendError>> {
+        self.0.durable().mend(sequence, index, body)
     }
 
     fn trim_point(&self, before: u64) -> Option<u64> {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use concord_hub::damaged::Damaged;
 use concord_hub::feeds::FeedsShown;
 use concord_hub::fencing::RunsSeen;
 use concord_hub::follow::follow;
@@ -97,6 +98,7 @@ pub(crate) fn open(
         readiness: Readiness::new(),
         runs: RunsSeen::default(),
         losses: Losses::default(),
+        damaged: Damaged::default(),
         room: DiskRoom::default(),
         shutdown: Shutdown::new(),
         announce: Vec::new(),

@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use concord_tests::{Agency, Forum, concord, count_in_journal, exchange_ids, replace_line, text_of, words};
+use concord_tests::{
+    Agency, Forum, concord, count_in_journal, exchange_ids, flip_bit_of_body, replace_line, text_of, words,
+};
 
 use crate::healing_hub::copy_folder;
-use crate::healing_node::{await_recovered, flip_bit_behind};
+use crate::healing_node::await_recovered;
 
 const WARNINGS: &str = "KAZ/warnings";
 const MEASURE: &str = "environmental.5";
@@ -146,7 +148,7 @@ fn what_is_damaged_on_the_disk_of_its_node_is_refused_alone_once_the_officer_ope
     let send = |what: &str| kaz.submit(format!("{what} {}", ".".repeat(70_000)), &format!("--agreement {WARNINGS}")).id;
     let [first, damaged, last] = ["the first", "the one that will be damaged", "the last"].map(send);
     forum.stop_node("KAZ");
-    flip_bit_behind(&dir, b"the one that will be damaged");
+    flip_bit_of_body(&dir, b"the one that will be damaged");
     forum.start_node("KAZ");
     forum.start_hub();
     // The lane waits for a person; what stood before the damage has gone.

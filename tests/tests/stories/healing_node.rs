@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use concord_tests::{
-    Agency, DEADLINE, Forum, Process, concord, count_in_journal, exchange_ids, executable, flip_bit, get, last_segment,
+    Agency, DEADLINE, Forum, Process, concord, count_in_journal, exchange_ids, executable, flip_bit_of_body, get,
     replace_line, text_of, words,
 };
 
@@ -184,21 +184,6 @@ fn a_restored_node_that_is_killed_while_it_fetches_goes_on_where_it_was() {
     lost.check();
 }
 
-/// Flips a bit of a body that begins so, in a journal's segment that is full: a start finds damage in the last one.
-pub(crate) fn flip_bit_behind(dir: &Path, beginning: &[u8]) {
-    let segments = fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path());
-    let (segment, at) = segments
-        .filter(|path| path.extension().is_some_and(|end| end == "segment"))
-        .find_map(|path| {
-            let bytes = fs::read(&path).unwrap();
-            let found = bytes.windows(beginning.len()).position(|window| window == beginning)?;
-            Some((path, found))
-        })
-        .unwrap();
-    assert_ne!(segment, last_segment(dir), "a start would find it");
-    flip_bit(&segment, at);
-}
-
 #[test]
 fn a_body_that_is_damaged_at_the_hub_is_missing_alone_and_all_else_comes_back() {
     let mut forum = Lost::forum();
@@ -210,7 +195,7 @@ fn a_body_that_is_damaged_at_the_hub_is_missing_alone_and_all_else_comes_back() 
     let damaged = send("the body that will be damaged");
     let rest = ["one", "two", "three"].map(&mut send);
     forum.stop_node("KAZ");
-    flip_bit_behind(&forum.hub_dir(), b"the body that will be damaged");
+    flip_bit_of_body(&forum.hub_dir(), b"the body that will be damaged");
     let dir = forum.node_dir("KAZ");
     concord(words!["node", "restore", file, "--dir", dir]).ok();
     forum.start_node("KAZ");

@@ -12,6 +12,7 @@ mod clock;
 mod commands_refused;
 mod consignments_refused;
 mod damage;
+mod damaged_bodies;
 mod demo;
 mod disk;
 mod epochs;

@@ -19,7 +19,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::caller;
 use crate::acknowledge::{acknowledge, recorded};
 use crate::consign::Brought;
-use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, deliver};
+use crate::damaged::take_again;
+use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, deliver, deliver_again};
 use crate::fencing::NodeRun;
 use crate::fetch;
 use crate::healing::{mailbox_lost, mailbox_resume, shown};
@@ -120,7 +121,7 @@ async fn consign_until_cut(
         Ok(by) => by,
         Err(refusal) => return end(cut, to_status(&refusal)),
     };
-    let (chain, welcome) = match consign::welcome(&shared, &caller, &hello) {
+    let (chain, mut welcome) = match consign::welcome(&shared, &caller, &hello) {
         Ok(welcomed) => welcomed,
         Err(refusal) => return end(cut, to_status(&refusal)),
     };
@@ -128,6 +129,8 @@ async fn consign_until_cut(
         Ok(guard) => guard,
         Err(refusal) => return end(cut, to_status(&refusal)),
     };
+    // Behind the registration: what turns out to be damaged later ends this stream.
+    welcome.damaged = shared.damaged.named_to(&chain);
     let serving = async {
         let Err(refusal) = take_consignments(&shared, &by, chain, welcome, inbound, &outbound).await else { return };
         tracing::warn!(participant = %by.participant, reason = %refusal.reason, "a consignment was refused whole");
@@ -157,7 +160,8 @@ async fn take_consignments(
     if send(Message::Welcome(welcome)).await.is_err() {
         return Ok(());
     }
-    let mut receipts = std::pin::pin!(consign::receipts(Arc::clone(shared), by.clone(), chain, consignments(inbound)));
+    let brought = consignments(Arc::clone(shared), chain.clone(), inbound);
+    let mut receipts = std::pin::pin!(consign::receipts(Arc::clone(shared), by.clone(), chain, brought));
     while let Some(receipt) = receipts.next().await {
         if send(Message::Receipt(receipt?)).await.is_err() {
             break;
@@ -167,17 +171,23 @@ async fn take_consignments(
     Ok(())
 }
 
-/// The consignments of a stream. A broken connection ends it like a finished one: the node sends again what has no receipt.
-fn consignments(inbound: Inbound<pb::ConsignRequest>) -> Pin<Box<dyn Stream<Item = Result<Brought, Refusal>> + Send>> {
+/// The consignments of a stream that want a receipt; what comes again for its content is taken beside them. A broken connection ends it
+/// like a finished one: the node sends again what has no receipt.
+fn consignments(
+    shared: Arc<Shared>,
+    chain: ChainKey,
+    inbound: Inbound<pb::ConsignRequest>,
+) -> Pin<Box<dyn Stream<Item = Result<Brought, Refusal>> + Send>> {
     use pb::consign_request::Message;
     let read = |request: Result<pb::ConsignRequest, Status>| match request {
         Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)) }) => {
-            Some(Ok(Brought { consignment, receipt: None, history: bytes::Bytes::new() }))
+            Some(Ok(Said::Brought(Brought { consignment, receipt: None, history: bytes::Bytes::new() })))
         }
+        Ok(pb::ConsignRequest { message: Some(Message::Again(consignment)) }) => Some(Ok(Said::Again(consignment))),
         Ok(pb::ConsignRequest {
             message:
                 Some(Message::Rehanded(pb::RehandedConsignment { consignment: Some(consignment), receipt, history })),
-        }) if receipt.is_some() => Some(Ok(Brought { consignment, receipt, history })),
+        }) if receipt.is_some() => Some(Ok(Said::Brought(Brought { consignment, receipt, history }))),
         Ok(_) => Some(Err(Refusal::new(Reason::ConsignmentMalformed, "after the hello come consignments"))),
         // The decoder's word for a message that is over its limit.
         Err(status) if status.code() == Code::OutOfRange => {
@@ -189,7 +199,23 @@ fn consignments(inbound: Inbound<pb::ConsignRequest>) -> Pin<Box<dyn Stream<Item
         }
         Err(_) => None,
     };
-    Box::pin(inbound.map(read).take_while(|read| std::future::ready(read.is_some())).flat_map(stream::iter))
+    let said = inbound.map(read).take_while(|read| std::future::ready(read.is_some())).flat_map(stream::iter);
+    Box::pin(said.filter_map(move |said| {
+        let (shared, chain) = (Arc::clone(&shared), chain.clone());
+        async move {
+            match said {
+                Ok(Said::Brought(brought)) => Some(Ok(brought)),
+                Ok(Said::Again(consignment)) => take_again(&shared, &chain, consignment).await.err().map(Err),
+                Err(refusal) => Some(Err(refusal)),
+            }
+        }
+    }))
+}
+
+/// What a node says after its hello.
+enum Said {
+    Brought(Brought),
+    Again(pb::Consignment),
 }
 
 /// Serves one mailbox until the stream ends, a newer one replaces it, its participant leaves, or the hub ends.
@@ -214,6 +240,7 @@ async fn receive_until_cut(
         Ok(by) => by,
         Err(refusal) => return end(cut, to_status(&refusal)),
     };
+    let damaged = hello.damaged.clone();
     // A node that is refused for what it knows must not take the place of one that is served.
     let (welcome, history, next) = match welcome(&shared, &by, lane, hello).await {
         Ok(welcome) => welcome,
@@ -234,6 +261,7 @@ async fn receive_until_cut(
             // What the recipient says goes first: it says one thing at a time and waits for the answer, so deliveries go on between.
             biased;
             ended = take_acknowledgements(&shared, &by, node, lane, inbound, &writer) => ended,
+            Err(refusal) = deliver_again(&shared, lane, &writer, damaged, next) => Err(refusal),
             ended = deliver(Arc::clone(&shared), lane, history, &writer, next) => ended,
         }
     };

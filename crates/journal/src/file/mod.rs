@@ -8,6 +8,7 @@ mod fault;
 mod frame;
 mod holes;
 mod index;
+mod mend;
 mod open;
 mod reader;
 mod redact;
@@ -32,7 +33,9 @@ use crate::blob::Blob;
 use crate::digest::{HistoryId, Tail};
 use crate::entry::{Draft, Entry};
 use crate::history::HistoryBegun;
-use crate::journal::{AppendError, Committed, Journal, ReadError, check_batch, check_new_history, check_redaction};
+use crate::journal::{
+    AppendError, Committed, Journal, MendError, ReadError, check_batch, check_new_history, check_redaction,
+};
 use crate::old::Held;
 use crate::redaction::{Bodies, Body, Redacted};
 use crate::trim::{Base, PreparedTrim, Trim, TrimError};
@@ -260,6 +263,16 @@ impl Journal for FileJournal {
     ) -> BoxFuture<'static, Result<Redacted, AppendError>> {
         let checked = check_redaction(&bodies, recorded_at).map(|fact| (fact, bodies));
         self.ask(checked, move |(fact, bodies), reply| Job::Redact { expected, fact, bodies, reply })
+    }
+
+    fn mend(&self, sequence: u64, index: usize, body: Blob) -> BoxFuture<'static, Result<(), MendError>> {
+        let jobs = self.jobs.clone();
+        Box::pin(async move {
+            let (reply, outcome) = oneshot::channel();
+            let job = Job::Mend { sequence, index, body, reply };
+            jobs.send(job).await.map_err(|_| MendError::Closed)?;
+            outcome.await.map_err(|_| MendError::Closed)?
+        })
     }
 
     fn trim_point(&self, before: u64) -> Option<u64> {

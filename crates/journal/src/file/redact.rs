@@ -149,7 +149,8 @@ impl Writer {
         (places, damage)
     }
 
-    fn file_of(&self, segment: u64) -> io::Result<Arc<dyn DiskFile>> {
+    /// The file of a segment, to overwrite parts of it.
+    pub(crate) fn file_of(&self, segment: u64) -> io::Result<Arc<dyn DiskFile>> {
         self.disk.open_append(&segment_name(segment))
     }
 }

@@ -12,9 +12,10 @@ use super::disk::{Disk, DiskFile, is_no_room};
 use super::frame::{FrameMark, SEGMENT_HEADER_SIZE_BYTES, SegmentHeader, write_frame};
 use super::reader::Shared;
 use super::scan::segment_name;
+use crate::blob::Blob;
 use crate::digest::{HistoryId, Tail};
 use crate::entry::{Draft, Meta, stored_length};
-use crate::journal::{AppendError, Appended, Committed, check_tail};
+use crate::journal::{AppendError, Appended, Committed, MendError, check_tail};
 use crate::redaction::{Bodies, Redacted};
 use crate::trim::PreparedTrim;
 
@@ -43,6 +44,8 @@ pub(crate) enum Job {
         prepared: PreparedTrim,
         reply: oneshot::Sender<Result<Committed, AppendError>>,
     },
+    /// Put a damaged body back.
+    Mend { sequence: u64, index: usize, body: Blob, reply: oneshot::Sender<Result<(), MendError>> },
     /// Only wakes the writer, so that it sees that it is closing.
     Wake,
 }
@@ -86,6 +89,7 @@ impl Writer {
                 Job::Trim { expected, recorded_at, prepared, reply } => {
                     answer(reply, self.trim(&expected, recorded_at, &prepared));
                 }
+                Job::Mend { sequence, index, body, reply } => answer(reply, self.mend(sequence, index, &body)),
                 Job::Wake => {}
             }
             if closing.load(Ordering::Acquire) {

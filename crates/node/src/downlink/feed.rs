@@ -24,13 +24,12 @@ use prost::Message as _;
 
 use super::healing::hand_back;
 use crate::context::Context;
-use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, NOT_HEALED_NOTE, keep_up, welcomed};
 use crate::state::{Directory, HubKeys, NodeState};
 use crate::uplink::{histories, unexpected};
 
 const ALARM: &str = "feed";
 const HUB_LOST_NOTE: &str = "hub-lost-data";
-const NOT_HEALED_NOTE: &str = "not-healed";
 const LOWER_LIMITS_NOTE: &str = "lower-limits";
 /// Items that are journaled together.
 const ITEMS_TOGETHER_MAX: usize = 512;

@@ -1,11 +1,12 @@
 //! One mailbox: received without a gap, judged, journaled, acknowledged.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use concord_journal::{Blob, HistoryId, NONCE_SIZE_BYTES};
-use concord_model::{Lane, Reason, Refusal};
+use concord_model::{Digest, ExchangeId, Lane, Reason, Refusal};
 use concord_wire::consignment::blob_from_bytes;
 use concord_wire::convert;
 use concord_wire::proto::exchange::v1::{
@@ -22,7 +23,7 @@ use super::judge::judge;
 use super::shape::{DELIVERY_OVERHEAD_BYTES, check_shape, size_of};
 use crate::context::Context;
 use crate::index::{Index, IndexError};
-use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, NOT_HEALED_NOTE, keep_up, welcomed};
 use crate::state::NodeState;
 use crate::uplink::{broken, histories, unexpected};
 use crate::writer::Judged;
@@ -66,6 +67,9 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>, lane: Lane) {
 async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut bool) -> Result<(), LinkEnd> {
     let (outgoing, to_send) = mpsc::channel(OUTGOING_WAITING_MAX);
     let mailbox = context.now_state().mailbox(lane).clone();
+    // Watched before it is asked what is wanted, so that nothing more is missed.
+    let mut wanted = context.damaged.watch_wanted();
+    let asked = context.damaged.asked(lane);
     let hello = ReceiveHello {
         limits: Some(concord_wire::limits()),
         lane: convert::lane(lane).into(),
@@ -74,6 +78,7 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
         acknowledged_through: mailbox.acknowledged_through,
         run: Bytes::copy_from_slice(&context.run),
         last_digest: mailbox.last_id.map(|id| convert::digest_bytes(&id.0)).unwrap_or_default(),
+        damaged: asked.iter().copied().collect(),
     };
     send(&outgoing, receive_request::Message::Hello(hello)).await?;
     let mut incoming = link.receive(lane, ReceiverStream::new(to_send).boxed()).await?;
@@ -108,15 +113,19 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
         tokio::select! {
             biased;
             message = next(&mut incoming) => {
-                let gathered = gather(message?, &mut incoming);
+                let mut gathered = gather(message?, &mut incoming);
                 concord_faults::point("node.mail.arrived");
                 if let Some(now_recorded) = gathered.recorded {
                     recorded = now_recorded;
                     concord_faults::point("node.acknowledge.recorded");
                     unanswered = false;
                 }
-                if !gathered.mail.is_empty() {
-                    keep(context, lane, history, gathered.mail).await?;
+                let (again, mail) = gathered.split(&asked, context.now_state().mailbox(lane).received_through);
+                for item in again {
+                    put_back(context, lane, item).await?;
+                }
+                if !mail.is_empty() {
+                    keep(context, lane, history, mail).await?;
                 }
                 context.contact.heard(context.clock.now());
                 gathered.ended?;
@@ -124,6 +133,11 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
             changed = published.changed() => {
                 if changed.is_err() {
                     return Ok(());
+                }
+            }
+            Ok(()) = wanted.changed() => {
+                if !context.damaged.asked(lane).is_subset(&asked) {
+                    return Err(LinkEnd::Lost("deliveries that are damaged here are asked for again".to_owned()));
                 }
             }
         }
@@ -190,6 +204,14 @@ struct Gathered {
     ended: Result<(), LinkEnd>,
 }
 
+impl Gathered {
+    /// What was asked for again, and what is new.
+    fn split(&mut self, asked: &BTreeSet<u64>, received_through: u64) -> (Vec<Mail>, Vec<Mail>) {
+        let mail = std::mem::take(&mut self.mail).into_iter();
+        mail.partition(|item| item.number() <= received_through && asked.contains(&item.number()))
+    }
+}
+
 /// A message and those that are there already.
 fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveResponse>) -> Gathered {
     let mut gathered = Gathered { mail: Vec::new(), recorded: None, ended: Ok(()) };
@@ -220,6 +242,48 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
         }
     }
     gathered
+}
+
+/// Puts the content of a delivery that came again back in its place. What it is, its commitment says, which was judged when it came first.
+async fn put_back(context: &Context, lane: Lane, again: Mail) -> Result<(), LinkEnd> {
+    let asked = again.number();
+    let Some(number) = context.damaged.number(lane, asked) else { return Ok(()) };
+    let index = context.index.clone();
+    let found = concord_server::blocking(move || {
+        let row = index.inbox(lane, number, 1)?.pop().filter(|(found, _)| *found == number);
+        let (_, row) = row.ok_or(IndexError::Row("a delivery"))?;
+        let Mail::Delivery(delivery) = again else { return Ok((row, None)) };
+        let id = concord_wire::header::exchange_id(&delivery.header);
+        let came = if id.0.as_bytes() == &row.exchange_id { delivery.blobs } else { Vec::new() };
+        let came = (row.first_blob..).zip(came.into_iter().map_while(blob_from_bytes));
+        let damaged = came.filter(|(position, _)| index.blob(row.sequence, *position).is_err()).collect::<Vec<_>>();
+        Ok((row, Some(damaged)))
+    });
+    let found = found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?;
+    let (row, damaged) = found.map_err(broken)?;
+    let is_gone = damaged.is_none();
+    if is_gone {
+        let id = ExchangeId(Digest(row.exchange_id));
+        let what = format!(
+            "exchange {id} (number {number} of mailbox {lane}): its content is damaged here, and the hub gives it no more; agencies that have \
+             yet to get it do not get it"
+        );
+        tracing::error!(exchange = %id, %lane, number, "content that is damaged here is gone at the hub too");
+        context.readiness.note_also(NOT_HEALED_NOTE, &what);
+    }
+    concord_faults::point("node.mend.found");
+    for (position, body) in damaged.unwrap_or_default() {
+        let position = usize::try_from(position).unwrap_or(usize::MAX);
+        if let Err(error) = context.index.journal().mend(row.sequence, position, body).await {
+            // It stays wanted, and the alarm stands: asking again at once would bring the same.
+            tracing::error!(%lane, number, %error, "content that came again could not be put in its place");
+            return Ok(());
+        }
+        metrics::counter!("concord_bodies_mended_total").increment(1);
+    }
+    context.damaged.settle(&context.readiness, lane, asked, is_gone);
+    concord_faults::point("node.mend.done");
+    Ok(())
 }
 
 /// Judges and journals; durable when this returns.

@@ -72,6 +72,7 @@ impl HubLink for FakeHub {
             last_digest: last_digest.into(),
             past: Vec::new(),
             closed: Vec::new(),
+            damaged: Vec::new(),
         };
         let (forum, recorded, streams) =
             (Arc::clone(&self.forum), Arc::clone(&self.recorded), Arc::clone(&self.streams));
@@ -79,7 +80,7 @@ impl HubLink for FakeHub {
         let short = self.short;
         let answers = outgoing.map(move |request| {
             let given = match request.message.unwrap() {
-                consign_request::Message::Hello(_) => None,
+                consign_request::Message::Hello(_) | consign_request::Message::Again(_) => None,
                 consign_request::Message::Consignment(consignment) => Some(consignment),
                 consign_request::Message::Rehanded(rehanded) => rehanded.consignment,
             };
@@ -186,6 +187,7 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
+        damaged: Arc::default(),
         run: [7; 16],
     }
 }

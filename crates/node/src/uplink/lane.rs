@@ -12,8 +12,8 @@ use concord_model::{ChainKey, ConsignmentDigest, ExchangeId, Lane, Reason, Refus
 use concord_wire::consignment::{self, Sealed, blob_to_bytes, chain_key, to_message};
 use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1::{
-    ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, PastHistory, RecordedReceipt,
-    RehandedConsignment, consign_request, consign_response,
+    ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, ConsignmentPlace, PastHistory,
+    RecordedReceipt, RehandedConsignment, consign_request, consign_response,
 };
 use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::Kept;
@@ -26,15 +26,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::epoch;
 use crate::context::Context;
 use crate::index::{Index, IndexError};
-use crate::link::{Attempt, HUB_FULL_NOTE, HubLink, Incoming, LinkEnd, keep_up, welcomed};
+use crate::link::{Attempt, HUB_FULL_NOTE, HubLink, Incoming, LinkEnd, NOT_HEALED_NOTE, keep_up, welcomed};
 use crate::state::{HubKeys, NodeState};
 
 /// Consignments on their way into the connection; the peer's flow control fills it, and reading stops with it.
 const OUTGOING_WAITING_MAX: usize = 2;
 /// Receipts that are journaled together.
 const RECEIPTS_TOGETHER_MAX_BYTES: usize = 2 * 1024 * 1024;
-
-const NOT_HEALED_NOTE: &str = "not-healed";
 
 pub(super) async fn run(context: Context, link: Arc<dyn HubLink>, lane: Lane) {
     let alarm = match lane {
@@ -112,6 +110,7 @@ async fn consign(
     // What has its receipt here and comes again is what the hub forgot.
     let (receipted_through, mut to_consign) = check_welcome(&state, (lane, epoch), &welcome, &context.index).await?;
     *stood = true;
+    hand_in_again(context, lane, &welcome, &outgoing).await?;
     if let Some(before) = lost_epoch(&state, lane, &welcome) {
         tracing::warn!(%lane, epoch = before, "the hub lost data of an epoch that was left behind: it is handed in again first");
         drop((outgoing, incoming));
@@ -165,6 +164,22 @@ async fn consign(
             }
         }
     }
+}
+
+/// Hands consignments in once more of which the hub has content that is damaged on its disk; it has their receipts.
+async fn hand_in_again(
+    context: &Context,
+    lane: Lane,
+    welcome: &ConsignWelcome,
+    outgoing: &mpsc::Sender<ConsignRequest>,
+) -> Result<(), LinkEnd> {
+    for ConsignmentPlace { epoch, number } in &welcome.damaged {
+        let (consignment, _) = load(context, (lane, *epoch), *number, true).await?;
+        tracing::warn!(%lane, epoch, number, "content of it is damaged at the hub: it is handed in again");
+        send(outgoing, consign_request::Message::Again(consignment)).await?;
+        concord_faults::point("node.mend.handed");
+    }
+    Ok(())
 }
 
 /// Verifies the receipts that are there and journals them together.

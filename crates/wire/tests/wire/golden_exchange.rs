@@ -160,6 +160,7 @@ fn hellos_and_welcomes() {
         last_digest: convert::digest_bytes(&digest(0x99)),
         past: past(),
         closed: vec![12],
+        damaged: vec![pb::ConsignmentPlace { epoch: 2, number: 4 }],
     };
     let lane = convert::lane(Lane::Flash).into();
     let last_digest = convert::digest_bytes(&digest(0x77));
@@ -171,6 +172,7 @@ fn hellos_and_welcomes() {
         last_digest,
         acknowledged_through: 320,
         run: run(),
+        damaged: vec![17, 300],
     };
     let receive_welcome = pb::ReceiveWelcome {
         limits: limits(),

@@ -1,0 +1,197 @@
+//! Content that is damaged on this hub's disk while somebody waits for it: its origin is asked for it again.
+//!
+//! Invariant: nothing is put in the place of a damaged body but what has the commitment that stands in the entry; and a recipient that may
+//! have it is told that it does not get it only once its origin has said that it does not have it any more either.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use concord_journal::{Blob, ReadError};
+use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
+use concord_wire::consignment::{self, Opened};
+use concord_wire::header::exchange_id;
+use concord_wire::proto::exchange::v1 as pb;
+use concord_wire::stored::hub::HubEntry;
+use tokio::sync::watch;
+
+use crate::shared::{Shared, internal};
+
+const BODY_DAMAGED_ALARM: &str = "body-damaged";
+/// Consignments that one welcome names; the next one names more.
+const NAMED_MAX: usize = 256;
+
+/// What is wanted from its origin, and what nobody has any more.
+pub struct Damaged {
+    known: Mutex<Known>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Damaged {
+    fn default() -> Self {
+        Self { known: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    /// The entry of each consignment that is wanted.
+    wanted: BTreeMap<Place, u64>,
+    /// By entry and index: exchanges that their origin has no more. The next process asks again.
+    gone: BTreeSet<(u64, u32)>,
+}
+
+/// Whose, and which.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    origin: ParticipantCode,
+    node: Name,
+    lane: Lane,
+    epoch: u32,
+    number: u64,
+}
+
+impl Place {
+    fn new(chain: &ChainKey, epoch: u32, number: u64) -> Self {
+        Self { origin: chain.origin.clone(), node: chain.node.clone(), lane: chain.lane, epoch, number }
+    }
+
+    fn is_of(&self, chain: &ChainKey) -> bool {
+        self.origin == chain.origin && self.node == chain.node && self.lane == chain.lane
+    }
+}
+
+impl Damaged {
+    /// Tells whenever something came again, or turned out to be gone.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether the origin said that it does not have the content of this exchange any more.
+    pub fn is_gone(&self, sequence: u64, index: u32) -> bool {
+        self.known().gone.contains(&(sequence, index))
+    }
+
+    /// Wants a consignment again: its origin's stream of that lane ends, so that the next welcome names it.
+    pub fn want(&self, shared: &Shared, chain: &ChainKey, number: u64, sequence: u64) {
+        let is_new = self.known().wanted.insert(Place::new(chain, chain.epoch, number), sequence).is_none();
+        if is_new {
+            let lane = chain.lane;
+            tracing::error!(sequence, origin = %chain.origin, %lane, number, "a body is damaged here: its origin is asked for it");
+            self.tell(shared);
+            let why =
+                Refusal::new(Reason::Healing, "content of what you handed in is damaged here: it is wanted again");
+            shared.streams.end_consigning(&chain.origin, lane, &why);
+        }
+    }
+
+    /// What a node is asked to hand in again of a lane.
+    pub fn named_to(&self, chain: &ChainKey) -> Vec<pb::ConsignmentPlace> {
+        let known = self.known();
+        let own = known.wanted.keys().filter(|place| place.is_of(chain)).take(NAMED_MAX);
+        own.map(|place| pb::ConsignmentPlace { epoch: place.epoch, number: place.number }).collect()
+    }
+
+    fn wanted(&self, place: &Place) -> Option<u64> {
+        self.known().wanted.get(place).copied()
+    }
+
+    fn came(&self, shared: &Shared, place: &Place, gone: impl IntoIterator<Item = (u64, u32)>) {
+        {
+            let mut known = self.known();
+            known.wanted.remove(place);
+            known.gone.extend(gone);
+        }
+        self.tell(shared);
+        self.changed.send_replace(());
+    }
+
+    fn tell(&self, shared: &Shared) {
+        let known = self.known();
+        let origins: BTreeSet<&str> = known.wanted.keys().map(|place| place.origin.as_str()).collect();
+        if origins.is_empty() {
+            shared.readiness.clear(BODY_DAMAGED_ALARM);
+            return;
+        }
+        let asked = origins.into_iter().collect::<Vec<_>>().join(", ");
+        let what = format!(
+            "content of {} consignments is damaged on this hub's disk, and recipients wait for it: the nodes of {asked} are asked for it \
+             again. Look after the disk",
+            known.wanted.len()
+        );
+        shared.readiness.raise(BODY_DAMAGED_ALARM, what);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a consignment that came again is good for.
+struct Repair {
+    place: Place,
+    sequence: u64,
+    /// By index among the entry's bodies.
+    bodies: Vec<(usize, Blob)>,
+    /// Exchanges that came without their content.
+    gone: Vec<u32>,
+}
+
+/// Takes a consignment that a node hands in again, and puts what is damaged of it back in its place.
+///
+/// Refuses as [`consignment::open`] does, and with `CONSIGNMENT_MALFORMED` where it is not what was recorded under that number.
+pub async fn take_again(shared: &Arc<Shared>, chain: &ChainKey, message: pb::Consignment) -> Result<(), Refusal> {
+    let chain = chain.clone();
+    let Some(repair) = shared.blocking(move |shared| repair(shared, &chain, message)).await? else { return Ok(()) };
+    let Repair { place, sequence, bodies, gone } = repair;
+    concord_faults::point("hub.mend.found");
+    for (index, body) in bodies {
+        if let Err(error) = shared.journal.mend(sequence, index, body).await {
+            // It stays wanted: whoever waits for it must not ask in a circle, and the next stream brings it again.
+            tracing::error!(sequence, index, %error, "what came again could not be put in its place");
+            return Ok(());
+        }
+        metrics::counter!("concord_bodies_mended_total").increment(1);
+    }
+    shared.damaged.came(shared, &place, gone.into_iter().map(|index| (sequence, index)));
+    concord_faults::point("hub.mend.done");
+    Ok(())
+}
+
+/// None where it is not wanted any more. Blocks.
+fn repair(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result<Option<Repair>, Refusal> {
+    let Opened { sealed, blobs, .. } = consignment::open(message, &chain.origin, |key, message, signature| {
+        shared.verify_enrolled(&chain.origin, key, message, signature)
+    })?;
+    let place = Place::new(chain, sealed.chain.epoch, sealed.number);
+    let of_stream = ChainKey { epoch: sealed.chain.epoch, ..chain.clone() };
+    let Some(sequence) = shared.damaged.wanted(&place).filter(|_| of_stream == sealed.chain) else { return Ok(None) };
+    let entry = shared.entry(sequence)?;
+    let HubEntry::Consignment(_, kept) = concord_wire::stored::hub::read(&entry).map_err(internal)? else {
+        return Err(internal("a damaged body is of no consignment"));
+    };
+    if kept.sealed.digest != sealed.digest {
+        let other = format!("consignment {} came again as another one than was recorded", sealed.number);
+        return Err(Refusal::new(Reason::ConsignmentMalformed, other));
+    }
+    let (mut bodies, mut gone) = (Vec::new(), Vec::new());
+    for ((index, header), came) in (0_u32..).zip(&kept.sealed.headers).zip(blobs) {
+        let range = kept.blob_range(index as usize);
+        let is_whole = came.len() == range.len();
+        let mut came = came.into_iter();
+        for position in range {
+            let body = came.next();
+            match shared.journal.blob(sequence, position) {
+                Err(ReadError::Damaged { .. } | ReadError::Disk { .. }) => {}
+                _ => continue,
+            }
+            if let Some(body) = body.filter(|_| is_whole) {
+                bodies.push((position, body));
+            } else if gone.last() != Some(&index) {
+                let id = exchange_id(header);
+                tracing::error!(sequence, exchange = %id, "its content is damaged here, and its origin has it no more");
+                gone.push(index);
+            }
+        }
+    }
+    Ok(Some(Repair { place, sequence, bodies, gone }))
+}

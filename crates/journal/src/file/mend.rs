@@ -1,0 +1,47 @@
+//! Putting a damaged body back in its place.
+
+use super::frame::rows;
+use super::writer::Writer;
+use crate::blob::{Blob, NONCE_SIZE_BYTES};
+use crate::journal::{MendError, ReadError};
+
+impl Writer {
+    /// Puts a body back where its entry says that it stood.
+    ///
+    /// Invariant: nothing is written but bytes whose commitment stands in the verified table of the entry, in the place that the table
+    /// gives them, and none where a fact names a hole. So a crash in between leaves the body damaged, as it was, and nothing else. It
+    /// runs on the writer's thread, so that no redaction or trim happens beside it.
+    pub(crate) fn mend(&mut self, sequence: u64, index: usize, body: &Blob) -> Result<(), MendError> {
+        if self.failure.is_some() {
+            return Err(MendError::Closed);
+        }
+        match self.shared.blob(sequence, index) {
+            Ok(whole) if whole.commitment() == body.commitment() => return Ok(()),
+            Ok(_) => return Err(MendError::Other { sequence, index }),
+            Err(ReadError::Damaged { .. } | ReadError::Disk { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (place, head, table) = self.shared.table(sequence)?;
+        let before: usize = rows(&table).take(index).map(|(length, _)| NONCE_SIZE_BYTES + length).sum();
+        let stood = rows(&table).nth(index);
+        if stood != Some((body.bytes().len(), body.commitment())) {
+            return Err(MendError::Other { sequence, index });
+        }
+        let mut bytes = Vec::with_capacity(NONCE_SIZE_BYTES + body.bytes().len());
+        bytes.extend_from_slice(body.nonce());
+        bytes.extend_from_slice(body.bytes());
+        let offset = place.offset + head.prefix_length() + before as u64;
+        let written = self.file_of(place.segment).and_then(|file| {
+            concord_faults::point("journal.mend.begun");
+            file.overwrite(offset, &bytes)?;
+            concord_faults::point("journal.mend.written");
+            file.sync_data()
+        });
+        written.map_err(|source| MendError::Disk { sequence, index, source })?;
+        concord_faults::point("journal.mend.synced");
+        // What was written is what a reader finds.
+        self.shared.blob(sequence, index)?;
+        tracing::warn!(sequence, index, "a damaged body was put back in its place");
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! Deliveries whose content is damaged on this node's disk while an agency waits for it: the hub is asked for them again.
+//!
+//! Invariant: nothing is put in the place of a damaged body but what has the commitment that stands in the entry; and an agency is given
+//! what follows in its lane only once the content is back, or the hub has said that it does not give it any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use concord_model::Lane;
+use concord_server::Readiness;
+use tokio::sync::watch;
+
+const BODY_DAMAGED_ALARM: &str = "body-damaged";
+/// Deliveries of one lane that are asked for at once.
+const ASKED_MAX: usize = 256;
+
+/// What is wanted from the hub, and what it has no more.
+#[derive(Default)]
+pub struct Damaged {
+    known: Mutex<Known>,
+    wanted: watch::Sender<()>,
+    settled: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// By lane and the number under which the hub knows it: the number under which it stands here.
+    wanted: BTreeMap<(Lane, u64), u64>,
+    /// By lane and the number here: what the hub gives no more. The next process asks again.
+    gone: BTreeSet<(Lane, u64)>,
+}
+
+impl Damaged {
+    /// Wants a delivery again, under the number by which the hub knows it.
+    pub fn want(&self, readiness: &Readiness, lane: Lane, number: u64, asked: u64) {
+        if self.known().wanted.insert((lane, asked), number).is_none() {
+            tracing::error!(%lane, number, "content of a delivery is damaged here: the hub is asked for it");
+            self.tell(readiness);
+            self.wanted.send_replace(());
+        }
+    }
+
+    /// Numbers to ask the hub for.
+    pub fn asked(&self, lane: Lane) -> BTreeSet<u64> {
+        let known = self.known();
+        known.wanted.range((lane, 0)..=(lane, u64::MAX)).map(|((_, asked), _)| *asked).take(ASKED_MAX).collect()
+    }
+
+    /// The number here of what was asked for.
+    pub fn number(&self, lane: Lane, asked: u64) -> Option<u64> {
+        self.known().wanted.get(&(lane, asked)).copied()
+    }
+
+    /// Tells whenever something more is wanted.
+    pub fn watch_wanted(&self) -> watch::Receiver<()> {
+        self.wanted.subscribe()
+    }
+
+    /// Tells whenever something is back, or gone for good.
+    pub fn watch_settled(&self) -> watch::Receiver<()> {
+        self.settled.subscribe()
+    }
+
+    /// Whether the hub gives the content of a number no more.
+    pub fn is_gone(&self, lane: Lane, number: u64) -> bool {
+        self.known().gone.contains(&(lane, number))
+    }
+
+    /// What was asked for is back in its place, or the hub gives it no more.
+    pub fn settle(&self, readiness: &Readiness, lane: Lane, asked: u64, is_gone: bool) {
+        {
+            let mut known = self.known();
+            let number = known.wanted.remove(&(lane, asked));
+            known.gone.extend(number.filter(|_| is_gone).map(|number| (lane, number)));
+        }
+        self.tell(readiness);
+        self.settled.send_replace(());
+    }
+
+    fn tell(&self, readiness: &Readiness) {
+        let known = self.known();
+        if known.wanted.is_empty() {
+            readiness.clear(BODY_DAMAGED_ALARM);
+            return;
+        }
+        let what = format!(
+            "content of {} deliveries is damaged on this node's disk, and agencies wait for it: the hub is asked for it again. Look after \
+             the disk; if this stays, put the journal back from a backup (`concord node restore`)",
+            known.wanted.len()
+        );
+        readiness.raise(BODY_DAMAGED_ALARM, what);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
