@@ -16,9 +16,9 @@ pub const MISTAKES: &[&str] = &[
     "cut-in-silence",
     // check: --workspace --test redaction
     "redact-in-the-last-commit",
-    // check: --workspace --test stories damaged_bodies::content
+    // check: --workspace --test stories content_that_is_damaged_at_the_hub_while
     "give-up-what-is-damaged",
-    // check: --workspace --test stories damaged_bodies::content
+    // check: --workspace --test stories content_that_is_damaged_at_its_recipients_node
     "pass-over-what-is-damaged",
     // check: --workspace --test seals
     "trust-any-seal",

@@ -9,6 +9,7 @@ use concord_model::{Lane, Name, Reason, Refusal, WithheldReason};
 use concord_wire::acknowledgement::{self, Said};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::status::RETRY_AFTER_SECONDS;
+use concord_wire::stored::Kept;
 use concord_wire::stored::hub::HubEntry;
 
 use crate::delivery::permit;
@@ -122,7 +123,7 @@ fn assemble(shared: &Shared, said: &Said) -> Result<Option<Acknowledge>, Refusal
 struct Notices {
     run: Option<Run>,
     // The entry of the run, read once where something of it was withheld.
-    fact: Option<(u64, ConsignmentRecorded)>,
+    fact: Option<(u64, ConsignmentRecorded, Box<Kept>)>,
     by_consignment: BTreeMap<(concord_model::ChainKey, u64, NoticeOutcome), BTreeSet<u32>>,
 }
 
@@ -161,15 +162,19 @@ impl Notices {
         if said.withheld.binary_search(&number).is_err() {
             return Ok(NoticeOutcome::Delivered);
         }
-        let fact = match self.fact.take() {
-            Some((sequence, fact)) if sequence == run.sequence => fact,
+        let (fact, kept) = match self.fact.take() {
+            Some((sequence, fact, kept)) if sequence == run.sequence => (fact, kept),
             _ => read_fact(shared, run.sequence)?,
         };
         let ledger = &shared.published().ledger;
         let reason = permit(ledger, &said.recipient, &fact, run.sequence, index, shared.clock.now()).err();
-        self.fact = Some((run.sequence, fact));
-        // What it may have and did not get was not there any more.
-        Ok(NoticeOutcome::Withheld(reason.unwrap_or(WithheldReason::BodyLost)))
+        let reason = reason.unwrap_or_else(|| {
+            let content = shared.journal.blobs(run.sequence, kept.blob_range(index as usize));
+            // Where it may have it again by now, it had no right to it when it was due.
+            if content.is_err() { WithheldReason::BodyLost } else { WithheldReason::Left }
+        });
+        self.fact = Some((run.sequence, fact, kept));
+        Ok(NoticeOutcome::Withheld(reason))
     }
 
     fn finish(self) -> Vec<SenderNotice> {
@@ -182,10 +187,10 @@ impl Notices {
     }
 }
 
-fn read_fact(shared: &Shared, sequence: u64) -> Result<ConsignmentRecorded, Refusal> {
+fn read_fact(shared: &Shared, sequence: u64) -> Result<(ConsignmentRecorded, Box<Kept>), Refusal> {
     let entry = shared.entry(sequence)?;
     match concord_wire::stored::hub::read(&entry).map_err(internal)? {
-        HubEntry::Consignment(fact, _) => Ok(fact),
+        HubEntry::Consignment(fact, kept) => Ok((fact, kept)),
         _ => Err(internal("a mailbox row names an entry that is no consignment")),
     }
 }

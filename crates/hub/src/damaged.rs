@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use concord_journal::{Blob, ReadError};
+use concord_journal::{Blob, MendError, ReadError};
 use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
 use concord_wire::consignment::{self, Opened};
 use concord_wire::header::exchange_id;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::shared::{Shared, internal};
 
 const BODY_DAMAGED_ALARM: &str = "body-damaged";
-/// Consignments that one welcome names; the next one names more.
+/// Consignments that one welcome names; when those came the next one names more.
 const NAMED_MAX: usize = 256;
 
 /// What is wanted from its origin, and what nobody has any more.
@@ -55,6 +55,10 @@ impl Place {
         Self { origin: chain.origin.clone(), node: chain.node.clone(), lane: chain.lane, epoch, number }
     }
 
+    fn is_same_lane(&self, other: &Self) -> bool {
+        self.origin == other.origin && self.node == other.node && self.lane == other.lane
+    }
+
     fn is_of(&self, chain: &ChainKey) -> bool {
         self.origin == chain.origin && self.node == chain.node && self.lane == chain.lane
     }
@@ -78,9 +82,7 @@ impl Damaged {
             let lane = chain.lane;
             tracing::error!(sequence, origin = %chain.origin, %lane, number, "a body is damaged here: its origin is asked for it");
             self.tell(shared);
-            let why =
-                Refusal::new(Reason::Healing, "content of what you handed in is damaged here: it is wanted again");
-            shared.streams.end_consigning(&chain.origin, lane, &why);
+            shared.streams.end_consigning(&chain.origin, lane, &wanted_again());
         }
     }
 
@@ -96,13 +98,18 @@ impl Damaged {
     }
 
     fn came(&self, shared: &Shared, place: &Place, gone: impl IntoIterator<Item = (u64, u32)>) {
-        {
+        let left = {
             let mut known = self.known();
             known.wanted.remove(place);
             known.gone.extend(gone);
-        }
+            known.wanted.keys().filter(|left| left.is_same_lane(place)).count()
+        };
         self.tell(shared);
         self.changed.send_replace(());
+        if left >= NAMED_MAX {
+            // Some of them the last welcome did not name.
+            shared.streams.end_consigning(&place.origin, place.lane, &wanted_again());
+        }
     }
 
     fn tell(&self, shared: &Shared) {
@@ -126,6 +133,10 @@ impl Damaged {
     }
 }
 
+fn wanted_again() -> Refusal {
+    Refusal::new(Reason::Healing, "content of what you handed in is damaged here: it is wanted again")
+}
+
 /// What a consignment that came again is good for.
 struct Repair {
     place: Place,
@@ -145,12 +156,16 @@ pub async fn take_again(shared: &Arc<Shared>, chain: &ChainKey, message: pb::Con
     let Repair { place, sequence, bodies, gone } = repair;
     concord_faults::point("hub.mend.found");
     for (index, body) in bodies {
-        if let Err(error) = shared.journal.mend(sequence, index, body).await {
-            // It stays wanted: whoever waits for it must not ask in a circle, and the next stream brings it again.
-            tracing::error!(sequence, index, %error, "what came again could not be put in its place");
-            return Ok(());
+        match shared.journal.mend(sequence, index, body).await {
+            Ok(()) => metrics::counter!("concord_bodies_mended_total").increment(1),
+            // The retention took it meanwhile: whoever waits finds that out.
+            Err(MendError::NoPlace(ReadError::Redacted { .. })) => {}
+            Err(error) => {
+                // It stays wanted: whoever waits for it must not ask in a circle, and the next stream brings it again.
+                tracing::error!(sequence, index, %error, "what came again could not be put in its place");
+                return Ok(());
+            }
         }
-        metrics::counter!("concord_bodies_mended_total").increment(1);
     }
     shared.damaged.came(shared, &place, gone.into_iter().map(|index| (sequence, index)));
     concord_faults::point("hub.mend.done");
@@ -164,8 +179,12 @@ fn repair(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result
     })?;
     let place = Place::new(chain, sealed.chain.epoch, sealed.number);
     let of_stream = ChainKey { epoch: sealed.chain.epoch, ..chain.clone() };
-    let Some(sequence) = shared.damaged.wanted(&place).filter(|_| of_stream == sealed.chain) else { return Ok(None) };
-    let entry = shared.entry(sequence)?;
+    if of_stream != sealed.chain {
+        return Err(Refusal::new(Reason::ChainMismatch, "the consignment is of another chain than the stream's hello"));
+    }
+    let Some(sequence) = shared.damaged.wanted(&place) else { return Ok(None) };
+    // Told on the log: nothing of it can be mended, and what is new does not wait for it.
+    let Ok(entry) = shared.entry(sequence) else { return Ok(None) };
     let HubEntry::Consignment(_, kept) = concord_wire::stored::hub::read(&entry).map_err(internal)? else {
         return Err(internal("a damaged body is of no consignment"));
     };
@@ -181,7 +200,7 @@ fn repair(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result
         for position in range {
             let body = came.next();
             match shared.journal.blob(sequence, position) {
-                Err(ReadError::Damaged { .. } | ReadError::Disk { .. }) => {}
+                Err(error) if error.is_damage() => {}
                 _ => continue,
             }
             if let Some(body) = body.filter(|_| is_whole) {

@@ -15,7 +15,7 @@ use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::stored::Kept;
 use concord_wire::stored::hub::HubEntry;
 use concord_wire::tree::Tree;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::feed::history_began;
 use crate::projection::{Run, run_with};
@@ -82,6 +82,8 @@ pub async fn deliver(
     loop {
         // Marked as seen before looking, so that a row that comes meanwhile is not waited for in vain.
         projected.borrow_and_update();
+        // The same for what is mended.
+        let mut mended = shared.damaged.watch();
         // Every commit wakes every stream: most see here, without a read, that nothing of it is theirs.
         let published = shared.published();
         if published.tail.history != history {
@@ -101,17 +103,42 @@ pub async fn deliver(
             continue;
         };
         concord_faults::point("hub.deliver.loaded");
-        // Watched before it is asked for, so that what comes at once is not waited for in vain.
-        let mut mended = shared.damaged.watch();
         while next < loaded.run.end() {
             match send_number(&shared, writer, &loaded, next).await? {
                 Outcome::Handed => next += 1,
                 Outcome::StreamGone => return Ok(()),
                 Outcome::Wanted => {
-                    mended.changed().await.map_err(internal)?;
+                    let Loaded { run, fact, .. } = loaded;
+                    until_mended(&shared, &recipient, &run, &fact, next, &mut mended).await?;
                     break;
                 }
             }
+        }
+    }
+}
+
+/// Waits until something is mended, or the right to what is waited for has ended: then its number is filled.
+async fn until_mended(
+    shared: &Shared,
+    recipient: &ParticipantCode,
+    run: &Run,
+    fact: &ConsignmentRecorded,
+    number: u64,
+    mended: &mut watch::Receiver<()>,
+) -> Result<(), Refusal> {
+    let index = run.index(number).ok_or_else(|| internal("a mailbox number stands for no exchange"))?;
+    let mut published = shared.sequencer.watch();
+    loop {
+        let may_have = {
+            let now = published.borrow_and_update();
+            permit(&now.ledger, recipient, fact, run.sequence, index, shared.clock.now()).is_ok()
+        };
+        if !may_have {
+            return Ok(());
+        }
+        tokio::select! {
+            changed = mended.changed() => return changed.map_err(internal),
+            changed = published.changed() => changed.map_err(internal)?,
         }
     }
 }
@@ -133,8 +160,18 @@ pub async fn deliver_again(
         let mut wanted = Vec::new();
         for number in left {
             let for_whom = writer.recipient.clone();
-            let loaded = shared.blocking(move |shared| load(shared, &for_whom, lane, number)).await?;
-            let Some(loaded) = loaded else { continue };
+            let loaded = match shared.blocking(move |shared| load(shared, &for_whom, lane, number)).await {
+                Ok(Some(loaded)) => loaded,
+                // A number that stands for nothing here any more: there is nothing to give.
+                Ok(None) => {
+                    if writer.withhold(number, *shared.history().as_bytes()).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                // It is told on the log; what is new does not wait for it.
+                Err(_) => continue,
+            };
             tracing::warn!(recipient = %writer.recipient, %lane, number, "a delivery is damaged at its recipient: it goes out again");
             match send_number(shared, writer, &loaded, number).await? {
                 Outcome::Handed => {}
@@ -208,12 +245,12 @@ fn read_bodies(journal: &dyn Journal, sequence: u64) -> Result<(Entry, Vec<Body>
             let blobs = std::mem::take(&mut entry.blobs).into_iter();
             Ok((entry, blobs.map(|blob| blob.map_or(Body::Gone, Body::Whole)).collect()))
         }
-        Err(ReadError::Damaged { .. } | ReadError::Disk { .. }) => {
+        Err(error) if error.is_damage() => {
             let entry = journal.head(sequence)?;
             let bodies = (0..entry.commitments.len()).map(|index| match journal.blob(sequence, index) {
                 Ok(blob) => Ok(Body::Whole(blob)),
                 Err(ReadError::Redacted { .. }) => Ok(Body::Gone),
-                Err(ReadError::Damaged { .. } | ReadError::Disk { .. }) => Ok(Body::Damaged),
+                Err(error) if error.is_damage() => Ok(Body::Damaged),
                 Err(error) => Err(error),
             });
             let bodies = bodies.collect::<Result<_, _>>()?;

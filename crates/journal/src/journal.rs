@@ -316,6 +316,21 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether the storage does not give back any more what was written, so that reading it again will not help: its digest does not
+    /// hold, or the device says that it cannot be read.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Disk { source, .. } => source.raw_os_error() == Some(EIO),
+            Self::EntryAbsent { .. } | Self::BlobAbsent { .. } | Self::Redacted { .. } => false,
+        }
+    }
+}
+
+/// Linux's number for an error of the device.
+const EIO: i32 = 5;
+
 /// What can be refused by looking at the batch alone.
 pub(crate) fn check_batch(batch: &[Draft]) -> Result<(), AppendError> {
     if batch.is_empty() {

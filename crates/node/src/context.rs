@@ -9,7 +9,6 @@ use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use tokio::sync::watch;
 
-use crate::damaged::Damaged;
 use crate::index::Index;
 use crate::state::NodeState;
 use crate::writer::NodeWriter;
@@ -47,8 +46,6 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// Whether the hub is there.
     pub contact: Arc<Contact>,
-    /// What is damaged here and wanted again.
-    pub damaged: Arc<Damaged>,
     /// Whether the disk takes more than what is under way.
     pub room: DiskRoom,
     /// The run of this process: by it the hub tells copies of one journal apart.

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use concord_model::Lane;
+use concord_model::{Digest, ExchangeId, Lane};
 use concord_server::Readiness;
 use tokio::sync::watch;
+
+use crate::link::NOT_HEALED_NOTE;
 
 const BODY_DAMAGED_ALARM: &str = "body-damaged";
 /// Deliveries of one lane that are asked for at once.
@@ -66,13 +68,36 @@ impl Damaged {
         self.known().gone.contains(&(lane, number))
     }
 
-    /// What was asked for is back in its place, or the hub gives it no more.
-    pub fn settle(&self, readiness: &Readiness, lane: Lane, asked: u64, is_gone: bool) {
-        {
+    /// What was asked for is back in its place.
+    pub fn settle(&self, readiness: &Readiness, lane: Lane, asked: u64) {
+        self.known().wanted.remove(&(lane, asked));
+        self.tell(readiness);
+        self.settled.send_replace(());
+    }
+
+    /// The hub gives the content of a number no more: it is listed, and agencies pass it.
+    pub fn list_gone(&self, readiness: &Readiness, lane: Lane, number: u64, exchange_id: &[u8; 32]) {
+        let id = ExchangeId(Digest(*exchange_id));
+        let is_new = {
             let mut known = self.known();
-            let number = known.wanted.remove(&(lane, asked));
-            known.gone.extend(number.filter(|_| is_gone).map(|number| (lane, number)));
+            known.wanted.retain(|(of, _), wanted| *of != lane || *wanted != number);
+            known.gone.insert((lane, number))
+        };
+        if is_new {
+            tracing::error!(exchange = %id, %lane, number, "content that is damaged here is gone at the hub too");
+            let what = format!(
+                "exchange {id} (number {number} of mailbox {lane}): its content is damaged here, and the hub gives it no more; agencies that \
+                 have yet to get it do not get it"
+            );
+            readiness.note_also(NOT_HEALED_NOTE, &what);
         }
+        self.tell(readiness);
+        self.settled.send_replace(());
+    }
+
+    /// The hub has other numbers for a lane now: whoever waits reads again, and asks under those.
+    pub fn forget_asked(&self, readiness: &Readiness, lane: Lane) {
+        self.known().wanted.retain(|(of, _), _| *of != lane);
         self.tell(readiness);
         self.settled.send_replace(());
     }

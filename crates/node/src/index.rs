@@ -11,10 +11,12 @@ use concord_wire::proto::exchange::v1::RecordedReceipt;
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{NodeEntry, Queued, read};
 
+use crate::damaged::Damaged;
 use crate::projection::{
     ASIDE, CONSIGNMENT, EXCHANGE, FOUND, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, RENEWED, REPEATED, REQUEST,
     Reached, Standing, TAKEN, UNTAKEN, chain_place, lane_key, request_key,
 };
+use crate::state::NodeState;
 
 /// The views or the journal could not answer. Neither is the caller's fault.
 #[derive(Debug, thiserror::Error)]
@@ -85,12 +87,18 @@ impl Place {
 pub struct Index {
     views: Views,
     journal: Arc<dyn Journal>,
+    damaged: Arc<Damaged>,
 }
 
 impl Index {
     /// Over views that follow this journal.
     pub fn new(views: Views, journal: Arc<dyn Journal>) -> Self {
-        Self { views, journal }
+        Self { views, journal, damaged: Arc::default() }
+    }
+
+    /// Deliveries of which the journal turned out to be damaged.
+    pub fn damaged(&self) -> &Arc<Damaged> {
+        &self.damaged
     }
 
     pub(crate) fn views(&self) -> &Views {
@@ -101,7 +109,7 @@ impl Index {
     pub(crate) fn whole_content(&self, sequence: u64, range: Range<usize>) -> Result<Option<Vec<Blob>>, ReadError> {
         match self.journal.blobs(sequence, range) {
             Ok(blobs) => Ok(Some(blobs)),
-            Err(error @ (ReadError::Damaged { .. } | ReadError::Redacted { .. })) => {
+            Err(error) if error.is_damage() || matches!(error, ReadError::Redacted { .. }) => {
                 tracing::warn!(sequence, %error, "an exchange goes without its content");
                 Ok(None)
             }
@@ -297,6 +305,12 @@ impl Index {
     pub fn repeated_as(&self, lane: Lane, number: u64) -> Result<Option<u64>, IndexError> {
         let value = self.views.get(REPEATED, lane_key(lane).number(number).as_ref())?;
         value.map(|value| number_of(&value, "a repeated delivery")).transpose()
+    }
+
+    /// The number under which the hub knows an accepted delivery now; none while it knows it under none.
+    pub fn known_to_hub_as(&self, state: &NodeState, lane: Lane, number: u64) -> Result<Option<u64>, IndexError> {
+        let number = self.repeated_as(lane, number)?.unwrap_or(number);
+        Ok(state.mailbox(lane).is_known_to_hub(number).then_some(number))
     }
 
     /// Numbers of a lane in `from..=through` that no agency has acknowledged, with their measures; at most

@@ -116,7 +116,6 @@ impl Node {
             readiness,
             shutdown,
             contact: Arc::new(Contact::default()),
-            damaged: Arc::default(),
             room,
             run: concord_server::fresh()?,
         };
@@ -175,7 +174,7 @@ impl Node {
         let scrubbing = tokio::spawn(scrub(
             move |between| scrubbed.scrub(|_| between()).map(drop).map_err(|found| found.to_string()),
             context.readiness.clone(),
-            context.damaged.watch_settled(),
+            context.index.damaged().watch_settled(),
             admin_end.clone(),
         ));
         let admin_task =

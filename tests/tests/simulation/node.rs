@@ -111,7 +111,6 @@ pub(crate) fn open(
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
-        damaged: Arc::default(),
         room: DiskRoom::default(),
         run: concord_server::fresh().unwrap(),
     };

@@ -128,6 +128,26 @@ fn content_that_is_damaged_at_its_recipients_node_and_nobody_has_any_more_is_lis
     let alarms = forum.await_alarm(&dir, "not-healed");
     assert!(alarms.contains(&ids[1]), "{alarms}");
     await_no_alarm(&forum, &dir);
+    // Its node has acknowledged it; that an agency took it nobody says.
+    for id in [&ids[0], &ids[2], &ids[3]] {
+        kaz.await_taken(id, "IRN");
+    }
+    assert_eq!(kaz.settled(&ids[1]), ["IRN delivered"]);
+}
+
+#[test]
+fn content_that_is_damaged_at_its_recipients_node_and_at_the_hub_comes_from_its_origin() {
+    let forum = forum();
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    let ids = ["the first", "the damaged", "the last", "one more"].map(|body| send(&kaz, body, "--wait delivered"));
+    let dir = forum.node_dir("IRN");
+    flip_bit_of_body(&dir, b"the damaged");
+    flip_bit_of_body(&forum.hub_dir(), b"the damaged");
+    assert_eq!(exchange_ids(&irn.receive(4)), ids);
+    for dir in [&dir, &forum.hub_dir()] {
+        await_no_alarm(&forum, dir);
+        assert_eq!(concord(words!["verify", dir]).ok().json()["holds"], true);
+    }
 }
 
 #[test]
@@ -150,6 +170,8 @@ fn a_hub_that_dies_at_any_point_of_mending_mends_it_after_all() {
     forum.start_hub();
     assert_eq!(exchange_ids(&irn.receive(ids.len())), ids);
     assert_eq!(concord(words!["verify", forum.hub_dir()]).ok().json()["holds"], true);
+    // Also the alarm of the check with which the last run began goes, when all is mended.
+    await_no_alarm(&forum, &forum.hub_dir());
 }
 
 #[test]
@@ -176,6 +198,7 @@ fn a_node_that_dies_at_any_point_of_mending_mends_it_after_all() {
         kaz.await_taken(id, "IRN");
     }
     assert_eq!(concord(words!["verify", forum.node_dir("IRN")]).ok().json()["holds"], true);
+    await_no_alarm(&forum, &forum.node_dir("IRN"));
 }
 
 #[test]

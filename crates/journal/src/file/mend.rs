@@ -3,7 +3,7 @@
 use super::frame::rows;
 use super::writer::Writer;
 use crate::blob::{Blob, NONCE_SIZE_BYTES};
-use crate::journal::{MendError, ReadError};
+use crate::journal::MendError;
 
 impl Writer {
     /// Puts a body back where its entry says that it stood.
@@ -18,7 +18,7 @@ impl Writer {
         match self.shared.blob(sequence, index) {
             Ok(whole) if whole.commitment() == body.commitment() => return Ok(()),
             Ok(_) => return Err(MendError::Other { sequence, index }),
-            Err(ReadError::Damaged { .. } | ReadError::Disk { .. }) => {}
+            Err(error) if error.is_damage() => {}
             Err(error) => return Err(error.into()),
         }
         let (place, head, table) = self.shared.table(sequence)?;

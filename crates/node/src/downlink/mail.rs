@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use concord_journal::{Blob, HistoryId, NONCE_SIZE_BYTES};
-use concord_model::{Digest, ExchangeId, Lane, Reason, Refusal};
+use concord_journal::{Blob, HistoryId, MendError, NONCE_SIZE_BYTES, ReadError};
+use concord_model::{Lane, Reason, Refusal};
 use concord_wire::consignment::blob_from_bytes;
 use concord_wire::convert;
 use concord_wire::proto::exchange::v1::{
@@ -23,7 +23,8 @@ use super::judge::judge;
 use super::shape::{DELIVERY_OVERHEAD_BYTES, check_shape, size_of};
 use crate::context::Context;
 use crate::index::{Index, IndexError};
-use crate::link::{Attempt, HubLink, Incoming, LinkEnd, NOT_HEALED_NOTE, keep_up, welcomed};
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
+use crate::projection::InboxRow;
 use crate::state::NodeState;
 use crate::uplink::{broken, histories, unexpected};
 use crate::writer::Judged;
@@ -68,8 +69,8 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
     let (outgoing, to_send) = mpsc::channel(OUTGOING_WAITING_MAX);
     let mailbox = context.now_state().mailbox(lane).clone();
     // Watched before it is asked what is wanted, so that nothing more is missed.
-    let mut wanted = context.damaged.watch_wanted();
-    let asked = context.damaged.asked(lane);
+    let mut wanted = context.index.damaged().watch_wanted();
+    let asked = context.index.damaged().asked(lane);
     let hello = ReceiveHello {
         limits: Some(concord_wire::limits()),
         lane: convert::lane(lane).into(),
@@ -112,6 +113,11 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
         }
         tokio::select! {
             biased;
+            Ok(()) = wanted.changed() => {
+                if !context.index.damaged().asked(lane).is_subset(&asked) {
+                    return Err(LinkEnd::Lost("deliveries that are damaged here are asked for again".to_owned()));
+                }
+            }
             message = next(&mut incoming) => {
                 let mut gathered = gather(message?, &mut incoming);
                 concord_faults::point("node.mail.arrived");
@@ -135,11 +141,6 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
                     return Ok(());
                 }
             }
-            Ok(()) = wanted.changed() => {
-                if !context.damaged.asked(lane).is_subset(&asked) {
-                    return Err(LinkEnd::Lost("deliveries that are damaged here are asked for again".to_owned()));
-                }
-            }
         }
     }
 }
@@ -155,6 +156,7 @@ async fn resume_mailbox(
     let taken_count = welcome.recorded.unwrap_or_default().taken_count;
     tracing::warn!(%lane, at = resume.at, common = resume.common, "the hub lost data: the mailbox goes on under later numbers");
     context.writer.resume_mailbox(lane, current.0, resume, taken_count).await.map_err(LinkEnd::not_kept)?;
+    context.index.damaged().forget_asked(&context.readiness, lane);
     concord_faults::point("node.heal.mailbox");
     Ok(())
 }
@@ -245,45 +247,60 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
 }
 
 /// Puts the content of a delivery that came again back in its place. What it is, its commitment says, which was judged when it came first.
+///
+/// Refuses with `BLOB_MISMATCH` what is not the content of the exchange that was asked for.
 async fn put_back(context: &Context, lane: Lane, again: Mail) -> Result<(), LinkEnd> {
-    let asked = again.number();
-    let Some(number) = context.damaged.number(lane, asked) else { return Ok(()) };
+    let (asked, damaged) = (again.number(), context.index.damaged());
+    let Some(number) = damaged.number(lane, asked) else { return Ok(()) };
     let index = context.index.clone();
     let found = concord_server::blocking(move || {
         let row = index.inbox(lane, number, 1)?.pop().filter(|(found, _)| *found == number);
         let (_, row) = row.ok_or(IndexError::Row("a delivery"))?;
-        let Mail::Delivery(delivery) = again else { return Ok((row, None)) };
-        let id = concord_wire::header::exchange_id(&delivery.header);
-        let came = if id.0.as_bytes() == &row.exchange_id { delivery.blobs } else { Vec::new() };
-        let came = (row.first_blob..).zip(came.into_iter().map_while(blob_from_bytes));
-        let damaged = came.filter(|(position, _)| index.blob(row.sequence, *position).is_err()).collect::<Vec<_>>();
-        Ok((row, Some(damaged)))
+        let came = match again {
+            Mail::Withheld(_) => None,
+            Mail::Delivery(delivery) => Some(content(&delivery, &row)),
+        };
+        Ok((row, came))
     });
     let found = found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?;
-    let (row, damaged) = found.map_err(broken)?;
-    let is_gone = damaged.is_none();
-    if is_gone {
-        let id = ExchangeId(Digest(row.exchange_id));
-        let what = format!(
-            "exchange {id} (number {number} of mailbox {lane}): its content is damaged here, and the hub gives it no more; agencies that have \
-             yet to get it do not get it"
-        );
-        tracing::error!(exchange = %id, %lane, number, "content that is damaged here is gone at the hub too");
-        context.readiness.note_also(NOT_HEALED_NOTE, &what);
-    }
+    let (row, came) = found.map_err(broken)?;
     concord_faults::point("node.mend.found");
-    for (position, body) in damaged.unwrap_or_default() {
-        let position = usize::try_from(position).unwrap_or(usize::MAX);
-        if let Err(error) = context.index.journal().mend(row.sequence, position, body).await {
-            // It stays wanted, and the alarm stands: asking again at once would bring the same.
-            tracing::error!(%lane, number, %error, "content that came again could not be put in its place");
-            return Ok(());
+    let Some(came) = came else {
+        damaged.list_gone(&context.readiness, lane, number, &row.exchange_id);
+        return Ok(());
+    };
+    let first = usize::try_from(row.first_blob).unwrap_or(usize::MAX);
+    for (position, body) in (first..).zip(came.map_err(LinkEnd::Refused)?) {
+        match context.index.journal().mend(row.sequence, position, body).await {
+            Ok(()) => metrics::counter!("concord_bodies_mended_total").increment(1),
+            Err(MendError::Other { .. }) => return Err(LinkEnd::Refused(mismatch())),
+            // The retention took it meanwhile: whoever waits finds that out.
+            Err(MendError::NoPlace(ReadError::Redacted { .. })) => {}
+            Err(error) => {
+                // It stays wanted, and the alarm stands: asking again at once would bring the same.
+                tracing::error!(%lane, number, %error, "content that came again could not be put in its place");
+                return Ok(());
+            }
         }
-        metrics::counter!("concord_bodies_mended_total").increment(1);
     }
-    context.damaged.settle(&context.readiness, lane, asked, is_gone);
+    damaged.settle(&context.readiness, lane, asked);
     concord_faults::point("node.mend.done");
     Ok(())
+}
+
+/// The content of a delivery that came again, as much as its header says.
+fn content(delivery: &Delivery, row: &InboxRow) -> Result<Vec<Blob>, Refusal> {
+    let id = concord_wire::header::exchange_id(&delivery.header);
+    let parts = concord_wire::header::parse(&delivery.header)?.parts.len();
+    let came: Vec<Blob> = delivery.blobs.iter().cloned().map_while(blob_from_bytes).collect();
+    if id.0.as_bytes() == &row.exchange_id && came.len() == 1 + parts { Ok(came) } else { Err(mismatch()) }
+}
+
+fn mismatch() -> Refusal {
+    Refusal::new(
+        Reason::BlobMismatch,
+        "the hub gave another content than that of the exchange that was asked for again",
+    )
 }
 
 /// Judges and journals; durable when this returns.

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concord_journal::ReadError;
 use concord_model::{Lane, MeasureCode, Name, Reason, Refusal, Timestamp};
 use concord_server::{Readiness, Shutdown};
 use concord_wire::convert::timestamp;
@@ -55,7 +54,7 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
     let state = context.now_state();
     let known = state.agencies().get(agency).cloned().ok_or_else(|| refused(agency_unknown(agency)))?;
     let reader = Reader { index: context.index.clone(), with_bodies: !request.without_bodies, last: None };
-    let mut settled = context.damaged.watch_settled();
+    let mut settled = context.index.damaged().watch_settled();
     let mut source = Source::new(ReadAhead::new(known), reader, context);
     loop {
         let state = Arc::clone(&published.borrow_and_update());
@@ -114,7 +113,7 @@ struct Source {
 
 impl Source {
     fn new(ahead: ReadAhead, reader: Reader, context: &Context) -> Self {
-        let (damaged, readiness) = (Arc::clone(&context.damaged), context.readiness.clone());
+        let (damaged, readiness) = (Arc::clone(context.index.damaged()), context.readiness.clone());
         Self { ahead, reader, settled: damaged.watch_settled(), damaged, readiness }
     }
 
@@ -126,14 +125,17 @@ impl Source {
         while let Some((lane, number, row)) = self.ahead.next(state, &self.reader.index)? {
             match self.reader.read(lane, number, &row) {
                 Ok(response) => return Ok(Some((lane, number, response))),
-                Err(IndexError::Journal(ReadError::Damaged { .. } | ReadError::Disk { .. })) => {}
+                Err(IndexError::Journal(error)) if error.is_damage() => {}
                 Err(error) => return Err(error),
             }
             if self.damaged.is_gone(lane, number) || concord_faults::planted("pass-over-what-is-damaged") {
                 continue;
             }
-            // Under a later number, where a hub that lost data gave it once more.
-            let asked = self.reader.index.repeated_as(lane, number)?.unwrap_or(number);
+            // Under a later number, where a hub that lost data gave it once more; under none, where that hub has it no more.
+            let Some(asked) = self.reader.index.known_to_hub_as(state, lane, number)? else {
+                self.damaged.list_gone(&self.readiness, lane, number, &row.exchange_id);
+                continue;
+            };
             self.ahead.wait(lane, number, row);
             self.damaged.want(&self.readiness, lane, number, asked);
         }

@@ -187,7 +187,6 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
-        damaged: Arc::default(),
         run: [7; 16],
     }
 }

@@ -174,7 +174,14 @@ async fn hand_in_again(
     outgoing: &mpsc::Sender<ConsignRequest>,
 ) -> Result<(), LinkEnd> {
     for ConsignmentPlace { epoch, number } in &welcome.damaged {
-        let (consignment, _) = load(context, (lane, *epoch), *number, true).await?;
+        let consignment = match load(context, (lane, *epoch), *number, true).await {
+            Ok((consignment, _)) => consignment,
+            Err(end) => {
+                // What is new does not wait for it.
+                tracing::error!(%lane, epoch, number, ?end, "what is damaged at the hub cannot be read here either");
+                continue;
+            }
+        };
         tracing::warn!(%lane, epoch, number, "content of it is damaged at the hub: it is handed in again");
         send(outgoing, consign_request::Message::Again(consignment)).await?;
         concord_faults::point("node.mend.handed");
@@ -356,7 +363,7 @@ async fn load(
     let loaded = concord_server::blocking(move || {
         let sequence = index.recorded(lane, epoch, number)?.ok_or(IndexError::Row("a consignment"))?;
         let (entry, is_damaged) = match index.journal().entry(sequence) {
-            Err(ReadError::Damaged { .. }) if has_receipt => (index.journal().head(sequence)?, true),
+            Err(error) if has_receipt && error.is_damage() => (index.journal().head(sequence)?, true),
             Err(ReadError::Damaged { file, offset, .. }) => return Ok(Err(stuck(lane, number, &file, offset))),
             entry => (entry?, false),
         };

@@ -375,12 +375,10 @@ impl<'a> Batch<'a> {
 
     /// The number under which the hub knows an accepted delivery now; none while it knows it under none.
     fn known_to_hub_as(&self, lane: Lane, number: u64) -> Result<Option<u64>, WriterError> {
-        let again = match self.repeated.get(&(lane.slot(), number)) {
-            Some(again) => Some(*again),
-            None => self.index.repeated_as(lane, number)?,
-        };
-        let number = again.unwrap_or(number);
-        Ok(self.state.mailbox(lane).is_known_to_hub(number).then_some(number))
+        match self.repeated.get(&(lane.slot(), number)) {
+            Some(again) => Ok(Some(*again).filter(|again| self.state.mailbox(lane).is_known_to_hub(*again))),
+            None => Ok(self.index.known_to_hub_as(&self.state, lane, number)?),
+        }
     }
 
     /// First acknowledgements that the hub forgot and whose numbers it has still are told again. The others come again with their
@@ -433,7 +431,9 @@ impl<'a> Batch<'a> {
         };
         let entitled = rows.into_iter().filter(|(number, measure)| {
             let code = MeasureCode::parse(measure);
-            code.is_ok_and(|code| known.may_have(&code)) && !taken_before.contains(number)
+            // What nobody has any more was passed, not taken.
+            let is_gone = self.index.damaged().is_gone(lane, *number);
+            code.is_ok_and(|code| known.may_have(&code)) && !taken_before.contains(number) && !is_gone
         });
         let taken: Vec<u64> = entitled.map(|(number, _)| number).collect();
         let mut known = Vec::with_capacity(taken.len());
