@@ -66,6 +66,8 @@ pub const MISTAKES: &[&str] = &[
     "fence-in-memory-only",
     // check: --workspace --test sequencer behind_the_fact
     "record-of-the-other-copy",
+    // check: --workspace --test stories a_node_that_starts_over_behind_a_hub
+    "wait-at-a-hole",
     // check: --workspace --test stories idle_streams_of_an_older_run
     "keep-streams-of-the-other-copy",
 ];

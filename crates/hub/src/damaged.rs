@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_journal::{Blob, MendError, ReadError};
 use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
+use concord_server::BODY_DAMAGED_ALARM;
 use concord_wire::consignment::{self, Opened};
 use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1 as pb;
@@ -16,7 +17,6 @@ use tokio::sync::watch;
 
 use crate::shared::{Shared, internal};
 
-const BODY_DAMAGED_ALARM: &str = "body-damaged";
 /// Consignments that one welcome names; when those came the next one names more.
 const NAMED_MAX: usize = 256;
 

@@ -92,6 +92,16 @@ pub enum HubError {
         /// What the restore was making.
         staging: PathBuf,
     },
+    /// There is no journal, or none that began: it was lost, or the setting up did not end.
+    #[error(
+        "{} holds no journal of this hub: it was lost, or `concord hub init` did not end. Put it back from a backup (`concord hub \
+         restore`), or make it anew from keys and papers (`concord hub refound`); where nothing was set up yet, remove the folder and run init again",
+        .path.display()
+    )]
+    JournalAbsent {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The journal holds: there is nothing to found anew.
     #[error("the journal in {} holds; only a lost one is made anew: move it away first if it must go", .path.display())]
     JournalHolds {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use concord_model::{ParticipantCode, Reason, Refusal};
-use concord_server::Readiness;
+use concord_server::{JOURNAL_BEHIND_VIEWS_ALARM, NOT_HEALED_NOTE, Readiness};
 use tokio::sync::watch;
 
 use crate::allowance::{Allowance, Used};
@@ -16,9 +16,6 @@ use crate::sequencer::Published;
 use crate::shared::Shared;
 
 const LOST_ALARM: &str = "history-lost";
-/// Raised at the start where the views, which are written behind the journal, know more than it.
-const VIEWS_AHEAD_ALARM: &str = "journal-behind-views";
-const NOT_HEALED_NOTE: &str = "not-healed";
 /// New histories that one participant's positions may begin while the process runs. Beyond it its node hears `HISTORY_UNKNOWN`: a
 /// node that claims what no hub gave it must not end everybody's streams again and again.
 const NEW_HISTORIES_MAX: u32 = 8;
@@ -199,7 +196,7 @@ impl Losses {
             let healed = format!("{lost}. The nodes of all participants have handed back what they had");
             shared.readiness.note(LOST_ALARM, healed);
             // The views had seen the same loss at the start.
-            for seen in shared.readiness.list().into_iter().filter(|alarm| alarm.name == VIEWS_AHEAD_ALARM) {
+            for seen in shared.readiness.list().into_iter().filter(|alarm| alarm.name == JOURNAL_BEHIND_VIEWS_ALARM) {
                 shared.readiness.note(seen.name, seen.message);
             }
         } else {

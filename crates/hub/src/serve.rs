@@ -10,7 +10,8 @@ use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
 use concord_model::ParticipantCode;
 use concord_server::{
-    Addresses, AdminListener, DiskRoom, Folder, FolderKind, Readiness, Shutdown, bind, metrics_recorder, scrub,
+    Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, Readiness,
+    Shutdown, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -33,9 +34,6 @@ use crate::shared::{Shared, anchors_of};
 use crate::snapshot;
 use crate::streams::Streams;
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
-
-/// The journal lacks entries that something derived from it knew.
-const JOURNAL_BEHIND: &str = "journal-behind-views";
 
 /// Serves the hub of this folder until SIGTERM or SIGINT. Tells its addresses on standard output once it is ready.
 pub async fn serve(dir: &Path) -> Result<(), HubError> {
@@ -186,6 +184,9 @@ impl Opening {
         let caller = credentials.caller()?;
         let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;
         let path = dir.join(files::JOURNAL);
+        if !FileJournal::is_in_folder(&path)? {
+            return Err(HubError::JournalAbsent { path });
+        }
         let (journal, opened) = open_journal(&path, SystemClock.now(), config.journal_segment_size_bytes)?;
         concord_faults::point("hub.open.journal");
         report(&opened, readiness);
@@ -196,10 +197,10 @@ impl Opening {
                 "a snapshot knew entry {}, which the journal does not have: acknowledged data was lost",
                 lost.sequence
             );
-            readiness.raise(JOURNAL_BEHIND, what);
+            readiness.raise(JOURNAL_BEHIND_VIEWS_ALARM, what);
         }
         if let Some(proof) = snapshots.proof_of_loss().filter(|_| restored.lost.is_none()) {
-            readiness.note(JOURNAL_BEHIND, lost_before(&proof));
+            readiness.note(JOURNAL_BEHIND_VIEWS_ALARM, lost_before(&proof));
         }
         let ledger = &restored.state;
         concord_faults::point("hub.open.folded");
@@ -222,7 +223,7 @@ pub(crate) fn check_owner(
     match ledger.hub() {
         Some(hub) if *hub == config.name && *hub == caller.identity.name => {}
         Some(hub) => return Err(other(format!("it is of hub {hub}, hub.toml names {}", config.name))),
-        None => return Err(other("it does not begin with a hub; was `concord hub init` interrupted?".to_owned())),
+        None => return Err(HubError::JournalAbsent { path: path.to_owned() }),
     }
     let registered = ledger.registry().enrolment(&ParticipantCode::secretariat());
     if registered.is_none_or(|enrolment| enrolment.signing_key != signing_key.public()) {
@@ -241,8 +242,8 @@ fn report(opened: &Opened, readiness: &Readiness) {
             cut.bytes, cut.file
         );
         match cut.parent {
-            Some(_) => readiness.note("journal-cut", what),
-            None => readiness.raise("journal-cut", format!("{what}. No whole entry was left")),
+            Some(_) => readiness.note(JOURNAL_CUT_ALARM, what),
+            None => readiness.raise(JOURNAL_CUT_ALARM, format!("{what}. No whole entry was left")),
         }
     }
 }
@@ -253,10 +254,12 @@ fn open_views(dir: &Path, journal: &dyn Journal, readiness: &Readiness) -> Resul
     let begun = Instant::now();
     let (views, opened) = Views::open(&dir.join(files::VIEWS), version, journal)?;
     if opened.shows_lost_entries() {
-        readiness
-            .raise(JOURNAL_BEHIND, "the views knew entries that the journal does not have: acknowledged data was lost");
+        readiness.raise(
+            JOURNAL_BEHIND_VIEWS_ALARM,
+            "the views knew entries that the journal does not have: acknowledged data was lost",
+        );
     } else if let Some(proof) = Views::proof_of_loss(&dir.join(files::VIEWS))? {
-        readiness.note(JOURNAL_BEHIND, lost_before(&proof));
+        readiness.note(JOURNAL_BEHIND_VIEWS_ALARM, lost_before(&proof));
     }
     tracing::info!(
         ?opened,

@@ -73,6 +73,14 @@ impl Resumes {
         number < self.forgotten_at || self.kept.iter().any(|resume| number < resume.at)
     }
 
+    /// The end of the hole in which a number lies that never meant anything here; none where it lies in none. Of holes that are not known any
+    /// more, the number itself: ask only for one that stands for nothing.
+    pub fn hole_end(&self, number: u64) -> Option<u64> {
+        let holes = self.kept.iter().filter(|resume| resume.last < number && number <= resume.at);
+        let forgotten = (number <= self.forgotten_at).then_some(number);
+        holes.map(|resume| resume.at).max().or(forgotten)
+    }
+
     /// How many numbers in `common+1..=last` are given again: those that mean something, and each thing once. What an earlier
     /// resumption gave again for one that stood before it is passed over, since the first of it is among them.
     pub fn again(&self, common: u64, last: u64) -> u64 {
@@ -147,6 +155,7 @@ mod tests {
         assert_eq!((first.common, first.last, first.at), (5, 7, 9));
         assert_eq!(resumes.apply(first), 11);
         assert!(resumes.hole_after(8) && !resumes.hole_after(9));
+        assert_eq!([7, 8, 9, 10].map(|number| resumes.hole_end(number)), [None, Some(9), Some(9), None]);
         assert_eq!(resumes.again(9, 11), 2, "10 and 11 for one who has 9");
         assert_eq!(resumes.again(5, 11), 2, "6 and 7 for one who has not; 10 and 11 are those again");
         assert_eq!(resumes.made_for(&shown(9)), Some(&Resume { again: 2, ..first }));

@@ -7,12 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use concord_model::{Digest, ExchangeId, Lane};
-use concord_server::Readiness;
+use concord_server::{BODY_DAMAGED_ALARM, NOT_HEALED_NOTE, Readiness};
 use tokio::sync::watch;
 
-use crate::link::NOT_HEALED_NOTE;
-
-const BODY_DAMAGED_ALARM: &str = "body-damaged";
 /// Deliveries of one lane that are asked for at once.
 const ASKED_MAX: usize = 256;
 
@@ -26,16 +23,17 @@ pub struct Damaged {
 
 #[derive(Default)]
 struct Known {
-    /// By lane and the number under which the hub knows it: the number under which it stands here.
-    wanted: BTreeMap<(Lane, u64), u64>,
+    /// By lane and the number under which it stands here: the number under which the hub knows it; none while a hub that lost data has yet
+    /// to give it once more.
+    wanted: BTreeMap<(Lane, u64), Option<u64>>,
     /// By lane and the number here: what the hub gives no more. The next process asks again.
     gone: BTreeSet<(Lane, u64)>,
 }
 
 impl Damaged {
-    /// Wants a delivery again, under the number by which the hub knows it.
-    pub fn want(&self, readiness: &Readiness, lane: Lane, number: u64, asked: u64) {
-        if self.known().wanted.insert((lane, asked), number).is_none() {
+    /// Wants a delivery again, under the number by which the hub knows it, if it does.
+    pub fn want(&self, readiness: &Readiness, lane: Lane, number: u64, asked: Option<u64>) {
+        if self.known().wanted.insert((lane, number), asked) != Some(asked) {
             tracing::error!(%lane, number, "content of a delivery is damaged here: the hub is asked for it");
             self.tell(readiness);
             self.wanted.send_replace(());
@@ -45,12 +43,14 @@ impl Damaged {
     /// Numbers to ask the hub for.
     pub fn asked(&self, lane: Lane) -> BTreeSet<u64> {
         let known = self.known();
-        known.wanted.range((lane, 0)..=(lane, u64::MAX)).map(|((_, asked), _)| *asked).take(ASKED_MAX).collect()
+        known.wanted.range((lane, 0)..=(lane, u64::MAX)).filter_map(|(_, asked)| *asked).take(ASKED_MAX).collect()
     }
 
     /// The number here of what was asked for.
     pub fn number(&self, lane: Lane, asked: u64) -> Option<u64> {
-        self.known().wanted.get(&(lane, asked)).copied()
+        let known = self.known();
+        let mut wanted = known.wanted.range((lane, 0)..=(lane, u64::MAX));
+        wanted.find(|(_, of)| **of == Some(asked)).map(|((_, number), _)| *number)
     }
 
     /// Tells whenever something more is wanted.
@@ -69,8 +69,8 @@ impl Damaged {
     }
 
     /// What was asked for is back in its place.
-    pub fn settle(&self, readiness: &Readiness, lane: Lane, asked: u64) {
-        self.known().wanted.remove(&(lane, asked));
+    pub fn settle(&self, readiness: &Readiness, lane: Lane, number: u64) {
+        self.known().wanted.remove(&(lane, number));
         self.tell(readiness);
         self.settled.send_replace(());
     }
@@ -80,7 +80,7 @@ impl Damaged {
         let id = ExchangeId(Digest(*exchange_id));
         let is_new = {
             let mut known = self.known();
-            known.wanted.retain(|(of, _), wanted| *of != lane || *wanted != number);
+            known.wanted.remove(&(lane, number));
             known.gone.insert((lane, number))
         };
         if is_new {
@@ -100,6 +100,14 @@ impl Damaged {
         self.known().wanted.retain(|(of, _), _| *of != lane);
         self.tell(readiness);
         self.settled.send_replace(());
+    }
+
+    /// Mail came in a lane: what the hub did not know may be among it, under a later number.
+    pub fn mail_came(&self, readiness: &Readiness, lane: Lane) {
+        let waits = self.known().wanted.iter().any(|((of, _), asked)| *of == lane && asked.is_none());
+        if waits {
+            self.forget_asked(readiness, lane);
+        }
     }
 
     fn tell(&self, readiness: &Readiness) {

@@ -139,6 +139,16 @@ pub enum NodeError {
         /// What the restore was making.
         staging: PathBuf,
     },
+    /// There is no journal, or none that began: it was lost, or the setting up did not end.
+    #[error(
+        "{} holds no journal of this node: it was lost, or `concord node init` did not end. Put it back from a backup (`concord node \
+         restore`), or make it anew from keys and papers (`concord node rebuild`); where nothing was set up yet, remove the folder and run init again",
+        .path.display()
+    )]
+    JournalAbsent {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The journal holds: there is nothing to make anew.
     #[error("the journal in {} holds; only a lost one is made anew: move it away first if it must go", .path.display())]
     JournalHolds {

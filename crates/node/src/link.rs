@@ -19,8 +19,7 @@ use futures::stream::BoxStream;
 use tonic::{Code, Status};
 
 pub(crate) use retry::{
-    Attempt, FAILURES_ALARM_MIN, HUB_FULL_NOTE, NOT_HEALED_NOTE, REFUSED_RETRY_SECONDS, RETRY_MAX_SECONDS, backoff,
-    keep_up,
+    Attempt, FAILURES_ALARM_MIN, HUB_FULL_NOTE, REFUSED_RETRY_SECONDS, RETRY_MAX_SECONDS, backoff, keep_up,
 };
 pub use tonic_link::TonicLink;
 

@@ -153,7 +153,10 @@ pub(crate) fn refuse_if_interrupted(dir: &Path) -> Result<(), NodeError> {
 fn refuse_if_holds(path: &Path) -> Result<(), NodeError> {
     let Ok(disk) = RealDisk::open(path) else { return Ok(()) };
     match concord_journal::verify(std::sync::Arc::new(disk)) {
-        Ok(verified) if verified.tail.is_some() => Err(NodeError::JournalHolds { path: path.to_owned() }),
+        // One entry that begins a history is what was made in the place of a lost one.
+        Ok(verified) if verified.entries > 1 || verified.kept_entries.is_some() => {
+            Err(NodeError::JournalHolds { path: path.to_owned() })
+        }
         _ => Ok(()),
     }
 }

@@ -13,8 +13,8 @@ use concord_identity::{
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::{
-    Addresses, AdminListener, Dial, DiskRoom, Folder, FolderKind, PrometheusHandle, Readiness, Shutdown, Tcp, bind,
-    metrics_recorder, scrub,
+    Addresses, AdminListener, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
+    PrometheusHandle, Readiness, Shutdown, Tcp, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -39,8 +39,6 @@ use crate::{downlink, uplink};
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
 
 const NOT_JOINED_ALARM: &str = "not-joined";
-const JOURNAL_CUT_ALARM: &str = "journal-cut";
-const VIEWS_AHEAD_ALARM: &str = "data-lost";
 
 /// Runs a node until SIGTERM or SIGINT. Prints each bound address on a line of its own, and writes `addresses.json`, once ready.
 pub async fn serve(dir: &Path) -> Result<(), NodeError> {
@@ -248,6 +246,9 @@ struct Opening {
 
 /// Blocks for as long as there is to read.
 fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u64) -> Result<Opening, NodeError> {
+    if !FileJournal::is_in_folder(&paths.journal())? {
+        return Err(NodeError::JournalAbsent { path: paths.journal() });
+    }
     let (journal, opened) = open_journal(&paths.journal(), clock, segment_size)?;
     if let Some(cut) = &opened.cut {
         // Mostly a commit that a kill or a power cut left unfinished: nobody was answered on it.
@@ -270,9 +271,9 @@ fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u
              the secretariat",
             lost.sequence
         );
-        readiness.raise(VIEWS_AHEAD_ALARM, what);
+        readiness.raise(JOURNAL_BEHIND_VIEWS_ALARM, what);
     } else if let Some(proof) = snapshots.proof_of_loss() {
-        readiness.note(VIEWS_AHEAD_ALARM, lost_before(&proof));
+        readiness.note(JOURNAL_BEHIND_VIEWS_ALARM, lost_before(&proof));
     }
     concord_faults::point("node.open.folded");
     let begun = Instant::now();
@@ -282,9 +283,9 @@ fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u
     if how.shows_lost_entries() {
         let what = "the views knew entries that the journal no longer has: acknowledged data was lost. Keep the folder and call \
                     the secretariat";
-        readiness.raise(VIEWS_AHEAD_ALARM, what);
+        readiness.raise(JOURNAL_BEHIND_VIEWS_ALARM, what);
     } else if let Some(proof) = Views::proof_of_loss(&paths.views())? {
-        readiness.note(VIEWS_AHEAD_ALARM, lost_before(&proof));
+        readiness.note(JOURNAL_BEHIND_VIEWS_ALARM, lost_before(&proof));
     }
     let tail = journal.tail();
     views.catch_up(journal.as_ref(), &mut NodeProjection, tail, told_on_log(tail))?;
@@ -301,7 +302,8 @@ pub(crate) fn check_founded(state: &NodeState, participant: &ParticipantCode, na
             "node.toml is for {participant}'s node {name}, the journal for {founded}'s node {node}"
         ))),
         None => Err(NodeError::Mismatch(
-            "the journal has no founding: `concord node init` did not end. Remove the folder and run it again"
+            "the journal says nothing of a node: it was lost, or `concord node init` did not end. Put it back from a backup (`concord \
+             node restore`), or make it anew (`concord node rebuild`); where nothing was set up yet, remove the folder and run init again"
                 .to_owned(),
         )),
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use concord_model::Timestamp;
 
+use crate::alarms::CLOCK_SUSPECT_NOTE;
 use crate::clock::Clock;
 use crate::readiness::Readiness;
 
@@ -18,7 +19,6 @@ pub const CLOCK_JUMP_SECONDS: u64 = 3_600;
 /// How often an idle process looks at its clock.
 pub const CLOCK_CHECK_SECONDS: u64 = 10;
 
-const ALARM: &str = "clock-suspect";
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// Time since some moment that no setting of the clock changes.
@@ -84,7 +84,7 @@ impl ClockTrust {
         }
         let agrees = agree(wall, expected);
         if agrees && state.suspected {
-            self.readiness.clear(ALARM);
+            self.readiness.clear(CLOCK_SUSPECT_NOTE);
         }
         if !agrees && !state.suspected {
             self.raise(wall, expected, "while the process ran");
@@ -100,7 +100,7 @@ impl ClockTrust {
             "the clock gained {gained} s {when}: nothing lapses or expires until it agrees again, or until a peer's clock agrees \
              with it; check the clock of this machine"
         );
-        self.readiness.note(ALARM, what);
+        self.readiness.note(CLOCK_SUSPECT_NOTE, what);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -132,7 +132,7 @@ impl Clock for ClockTrust {
         }
         (state.believed, state.at) = (wall, (self.monotonic)());
         if std::mem::take(&mut state.suspected) {
-            self.readiness.clear(ALARM);
+            self.readiness.clear(CLOCK_SUSPECT_NOTE);
         }
         state.since_the_stop = false;
     }
@@ -187,7 +187,7 @@ mod tests {
         }
 
         fn is_raised(&self) -> bool {
-            self.readiness.list().iter().any(|alarm| alarm.name == ALARM)
+            self.readiness.list().iter().any(|alarm| alarm.name == CLOCK_SUSPECT_NOTE)
         }
     }
 

@@ -11,6 +11,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::accept::{HANDSHAKE_TIMEOUT_SECONDS, accept};
+use crate::alarms::DRAINING_ALARM;
 use crate::connect::CONNECT_TIMEOUT_SECONDS;
 use crate::connections::Connections;
 use crate::deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
@@ -101,7 +102,7 @@ impl GrpcServer {
             () = shutdown.requested() => {}
         }
 
-        readiness.raise("draining", "this server is ending");
+        readiness.raise(DRAINING_ALARM, "this server is ending");
         health.not_serving().await;
         stop_accepting.cancel();
         shutdown.end_streams();

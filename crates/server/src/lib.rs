@@ -9,6 +9,7 @@
 
 mod accept;
 mod admin;
+mod alarms;
 mod bind;
 mod clock;
 mod clock_trust;
@@ -44,6 +45,10 @@ pub use admin::{
     ADMIN_CONNECTION_TIME_MAX_SECONDS, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_SIZE_MAX_BYTES,
     ADMIN_HEADER_TIMEOUT_SECONDS, AdminError, AdminListener,
 };
+pub use alarms::{
+    BODY_DAMAGED_ALARM, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, JOURNAL_DAMAGED_ALARM, LOWER_LIMITS_NOTE,
+    NOT_HEALED_NOTE,
+};
 pub use bind::{BindError, bind};
 pub use clock::{Clock, SystemClock};
 pub use clock_trust::{CLOCK_CHECK_SECONDS, CLOCK_JUMP_SECONDS, ClockTrust, Monotonic};
@@ -73,7 +78,7 @@ pub use random::{NoRandomness, fresh};
 pub use readiness::{Alarm, Readiness, lost_before};
 pub use retention::{AskedDays, CutOff, RETENTION_DAYS_MAX, Retention, RetentionTally};
 pub use room::{DISK_MEASURE_INTERVAL_MILLISECONDS, DISK_RESERVE_DEFAULT_BYTES, DiskRoom};
-pub use scrub::{JOURNAL_DAMAGED_ALARM, scrub};
+pub use scrub::scrub;
 pub use sockets::{Dial, Listener, Socket, Tcp};
 pub use tasks::{blocking, detach};
 pub use throttle::Throttle;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use concord_model::{Reason, Refusal};
 
+use crate::alarms::DISK_FULL_ALARM;
 use crate::readiness::Readiness;
 
 /// What is kept free for what is under way, unless the configuration says otherwise.
@@ -21,7 +22,6 @@ pub const DISK_MEASURE_INTERVAL_MILLISECONDS: u64 = 250;
 const RESERVE_PART_ON_TOP: u64 = 8;
 /// An append without room is worth an alarm for so long after the last one.
 const REFUSED_ALARM_SECONDS: u64 = 10;
-const ALARM: &str = "disk-full";
 
 /// Whether there is room. Clones share it; the default one always has room, until an append says otherwise.
 #[derive(Clone, Default)]
@@ -64,7 +64,7 @@ impl DiskRoom {
         metrics::counter!("concord_appends_without_room_total").increment(1);
         *self.last_refused() = Some(Instant::now());
         self.0.readiness.raise(
-            ALARM,
+            DISK_FULL_ALARM,
             "the disk is full: nothing can be recorded until there is room; make some, the rest goes by itself",
         );
     }
@@ -90,9 +90,9 @@ impl DiskRoom {
                 "the disk has less than the {reserve} bytes of disk_reserve_bytes left: nothing new is taken in, what is under way goes \
                  on; make room, the rest goes by itself"
             );
-            self.0.readiness.raise(ALARM, what);
+            self.0.readiness.raise(DISK_FULL_ALARM, what);
         } else {
-            self.0.readiness.clear(ALARM);
+            self.0.readiness.clear(DISK_FULL_ALARM);
         }
     }
 
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn alarmed(readiness: &Readiness) -> bool {
-        readiness.list().iter().any(|alarm| alarm.name == ALARM)
+        readiness.list().iter().any(|alarm| alarm.name == DISK_FULL_ALARM)
     }
 
     #[test]

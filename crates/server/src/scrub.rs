@@ -7,10 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::alarms::JOURNAL_DAMAGED_ALARM;
 use crate::readiness::Readiness;
 
-/// The alarm while the journal does not verify.
-pub const JOURNAL_DAMAGED_ALARM: &str = "journal-damaged";
 /// The pause after each step of a check; with steps of a MiB at most 20 MiB a second are read.
 const PAUSE: Duration = Duration::from_millis(50);
 /// From the end of one check to the next.

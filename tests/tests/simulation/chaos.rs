@@ -9,6 +9,7 @@ use crate::forum::STATES;
 use crate::world::{WORLD, World};
 use concord_journal::Journal as _;
 use concord_server::Clock as _;
+use concord_wire::stored::node::{NodeEntry, read};
 use tokio::time::{Instant, sleep};
 
 /// Does harm for as long as the load lasts, and then lets everything heal.
@@ -29,7 +30,7 @@ pub(crate) async fn rage(world: &World) {
 
 fn strike(world: &World, chance: &mut Chance) {
     let node = chance.below(STATES.len() as u64) as usize;
-    match chance.below(11) {
+    match chance.below(13) {
         0..=2 => {
             let (up, down) = *chance.pick(&[(true, true), (true, false), (false, true)]);
             let seconds = *chance.pick(&[1, 5, 20, 50]);
@@ -50,6 +51,7 @@ fn strike(world: &World, chance: &mut Chance) {
         6 | 7 => restart_node(world, node, chance),
         8 => restart_hub(world, chance),
         9 => fill_disk(world, chance),
+        10 | 11 => damage(world, chance),
         _ => jump(world, chance),
     }
 }
@@ -117,6 +119,18 @@ fn fill_disk(world: &World, chance: &mut Chance) {
         sleep(Duration::from_secs(seconds)).await;
         disk.set_full(false);
     });
+}
+
+/// A disk does not give back bodies that it took: what the hub recorded, or what a node received. Their origin has them still.
+fn damage(world: &World, chance: &mut Chance) {
+    let whose = chance.below(2 * STATES.len() as u64) as usize;
+    let damaged = match world.nodes.get(whose) {
+        None => world.hub.disk.damage(chance, |_| true),
+        Some(node) => node.disk.damage(chance, |entry| matches!(read(entry), Ok(NodeEntry::Mail { .. }))),
+    };
+    if let Some(sequence) = damaged {
+        world.trace.line(format_args!("disk {whose}: the bodies of entry {sequence} are damaged"));
+    }
 }
 
 fn jump(world: &World, chance: &mut Chance) {

@@ -1,12 +1,13 @@
 //! A machine's journal: durable some simulated time after it was asked for, and after a crash there up to some entry of the last
 //! commit.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use concord_journal::{
-    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, Held, HistoryId, Journal, MemoryJournal, MendError,
-    PreparedTrim, ReadError, Redacted, Tail, Trim, TrimError,
+    AppendError, Base, Blob, Bodies, Body, Committed, Draft, Entry, Fault, Held, HistoryId, Journal, MemoryJournal,
+    MendError, PreparedTrim, ReadError, Redacted, Tail, Trim, TrimError,
 };
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -30,6 +31,9 @@ struct Moving {
     /// Handed over and not yet durable.
     unsynced: Option<(Tail, Vec<Draft>)>,
     full: bool,
+    /// By entry and index: bodies that the disk does not give back any more, until they are mended.
+    damaged: BTreeSet<(u64, usize)>,
+    mended: u64,
     chance: Chance,
 }
 
@@ -46,7 +50,7 @@ pub(crate) enum Crash {
 
 impl Disk {
     pub(crate) fn new(durable: MemoryJournal, chance: Chance) -> Self {
-        let moving = Mutex::new(Moving { unsynced: None, full: false, chance });
+        let moving = Mutex::new(Moving { unsynced: None, full: false, damaged: BTreeSet::new(), mended: 0, chance });
         Self(Arc::new(Inner { durable: Mutex::new(durable), moving }))
     }
 
@@ -58,6 +62,23 @@ impl Disk {
     /// Somebody puts an older copy in the place of what is there, while nobody has it open.
     pub(crate) fn put_back(&self, copy: MemoryJournal) {
         *self.0.durable.lock().unwrap_or_else(PoisonError::into_inner) = copy;
+        self.0.moving().damaged.clear();
+    }
+
+    /// Damages the bodies of one entry that `may_be` damaged, from some entry on; which it was, if there is one.
+    pub(crate) fn damage(&self, chance: &mut Chance, may_be: impl Fn(&Entry) -> bool) -> Option<u64> {
+        let durable = self.durable();
+        let from = 1 + chance.below(durable.tail().sequence);
+        let fit = (from..=durable.tail().sequence).filter_map(|sequence| durable.entry(sequence).ok());
+        let entry = fit.into_iter().find(|entry| entry.blobs.iter().any(Option::is_some) && may_be(entry))?;
+        let bodies = (0..entry.blobs.len()).map(|index| (entry.sequence, index));
+        self.0.moving().damaged.extend(bodies);
+        Some(entry.sequence)
+    }
+
+    /// How many bodies were put back.
+    pub(crate) fn mended(&self) -> u64 {
+        self.0.moving().mended
     }
 
     /// Whether it refuses what is appended for want of room.
@@ -92,6 +113,16 @@ impl Disk {
 }
 
 impl Inner {
+    /// As a read of the file says it.
+    fn check(&self, sequence: u64, index: Option<usize>) -> Result<(), ReadError> {
+        let moving = self.moving();
+        let found =
+            moving.damaged.range((sequence, index.unwrap_or(0))..=(sequence, index.unwrap_or(usize::MAX))).next();
+        let Some((_, index)) = found else { return Ok(()) };
+        let (file, what) = ("the simulated disk".to_owned(), Fault::Commitment { index: *index });
+        Err(ReadError::Damaged { sequence, file, offset: 0, what })
+    }
+
     fn durable(&self) -> MemoryJournal {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -145,7 +176,13 @@ impl Journal for Disk {
     }
 
     fn mend(&self, sequence: u64, index: usize, body: Blob) -> BoxFuture<'static, Result<(), MendError>> {
-        self.0.durable().mend(sequence, index, body)
+        let (disk, mending) = (Arc::clone(&self.0), self.0.durable().mend(sequence, index, body));
+        Box::pin(async move {
+            mending.await?;
+            let mut moving = disk.moving();
+            moving.mended += u64::from(moving.damaged.remove(&(sequence, index)));
+            Ok(())
+        })
     }
 
     fn trim_point(&self, before: u64) -> Option<u64> {
@@ -182,10 +219,12 @@ impl Journal for Disk {
     }
 
     fn entry(&self, sequence: u64) -> Result<Entry, ReadError> {
+        self.0.check(sequence, None)?;
         self.0.durable().entry(sequence)
     }
 
     fn blob(&self, sequence: u64, index: usize) -> Result<Blob, ReadError> {
+        self.0.check(sequence, Some(index))?;
         self.0.durable().blob(sequence, index)
     }
 

@@ -26,19 +26,21 @@ mod trimmed;
 mod world;
 
 use concord_tests::battery::{Budget, report};
+use disk::Disk;
 use world::{AGREED, Played, play};
 
 /// Plays one seed: load and faults, then healing, then the judgement.
 fn played(seed: u64) -> Played {
-    let ((trims, exchanges), trace) = play(&AGREED, seed, |world| async move {
+    let ((trims, mended, exchanges), trace) = play(&AGREED, seed, |world| async move {
         world.start();
         clients::start(&world);
         chaos::rage(&world).await;
         world.drained().await;
         let trims = trimmed::judge(seed, &world.parties());
-        (trims, judge::judge(&world.parties(), &world.log()))
+        let disks = world.nodes.iter().map(|node| &node.disk).chain([&world.hub.disk]);
+        (trims, disks.map(Disk::mended).sum(), judge::judge(&world.parties(), &world.log()))
     });
-    Played { hash: trace.hash(), lines: trace.lines(), exchanges, trims }
+    Played { hash: trace.hash(), lines: trace.lines(), exchanges, trims, mended }
 }
 
 #[test]
@@ -54,18 +56,20 @@ fn the_same_seed_makes_the_same_trace() {
 fn nothing_acknowledged_is_lost_whatever_network_disks_and_clocks_do() {
     let budget = Budget::bounded(300, 60).by_seed(1);
     let first = budget.seed;
-    let (mut done, mut exchanges, mut lines, mut trims) = (0, 0, 0, 0);
+    let (mut done, mut exchanges, mut lines, mut trims, mut mended) = (0, 0, 0, 0, 0);
     while !budget.is_over(done) {
         let played = played(first + done);
         done += 1;
         exchanges += played.exchanges;
         lines += played.lines;
         trims += played.trims;
+        mended += played.mended;
     }
     let per_second = done as f64 / budget.elapsed().as_secs_f64();
     budget.reached(done, "seeds");
+    assert!(done < 100 || mended > 0, "in {done} seeds nothing was mended");
     assert!(trims >= done, "{done} seeds made only {trims} trims");
     report(&format!(
-        "simulation: {done} seeds from {first}, {exchanges} exchanges, {lines} events, {trims} trims, {per_second:.0} seeds/s"
+        "simulation: {done} seeds from {first}, {exchanges} exchanges, {lines} events, {trims} trims, {mended} bodies mended, {per_second:.0} seeds/s"
     ));
 }

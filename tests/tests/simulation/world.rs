@@ -133,6 +133,8 @@ pub(crate) struct Played {
     pub(crate) exchanges: u64,
     /// How often a journal was trimmed to be judged.
     pub(crate) trims: u64,
+    /// Bodies that a disk had damaged and that came again.
+    pub(crate) mended: u64,
 }
 
 /// Plays a story in a world of its own, on this thread, in simulated time. A failure is told with the end of the trace.

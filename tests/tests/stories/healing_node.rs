@@ -437,3 +437,39 @@ fn await_contact(forum: &Forum, dir: &Path) {
         assert!(since.elapsed() < DEADLINE, "no contact: {}", forum.status(dir));
     }
 }
+
+/// The hub forgot numbers that its recipient had, and goes on behind them: one that starts over meets numbers that stand for nothing.
+#[test]
+fn a_node_that_starts_over_behind_a_hub_that_was_restored_gets_everything_that_follows() {
+    let mut forum = Lost::forum();
+    let (kaz, dir, hub) = (forum.agency("KAZ"), forum.node_dir("IRN"), forum.hub_dir());
+    let send = |body: &str| kaz.submit(body, "--wait delivered").id;
+    let mut ids = vec![send("one"), send("two")];
+    let file = forum.path().join("hub.backup");
+    concord(words!["hub", "backup", "--profile", hub.join("officer"), "--out", file]).ok();
+    ids.extend([send("that the hub forgets"), send("and another")]);
+    assert_eq!(exchange_ids(&forum.agency("IRN").receive(4)), ids);
+    forum.stop_hub();
+    concord(words!["hub", "restore", file, "--dir", hub]).ok();
+    forum.start_hub();
+    ids.push(send("after the restore"));
+    forum.kill_node("IRN");
+    ids.push(kaz.submit("while it is away", "--wait recorded").id);
+    for lost in ["journal", "views"] {
+        fs::remove_dir_all(dir.join(lost)).unwrap();
+    }
+    // What a service manager does first: nothing is made in the place of what was lost.
+    let served = concord(words!["node", "serve", "--dir", dir]);
+    served.refused(1, "JOURNAL_ABSENT");
+    assert!(served.message().contains("concord node rebuild"), "{served}");
+    assert!(!dir.join("journal").exists());
+    concord(words!["node", "rebuild", "--dir", dir]).ok();
+    forum.start_node("IRN");
+    await_recovered(&forum, &dir);
+    ids.push(send("when it is back"));
+    for id in &ids {
+        let settled = kaz.settled(id);
+        assert!(settled == ["IRN delivered"] || settled == ["IRN taken"], "{id}: {settled:?}");
+    }
+    assert_eq!(count_in_journal(&dir, &ids).0, ids.len(), "each once");
+}

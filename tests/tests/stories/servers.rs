@@ -132,3 +132,37 @@ fn no_log_holds_a_title_a_body_or_a_key() {
         }
     }
 }
+
+/// Every alarm and note that a server can raise stands in the README's table, and nothing else does.
+#[test]
+fn every_alarm_that_a_server_can_raise_is_explained_in_the_readme() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (mut raised, mut folders) = (std::collections::BTreeSet::new(), vec![root.join("crates")]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                raised.extend(std::fs::read_to_string(&path).unwrap().lines().flat_map(alarms_named));
+            }
+        }
+    }
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, section) = readme.split_once("### Alarms and notes").unwrap();
+    let rows =
+        section.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| line.starts_with('|'));
+    let first_cells = rows.filter_map(|row| row.split('|').nth(1));
+    let explained = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect();
+    assert!(raised.len() > 20);
+    assert_eq!(raised, explained);
+}
+
+/// The names in a line of the sources that declares an alarm, a note, or those of the lanes.
+fn alarms_named(line: &str) -> Vec<String> {
+    let declares = ["ALARM: &str = \"", "NOTE: &str = \"", "Alarms { link: \"", " => \"uplink-"];
+    if !declares.iter().any(|beginning| line.contains(beginning)) {
+        return Vec::new();
+    }
+    line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}

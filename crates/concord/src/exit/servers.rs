@@ -37,6 +37,7 @@ impl From<HubError> for Failure {
             HubError::Folder(error) => of_folder(error),
             HubError::Backup(error) => of_backup(error),
             HubError::RestoreInterrupted { .. } => Self::failed("RESTORE_INTERRUPTED", message),
+            HubError::JournalAbsent { .. } => Self::failed("JOURNAL_ABSENT", message),
             HubError::JournalHolds { .. } => Self::failed("JOURNAL_HOLDS", message),
             HubError::OtherHub { .. } => Self::failed("JOURNAL_OF_ANOTHER", message),
             HubError::Bind(_) => {
@@ -78,6 +79,7 @@ impl From<NodeError> for Failure {
             NodeError::AnchorKey { .. } => Self::failed("ANCHOR_KEY_ABSENT", message),
             NodeError::Backup(error) => of_backup(error),
             NodeError::RestoreInterrupted { .. } => Self::failed("RESTORE_INTERRUPTED", message),
+            NodeError::JournalAbsent { .. } => Self::failed("JOURNAL_ABSENT", message),
             NodeError::JournalHolds { .. } => Self::failed("JOURNAL_HOLDS", message),
             NodeError::Bind(_) => {
                 Self::failed("ADDRESS_UNUSABLE", message).help("choose another address, or free this one")

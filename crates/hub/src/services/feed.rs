@@ -5,7 +5,7 @@ use std::sync::Arc;
 use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ParticipantCode, Reason, Refusal};
-use concord_server::{Shutdown, detach};
+use concord_server::{LOWER_LIMITS_NOTE, Shutdown, detach};
 use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::lower_limits;
 use concord_wire::proto::feed::v1 as pb;
@@ -24,8 +24,6 @@ use crate::positions::{Positions, Standing, feed_standing, resume_digest};
 use crate::responses::{Cut, Inbound, Responses, responses};
 use crate::shared::Shared;
 use crate::streams::{Purpose, StreamGuard};
-
-const LOWER_LIMITS_NOTE: &str = "lower-limits";
 
 /// Serves feeds to nodes.
 pub struct Feed(pub Arc<Shared>);

@@ -117,7 +117,9 @@ pub struct Cut {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Damage that is not the last commit's.
-    #[error("the journal is damaged: {0}; it was left as it is: restore it, or heal it from its peers")]
+    #[error(
+        "the journal is damaged: {0}; it was left as it is: put it back from a backup, or make it anew and let its peers heal it"
+    )]
     Damaged(Box<Damage>),
     /// The storage failed.
     #[error("{doing} {file}: {source}; put the storage right and open again")]
@@ -180,6 +182,19 @@ impl FileJournal {
             OpenError::Disk { doing: "opening the folder", file, source }
         })?;
         FileJournal::open(Arc::new(disk), options)
+    }
+
+    /// Whether a folder of the operating system holds any part of a journal; [`open_folder`](Self::open_folder) begins one where it holds
+    /// none.
+    pub fn is_in_folder(folder: &Path) -> Result<bool, OpenError> {
+        let look = || {
+            if !folder.try_exists()? {
+                return Ok(false);
+            }
+            let disk = RealDisk::open(folder)?;
+            Ok(!scan::list_segments(&disk)?.is_empty() || !base::list_bases(&disk)?.is_empty())
+        };
+        look().map_err(|source| OpenError::Disk { doing: "listing", file: folder.display().to_string(), source })
     }
 
     /// Finishes what was handed over, and ends the writer; blocks until then. Reading goes on working.

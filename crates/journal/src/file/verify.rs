@@ -71,7 +71,8 @@ fn advice(next_open_cuts: bool) -> &'static str {
     if next_open_cuts {
         "it is in the last commit: the next open would cut it and begin a new history"
     } else {
-        "it is before the last commit: the journal does not open; restore it or heal it from its peers"
+        "it is before the last commit, and nothing is cut; content is asked for again from peers while the process runs and somebody \
+         waits for it, all else is put back from a backup"
     }
 }
 

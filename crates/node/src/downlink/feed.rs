@@ -7,6 +7,7 @@ use concord_identity::{Anchor, verify, verify_statement};
 use concord_journal::HistoryId;
 use concord_ledger::Statement;
 use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_server::{LOWER_LIMITS_NOTE, NOT_HEALED_NOTE};
 use concord_wire::agreement::{carried_request, parse_join_request, parse_statement};
 use concord_wire::convert::{digest_bytes, lane, optional_timestamp, timestamp};
 use concord_wire::feed::parse_receipt;
@@ -24,13 +25,12 @@ use prost::Message as _;
 
 use super::healing::hand_back;
 use crate::context::Context;
-use crate::link::{Attempt, HubLink, Incoming, LinkEnd, NOT_HEALED_NOTE, keep_up, welcomed};
+use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
 use crate::state::{Directory, HubKeys, NodeState};
 use crate::uplink::{histories, unexpected};
 
 const ALARM: &str = "feed";
 const HUB_LOST_NOTE: &str = "hub-lost-data";
-const LOWER_LIMITS_NOTE: &str = "lower-limits";
 /// Items that are journaled together.
 const ITEMS_TOGETHER_MAX: usize = 512;
 /// Their bytes; a single item may have more.

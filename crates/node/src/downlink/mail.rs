@@ -37,7 +37,7 @@ const DELIVERIES_TOGETHER_MAX_BYTES: u64 = 1024 * 1024;
 const OUTGOING_WAITING_MAX: usize = 4;
 /// A delivery that names feed items which did not come for so long is alarmed.
 const FEED_WAIT_ALARM_SECONDS: u64 = 30;
-const SET_ASIDE_ALARM: &str = "set-aside";
+const SET_ASIDE_NOTE: &str = "set-aside";
 
 /// The alarms of one lane.
 struct Alarms {
@@ -252,18 +252,25 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
 async fn put_back(context: &Context, lane: Lane, again: Mail) -> Result<(), LinkEnd> {
     let (asked, damaged) = (again.number(), context.index.damaged());
     let Some(number) = damaged.number(lane, asked) else { return Ok(()) };
-    let index = context.index.clone();
+    let (index, state) = (context.index.clone(), context.now_state());
     let found = concord_server::blocking(move || {
+        // Asked for by the numbers of before the hub lost data: what came under it now says nothing of what is wanted.
+        if index.known_to_hub_as(&state, lane, number)? != Some(asked) {
+            return Ok(None);
+        }
         let row = index.inbox(lane, number, 1)?.pop().filter(|(found, _)| *found == number);
         let (_, row) = row.ok_or(IndexError::Row("a delivery"))?;
         let came = match again {
             Mail::Withheld(_) => None,
             Mail::Delivery(delivery) => Some(content(&delivery, &row)),
         };
-        Ok((row, came))
+        Ok(Some((row, came)))
     });
     let found = found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?;
-    let (row, came) = found.map_err(broken)?;
+    let Some((row, came)) = found.map_err(broken)? else {
+        damaged.forget_asked(&context.readiness, lane);
+        return Ok(());
+    };
     concord_faults::point("node.mend.found");
     let Some(came) = came else {
         damaged.list_gone(&context.readiness, lane, number, &row.exchange_id);
@@ -283,7 +290,7 @@ async fn put_back(context: &Context, lane: Lane, again: Mail) -> Result<(), Link
             }
         }
     }
-    damaged.settle(&context.readiness, lane, asked);
+    damaged.settle(&context.readiness, lane, number);
     concord_faults::point("node.mend.done");
     Ok(())
 }
@@ -337,13 +344,14 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
                 delivery.number
             );
             // The lane goes on, and what to do about it is for people: the node stays ready.
-            context.readiness.note(SET_ASIDE_ALARM, what);
+            context.readiness.note(SET_ASIDE_NOTE, what);
             metrics::counter!("concord_deliveries_set_aside_total", "lane" => lane.as_str()).increment(1);
         }
     }
     concord_faults::point("node.mail.judged");
     let count = judged.len() as u64;
     context.writer.mail(lane, history, judged).await.map_err(LinkEnd::not_kept)?;
+    context.index.damaged().mail_came(&context.readiness, lane);
     concord_faults::point("node.mail.kept");
     metrics::counter!("concord_deliveries_received_total", "lane" => lane.as_str()).increment(count);
     Ok(())

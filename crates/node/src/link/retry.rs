@@ -21,9 +21,6 @@ pub(crate) const FAILURES_ALARM_MIN: u32 = 5;
 /// The hub has no room for more; cleared by its next receipt.
 pub(crate) const HUB_FULL_NOTE: &str = "hub-full";
 
-/// What is lost for good, by exchange or statement, and why.
-pub(crate) const NOT_HEALED_NOTE: &str = "not-healed";
-
 /// What one attempt came to.
 pub(crate) struct Attempt {
     pub(crate) end: LinkEnd,

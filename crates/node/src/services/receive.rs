@@ -131,13 +131,15 @@ impl Source {
             if self.damaged.is_gone(lane, number) || concord_faults::planted("pass-over-what-is-damaged") {
                 continue;
             }
-            // Under a later number, where a hub that lost data gave it once more; under none, where that hub has it no more.
-            let Some(asked) = self.reader.index.known_to_hub_as(state, lane, number)? else {
-                self.damaged.list_gone(&self.readiness, lane, number, &row.exchange_id);
-                continue;
-            };
+            // Under a later number, where a hub that lost data gave it once more; under none, until it does.
+            let asked = self.reader.index.known_to_hub_as(state, lane, number)?;
             self.ahead.wait(lane, number, row);
             self.damaged.want(&self.readiness, lane, number, asked);
+            if asked.is_none() {
+                // It may have come between, when nobody waited for it yet.
+                let asked = self.reader.index.known_to_hub_as(state, lane, number)?;
+                self.damaged.want(&self.readiness, lane, number, asked);
+            }
         }
         Ok(None)
     }

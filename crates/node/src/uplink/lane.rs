@@ -9,6 +9,7 @@ use concord_journal::{Entry, HistoryId, ReadError};
 use concord_ledger::epoch::FIRST_EPOCH;
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_model::{ChainKey, ConsignmentDigest, ExchangeId, Lane, Reason, Refusal};
+use concord_server::NOT_HEALED_NOTE;
 use concord_wire::consignment::{self, Sealed, blob_to_bytes, chain_key, to_message};
 use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1::{
@@ -26,7 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::epoch;
 use crate::context::Context;
 use crate::index::{Index, IndexError};
-use crate::link::{Attempt, HUB_FULL_NOTE, HubLink, Incoming, LinkEnd, NOT_HEALED_NOTE, keep_up, welcomed};
+use crate::link::{Attempt, HUB_FULL_NOTE, HubLink, Incoming, LinkEnd, keep_up, welcomed};
 use crate::state::{HubKeys, NodeState};
 
 /// Consignments on their way into the connection; the peer's flow control fills it, and reading stops with it.
