@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_journal::{Blob, MendError, ReadError};
-use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
+use concord_model::{ChainKey, Reason, Refusal};
 use concord_server::BODY_DAMAGED_ALARM;
 use concord_wire::consignment::{self, Opened};
 use concord_wire::header::exchange_id;
@@ -21,15 +21,10 @@ use crate::shared::{Shared, internal};
 const NAMED_MAX: usize = 256;
 
 /// What is wanted from its origin, and what nobody has any more.
+#[derive(Default)]
 pub struct Damaged {
     known: Mutex<Known>,
     changed: watch::Sender<()>,
-}
-
-impl Default for Damaged {
-    fn default() -> Self {
-        Self { known: Mutex::default(), changed: watch::Sender::new(()) }
-    }
 }
 
 #[derive(Default)]
@@ -40,28 +35,12 @@ struct Known {
     gone: BTreeSet<(u64, u32)>,
 }
 
-/// Whose, and which.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    origin: ParticipantCode,
-    node: Name,
-    lane: Lane,
-    epoch: u32,
-    number: u64,
-}
+/// The chain and the number of a consignment.
+type Place = (ChainKey, u64);
 
-impl Place {
-    fn new(chain: &ChainKey, epoch: u32, number: u64) -> Self {
-        Self { origin: chain.origin.clone(), node: chain.node.clone(), lane: chain.lane, epoch, number }
-    }
-
-    fn is_same_lane(&self, other: &Self) -> bool {
-        self.origin == other.origin && self.node == other.node && self.lane == other.lane
-    }
-
-    fn is_of(&self, chain: &ChainKey) -> bool {
-        self.origin == chain.origin && self.node == chain.node && self.lane == chain.lane
-    }
+/// Whether both are of one node's lane, in whatever epoch.
+fn is_same_lane(one: &ChainKey, other: &ChainKey) -> bool {
+    ChainKey { epoch: other.epoch, ..one.clone() } == *other
 }
 
 impl Damaged {
@@ -77,7 +56,7 @@ impl Damaged {
 
     /// Wants a consignment again: its origin's stream of that lane ends, so that the next welcome names it.
     pub fn want(&self, shared: &Shared, chain: &ChainKey, number: u64, sequence: u64) {
-        let is_new = self.known().wanted.insert(Place::new(chain, chain.epoch, number), sequence).is_none();
+        let is_new = self.known().wanted.insert((chain.clone(), number), sequence).is_none();
         if is_new {
             let lane = chain.lane;
             tracing::error!(sequence, origin = %chain.origin, %lane, number, "a body is damaged here: its origin is asked for it");
@@ -89,8 +68,8 @@ impl Damaged {
     /// What a node is asked to hand in again of a lane.
     pub fn named_to(&self, chain: &ChainKey) -> Vec<pb::ConsignmentPlace> {
         let known = self.known();
-        let own = known.wanted.keys().filter(|place| place.is_of(chain)).take(NAMED_MAX);
-        own.map(|place| pb::ConsignmentPlace { epoch: place.epoch, number: place.number }).collect()
+        let own = known.wanted.keys().filter(|(of, _)| is_same_lane(of, chain)).take(NAMED_MAX);
+        own.map(|(of, number)| pb::ConsignmentPlace { epoch: of.epoch, number: *number }).collect()
     }
 
     fn wanted(&self, place: &Place) -> Option<u64> {
@@ -102,19 +81,19 @@ impl Damaged {
             let mut known = self.known();
             known.wanted.remove(place);
             known.gone.extend(gone);
-            known.wanted.keys().filter(|left| left.is_same_lane(place)).count()
+            known.wanted.keys().filter(|(of, _)| is_same_lane(of, &place.0)).count()
         };
         self.tell(shared);
         self.changed.send_replace(());
         if left >= NAMED_MAX {
             // Some of them the last welcome did not name.
-            shared.streams.end_consigning(&place.origin, place.lane, &wanted_again());
+            shared.streams.end_consigning(&place.0.origin, place.0.lane, &wanted_again());
         }
     }
 
     fn tell(&self, shared: &Shared) {
         let known = self.known();
-        let origins: BTreeSet<&str> = known.wanted.keys().map(|place| place.origin.as_str()).collect();
+        let origins: BTreeSet<&str> = known.wanted.keys().map(|(of, _)| of.origin.as_str()).collect();
         if origins.is_empty() {
             shared.readiness.clear(BODY_DAMAGED_ALARM);
             return;
@@ -177,11 +156,10 @@ fn repair(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result
     let Opened { sealed, blobs, .. } = consignment::open(message, &chain.origin, |key, message, signature| {
         shared.verify_enrolled(&chain.origin, key, message, signature)
     })?;
-    let place = Place::new(chain, sealed.chain.epoch, sealed.number);
-    let of_stream = ChainKey { epoch: sealed.chain.epoch, ..chain.clone() };
-    if of_stream != sealed.chain {
+    if !is_same_lane(&sealed.chain, chain) {
         return Err(Refusal::new(Reason::ChainMismatch, "the consignment is of another chain than the stream's hello"));
     }
+    let place = (sealed.chain.clone(), sealed.number);
     let Some(sequence) = shared.damaged.wanted(&place) else { return Ok(None) };
     // Told on the log: nothing of it can be mended, and what is new does not wait for it.
     let Ok(entry) = shared.entry(sequence) else { return Ok(None) };

@@ -97,8 +97,8 @@ pub async fn deliver(
             None
         };
         let Some(loaded) = loaded else {
-            let resumes = published.ledger.mailboxes().resumes(&recipient, lane).filter(|_| is_there);
-            let resumes = resumes.filter(|_| !concord_faults::planted("wait-at-a-hole"));
+            let looks = is_there && !concord_faults::planted("wait-at-a-hole");
+            let resumes = published.ledger.mailboxes().resumes(&recipient, lane).filter(|_| looks);
             if let Some(end) = resumes.and_then(|resumes| resumes.hole_end(next)) {
                 // Only a node that starts over comes by numbers that this hub forgot, and by which nothing is meant any more.
                 while next <= end {

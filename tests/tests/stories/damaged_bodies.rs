@@ -31,6 +31,20 @@ fn await_no_alarm(forum: &Forum, dir: &Path) {
     }
 }
 
+fn assert_holds(dir: &Path) {
+    assert_eq!(concord(words!["verify", dir]).ok().json()["holds"], true);
+}
+
+/// All of what waited comes in order, the damaged one whole, and a flash beside it does not wait.
+fn assert_all_come_beside_a_flash(kaz: &Agency, irn: &Agency, waited: &[String]) {
+    let flash = kaz.submit("a flash", "--lane flash --wait delivered").id;
+    let rest = irn.receive(waited.len() + 1);
+    let mut came = exchange_ids(&rest);
+    came.retain(|id| *id != flash);
+    assert_eq!(came, waited);
+    assert!(rest.iter().any(|received| body_of(received).starts_with(b"the damaged")));
+}
+
 #[test]
 fn content_that_is_damaged_at_the_hub_is_given_again_by_its_origin_and_all_of_it_arrives() {
     let mut forum = forum();
@@ -46,14 +60,9 @@ fn content_that_is_damaged_at_the_hub_is_given_again_by_its_origin_and_all_of_it
     let alarms = forum.await_alarm(&forum.hub_dir(), "body-damaged");
     assert!(alarms.contains("KAZ"), "{alarms}");
     forum.start_node("KAZ");
-    let flash = kaz.submit("a flash", "--lane flash --wait delivered").id;
-    let rest = irn.receive(4);
-    let mut came = exchange_ids(&rest);
-    came.retain(|id| *id != flash);
-    assert_eq!(came, ids[1..]);
-    assert!(rest.iter().any(|received| body_of(received).starts_with(b"the damaged")));
+    assert_all_come_beside_a_flash(&kaz, &irn, &ids[1..]);
     await_no_alarm(&forum, &forum.hub_dir());
-    assert_eq!(concord(words!["verify", forum.hub_dir()]).ok().json()["holds"], true);
+    assert_holds(&forum.hub_dir());
 }
 
 #[test]
@@ -102,14 +111,9 @@ fn content_that_is_damaged_at_its_recipients_node_is_given_again_by_the_hub() {
     forum.await_alarm(&dir, "body-damaged");
     forum.start_hub();
     // Another lane does not wait.
-    let flash = kaz.submit("a flash", "--lane flash --wait delivered").id;
-    let rest = irn.receive(4);
-    let mut came = exchange_ids(&rest);
-    came.retain(|id| *id != flash);
-    assert_eq!(came, ids[1..]);
-    assert!(rest.iter().any(|received| body_of(received).starts_with(b"the damaged")));
+    assert_all_come_beside_a_flash(&kaz, &irn, &ids[1..]);
     await_no_alarm(&forum, &dir);
-    assert_eq!(concord(words!["verify", dir]).ok().json()["holds"], true);
+    assert_holds(&dir);
     for id in &ids {
         kaz.await_taken(id, "IRN");
     }
@@ -146,7 +150,7 @@ fn content_that_is_damaged_at_its_recipients_node_and_at_the_hub_comes_from_its_
     assert_eq!(exchange_ids(&irn.receive(4)), ids);
     for dir in [&dir, &forum.hub_dir()] {
         await_no_alarm(&forum, dir);
-        assert_eq!(concord(words!["verify", dir]).ok().json()["holds"], true);
+        assert_holds(dir);
     }
 }
 
@@ -169,7 +173,7 @@ fn a_hub_that_dies_at_any_point_of_mending_mends_it_after_all() {
     }
     forum.start_hub();
     assert_eq!(exchange_ids(&irn.receive(ids.len())), ids);
-    assert_eq!(concord(words!["verify", forum.hub_dir()]).ok().json()["holds"], true);
+    assert_holds(&forum.hub_dir());
     // Also the alarm of the check with which the last run began goes, when all is mended.
     await_no_alarm(&forum, &forum.hub_dir());
 }
@@ -197,7 +201,7 @@ fn a_node_that_dies_at_any_point_of_mending_mends_it_after_all() {
     for id in &ids {
         kaz.await_taken(id, "IRN");
     }
-    assert_eq!(concord(words!["verify", forum.node_dir("IRN")]).ok().json()["holds"], true);
+    assert_holds(&forum.node_dir("IRN"));
     await_no_alarm(&forum, &forum.node_dir("IRN"));
 }
 
