@@ -234,6 +234,18 @@ pub(crate) fn rows(table: &[u8]) -> impl Iterator<Item = (usize, Commitment)> {
     })
 }
 
+/// Where the body at `index` stands behind a frame's prefix, in bytes, and its row; none where there are fewer.
+pub(crate) fn body_row(table: &[u8], index: usize) -> Option<(u64, usize, Commitment)> {
+    let before = rows(table).take(index).map(|(length, _)| (NONCE_SIZE_BYTES + length) as u64).sum();
+    rows(table).nth(index).map(|(length, commitment)| (before, length, commitment))
+}
+
+/// Writes a body as it stands in a frame.
+pub(crate) fn write_body(bytes: &mut Vec<u8>, blob: &Blob) {
+    bytes.extend_from_slice(blob.nonce());
+    bytes.extend_from_slice(blob.bytes());
+}
+
 fn bodies_length(table: &[u8]) -> u64 {
     rows(table).map(|(length, _)| (NONCE_SIZE_BYTES + length) as u64).sum()
 }
@@ -247,10 +259,7 @@ pub(crate) fn write_frame(bytes: &mut Vec<u8>, mark: FrameMark, meta: Meta, draf
     Head { mark, length, meta, digest }.write(bytes);
     bytes.extend_from_slice(&table);
     bytes.extend_from_slice(&draft.payload);
-    for blob in &draft.blobs {
-        bytes.extend_from_slice(blob.nonce());
-        bytes.extend_from_slice(blob.bytes());
-    }
+    draft.blobs.iter().for_each(|blob| write_body(bytes, blob));
     digest
 }
 

@@ -1,6 +1,6 @@
 //! Putting a damaged body back in its place.
 
-use super::frame::rows;
+use super::frame::{body_row, write_body};
 use super::writer::Writer;
 use crate::blob::{Blob, NONCE_SIZE_BYTES};
 use crate::journal::MendError;
@@ -22,15 +22,13 @@ impl Writer {
             Err(error) => return Err(error.into()),
         }
         let (place, head, table) = self.shared.table(sequence)?;
-        let before: usize = rows(&table).take(index).map(|(length, _)| NONCE_SIZE_BYTES + length).sum();
-        let stood = rows(&table).nth(index);
-        if stood != Some((body.bytes().len(), body.commitment())) {
-            return Err(MendError::Other { sequence, index });
-        }
+        let stood = body_row(&table, index);
+        let stood =
+            stood.filter(|(_, length, commitment)| (*length, *commitment) == (body.bytes().len(), body.commitment()));
+        let (before, ..) = stood.ok_or(MendError::Other { sequence, index })?;
         let mut bytes = Vec::with_capacity(NONCE_SIZE_BYTES + body.bytes().len());
-        bytes.extend_from_slice(body.nonce());
-        bytes.extend_from_slice(body.bytes());
-        let offset = place.offset + head.prefix_length() + before as u64;
+        write_body(&mut bytes, body);
+        let offset = place.offset + head.prefix_length() + before;
         let written = self.file_of(place.segment).and_then(|file| {
             concord_faults::point("journal.mend.begun");
             file.overwrite(offset, &bytes)?;

@@ -11,7 +11,7 @@ use super::base::BaseFile;
 use super::chain::Chain;
 use super::disk::{Disk, DiskFile, read_onto};
 use super::fault::Fault;
-use super::frame::{FRAME_HEAD_SIZE_BYTES, Frame, Head, open_body, rows};
+use super::frame::{FRAME_HEAD_SIZE_BYTES, Frame, Head, body_row, open_body, rows};
 use super::holes::Holes;
 use super::index::{Index, Location, SegmentIndex};
 use super::scan::segment_name;
@@ -293,11 +293,10 @@ impl Shared {
     fn find_blob(&self, place: Location, sequence: u64, index: usize) -> Result<Result<Blob, usize>, Problem> {
         let prefix = self.prefix(place)?;
         let frame = checked(Frame::check_owned(&prefix), sequence)?;
-        let before = rows(&frame.table).take(index).map(|(length, _)| NONCE_SIZE_BYTES + length).sum::<usize>();
-        let Some((length, commitment)) = rows(&frame.table).nth(index) else {
+        let Some((before, length, commitment)) = body_row(&frame.table, index) else {
             return Ok(Err(frame.head.meta.blob_count as usize));
         };
-        let start = frame.head.prefix_length() + before as u64;
+        let start = frame.head.prefix_length() + before;
         let mut bytes = self.bytes(place, start, NONCE_SIZE_BYTES + length)?;
         Ok(Ok(open_body(&mut bytes, length, commitment, index)?))
     }
