@@ -1,7 +1,7 @@
 //! `AgreementService`: the agreements that this participant is on.
 
-use concord_ledger::{Agreement, AgreementState, PartyState};
-use concord_model::{AgreementId, ParticipantCode, Reason, Refusal};
+use concord_ledger::AgreementState;
+use concord_model::{AgreementId, Reason, Refusal};
 use concord_wire::agreement::shown;
 use concord_wire::convert::refuse;
 use concord_wire::proto::agreement::v1 as pb;
@@ -40,7 +40,7 @@ impl AgreementService for AgreementApi {
         joined(&state)?;
         let own = &self.context.participant;
         let visible = state.directory().agreements.visible_to(own);
-        let shown = visible.filter(|agreement| !only_pending || waits_for(agreement, own)).map(shown);
+        let shown = visible.filter(|agreement| !only_pending || agreement.waits_for(own)).map(shown);
         Ok(Response::new(pb::ListAgreementsResponse { agreements: shown.collect() }))
     }
 
@@ -58,8 +58,8 @@ impl AgreementService for AgreementApi {
         if waited {
             // One that is not known yet may be on its way: its proposal comes with the feed.
             let settled = published.wait_for(|state| {
-                let seen = state.directory().agreements.seen_by(own, &id);
-                seen.is_some_and(|agreement| agreement.state != AgreementState::Proposed)
+                let counting = state.directory().agreements.counting_for(own, &id);
+                counting.is_some_and(|agreement| agreement.state != AgreementState::Proposed)
             });
             let wait = duration(request.wait_in_force, AGREEMENT_WAIT_MAX_SECONDS);
             if tokio::time::timeout(wait, settled).await.is_err() {
@@ -67,22 +67,21 @@ impl AgreementService for AgreementApi {
             }
         }
         let state = self.context.now_state();
-        let mut visible = state.directory().agreements.visible_to(own);
-        let agreement = visible
-            .find(|agreement| agreement.text.id == id)
-            .ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
+        let agreements = &state.directory().agreements;
+        let agreement = agreements.counting_for(own, &id).ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
         if waited && agreement.state == AgreementState::Proposed {
             let what = format!("{id} did not come into force in the time allowed; consents are missing");
             return Err(refused(Refusal::new(Reason::WaitExpired, what)));
         }
-        Ok(Response::new(pb::GetAgreementResponse { agreement: Some(shown(agreement)) }))
+        let history = agreements.history_for(own, &id).filter(|_| request.with_history);
+        Ok(Response::new(pb::GetAgreementResponse {
+            agreement: Some(shown(agreement)),
+            amendment: agreements.amendment_for(own, &id).map(shown),
+            history: history.map(shown).collect(),
+        }))
     }
 }
 
 fn joined(state: &NodeState) -> Result<(), Status> {
     if state.hub().is_some() { Ok(()) } else { Err(refused(not_joined())) }
-}
-
-fn waits_for(agreement: &Agreement, participant: &ParticipantCode) -> bool {
-    agreement.state == AgreementState::Proposed && agreement.party_state(participant) == Some(PartyState::Pending)
 }
