@@ -43,7 +43,7 @@ pub(crate) enum Command {
     /// Show the registry; enrol a state (secretariat only).
     #[command(subcommand, after_help = "Example:\n  concord participant list --profile /srv/concord/hub/officer")]
     Participant(participant::ParticipantCommand),
-    /// Let national agencies in.
+    /// Let national agencies in; say what each may send and receive.
     #[command(subcommand, after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node")]
     Agency(agency::AgencyCommand),
     /// Propose, consent to, decline, leave and show agreements.

@@ -70,4 +70,6 @@ pub const MISTAKES: &[&str] = &[
     "wait-at-a-hole",
     // check: --workspace --test stories idle_streams_of_an_older_run
     "keep-streams-of-the-other-copy",
+    // check: -p concord-node --lib a_right_that_goes_while
+    "give-without-right",
 ];

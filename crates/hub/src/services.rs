@@ -92,7 +92,12 @@ mod tests {
         let table = MethodTable::new(ParticipantCode::secretariat(), METHODS);
         let served = Served {
             services: SERVED,
-            except: &["/concord.operations.v1.OperationsService/AddAgency"],
+            except: &[
+                "/concord.operations.v1.OperationsService/AddAgency",
+                "/concord.operations.v1.OperationsService/GrantAgency",
+                "/concord.operations.v1.OperationsService/RevokeAgency",
+                "/concord.operations.v1.OperationsService/ListAgencies",
+            ],
             roles: &[Role::Node, Role::Officer, Role::Operator],
         };
         assert_eq!(check_against_descriptors(&table, &served), Ok(()));

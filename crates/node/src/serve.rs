@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use concord_backup::{Backups, Owner, Source};
 use concord_identity::{
-    Admission, Anchor, Anchors, Application, Credentials, ExpectedServer, SigningKey, client_config, read_text,
+    Admission, Anchor, Anchors, Application, Barred, Credentials, ExpectedServer, SigningKey, client_config, read_text,
     server_config,
 };
 use concord_journal::{FileJournal, Journal, Tail};
@@ -131,7 +131,10 @@ impl Node {
 
     async fn serve(self, folder: &Folder, recorder: PrometheusHandle) -> Result<(), NodeError> {
         let Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups } = self;
-        let tls = server_config(&credentials, &own, Admission::node(&config.participant), Application::Grpc)?;
+        let barred = Barred::default();
+        bar_ended(&context, &barred);
+        let admission = Admission::node(&config.participant).except(barred.clone());
+        let tls = server_config(&credentials, &own, admission, Application::Grpc)?;
         let keeper = Arc::new(Keeper::new(context.clone(), config.retention));
         let mut server = services::server(&context).await?;
         let operations = OperationsApi::new(context.clone(), started, backups, Arc::clone(&keeper));
@@ -163,6 +166,7 @@ impl Node {
             None => context.readiness.raise(NOT_JOINED_ALARM, "this node has not joined a hub: `concord node join`"),
         }
         links.spawn(measure(context.clone()));
+        links.spawn(keep_barred(context.clone(), barred));
         links.spawn(keeper.keep());
         let measured = Arc::clone(&journal);
         links.spawn(context.room.clone().watch(move || measured.available_bytes()));
@@ -324,6 +328,25 @@ pub fn hub_link(
     let expected = Identity { participant: secretariat, role: Role::Hub, name: hub.name.clone() };
     let tls = client_config(credentials, &anchors, ExpectedServer::Exactly(expected), Application::Grpc)?;
     Ok(Some(Arc::new(TonicLink::new(dial, hub.addresses.clone(), tls))))
+}
+
+/// Lets no certificate of an agency in that was ended.
+fn bar_ended(context: &Context, barred: &Barred) {
+    let identity =
+        |name: &Name| Identity { participant: context.participant.clone(), role: Role::Agency, name: name.clone() };
+    barred.replace(context.now_state().ended_agencies().iter().map(identity).collect());
+}
+
+async fn keep_barred(context: Context, barred: Barred) {
+    let mut published = context.state.clone();
+    loop {
+        let known = Arc::clone(published.borrow_and_update().ended_agencies());
+        bar_ended(&context, &barred);
+        // Names are only added.
+        if published.wait_for(|state| state.ended_agencies().len() > known.len()).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Keeps the gauges at what the published state says.

@@ -27,6 +27,7 @@ mod receipts;
 mod repeats;
 mod replaced_node;
 mod retention;
+mod rights;
 mod servers;
 mod strangers;
 mod trims;

@@ -118,13 +118,39 @@ impl OperationsService for Operations {
         Ok(Response::new(pb::RunRetentionResponse { report }))
     }
 
+    // Agencies are the nodes'. None of these is in the hub's method table: no call gets here.
+
     async fn add_agency(
         &self,
         _request: Request<pb::AddAgencyRequest>,
     ) -> Result<Response<pb::AddAgencyResponse>, Status> {
-        // Not in the hub's method table: no call gets here.
-        Err(to_status(&Refusal::new(Reason::CallerNotAllowed, "agencies are added to nodes")))
+        Err(of_nodes())
     }
+
+    async fn grant_agency(
+        &self,
+        _request: Request<pb::GrantAgencyRequest>,
+    ) -> Result<Response<pb::GrantAgencyResponse>, Status> {
+        Err(of_nodes())
+    }
+
+    async fn revoke_agency(
+        &self,
+        _request: Request<pb::RevokeAgencyRequest>,
+    ) -> Result<Response<pb::RevokeAgencyResponse>, Status> {
+        Err(of_nodes())
+    }
+
+    async fn list_agencies(
+        &self,
+        _request: Request<pb::ListAgenciesRequest>,
+    ) -> Result<Response<pb::ListAgenciesResponse>, Status> {
+        Err(of_nodes())
+    }
+}
+
+fn of_nodes() -> Status {
+    to_status(&Refusal::new(Reason::CallerNotAllowed, "agencies are added to nodes"))
 }
 
 impl Operations {

@@ -1,15 +1,15 @@
 //! `AgreementService`: the agreements that this participant is on.
 
 use concord_ledger::{Agreement, AgreementState, PartyState};
-use concord_model::{AgreementId, ParticipantCode, Reason, Refusal};
+use concord_model::{AgreementId, Name, ParticipantCode, Reason, Refusal, Role};
 use concord_wire::agreement::shown;
 use concord_wire::convert::refuse;
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::agreement_service_server::AgreementService;
 use tonic::{Request, Response, Status};
 
-use super::refused;
 use super::statements::duration;
+use super::{known_caller, refused};
 use crate::context::Context;
 use crate::state::NodeState;
 use crate::state::decide::not_joined;
@@ -35,11 +35,12 @@ impl AgreementService for AgreementApi {
         &self,
         request: Request<pb::ListAgreementsRequest>,
     ) -> Result<Response<pb::ListAgreementsResponse>, Status> {
+        let seen_by = SeenBy::of(&self.context, &request)?;
         let only_pending = request.into_inner().pending;
         let state = self.context.now_state();
         joined(&state)?;
         let own = &self.context.participant;
-        let visible = state.directory().agreements.visible_to(own);
+        let visible = state.directory().agreements.visible_to(own).filter(|agreement| seen_by.sees(&state, agreement));
         let shown = visible.filter(|agreement| !only_pending || waits_for(agreement, own)).map(shown);
         Ok(Response::new(pb::ListAgreementsResponse { agreements: shown.collect() }))
     }
@@ -48,6 +49,7 @@ impl AgreementService for AgreementApi {
         &self,
         request: Request<pb::GetAgreementRequest>,
     ) -> Result<Response<pb::GetAgreementResponse>, Status> {
+        let seen_by = SeenBy::of(&self.context, &request)?;
         let request = request.into_inner();
         let unknown = refuse(Reason::AgreementUnknown);
         let id = AgreementId::parse(&request.id).map_err(|error| refused(unknown(error)))?;
@@ -59,6 +61,7 @@ impl AgreementService for AgreementApi {
             // One that is not known yet may be on its way: its proposal comes with the feed.
             let settled = published.wait_for(|state| {
                 let seen = state.directory().agreements.seen_by(own, &id);
+                let seen = seen.filter(|agreement| seen_by.sees(state, agreement));
                 seen.is_some_and(|agreement| agreement.state != AgreementState::Proposed)
             });
             let wait = duration(request.wait_in_force, AGREEMENT_WAIT_MAX_SECONDS);
@@ -69,13 +72,33 @@ impl AgreementService for AgreementApi {
         let state = self.context.now_state();
         let mut visible = state.directory().agreements.visible_to(own);
         let agreement = visible
-            .find(|agreement| agreement.text.id == id)
+            .find(|agreement| agreement.text.id == id && seen_by.sees(&state, agreement))
             .ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
         if waited && agreement.state == AgreementState::Proposed {
             let what = format!("{id} did not come into force in the time allowed; consents are missing");
             return Err(refused(Refusal::new(Reason::WaitExpired, what)));
         }
         Ok(Response::new(pb::GetAgreementResponse { agreement: Some(shown(agreement)) }))
+    }
+}
+
+/// Who asks: an officer sees what its state is on, an agency of that what it may send or receive under.
+enum SeenBy {
+    Officer,
+    Agency(Name),
+}
+
+impl SeenBy {
+    fn of<T>(context: &Context, request: &Request<T>) -> Result<Self, Status> {
+        let identity = known_caller(context, request)?.identity;
+        Ok(if identity.role == Role::Officer { Self::Officer } else { Self::Agency(identity.name) })
+    }
+
+    fn sees(&self, state: &NodeState, agreement: &Agreement) -> bool {
+        match self {
+            Self::Officer => true,
+            Self::Agency(name) => state.agencies().get(name).is_some_and(|agency| agency.sees(agreement)),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod agency;
 mod agreements;
+mod cursor;
 mod operations;
 mod receive;
 mod registry;
@@ -12,7 +13,7 @@ pub(crate) mod track;
 use std::sync::Arc;
 
 use concord_identity::Caller;
-use concord_model::{Reason, Refusal, Role};
+use concord_model::{Name, Reason, Refusal, Role};
 use concord_server::{
     Allow, Connections, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable, ReflectionError, Row, Whose,
     reflection,
@@ -26,12 +27,14 @@ use tonic::service::Routes;
 use tonic::{Request, Status};
 
 use crate::context::Context;
+use crate::state::decide::agency_unknown;
 
 use agency::AgencyApi;
 pub use agency::acknowledge;
 use agreements::AgreementApi;
+pub use cursor::{Cursor, Cursors};
 pub(crate) use operations::OperationsApi;
-pub use receive::{Items, give};
+pub use receive::{Item, Items, give, given};
 use registry::RegistryApi;
 use statements::StatementApi;
 pub use statements::hand_in;
@@ -64,6 +67,9 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR, AGENCY] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/AddAgency", allow: &[OPERATOR] },
+    Row { method: "/concord.operations.v1.OperationsService/GrantAgency", allow: &[OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/RevokeAgency", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ListAgencies", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },
@@ -88,6 +94,26 @@ pub async fn server(context: &Context) -> Result<GrpcServer, ReflectionError> {
         readiness: context.readiness.clone(),
         shutdown: context.shutdown.clone(),
     })
+}
+
+/// Who calls. A certificate alone does not make an agency: it was added to this node, and was not ended since.
+///
+/// Refuses with `AGENCY_UNKNOWN`.
+fn known_caller<T>(context: &Context, request: &Request<T>) -> Result<Caller, Status> {
+    let caller = caller(request)?;
+    let name = &caller.identity.name;
+    if caller.identity.role == Role::Agency && !context.state.borrow().agencies().contains_key(name) {
+        return Err(refused(agency_unknown(name)));
+    }
+    Ok(caller)
+}
+
+/// Waits until an agency is ended.
+async fn ended(context: &Context, agency: &Name) {
+    let mut published = context.state.clone();
+    if published.wait_for(|state| !state.agencies().contains_key(agency)).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Who calls. The method layer let nobody through that has no certificate.

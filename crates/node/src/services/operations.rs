@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use concord_backup::{BackupError, Backups};
-use concord_model::{MeasureCode, Name, Reason, Refusal};
+use concord_model::{MeasureCode, Name, Reason, Refusal, Right};
 use concord_server::AskedDays;
 use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
 use concord_wire::proto::operations::v1::{
-    AddAgencyRequest, AddAgencyResponse, CreateBackupRequest, CreateBackupResponse, GetStatusRequest,
-    GetStatusResponse, PreviewRetentionRequest, PreviewRetentionResponse, RunRetentionRequest, RunRetentionResponse,
+    AddAgencyRequest, AddAgencyResponse, AgencyRule, CreateBackupRequest, CreateBackupResponse, EndOfAgency,
+    GetStatusRequest, GetStatusResponse, GrantAgencyRequest, GrantAgencyResponse, ListAgenciesRequest,
+    ListAgenciesResponse, ListedAgency, PreviewRetentionRequest, PreviewRetentionResponse, RevokeAgencyRequest,
+    RevokeAgencyResponse, RunRetentionRequest, RunRetentionResponse, revoke_agency_request,
 };
+use concord_wire::right::{parse_right, right};
+use concord_wire::stored::node::RightsChange;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
@@ -19,6 +23,8 @@ use super::status::{Started, status};
 use super::{internal, refused};
 use crate::context::Context;
 use crate::retention::Keeper;
+use crate::state::Agency;
+use crate::state::rights::{Rule, Rules};
 
 /// Serves operators and officers.
 #[derive(Clone)]
@@ -98,4 +104,64 @@ impl OperationsService for OperationsApi {
         self.context.writer.add_agency(name, codes).await.map_err(refused)?;
         Ok(Response::new(AddAgencyResponse {}))
     }
+
+    async fn grant_agency(
+        &self,
+        request: Request<GrantAgencyRequest>,
+    ) -> Result<Response<GrantAgencyResponse>, Status> {
+        let GrantAgencyRequest { name, right } = request.into_inner();
+        let right = parse_right(&right.unwrap_or_default()).map_err(refused)?;
+        self.change_rights(&name, RightsChange::Granted(right)).await?;
+        Ok(Response::new(GrantAgencyResponse {}))
+    }
+
+    async fn revoke_agency(
+        &self,
+        request: Request<RevokeAgencyRequest>,
+    ) -> Result<Response<RevokeAgencyResponse>, Status> {
+        use revoke_agency_request::What;
+        let RevokeAgencyRequest { name, what } = request.into_inner();
+        let change = match what {
+            Some(What::Right(right)) => RightsChange::Revoked(parse_right(&right).map_err(refused)?),
+            Some(What::End(EndOfAgency {})) => RightsChange::Ended,
+            None => {
+                let what = "the request says neither which right to take nor to end the agency";
+                return Err(refused(Refusal::new(Reason::ArgumentInvalid, what)));
+            }
+        };
+        self.change_rights(&name, change).await?;
+        Ok(Response::new(RevokeAgencyResponse {}))
+    }
+
+    async fn list_agencies(&self, _: Request<ListAgenciesRequest>) -> Result<Response<ListAgenciesResponse>, Status> {
+        let state = self.context.now_state();
+        let mut agencies: Vec<ListedAgency> = state.agencies().values().map(listed).collect();
+        agencies.extend(state.ended_agencies().iter().map(|name| ListedAgency {
+            name: name.to_string(),
+            ended: true,
+            rules: Vec::new(),
+        }));
+        Ok(Response::new(ListAgenciesResponse { agencies }))
+    }
+}
+
+impl OperationsApi {
+    async fn change_rights(&self, name: &str, change: RightsChange) -> Result<(), Status> {
+        let name = Name::parse(name).map_err(refuse(Reason::ArgumentInvalid)).map_err(refused)?;
+        tracing::info!(agency = %name, ?change, "an agency's rights are changed");
+        self.context.writer.change_rights(name, change).await.map_err(refused)
+    }
+}
+
+fn listed(agency: &Agency) -> ListedAgency {
+    let rules = |rules: &Rules, send, receive| -> Vec<AgencyRule> {
+        let rule = |rule: &Rule| {
+            let (measures, agreements) = (rule.measures.clone(), rule.agreements.clone());
+            let told = right(&Right { send, receive, measures, agreements });
+            AgencyRule { granted: rule.granted, right: Some(told) }
+        };
+        rules.iter().map(rule).collect()
+    };
+    let (send, receive) = (rules(&agency.send, true, false), rules(&agency.receive, false, true));
+    ListedAgency { name: agency.name.to_string(), ended: false, rules: [send, receive].concat() }
 }

@@ -11,13 +11,16 @@ use concord_views::SCAN_ROWS_MAX;
 use concord_wire::consignment::{self, Sealed};
 use concord_wire::header;
 use concord_wire::proto::exchange::v1::MailboxResume;
-use concord_wire::stored::node::{self as stored, Acknowledged, MailboxResumed, Queued, Repeated, Submission, Verdict};
+use concord_wire::stored::node::{
+    self as stored, Acknowledged, Collected, MailboxResumed, Queued, Repeated, Submission, Verdict,
+};
 use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 
 use super::WriterError;
 use super::command::{Accepted, Answer, Command, Fetched, Judged, Prepared, Refused, Reply, answer};
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
+use crate::state::rights::owed;
 use crate::state::{FetchedStep, NodeState, Restoration, Step};
 
 /// First acknowledgements that are told again when a mailbox is resumed. More are not: their senders see them as delivered.
@@ -135,8 +138,12 @@ impl<'a> Batch<'a> {
                 let outcome = self.mail(lane, history, items)?;
                 self.answer(reply, outcome);
             }
-            Command::Acknowledge(agency, lane, through, reply) => {
-                let outcome = self.acknowledge(&agency, lane, through)?;
+            Command::Acknowledge(agency, lane, through, rights_at, reply) => {
+                let outcome = self.acknowledge(&agency, lane, through, rights_at)?;
+                self.answer(reply, outcome);
+            }
+            Command::Collect(agency, lane, number, reply) => {
+                let outcome = self.collect(agency, lane, number)?;
                 self.answer(reply, outcome);
             }
             Command::Statement(signed, statement, reply) => {
@@ -200,6 +207,14 @@ impl<'a> Batch<'a> {
                 }
                 self.answer(reply, Ok(()));
             }
+            Command::ChangeRights(name, change, reply) => {
+                let outcome = match self.state.decide_rights(&name, &change) {
+                    Ok(Step::Append) => self.push(stored::rights_changed(&name, &change, self.now)).map(Ok)?,
+                    Ok(Step::Repeat) => Ok(()),
+                    Err(refusal) => Err(refusal),
+                };
+                self.answer(reply, outcome);
+            }
             Command::AddAgency(name, measures, reply) => {
                 let outcome = self.add_agency(&name, &measures)?;
                 self.answer(reply, outcome);
@@ -221,7 +236,10 @@ impl<'a> Batch<'a> {
         if let Some(first) = self.answered_before(&key, &prepared.request)? {
             return Ok(first);
         }
-        if let Err(refusal) = self.state.decide_submit(prepared.lane) {
+        // What the agency may send is judged by what holds when it is queued, not when it was looked at.
+        let Accepted { measure, agreement, .. } = &prepared.answer;
+        let may = self.state.decide_send(&prepared.agency, measure, agreement);
+        if let Err(refusal) = may.and_then(|()| self.state.decide_submit(prepared.lane)) {
             return Ok(Err(refusal));
         }
         let size = exchange_size(&prepared);
@@ -413,9 +431,18 @@ impl<'a> Batch<'a> {
     }
 
     /// Answers how far the cursor stands then: up to `through`, or as far as one entry goes.
-    fn acknowledge(&mut self, agency: &Name, lane: Lane, through: u64) -> Result<Result<u64, Refusal>, WriterError> {
-        let target = match self.state.decide_acknowledge(agency, lane, through) {
-            Ok(Some(target)) => target,
+    ///
+    /// Invariant: only what the agency was given is taken by it: what it may have now by a rule that stood when the acknowledged one was
+    /// given. What it passed without the right stays for whoever is granted it.
+    fn acknowledge(
+        &mut self,
+        agency: &Name,
+        lane: Lane,
+        through: u64,
+        rights_at: u64,
+    ) -> Result<Result<u64, Refusal>, WriterError> {
+        let from = match self.state.decide_acknowledge(agency, lane, through, rights_at) {
+            Ok(Some(from)) => from,
             Ok(None) => return Ok(Ok(through)),
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -424,36 +451,56 @@ impl<'a> Batch<'a> {
         };
         // Two acknowledgements in one batch: the later one asks the views before the earlier one's rows are there.
         let taken_before: BTreeSet<u64> = self.taken_in_batch(lane);
-        let rows = self.index.untaken(lane, known.through(lane) + 1, target)?;
+        let rows = self.index.untaken(lane, from + 1, through)?;
         let reached = match rows.last() {
             Some((last, _)) if rows.len() >= SCAN_ROWS_MAX => *last,
-            _ => target,
+            _ => through,
         };
-        let entitled = rows.into_iter().filter(|(number, measure)| {
-            let code = MeasureCode::parse(measure);
+        let given = rows.into_iter().filter(|(number, about)| {
+            let by = owed(known, about, lane, *number);
+            let was_given = by.is_some_and(|since| rights_at == 0 || since <= rights_at);
             // What nobody has any more was passed, not taken.
-            let is_gone = self.index.damaged().is_gone(lane, *number);
-            code.is_ok_and(|code| known.may_have(&code)) && !taken_before.contains(number) && !is_gone
+            was_given && !taken_before.contains(number) && !self.index.damaged().is_gone(lane, *number)
         });
-        let taken: Vec<u64> = entitled.map(|(number, _)| number).collect();
-        let mut known = Vec::with_capacity(taken.len());
-        for number in &taken {
-            known.extend(self.known_to_hub_as(lane, *number)?);
-        }
-        let taken_as = (known != taken).then_some(known);
-        let fact = Acknowledged { agency: agency.clone(), lane, through: reached, taken, taken_as };
+        let taken: Vec<u64> = given.map(|(number, _)| number).collect();
+        let taken_as = self.told_as(lane, &taken)?;
+        let fact = Acknowledged { agency: agency.clone(), lane, through: reached, taken, taken_as, rights_at };
         self.push(stored::agency_acknowledged(&fact, self.now))?;
         Ok(Ok(reached))
+    }
+
+    /// One delivery behind an agency's cursor, which nobody had the right to before; what somebody took meanwhile has no effect.
+    fn collect(&mut self, agency: Name, lane: Lane, number: u64) -> Result<Result<(), Refusal>, WriterError> {
+        let Some(about) =
+            self.index.untaken_one(lane, number)?.filter(|_| !self.taken_in_batch(lane).contains(&number))
+        else {
+            return Ok(Ok(()));
+        };
+        match self.state.decide_collect(&agency, &about) {
+            Ok(Step::Append) => {}
+            Ok(Step::Repeat) => return Ok(Ok(())),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+        let taken_as = self.told_as(lane, &[number])?;
+        self.push(stored::collected(&Collected { agency, lane, number, taken_as }, self.now)).map(Ok)
+    }
+
+    /// What the hub is told in place of these, where it knows them by other numbers, or by none.
+    fn told_as(&self, lane: Lane, taken: &[u64]) -> Result<Option<Vec<u64>>, WriterError> {
+        let mut known = Vec::with_capacity(taken.len());
+        for number in taken {
+            known.extend(self.known_to_hub_as(lane, *number)?);
+        }
+        Ok((known != taken).then_some(known))
     }
 
     fn taken_in_batch(&self, lane: Lane) -> BTreeSet<u64> {
         let mut taken = BTreeSet::new();
         for (sequence, draft) in (self.tail.sequence + 1..).zip(&self.drafts) {
-            let entry = stored::read(&preview(draft, &self.tail, sequence));
-            if let Ok(stored::NodeEntry::AgencyAcknowledged(fact)) = entry
-                && fact.lane == lane
-            {
-                taken.extend(fact.taken);
+            match stored::read(&preview(draft, &self.tail, sequence)) {
+                Ok(stored::NodeEntry::AgencyAcknowledged(fact)) if fact.lane == lane => taken.extend(fact.taken),
+                Ok(stored::NodeEntry::AgencyCollected(fact)) if fact.lane == lane => taken.extend([fact.number]),
+                _ => {}
             }
         }
         taken
