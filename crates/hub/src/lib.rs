@@ -23,6 +23,7 @@ pub mod follow;
 pub mod healing;
 mod init;
 pub mod losses;
+mod noted;
 pub mod positions;
 pub mod projection;
 pub mod responses;

@@ -7,6 +7,7 @@ use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
 use concord_journal::{Entry, HistoryId, Journal};
 use concord_ledger::Ledger;
 use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
+use concord_server::audit::Audit;
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_views::Views;
 
@@ -48,6 +49,8 @@ pub struct Shared {
     pub losses: Losses,
     /// What is damaged here and wanted again.
     pub damaged: Damaged,
+    /// Who did what, and what was refused.
+    pub audit: Audit,
     /// The end of the process.
     pub shutdown: Shutdown,
     /// `host:port`, the best first, for bundles.

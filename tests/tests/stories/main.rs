@@ -6,6 +6,7 @@
 mod absence;
 mod agencies;
 mod agreements;
+mod audit;
 mod away;
 mod backup;
 mod clock;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use concord_model::{Name, Reason, Refusal};
+use concord_model::{Class, Name, Reason, Refusal};
+use concord_server::audit::About;
 use concord_wire::proto::agency::v1::agency_service_server::AgencyService;
 use concord_wire::proto::agency::v1::{
     AcknowledgeRequest, AcknowledgeResponse, ReceiveRequest, ReceiveResponse, SubmitRequest, SubmitResponse,
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::cursor::{Cursor, Cursors};
-use super::{ended, known_caller, receive, refused, track};
+use super::{called, ended, known_caller, note_refusal, receive, refused, track};
 use crate::context::Context;
 use crate::state::decide::agency_unknown;
 
@@ -63,8 +64,15 @@ impl AgencyService for AgencyApi {
     type TrackStream = BoxStream<'static, Result<TrackResponse, Status>>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
-        let agency = self.agency(&request)?;
-        let answer = crate::submit::submit(&self.context, &agency, request.into_inner()).await;
+        let identity = known_caller(&self.context, &request)?.identity;
+        let method = called(&request);
+        let answer = crate::submit::submit(&self.context, &identity.name, request.into_inner()).await;
+        // What an agency may not; that it made a mistake is its own business.
+        if let Err(refusal) = &answer
+            && refusal.reason.class() == Class::Denied
+        {
+            note_refusal(&self.context, &identity, method, About::nothing(), refusal);
+        }
         answer.map(Response::new).map_err(refused)
     }
 

@@ -11,16 +11,13 @@ use concord_views::SCAN_ROWS_MAX;
 use concord_wire::consignment::{self, Sealed};
 use concord_wire::header;
 use concord_wire::proto::exchange::v1::MailboxResume;
-use concord_wire::stored::node::{
-    self as stored, Acknowledged, Collected, MailboxResumed, Queued, Repeated, Submission, Verdict,
-};
+use concord_wire::stored::node::{self as stored, MailboxResumed, Queued, Repeated, Submission, Verdict};
 use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 
 use super::WriterError;
 use super::command::{Accepted, Answer, Command, Fetched, Judged, Prepared, Refused, Reply, answer};
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
-use crate::state::rights::owed;
 use crate::state::{FetchedStep, NodeState, Restoration, Step};
 
 /// First acknowledgements that are told again when a mailbox is resumed. More are not: their senders see them as delivered.
@@ -392,7 +389,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The number under which the hub knows an accepted delivery now; none while it knows it under none.
-    fn known_to_hub_as(&self, lane: Lane, number: u64) -> Result<Option<u64>, WriterError> {
+    pub(super) fn known_to_hub_as(&self, lane: Lane, number: u64) -> Result<Option<u64>, WriterError> {
         match self.repeated.get(&(lane.slot(), number)) {
             Some(again) => Ok(Some(*again).filter(|again| self.state.mailbox(lane).is_known_to_hub(*again))),
             None => Ok(self.index.known_to_hub_as(&self.state, lane, number)?),
@@ -430,71 +427,7 @@ impl<'a> Batch<'a> {
         self.push(stored::mailbox_resumed(&fact, self.now)).map(Ok)
     }
 
-    /// Answers how far the cursor stands then: up to `through`, or as far as one entry goes.
-    ///
-    /// Invariant: only what the agency was given is taken by it: what it may have now by a rule that stood when the acknowledged one was
-    /// given. What it passed without the right stays for whoever is granted it.
-    fn acknowledge(
-        &mut self,
-        agency: &Name,
-        lane: Lane,
-        through: u64,
-        rights_at: u64,
-    ) -> Result<Result<u64, Refusal>, WriterError> {
-        let from = match self.state.decide_acknowledge(agency, lane, through, rights_at) {
-            Ok(Some(from)) => from,
-            Ok(None) => return Ok(Ok(through)),
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let Some(known) = self.state.agencies().get(agency) else {
-            return Ok(Ok(through));
-        };
-        // Two acknowledgements in one batch: the later one asks the views before the earlier one's rows are there.
-        let taken_before: BTreeSet<u64> = self.taken_in_batch(lane);
-        let rows = self.index.untaken(lane, from + 1, through)?;
-        let reached = match rows.last() {
-            Some((last, _)) if rows.len() >= SCAN_ROWS_MAX => *last,
-            _ => through,
-        };
-        let given = rows.into_iter().filter(|(number, about)| {
-            let by = owed(known, about, lane, *number);
-            let was_given = by.is_some_and(|since| rights_at == 0 || since <= rights_at);
-            // What nobody has any more was passed, not taken.
-            was_given && !taken_before.contains(number) && !self.index.damaged().is_gone(lane, *number)
-        });
-        let taken: Vec<u64> = given.map(|(number, _)| number).collect();
-        let taken_as = self.told_as(lane, &taken)?;
-        let fact = Acknowledged { agency: agency.clone(), lane, through: reached, taken, taken_as, rights_at };
-        self.push(stored::agency_acknowledged(&fact, self.now))?;
-        Ok(Ok(reached))
-    }
-
-    /// One delivery behind an agency's cursor, which nobody had the right to before; what somebody took meanwhile has no effect.
-    fn collect(&mut self, agency: Name, lane: Lane, number: u64) -> Result<Result<(), Refusal>, WriterError> {
-        let Some(about) =
-            self.index.untaken_one(lane, number)?.filter(|_| !self.taken_in_batch(lane).contains(&number))
-        else {
-            return Ok(Ok(()));
-        };
-        match self.state.decide_collect(&agency, &about) {
-            Ok(Step::Append) => {}
-            Ok(Step::Repeat) => return Ok(Ok(())),
-            Err(refusal) => return Ok(Err(refusal)),
-        }
-        let taken_as = self.told_as(lane, &[number])?;
-        self.push(stored::collected(&Collected { agency, lane, number, taken_as }, self.now)).map(Ok)
-    }
-
-    /// What the hub is told in place of these, where it knows them by other numbers, or by none.
-    fn told_as(&self, lane: Lane, taken: &[u64]) -> Result<Option<Vec<u64>>, WriterError> {
-        let mut known = Vec::with_capacity(taken.len());
-        for number in taken {
-            known.extend(self.known_to_hub_as(lane, *number)?);
-        }
-        Ok((known != taken).then_some(known))
-    }
-
-    fn taken_in_batch(&self, lane: Lane) -> BTreeSet<u64> {
+    pub(super) fn taken_in_batch(&self, lane: Lane) -> BTreeSet<u64> {
         let mut taken = BTreeSet::new();
         for (sequence, draft) in (self.tail.sequence + 1..).zip(&self.drafts) {
             match stored::read(&preview(draft, &self.tail, sequence)) {
