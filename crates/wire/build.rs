@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "feed/v1/registry",
         "feed/v1/feed_service",
         "agency/v1/agency_service",
+        "operations/v1/agency_right",
         "operations/v1/operations_service",
         "operations/v1/registry_service",
         "journal/v1/stored",

@@ -31,7 +31,7 @@ pub use agency::{Agency, Sent, body_of, count_in_journal, exchange_ids, text_of}
 pub use command::{DEADLINE, Ended, concord, executable, run};
 pub use damage::{append_to_last_segment, flip_bit, flip_bit_of_body, last_segment, remove_views};
 pub use forum::{Dying, Forum, replace_line};
-pub use grpc::{ServerSays, ask_server};
+pub use grpc::{ServerSays, ask_server, flood_of_denied_calls};
 pub use process::Process;
 pub use proxy::{Flow, Proxy, Way};
 pub use raw::{Answer, Draft, RawNode, reason_of};

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchCommand;
-use crate::commands::{agency, agreement, hub, journal, node, participant, receive, status, submit, track, verify};
+use crate::commands::{
+    agency, agreement, audit, hub, journal, node, participant, receive, status, submit, track, verify,
+};
 use crate::demo;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -43,7 +45,7 @@ pub(crate) enum Command {
     /// Show the registry; enrol a state (secretariat only).
     #[command(subcommand, after_help = "Example:\n  concord participant list --profile /srv/concord/hub/officer")]
     Participant(participant::ParticipantCommand),
-    /// Let national agencies in.
+    /// Let national agencies in; say what each may send and receive.
     #[command(subcommand, after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node")]
     Agency(agency::AgencyCommand),
     /// Propose, consent to, decline, leave and show agreements.
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     Track(track::TrackArgs),
     /// Tell how a node or the hub is.
     Status(status::StatusArgs),
+    /// List who did what at a node or the hub, and what was refused.
+    Audit(audit::AuditArgs),
     /// Check a journal from its first entry to its last.
     Verify(verify::VerifyArgs),
     /// Read a journal.

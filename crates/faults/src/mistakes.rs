@@ -72,4 +72,6 @@ pub const MISTAKES: &[&str] = &[
     "serve-the-held",
     // check: --workspace --test stories idle_streams_of_an_older_run
     "keep-streams-of-the-other-copy",
+    // check: -p concord-node --lib a_right_that_goes_while
+    "give-without-right",
 ];

@@ -13,6 +13,7 @@ use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::hub::HubEntry;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use prost::Message as _;
 
 use crate::fencing::NodeRun;
 use crate::healing::rehanded;
@@ -65,6 +66,11 @@ pub struct Brought {
     pub receipt: Option<pb::RecordedReceipt>,
     /// The history in which it was receipted last; empty where that is the receipt's.
     pub history: bytes::Bytes,
+}
+
+/// The number that a consignment names, before anything of it is verified.
+pub fn named_number(consignment: &pb::Consignment) -> Option<u64> {
+    pb::ConsignmentHead::decode(consignment.head.clone()).ok().map(|head| head.number)
 }
 
 /// Turns consignments of a run into receipts, in order. The first refusal is the last item.

@@ -24,6 +24,7 @@ pub mod healing;
 mod init;
 pub mod lapses;
 pub mod losses;
+mod noted;
 pub mod positions;
 pub mod projection;
 pub mod responses;

@@ -9,6 +9,7 @@ use concord_identity::{Anchor, Credentials, SigningKey, read_text};
 use concord_journal::{FileJournal, HistoryId, Journal as _, RealDisk, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
 use concord_ledger::{Founding, Ledger};
 use concord_model::Timestamp;
+use concord_server::audit::{About, Audit, Event};
 use concord_server::{Clock as _, Folder, FolderKind, SystemClock};
 use futures::executor::block_on;
 
@@ -70,6 +71,7 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, HubError> {
     };
     journal.close();
     let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
+    note(dir, "restore", tail.history);
     Ok(Restored { parent: Some(parent), taken_at: Some(manifest.taken_at()), tail, aside })
 }
 
@@ -105,7 +107,15 @@ pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
     let tail = journal.tail();
     journal.close();
     let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
+    note(dir, "refound", tail.history);
     Ok(Restored { parent: None, taken_at: None, tail, aside })
+}
+
+/// What was done is done, also where it could not be noted.
+fn note(dir: &Path, what: &'static str, history: HistoryId) {
+    if let Err(error) = Audit::write_stopped(dir, &Event::local(what, About::history(history))) {
+        tracing::warn!(%error, what, "the audit log could not be written");
+    }
 }
 
 /// A folder in which a restore did not end has its journal under another name, or is about to get another one.

@@ -9,12 +9,14 @@ use concord_identity::{Admission, Anchors, Application, Caller, Credentials, Sig
 use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
 use concord_model::ParticipantCode;
+use concord_server::audit::{About, Audit, Event};
 use concord_server::{
     Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, Readiness,
     Shutdown, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -29,7 +31,7 @@ use crate::losses::{self, Losses};
 use crate::projection::HubProjection;
 use crate::restore::refuse_if_interrupted;
 use crate::retention::Keeper;
-use crate::sequencer::SequencerTask;
+use crate::sequencer::{Published, SequencerTask};
 use crate::services;
 use crate::shared::{Shared, anchors_of};
 use crate::snapshot;
@@ -49,7 +51,9 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
 
     let opening = (dir.to_owned(), config.clone(), readiness.clone());
     let opened = blocking(move || Opening::open(&opening.0, &opening.1, &opening.2)).await?;
-    let Opening { journal, restored, snapshots, views, signing_key, credentials, caller } = opened;
+    let Opening { journal, restored, snapshots, views, signing_key, credentials, caller, was_cut } = opened;
+    let audit = Audit::begin(dir, ParticipantCode::secretariat(), readiness.clone());
+    note_start(&audit, journal.as_ref(), was_cut);
     let Restored { state: ledger, snapshot, .. } = restored;
     let anchors = Anchors::none();
     anchors.replace(anchors_of(&ledger));
@@ -62,7 +66,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         listen: listener.local_addr().map_err(HubError::Output)?,
         admin: admin.local_addr().map_err(HubError::Output)?,
     };
-    let admin = AdminListener::new(admin, &credentials, &anchors, &ParticipantCode::secretariat())?;
+    let admin = AdminListener::new(admin, &credentials, &anchors, &ParticipantCode::secretariat(), audit.clone())?;
 
     // A hub that nobody has joined has no peer that could agree with its clock, and nothing that could lapse.
     let has_peers = ledger.registry().enrolments().any(|(code, _)| *code != ParticipantCode::secretariat());
@@ -91,6 +95,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         runs: RunsSeen::default(),
         losses: Losses::default(),
         damaged: Damaged::default(),
+        audit: audit.clone(),
         shutdown: shutdown.clone(),
         announce: announced(&config, addresses.listen),
         refreshing: Mutex::default(),
@@ -124,6 +129,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let published = sequencer.watch();
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
     tokio::spawn(lapses::keep_lapsing(Arc::downgrade(&shared)));
+    tokio::spawn(note_histories(audit.clone(), sequencer.watch()));
     tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));
     folder.write_addresses(&addresses)?;
     addresses.announce().map_err(HubError::Output)?;
@@ -158,6 +164,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     flatten(watched.await)?;
     flatten(scrubbing.await)?;
     concord_faults::point("hub.close");
+    audit.flush().await;
     journal.close();
     let (ledger, tail) = snapshot::of(&published.borrow());
     blocking(move || {
@@ -177,6 +184,8 @@ struct Opening {
     signing_key: SigningKey,
     credentials: Credentials,
     caller: Caller,
+    /// The end of the journal was cut, and a new history began.
+    was_cut: bool,
 }
 
 impl Opening {
@@ -209,7 +218,28 @@ impl Opening {
         check_owner(ledger, config, &caller, &signing_key, &path)?;
         let views = open_views(dir, &journal, readiness)?;
         concord_faults::point("hub.open.views");
-        Ok(Self { journal: Arc::new(journal), restored, snapshots, views, signing_key, credentials, caller })
+        let was_cut = opened.cut.is_some();
+        Ok(Self { journal: Arc::new(journal), restored, snapshots, views, signing_key, credentials, caller, was_cut })
+    }
+}
+
+fn note_start(audit: &Audit, journal: &dyn Journal, was_cut: bool) {
+    let history = journal.tail().history;
+    audit.note(Event::local("start", About::history(history)));
+    if was_cut {
+        audit.note(Event::local("history begins behind a cut", About::history(history)));
+    }
+}
+
+/// Notes histories that begin while the hub runs.
+async fn note_histories(audit: Audit, mut published: watch::Receiver<Arc<Published>>) {
+    let mut known = published.borrow_and_update().tail.history;
+    while published.changed().await.is_ok() {
+        let history = published.borrow_and_update().tail.history;
+        if history != known {
+            audit.note(Event::local("history begins", About::history(history)));
+            known = history;
+        }
     }
 }
 

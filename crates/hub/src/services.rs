@@ -50,6 +50,7 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ListAudit", allow: &[OPERATOR, OFFICER] },
 ];
 
 /// The hub's gRPC server, with every service but operations, which asks for more than the services share.
@@ -68,6 +69,7 @@ pub async fn server(shared: &Arc<Shared>) -> Result<GrpcServer, ReflectionError>
         health,
         connections: Connections::new(),
         readiness: shared.readiness.clone(),
+        audit: shared.audit.clone(),
         shutdown: shared.shutdown.clone(),
     })
 }
@@ -92,7 +94,12 @@ mod tests {
         let table = MethodTable::new(ParticipantCode::secretariat(), METHODS);
         let served = Served {
             services: SERVED,
-            except: &["/concord.operations.v1.OperationsService/AddAgency"],
+            except: &[
+                "/concord.operations.v1.OperationsService/AddAgency",
+                "/concord.operations.v1.OperationsService/GrantAgency",
+                "/concord.operations.v1.OperationsService/RevokeAgency",
+                "/concord.operations.v1.OperationsService/ListAgencies",
+            ],
             roles: &[Role::Node, Role::Officer, Role::Operator],
         };
         assert_eq!(check_against_descriptors(&table, &served), Ok(()));

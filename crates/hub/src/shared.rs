@@ -8,6 +8,7 @@ use concord_journal::{Entry, HistoryId, Journal};
 use concord_ledger::Ledger;
 use concord_ledger::hold::held;
 use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
+use concord_server::audit::Audit;
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use concord_views::Views;
 
@@ -49,6 +50,8 @@ pub struct Shared {
     pub losses: Losses,
     /// What is damaged here and wanted again.
     pub damaged: Damaged,
+    /// Who did what, and what was refused.
+    pub audit: Audit,
     /// The end of the process.
     pub shutdown: Shutdown,
     /// `host:port`, the best first, for bundles.

@@ -1,12 +1,33 @@
 //! Whom a listener is for, and whom a client calls. What a method allows is decided later, in the method table.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use concord_model::{Identity, ParticipantCode, Role};
 
 /// The identities that a listener lets through its handshake; everybody else gets a TLS alert and no byte is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission(Vec<Rule>);
+#[derive(Debug, Clone)]
+pub struct Admission {
+    rules: Vec<Rule>,
+    barred: Barred,
+}
+
+/// Identities that are let in no more, whatever certificates they have. Clones share them: who is added is out from the next handshake on.
+#[derive(Debug, Clone, Default)]
+pub struct Barred(Arc<ArcSwap<BTreeSet<Identity>>>);
+
+impl Barred {
+    /// Puts other identities in place of the present ones.
+    pub fn replace(&self, identities: BTreeSet<Identity>) {
+        self.0.store(Arc::new(identities));
+    }
+
+    fn has(&self, identity: &Identity) -> bool {
+        self.0.load().contains(identity)
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
@@ -19,7 +40,7 @@ impl Admission {
     /// The hub's listener: nodes of all participants, officers and operators of the secretariat.
     pub fn hub() -> Self {
         let secretariat = ParticipantCode::secretariat();
-        Self(vec![
+        Self::of(vec![
             Rule { participant: None, role: Role::Node },
             Rule { participant: Some(secretariat.clone()), role: Role::Officer },
             Rule { participant: Some(secretariat), role: Role::Operator },
@@ -29,19 +50,30 @@ impl Admission {
     /// A node's listener: its own participant's agencies, officers and operators.
     pub fn node(own: &ParticipantCode) -> Self {
         let rule = |role| Rule { participant: Some(own.clone()), role };
-        Self([Role::Agency, Role::Officer, Role::Operator].map(rule).to_vec())
+        Self::of([Role::Agency, Role::Officer, Role::Operator].map(rule).to_vec())
     }
 
     /// An admin listener: operators of one participant only.
     pub fn operators(own: &ParticipantCode) -> Self {
-        Self(vec![Rule { participant: Some(own.clone()), role: Role::Operator }])
+        Self::of(vec![Rule { participant: Some(own.clone()), role: Role::Operator }])
+    }
+
+    fn of(rules: Vec<Rule>) -> Self {
+        Self { rules, barred: Barred::default() }
+    }
+
+    /// The same, but for these.
+    #[must_use]
+    pub fn except(self, barred: Barred) -> Self {
+        Self { barred, ..self }
     }
 
     /// Whether the listener is for this identity.
     pub fn allows(&self, identity: &Identity) -> bool {
-        self.0.iter().any(|rule| {
+        let is_for = |rule: &Rule| {
             rule.role == identity.role && rule.participant.as_ref().is_none_or(|code| *code == identity.participant)
-        })
+        };
+        self.rules.iter().any(is_for) && !self.barred.has(identity)
     }
 }
 
@@ -97,5 +129,18 @@ mod tests {
         check(&Admission::hub(), &["kaz/node", "uzb/node", "sec/node", "sec/officer", "sec/operator"]);
         check(&Admission::node(&kaz), &["kaz/agency", "kaz/officer", "kaz/operator"]);
         check(&Admission::operators(&kaz), &["kaz/operator"]);
+    }
+
+    #[test]
+    fn who_is_barred_is_let_in_no_more_and_nobody_else() {
+        let kaz = ParticipantCode::parse("KAZ").unwrap();
+        let barred = Barred::default();
+        let admission = Admission::node(&kaz).except(barred.clone());
+        let identity = |text: &str| text.parse::<Identity>().unwrap();
+        let (cert, operator) = (identity("spiffe://kaz.concord/agency/x"), identity("spiffe://kaz.concord/operator/x"));
+        assert!(admission.allows(&cert));
+        barred.replace([cert.clone()].into());
+        assert!(!admission.allows(&cert) && admission.allows(&operator));
+        check(&admission, &["kaz/officer", "kaz/operator"]);
     }
 }

@@ -23,7 +23,7 @@ mod statement;
 mod tls;
 mod verifier;
 
-pub use admission::{Admission, ExpectedServer};
+pub use admission::{Admission, Barred, ExpectedServer};
 pub use anchor::{Anchor, AnchorError};
 pub use anchors::Anchors;
 pub use certificate::Caller;

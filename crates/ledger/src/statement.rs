@@ -61,6 +61,26 @@ pub enum StatementContent {
     Release(Digest),
 }
 
+impl StatementContent {
+    /// What it says and about what, in names only: for whoever notes who said what.
+    pub fn in_names(&self) -> String {
+        match self {
+            Self::Propose { text, .. } => format!("propose {} version {}", text.id, text.version),
+            Self::Consent(agreement) => format!("consent {} version {}", agreement.id, agreement.version),
+            Self::Decline(agreement) => format!("decline {} version {}", agreement.id, agreement.version),
+            Self::Leave(agreement) => format!("leave {} version {}", agreement.id, agreement.version),
+            Self::Enrol(request) => format!("enrol {} node {}", request.participant, request.node),
+            Self::Replace(Replacement { request, .. }) => {
+                format!("replace {} node {}", request.participant, request.node)
+            }
+            Self::End(agreement) => format!("end {} version {}", agreement.id, agreement.version),
+            Self::Hold { participant, .. } => format!("hold {participant}"),
+            Self::Release(_) => "release".to_owned(),
+            Self::OpenEpoch(opening) => format!("open epoch {} of node {}", opening.epoch, opening.node),
+        }
+    }
+}
+
 /// New keys for a node whose own are lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replacement {

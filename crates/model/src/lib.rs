@@ -12,6 +12,7 @@ pub mod name;
 pub mod receipt;
 pub mod refusal;
 pub mod registry;
+pub mod right;
 pub mod time;
 
 pub use agreement::{
@@ -29,4 +30,5 @@ pub use name::{
 pub use receipt::{ReceiptState, SetAsideReason, WithheldReason};
 pub use refusal::{Class, Reason, Refusal};
 pub use registry::{Area, Measure, Participant, ParticipantKind, PublicKey};
+pub use right::{Right, Scope};
 pub use time::Timestamp;

@@ -87,8 +87,8 @@ reasons! {
     MeasureUnknown = "MEASURE_UNKNOWN", Unknown, "use a code of the catalogue, such as challenges.3";
     /// More than one measure fits.
     MeasureAmbiguous = "MEASURE_AMBIGUOUS", Invalid, "name the measure with --measure";
-    /// The agency was not added for this measure.
-    MeasureNotAllowed = "MEASURE_NOT_ALLOWED", Denied, "ask the node's operator which measures this agency was added for";
+    /// The agency may not send this measure, or not under this agreement.
+    MeasureNotAllowed = "MEASURE_NOT_ALLOWED", Denied, "ask your state's officer what this agency may send: `concord agency list` tells";
     /// No such participant in the registry.
     ParticipantUnknown = "PARTICIPANT_UNKNOWN", Unknown, "list the participants with `concord participant list`";
     /// The participant has no enrolled keys yet.
@@ -181,9 +181,9 @@ reasons! {
     // Callers and service.
     /// The method table does not let this caller in.
     CallerNotAllowed = "CALLER_NOT_ALLOWED", Denied, "use a profile of the role that the method is for";
-    /// The certificate is good, but no such agency was added to this node.
-    AgencyUnknown = "AGENCY_UNKNOWN", Denied, "add it with `concord agency add`";
-    /// An agency of this name exists with other measures.
+    /// The certificate is good, but no such agency was added to this node, or it was ended.
+    AgencyUnknown = "AGENCY_UNKNOWN", Denied, "see the agencies with `concord agency list`; add one with `concord agency add`";
+    /// An agency of this name exists with other measures, or was ended.
     AgencyExists = "AGENCY_EXISTS", Conflict, "choose another name";
     /// The node has not joined a hub yet.
     NotJoined = "NOT_JOINED", Precondition, "join the hub first with `concord node join`";

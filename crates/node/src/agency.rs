@@ -16,7 +16,9 @@ use crate::error::NodeError;
 use crate::folders::Paths;
 use crate::init::{identity, make_profile};
 use crate::open::{append, fold, open_journal, snapshots};
+use crate::restore::note;
 use crate::state::Step;
+use concord_server::audit::{About, Event};
 use concord_server::{Clock as _, SystemClock};
 
 /// Where an agency's profile finds the addresses of its node.
@@ -42,7 +44,10 @@ pub async fn add_agency(dir: &Path, name: Name, mut measures: Vec<MeasureCode>) 
     let anchor = if known { None } else { Some(load_anchor(&paths)?) };
 
     match folder.lock() {
-        Ok(_lock) => add_stopped(&paths, &name, &measures)?,
+        Ok(_lock) => {
+            add_stopped(&paths, &name, &measures)?;
+            note(dir, &Event::local("agency add", About::agency(&name, None)));
+        }
         Err(FolderError::InUse { .. }) => add_running(&paths, &name, &measures).await?,
         Err(error) => return Err(error.into()),
     }

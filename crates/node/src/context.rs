@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use concord_identity::{Anchor, SigningKey};
 use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_server::audit::Audit;
 use concord_server::{DiskRoom, Readiness, Shutdown};
 use tokio::sync::watch;
 
@@ -46,6 +47,8 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// Whether the hub is there.
     pub contact: Arc<Contact>,
+    /// Who did what, and what was refused.
+    pub audit: Audit,
     /// Whether the disk takes more than what is under way.
     pub room: DiskRoom,
     /// The run of this process: by it the hub tells copies of one journal apart.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_journal::{Blob, Journal, ReadError};
 use concord_model::{Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, Timestamp};
@@ -14,9 +14,10 @@ use concord_wire::stored::node::{NodeEntry, Queued, read};
 use crate::damaged::Damaged;
 use crate::projection::{
     ASIDE, CONSIGNMENT, EXCHANGE, FOUND, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, RENEWED, REPEATED, REQUEST,
-    Reached, Standing, TAKEN, UNTAKEN, chain_place, lane_key, request_key,
+    Reached, Standing, TAKEN, UNTAKEN, about_of, chain_place, lane_key, request_key,
 };
 use crate::state::NodeState;
+use crate::state::rights::About;
 
 /// The views or the journal could not answer. Neither is the caller's fault.
 #[derive(Debug, thiserror::Error)]
@@ -88,17 +89,43 @@ pub struct Index {
     views: Views,
     journal: Arc<dyn Journal>,
     damaged: Arc<Damaged>,
+    looked: Arc<LookedBack>,
+}
+
+/// Agencies for which nothing uncollected lies behind their cursors, by the entry of the journal that last changed anybody's rights: while
+/// nothing changes them, nobody need look again.
+#[derive(Default)]
+pub(crate) struct LookedBack(Mutex<BTreeMap<Name, u64>>);
+
+impl LookedBack {
+    /// Whether nothing was found under these rights.
+    pub(crate) fn is_done(&self, agency: &Name, rights_at: u64) -> bool {
+        self.known().get(agency) == Some(&rights_at)
+    }
+
+    /// Nothing was found.
+    pub(crate) fn done(&self, agency: &Name, rights_at: u64) {
+        self.known().insert(agency.clone(), rights_at);
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Name, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Index {
     /// Over views that follow this journal.
     pub fn new(views: Views, journal: Arc<dyn Journal>) -> Self {
-        Self { views, journal, damaged: Arc::default() }
+        Self { views, journal, damaged: Arc::default(), looked: Arc::default() }
     }
 
     /// Deliveries of which the journal turned out to be damaged.
     pub fn damaged(&self) -> &Arc<Damaged> {
         &self.damaged
+    }
+
+    pub(crate) fn looked_back(&self) -> &LookedBack {
+        &self.looked
     }
 
     pub(crate) fn views(&self) -> &Views {
@@ -313,12 +340,20 @@ impl Index {
         Ok(state.mailbox(lane).is_known_to_hub(number).then_some(number))
     }
 
-    /// Numbers of a lane in `from..=through` that no agency has acknowledged, with their measures; at most
-    /// [`SCAN_ROWS_MAX`].
-    pub fn untaken(&self, lane: Lane, from: u64, through: u64) -> Result<Vec<(u64, String)>, IndexError> {
+    /// What a delivery is about that no agency has acknowledged; none where one has.
+    pub fn untaken_one(&self, lane: Lane, number: u64) -> Result<Option<About>, IndexError> {
+        let value = self.views.get(UNTAKEN, lane_key(lane).number(number).as_ref())?;
+        let about =
+            value.map(|value| about_of(&mut KeyReader::new(&value)).ok_or(IndexError::Row("an untaken number")));
+        about.transpose()
+    }
+
+    /// Numbers of a lane in `from..=through` that no agency has acknowledged, with what they are about; at most [`SCAN_ROWS_MAX`].
+    pub fn untaken(&self, lane: Lane, from: u64, through: u64) -> Result<Vec<(u64, About)>, IndexError> {
         let prefix = lane_key(lane);
         let rows = self.views.scan(UNTAKEN, prefix.clone().number(from).as_ref(), prefix.as_ref(), SCAN_ROWS_MAX)?;
-        let decoded = rows.into_iter().map(|(key, value)| Some((lane_number(&key)?, KeyReader::new(&value).text()?)));
+        let decoded =
+            rows.into_iter().map(|(key, value)| Some((lane_number(&key)?, about_of(&mut KeyReader::new(&value))?)));
         let all: Vec<_> = decoded.collect::<Option<_>>().ok_or(IndexError::Row("an untaken number"))?;
         Ok(all.into_iter().take_while(|(number, _)| *number <= through).collect())
     }

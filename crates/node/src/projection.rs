@@ -4,7 +4,7 @@
 
 use concord_journal::Entry;
 use concord_ledger::NoticeOutcome;
-use concord_model::{ExchangeId, Lane, ParticipantCode};
+use concord_model::{AgreementId, ExchangeId, Lane, MeasureCode, ParticipantCode};
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table};
 use concord_wire::consignment::Sealed;
 use concord_wire::convert::optional_timestamp;
@@ -12,12 +12,13 @@ use concord_wire::proto::exchange::v1::{Delivery, RecordedReceipt};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::proto::feed::v1::{FeedItem, Receipts};
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{Acknowledged, MailboxResumed, NodeEntry, Queued, Received, Verdict, read};
+use concord_wire::stored::node::{Acknowledged, Collected, MailboxResumed, NodeEntry, Queued, Received, Verdict, read};
 use concord_wire::{feed, header, receipt, stored::Kept};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::index::Place;
+use crate::state::rights::About;
 
 /// Rows of 2^10 neighbouring numbers are checked together.
 const GROUP_NUMBER_BITS: u16 = 10;
@@ -40,7 +41,7 @@ pub(crate) const REACHED: Table = Table::new(5).grouped_by_first_bits(GROUP_REAC
 pub(crate) const INBOX: Table = Table::new(6).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Received exchange id → lane, mailbox number.
 pub(crate) const RECEIVED: Table = Table::new(7).grouped_by_first_bits(GROUP_DIGEST_BITS);
-/// Lane, mailbox number → measure: accepted, and acknowledged by no agency yet.
+/// Lane, mailbox number → measure, agreement: accepted, and acknowledged by no agency yet.
 pub(crate) const UNTAKEN: Table = Table::new(8).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, count → mailbox number: the k-th first acknowledgement.
 pub(crate) const TAKEN: Table = Table::new(9).grouped_by_last_bits(GROUP_NUMBER_BITS);
@@ -79,7 +80,7 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 6;
+    pub const VERSION: u32 = 7;
 }
 
 /// How a recipient's state is told apart, and which of two is the later one.
@@ -158,11 +159,13 @@ impl Projection for NodeProjection {
             }
             NodeEntry::Mail { lane, items, .. } => mail(lane, &items, entry, batch),
             NodeEntry::AgencyAcknowledged(fact) => acknowledged(&fact, batch),
+            NodeEntry::AgencyCollected(fact) => collected(&fact, batch),
             NodeEntry::HistoryBegun(_)
             | NodeEntry::JournalEffect
             | NodeEntry::Founded { .. }
             | NodeEntry::Joined(_)
             | NodeEntry::AgencyAdded { .. }
+            | NodeEntry::RightsChanged(..)
             | NodeEntry::Statement(_)
             | NodeEntry::FeedResumed(_)
             | NodeEntry::Answer(_)
@@ -275,7 +278,7 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
                 batch.put(RECEIVED, &row.exchange_id, key.as_ref())?;
                 // Of a restored node: an agency had it before the journal was lost, and the hub was told.
                 if batch.get(TAKEN_BEFORE, key.as_ref())?.is_none() {
-                    batch.put(UNTAKEN, key.as_ref(), Key::new().text(&row.measure).as_ref())?;
+                    batch.put(UNTAKEN, key.as_ref(), about_row(&row.about).as_ref())?;
                 }
             }
             Verdict::SetAside(_, reason) => {
@@ -311,6 +314,12 @@ fn acknowledged(fact: &Acknowledged, batch: &mut Batch<'_>) -> Result<(), Projec
     for number in &fact.taken {
         batch.remove(UNTAKEN, lane_key(fact.lane).number(*number).as_ref());
     }
+    Ok(())
+}
+
+fn collected(fact: &Collected, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    take(fact.lane, fact.told(), batch)?;
+    batch.remove(UNTAKEN, lane_key(fact.lane).number(fact.number).as_ref());
     Ok(())
 }
 
@@ -359,7 +368,18 @@ pub(crate) struct InboxRow {
     /// When it was journaled here, in microseconds.
     pub(crate) delivered_at: i64,
     pub(crate) exchange_id: [u8; 32],
-    pub(crate) measure: String,
+    pub(crate) about: About,
+}
+
+/// By what the agencies of a delivery are chosen.
+fn about_row(about: &About) -> Key {
+    Key::new().text(about.measure.as_str()).text(about.agreement.as_str())
+}
+
+/// The same, read again.
+pub(crate) fn about_of(reader: &mut KeyReader<'_>) -> Option<About> {
+    let measure = MeasureCode::parse(&reader.text()?).ok()?;
+    Some(About { measure, agreement: AgreementId::parse(&reader.text()?).ok()? })
 }
 
 impl InboxRow {
@@ -373,7 +393,7 @@ impl InboxRow {
             recorded_at: recorded_at.as_micros(),
             delivered_at: entry.recorded_at,
             exchange_id: *header::exchange_id(&delivery.header).0.as_bytes(),
-            measure: parsed.measure.to_string(),
+            about: About { measure: parsed.measure, agreement: parsed.agreement.id },
         })
     }
 
@@ -385,7 +405,8 @@ impl InboxRow {
             .number(self.recorded_at.cast_unsigned())
             .number(self.delivered_at.cast_unsigned())
             .fixed(&self.exchange_id)
-            .text(&self.measure)
+            .text(self.about.measure.as_str())
+            .text(self.about.agreement.as_str())
     }
 
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {
@@ -397,7 +418,7 @@ impl InboxRow {
             recorded_at: reader.number()?.cast_signed(),
             delivered_at: reader.number()?.cast_signed(),
             exchange_id: reader.fixed()?,
-            measure: reader.text()?,
+            about: about_of(&mut reader)?,
         })
     }
 }

@@ -8,6 +8,7 @@ use concord_backup::{Backup, BackupError, JOURNAL_FOLDER, Owner, RESTORING_FOLDE
 use concord_identity::{Anchor, Credentials, SigningKey, read_text};
 use concord_journal::{HistoryId, Journal as _, RealDisk, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
 use concord_model::{Identity, Role, Timestamp};
+use concord_server::audit::{About, Audit, Event};
 use concord_server::{Clock as _, Folder, FolderKind, SystemClock, fresh};
 use concord_wire::stored::node as stored;
 use futures::executor::block_on;
@@ -71,6 +72,7 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, NodeError> {
     let tail = journal.tail();
     journal.close();
     let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
+    note(dir, &Event::local("restore", About::history(tail.history)));
     Ok(Restored { parent: Some(parent), taken_at: Some(manifest.taken_at()), tail, aside, agencies: Vec::new() })
 }
 
@@ -94,6 +96,7 @@ pub fn declare(dir: &Path) -> Result<Restored, NodeError> {
     append(&journal, stored::restored(stored::Restored::Declared(last), at))?;
     let tail = journal.tail();
     journal.close();
+    note(dir, &Event::local("restore --here", About::history(tail.history)));
     Ok(Restored { parent: Some(parent), taken_at: Some(last), tail, aside: None, agencies: Vec::new() })
 }
 
@@ -139,7 +142,15 @@ pub fn rebuild(dir: &Path) -> Result<Restored, NodeError> {
     let tail = journal.tail();
     journal.close();
     let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
+    note(dir, &Event::local("rebuild", About::history(tail.history)));
     Ok(Restored { parent: None, taken_at: None, tail, aside, agencies: profiles(&dir.join("agencies")) })
+}
+
+/// Notes what was done while no node runs here; it is done also where it could not be noted.
+pub(crate) fn note(dir: &Path, event: &Event) {
+    if let Err(error) = Audit::write_stopped(dir, event) {
+        tracing::warn!(%error, what = event.method, "the audit log could not be written");
+    }
 }
 
 /// A folder in which a restore did not end has its journal under another name, or is about to get another one.

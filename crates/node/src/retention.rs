@@ -1,7 +1,7 @@
 //! Retention at a node: the bodies of exchanges that nobody waits for any more go, and the old segments of the journal that held them.
 //!
 //! Invariant: an own exchange's bodies go only once the hub's receipt is here and every recipient is told to have it, or never to
-//! get it; a received one's only once every agency that may have it has acknowledged it. Those of one that was packed anew go where it
+//! get it; a received one's only once an agency has acknowledged it, and every agency that may have it. Those of one that was packed anew go where it
 //! stood before, and those of one that the hub has by another copy of this node as if it stood there. Request ids, receipts and exchange
 //! ids stay, so that a repeat is known for one. They stay where their segment goes too: a hub that lost data is handed all of it back.
 
@@ -25,6 +25,7 @@ use crate::index::{Index, IndexError, Place};
 use crate::open;
 use crate::projection::Standing;
 use crate::state::NodeState;
+use crate::state::rights::{About, is_awaited};
 
 /// Goes through the journal from its beginning to what is too young.
 struct Survey {
@@ -132,12 +133,16 @@ impl Settled {
                 self.holds_evidence |= own.iter().any(|body| !body.is_gone);
                 continue;
             };
-            let settled = header::parse(&delivery.header).is_ok_and(|header| {
-                let mut entitled =
-                    self.state.agencies().values().filter(|agency| agency.may_have(&header.measure)).peekable();
-                // Where nobody may have it, nobody has seen it yet.
-                entitled.peek().is_some() && entitled.all(|agency| agency.through(lane) >= item.number())
-            });
+            let number = item.number();
+            let settled = match header::parse(&delivery.header) {
+                Ok(header) => {
+                    let about = About { measure: header.measure, agreement: header.agreement.id };
+                    // What nobody took waits for whoever is granted the right to it, unless nobody has it any more.
+                    let is_collected = !index.is_untaken(lane, number)? || index.damaged().is_gone(lane, number);
+                    is_collected && !is_awaited(self.state.agencies(), &about, lane, number)
+                }
+                Err(_) => false,
+            };
             size += self.add(&there, entry, (agreement(&delivery.header), lane), range, settled, bodies);
         }
         Ok(size)

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use concord_backup::{Backups, Owner, Source};
 use concord_identity::{
-    Admission, Anchor, Anchors, Application, Credentials, ExpectedServer, SigningKey, client_config, read_text,
+    Admission, Anchor, Anchors, Application, Barred, Credentials, ExpectedServer, SigningKey, client_config, read_text,
     server_config,
 };
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
+use concord_server::audit::{About, Audit, Event};
 use concord_server::{
     Addresses, AdminListener, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
     PrometheusHandle, Readiness, Shutdown, Tcp, bind, metrics_recorder, scrub,
@@ -91,10 +92,12 @@ impl Node {
         let opening = (Arc::clone(&clock), readiness.clone(), paths);
         let segment_size = config.journal_segment_size_bytes;
         let opened = concord_server::blocking(move || open(&opening.2, opening.0.as_ref(), &opening.1, segment_size));
-        let Opening { journal, index, restored, snapshots } = opened.await.map_err(WriterError::from)??;
+        let Opening { journal, index, restored, snapshots, was_cut } = opened.await.map_err(WriterError::from)??;
         let Restored { state, snapshot, .. } = restored;
         check_founded(&state, &config.participant, &config.name)?;
 
+        let audit = Audit::begin(dir, config.participant.clone(), readiness.clone());
+        note_start(&audit, journal.as_ref(), was_cut);
         let last_recorded = last_recorded(journal.as_ref())?;
         let trust = Arc::new(ClockTrust::system(clock, last_recorded, readiness.clone()));
         concord_server::detach(Arc::clone(&trust).watch());
@@ -114,6 +117,7 @@ impl Node {
             readiness,
             shutdown,
             contact: Arc::new(Contact::default()),
+            audit,
             room,
             run: concord_server::fresh()?,
         };
@@ -131,7 +135,10 @@ impl Node {
 
     async fn serve(self, folder: &Folder, recorder: PrometheusHandle) -> Result<(), NodeError> {
         let Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups } = self;
-        let tls = server_config(&credentials, &own, Admission::node(&config.participant), Application::Grpc)?;
+        let barred = Barred::default();
+        bar_ended(&context, &barred);
+        let admission = Admission::node(&config.participant).except(barred.clone());
+        let tls = server_config(&credentials, &own, admission, Application::Grpc)?;
         let keeper = Arc::new(Keeper::new(context.clone(), config.retention));
         let mut server = services::server(&context).await?;
         let operations = OperationsApi::new(context.clone(), started, backups, Arc::clone(&keeper));
@@ -146,7 +153,7 @@ impl Node {
             listen: listener.local_addr().map_err(system("asking for the bound address"))?,
             admin: admin.local_addr().map_err(system("asking for the bound address"))?,
         };
-        let admin = AdminListener::new(admin, &credentials, &own, &config.participant)?;
+        let admin = AdminListener::new(admin, &credentials, &own, &config.participant, context.audit.clone())?;
 
         let writer_stop = CancellationToken::new();
         let durable = writer.durable();
@@ -163,6 +170,7 @@ impl Node {
             None => context.readiness.raise(NOT_JOINED_ALARM, "this node has not joined a hub: `concord node join`"),
         }
         links.spawn(measure(context.clone()));
+        links.spawn(keep_barred(context.clone(), barred));
         links.spawn(keeper.keep());
         let measured = Arc::clone(&journal);
         links.spawn(context.room.clone().watch(move || measured.available_bytes()));
@@ -185,7 +193,9 @@ impl Node {
         let shutdown = context.shutdown.clone();
         let views = context.index.views().clone();
         let serving = server.serve(listener, tls);
+        let audit = context.audit.clone();
         let outcome = run(serving, writing, links, &writer_stop, &shutdown, &journal, views).await;
+        audit.flush().await;
         admin_end.cancel();
         admin_task.await.map_err(WriterError::from)?;
         scrubbing.await.map_err(WriterError::from)?;
@@ -242,6 +252,8 @@ struct Opening {
     index: Index,
     restored: Restored<NodeState>,
     snapshots: Snapshots,
+    /// The end of the journal was cut, and a new history began.
+    was_cut: bool,
 }
 
 /// Blocks for as long as there is to read.
@@ -292,7 +304,7 @@ fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u
     concord_faults::point("node.open.views");
     let as_journal: Arc<dyn Journal> = Arc::clone(&journal) as Arc<dyn Journal>;
     let index = Index::new(views, as_journal);
-    Ok(Opening { journal, index, restored, snapshots })
+    Ok(Opening { journal, index, restored, snapshots, was_cut: opened.cut.is_some() })
 }
 
 pub(crate) fn check_founded(state: &NodeState, participant: &ParticipantCode, name: &Name) -> Result<(), NodeError> {
@@ -324,6 +336,33 @@ pub fn hub_link(
     let expected = Identity { participant: secretariat, role: Role::Hub, name: hub.name.clone() };
     let tls = client_config(credentials, &anchors, ExpectedServer::Exactly(expected), Application::Grpc)?;
     Ok(Some(Arc::new(TonicLink::new(dial, hub.addresses.clone(), tls))))
+}
+
+fn note_start(audit: &Audit, journal: &dyn Journal, was_cut: bool) {
+    let history = journal.tail().history;
+    audit.note(Event::local("start", About::history(history)));
+    if was_cut {
+        audit.note(Event::local("history begins behind a cut", About::history(history)));
+    }
+}
+
+/// Lets no certificate of an agency in that was ended.
+fn bar_ended(context: &Context, barred: &Barred) {
+    let identity =
+        |name: &Name| Identity { participant: context.participant.clone(), role: Role::Agency, name: name.clone() };
+    barred.replace(context.now_state().ended_agencies().iter().map(identity).collect());
+}
+
+async fn keep_barred(context: Context, barred: Barred) {
+    let mut published = context.state.clone();
+    loop {
+        let known = Arc::clone(published.borrow_and_update().ended_agencies());
+        bar_ended(&context, &barred);
+        // Names are only added.
+        if published.wait_for(|state| state.ended_agencies().len() > known.len()).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Keeps the gauges at what the published state says.

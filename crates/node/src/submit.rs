@@ -233,10 +233,16 @@ fn choose<'a>(
     };
     let agreement = match request.agreement_id.as_str() {
         "" => only_agreement(directory, own, agency, named.as_ref())?,
-        id => named_agreement(directory, own, id)?,
+        id => named_agreement(directory, own, agency, id)?,
     };
     let measure = match named {
-        Some(measure) if agreement.text.measures.contains(&measure) => measure,
+        Some(measure) if agreement.text.measures.contains(&measure) => {
+            if !agency.may_send(&measure, &agreement.text.id) {
+                let what = format!("this agency may not send {measure} under {}", agreement.text.id);
+                return Err(Refusal::new(Reason::MeasureNotAllowed, what));
+            }
+            measure
+        }
         Some(measure) => {
             let what = format!("{} does not cover {measure}", agreement.text.id);
             return Err(Refusal::new(Reason::MeasureNotInAgreement, what));
@@ -252,16 +258,23 @@ fn named_measure(directory: &Directory, agency: &Agency, code: &str) -> Result<M
         let what = format!("there is no measure {measure} in the catalogue");
         return Err(Refusal::new(Reason::MeasureUnknown, what));
     }
-    if !agency.may_have(&measure) {
-        let what = format!("this agency was not added for {measure}");
+    if !agency.send.allows_somewhere(&measure) {
+        let what = format!("this agency may not send {measure}");
         return Err(Refusal::new(Reason::MeasureNotAllowed, what));
     }
     Ok(measure)
 }
 
-fn named_agreement<'a>(directory: &'a Directory, own: &ParticipantCode, id: &str) -> Result<&'a Agreement, Refusal> {
+fn named_agreement<'a>(
+    directory: &'a Directory,
+    own: &ParticipantCode,
+    agency: &Agency,
+    id: &str,
+) -> Result<&'a Agreement, Refusal> {
     let id = AgreementId::parse(id).map_err(refuse(Reason::AgreementUnknown))?;
-    let agreement = directory.agreements.counting_for(own, &id).ok_or_else(|| Refusal::agreement_unknown(&id))?;
+    // One under which the agency has no right is to it as one that is not there.
+    let agreement = directory.agreements.counting_for(own, &id).filter(|agreement| agency.sees(agreement));
+    let agreement = agreement.ok_or_else(|| Refusal::agreement_unknown(&id))?;
     if agreement.is_member(own) {
         return Ok(agreement);
     }
@@ -275,12 +288,12 @@ fn only_agreement<'a>(
     measure: Option<&MeasureCode>,
 ) -> Result<&'a Agreement, Refusal> {
     let mut fitting = directory.agreements.all().filter(|agreement| {
-        let measures = &agreement.text.measures;
+        let (id, measures) = (&agreement.text.id, &agreement.text.measures);
         agreement.is_member(own)
             && agreement.role(own).is_some_and(PartyRole::contributes)
             && match measure {
-                Some(measure) => measures.contains(measure),
-                None => measures.iter().any(|measure| agency.may_have(measure)),
+                Some(measure) => measures.contains(measure) && agency.may_send(measure, id),
+                None => measures.iter().any(|measure| agency.may_send(measure, id)),
             }
     });
     match (fitting.next(), fitting.next()) {
@@ -296,11 +309,12 @@ fn only_agreement<'a>(
 }
 
 fn only_measure(agreement: &Agreement, agency: &Agency) -> Result<MeasureCode, Refusal> {
-    let mut fitting = agreement.text.measures.iter().filter(|measure| agency.may_have(measure));
+    let id = &agreement.text.id;
+    let mut fitting = agreement.text.measures.iter().filter(|measure| agency.may_send(measure, id));
     match (fitting.next(), fitting.next()) {
         (Some(only), None) => Ok(only.clone()),
         (None, _) => {
-            let what = format!("this agency was added for no measure of {}", agreement.text.id);
+            let what = format!("this agency may send no measure of {id}");
             Err(Refusal::new(Reason::MeasureNotAllowed, what))
         }
         (Some(one), Some(other)) => {

@@ -17,6 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
+use crate::audit::{About, Actor, Audit, Event};
 use crate::connection::Connection;
 use crate::connections::{Connections, ConnectionsFull};
 use crate::sockets::{Listener, Socket};
@@ -55,14 +56,25 @@ pub fn accept<L: Listener>(
     tls: Arc<ServerConfig>,
     connections: Connections,
     own: ParticipantCode,
+    door: Door,
 ) -> Incoming<L::Socket> {
     let (verified, incoming) = mpsc::channel(ACCEPTED_WAITING_MAX);
-    let gate = Arc::new(Gate { tls: TlsAcceptor::from(tls), connections, own, verified });
+    let gate = Arc::new(Gate { tls: TlsAcceptor::from(tls), connections, own, verified, door });
     tokio::spawn(gate.watch(listener));
     Incoming(incoming)
 }
 
+/// Where connections come in, by name, and who notes those that are refused.
+#[derive(Clone)]
+pub struct Door {
+    /// Notes them.
+    pub audit: Audit,
+    /// `grpc` or `admin`.
+    pub name: &'static str,
+}
+
 struct Gate<S> {
+    door: Door,
     tls: TlsAcceptor,
     connections: Connections,
     own: ParticipantCode,
@@ -92,6 +104,7 @@ impl<S: Socket> Gate<S> {
         };
         if let Err(refused) = admitted {
             refused.report(peer);
+            refused.note(&self.door, peer);
         }
     }
 
@@ -159,6 +172,18 @@ impl Refused {
         }
     }
 
+    /// Who it is where the handshake showed it under an anchor that counts; else from where. A peer that went away was not refused.
+    fn note(&self, door: &Door, peer: SocketAddr) {
+        let by = match self {
+            Self::Handshake(HandshakeRefusal::Connection(_)) => return,
+            Self::Handshake(HandshakeRefusal::Certificate(CertificateRefusal::NotAdmitted { identity }))
+            | Self::Full(ConnectionsFull::OfCaller { identity }) => Actor::Caller(identity.clone()),
+            _ => Actor::Address(peer.ip()),
+        };
+        let (about, refused) = (About::nothing(), Some(self.code()));
+        door.audit.note(Event { listener: door.name, by, method: "handshake", about, refused });
+    }
+
     const fn code(&self) -> &'static str {
         match self {
             Self::TooSlow => "HANDSHAKE_TIMEOUT",
@@ -208,7 +233,7 @@ impl Handshakes {
 }
 
 /// Who has one IPv6 address usually has the 2^64 of its network.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

@@ -27,7 +27,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::accept::{accept, accept_one};
+use crate::accept::{Door, accept, accept_one};
+use crate::audit::Audit;
 use crate::connections::Connections;
 use crate::readiness::{Alarm, Readiness};
 
@@ -59,6 +60,7 @@ pub struct AdminListener {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     own: ParticipantCode,
+    audit: Audit,
 }
 
 impl AdminListener {
@@ -68,6 +70,7 @@ impl AdminListener {
         credentials: &Credentials,
         anchors: &Anchors,
         own: &ParticipantCode,
+        audit: Audit,
     ) -> Result<Self, AdminError> {
         let tls = if listener.local_addr()?.ip().is_loopback() {
             None
@@ -75,7 +78,7 @@ impl AdminListener {
             let admission = Admission::operators(own);
             Some(server_config(credentials, anchors, admission, Application::Admin)?)
         };
-        Ok(Self { listener, tls, own: own.clone() })
+        Ok(Self { listener, tls, own: own.clone(), audit })
     }
 
     /// Serves until `end`: it stays to tell why a draining process is not ready.
@@ -90,7 +93,10 @@ impl AdminListener {
         };
         let serving = async {
             match self.tls {
-                Some(tls) => serve_all(accept(self.listener, tls, Connections::new(), self.own), pages).await,
+                Some(tls) => {
+                    let door = Door { audit: self.audit, name: "admin" };
+                    serve_all(accept(self.listener, tls, Connections::new(), self.own, door), pages).await;
+                }
                 None => {
                     let incoming = futures::stream::unfold(self.listener, async |listener| {
                         let (stream, _) = accept_one(&listener).await;

@@ -12,6 +12,8 @@ pub const BODY_DAMAGED_ALARM: &str = "body-damaged";
 pub const NOT_HEALED_NOTE: &str = "not-healed";
 /// The peer takes less than this side would give.
 pub const LOWER_LIMITS_NOTE: &str = "lower-limits";
+/// Lines of the audit log were lost.
+pub(crate) const AUDIT_LOST_NOTE: &str = "audit-lost";
 /// The process is ending.
 pub(crate) const DRAINING_ALARM: &str = "draining";
 /// The disk leaves no more than the reserve.

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::accept::{HANDSHAKE_TIMEOUT_SECONDS, accept};
+use crate::accept::{Door, HANDSHAKE_TIMEOUT_SECONDS, accept};
 use crate::alarms::DRAINING_ALARM;
+use crate::audit::Audit;
 use crate::connect::CONNECT_TIMEOUT_SECONDS;
 use crate::connections::Connections;
 use crate::deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
@@ -73,6 +74,8 @@ pub struct GrpcServer {
     pub connections: Connections,
     /// Raised while the server drains.
     pub readiness: Readiness,
+    /// Notes what is refused before a service hears of it.
+    pub audit: Audit,
     /// Begins the drain.
     pub shutdown: Shutdown,
 }
@@ -81,17 +84,18 @@ impl GrpcServer {
     /// Serves until [`Shutdown::request`], then drains: health NOT_SERVING; no new connections; streams end; what is open
     /// after [`DRAIN_TIMEOUT_SECONDS`] is closed. No call runs any more when this returns.
     pub async fn serve(self, listener: impl Listener, tls: Arc<ServerConfig>) -> Result<(), ServeError> {
-        let Self { routes, table, health, connections, readiness, shutdown } = self;
+        let Self { routes, table, health, connections, readiness, audit, shutdown } = self;
         let mut unary = unary_methods()?;
         unary.insert(HEALTH_CHECK.to_owned());
         let deadlines = DeadlineLayer::new(unary, Duration::from_secs(UNARY_TIME_MAX_SECONDS));
 
         let stop_accepting = CancellationToken::new();
         let own = table.own().clone();
-        let incoming = accept(listener, tls, connections.clone(), own.clone());
+        let incoming =
+            accept(listener, tls, connections.clone(), own.clone(), Door { audit: audit.clone(), name: "grpc" });
         // The first layer is the outermost; each says why it stands where it does.
         let serving = with_limits()
-            .layer(MethodLayer::new(table))
+            .layer(MethodLayer::new(table, audit))
             .layer(InFlightLayer::new(own))
             .layer(deadlines)
             .add_routes(routes)

@@ -10,6 +10,7 @@
 mod accept;
 mod admin;
 mod alarms;
+pub mod audit;
 mod bind;
 mod clock;
 mod clock_trust;
@@ -38,8 +39,8 @@ mod tasks;
 mod throttle;
 
 pub use accept::{
-    ACCEPTED_WAITING_MAX, HANDSHAKE_TIMEOUT_SECONDS, HANDSHAKES_AT_ONCE_MAX, Incoming, REFUSALS_LOGGED_PER_SECOND_MAX,
-    accept,
+    ACCEPTED_WAITING_MAX, Door, HANDSHAKE_TIMEOUT_SECONDS, HANDSHAKES_AT_ONCE_MAX, Incoming,
+    REFUSALS_LOGGED_PER_SECOND_MAX, accept,
 };
 pub use admin::{
     ADMIN_CONNECTION_TIME_MAX_SECONDS, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_SIZE_MAX_BYTES,
@@ -71,7 +72,7 @@ pub use grpc::{
 pub use health::{Health, ReflectionError, reflection};
 pub use in_flight::{CALLS_IN_FLIGHT_PER_CALLER_MAX, CALLS_IN_FLIGHT_PER_PARTICIPANT_MAX};
 pub use logging::{LOG_VARIABLE, LoggingError, init_logging};
-pub use methods::{Allow, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTable, Row, Whose};
+pub use methods::{Allow, Called, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTable, Row, Whose};
 pub use metrics::{MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use random::{NoRandomness, fresh};

@@ -12,6 +12,8 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use crate::audit::{About, Actor, Audit, Event};
+
 /// One line of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -103,28 +105,33 @@ impl MethodTable {
 ///
 /// It stands outermost, right behind the connection that knows the caller: nothing of a denied call is read, decoded,
 /// routed or timed, so that a method that does not exist and one that is not for the caller cannot be told apart.
-#[derive(Debug, Clone)]
-pub struct MethodLayer(Arc<MethodTable>);
+#[derive(Clone)]
+pub struct MethodLayer(Arc<MethodTable>, Audit);
 
 impl MethodLayer {
-    /// A layer that asks this table.
-    pub fn new(table: Arc<MethodTable>) -> Self {
-        Self(table)
+    /// A layer that asks this table, and notes what it denies.
+    pub fn new(table: Arc<MethodTable>, audit: Audit) -> Self {
+        Self(table, audit)
     }
 }
+
+/// The method that was called, in the extensions of a request that the table let through.
+#[derive(Debug, Clone, Copy)]
+pub struct Called(pub &'static str);
 
 impl<S> Layer<S> for MethodLayer {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { table: Arc::clone(&self.0), inner }
+        Guarded { table: Arc::clone(&self.0), audit: self.1.clone(), inner }
     }
 }
 
 /// A service behind the table.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Guarded<S> {
     table: Arc<MethodTable>,
+    audit: Audit,
     inner: S,
 }
 
@@ -140,17 +147,20 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let path = request.uri().path();
+        // The path of a denied call is the caller's invention: it becomes no label, and is logged only if it is a row.
+        let method = self.table.rows.get_key_value(path).map_or("not in the table", |(method, _)| *method);
         // No caller means a listener that verifies nobody: denied like everything that is not in the table.
         let caller = request.extensions().get::<Caller>();
         if caller.is_some_and(|caller| self.table.allows(path, &caller.identity)) {
+            request.extensions_mut().insert(Called(method));
             return Either::Left(self.inner.call(request));
         }
-        // The path of a denied call is the caller's invention: it becomes no label, and is logged only if it is a row.
-        let method = self.table.rows.get_key_value(path).map_or("not in the table", |(method, _)| *method);
-        let caller = caller.map(|caller| caller.identity.to_string());
-        tracing::info!(caller, method, "a call was denied");
+        let by = caller.map_or(Actor::Unknown, |caller| Actor::Caller(caller.identity.clone()));
+        tracing::info!(caller = %by, method, "a call was denied");
+        let (about, refused) = (About::nothing(), Some(denied().reason.code()));
+        self.audit.note(Event { listener: "grpc", by, method, about, refused });
         metrics::counter!("concord_calls_denied_total").increment(1);
         Either::Right(ready(Ok(to_status(&denied()).into_http())))
     }

@@ -15,7 +15,14 @@ use tokio_rustls::TlsConnector;
 async fn start(forum: &Forum, bind: &str) -> (SocketAddr, Readiness) {
     let listener = TcpListener::bind(bind).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let admin = AdminListener::new(listener, &forum.credentials(SERVER), &forum.anchors, &kaz()).unwrap();
+    let admin = AdminListener::new(
+        listener,
+        &forum.credentials(SERVER),
+        &forum.anchors,
+        &kaz(),
+        concord_server::audit::Audit::off(),
+    )
+    .unwrap();
     let readiness = Readiness::new();
     let metrics = metrics_recorder().unwrap();
     tokio::spawn(admin.serve(readiness.clone(), metrics, std::future::pending()));

@@ -47,8 +47,13 @@ async fn a_peer_that_does_not_read_cannot_hold_its_connection_open() {
     let forum = Forum::new();
     let (listener, address) = listener().await;
     let connections = Connections::new();
-    let mut incoming =
-        accept(listener, forum.server_tls(Admission::node(&common::kaz())), connections.clone(), common::kaz());
+    let mut incoming = accept(
+        listener,
+        forum.server_tls(Admission::node(&common::kaz())),
+        connections.clone(),
+        common::kaz(),
+        concord_server::Door { audit: concord_server::audit::Audit::off(), name: "grpc" },
+    );
     let connector = TlsConnector::from(forum.client_tls(AGENCY));
     let stream = TcpStream::connect(address).await.unwrap();
     let (peer, server) =

@@ -54,7 +54,13 @@ async fn a_verified_connection_that_the_server_does_not_take_over_is_closed_when
     let forum = Forum::new();
     let (listener, address) = listener().await;
     let tls = forum.server_tls(Admission::node(&kaz()));
-    let mut incoming = accept(listener, tls, Connections::new(), kaz());
+    let mut incoming = accept(
+        listener,
+        tls,
+        Connections::new(),
+        kaz(),
+        concord_server::Door { audit: concord_server::audit::Audit::off(), name: "grpc" },
+    );
     let agencies = ["a", "b", "c"].map(|name| forum.client_tls(&format!("spiffe://kaz.concord/agency/{name}")));
     let mut peers = FuturesUnordered::new();
     for number in 0..ACCEPTED_WAITING_MAX + TOO_MANY {

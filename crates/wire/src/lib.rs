@@ -14,6 +14,7 @@ pub mod header;
 pub mod proto;
 pub mod receipt;
 pub mod registry;
+pub mod right;
 pub mod status;
 pub mod stored;
 pub mod tree;

@@ -269,6 +269,8 @@ impl NodeRecord {
             NodeEntry::Founded { .. }
             | NodeEntry::Joined(_)
             | NodeEntry::AgencyAdded { .. }
+            | NodeEntry::RightsChanged(..)
+            | NodeEntry::AgencyCollected(_)
             | NodeEntry::Statement(_)
             | NodeEntry::Answer(_) => {}
             NodeEntry::FeedResumed(_) => lost("the hub lost data, and the feed goes on"),

@@ -11,6 +11,7 @@ use concord_wire::agreement::{DraftContent, agreement_digest, encode_text};
 use concord_wire::convert;
 use concord_wire::proto::agency::v1::{ReceiveRequest, SubmitRequest, SubmitResponse};
 use concord_wire::proto::exchange::v1::Narrowing;
+use futures::StreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -301,21 +302,22 @@ async fn receive(world: World, state: usize, agency: usize, mut chance: Chance) 
             sleep(Duration::from_millis(500)).await;
             continue;
         };
-        let (items, mut given) = mpsc::channel(1);
+        let (items, given) = mpsc::channel(1);
         let replaced = CancellationToken::new();
         let request = ReceiveRequest { follow: true, without_bodies: false };
+        let mut given = Box::pin(calls::given(&context, name(AGENCIES[agency]), given));
         let giving = calls::give(context, name(AGENCIES[agency]), request, items, replaced.clone());
         let _until_hung_up = world.scheduler.call(node.machine, giving);
         let mut last: Option<Bytes> = None;
         loop {
-            let item = match timeout(Duration::from_secs(2), given.recv()).await {
+            let item = match timeout(Duration::from_secs(2), given.next()).await {
                 Ok(Some(Ok(item))) => Some(item),
                 Ok(Some(Err(_)) | None) => break,
                 Err(_) => None,
             };
             let idle = item.is_none();
             if let Some(item) = item {
-                let (lane, number) = world.log().keep((state, agency), &item);
+                let (lane, number) = world.log().keep((state, agency), &node.member, &item);
                 world.trace.line(format_args!("{} {} is given {lane} {number}", STATES[state], AGENCIES[agency]));
                 last = Some(item.cursor);
             }
@@ -342,7 +344,7 @@ async fn acknowledge(world: &World, state: usize, agency: usize, cursor: Bytes) 
     let work = async move { calls::acknowledge(&context, name, &given).await };
     let answered = matches!(world.scheduler.call(node.machine, work).await, Ok(Ok(())));
     if answered {
-        world.log().acknowledged((state, agency), &cursor);
+        world.log().acknowledged((state, agency), &node.member, &cursor);
     }
     answered
 }

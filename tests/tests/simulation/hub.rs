@@ -15,6 +15,7 @@ use concord_identity::Anchors;
 use concord_journal::Journal;
 use concord_ledger::{At, Ledger};
 use concord_model::Timestamp;
+use concord_server::audit::Audit;
 use concord_server::{Clock, DiskRoom, Readiness, Shutdown};
 use concord_views::{Projection as _, Views};
 use concord_wire::stored::hub::read;
@@ -99,6 +100,7 @@ pub(crate) fn open(
         runs: RunsSeen::default(),
         losses: Losses::default(),
         damaged: Damaged::default(),
+        audit: Audit::off(),
         room: DiskRoom::default(),
         shutdown: Shutdown::new(),
         announce: Vec::new(),

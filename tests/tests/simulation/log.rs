@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use concord_model::{ExchangeId, Lane};
+use concord_node::calls::Cursors;
 use concord_wire::header::exchange_id;
 use concord_wire::proto::agency::v1::{ReceiveResponse, SubmitRequest};
 
-use crate::forum::{AGENCIES, STATES};
+use crate::forum::{AGENCIES, Member, STATES, name};
 
 /// What the clients know.
 #[derive(Default)]
@@ -49,8 +50,9 @@ impl Log {
     }
 
     /// What the agency is given must be new to it or not yet acknowledged, and come in the mailbox's order. Answers its place there.
-    pub(crate) fn keep(&mut self, who: (usize, usize), item: &ReceiveResponse) -> (Lane, u64) {
-        let (lane, number) = place(&item.cursor);
+    pub(crate) fn keep(&mut self, who: (usize, usize), member: &Member, item: &ReceiveResponse) -> (Lane, u64) {
+        let place = place(who, member, &item.cursor);
+        let (lane, number) = (place.0.slot(), place.1);
         let id = exchange_id(&item.header);
         // The answer to its sender may still be on its way; then the judgement compares what was recorded.
         if let Some(queued) = self.queued.get(&id) {
@@ -59,7 +61,6 @@ impl Log {
         let given = self.given.entry(who).or_default();
         let agency = format!("{} {}", STATES[who.0], AGENCIES[who.1]);
         assert!(number > given.acknowledged[lane], "I3: {agency} was given {number} again after it acknowledged it");
-        let place = (Lane::ALL[lane], number);
         match given.exchanges.insert(id, place) {
             Some(before) => assert_eq!(before, place, "I3: {agency} got one exchange as two"),
             None => {
@@ -71,15 +72,16 @@ impl Log {
     }
 
     /// An acknowledgement was answered.
-    pub(crate) fn acknowledged(&mut self, who: (usize, usize), cursor: &[u8]) {
-        let (lane, number) = place(cursor);
+    pub(crate) fn acknowledged(&mut self, who: (usize, usize), member: &Member, cursor: &[u8]) {
+        let (lane, number) = place(who, member, cursor);
         let given = self.given.entry(who).or_default();
-        given.acknowledged[lane] = number.max(given.acknowledged[lane]);
+        let acknowledged = &mut given.acknowledged[lane.slot()];
+        *acknowledged = number.max(*acknowledged);
     }
 }
 
-/// The place of a lane, and the number in its mailbox.
-fn place(cursor: &[u8]) -> (usize, u64) {
-    let (lane, number) = cursor.split_first().unwrap();
-    (usize::from(*lane), u64::from_be_bytes(number.try_into().unwrap()))
+/// The lane, and the number in its mailbox: whoever has the node's key can open its cursors.
+fn place((_, agency): (usize, usize), member: &Member, cursor: &[u8]) -> (Lane, u64) {
+    let opened = Cursors::of(&member.signing_key(), &name(AGENCIES[agency])).open(cursor);
+    opened.unwrap_or_else(|refusal| panic!("I3: a cursor that was given is none: {refusal}")).place()
 }

@@ -111,6 +111,7 @@ pub(crate) fn open(
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
+        audit: concord_server::audit::Audit::off(),
         room: DiskRoom::default(),
         run: concord_server::fresh().unwrap(),
     };

@@ -6,6 +6,7 @@
 mod absence;
 mod agencies;
 mod agreements;
+mod audit;
 mod away;
 mod backup;
 mod clock;
@@ -27,6 +28,7 @@ mod receipts;
 mod repeats;
 mod replaced_node;
 mod retention;
+mod rights;
 mod servers;
 mod strangers;
 mod trims;

@@ -176,7 +176,7 @@ fn make(forum: &Forum, hub_dir: &Path, node_dir: &Path, args: &StartupArgs) -> R
             acknowledged = received;
             let agency = agency.clone();
             let lane = Lane::Routine;
-            let fact = node::Acknowledged { agency, lane, through: received, taken, taken_as: None };
+            let fact = node::Acknowledged { agency, lane, through: received, taken, taken_as: None, rights_at: 0 };
             node_past.push(node::agency_acknowledged(&fact, BEGUN))?;
         }
     }

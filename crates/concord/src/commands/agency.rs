@@ -1,4 +1,6 @@
-//! `concord agency`: let a national agency in.
+//! `concord agency`: which national agencies there are, and what each may send and receive.
+
+mod rights;
 
 use std::path::PathBuf;
 
@@ -9,16 +11,23 @@ use serde::Serialize;
 use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
+use rights::{GrantArgs, ListArgs, RevokeArgs};
 
 #[derive(Subcommand)]
 pub(crate) enum AgencyCommand {
     /// Let an agency in, also while the node runs, and make its profile.
     Add(AddArgs),
+    /// Give an agency a right more, as an officer; at once, on open streams too.
+    Grant(GrantArgs),
+    /// Take a right from an agency, or end it, as an operator or officer; at once, on open streams too.
+    Revoke(RevokeArgs),
+    /// List the agencies and what each may send and receive.
+    List(ListArgs),
 }
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node --measure challenges.2\n\nIt gets what is recorded from now on, and sees only its own submissions."
+    after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node --measure challenges.2\n\nIt gets what is recorded from now on, and what nobody else had the right to; it sees only its own submissions."
 )]
 pub(crate) struct AddArgs {
     /// The agency's name: a-z, 0-9 and '-'.
@@ -26,7 +35,7 @@ pub(crate) struct AddArgs {
     /// The node's folder.
     #[arg(long, value_name = "NODEDIR")]
     dir: PathBuf,
-    /// What it may send and receive; none named means all measures.
+    /// What it may send and receive, under all agreements; none named means all measures.
     #[arg(long = "measure", value_delimiter = ',', value_name = "CODE")]
     measures: Vec<MeasureCode>,
 }
@@ -39,7 +48,15 @@ struct AddLine {
 }
 
 pub(crate) async fn run(command: AgencyCommand, output: Output) -> Result<(), Failure> {
-    let AgencyCommand::Add(args) = command;
+    match command {
+        AgencyCommand::Add(args) => add(args, output).await,
+        AgencyCommand::Grant(args) => rights::grant(args, output).await,
+        AgencyCommand::Revoke(args) => rights::revoke(args, output).await,
+        AgencyCommand::List(args) => rights::list(args, output).await,
+    }
+}
+
+async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
     let added = concord_node::add_agency(&args.dir, args.name.clone(), args.measures.clone()).await?;
     let line = AddLine {
         agency: args.name.to_string(),

@@ -7,7 +7,7 @@ use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item};
 use concord_wire::stored::hub::{self, HubEntry};
-use concord_wire::stored::node::{self, NodeEntry, Received, Restored, Verdict};
+use concord_wire::stored::node::{self, NodeEntry, Received, Restored, RightsChange, Verdict};
 use concord_wire::stored::{Kept, StoredError};
 use serde::Serialize;
 
@@ -121,6 +121,15 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             let measures: Vec<_> = measures.iter().map(ToString::to_string).collect();
             let measures = if measures.is_empty() { "all measures".to_owned() } else { measures.join(", ") };
             ("agency-added", format!("{name}, {measures}"), Vec::new())
+        }
+        NodeEntry::RightsChanged(name, change) => match change {
+            RightsChange::Granted(right) => ("agency-granted", format!("{name}: {right}"), Vec::new()),
+            RightsChange::Revoked(right) => ("agency-revoked", format!("{name}: {right}"), Vec::new()),
+            RightsChange::Ended => ("agency-ended", name.to_string(), Vec::new()),
+        },
+        NodeEntry::AgencyCollected(fact) => {
+            let about = format!("{} has {} {}, which nobody had collected", fact.agency, fact.lane, fact.number);
+            ("agency-collected", about, Vec::new())
         }
         NodeEntry::Queued(queued) => {
             let node::Queued { kept, submissions, packed_anew } = *queued;

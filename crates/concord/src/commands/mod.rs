@@ -3,6 +3,7 @@
 mod again;
 pub(crate) mod agency;
 pub(crate) mod agreement;
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod epoch;
 pub(crate) mod hub;
@@ -37,6 +38,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Receive(args) => receive::run(args, output).await,
         Command::Track(args) => track::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
+        Command::Audit(args) => audit::run(args, output).await,
         Command::Verify(args) => verify::run(&args, output),
         Command::Journal(command) => journal::run(&command, output),
         Command::Demo(args) => demo::run(args, output).await,

@@ -69,6 +69,7 @@ struct MailboxLine {
     lane: String,
     received_through: u64,
     set_aside: u64,
+    uncollected: u64,
 }
 
 #[derive(Serialize)]
@@ -146,7 +147,12 @@ fn read_node(node: concord_wire::proto::operations::v1::NodeStatus) -> NodeLine 
         mailboxes: node
             .mailboxes
             .into_iter()
-            .map(|one| MailboxLine { lane: one.lane, received_through: one.received_through, set_aside: one.set_aside })
+            .map(|one| MailboxLine {
+                lane: one.lane,
+                received_through: one.received_through,
+                set_aside: one.set_aside,
+                uncollected: one.uncollected,
+            })
             .collect(),
         agencies: node
             .agencies

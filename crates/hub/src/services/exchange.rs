@@ -1,12 +1,14 @@
 //! `ExchangeService`: consignments in, deliveries out.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
+use concord_server::audit::About;
 use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, detach};
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
@@ -35,6 +37,10 @@ const RECEIPTS_WAITING_MAX: usize = 8;
 /// What a caller has to say hello. After it the stream ends with ARGUMENT_INVALID.
 const HELLO_TIMEOUT_SECONDS: u64 = 20;
 
+const CONSIGN: &str = "/concord.exchange.v1.ExchangeService/Consign";
+const RECEIVE: &str = "/concord.exchange.v1.ExchangeService/Receive";
+const FETCH: &str = "/concord.exchange.v1.ExchangeService/FetchConsignments";
+
 /// Serves consignments and mailboxes to nodes.
 pub struct Exchange(pub Arc<Shared>);
 
@@ -57,6 +63,9 @@ impl ExchangeService for Exchange {
     ) -> Result<Response<Self::FetchConsignmentsStream>, Status> {
         let caller = caller(&request)?;
         let given = fetch::fetch(&self.0, &caller, request.into_inner()).await;
+        if let Err(refusal) = &given {
+            self.0.note_refusal(&caller.identity, FETCH, About::nothing(), refusal);
+        }
         given.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
@@ -65,7 +74,10 @@ impl ExchangeService for Exchange {
         request: Request<Streaming<pb::ConsignRequest>>,
     ) -> Result<Response<Self::ConsignStream>, Status> {
         let caller = caller(&request)?;
-        let responses = consign(&self.0, caller, request.into_inner().boxed());
+        let responses = consign(&self.0, caller.clone(), request.into_inner().boxed());
+        if let Err(refusal) = &responses {
+            self.0.note_refusal(&caller.identity, CONSIGN, About::nothing(), refusal);
+        }
         responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
@@ -74,7 +86,10 @@ impl ExchangeService for Exchange {
         request: Request<Streaming<pb::ReceiveRequest>>,
     ) -> Result<Response<Self::ReceiveStream>, Status> {
         let caller = caller(&request)?;
-        let responses = receive(&self.0, caller, request.into_inner().boxed());
+        let responses = receive(&self.0, caller.clone(), request.into_inner().boxed());
+        if let Err(refusal) = &responses {
+            self.0.note_refusal(&caller.identity, RECEIVE, About::nothing(), refusal);
+        }
         responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 }
@@ -117,23 +132,31 @@ async fn consign_until_cut(
         Ok(_) => return end(cut, no_hello()),
         Err(status) => return end(cut, status),
     };
+    let refuse = |cut, refusal: &Refusal| {
+        shared.note_refusal(&caller.identity, CONSIGN, About::nothing(), refusal);
+        end(cut, to_status(refusal));
+    };
     let by = match greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
         Ok(by) => by,
-        Err(refusal) => return end(cut, to_status(&refusal)),
+        Err(refusal) => return refuse(cut, &refusal),
     };
     let (chain, mut welcome) = match consign::welcome(&shared, &caller, &hello) {
         Ok(welcomed) => welcomed,
-        Err(refusal) => return end(cut, to_status(&refusal)),
+        Err(refusal) => return refuse(cut, &refusal),
     };
     let guard = match shared.open_stream(&by, chain.node.clone(), Purpose::Consign(chain.lane)) {
         Ok(guard) => guard,
-        Err(refusal) => return end(cut, to_status(&refusal)),
+        Err(refusal) => return refuse(cut, &refusal),
     };
     // Behind the registration: what turns out to be damaged later ends this stream.
     welcome.damaged = shared.damaged.named_to(&chain);
     let serving = async {
-        let Err(refusal) = take_consignments(&shared, &by, chain, welcome, inbound, &outbound).await else { return };
+        let lane = chain.lane;
+        let taken = take_consignments(&shared, &by, chain, welcome, inbound, &outbound).await;
+        let Err((refusal, number)) = taken else { return };
         tracing::warn!(participant = %by.participant, reason = %refusal.reason, "a consignment was refused whole");
+        let about = About::consignment(&by.participant, lane, number);
+        shared.note_refusal(&caller.identity, CONSIGN, about, &refusal);
         // After the receipts that are queued: each of them still counts.
         let _gone = outbound.send(Err(to_status(&refusal))).await;
     };
@@ -147,6 +170,7 @@ async fn consign_until_cut(
     drop(guard);
 }
 
+/// A refusal comes with the number that the refused consignment names, as far as it names one.
 async fn take_consignments(
     shared: &Arc<Shared>,
     by: &NodeRun,
@@ -154,16 +178,24 @@ async fn take_consignments(
     welcome: pb::ConsignWelcome,
     inbound: Inbound<pb::ConsignRequest>,
     outbound: &mpsc::Sender<Result<pb::ConsignResponse, Status>>,
-) -> Result<(), Refusal> {
+) -> Result<(), (Refusal, Option<u64>)> {
     use pb::consign_response::Message;
     let send = |message| outbound.send(Ok(pb::ConsignResponse { message: Some(message) }));
     if send(Message::Welcome(welcome)).await.is_err() {
         return Ok(());
     }
-    let brought = consignments(Arc::clone(shared), chain.clone(), inbound);
+    // Receipts come in the order of their consignments: what was named first is what the next of them is about.
+    let named: Arc<Mutex<VecDeque<Option<u64>>>> = Arc::default();
+    let naming = Arc::clone(&named);
+    let brought = consignments(Arc::clone(shared), chain.clone(), inbound).inspect(move |brought| {
+        let number = brought.as_ref().ok().and_then(|brought| consign::named_number(&brought.consignment));
+        naming.lock().unwrap_or_else(PoisonError::into_inner).push_back(number);
+    });
     let mut receipts = std::pin::pin!(consign::receipts(Arc::clone(shared), by.clone(), chain, brought));
     while let Some(receipt) = receipts.next().await {
-        if send(Message::Receipt(receipt?)).await.is_err() {
+        let number = named.lock().unwrap_or_else(PoisonError::into_inner).pop_front().flatten();
+        let receipt = receipt.map_err(|refusal| (refusal, number))?;
+        if send(Message::Receipt(receipt)).await.is_err() {
             break;
         }
         concord_faults::point("hub.receipt.sent");
@@ -236,20 +268,24 @@ async fn receive_until_cut(
         Ok(lane) => lane,
         Err(error) => return end(cut, to_status(&Refusal::new(Reason::ArgumentInvalid, error.to_string()))),
     };
+    let refuse = |cut, refusal: &Refusal| {
+        shared.note_refusal(&caller.identity, RECEIVE, About::mailbox(lane), refusal);
+        end(cut, to_status(refusal));
+    };
     let by = match greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
         Ok(by) => by,
-        Err(refusal) => return end(cut, to_status(&refusal)),
+        Err(refusal) => return refuse(cut, &refusal),
     };
     let damaged = hello.damaged.clone();
     // A node that is refused for what it knows must not take the place of one that is served.
     let (welcome, history, next) = match welcome(&shared, &by, lane, hello).await {
         Ok(welcome) => welcome,
-        Err(refusal) => return end(cut, to_status(&refusal)),
+        Err(refusal) => return refuse(cut, &refusal),
     };
     let node = &caller.identity.name;
     let guard = match shared.open_stream(&by, node.clone(), Purpose::Mailbox(lane)) {
         Ok(guard) => guard,
-        Err(refusal) => return end(cut, to_status(&refusal)),
+        Err(refusal) => return refuse(cut, &refusal),
     };
     concord_faults::point("hub.receive.welcome");
     let writer = MailboxWriter::new(by.participant.clone(), outbound);
@@ -271,7 +307,10 @@ async fn receive_until_cut(
         () = shared.shutdown.streams_end() => Shutdown::status(),
         ended = serving => match ended {
             Ok(()) => return,
-            Err(refusal) => to_status(&refusal),
+            Err(refusal) => {
+                shared.note_refusal(&caller.identity, RECEIVE, About::mailbox(lane), &refusal);
+                to_status(&refusal)
+            }
         },
     };
     // Before the guard goes: a leave is answered, and another copy welcomed, when it is gone, and by then nothing queued may go out.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ParticipantCode, Reason, Refusal};
+use concord_server::audit::About;
 use concord_server::{LOWER_LIMITS_NOTE, Shutdown, detach};
 use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::lower_limits;
@@ -25,6 +26,9 @@ use crate::responses::{Cut, Inbound, Responses, responses};
 use crate::shared::Shared;
 use crate::streams::{Purpose, StreamGuard};
 
+const FOLLOW: &str = "/concord.feed.v1.FeedService/Follow";
+const HAND_BACK: &str = "/concord.feed.v1.FeedService/HandBack";
+
 /// Serves feeds to nodes.
 pub struct Feed(pub Arc<Shared>);
 
@@ -40,6 +44,9 @@ impl FeedService for Feed {
     async fn follow(&self, request: Request<pb::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let caller = caller(&request)?;
         let responses = follow(&self.0, &caller, &request.into_inner()).await;
+        if let Err(refusal) = &responses {
+            self.0.note_refusal(&caller.identity, FOLLOW, About::nothing(), refusal);
+        }
         responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
@@ -49,6 +56,9 @@ impl FeedService for Feed {
     ) -> Result<Response<pb::HandBackResponse>, Status> {
         let caller = caller(&request)?;
         let answer = hand_back(&self.0, &caller, request.into_inner().boxed()).await;
+        if let Err(refusal) = &answer {
+            self.0.note_refusal(&caller.identity, HAND_BACK, About::nothing(), refusal);
+        }
         answer.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 }

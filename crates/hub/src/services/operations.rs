@@ -5,6 +5,7 @@ use std::sync::Arc;
 use concord_backup::{BackupError, Backups};
 use concord_ledger::AgreementState;
 use concord_model::{ParticipantCode, Reason, Refusal, Role, Timestamp};
+use concord_server::audit::{About, AuditStream, Event};
 use concord_server::{AskedDays, Connections, Readiness};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1 as pb;
@@ -14,9 +15,13 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
+use super::caller;
 use crate::projection::run_with;
 use crate::retention::Keeper;
 use crate::shared::{Shared, internal};
+
+const BACKUP: &str = "/concord.operations.v1.OperationsService/CreateBackup";
+const RETENTION: &str = "/concord.operations.v1.OperationsService/RunRetention";
 
 /// Tells how the hub is.
 pub struct Operations {
@@ -44,13 +49,24 @@ pub fn server(operations: Operations) -> OperationsServiceServer<Operations> {
 #[tonic::async_trait]
 impl OperationsService for Operations {
     type CreateBackupStream = BoxStream<'static, Result<pb::CreateBackupResponse, Status>>;
+    type ListAuditStream = AuditStream;
+
+    async fn list_audit(
+        &self,
+        request: Request<pb::ListAuditRequest>,
+    ) -> Result<Response<Self::ListAuditStream>, Status> {
+        let lines = self.shared.audit.list(request.into_inner(), self.shared.shutdown.clone());
+        lines.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
 
     async fn create_backup(
         &self,
-        _request: Request<pb::CreateBackupRequest>,
+        request: Request<pb::CreateBackupRequest>,
     ) -> Result<Response<Self::CreateBackupStream>, Status> {
         let busy = || to_status(&Refusal::new(Reason::QueueFull, "another backup is being made"));
         let chunks = self.backups.start(self.shared.clock.now()).ok_or_else(busy)?;
+        let by = caller(&request)?.identity;
+        self.shared.audit.note(Event::of_call(&by, BACKUP, About::nothing(), Ok(())));
         let answer = |chunk: Result<bytes::Bytes, BackupError>| {
             chunk.map(|chunk| pb::CreateBackupResponse { chunk }).map_err(|error| match error {
                 BackupError::Changed { .. } => to_status(&Refusal::new(Reason::BackupConflict, error.to_string())),
@@ -110,21 +126,56 @@ impl OperationsService for Operations {
         &self,
         request: Request<pb::RunRetentionRequest>,
     ) -> Result<Response<pb::RunRetentionResponse>, Status> {
+        let by = caller(&request)?.identity;
         let pb::RunRetentionRequest { bodies_days, entries_days } = request.into_inner();
         let (keeper, asked) = (Arc::clone(&self.keeper), AskedDays { bodies: bodies_days, entries: entries_days });
         // It may take longer than a call may, and goes on then.
-        let report = tokio::spawn(async move { keeper.run(asked).await }).await;
-        let report = Some(report.unwrap_or_else(|error| Err(internal(error))).map_err(|refusal| to_status(&refusal))?);
+        let shared = Arc::clone(&self.shared);
+        let report = tokio::spawn(async move {
+            let done = keeper.run(asked).await;
+            let rows = done.iter().flat_map(|report| &report.rows);
+            let gone = About::count(rows.map(|row| row.exchanges).sum(), "exchanges");
+            shared.note_act(&by, RETENTION, gone, &done);
+            done
+        });
+        let report = report.await.unwrap_or_else(|error| Err(internal(error)));
+        let report = Some(report.map_err(|refusal| to_status(&refusal))?);
         Ok(Response::new(pb::RunRetentionResponse { report }))
     }
+
+    // Agencies are the nodes'. None of these is in the hub's method table: no call gets here.
 
     async fn add_agency(
         &self,
         _request: Request<pb::AddAgencyRequest>,
     ) -> Result<Response<pb::AddAgencyResponse>, Status> {
-        // Not in the hub's method table: no call gets here.
-        Err(to_status(&Refusal::new(Reason::CallerNotAllowed, "agencies are added to nodes")))
+        Err(of_nodes())
     }
+
+    async fn grant_agency(
+        &self,
+        _request: Request<pb::GrantAgencyRequest>,
+    ) -> Result<Response<pb::GrantAgencyResponse>, Status> {
+        Err(of_nodes())
+    }
+
+    async fn revoke_agency(
+        &self,
+        _request: Request<pb::RevokeAgencyRequest>,
+    ) -> Result<Response<pb::RevokeAgencyResponse>, Status> {
+        Err(of_nodes())
+    }
+
+    async fn list_agencies(
+        &self,
+        _request: Request<pb::ListAgenciesRequest>,
+    ) -> Result<Response<pb::ListAgenciesResponse>, Status> {
+        Err(of_nodes())
+    }
+}
+
+fn of_nodes() -> Status {
+    to_status(&Refusal::new(Reason::CallerNotAllowed, "agencies are added to nodes"))
 }
 
 impl Operations {

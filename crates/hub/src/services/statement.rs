@@ -5,6 +5,7 @@ use std::sync::Arc;
 use concord_identity::{Anchor, Caller, verify, verify_certificate, verify_statement};
 use concord_ledger::{JoinRequest, Ledger, Statement, StatementContent};
 use concord_model::{AgreementId, ParticipantCode, PartyRole, Reason, Refusal, Role, Timestamp};
+use concord_server::audit::About;
 use concord_server::detach;
 use concord_wire::agreement::{JoinProof, carried_request, parse_join_request, parse_statement};
 use concord_wire::proto::agreement::v1 as pb;
@@ -15,8 +16,11 @@ use tonic::{Request, Response, Status};
 
 use super::caller;
 use crate::fencing::NodeRun;
+use crate::noted::about_statement;
 use crate::sequencer::Proposal;
 use crate::shared::{Shared, internal};
+
+const SUBMIT: &str = "/concord.agreement.v1.StatementService/Submit";
 
 /// Takes statements.
 pub struct Statements(pub Arc<Shared>);
@@ -44,7 +48,13 @@ impl StatementService for Statements {
 
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Result<Response<pb::SubmitResponse>, Status> {
         let caller = caller(&request)?;
-        submit(&self.0, &caller, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        let request = request.into_inner();
+        // As far as it can be read, whoever it is of.
+        let read = request.statement.as_ref().map(parse_statement);
+        let about = read.and_then(Result::ok).map_or_else(About::nothing, |statement| about_statement(&statement));
+        let done = submit(&self.0, &caller, request).await;
+        self.0.note_act(&caller.identity, SUBMIT, about, &done);
+        done.map_err(|refusal| to_status(&refusal))?;
         Ok(Response::new(pb::SubmitResponse { state: pb::StatementState::Accepted.into() }))
     }
 }

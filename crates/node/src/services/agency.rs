@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use concord_model::{Lane, Name, Reason, Refusal};
+use concord_model::{Class, Name, Reason, Refusal};
+use concord_server::audit::About;
 use concord_wire::proto::agency::v1::agency_service_server::AgencyService;
 use concord_wire::proto::agency::v1::{
     AcknowledgeRequest, AcknowledgeResponse, ReceiveRequest, ReceiveResponse, SubmitRequest, SubmitResponse,
@@ -17,7 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{caller, receive, refused, track};
+use super::cursor::{Cursor, Cursors};
+use super::{called, ended, known_caller, note_refusal, receive, refused, track};
 use crate::context::Context;
 use crate::state::decide::agency_unknown;
 
@@ -27,7 +28,6 @@ const RECEIVED_WAITING_MAX: usize = 1;
 const TRACKED_WAITING_MAX: usize = 1;
 /// Track streams open at once. One more gets `QUEUE_FULL`, and tries again.
 const TRACKS_OPEN_MAX: usize = 256;
-const CURSOR_SIZE_BYTES: usize = 9;
 
 /// Serves agencies.
 #[derive(Clone)]
@@ -43,14 +43,8 @@ impl AgencyApi {
         Self { context, following: Arc::default(), tracks: Arc::new(Semaphore::new(TRACKS_OPEN_MAX)) }
     }
 
-    /// A certificate alone does not make an agency: the operator added it.
     fn agency<T>(&self, request: &Request<T>) -> Result<Name, Status> {
-        let name = caller(request)?.identity.name;
-        if self.context.state.borrow().agencies().contains_key(&name) {
-            Ok(name)
-        } else {
-            Err(refused(agency_unknown(&name)))
-        }
+        Ok(known_caller(&self.context, request)?.identity.name)
     }
 
     /// The newest following stream wins; the one before ends.
@@ -70,8 +64,15 @@ impl AgencyService for AgencyApi {
     type TrackStream = BoxStream<'static, Result<TrackResponse, Status>>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
-        let agency = self.agency(&request)?;
-        let answer = crate::submit::submit(&self.context, &agency, request.into_inner()).await;
+        let identity = known_caller(&self.context, &request)?.identity;
+        let method = called(&request);
+        let answer = crate::submit::submit(&self.context, &identity.name, request.into_inner()).await;
+        // What an agency may not; that it made a mistake is its own business.
+        if let Err(refusal) = &answer
+            && refusal.reason.class() == Class::Denied
+        {
+            note_refusal(&self.context, &identity, method, About::nothing(), refusal);
+        }
         answer.map(Response::new).map_err(refused)
     }
 
@@ -80,8 +81,9 @@ impl AgencyService for AgencyApi {
         let request = request.into_inner();
         let replaced = if request.follow { self.replace(&agency) } else { CancellationToken::new() };
         let (items, stream) = mpsc::channel(RECEIVED_WAITING_MAX);
+        let given = receive::given(&self.context, agency.clone(), stream);
         tokio::spawn(receive::give(self.context.clone(), agency, request, items, replaced));
-        Ok(Response::new(ReceiverStream::new(stream).boxed()))
+        Ok(Response::new(given.boxed()))
     }
 
     async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Result<Response<AcknowledgeResponse>, Status> {
@@ -97,11 +99,16 @@ impl AgencyService for AgencyApi {
             refused(Refusal::new(Reason::QueueFull, format!("{TRACKS_OPEN_MAX} tracks are open at this node")))
         })?;
         let until = request.until();
-        let place = track::find(&self.context, agency, request.exchange_id).await?;
+        let place = track::find(&self.context, agency.clone(), request.exchange_id).await?;
         let (items, stream) = mpsc::channel(TRACKED_WAITING_MAX);
-        let telling = track::tell(self.context.clone(), place, until, items);
+        let context = self.context.clone();
         tokio::spawn(async move {
-            telling.await;
+            let telling = track::tell(context.clone(), place, until, items.clone());
+            tokio::select! {
+                biased;
+                () = ended(&context, &agency) => drop(items.send(Err(refused(agency_unknown(&agency)))).await),
+                () = telling => {}
+            }
             drop(open);
         });
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
@@ -111,42 +118,13 @@ impl AgencyService for AgencyApi {
 /// Keeps that an agency has everything up to a cursor; it never gets it again.
 pub async fn acknowledge(context: &Context, agency: Name, cursor: &[u8]) -> Result<(), Refusal> {
     concord_faults::point("node.agency.acknowledging");
-    let (lane, number) = parse_cursor(cursor)?;
-    context.writer.acknowledge(agency, lane, number).await?;
+    match Cursors::new(context, &agency).open(cursor)? {
+        Cursor::Through { lane, number, rights_at } => {
+            context.writer.acknowledge(agency, lane, number, rights_at).await?;
+        }
+        Cursor::One { lane, number } => context.writer.collect(agency, lane, number).await?,
+    }
     concord_faults::point("node.agency.acknowledged");
     metrics::counter!("concord_agency_acknowledgements_total").increment(1);
     Ok(())
-}
-
-/// The cursor behind a delivery: lane and number.
-pub(super) fn cursor(lane: Lane, number: u64) -> Bytes {
-    let mut cursor = Vec::with_capacity(CURSOR_SIZE_BYTES);
-    cursor.push(lane.slot() as u8);
-    cursor.extend_from_slice(&number.to_be_bytes());
-    cursor.into()
-}
-
-fn parse_cursor(bytes: &[u8]) -> Result<(Lane, u64), Refusal> {
-    let parsed = bytes.split_first().and_then(|(lane, number)| {
-        let lane = Lane::ALL.get(usize::from(*lane)).copied()?;
-        Some((lane, u64::from_be_bytes(number.try_into().ok()?)))
-    });
-    parsed.ok_or_else(|| Refusal::new(Reason::CursorInvalid, "these bytes are no cursor of this node"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_reads_what_it_was_made_of_and_nothing_else_is_one() {
-        for lane in Lane::ALL {
-            for number in [0, 1, u64::MAX] {
-                assert_eq!(parse_cursor(&cursor(lane, number)), Ok((lane, number)));
-            }
-        }
-        for wrong in [&[][..], &[0; 8], &[0; 10], &[3, 0, 0, 0, 0, 0, 0, 0, 1]] {
-            assert_eq!(parse_cursor(wrong).unwrap_err().reason, Reason::CursorInvalid);
-        }
-    }
 }

@@ -1,15 +1,15 @@
 //! `AgreementService`: the agreements that this participant is on.
 
-use concord_ledger::AgreementState;
-use concord_model::{AgreementId, Reason, Refusal};
+use concord_ledger::{Agreement, AgreementState};
+use concord_model::{AgreementId, Name, Reason, Refusal, Role};
 use concord_wire::agreement::shown;
 use concord_wire::convert::refuse;
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::agreement_service_server::AgreementService;
 use tonic::{Request, Response, Status};
 
-use super::refused;
 use super::statements::duration;
+use super::{known_caller, refused};
 use crate::context::Context;
 use crate::state::NodeState;
 use crate::state::decide::not_joined;
@@ -35,11 +35,12 @@ impl AgreementService for AgreementApi {
         &self,
         request: Request<pb::ListAgreementsRequest>,
     ) -> Result<Response<pb::ListAgreementsResponse>, Status> {
+        let seen_by = SeenBy::of(&self.context, &request)?;
         let only_pending = request.into_inner().pending;
         let state = self.context.now_state();
         joined(&state)?;
         let own = &self.context.participant;
-        let visible = state.directory().agreements.visible_to(own);
+        let visible = state.directory().agreements.visible_to(own).filter(|agreement| seen_by.sees(&state, agreement));
         let shown = visible.filter(|agreement| !only_pending || agreement.waits_for(own)).map(shown);
         Ok(Response::new(pb::ListAgreementsResponse { agreements: shown.collect() }))
     }
@@ -48,6 +49,7 @@ impl AgreementService for AgreementApi {
         &self,
         request: Request<pb::GetAgreementRequest>,
     ) -> Result<Response<pb::GetAgreementResponse>, Status> {
+        let seen_by = SeenBy::of(&self.context, &request)?;
         let request = request.into_inner();
         let unknown = refuse(Reason::AgreementUnknown);
         let id = AgreementId::parse(&request.id).map_err(|error| refused(unknown(error)))?;
@@ -59,6 +61,7 @@ impl AgreementService for AgreementApi {
             // One that is not known yet may be on its way: its proposal comes with the feed.
             let settled = published.wait_for(|state| {
                 let counting = state.directory().agreements.counting_for(own, &id);
+                let counting = counting.filter(|agreement| seen_by.sees(state, agreement));
                 counting.is_some_and(|agreement| agreement.state != AgreementState::Proposed)
             });
             let wait = duration(request.wait_in_force, AGREEMENT_WAIT_MAX_SECONDS);
@@ -68,17 +71,39 @@ impl AgreementService for AgreementApi {
         }
         let state = self.context.now_state();
         let agreements = &state.directory().agreements;
-        let agreement = agreements.counting_for(own, &id).ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
+        let counting = agreements.counting_for(own, &id).filter(|agreement| seen_by.sees(&state, agreement));
+        let agreement = counting.ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
         if waited && agreement.state == AgreementState::Proposed {
             let what = format!("{id} did not come into force in the time allowed; consents are missing");
             return Err(refused(Refusal::new(Reason::WaitExpired, what)));
         }
-        let history = agreements.history_for(own, &id).filter(|_| request.with_history);
+        let sees = |version: &&Agreement| seen_by.sees(&state, version);
+        let history = agreements.history_for(own, &id).filter(|_| request.with_history).filter(sees);
         Ok(Response::new(pb::GetAgreementResponse {
             agreement: Some(shown(agreement)),
-            amendment: agreements.amendment_for(own, &id).map(shown),
+            amendment: agreements.amendment_for(own, &id).filter(sees).map(shown),
             history: history.map(shown).collect(),
         }))
+    }
+}
+
+/// Who asks: an officer sees what its state is on, an agency of that what it may send or receive under.
+enum SeenBy {
+    Officer,
+    Agency(Name),
+}
+
+impl SeenBy {
+    fn of<T>(context: &Context, request: &Request<T>) -> Result<Self, Status> {
+        let identity = known_caller(context, request)?.identity;
+        Ok(if identity.role == Role::Officer { Self::Officer } else { Self::Agency(identity.name) })
+    }
+
+    fn sees(&self, state: &NodeState, agreement: &Agreement) -> bool {
+        match self {
+            Self::Officer => true,
+            Self::Agency(name) => state.agencies().get(name).is_some_and(|agency| agency.sees(agreement)),
+        }
     }
 }
 

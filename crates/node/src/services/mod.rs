@@ -2,6 +2,7 @@
 
 mod agency;
 mod agreements;
+mod cursor;
 mod operations;
 mod receive;
 mod registry;
@@ -12,9 +13,10 @@ pub(crate) mod track;
 use std::sync::Arc;
 
 use concord_identity::Caller;
-use concord_model::{Reason, Refusal, Role};
+use concord_model::{Identity, Name, Reason, Refusal, Role};
+use concord_server::audit::{About, Event, is_by_rule};
 use concord_server::{
-    Allow, Connections, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable, ReflectionError, Row, Whose,
+    Allow, Called, Connections, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable, ReflectionError, Row, Whose,
     reflection,
 };
 use concord_wire::proto::agency::v1::agency_service_server::AgencyServiceServer;
@@ -26,12 +28,14 @@ use tonic::service::Routes;
 use tonic::{Request, Status};
 
 use crate::context::Context;
+use crate::state::decide::agency_unknown;
 
 use agency::AgencyApi;
 pub use agency::acknowledge;
 use agreements::AgreementApi;
+pub use cursor::{Cursor, Cursors};
 pub(crate) use operations::OperationsApi;
-pub use receive::{Items, give};
+pub use receive::{Item, Items, give, given};
 use registry::RegistryApi;
 use statements::StatementApi;
 pub use statements::hand_in;
@@ -64,9 +68,13 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR, AGENCY] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/AddAgency", allow: &[OPERATOR] },
+    Row { method: "/concord.operations.v1.OperationsService/GrantAgency", allow: &[OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/RevokeAgency", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ListAgencies", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ListAudit", allow: &[OPERATOR, OFFICER] },
 ];
 
 /// A node's gRPC server, with every service but operations, which asks for more than the services share.
@@ -86,8 +94,51 @@ pub async fn server(context: &Context) -> Result<GrpcServer, ReflectionError> {
         health,
         connections: Connections::new(),
         readiness: context.readiness.clone(),
+        audit: context.audit.clone(),
         shutdown: context.shutdown.clone(),
     })
+}
+
+/// Who calls. A certificate alone does not make an agency: it was added to this node, and was not ended since.
+///
+/// Refuses with `AGENCY_UNKNOWN`.
+fn known_caller<T>(context: &Context, request: &Request<T>) -> Result<Caller, Status> {
+    let caller = caller(request)?;
+    let name = &caller.identity.name;
+    if caller.identity.role == Role::Agency && !context.state.borrow().agencies().contains_key(name) {
+        let refusal = agency_unknown(name);
+        note_refusal(context, &caller.identity, called(request), About::nothing(), &refusal);
+        return Err(refused(refusal));
+    }
+    Ok(caller)
+}
+
+/// Which method of the table this is.
+fn called<T>(request: &Request<T>) -> &'static str {
+    request.extensions().get::<Called>().map_or("unknown", |called| called.0)
+}
+
+/// Notes that a rule refused a caller; what passes as it is a moment later is not noted.
+fn note_refusal(context: &Context, by: &Identity, method: &'static str, about: About, refusal: &Refusal) {
+    if is_by_rule(refusal.reason) {
+        context.audit.note(Event::of_call(by, method, about, Err(refusal.reason)));
+    }
+}
+
+/// Notes an act of a person, or that a rule refused it.
+fn note_act<T>(context: &Context, by: &Identity, method: &'static str, about: About, done: &Result<T, Refusal>) {
+    match done {
+        Ok(_) => context.audit.note(Event::of_call(by, method, about, Ok(()))),
+        Err(refusal) => note_refusal(context, by, method, about, refusal),
+    }
+}
+
+/// Waits until an agency is ended.
+async fn ended(context: &Context, agency: &Name) {
+    let mut published = context.state.clone();
+    if published.wait_for(|state| !state.agencies().contains_key(agency)).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Who calls. The method layer let nobody through that has no certificate.

@@ -3,22 +3,29 @@
 use std::sync::Arc;
 
 use concord_backup::{BackupError, Backups};
-use concord_model::{MeasureCode, Name, Reason, Refusal};
+use concord_model::{Identity, MeasureCode, Name, Reason, Refusal, Right, Scope};
 use concord_server::AskedDays;
+use concord_server::audit::{About, AuditStream};
 use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
 use concord_wire::proto::operations::v1::{
-    AddAgencyRequest, AddAgencyResponse, CreateBackupRequest, CreateBackupResponse, GetStatusRequest,
-    GetStatusResponse, PreviewRetentionRequest, PreviewRetentionResponse, RunRetentionRequest, RunRetentionResponse,
+    AddAgencyRequest, AddAgencyResponse, AgencyRule, CreateBackupRequest, CreateBackupResponse, EndOfAgency,
+    GetStatusRequest, GetStatusResponse, GrantAgencyRequest, GrantAgencyResponse, ListAgenciesRequest,
+    ListAgenciesResponse, ListAuditRequest, ListedAgency, PreviewRetentionRequest, PreviewRetentionResponse,
+    RevokeAgencyRequest, RevokeAgencyResponse, RunRetentionRequest, RunRetentionResponse, revoke_agency_request,
 };
+use concord_wire::right::{parse_right, right};
+use concord_wire::stored::node::RightsChange;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
 use super::status::{Started, status};
-use super::{internal, refused};
+use super::{called, caller, internal, note_act, refused};
 use crate::context::Context;
 use crate::retention::Keeper;
+use crate::state::Agency;
+use crate::state::rights::{Rule, Rules};
 
 /// Serves operators and officers.
 #[derive(Clone)]
@@ -38,13 +45,20 @@ impl OperationsApi {
 #[tonic::async_trait]
 impl OperationsService for OperationsApi {
     type CreateBackupStream = BoxStream<'static, Result<CreateBackupResponse, Status>>;
+    type ListAuditStream = AuditStream;
+
+    async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<Response<Self::ListAuditStream>, Status> {
+        let lines = self.context.audit.list(request.into_inner(), self.context.shutdown.clone());
+        lines.map(Response::new).map_err(refused)
+    }
 
     async fn create_backup(
         &self,
-        _: Request<CreateBackupRequest>,
+        request: Request<CreateBackupRequest>,
     ) -> Result<Response<Self::CreateBackupStream>, Status> {
         let busy = || refused(Refusal::new(Reason::QueueFull, "another backup is being made"));
         let chunks = self.backups.start(self.context.clock.now()).ok_or_else(busy)?;
+        note_act(&self.context, &caller(&request)?.identity, called(&request), About::nothing(), &Ok(()));
         let chunks = stream::unfold(chunks, |mut chunks| async { chunks.recv().await.map(|chunk| (chunk, chunks)) });
         let answer = |chunk: Result<bytes::Bytes, BackupError>| {
             chunk.map(|chunk| CreateBackupResponse { chunk }).map_err(|error| match error {
@@ -69,11 +83,19 @@ impl OperationsService for OperationsApi {
         &self,
         request: Request<RunRetentionRequest>,
     ) -> Result<Response<RunRetentionResponse>, Status> {
+        let (by, method) = (caller(&request)?.identity, called(&request));
         let RunRetentionRequest { bodies_days, entries_days } = request.into_inner();
         let (keeper, asked) = (Arc::clone(&self.keeper), AskedDays { bodies: bodies_days, entries: entries_days });
         // It may take longer than a call may, and goes on then.
-        let report = tokio::spawn(async move { keeper.run(asked).await }).await;
-        let report = report.map_err(internal)?.map_err(refused)?;
+        let context = self.context.clone();
+        let report = tokio::spawn(async move {
+            let done = keeper.run(asked).await;
+            let rows = done.iter().flat_map(|report| &report.rows);
+            let gone = About::count(rows.map(|row| row.exchanges).sum(), "exchanges");
+            note_act(&context, &by, method, gone, &done);
+            done
+        });
+        let report = report.await.map_err(internal)?.map_err(refused)?;
         Ok(Response::new(RunRetentionResponse { report: Some(report) }))
     }
 
@@ -85,6 +107,7 @@ impl OperationsService for OperationsApi {
     }
 
     async fn add_agency(&self, request: Request<AddAgencyRequest>) -> Result<Response<AddAgencyResponse>, Status> {
+        let (by, method) = (caller(&request)?.identity, called(&request));
         let AddAgencyRequest { name, measures } = request.into_inner();
         let invalid = refuse(Reason::ArgumentInvalid);
         let name = Name::parse(&name).map_err(|error| refused(invalid(error)))?;
@@ -95,7 +118,90 @@ impl OperationsService for OperationsApi {
             .map_err(refused)?;
         codes.sort_unstable();
         codes.dedup();
-        self.context.writer.add_agency(name, codes).await.map_err(refused)?;
+        let about = About::agency(&name, Some(&added(&codes)));
+        let done = self.context.writer.add_agency(name, codes).await;
+        note_act(&self.context, &by, method, about, &done);
+        done.map_err(refused)?;
         Ok(Response::new(AddAgencyResponse {}))
     }
+
+    async fn grant_agency(
+        &self,
+        request: Request<GrantAgencyRequest>,
+    ) -> Result<Response<GrantAgencyResponse>, Status> {
+        let by = (caller(&request)?.identity, called(&request));
+        let GrantAgencyRequest { name, right } = request.into_inner();
+        let right = parse_right(&right.unwrap_or_default()).map_err(refused)?;
+        self.change_rights(by, &name, RightsChange::Granted(right)).await?;
+        Ok(Response::new(GrantAgencyResponse {}))
+    }
+
+    async fn revoke_agency(
+        &self,
+        request: Request<RevokeAgencyRequest>,
+    ) -> Result<Response<RevokeAgencyResponse>, Status> {
+        use revoke_agency_request::What;
+        let by = (caller(&request)?.identity, called(&request));
+        let RevokeAgencyRequest { name, what } = request.into_inner();
+        let change = match what {
+            Some(What::Right(right)) => RightsChange::Revoked(parse_right(&right).map_err(refused)?),
+            Some(What::End(EndOfAgency {})) => RightsChange::Ended,
+            None => {
+                let what = "the request says neither which right to take nor to end the agency";
+                return Err(refused(Refusal::new(Reason::ArgumentInvalid, what)));
+            }
+        };
+        self.change_rights(by, &name, change).await?;
+        Ok(Response::new(RevokeAgencyResponse {}))
+    }
+
+    async fn list_agencies(&self, _: Request<ListAgenciesRequest>) -> Result<Response<ListAgenciesResponse>, Status> {
+        let state = self.context.now_state();
+        let mut agencies: Vec<ListedAgency> = state.agencies().values().map(listed).collect();
+        agencies.extend(state.ended_agencies().iter().map(|name| ListedAgency {
+            name: name.to_string(),
+            ended: true,
+            rules: Vec::new(),
+        }));
+        Ok(Response::new(ListAgenciesResponse { agencies }))
+    }
+}
+
+impl OperationsApi {
+    async fn change_rights(
+        &self,
+        (by, method): (Identity, &'static str),
+        name: &str,
+        change: RightsChange,
+    ) -> Result<(), Status> {
+        let name = Name::parse(name).map_err(refuse(Reason::ArgumentInvalid)).map_err(refused)?;
+        let right = match &change {
+            RightsChange::Granted(right) | RightsChange::Revoked(right) => Some(right),
+            RightsChange::Ended => None,
+        };
+        let about = About::agency(&name, right);
+        let done = self.context.writer.change_rights(name, change).await;
+        note_act(&self.context, &by, method, about, &done);
+        done.map_err(refused)
+    }
+}
+
+/// What an agency is added with.
+fn added(measures: &[MeasureCode]) -> Right {
+    let all = measures.is_empty();
+    let measures = if all { Scope::All } else { Scope::These(measures.iter().cloned().collect()) };
+    Right { send: true, receive: true, measures, agreements: Scope::All }
+}
+
+fn listed(agency: &Agency) -> ListedAgency {
+    let rules = |rules: &Rules, send, receive| -> Vec<AgencyRule> {
+        let rule = |rule: &Rule| {
+            let (measures, agreements) = (rule.measures.clone(), rule.agreements.clone());
+            let told = right(&Right { send, receive, measures, agreements });
+            AgencyRule { granted: rule.granted, right: Some(told) }
+        };
+        rules.iter().map(rule).collect()
+    };
+    let (send, receive) = (rules(&agency.send, true, false), rules(&agency.receive, false, true));
+    ListedAgency { name: agency.name.to_string(), ended: false, rules: [send, receive].concat() }
 }

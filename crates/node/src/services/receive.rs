@@ -1,37 +1,84 @@
-//! Giving an agency what it has not acknowledged: flash first, then priority, then routine.
+//! Giving an agency what it may have and has not acknowledged: flash first, then priority, then routine.
+//!
+//! Invariant: no byte of a received exchange is handed to an agency's stream but where the newest published state gives that agency the
+//! right to it, asked when it is handed over ([`given`]); when it is read is asked too, but that alone would not hold: a right may go
+//! while the exchange waits for a slow reader.
+
+mod ahead;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concord_model::{Lane, MeasureCode, Name, Reason, Refusal, Timestamp};
+use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
 use concord_server::{Readiness, Shutdown};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse};
 use concord_wire::proto::exchange::v1::Description;
 use concord_wire::stored::node::{NodeEntry, Received, Verdict, read};
+use futures::{Stream, StreamExt as _};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::agency::cursor;
-use super::{internal, refused};
+use super::cursor::{Cursor, Cursors};
+use super::{ended, internal, refused};
 use crate::context::Context;
 use crate::damaged::Damaged;
 use crate::index::{Index, IndexError};
 use crate::projection::InboxRow;
+use crate::state::NodeState;
 use crate::state::decide::agency_unknown;
-use crate::state::{Agency, NodeState};
-
-/// Rows of one lane that are read ahead; bodies are read one by one.
-const ROWS_AHEAD_MAX: usize = 256;
+use crate::state::rights::About;
+use ahead::{Found, GivenBy, ReadAhead};
 
 /// Where what is given goes.
-pub type Items = mpsc::Sender<Result<ReceiveResponse, Status>>;
+pub type Items = mpsc::Sender<Result<Item, Status>>;
 
-/// Sends until everything is given, or, where the agency follows, until it is gone, replaced, or the node ends.
+/// One exchange on its way to an agency, with what gives the agency the right to it.
+pub struct Item {
+    lane: Lane,
+    number: u64,
+    about: About,
+    right: GivenBy,
+    response: ReceiveResponse,
+}
+
+impl Item {
+    /// The lane and the number in its mailbox.
+    pub fn place(&self) -> (Lane, u64) {
+        (self.lane, self.number)
+    }
+
+    fn may_go(&self, state: &NodeState, agency: &Name) -> bool {
+        self.right.holds(state, agency, &self.about, self.lane, self.number)
+    }
+}
+
+/// What goes to the agency, item by item, as its connection takes it.
+pub fn given(
+    context: &Context,
+    agency: Name,
+    items: mpsc::Receiver<Result<Item, Status>>,
+) -> impl Stream<Item = Result<ReceiveResponse, Status>> + Send + use<> {
+    let state = context.state.clone();
+    ReceiverStream::new(items).filter_map(move |item| {
+        let item = match item {
+            Ok(item) if item.may_go(&state.borrow(), &agency) || concord_faults::planted("give-without-right") => {
+                Some(Ok(item.response))
+            }
+            // It is read again where the right to it comes back.
+            Ok(_) => None,
+            Err(status) => Some(Err(status)),
+        };
+        std::future::ready(item)
+    })
+}
+
+/// Sends until everything is given, or, where the agency follows, until it is gone, replaced or ended, or the node ends.
 pub async fn give(context: Context, agency: Name, request: ReceiveRequest, items: Items, replaced: CancellationToken) {
     let end = tokio::select! {
         biased;
@@ -40,6 +87,7 @@ pub async fn give(context: Context, agency: Name, request: ReceiveRequest, items
             Err(refused(Refusal::new(Reason::StreamReplaced, what)))
         }
         () = context.shutdown.streams_end() => Err(Shutdown::status()),
+        () = ended(&context, &agency) => Err(refused(agency_unknown(&agency))),
         () = items.closed() => return,
         end = give_all(&context, &agency, &request, &items) => end,
     };
@@ -52,8 +100,9 @@ pub async fn give(context: Context, agency: Name, request: ReceiveRequest, items
 async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, items: &Items) -> Result<(), Status> {
     let mut published = context.state.clone();
     let state = context.now_state();
-    let known = state.agencies().get(agency).cloned().ok_or_else(|| refused(agency_unknown(agency)))?;
-    let reader = Reader { index: context.index.clone(), with_bodies: !request.without_bodies, last: None };
+    let known = state.agencies().get(agency).ok_or_else(|| refused(agency_unknown(agency)))?;
+    let cursors = Cursors::new(context, agency);
+    let reader = Reader { index: context.index.clone(), cursors, with_bodies: !request.without_bodies, last: None };
     let mut settled = context.index.damaged().watch_settled();
     let mut source = Source::new(ReadAhead::new(known), reader, context);
     loop {
@@ -66,17 +115,17 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
             });
             let (same_source, item) = read.await.map_err(internal)?;
             source = same_source;
-            let Some((lane, number, response)) = item.map_err(internal)? else {
+            let Some(item) = item.map_err(internal)? else {
                 break;
             };
             let Ok(place) = items.reserve().await else {
                 return Ok(());
             };
             // Another process of this agency may have acknowledged it while this one was slow: then it never comes again.
-            let through = published.borrow().agencies().get(agency).map_or(0, |known| known.through(lane));
-            if number > through {
+            let may_go = item.may_go(&published.borrow(), agency) || concord_faults::planted("give-without-right");
+            if may_go {
                 concord_faults::point("node.agency.giving");
-                place.send(Ok(response));
+                place.send(Ok(item));
                 concord_faults::point("node.agency.given");
             }
             // Flash that came meanwhile goes before what is read ahead.
@@ -106,6 +155,8 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
 struct Source {
     ahead: ReadAhead,
     reader: Reader,
+    /// What waited for its content, and is tried again.
+    again: VecDeque<Found>,
     damaged: Arc<Damaged>,
     settled: watch::Receiver<()>,
     readiness: Readiness,
@@ -114,17 +165,29 @@ struct Source {
 impl Source {
     fn new(ahead: ReadAhead, reader: Reader, context: &Context) -> Self {
         let (damaged, readiness) = (Arc::clone(context.index.damaged()), context.readiness.clone());
-        Self { ahead, reader, settled: damaged.watch_settled(), damaged, readiness }
+        let settled = damaged.watch_settled();
+        Self { ahead, reader, again: VecDeque::new(), settled, damaged, readiness }
     }
 
-    fn next(&mut self, state: &NodeState) -> Result<Option<(Lane, u64, ReceiveResponse)>, IndexError> {
+    fn next(&mut self, state: &NodeState) -> Result<Option<Item>, IndexError> {
         if self.settled.has_changed().unwrap_or(false) {
             self.settled.borrow_and_update();
-            self.ahead.go_on();
+            self.again.extend(self.ahead.go_on());
         }
-        while let Some((lane, number, row)) = self.ahead.next(state, &self.reader.index)? {
-            match self.reader.read(lane, number, &row) {
-                Ok(response) => return Ok(Some((lane, number, response))),
+        loop {
+            let found = match self.again.pop_front() {
+                Some(found) => found,
+                None => match self.ahead.next(state, &self.reader.index)? {
+                    Some(found) => found,
+                    None => return Ok(None),
+                },
+            };
+            let (lane, number) = (found.lane, found.number);
+            match self.reader.read(&found) {
+                Ok(response) => {
+                    let Found { right, row: InboxRow { about, .. }, .. } = found;
+                    return Ok(Some(Item { lane, number, about, right, response }));
+                }
                 Err(IndexError::Journal(error)) if error.is_damage() => {}
                 Err(error) => return Err(error),
             }
@@ -133,7 +196,7 @@ impl Source {
             }
             // Under a later number, where a hub that lost data gave it once more; under none, until it does.
             let asked = self.reader.index.known_to_hub_as(state, lane, number)?;
-            self.ahead.wait(lane, number, row);
+            self.ahead.wait(found);
             self.damaged.want(&self.readiness, lane, number, asked);
             if asked.is_none() {
                 // It may have come between, when nobody waited for it yet.
@@ -141,74 +204,20 @@ impl Source {
                 self.damaged.want(&self.readiness, lane, number, asked);
             }
         }
-        Ok(None)
-    }
-}
-
-/// Where the stream stands in each lane, and the rows behind it.
-struct ReadAhead {
-    agency: Agency,
-    scanned: [u64; Lane::ALL.len()],
-    rows: [VecDeque<(u64, InboxRow)>; Lane::ALL.len()],
-    /// Lanes whose next one is damaged: what follows in them waits, so that no cursor passes it.
-    waits: [bool; Lane::ALL.len()],
-}
-
-impl ReadAhead {
-    fn new(agency: Agency) -> Self {
-        let (scanned, rows) = (Lane::ALL.map(|lane| agency.through(lane)), Default::default());
-        Self { agency, scanned, rows, waits: Default::default() }
-    }
-
-    /// Gives this one again, and nothing of its lane until [`Self::go_on`].
-    fn wait(&mut self, lane: Lane, number: u64, row: InboxRow) {
-        self.rows[lane.slot()].push_front((number, row));
-        self.waits[lane.slot()] = true;
-    }
-
-    fn go_on(&mut self) {
-        self.waits = Default::default();
-    }
-
-    /// The next one that this agency may have, of the most urgent lane that has one.
-    fn next(&mut self, state: &NodeState, index: &Index) -> Result<Option<(Lane, u64, InboxRow)>, IndexError> {
-        for lane in Lane::ALL.into_iter().filter(|lane| !self.waits[lane.slot()]) {
-            let received = state.mailbox(lane).received_through;
-            let (scanned, rows) = (&mut self.scanned[lane.slot()], &mut self.rows[lane.slot()]);
-            loop {
-                if let Some((number, row)) = rows.pop_front() {
-                    let measure = MeasureCode::parse(&row.measure);
-                    if measure.is_ok_and(|measure| self.agency.may_have(&measure)) {
-                        return Ok(Some((lane, number, row)));
-                    }
-                    continue;
-                }
-                if *scanned >= received {
-                    break;
-                }
-                rows.extend(index.inbox(lane, *scanned + 1, ROWS_AHEAD_MAX)?);
-                let full = rows.len() >= ROWS_AHEAD_MAX;
-                // Rows are there before the state is published, so that none is passed over.
-                *scanned = match rows.back() {
-                    Some((last, _)) if full => *last,
-                    Some((last, _)) => (*last).max(received),
-                    None => received,
-                };
-            }
-        }
-        Ok(None)
     }
 }
 
 /// Reads exchanges from the journal; remembers the last entry, which often has the next one too.
 struct Reader {
     index: Index,
+    cursors: Cursors,
     with_bodies: bool,
     last: Option<(u64, Vec<Received>)>,
 }
 
 impl Reader {
-    fn read(&mut self, lane: Lane, number: u64, row: &InboxRow) -> Result<ReceiveResponse, IndexError> {
+    fn read(&mut self, found: &Found) -> Result<ReceiveResponse, IndexError> {
+        let Found { lane, number, row, right } = found;
         let position = usize::try_from(row.index).unwrap_or(usize::MAX);
         let item = self.entry(row.sequence)?.get(position);
         let Some(Verdict::Accepted(delivery)) = item.map(|item| &item.verdict) else {
@@ -220,8 +229,12 @@ impl Reader {
             Description::decode(description.bytes().clone()).map_err(|_| IndexError::Row("a description"))?;
         let body = self.index.blob(row.sequence, row.first_blob + 1)?.bytes().clone();
         let body_digest = Bytes::copy_from_slice(&Sha256::digest(&body));
+        let cursor = match right {
+            GivenBy::Rule { rights_at, .. } => Cursor::Through { lane: *lane, number: *number, rights_at: *rights_at },
+            GivenBy::Uncollected => Cursor::One { lane: *lane, number: *number },
+        };
         Ok(ReceiveResponse {
-            cursor: cursor(lane, number),
+            cursor: self.cursors.seal(cursor),
             exchange_id: Bytes::copy_from_slice(&row.exchange_id),
             header,
             description: Some(description),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use concord_identity::verify_statement;
 use concord_ledger::Statement;
 use concord_model::{Name, Reason, Refusal};
+use concord_server::audit::About;
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::statement_service_server::StatementService;
 use concord_wire::proto::agreement::v1::{
@@ -12,7 +13,7 @@ use concord_wire::proto::agreement::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{caller, refused};
+use super::{called, caller, note_act, note_refusal, refused};
 use crate::context::Context;
 use crate::state::decide::not_joined;
 use crate::state::{NodeState, Officer};
@@ -109,13 +110,28 @@ impl StatementService for StatementApi {
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
         let identity = caller(&request)?.identity;
+        let method = called(&request);
         let SubmitRequest { statement, wait, run: _ } = request.into_inner();
         let signed = statement.unwrap_or_default();
-        let statement = hand_in(&self.context, &identity.name, signed).await.map_err(refused)?;
+        // As far as it can be read, whoever it is of.
+        let about = parse_statement(&signed).map_or_else(|_| About::nothing(), |statement| about_statement(&statement));
+        let queued = hand_in(&self.context, &identity.name, signed).await;
+        note_act(&self.context, &identity, method, about.clone(), &queued);
+        let statement = queued.map_err(refused)?;
         let wait = duration(wait, STATEMENT_WAIT_MAX_SECONDS);
-        let state = self.answered(&statement, wait).await.map_err(refused)?;
+        let answered = self.answered(&statement, wait).await;
+        if let Err(refusal) = &answered {
+            // What the node took in and the hub refused.
+            note_refusal(&self.context, &identity, method, about, refusal);
+        }
+        let state = answered.map_err(refused)?;
         Ok(Response::new(SubmitResponse { state: state.into() }))
     }
+}
+
+fn about_statement(statement: &Statement) -> About {
+    let Statement { participant, officer, number, content, .. } = statement;
+    About::statement(participant, officer, *number, &content.in_names())
 }
 
 /// A wait that a caller asked for, within what one call may take.

@@ -1,7 +1,7 @@
 //! The status of a node: counts and times, never titles, bodies or ids.
 
 use bytes::Bytes;
-use concord_model::{Lane, MeasureCode, Timestamp};
+use concord_model::{Lane, Timestamp};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1::{
     AgencyStatus, GetStatusResponse, JournalTail, MailboxStatus, NodeStatus, get_status_response,
@@ -9,6 +9,7 @@ use concord_wire::proto::operations::v1::{
 
 use crate::context::Context;
 use crate::index::IndexError;
+use crate::state::rights::{About, entitled, owed};
 use crate::state::{Agency, NodeState, Officer};
 
 /// Deliveries that are counted for one agency and lane; a longer lag shows as this.
@@ -54,6 +55,14 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
             lag_seconds: oldest.map_or(0.0, |since| age(since) as f64 / MICROS_PER_SECOND),
         })
     });
+    let mailboxes = Lane::ALL.into_iter().map(|lane| {
+        Ok(MailboxStatus {
+            lane: lane.to_string(),
+            received_through: state.mailbox(lane).received_through,
+            set_aside: state.mailbox(lane).set_aside_count,
+            uncollected: uncollected(context, state, lane)?,
+        })
+    });
     Ok(NodeStatus {
         hub: state.hub().map(|hub| hub.name.to_string()).unwrap_or_default(),
         hub_connected: context.contact.is_connected(),
@@ -61,14 +70,7 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
         outbox_exchanges: Lane::ALL.iter().map(|lane| state.unrecorded_exchanges(*lane)).sum(),
         outbox_statements: outbox_statements as u64,
         feed_number: state.feed().number,
-        mailboxes: Lane::ALL
-            .iter()
-            .map(|lane| MailboxStatus {
-                lane: lane.to_string(),
-                received_through: state.mailbox(*lane).received_through,
-                set_aside: state.mailbox(*lane).set_aside_count,
-            })
-            .collect(),
+        mailboxes: mailboxes.collect::<Result<_, IndexError>>()?,
         agencies: agencies.collect::<Result<_, IndexError>>()?,
     })
 }
@@ -77,14 +79,14 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
 fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, Option<Timestamp>), IndexError> {
     let (mut items, mut oldest) = (0, None::<Timestamp>);
     for lane in Lane::ALL {
-        let (mut from, mut counted) = (agency.through(lane) + 1, 0);
+        let (mut from, mut counted) = (agency.from(lane) + 1, 0);
         while counted < LAG_COUNTED_MAX && from <= state.mailbox(lane).received_through {
             let rows = context.index.inbox(lane, from, ROWS_AT_ONCE)?;
             let Some((last, _)) = rows.last() else { break };
             from = last + 1;
             counted += rows.len();
-            for (_, row) in &rows {
-                if MeasureCode::parse(&row.measure).is_ok_and(|measure| agency.may_have(&measure)) {
+            for (number, row) in &rows {
+                if owed(agency, &row.about, lane, *number).is_some() {
                     let came = Timestamp::from_micros(row.delivered_at);
                     items += 1;
                     oldest = Some(oldest.map_or(came, |oldest| oldest.min(came)));
@@ -93,4 +95,18 @@ fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, Op
         }
     }
     Ok((items, oldest))
+}
+
+/// How many deliveries of a lane no agency has taken, and none may have.
+fn uncollected(context: &Context, state: &NodeState, lane: Lane) -> Result<u64, IndexError> {
+    let (mut from, mut counted, mut uncollected) = (0, 0, 0);
+    while counted < LAG_COUNTED_MAX {
+        let rows = context.index.untaken(lane, from, u64::MAX)?;
+        let Some((last, _)) = rows.last() else { break };
+        from = last + 1;
+        counted += rows.len();
+        let nobodys = |(_, about): &&(u64, About)| !state.agencies().values().any(|agency| entitled(agency, about));
+        uncollected += rows.iter().filter(nobodys).count() as u64;
+    }
+    Ok(uncollected)
 }

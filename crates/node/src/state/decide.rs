@@ -3,19 +3,18 @@
 use concord_journal::HistoryId;
 use concord_ledger::Statement;
 use concord_ledger::agreement::check_content;
-use concord_model::{ChainKey, Lane, MeasureCode, Name, Reason, Refusal, Timestamp};
+use concord_model::{AgreementId, ChainKey, Lane, MeasureCode, Name, Reason, Refusal, Timestamp};
 use concord_wire::consignment::Sealed;
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::receipt::Recorded;
 
+use super::rights::{About, entitled};
 use super::{Directory, NodeState};
 
 /// Consignments of one lane that may wait for the hub. Beyond it an agency hears `QUEUE_FULL`.
 pub const OUTBOX_CONSIGNMENTS_MAX: u64 = 1_000_000;
 /// Statements of one officer that may wait for the hub. Beyond it the officer hears `QUEUE_FULL`.
 pub const STATEMENTS_WAITING_MAX: usize = 32;
-/// Agencies of one node. Beyond it the operator hears `ARGUMENT_INVALID`.
-pub const AGENCIES_MAX: usize = 1024;
 
 /// Times that one mailbox goes on under later numbers, since its hub lost data. Beyond it the link ends with `HISTORY_UNKNOWN`.
 pub(crate) const HOLES_MAX: usize = 1024;
@@ -56,6 +55,18 @@ impl NodeState {
             return Err(not_joined());
         };
         Ok(ChainKey { origin: origin.clone(), hub: hub.name.clone(), node: node.clone(), epoch, lane })
+    }
+
+    /// Whether an agency may send something of this measure under this agreement now.
+    ///
+    /// Refuses with `AGENCY_UNKNOWN` and `MEASURE_NOT_ALLOWED`.
+    pub fn decide_send(&self, agency: &Name, measure: &MeasureCode, agreement: &AgreementId) -> Result<(), Refusal> {
+        let known = self.agencies().get(agency).ok_or_else(|| agency_unknown(agency))?;
+        if known.may_send(measure, agreement) {
+            return Ok(());
+        }
+        let what = format!("this agency may not send {measure} under {agreement}");
+        Err(Refusal::new(Reason::MeasureNotAllowed, what))
     }
 
     /// Whether the chain of a lane takes one more consignment.
@@ -234,19 +245,32 @@ impl NodeState {
         }
     }
 
-    /// How far an agency's acknowledgement moves its cursor; none where it was acknowledged before.
+    /// From where an agency's acknowledgement, of what was given under those rights, moves its cursors; none where it moves none.
     ///
     /// Refuses with `RECOVERING` until the hub has said what was acknowledged before: the list of first acknowledgements is counted by
     /// both sides, and one in between would take the place of another.
-    pub fn decide_acknowledge(&self, agency: &Name, lane: Lane, through: u64) -> Result<Option<u64>, Refusal> {
+    pub fn decide_acknowledge(
+        &self,
+        agency: &Name,
+        lane: Lane,
+        through: u64,
+        rights_at: u64,
+    ) -> Result<Option<u64>, Refusal> {
         self.refuse_while_recovering()?;
-        let Some(known) = self.agencies().get(agency) else {
-            return Err(agency_unknown(agency));
-        };
+        let known = self.agencies().get(agency).ok_or_else(|| agency_unknown(agency))?;
         if through > self.mailbox(lane).received_through {
             return Err(Refusal::new(Reason::CursorInvalid, "the cursor lies beyond what this node has received"));
         }
-        Ok((through > known.through(lane)).then_some(through))
+        Ok(known.moved_by(lane, through, rights_at))
+    }
+
+    /// Whether an agency may acknowledge one delivery behind its cursor, by what it is about.
+    ///
+    /// Refuses with `RECOVERING`, as above.
+    pub fn decide_collect(&self, agency: &Name, about: &About) -> Result<Step, Refusal> {
+        self.refuse_while_recovering()?;
+        let known = self.agencies().get(agency).ok_or_else(|| agency_unknown(agency))?;
+        Ok(if entitled(known, about) { Step::Append } else { Step::Repeat })
     }
 
     /// Whether an officer's verified statement is the next one, and would stand by what the directory knows.
@@ -294,33 +318,6 @@ impl NodeState {
         }
     }
 
-    /// Whether an agency may be let in under this name with these measures.
-    pub fn decide_agency(&self, name: &Name, measures: &[MeasureCode]) -> Result<Step, Refusal> {
-        if let Some(known) = self.agencies().get(name) {
-            let same =
-                known.measures.len() == measures.len() && measures.iter().all(|code| known.measures.contains(code));
-            return if same {
-                Ok(Step::Repeat)
-            } else {
-                let other = format!("the agency {name} was added with other measures");
-                Err(Refusal::new(Reason::AgencyExists, other))
-            };
-        }
-        if self.agencies().len() >= AGENCIES_MAX {
-            let full = format!("a node has at most {AGENCIES_MAX} agencies");
-            return Err(Refusal::new(Reason::ArgumentInvalid, full));
-        }
-        // Before the first feed item there is no catalogue to ask; what does not exist then never fits anything.
-        let registry = &self.directory().registry;
-        if registry.hub().is_some()
-            && let Some(unknown) = measures.iter().find(|code| registry.measure(code).is_none())
-        {
-            let unknown = format!("there is no measure {unknown} in the catalogue");
-            return Err(Refusal::new(Reason::MeasureUnknown, unknown));
-        }
-        Ok(Step::Append)
-    }
-
     /// Whether a welcome's histories let positions of this node stand: `(history, number)` lies within today's past.
     pub fn position_stands(
         position: Option<(HistoryId, u64)>,
@@ -348,5 +345,5 @@ pub(crate) fn not_joined() -> Refusal {
 }
 
 pub(crate) fn agency_unknown(agency: &Name) -> Refusal {
-    Refusal::new(Reason::AgencyUnknown, format!("the agency {agency} was not added to this node"))
+    Refusal::new(Reason::AgencyUnknown, format!("the agency {agency} was not added to this node, or was ended"))
 }

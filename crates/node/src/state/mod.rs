@@ -7,12 +7,14 @@
 mod agencies;
 mod chain;
 pub(crate) mod decide;
+mod decide_rights;
 mod directory;
 mod line;
 mod mailbox;
 mod officers;
+pub mod rights;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use concord_journal::HistoryId;
@@ -20,13 +22,14 @@ use concord_ledger::ChainTip;
 use concord_model::{Digest, Lane, Name, ParticipantCode, Refusal, Timestamp};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{NodeEntry, Restored};
+use concord_wire::stored::node::{NodeEntry, Restored, RightsChange};
 use serde::{Deserialize, Serialize};
 
 pub use agencies::Agency;
 pub use chain::ChainEnd;
 use chain::LaneChains;
-pub use decide::{AGENCIES_MAX, FetchedStep, OUTBOX_CONSIGNMENTS_MAX, STATEMENTS_WAITING_MAX, Step};
+pub use decide::{FetchedStep, OUTBOX_CONSIGNMENTS_MAX, STATEMENTS_WAITING_MAX, Step};
+pub use decide_rights::{AGENCIES_MAX, AGENCY_NAMES_MAX};
 pub use directory::{Directory, DirectoryError, HubKeys};
 pub use line::{LINE_KEPT_MAX, Line};
 pub use mailbox::Mailbox;
@@ -39,6 +42,9 @@ pub struct NodeState {
     hub: Option<Arc<HubKeys>>,
     directory: Arc<Directory>,
     agencies: Arc<BTreeMap<Name, Agency>>,
+    ended_agencies: Arc<BTreeSet<Name>>,
+    /// The entry that last changed what some agency may have of what is there.
+    rights_at: u64,
     officers: Arc<BTreeMap<Name, Officer>>,
     chains: [LaneChains; Lane::ALL.len()],
     mailboxes: [Mailbox; Lane::ALL.len()],
@@ -118,7 +124,24 @@ impl NodeState {
                 let from = self.restoration.map_or(now, |restoration| restoration.received_through);
                 Arc::make_mut(&mut self.agencies)
                     .entry(name.clone())
-                    .or_insert_with(|| Agency::added(measures.iter().cloned(), from));
+                    .or_insert_with(|| Agency::added(name, measures, sequence, from));
+                // It may have what came before it and nobody collected.
+                if from != [0; Lane::ALL.len()] {
+                    self.rights_at = sequence;
+                }
+            }
+            NodeEntry::RightsChanged(name, change) => {
+                let agencies = Arc::make_mut(&mut self.agencies);
+                if *change == RightsChange::Ended {
+                    agencies.remove(name);
+                    Arc::make_mut(&mut self.ended_agencies).insert(name.clone());
+                } else if let Some(agency) = agencies.get_mut(name) {
+                    agency.changed(change, sequence);
+                }
+                self.rights_at = sequence;
+            }
+            NodeEntry::AgencyCollected(fact) => {
+                self.mailbox_mut(fact.lane).taken_count += fact.told().len() as u64;
             }
             NodeEntry::Queued(queued) => {
                 let chain = &queued.kept.sealed.chain;
@@ -176,7 +199,7 @@ impl NodeState {
             }
             NodeEntry::AgencyAcknowledged(fact) => {
                 if let Some(agency) = Arc::make_mut(&mut self.agencies).get_mut(&fact.agency) {
-                    agency.acknowledged(fact.lane, fact.through);
+                    agency.acknowledged(fact.lane, fact.through, fact.rights_at);
                 }
                 self.mailbox_mut(fact.lane).taken_count += fact.told().len() as u64;
             }
@@ -242,6 +265,16 @@ impl NodeState {
     /// The agencies let in.
     pub fn agencies(&self) -> &BTreeMap<Name, Agency> {
         &self.agencies
+    }
+
+    /// The names of agencies that were ended: none of them is let in again.
+    pub fn ended_agencies(&self) -> &Arc<BTreeSet<Name>> {
+        &self.ended_agencies
+    }
+
+    /// The entry of the journal that last changed what some agency may have of what is there; 0 before the first.
+    pub fn rights_at(&self) -> u64 {
+        self.rights_at
     }
 
     /// The officers that made statements.

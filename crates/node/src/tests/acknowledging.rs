@@ -19,7 +19,7 @@ async fn a_number_is_taken_once_by_the_first_agency_that_may_have_it() {
     node.writer.mail(lane, HISTORY, mail).await.unwrap();
     node.writer.add_agency(name("late"), vec![measure(MEASURE)]).await.unwrap();
     let acknowledge = async |agency: &str, through| {
-        let done = node.writer.acknowledge(name(agency), lane, through).await;
+        let done = node.writer.acknowledge(name(agency), lane, through, 0).await;
         let taken = node.index.taken_after(lane, 0, 10).unwrap();
         assert_eq!(node.now().mailbox(lane).taken_count, taken.len() as u64);
         done.map(|()| taken).map_err(|refusal| refusal.reason)
@@ -45,7 +45,7 @@ async fn two_agencies_in_one_commit_take_each_number_once() {
     node.writer.add_agency(name("police"), Vec::new()).await.unwrap();
     let mail = (1..=3).map(|number| accepted(&forum, number, number as u8)).collect();
     node.writer.mail(lane, HISTORY, mail).await.unwrap();
-    let acknowledge = |agency: &str, through| node.writer.acknowledge(name(agency), lane, through);
+    let acknowledge = |agency: &str, through| node.writer.acknowledge(name(agency), lane, through, 0);
     let (first, second) = tokio::join!(acknowledge("customs", 2), acknowledge("police", 3));
     assert_eq!((first, second), (Ok(()), Ok(())));
     assert_eq!(node.index.taken_after(lane, 0, 10).unwrap(), [1, 2, 3]);
@@ -125,7 +125,7 @@ pub(super) async fn a_little_of_everything(forum: &Forum, node: &Running) {
         accepted(forum, 5, 5),
     ];
     node.writer.mail(Lane::Routine, HISTORY, mail).await.unwrap();
-    node.writer.acknowledge(name("customs"), Lane::Routine, 1).await.unwrap();
-    node.writer.acknowledge(name("customs"), Lane::Routine, 5).await.unwrap();
+    node.writer.acknowledge(name("customs"), Lane::Routine, 1, 0).await.unwrap();
+    node.writer.acknowledge(name("customs"), Lane::Routine, 5, 0).await.unwrap();
     node.writer.submit(prepared(forum, "r-1", b"x", Lane::Flash)).await.unwrap();
 }

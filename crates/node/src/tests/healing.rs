@@ -34,7 +34,7 @@ async fn what_comes_again_has_no_second_effect_and_each_first_acknowledgement_is
     let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
     let mail = |numbers: &[(u64, u8)]| numbers.iter().map(|(number, uuid)| accepted(&forum, *number, *uuid)).collect();
     node.writer.mail(LANE, HISTORY, mail(&[(1, 1), (2, 2), (3, 3), (4, 4)])).await.unwrap();
-    node.writer.acknowledge(name("customs"), LANE, 3).await.unwrap();
+    node.writer.acknowledge(name("customs"), LANE, 3, 0).await.unwrap();
     assert_eq!(node.index.taken_after(LANE, 0, 10).unwrap(), [1, 2, 3]);
 
     // A hub that knows of more than was ever told is not followed: what follows would never be told.
@@ -45,14 +45,14 @@ async fn what_comes_again_has_no_second_effect_and_each_first_acknowledgement_is
     let mailbox = node.now().mailbox(LANE).clone();
     assert_eq!((mailbox.received_through, mailbox.taken_count, mailbox.history), (6, 2, Some(LATER)));
     assert_eq!(node.index.taken_after(LANE, 0, 10).unwrap(), [1, 2], "3 means nothing to the hub now");
-    node.writer.acknowledge(name("customs"), LANE, 4).await.unwrap();
+    node.writer.acknowledge(name("customs"), LANE, 4, 0).await.unwrap();
     assert_eq!(node.now().mailbox(LANE).taken_count, 2, "nor does 4");
 
     node.writer.mail(LANE, LATER, mail(&[(7, 3), (8, 4), (9, 9)])).await.unwrap();
     assert_eq!(node.index.taken_after(LANE, 0, 10).unwrap(), [1, 2, 7, 8]);
     let inbox = node.index.inbox(LANE, 0, 10).unwrap();
     assert_eq!(inbox.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2, 3, 4, 9]);
-    node.writer.acknowledge(name("customs"), LANE, 9).await.unwrap();
+    node.writer.acknowledge(name("customs"), LANE, 9, 0).await.unwrap();
     assert_eq!(node.index.taken_after(LANE, 0, 10).unwrap(), [1, 2, 7, 8, 9]);
     let state = node.now();
     assert_eq!((state.mailbox(LANE).taken_count, state.mailbox(LANE).set_aside_count), (5, 0));

@@ -11,6 +11,7 @@ mod links;
 mod queueing;
 mod receiving;
 mod recovering;
+mod rights;
 mod saying;
 mod snapshots;
 mod support;

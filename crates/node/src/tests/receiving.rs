@@ -19,13 +19,12 @@ async fn what_another_process_of_the_agency_acknowledged_meanwhile_is_not_given_
     let (items, mut given) = mpsc::channel(1);
     let request = ReceiveRequest { follow: true, ..ReceiveRequest::default() };
     tokio::spawn(give(context(&forum, &node), name("customs"), request, items, CancellationToken::new()));
-    let number = |cursor: &[u8]| u64::from_be_bytes(cursor[1..].try_into().unwrap());
     let first = given.recv().await.unwrap().unwrap();
     // The second is handed over, the third is read and waits for its place.
     until(|| given.len() == 1).await;
-    node.writer.acknowledge(name("customs"), Lane::Routine, 3).await.unwrap();
+    node.writer.acknowledge(name("customs"), Lane::Routine, 3, 0).await.unwrap();
     let second = given.recv().await.unwrap().unwrap();
     let third = given.recv().await.unwrap().unwrap();
-    let numbers = [first, second, third].map(|given| number(&given.cursor));
+    let numbers = [first, second, third].map(|given| given.place().1);
     assert_eq!(numbers, [1, 2, 4]);
 }

@@ -20,7 +20,7 @@ async fn a_restored_node_takes_nothing_before_all_lanes_are_back_and_tells_nothi
     let lane = Lane::Routine;
     let node = Running::start(&forum, founded(&forum).await, &place.path().join("before"));
     node.writer.mail(lane, HISTORY, vec![accepted(&forum, 1, 1), accepted(&forum, 2, 2)]).await.unwrap();
-    node.writer.acknowledge(name("customs"), lane, 1).await.unwrap();
+    node.writer.acknowledge(name("customs"), lane, 1, 0).await.unwrap();
     let journal = node.stop().await;
     let parent = journal.tail();
     journal.begin_history(parent, HistoryId([2; 16]), SystemClock.now().as_micros()).await.unwrap();
@@ -36,7 +36,7 @@ async fn a_restored_node_takes_nothing_before_all_lanes_are_back_and_tells_nothi
     assert_eq!((line.history, line.restored_in), (Some(HistoryId([2; 16])), Some(HistoryId([2; 16]))));
     assert!(state.is_recovering());
     assert_eq!(submit("early").await.err(), Some(Reason::Recovering));
-    let early = node.writer.acknowledge(name("customs"), lane, 2).await;
+    let early = node.writer.acknowledge(name("customs"), lane, 2, 0).await;
     assert_eq!(early.map_err(|refusal| refusal.reason), Err(Reason::Recovering));
 
     // The hub was told of 1, 3 and 2 as taken, and of all up to 3 as delivered.
@@ -63,7 +63,7 @@ async fn a_restored_node_takes_nothing_before_all_lanes_are_back_and_tells_nothi
     node.writer.mail(lane, HISTORY, vec![accepted(&forum, 3, 3), accepted(&forum, 4, 4)]).await.unwrap();
     let rows = node.index.inbox(lane, 2, 10).unwrap();
     assert_eq!(rows.into_iter().map(|(number, _)| number).collect::<Vec<_>>(), [2, 3, 4]);
-    node.writer.acknowledge(name("customs"), lane, 4).await.unwrap();
+    node.writer.acknowledge(name("customs"), lane, 4, 0).await.unwrap();
     assert_eq!(node.index.taken_after(lane, 0, 10).unwrap(), [1, 3, 2, 4]);
     assert_eq!(node.now().mailbox(lane).taken_count, 4);
     node.writer.add_agency(name("border"), Vec::new()).await.unwrap();

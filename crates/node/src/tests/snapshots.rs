@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use concord_journal::{Journal as _, MemoryJournal};
-use concord_model::{Lane, Reason, Refusal, Timestamp};
+use concord_model::{Lane, Reason, Refusal, Right, Scope, Timestamp};
 use concord_wire::agreement::{DraftContent, parse_statement};
-use concord_wire::stored::node::{StatementAnswered, read};
+use concord_wire::stored::node::{RightsChange, StatementAnswered, read};
 use proptest::prelude::*;
 
 use super::acknowledging::a_little_of_everything;
-use super::support::{Forum, Running, founded, prepared, reference};
+use super::support::{Forum, MEASURE, Running, founded, measure, name, prepared, reference};
 use super::uplink::receipt_of;
 use crate::open::{SNAPSHOT_FORM, fold, snapshots};
 use crate::state::NodeState;
@@ -36,6 +36,14 @@ async fn everything(place: &Path) -> MemoryJournal {
     let recorded = concord_wire::receipt::parse(&receipt.statement).unwrap();
     node.writer.receipts(vec![(receipt, recorded)]).await.unwrap();
     node.writer.submit(prepared(&forum, "r-2", b"y", Lane::Flash)).await.unwrap();
+    let all = |measures| Right { send: true, receive: true, measures, agreements: Scope::All };
+    let some = all(Scope::These([measure(MEASURE)].into()));
+    node.writer.add_agency(name("cyber"), Vec::new()).await.unwrap();
+    for change in [RightsChange::Revoked(some.clone()), RightsChange::Granted(some)] {
+        node.writer.change_rights(name("cyber"), change).await.unwrap();
+    }
+    node.writer.add_agency(name("police"), Vec::new()).await.unwrap();
+    node.writer.change_rights(name("police"), RightsChange::Ended).await.unwrap();
     for why in ["once", "again"] {
         node.writer.fence(Refusal::new(Reason::NodeRolledBack, why)).await.unwrap();
         if why == "once" {

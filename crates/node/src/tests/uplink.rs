@@ -187,6 +187,7 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
+        audit: concord_server::audit::Audit::off(),
         run: [7; 16],
     }
 }

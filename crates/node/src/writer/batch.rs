@@ -11,7 +11,7 @@ use concord_views::SCAN_ROWS_MAX;
 use concord_wire::consignment::{self, Sealed};
 use concord_wire::header;
 use concord_wire::proto::exchange::v1::MailboxResume;
-use concord_wire::stored::node::{self as stored, Acknowledged, MailboxResumed, Queued, Repeated, Submission, Verdict};
+use concord_wire::stored::node::{self as stored, MailboxResumed, Queued, Repeated, Submission, Verdict};
 use concord_wire::tree::{SEED_SIZE_BYTES, Seed};
 
 use super::WriterError;
@@ -135,8 +135,12 @@ impl<'a> Batch<'a> {
                 let outcome = self.mail(lane, history, items)?;
                 self.answer(reply, outcome);
             }
-            Command::Acknowledge(agency, lane, through, reply) => {
-                let outcome = self.acknowledge(&agency, lane, through)?;
+            Command::Acknowledge(agency, lane, through, rights_at, reply) => {
+                let outcome = self.acknowledge(&agency, lane, through, rights_at)?;
+                self.answer(reply, outcome);
+            }
+            Command::Collect(agency, lane, number, reply) => {
+                let outcome = self.collect(agency, lane, number)?;
                 self.answer(reply, outcome);
             }
             Command::Statement(signed, statement, reply) => {
@@ -200,6 +204,14 @@ impl<'a> Batch<'a> {
                 }
                 self.answer(reply, Ok(()));
             }
+            Command::ChangeRights(name, change, reply) => {
+                let outcome = match self.state.decide_rights(&name, &change) {
+                    Ok(Step::Append) => self.push(stored::rights_changed(&name, &change, self.now)).map(Ok)?,
+                    Ok(Step::Repeat) => Ok(()),
+                    Err(refusal) => Err(refusal),
+                };
+                self.answer(reply, outcome);
+            }
             Command::AddAgency(name, measures, reply) => {
                 let outcome = self.add_agency(&name, &measures)?;
                 self.answer(reply, outcome);
@@ -221,7 +233,10 @@ impl<'a> Batch<'a> {
         if let Some(first) = self.answered_before(&key, &prepared.request)? {
             return Ok(first);
         }
-        if let Err(refusal) = self.state.decide_submit(prepared.lane) {
+        // What the agency may send is judged by what holds when it is queued, not when it was looked at.
+        let Accepted { measure, agreement, .. } = &prepared.answer;
+        let may = self.state.decide_send(&prepared.agency, measure, agreement);
+        if let Err(refusal) = may.and_then(|()| self.state.decide_submit(prepared.lane)) {
             return Ok(Err(refusal));
         }
         let size = exchange_size(&prepared);
@@ -374,7 +389,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The number under which the hub knows an accepted delivery now; none while it knows it under none.
-    fn known_to_hub_as(&self, lane: Lane, number: u64) -> Result<Option<u64>, WriterError> {
+    pub(super) fn known_to_hub_as(&self, lane: Lane, number: u64) -> Result<Option<u64>, WriterError> {
         match self.repeated.get(&(lane.slot(), number)) {
             Some(again) => Ok(Some(*again).filter(|again| self.state.mailbox(lane).is_known_to_hub(*again))),
             None => Ok(self.index.known_to_hub_as(&self.state, lane, number)?),
@@ -412,48 +427,13 @@ impl<'a> Batch<'a> {
         self.push(stored::mailbox_resumed(&fact, self.now)).map(Ok)
     }
 
-    /// Answers how far the cursor stands then: up to `through`, or as far as one entry goes.
-    fn acknowledge(&mut self, agency: &Name, lane: Lane, through: u64) -> Result<Result<u64, Refusal>, WriterError> {
-        let target = match self.state.decide_acknowledge(agency, lane, through) {
-            Ok(Some(target)) => target,
-            Ok(None) => return Ok(Ok(through)),
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let Some(known) = self.state.agencies().get(agency) else {
-            return Ok(Ok(through));
-        };
-        // Two acknowledgements in one batch: the later one asks the views before the earlier one's rows are there.
-        let taken_before: BTreeSet<u64> = self.taken_in_batch(lane);
-        let rows = self.index.untaken(lane, known.through(lane) + 1, target)?;
-        let reached = match rows.last() {
-            Some((last, _)) if rows.len() >= SCAN_ROWS_MAX => *last,
-            _ => target,
-        };
-        let entitled = rows.into_iter().filter(|(number, measure)| {
-            let code = MeasureCode::parse(measure);
-            // What nobody has any more was passed, not taken.
-            let is_gone = self.index.damaged().is_gone(lane, *number);
-            code.is_ok_and(|code| known.may_have(&code)) && !taken_before.contains(number) && !is_gone
-        });
-        let taken: Vec<u64> = entitled.map(|(number, _)| number).collect();
-        let mut known = Vec::with_capacity(taken.len());
-        for number in &taken {
-            known.extend(self.known_to_hub_as(lane, *number)?);
-        }
-        let taken_as = (known != taken).then_some(known);
-        let fact = Acknowledged { agency: agency.clone(), lane, through: reached, taken, taken_as };
-        self.push(stored::agency_acknowledged(&fact, self.now))?;
-        Ok(Ok(reached))
-    }
-
-    fn taken_in_batch(&self, lane: Lane) -> BTreeSet<u64> {
+    pub(super) fn taken_in_batch(&self, lane: Lane) -> BTreeSet<u64> {
         let mut taken = BTreeSet::new();
         for (sequence, draft) in (self.tail.sequence + 1..).zip(&self.drafts) {
-            let entry = stored::read(&preview(draft, &self.tail, sequence));
-            if let Ok(stored::NodeEntry::AgencyAcknowledged(fact)) = entry
-                && fact.lane == lane
-            {
-                taken.extend(fact.taken);
+            match stored::read(&preview(draft, &self.tail, sequence)) {
+                Ok(stored::NodeEntry::AgencyAcknowledged(fact)) if fact.lane == lane => taken.extend(fact.taken),
+                Ok(stored::NodeEntry::AgencyCollected(fact)) if fact.lane == lane => taken.extend([fact.number]),
+                _ => {}
             }
         }
         taken

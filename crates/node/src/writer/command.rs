@@ -9,7 +9,7 @@ use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{MailboxResume, RecordedReceipt};
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::receipt::Recorded;
-use concord_wire::stored::node::{FeedResumed, LaneRecovered, StatementAnswered, Verdict};
+use concord_wire::stored::node::{FeedResumed, LaneRecovered, RightsChange, StatementAnswered, Verdict};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -69,10 +69,12 @@ pub(crate) enum Command {
     Receipts(Vec<(RecordedReceipt, Recorded)>, Reply<()>),
     Feed(HistoryId, Vec<FeedItem>, u64, Reply<()>),
     Mail(Lane, HistoryId, Vec<Judged>, Reply<()>),
-    Acknowledge(Name, Lane, u64, Reply<u64>),
+    Acknowledge(Name, Lane, u64, u64, Reply<u64>),
+    Collect(Name, Lane, u64, Reply<()>),
     Statement(SignedStatement, Box<Statement>, Reply<Step>),
     Answer(StatementAnswered, Reply<()>),
     AddAgency(Name, Vec<MeasureCode>, Reply<()>),
+    ChangeRights(Name, RightsChange, Reply<()>),
     ResumeFeed(FeedResumed, Reply<()>),
     ResumeMailbox(Lane, HistoryId, MailboxResume, u64, Reply<()>),
     Renew(Vec<(RecordedReceipt, Recorded)>, Reply<()>),
@@ -134,6 +136,8 @@ impl Command {
             | Self::Fence(_, reply)
             | Self::LiftFence(reply)
             | Self::Effect(_, reply)
+            | Self::Collect(.., reply)
+            | Self::ChangeRights(.., reply)
             | Self::AddAgency(.., reply) => refuse_too_large(reply),
             Self::Acknowledge(.., reply) => refuse_too_large(reply),
             Self::PackAnew(.., reply) => refuse_too_large(reply),
@@ -209,15 +213,21 @@ impl NodeWriter {
         self.ask(|reply| Command::Mail(lane, history, items, reply)).await
     }
 
-    /// Moves an agency's cursor. A repeat is harmless.
-    pub async fn acknowledge(&self, agency: Name, lane: Lane, through: u64) -> Result<(), Refusal> {
+    /// Moves an agency's cursor, over what was given under its rights as this entry of the journal left them; 0: as they are. A repeat
+    /// is harmless.
+    pub async fn acknowledge(&self, agency: Name, lane: Lane, through: u64, rights_at: u64) -> Result<(), Refusal> {
         // A long way goes in steps of one entry each, so that a commit stays small.
         let mut reached = 0;
         while reached < through {
             let agency = agency.clone();
-            reached = self.ask(|reply| Command::Acknowledge(agency, lane, through, reply)).await?;
+            reached = self.ask(|reply| Command::Acknowledge(agency, lane, through, rights_at, reply)).await?;
         }
         Ok(())
+    }
+
+    /// Keeps that an agency has one delivery behind its cursor that nobody had collected. A repeat is harmless.
+    pub async fn collect(&self, agency: Name, lane: Lane, number: u64) -> Result<(), Refusal> {
+        self.ask(|reply| Command::Collect(agency, lane, number, reply)).await
     }
 
     /// Queues an officer's verified statement.
@@ -233,6 +243,11 @@ impl NodeWriter {
     /// Lets an agency in.
     pub async fn add_agency(&self, name: Name, measures: Vec<MeasureCode>) -> Result<(), Refusal> {
         self.ask(|reply| Command::AddAgency(name, measures, reply)).await
+    }
+
+    /// Gives an agency a right, takes one from it, or ends it. A repeat is harmless.
+    pub async fn change_rights(&self, name: Name, change: RightsChange) -> Result<(), Refusal> {
+        self.ask(|reply| Command::ChangeRights(name, change, reply)).await
     }
 
     /// The feed goes on after the hub lost data.

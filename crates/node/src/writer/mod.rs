@@ -1,6 +1,7 @@
 //! The one task that owns journal and state: it groups what waits into one commit, decides, appends, applies, projects,
 //! and only then answers.
 
+mod acknowledging;
 mod batch;
 mod command;
 mod packing;

@@ -2,6 +2,7 @@
 
 use concord_model::limits::COMMIT_SIZE_MAX_BYTES;
 use concord_views::SCAN_ROWS_MAX;
+use concord_wire::right::RIGHT_NAMES_MAX;
 
 use super::batch::TAKEN_AGAIN_MAX;
 use super::command::{Command, Prepared};
@@ -46,6 +47,7 @@ pub(super) fn size_of(command: &Command) -> u64 {
         Command::ResumeFeed(..)
         | Command::Begin(..)
         | Command::LiftFence(..)
+        | Command::Collect(..)
         | Command::Effect(..)
         | Command::PackAnew(..) => 0,
         Command::Fence(why, _) => why.message.len() as u64,
@@ -68,6 +70,7 @@ pub(super) fn size_of(command: &Command) -> u64 {
         Command::Recovered(fact, _) => fact.bodies_lost.len() as u64 * 40,
         Command::Answer(answer, _) => answer.message.len() as u64,
         Command::AddAgency(_, measures, _) => measures.len() as u64 * 70,
+        Command::ChangeRights(..) => 2 * RIGHT_NAMES_MAX as u64 * 140,
     };
     carried + COMMAND_OVERHEAD_BYTES
 }

@@ -127,6 +127,7 @@ pub async fn start_with(
     let connections = Connections::new();
     let readiness = Readiness::new();
     let server = GrpcServer {
+        audit: concord_server::audit::Audit::off(),
         routes,
         table: Arc::new(MethodTable::new(kaz(), rows)),
         health,

@@ -1,5 +1,7 @@
 //! The entries of a node's journal.
 
+mod rights;
+
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_model::{
@@ -7,7 +9,7 @@ use concord_model::{
 };
 use prost::Message;
 
-use super::{Kept, StoredError, check_blobs, check_version, decode, draft, keep, kept, malformed, required, unknown};
+use super::{Kept, StoredError, check_blobs, check_version, decode, draft, keep, kept, malformed, required};
 use crate::consignment::Sealed;
 use crate::convert::{digest_bytes, lane, parse_lane};
 use crate::proto::agreement::v1::SignedStatement;
@@ -17,6 +19,7 @@ use crate::proto::journal::v1 as pb;
 use crate::proto::operations::v1::Bundle;
 
 pub use crate::proto::journal::v1::{StatementAnswered, Submission};
+pub use rights::{Collected, RightsChange, collected, rights_changed};
 
 const KIND_FOUNDED: u16 = 101;
 const KIND_JOINED: u16 = 102;
@@ -84,6 +87,10 @@ pub enum NodeEntry {
     },
     /// An agency acknowledged.
     AgencyAcknowledged(Acknowledged),
+    /// What an agency may send and receive changed.
+    RightsChanged(Name, RightsChange),
+    /// An agency acknowledged one delivery behind its cursor.
+    AgencyCollected(Collected),
     /// A statement, to be forwarded.
     Statement(SignedStatement),
     /// The hub answered a statement.
@@ -233,6 +240,8 @@ pub struct Acknowledged {
     pub taken: Vec<u64>,
     /// What the hub is told in place of them, where it gave numbers again since.
     pub taken_as: Option<Vec<u64>>,
+    /// The agency's rights as this entry of the journal left them: under which what is acknowledged was given. 0: as they are.
+    pub rights_at: u64,
 }
 
 impl Acknowledged {
@@ -336,6 +345,7 @@ pub fn agency_acknowledged(fact: &Acknowledged, recorded_at: Timestamp) -> Draft
         through: fact.through,
         taken: fact.taken.clone(),
         taken_as: fact.taken_as.clone().map(|numbers| pb::TakenAs { numbers }),
+        rights_at: fact.rights_at,
     };
     plain(KIND_AGENCY_ACKNOWLEDGED, &message, recorded_at)
 }
@@ -497,6 +507,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
                 through: message.through,
                 taken: message.taken,
                 taken_as: message.taken_as.map(|taken_as| taken_as.numbers),
+                rights_at: message.rights_at,
             })
         }
         KIND_STATEMENT => {
@@ -561,7 +572,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
             let pb::NodeFenceLifted {} = decode(entry)?;
             NodeEntry::FenceLifted
         }
-        _ => return Err(unknown(entry)),
+        _ => return rights::read(entry),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, KIND_HISTORY_BEGUN};
-use concord_model::{Digest, ExchangeId, Lane, MeasureCode, Reason, Refusal};
+use concord_model::{AgreementId, Digest, ExchangeId, Lane, MeasureCode, Reason, Refusal, Right, Scope};
 use concord_wire::agreement::{DraftContent, encode_statement};
 use concord_wire::delivery::delivery;
 use concord_wire::proto::agreement::v1::SignedStatement;
@@ -12,8 +12,8 @@ use concord_wire::proto::journal::v1 as pb;
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{
-    self, Acknowledged, FeedResumed, LaneRecovered, MailboxResumed, NodeEntry, Repeated, Restored, StatementAnswered,
-    Submission, Verdict,
+    self, Acknowledged, Collected, FeedResumed, LaneRecovered, MailboxResumed, NodeEntry, Repeated, Restored,
+    RightsChange, StatementAnswered, Submission, Verdict,
 };
 use prost::Message as _;
 
@@ -102,7 +102,23 @@ pub(crate) fn mail_draft() -> Draft {
 
 pub(crate) fn acknowledged() -> Acknowledged {
     let taken_as = Some(vec![312]);
-    Acknowledged { agency: name("drug-control"), lane: Lane::Flash, through: 300, taken: vec![299, 300], taken_as }
+    let (agency, lane, taken) = (name("drug-control"), Lane::Flash, vec![299, 300]);
+    Acknowledged { agency, lane, through: 300, taken, taken_as, rights_at: 17 }
+}
+
+pub(crate) fn collected() -> Collected {
+    Collected { agency: name("cert"), lane: Lane::Routine, number: 12, taken_as: Some(vec![]) }
+}
+
+/// Of all measures under one agreement.
+pub(crate) fn granted() -> RightsChange {
+    let agreements = Scope::These([AgreementId::parse("KAZ/drugs").unwrap()].into());
+    RightsChange::Granted(Right { send: false, receive: true, measures: Scope::All, agreements })
+}
+
+pub(crate) fn revoked() -> RightsChange {
+    let measures = Scope::These(measures().into_iter().collect());
+    RightsChange::Revoked(Right { send: true, receive: true, measures, agreements: Scope::All })
 }
 
 pub(crate) fn feed_resumed() -> FeedResumed {
@@ -160,6 +176,10 @@ pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
         ("EpochEntered", node::epoch_entered(Lane::Routine, 2, NOW)),
         ("NodeFenced", node::fenced(&not_served(), NOW)),
         ("NodeFenceLifted", node::fence_lifted(NOW)),
+        ("AgencyGranted", node::rights_changed(&name("cert"), &granted(), NOW)),
+        ("AgencyRevoked", node::rights_changed(&name("cert"), &revoked(), NOW)),
+        ("AgencyEnded", node::rights_changed(&name("cert"), &RightsChange::Ended, NOW)),
+        ("AgencyCollected", node::collected(&collected(), NOW)),
     ]
 }
 
@@ -170,7 +190,7 @@ fn read(draft: &Draft) -> NodeEntry {
 #[test]
 fn kinds_are_numbered_from_101_and_never_change() {
     let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
-    assert_eq!(kinds, (101..=113).chain(115..=122).collect::<Vec<_>>());
+    assert_eq!(kinds, (101..=113).chain(115..=126).collect::<Vec<_>>());
     assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
 }
 
@@ -204,6 +224,10 @@ fn every_entry_is_read_as_it_was_stored() {
     assert!(matches!(next(), NodeEntry::EpochEntered(Lane::Routine, 2)));
     assert!(matches!(next(), NodeEntry::Fenced(read) if read == not_served()));
     assert!(matches!(next(), NodeEntry::FenceLifted));
+    for change in [granted(), revoked(), RightsChange::Ended] {
+        assert!(matches!(next(), NodeEntry::RightsChanged(read, how) if read == name("cert") && how == change));
+    }
+    assert!(matches!(next(), NodeEntry::AgencyCollected(read) if read == collected()));
     let anew = read(&packed_anew_draft());
     assert!(matches!(anew, NodeEntry::Queued(read) if read.packed_anew == Some((1, 7))
         && read.submissions.iter().all(|one| one.agency == "customs" && one.request_id.is_empty())));
@@ -253,11 +277,11 @@ fn a_payload_that_says_something_impossible_stops_the_reader() {
         (stored.kind, stored.payload) = (kind, payload.into());
         assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {kind}");
     };
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain(115..=122) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain(115..=126) {
         refused(kind, vec![0xff; 4]);
     }
     // Of an answer every field may be empty; of all others something must be there.
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109).chain(111..=113).chain([115, 121]) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109).chain(111..=113).chain([115, 121]).chain(123..=126) {
         refused(kind, vec![]);
     }
     let no_verdict = pb::ReceivedItem { item: None, blob_count: 0 };

@@ -162,7 +162,7 @@ impl Agency {
             };
             let idle = item.is_none();
             if let Some(item) = item {
-                let (lane, number) = self.stack.log().keep(self.who, &item);
+                let (lane, number) = self.stack.log().keep(self.who, &self.stack.nodes[state].member, &item);
                 self.stack.tell(format_args!("{} {} is given {lane} {number}", STATES[state], AGENCIES[agency]));
                 last = Some(item.cursor);
             }
@@ -171,7 +171,7 @@ impl Agency {
                 && (healed || idle || self.chance.one_in(2))
                 && client.acknowledge(AcknowledgeRequest { cursor: cursor.clone() }).await.is_ok()
             {
-                self.stack.log().acknowledged(self.who, cursor);
+                self.stack.log().acknowledged(self.who, &self.stack.nodes[state].member, cursor);
                 last = None;
             }
             if !healed && self.chance.one_in(12) {

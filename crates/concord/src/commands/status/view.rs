@@ -33,13 +33,13 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
     rows.push(("hub", hub));
     rows.push(("outbox", format!("{} exchanges, {} statements", node.outbox_exchanges, node.outbox_statements)));
     rows.push(("feed", node.feed_number.to_string()));
-    let mailboxes = node
-        .mailboxes
-        .iter()
-        .map(|one| vec![one.lane.clone(), one.received_through.to_string(), one.set_aside.to_string()]);
+    let mailboxes = node.mailboxes.iter().map(|one| {
+        let counts = [one.received_through, one.set_aside, one.uncollected];
+        [vec![one.lane.clone()], counts.map(|count| count.to_string()).to_vec()].concat()
+    });
     let agencies =
         node.agencies.iter().map(|one| vec![one.name.clone(), one.lag_items.to_string(), duration(one.lag_seconds)]);
-    let mailboxes = table_if_any(&["mailbox", "received", "set aside"], mailboxes);
+    let mailboxes = table_if_any(&["mailbox", "received", "set aside", "uncollected"], mailboxes);
     let agencies = table_if_any(&["agency", "not taken", "oldest"], agencies);
     format!("{}{mailboxes}{agencies}", facts(&rows))
 }

@@ -1,0 +1,214 @@
+//! What an agency may send and receive: given, taken away, listed.
+
+use clap::Args;
+use concord_model::{AgreementId, MeasureCode, Name, Right, Scope};
+use concord_wire::proto::operations::v1::revoke_agency_request::What;
+use concord_wire::proto::operations::v1::{
+    AgencyRule, EndOfAgency, GrantAgencyRequest, ListAgenciesRequest, ListedAgency, RevokeAgencyRequest,
+};
+use concord_wire::right::{parse_right, right};
+use serde::Serialize;
+
+use crate::cli::ClientArgs;
+use crate::client::{Client, call};
+use crate::commands::statement::confirm;
+use crate::exit::Failure;
+use crate::output::{Output, facts, table};
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord agency grant cert --receive --measure challenges.3 --profile /srv/concord/node/officer\n  concord agency grant cert --agreement KAZ/cyber --profile /srv/concord/node/officer\n\nIt is given what lies ahead of its cursor and it may have now, and what nobody else had the right to. What it passed without the right, and another agency had, it is not given."
+)]
+pub(crate) struct GrantArgs {
+    /// The agency's name.
+    name: Name,
+    #[command(flatten)]
+    what: WhatArgs,
+    /// Everything: all measures under all agreements.
+    #[arg(long, conflicts_with_all = ["measures", "agreements"])]
+    all: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord agency revoke cert --send --measure challenges.3 --yes --profile /srv/concord/node/operator\n  concord agency revoke cert --all --yes --profile /srv/concord/node/operator\n\nWith --all, or with nothing named, the agency is ended: its name is not used again."
+)]
+pub(crate) struct RevokeArgs {
+    /// The agency's name.
+    name: Name,
+    #[command(flatten)]
+    what: WhatArgs,
+    /// End the agency.
+    #[arg(long, conflicts_with_all = ["measures", "agreements", "send", "receive"])]
+    all: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Args)]
+struct WhatArgs {
+    /// To send. Neither this nor --receive means both.
+    #[arg(long)]
+    send: bool,
+    /// To receive.
+    #[arg(long)]
+    receive: bool,
+    /// Of these measures; none named means all.
+    #[arg(long = "measure", value_delimiter = ',', value_name = "CODE")]
+    measures: Vec<MeasureCode>,
+    /// Under these agreements; none named means all, those to come too.
+    #[arg(long = "agreement", value_delimiter = ',', value_name = "ID")]
+    agreements: Vec<AgreementId>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord agency list --profile /srv/concord/node/operator")]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl WhatArgs {
+    fn names_nothing(&self) -> bool {
+        self.measures.is_empty() && self.agreements.is_empty()
+    }
+
+    fn right(self) -> Right {
+        let both = self.send == self.receive;
+        Right {
+            send: self.send || both,
+            receive: self.receive || both,
+            measures: scope(self.measures),
+            agreements: scope(self.agreements),
+        }
+    }
+}
+
+fn scope<T: Ord>(named: Vec<T>) -> Scope<T> {
+    if named.is_empty() { Scope::All } else { Scope::These(named.into_iter().collect()) }
+}
+
+#[derive(Serialize)]
+struct ChangeLine {
+    agency: String,
+    change: &'static str,
+    /// None where the agency was ended.
+    right: Option<RightLine>,
+}
+
+#[derive(Serialize)]
+struct RightLine {
+    send: bool,
+    receive: bool,
+    /// None means all.
+    measures: Option<Vec<String>>,
+    /// None means all.
+    agreements: Option<Vec<String>>,
+}
+
+impl RightLine {
+    fn of(right: &Right) -> Self {
+        Self {
+            send: right.send,
+            receive: right.receive,
+            measures: names(&right.measures),
+            agreements: names(&right.agreements),
+        }
+    }
+}
+
+fn names<T: Ord + ToString>(scope: &Scope<T>) -> Option<Vec<String>> {
+    match scope {
+        Scope::All => None,
+        Scope::These(these) => Some(these.iter().map(ToString::to_string).collect()),
+    }
+}
+
+#[derive(Serialize)]
+struct AgencyLine {
+    agency: String,
+    ended: bool,
+    rules: Vec<RuleLine>,
+}
+
+#[derive(Serialize)]
+struct RuleLine {
+    granted: bool,
+    #[serde(flatten)]
+    right: RightLine,
+}
+
+pub(super) async fn grant(args: GrantArgs, output: Output) -> Result<(), Failure> {
+    if args.what.names_nothing() && !args.all {
+        return Err(Failure::usage("name what is given: --measure, --agreement, or --all"));
+    }
+    let given = args.what.right();
+    let client = Client::connect(&args.client).await?;
+    let request = GrantAgencyRequest { name: args.name.to_string(), right: Some(right(&given)) };
+    client.operations().grant_agency(call(request)).await?;
+    tell(&args.name, "granted", Some(&given), output)
+}
+
+pub(super) async fn revoke(args: RevokeArgs, output: Output) -> Result<(), Failure> {
+    let RevokeArgs { name, what, yes, client, .. } = args;
+    // Everything of one direction can be given back; an end cannot be undone.
+    let ends = what.names_nothing() && !what.send && !what.receive;
+    if !yes {
+        let question = if ends {
+            format!("End the agency {name}? Its certificates are admitted no more, and its name is not used again.")
+        } else {
+            format!("Take from the agency {name} what it may no longer send or receive?")
+        };
+        confirm(output, &format!("revoking {name}"), &question, name.as_str())?;
+    }
+    let taken = (!ends).then(|| what.right());
+    let client = Client::connect(&client).await?;
+    let what = taken.as_ref().map_or(What::End(EndOfAgency {}), |taken| What::Right(right(taken)));
+    client.operations().revoke_agency(call(RevokeAgencyRequest { name: name.to_string(), what: Some(what) })).await?;
+    tell(&name, if ends { "ended" } else { "revoked" }, taken.as_ref(), output)
+}
+
+fn tell(name: &Name, change: &'static str, right: Option<&Right>, output: Output) -> Result<(), Failure> {
+    let line = ChangeLine { agency: name.to_string(), change, right: right.map(RightLine::of) };
+    output.result(&line, || {
+        let mut rows = vec![("agency", line.agency.clone()), ("change", change.to_owned())];
+        rows.extend(right.map(|right| ("right", right.to_string())));
+        facts(&rows)
+    })
+}
+
+pub(super) async fn list(args: ListArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let listed = client.operations().list_agencies(call(ListAgenciesRequest {})).await?.into_inner();
+    let lines = listed.agencies.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    output.results(&lines, || table(&["agency", "may", "measures", "agreements"], lines.iter().flat_map(shown)))
+}
+
+fn read(agency: &ListedAgency) -> Result<AgencyLine, Failure> {
+    let rule = |rule: &AgencyRule| {
+        let right = parse_right(&rule.right.clone().unwrap_or_default())?;
+        Ok::<_, Failure>(RuleLine { granted: rule.granted, right: RightLine::of(&right) })
+    };
+    let rules = agency.rules.iter().map(rule).collect::<Result<_, _>>()?;
+    Ok(AgencyLine { agency: agency.name.clone(), ended: agency.ended, rules })
+}
+
+fn shown(line: &AgencyLine) -> Vec<Vec<String>> {
+    if line.rules.is_empty() {
+        let state = if line.ended { "ended" } else { "nothing" };
+        return vec![vec![line.agency.clone(), state.to_owned(), "-".to_owned(), "-".to_owned()]];
+    }
+    let row = |rule: &RuleLine| {
+        let may = if rule.right.send { "send" } else { "receive" };
+        let may = if rule.granted { may.to_owned() } else { format!("not {may}") };
+        let all =
+            |names: &Option<Vec<String>>| names.as_ref().map_or_else(|| "all".to_owned(), |names| names.join(", "));
+        vec![line.agency.clone(), may, all(&rule.right.measures), all(&rule.right.agreements)]
+    };
+    line.rules.iter().map(row).collect()
+}

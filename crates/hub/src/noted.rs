@@ -1,0 +1,30 @@
+//! What the hub notes in its audit log beside what the server itself does: acts of people, and what was refused whole.
+
+use concord_ledger::Statement;
+use concord_model::{Identity, Refusal};
+use concord_server::audit::{About, Event, is_by_rule};
+
+use crate::shared::Shared;
+
+impl Shared {
+    /// Notes that a rule refused a caller; what passes as it is a moment later is not noted.
+    pub(crate) fn note_refusal(&self, by: &Identity, method: &'static str, about: About, refusal: &Refusal) {
+        if is_by_rule(refusal.reason) {
+            self.audit.note(Event::of_call(by, method, about, Err(refusal.reason)));
+        }
+    }
+
+    /// Notes an act, or that a rule refused it.
+    pub(crate) fn note_act<T>(&self, by: &Identity, method: &'static str, about: About, done: &Result<T, Refusal>) {
+        match done {
+            Ok(_) => self.audit.note(Event::of_call(by, method, about, Ok(()))),
+            Err(refusal) => self.note_refusal(by, method, about, refusal),
+        }
+    }
+}
+
+/// A statement, in names.
+pub(crate) fn about_statement(statement: &Statement) -> About {
+    let Statement { participant, officer, number, content, .. } = statement;
+    About::statement(participant, officer, *number, &content.in_names())
+}

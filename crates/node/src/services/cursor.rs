@@ -1,0 +1,170 @@
+//! Cursors: what an agency is given with each exchange, and acknowledges by.
+//!
+//! A cursor has the number of the exchange in its state's mailbox, and by the numbers one agency could count what its state received for
+//! the others. So it is sealed under a key that only this node has, for one agency: whoever changes a byte, or brings another
+//! agency's, hears `CURSOR_INVALID`, and learns nothing of what there is.
+
+use bytes::Bytes;
+use concord_identity::SigningKey;
+use concord_model::{Lane, Name, Reason, Refusal};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+
+use crate::context::Context;
+
+/// Signed to nobody: the signature, which is always the same and leaves the process never, is the secret of the cursors' key. No message
+/// that is signed for somebody begins so.
+const SECRET_OF: &[u8] = b"concord agencies' cursors, version 1";
+const TAG_SIZE_BYTES: usize = 16;
+const PLAIN_SIZE_BYTES: usize = 1 + 8 + 8;
+/// In the byte of the lane.
+const ONE: u8 = 0x80;
+
+/// What an acknowledgement is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cursor {
+    /// Everything of a lane up to this number that was given under the agency's rights as that entry of the journal left them.
+    Through {
+        /// The lane.
+        lane: Lane,
+        /// The number in its mailbox.
+        number: u64,
+        /// The entry.
+        rights_at: u64,
+    },
+    /// One exchange behind the agency's cursor.
+    One {
+        /// The lane.
+        lane: Lane,
+        /// The number in its mailbox.
+        number: u64,
+    },
+}
+
+impl Cursor {
+    /// The lane and the number in its mailbox.
+    pub const fn place(&self) -> (Lane, u64) {
+        match self {
+            Self::Through { lane, number, .. } | Self::One { lane, number } => (*lane, *number),
+        }
+    }
+
+    fn to_plain(self) -> [u8; PLAIN_SIZE_BYTES] {
+        let (lane, number) = self.place();
+        let (kind, rights_at) = match self {
+            Self::Through { rights_at, .. } => (0, rights_at),
+            Self::One { .. } => (ONE, 0),
+        };
+        let mut plain = [0; PLAIN_SIZE_BYTES];
+        plain[0] = lane.slot() as u8 | kind;
+        plain[1..9].copy_from_slice(&number.to_be_bytes());
+        plain[9..].copy_from_slice(&rights_at.to_be_bytes());
+        plain
+    }
+
+    fn from_plain(plain: &[u8; PLAIN_SIZE_BYTES]) -> Option<Self> {
+        let lane = Lane::ALL.get(usize::from(plain[0] & !ONE)).copied()?;
+        let number = u64::from_be_bytes(plain[1..9].try_into().ok()?);
+        let rights_at = u64::from_be_bytes(plain[9..].try_into().ok()?);
+        Some(if plain[0] & ONE == 0 { Self::Through { lane, number, rights_at } } else { Self::One { lane, number } })
+    }
+}
+
+/// Seals and opens the cursors of one agency.
+pub struct Cursors {
+    keyed: Hmac<Sha256>,
+}
+
+impl Cursors {
+    /// Of one agency of the node with this key.
+    pub fn of(key: &SigningKey, agency: &Name) -> Self {
+        #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
+        let keyed = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+        let node = Sha256::digest(key.sign(SECRET_OF));
+        let agency = keyed(&node).chain_update(agency.as_str()).finalize().into_bytes();
+        Self { keyed: keyed(&agency) }
+    }
+
+    pub(super) fn new(context: &Context, agency: &Name) -> Self {
+        Self::of(&context.key, agency)
+    }
+
+    pub(super) fn seal(&self, cursor: Cursor) -> Bytes {
+        let plain = cursor.to_plain();
+        let tag = self.tag(&plain);
+        let sealed = tag.into_iter().chain(self.masked(&tag, &plain));
+        sealed.collect()
+    }
+
+    /// Refuses with `CURSOR_INVALID`.
+    pub fn open(&self, bytes: &[u8]) -> Result<Cursor, Refusal> {
+        let opened = bytes.split_first_chunk::<TAG_SIZE_BYTES>().and_then(|(tag, sealed)| {
+            let plain = self.masked(tag, sealed.try_into().ok()?);
+            Cursor::from_plain(&plain).filter(|_| self.tag(&plain) == *tag)
+        });
+        opened
+            .ok_or_else(|| Refusal::new(Reason::CursorInvalid, "these bytes are no cursor that this agency was given"))
+    }
+
+    fn tag(&self, plain: &[u8; PLAIN_SIZE_BYTES]) -> [u8; TAG_SIZE_BYTES] {
+        self.derive(b"tag", plain)
+    }
+
+    fn masked(&self, tag: &[u8; TAG_SIZE_BYTES], bytes: &[u8; PLAIN_SIZE_BYTES]) -> [u8; PLAIN_SIZE_BYTES] {
+        let mask: [u8; PLAIN_SIZE_BYTES] = self.derive(b"mask", tag);
+        std::array::from_fn(|at| bytes[at] ^ mask[at])
+    }
+
+    fn derive<const LENGTH: usize>(&self, label: &[u8], bytes: &[u8]) -> [u8; LENGTH] {
+        let whole = self.keyed.clone().chain_update(label).chain_update(bytes).finalize().into_bytes();
+        std::array::from_fn(|at| whole[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_cursor_reads_what_it_was_made_of_and_nothing_else_is_one() {
+        let key = SigningKey::generate().unwrap();
+        let cursors = Cursors::of(&key, &name("cert"));
+        for lane in Lane::ALL {
+            for number in [0, 1, u64::MAX] {
+                for cursor in [Cursor::Through { lane, number, rights_at: 7 }, Cursor::One { lane, number }] {
+                    let sealed = cursors.seal(cursor);
+                    assert_eq!(cursors.open(&sealed), Ok(cursor));
+                    assert_eq!(Cursors::of(&key, &name("cert")).seal(cursor), sealed, "the same after a restart");
+                    let others = [
+                        Cursors::of(&key, &name("police")),
+                        Cursors::of(&SigningKey::generate().unwrap(), &name("cert")),
+                    ];
+                    for other in others {
+                        assert_eq!(other.open(&sealed).unwrap_err().reason, Reason::CursorInvalid);
+                    }
+                    for at in 0..sealed.len() {
+                        let mut changed = sealed.to_vec();
+                        changed[at] ^= 1;
+                        assert_eq!(cursors.open(&changed).unwrap_err().reason, Reason::CursorInvalid);
+                    }
+                }
+            }
+        }
+        for wrong in [&[][..], &[0; 9], &[0; 32], &[0; 34]] {
+            assert_eq!(cursors.open(wrong).unwrap_err().reason, Reason::CursorInvalid);
+        }
+    }
+
+    #[test]
+    fn neighbouring_numbers_have_nothing_in_common_that_could_be_seen() {
+        let cursors = Cursors::of(&SigningKey::generate().unwrap(), &name("cert"));
+        let seal = |number| cursors.seal(Cursor::Through { lane: Lane::Flash, number, rights_at: 1 });
+        let (one, two) = (seal(1), seal(2));
+        let same = one.iter().zip(&two).filter(|(a, b)| a == b).count();
+        assert!(same < one.len() / 2, "{same} bytes of {} are the same", one.len());
+    }
+}
