@@ -13,6 +13,7 @@ pub mod checker;
 mod command;
 mod damage;
 pub mod fan;
+pub mod forge;
 mod forum;
 mod grpc;
 pub mod kills;
