@@ -8,6 +8,7 @@
 
 mod admin;
 mod agency;
+pub mod any_call;
 pub mod battery;
 pub mod checker;
 mod command;

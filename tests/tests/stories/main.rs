@@ -21,6 +21,7 @@ mod folders_refused;
 mod healing_hub;
 mod healing_node;
 mod kills;
+mod matrix;
 mod network;
 mod peers_refused;
 mod real_data;

@@ -126,7 +126,8 @@ fn an_authority_takes_back_what_it_issued_where_its_certificate_stands_beside_it
     let (counted, judged) = verified(&[&list, &below.certificate], &anchors);
     assert_eq!(judged, [Ok(()), Ok(())]);
     assert!(named(&counted));
-    let together = concord_identity::certificates_to_pem(&[below.certificate.clone()]) + &in_pem("X509 CRL", &list);
+    let together =
+        concord_identity::certificates_to_pem(std::slice::from_ref(&below.certificate)) + &in_pem("X509 CRL", &list);
     assert!(named(&verified(&[together.as_bytes()], &anchors).0));
     // The authority itself, by the anchor.
     let (counted, _) = verified(&[&kaz.list(&[3])], &anchors);

@@ -17,9 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{caller, receive, refused, track};
+use super::{admitted_caller, receive, refused, track};
 use crate::context::Context;
-use crate::state::decide::agency_unknown;
 
 /// Exchanges on their way to an agency that reads slowly: one being sent, one being read from the journal.
 const RECEIVED_WAITING_MAX: usize = 1;
@@ -43,14 +42,8 @@ impl AgencyApi {
         Self { context, following: Arc::default(), tracks: Arc::new(Semaphore::new(TRACKS_OPEN_MAX)) }
     }
 
-    /// A certificate alone does not make an agency: the operator added it.
     fn agency<T>(&self, request: &Request<T>) -> Result<Name, Status> {
-        let name = caller(request)?.identity.name;
-        if self.context.state.borrow().agencies().contains_key(&name) {
-            Ok(name)
-        } else {
-            Err(refused(agency_unknown(&name)))
-        }
+        admitted_caller(&self.context, request).map(|caller| caller.identity.name)
     }
 
     /// The newest following stream wins; the one before ends.

@@ -8,8 +8,8 @@ use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::agreement_service_server::AgreementService;
 use tonic::{Request, Response, Status};
 
-use super::refused;
 use super::statements::duration;
+use super::{admitted_caller, refused};
 use crate::context::Context;
 use crate::state::NodeState;
 use crate::state::decide::not_joined;
@@ -35,6 +35,7 @@ impl AgreementService for AgreementApi {
         &self,
         request: Request<pb::ListAgreementsRequest>,
     ) -> Result<Response<pb::ListAgreementsResponse>, Status> {
+        admitted_caller(&self.context, &request)?;
         let only_pending = request.into_inner().pending;
         let state = self.context.now_state();
         joined(&state)?;
@@ -48,6 +49,7 @@ impl AgreementService for AgreementApi {
         &self,
         request: Request<pb::GetAgreementRequest>,
     ) -> Result<Response<pb::GetAgreementResponse>, Status> {
+        admitted_caller(&self.context, &request)?;
         let request = request.into_inner();
         let unknown = refuse(Reason::AgreementUnknown);
         let id = AgreementId::parse(&request.id).map_err(|error| refused(unknown(error)))?;

@@ -26,6 +26,7 @@ use tonic::service::Routes;
 use tonic::{Request, Status};
 
 use crate::context::Context;
+use crate::state::decide::agency_unknown;
 
 use agency::AgencyApi;
 pub use agency::acknowledge;
@@ -94,6 +95,16 @@ pub async fn server(context: &Context) -> Result<GrpcServer, ReflectionError> {
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
     caller.ok_or_else(|| to_status(&Refusal::new(Reason::CallerNotAllowed, "this call has no caller")))
+}
+
+/// Who calls, where the method is for others than agencies too. A certificate alone does not make an agency: the operator let it in.
+fn admitted_caller<T>(context: &Context, request: &Request<T>) -> Result<Caller, Status> {
+    let caller = caller(request)?;
+    let name = &caller.identity.name;
+    if caller.identity.role == Role::Agency && !context.state.borrow().agencies().contains_key(name) {
+        return Err(refused(agency_unknown(name)));
+    }
+    Ok(caller)
 }
 
 fn refused(refusal: Refusal) -> Status {

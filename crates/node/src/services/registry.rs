@@ -9,7 +9,7 @@ use concord_wire::proto::operations::v1::registry_service_server::RegistryServic
 use concord_wire::registry as wire;
 use tonic::{Request, Response, Status};
 
-use super::refused;
+use super::{admitted_caller, refused};
 use crate::context::Context;
 
 /// Serves officers, operators and agencies.
@@ -28,8 +28,9 @@ impl RegistryApi {
 impl RegistryService for RegistryApi {
     async fn list_participants(
         &self,
-        _: Request<pb::ListParticipantsRequest>,
+        request: Request<pb::ListParticipantsRequest>,
     ) -> Result<Response<pb::ListParticipantsResponse>, Status> {
+        admitted_caller(&self.context, &request)?;
         let state = self.context.now_state();
         let registry = &state.directory().registry;
         let participants = registry.participants().map(|participant| pb::RegisteredParticipant {
@@ -41,8 +42,9 @@ impl RegistryService for RegistryApi {
 
     async fn list_measures(
         &self,
-        _: Request<pb::ListMeasuresRequest>,
+        request: Request<pb::ListMeasuresRequest>,
     ) -> Result<Response<pb::ListMeasuresResponse>, Status> {
+        admitted_caller(&self.context, &request)?;
         let state = self.context.now_state();
         let registry = &state.directory().registry;
         Ok(Response::new(pb::ListMeasuresResponse {
