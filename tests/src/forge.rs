@@ -219,23 +219,30 @@ impl Listener {
 
     /// Connects, says this as early as TLS lets it, or nothing, and hears what comes back until the other side ends it.
     pub async fn knock(&self, config: Arc<ClientConfig>, said: &[u8]) -> Heard {
-        let mut heard = Heard { bytes: Vec::new(), end: Ok(()) };
+        self.knock_until(config, said, usize::MAX).await
+    }
+
+    /// The same, where nothing is to come back: the first byte is enough.
+    pub async fn knock_in_vain(&self, config: Arc<ClientConfig>, said: &[u8]) -> Heard {
+        self.knock_until(config, said, 1).await
+    }
+
+    async fn knock_until(&self, config: Arc<ClientConfig>, said: &[u8], enough: usize) -> Heard {
+        let mut bytes = Vec::new();
         let socket = TcpStream::connect(&self.address).await.unwrap();
         // What is said goes out behind the handshake at once, and not when that was acknowledged.
         socket.set_nodelay(true).unwrap();
         let name = concord_identity::server_name(&self.address);
-        let connected = TlsConnector::from(config).connect(name, socket).await;
-        let ended = match connected {
-            Err(error) => Err(error),
-            Ok(mut stream) => {
-                // The other side may have ended it already.
-                let _ = stream.write_all(said).await;
-                let _ = stream.flush().await;
-                timeout(DEADLINE, stream.read_to_end(&mut heard.bytes)).await.expect("it ends in time").map(drop)
-            }
+        let listening = async {
+            let mut stream = TlsConnector::from(config).connect(name, socket).await?;
+            // The other side may have ended it already.
+            let _ = stream.write_all(said).await;
+            let _ = stream.flush().await;
+            while bytes.len() < enough && stream.read_buf(&mut bytes).await? > 0 {}
+            Ok(())
         };
-        heard.end = ended.map_err(|error| error.to_string());
-        heard
+        let end: std::io::Result<()> = timeout(DEADLINE, listening).await.expect("it ends in time");
+        Heard { bytes, end: end.map_err(|error| error.to_string()) }
     }
 }
 

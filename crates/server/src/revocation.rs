@@ -99,7 +99,8 @@ impl RevocationFolder {
                     return;
                 }
             };
-            if let Some(dialled) = dialled.as_ref().filter(|_| is_changed) {
+            let is_cut = is_changed && !concord_faults::planted("keep-what-was-dialled");
+            if let Some(dialled) = dialled.as_ref().filter(|_| is_cut) {
                 dialled.all();
             }
             // Each time: a handshake that was judged before the change may have ended after it.
@@ -136,7 +137,7 @@ impl RevocationFolder {
         for (name, stamp) in found {
             let good = match self.files.get_mut(&name) {
                 Some(known) if known.stamp == stamp => continue,
-                Some(known) => known.good.take(),
+                Some(known) => known.good.take().filter(|_| !concord_faults::planted("forget-the-last-good-list")),
                 None => None,
             };
             let read = read_file(&self.path.join(&name));

@@ -44,7 +44,7 @@ async fn ends_by(listener: &Listener, shown: &Shown, change: impl FnOnce()) -> D
     watch.message().await.unwrap().unwrap();
     change();
     let since = Instant::now();
-    let ended = tokio::time::timeout(DEADLINE, watch.message()).await.expect("it ends");
+    let ended = tokio::time::timeout(4 * ENDED_WITHIN, watch.message()).await.expect("it ends");
     assert!(ended.is_err(), "{ended:?}");
     since.elapsed()
 }

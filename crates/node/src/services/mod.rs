@@ -101,7 +101,8 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 fn admitted_caller<T>(context: &Context, request: &Request<T>) -> Result<Caller, Status> {
     let caller = caller(request)?;
     let name = &caller.identity.name;
-    if caller.identity.role == Role::Agency && !context.state.borrow().agencies().contains_key(name) {
+    let is_known = caller.identity.role != Role::Agency || context.state.borrow().agencies().contains_key(name);
+    if !is_known && !concord_faults::planted("take-anybody-for-an-agency") {
         return Err(refused(agency_unknown(name)));
     }
     Ok(caller)
