@@ -8,11 +8,13 @@
 
 mod admin;
 mod agency;
+pub mod any_call;
 pub mod battery;
 pub mod checker;
 mod command;
 mod damage;
 pub mod fan;
+pub mod forge;
 mod forum;
 mod grpc;
 pub mod kills;

@@ -181,7 +181,7 @@ impl RawNode {
     }
 
     /// The run that every hello names.
-    pub(crate) fn run(&self) -> Bytes {
+    pub fn run(&self) -> Bytes {
         self.journal.runs.last().cloned().unwrap_or_default()
     }
 

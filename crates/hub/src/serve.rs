@@ -12,7 +12,7 @@ use concord_model::ParticipantCode;
 use concord_server::audit::{About, Audit, Event};
 use concord_server::{
     Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, Readiness,
-    Shutdown, bind, metrics_recorder, scrub,
+    RevocationFolder, Shutdown, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -57,6 +57,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let Restored { state: ledger, snapshot, .. } = restored;
     let anchors = Anchors::none();
     anchors.replace(anchors_of(&ledger));
+    let opening = (dir.to_owned(), vec![anchors.clone()], readiness.clone());
+    let revocations = blocking(move || Ok(RevocationFolder::open(&opening.0, opening.1, opening.2))).await?;
     let tls = server_config(&credentials, &anchors, Admission::hub(), Application::Grpc)?;
 
     let before = folder.addresses()?;
@@ -123,6 +125,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     server.routes = server.routes.add_service(services::operations::server(operations));
 
     let mut sequencing = tokio::spawn(task.run());
+    let revoking = tokio::spawn(revocations.watch(vec![server.connections.clone(), admin.connections()], None));
     let measured = Arc::clone(&journal);
     let measuring = tokio::spawn(room.watch(move || measured.available_bytes()));
     let projecting = tokio::spawn(follow(views, Arc::clone(&dyn_journal), sequencer.watch(), sequencer.recent()));
@@ -158,6 +161,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         },
     };
     measuring.abort();
+    revoking.abort();
     keeping.abort();
     // The admin listener tells of the drain to its end.
     admin_end.cancel();

@@ -95,6 +95,7 @@ mod tests {
         let served = Served {
             services: SERVED,
             except: &[
+                "/concord.agreement.v1.AgreementService/PreviewAudience",
                 "/concord.operations.v1.OperationsService/AddAgency",
                 "/concord.operations.v1.OperationsService/GrantAgency",
                 "/concord.operations.v1.OperationsService/RevokeAgency",

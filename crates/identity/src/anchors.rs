@@ -1,4 +1,4 @@
-//! Which anchors are trusted for whom, shared with every verifier so that an enrolment is live at once.
+//! Which anchors are trusted for whom, and what they have taken back, shared with every verifier so that both are live at once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,12 +8,22 @@ use arc_swap::ArcSwap;
 use concord_model::ParticipantCode;
 
 use crate::anchor::Anchor;
+use crate::revocation::{ChainNumbers, Revocations};
 
-/// Participant → its trusted anchors. Clones share one table: what one replaces, all see from the next handshake on.
+/// Participant → its trusted anchors.
+pub type AnchorTable = BTreeMap<ParticipantCode, Vec<Anchor>>;
+
+/// The trusted anchors, and the revocation lists that count. Clones share both: what one replaces, all see from the next handshake on.
 ///
 /// The table is as large as its owner makes it: the hub's ledger bounds it, a node pins one or two.
 #[derive(Clone, Default)]
-pub struct Anchors(Arc<ArcSwap<BTreeMap<ParticipantCode, Vec<Anchor>>>>);
+pub struct Anchors(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    table: ArcSwap<AnchorTable>,
+    revocations: ArcSwap<Revocations>,
+}
 
 impl Anchors {
     /// Trusts nobody yet.
@@ -29,18 +39,33 @@ impl Anchors {
     }
 
     /// Puts another table in place of the present one. Handshakes that are under way keep the one they began with.
-    pub fn replace(&self, table: BTreeMap<ParticipantCode, Vec<Anchor>>) {
-        self.0.store(Arc::new(table));
+    pub fn replace(&self, table: AnchorTable) {
+        self.0.table.store(Arc::new(table));
+    }
+
+    /// Lets these lists count in place of the present ones, from the next handshake on.
+    pub fn replace_revocations(&self, revocations: Arc<Revocations>) {
+        self.0.revocations.store(revocations);
+    }
+
+    /// The present table. It is another one after each [`Anchors::replace`].
+    pub fn table(&self) -> Arc<AnchorTable> {
+        self.0.table.load_full()
+    }
+
+    /// Whether a list that counts names a certificate of this chain.
+    pub fn revoke(&self, chain: &ChainNumbers) -> bool {
+        self.0.revocations.load().name(chain)
     }
 
     /// The anchors of a participant; empty for one who is not enrolled.
     pub fn get(&self, participant: &ParticipantCode) -> Vec<Anchor> {
-        self.0.load().get(participant).cloned().unwrap_or_default()
+        self.0.table.load().get(participant).cloned().unwrap_or_default()
     }
 }
 
 impl fmt::Debug for Anchors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Anchors").field(&self.0.load()).finish()
+        f.debug_tuple("Anchors").field(&self.0.table.load()).finish()
     }
 }

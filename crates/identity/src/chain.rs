@@ -5,7 +5,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::anchor::Anchor;
-use crate::certificate::Leaf;
+use crate::certificate::{Leaf, parse};
 use crate::moment;
 use crate::refusal::CertificateRefusal;
 
@@ -46,9 +46,23 @@ pub(crate) fn verify_chain(
         end_entity.verify_for_usage(algorithms.all, &anchors, intermediates, now, usage, None, None).map(|_| ())
     });
     match verified {
-        Ok(()) => Ok(read),
+        Ok(()) if intermediates.iter().all(|der| may_issue(der)) => Ok(read),
+        Ok(()) => {
+            let detail = "the key usage of its issuer does not include keyCertSign".to_owned();
+            Err(CertificateRefusal::Unverified { identity: read.identity, detail })
+        }
         Err(error) => Err(refusal(error, read, purpose)),
     }
+}
+
+/// Path verification asks an issuer only whether it is a CA. One that names what its key may be used for and leaves this out
+/// may not issue (RFC 5280, 4.2.1.3).
+fn may_issue(der: &CertificateDer<'_>) -> bool {
+    let usage = parse(der).and_then(|certificate| match certificate.key_usage() {
+        Ok(usage) => Ok(usage.is_none_or(|usage| usage.value.key_cert_sign())),
+        Err(error) => Err(error.to_string()),
+    });
+    usage.unwrap_or(false) || concord_faults::planted("let-any-authority-issue")
 }
 
 /// Who a client certificate of this participant names, if the participant's anchors stand behind it at a moment.

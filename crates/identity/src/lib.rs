@@ -18,6 +18,7 @@ mod leaf_key;
 mod moment;
 mod profile;
 mod refusal;
+mod revocation;
 mod signing;
 mod statement;
 mod tls;
@@ -25,7 +26,7 @@ mod verifier;
 
 pub use admission::{Admission, Barred, ExpectedServer};
 pub use anchor::{Anchor, AnchorError};
-pub use anchors::Anchors;
+pub use anchors::{AnchorTable, Anchors};
 pub use certificate::Caller;
 pub use chain::{CERTIFICATE_SIZE_MAX_BYTES, INTERMEDIATES_MAX, verify_certificate};
 pub use files::{
@@ -39,6 +40,7 @@ pub use issue::{
 pub use leaf_key::{LeafKey, LeafKeyKind, LeafPublicKey};
 pub use profile::{Profile, ProfileError, ProfileSettings};
 pub use refusal::{CertificateRefusal, HandshakeRefusal};
+pub use revocation::{ChainNumbers, RevocationFile, Revocations};
 pub use signing::{
     KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki, verify,
 };

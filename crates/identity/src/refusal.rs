@@ -46,6 +46,12 @@ pub enum CertificateRefusal {
         /// Its first moment.
         not_before: Timestamp,
     },
+    /// Its issuer took it back, or the certificate of that issuer was.
+    #[error("the certificate of {identity}, or its issuer's, is on a revocation list; it needs a new one")]
+    Revoked {
+        /// Who it was.
+        identity: Identity,
+    },
     /// The key may not be used for this side of a connection, or for signing.
     #[error("the certificate that claims {identity} is not made for {purpose}")]
     WrongPurpose {
@@ -94,6 +100,7 @@ impl CertificateRefusal {
             Self::ChainTooLong { .. } => "CHAIN_TOO_LONG",
             Self::Expired { .. } => "CERTIFICATE_EXPIRED",
             Self::NotYetValid { .. } => "CERTIFICATE_NOT_YET_VALID",
+            Self::Revoked { .. } => "CERTIFICATE_REVOKED",
             Self::WrongPurpose { .. } => "CERTIFICATE_PURPOSE",
             Self::UnknownIssuer { .. } => "UNKNOWN_ISSUER",
             Self::Unverified { .. } => "CERTIFICATE_UNVERIFIED",

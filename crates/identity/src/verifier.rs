@@ -1,5 +1,6 @@
 //! The two verifiers that stand in every handshake: names and anchors as DESIGN, section 7, has them, not the web's.
 
+use concord_model::Identity;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -10,6 +11,7 @@ use crate::admission::{Admission, ExpectedServer};
 use crate::anchors::Anchors;
 use crate::chain::{Purpose, verify_chain};
 use crate::refusal::CertificateRefusal;
+use crate::revocation::ChainNumbers;
 
 /// What a listener asks of whoever connects. A certificate is mandatory, and no CA names are hinted at.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ impl ClientCertVerifier for CallerVerifier {
         let anchors_of = |participant: &_| self.anchors.get(participant);
         let leaf = verify_chain(end_entity, intermediates, anchors_of, Purpose::Client, now)
             .map_err(CertificateRefusal::into_rustls)?;
+        refuse_revoked(&self.anchors, &leaf.identity, end_entity, intermediates)?;
         // Only after the chain: the log then names somebody who is who they say.
         if !self.admission.allows(&leaf.identity) {
             return Err(CertificateRefusal::NotAdmitted { identity: leaf.identity }.into_rustls());
@@ -83,6 +86,7 @@ impl ServerCertVerifier for ServerVerifier {
         let anchors_of = |participant: &_| self.anchors.get(participant);
         let leaf = verify_chain(end_entity, intermediates, anchors_of, Purpose::Server, now)
             .map_err(CertificateRefusal::into_rustls)?;
+        refuse_revoked(&self.anchors, &leaf.identity, end_entity, intermediates)?;
         if !self.expected.is(&leaf.identity) {
             let refusal = CertificateRefusal::OtherServer { found: leaf.identity, expected: self.expected.to_string() };
             return Err(refusal.into_rustls());
@@ -111,6 +115,20 @@ impl ServerCertVerifier for ServerVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// Of a chain that verifies: a list says something only about what its issuer issued.
+fn refuse_revoked(
+    anchors: &Anchors,
+    identity: &Identity,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), Error> {
+    let chain = ChainNumbers::of(&identity.participant, std::iter::once(leaf).chain(intermediates));
+    if anchors.revoke(&chain) && !concord_faults::planted("take-what-was-taken-back") {
+        return Err(CertificateRefusal::Revoked { identity: identity.clone() }.into_rustls());
+    }
+    Ok(())
 }
 
 /// Never reached while the configurations name TLS 1.3 alone; stays right if one day they do not.

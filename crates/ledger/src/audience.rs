@@ -31,6 +31,77 @@ pub fn audience(
     route.audience(origin, header)
 }
 
+/// Why a party of an agreement would, or would not, be sent an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AudienceRule {
+    /// A member that receives.
+    Receives,
+    /// The same, and its mail waits while it is held.
+    ReceivesWhenReleased,
+    /// It is the origin.
+    IsOrigin,
+    /// It is on the version in force to contribute only.
+    OnlyContributes,
+    /// It left.
+    Left,
+    /// The origin's narrowing does not name it.
+    NotNamed,
+}
+
+impl AudienceRule {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Receives, Self::ReceivesWhenReleased, Self::IsOrigin, Self::OnlyContributes, Self::Left, Self::NotNamed];
+
+    /// The stable code.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Receives => "RECEIVES",
+            Self::ReceivesWhenReleased => "RECEIVES_WHEN_RELEASED",
+            Self::IsOrigin => "IS_ORIGIN",
+            Self::OnlyContributes => "ONLY_CONTRIBUTES",
+            Self::Left => "LEFT",
+            Self::NotNamed => "NOT_NAMED",
+        }
+    }
+
+    /// Whether it would be sent it.
+    pub const fn receives(self) -> bool {
+        matches!(self, Self::Receives | Self::ReceivesWhenReleased)
+    }
+}
+
+/// What [`audience`] would decide about each party of the version in force, and by which rule. Refuses as it does, except that nobody at
+/// all may be left to receive it.
+pub fn preview(
+    agreements: &Agreements,
+    registry: &Registry,
+    origin: &ParticipantCode,
+    header: &Header,
+    now: Timestamp,
+) -> Result<Vec<(ParticipantCode, AudienceRule)>, Refusal> {
+    let route = Route::find(agreements, registry, origin, header, now)?;
+    route.check(origin, header, now)?;
+    let recipients = match route.audience(origin, header) {
+        Ok(audience) => audience.recipients,
+        Err(refusal) if refusal.reason == Reason::AudienceEmpty => Vec::new(),
+        Err(refusal) => return Err(refusal),
+    };
+    let rule = |party: &ParticipantCode| {
+        if recipients.contains(party) {
+            let is_held = registry.holds().is_held(party);
+            return if is_held { AudienceRule::ReceivesWhenReleased } else { AudienceRule::Receives };
+        }
+        match route.current.role(party) {
+            _ if party == origin => AudienceRule::IsOrigin,
+            _ if !route.current.is_member(party) => AudienceRule::Left,
+            Some(role) if !role.receives() => AudienceRule::OnlyContributes,
+            _ => AudienceRule::NotNamed,
+        }
+    };
+    Ok(route.current.parties.keys().map(|party| (party.clone(), rule(party))).collect())
+}
+
 /// The two versions that decide about an exchange.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Route<'a> {

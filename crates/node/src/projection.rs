@@ -4,7 +4,7 @@
 
 use concord_journal::Entry;
 use concord_ledger::NoticeOutcome;
-use concord_model::{AgreementId, ExchangeId, Lane, MeasureCode, ParticipantCode};
+use concord_model::{AgencyName, AgreementId, ExchangeId, Lane, MeasureCode, ParticipantCode};
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table};
 use concord_wire::consignment::Sealed;
 use concord_wire::convert::optional_timestamp;
@@ -80,7 +80,7 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 7;
+    pub const VERSION: u32 = 8;
 }
 
 /// How a recipient's state is told apart, and which of two is the later one.
@@ -373,13 +373,31 @@ pub(crate) struct InboxRow {
 
 /// By what the agencies of a delivery are chosen.
 fn about_row(about: &About) -> Key {
-    Key::new().text(about.measure.as_str()).text(about.agreement.as_str())
+    with_about(Key::new(), about)
+}
+
+/// Names of agencies, where it is only for some, behind their number plus one.
+fn with_about(key: Key, about: &About) -> Key {
+    let key = key.text(about.measure.as_str()).text(about.agreement.as_str()).number(u64::from(about.strict));
+    match &about.only {
+        None => key.number(0),
+        Some(only) => {
+            let named = only.iter().map(ToString::to_string);
+            named.fold(key.number(only.len() as u64 + 1), |key, agency| key.text(&agency))
+        }
+    }
 }
 
 /// The same, read again.
 pub(crate) fn about_of(reader: &mut KeyReader<'_>) -> Option<About> {
     let measure = MeasureCode::parse(&reader.text()?).ok()?;
-    Some(About { measure, agreement: AgreementId::parse(&reader.text()?).ok()? })
+    let agreement = AgreementId::parse(&reader.text()?).ok()?;
+    let strict = reader.number()? != 0;
+    let only = match reader.number()?.checked_sub(1) {
+        None => None,
+        Some(count) => Some((0..count).map(|_| reader.text()?.parse::<AgencyName>().ok()).collect::<Option<_>>()?),
+    };
+    Some(About { measure, agreement, strict, only })
 }
 
 impl InboxRow {
@@ -393,20 +411,19 @@ impl InboxRow {
             recorded_at: recorded_at.as_micros(),
             delivered_at: entry.recorded_at,
             exchange_id: *header::exchange_id(&delivery.header).0.as_bytes(),
-            about: About { measure: parsed.measure, agreement: parsed.agreement.id },
+            about: About::of(&parsed),
         })
     }
 
     fn encode(&self) -> Key {
-        Key::new()
+        let key = Key::new()
             .number(self.sequence)
             .number(self.index)
             .number(self.first_blob)
             .number(self.recorded_at.cast_unsigned())
             .number(self.delivered_at.cast_unsigned())
-            .fixed(&self.exchange_id)
-            .text(self.about.measure.as_str())
-            .text(self.about.agreement.as_str())
+            .fixed(&self.exchange_id);
+        with_about(key, &self.about)
     }
 
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {

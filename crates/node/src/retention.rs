@@ -136,7 +136,7 @@ impl Settled {
             let number = item.number();
             let settled = match header::parse(&delivery.header) {
                 Ok(header) => {
-                    let about = About { measure: header.measure, agreement: header.agreement.id };
+                    let about = About::of(&header);
                     // What nobody took waits for whoever is granted the right to it, unless nobody has it any more.
                     let is_collected = !index.is_untaken(lane, number)? || index.damaged().is_gone(lane, number);
                     is_collected && !is_awaited(self.state.agencies(), &about, lane, number)

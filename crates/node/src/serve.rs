@@ -14,8 +14,8 @@ use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::audit::{About, Audit, Event};
 use concord_server::{
-    Addresses, AdminListener, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
-    PrometheusHandle, Readiness, Shutdown, Tcp, bind, metrics_recorder, scrub,
+    Addresses, AdminListener, Cut, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
+    PrometheusHandle, Readiness, RevocationFolder, Shutdown, Tcp, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -143,7 +143,15 @@ impl Node {
         let mut server = services::server(&context).await?;
         let operations = OperationsApi::new(context.clone(), started, backups, Arc::clone(&keeper));
         server.routes = server.routes.add_service(OperationsServiceServer::new(operations));
-        let link = hub_link(Tcp, &context, &credentials)?;
+        let hubs = hub_anchors(&context)?;
+        let opening = (folder.path().to_owned(), own.clone(), hubs.clone(), context.readiness.clone());
+        let revocations = concord_server::blocking(move || {
+            let (dir, own, hubs, readiness) = opening;
+            RevocationFolder::open(&dir, std::iter::once(own).chain(hubs).collect(), readiness)
+        });
+        let revocations = revocations.await.map_err(WriterError::from)?;
+        let dialled = Cut::default();
+        let link = hub_link_under(hubs, dialled.over(Tcp), &context, &credentials)?;
 
         let remembered = folder.addresses()?;
         let listener = bind("listen", config.listen, remembered.map(|addresses| addresses.listen)).await?;
@@ -169,6 +177,7 @@ impl Node {
             }
             None => context.readiness.raise(NOT_JOINED_ALARM, "this node has not joined a hub: `concord node join`"),
         }
+        links.spawn(revocations.watch(vec![server.connections.clone(), admin.connections()], Some(dialled)));
         links.spawn(measure(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(keeper.keep());
@@ -327,13 +336,29 @@ pub fn hub_link(
     context: &Context,
     credentials: &Credentials,
 ) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
+    hub_link_under(hub_anchors(context)?, dial, context, credentials)
+}
+
+/// Under what the node knows the hub that it joined, if it has.
+fn hub_anchors(context: &Context) -> Result<Option<Anchors>, NodeError> {
     let state = context.now_state();
     let Some(hub) = state.hub() else {
         return Ok(None);
     };
-    let secretariat = ParticipantCode::secretariat();
-    let anchors = Anchors::pinned(secretariat.clone(), Anchor::from_der(&hub.anchor)?);
-    let expected = Identity { participant: secretariat, role: Role::Hub, name: hub.name.clone() };
+    Ok(Some(Anchors::pinned(ParticipantCode::secretariat(), Anchor::from_der(&hub.anchor)?)))
+}
+
+fn hub_link_under(
+    anchors: Option<Anchors>,
+    dial: impl Dial,
+    context: &Context,
+    credentials: &Credentials,
+) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
+    let state = context.now_state();
+    let (Some(hub), Some(anchors)) = (state.hub(), anchors) else {
+        return Ok(None);
+    };
+    let expected = Identity { participant: ParticipantCode::secretariat(), role: Role::Hub, name: hub.name.clone() };
     let tls = client_config(credentials, &anchors, ExpectedServer::Exactly(expected), Application::Grpc)?;
     Ok(Some(Arc::new(TonicLink::new(dial, hub.addresses.clone(), tls))))
 }

@@ -11,8 +11,9 @@ use concord_model::{
 };
 use concord_wire::convert::{parse_handling, parse_lane, parse_timestamp, refuse};
 use concord_wire::header::{CAVEAT_SIZE_MAX_BYTES, CAVEATS_MAX};
-use concord_wire::header::{encode, encode_description, exchange_id, parse_agencies, parse_narrowing};
+use concord_wire::header::{agreement_ref, encode, encode_description, exchange_id, parse_agencies, parse_narrowing};
 use concord_wire::proto::agency::v1::{SubmitRequest, SubmitResponse};
+use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::exchange::v1::HandlingCode;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -163,6 +164,76 @@ fn make(
     Ok((header, vec![description, body]))
 }
 
+/// What would become of an exchange under an agreement, as far as it is known before it is made: of an agency's, or of the state's.
+pub(crate) fn preview(
+    context: &Context,
+    state: &NodeState,
+    agency: Option<&Agency>,
+    asked: pb::PreviewAudienceRequest,
+) -> Result<pb::PreviewAudienceResponse, Refusal> {
+    let (directory, own) = (state.directory(), &context.participant);
+    let request = SubmitRequest {
+        agreement_id: asked.agreement_id,
+        measure: asked.measure,
+        to: asked.to,
+        agencies: asked.agencies,
+        handling: asked.handling,
+        ..SubmitRequest::default()
+    };
+    let (agreement, measure) = match agency {
+        Some(agency) => choose(directory, own, agency, &request)?,
+        None => {
+            let agreement = member_agreement(directory, own, &request.agreement_id, |_| true)?;
+            let first = || agreement.text.measures.first().cloned();
+            let named = Some(request.measure.as_str()).filter(|code| !code.is_empty());
+            let measure = named.map_or_else(|| Ok(first()), |code| MeasureCode::parse(code).map(Some));
+            let measure = measure.map_err(refuse(Reason::MeasureUnknown))?;
+            (agreement, measure.ok_or_else(|| Refusal::new(Reason::MeasureUnknown, "the agreement has no measure"))?)
+        }
+    };
+    let (narrowing, agencies) = addressed(&request)?;
+    let handling = handling(&request, agreement, &agencies)?;
+    let media_type = match asked.media_type.as_str() {
+        "" => None,
+        text => Some(MediaType::parse(text).map_err(refuse(Reason::ArgumentInvalid))?),
+    };
+    // Terms about bodies are asked only of what was said.
+    let any =
+        agreement.text.terms.media.first().map_or("text/plain".to_owned(), |range| range.as_str().replace('*', "any"));
+    let media_type = media_type.map_or_else(|| MediaType::parse(&any), Ok).map_err(refuse(Reason::ArgumentInvalid))?;
+    let now = context.clock.now();
+    let header = Header {
+        origin: own.clone(),
+        node: context.node.clone(),
+        uuid: ExchangeUuid::from_parts(now, &[0; 10]),
+        agreement: agreement.reference(),
+        measure: measure.clone(),
+        lane: Lane::Routine,
+        narrowing,
+        language: None,
+        created: now,
+        parts: vec![Part { media_type, size_bytes: asked.body_size_bytes, commitment: Digest::ZERO }],
+        description: Digest::ZERO,
+        handling,
+        expires_at: None,
+        supersedes: None,
+        withdraws: None,
+        agencies,
+    };
+    let decided = concord_ledger::preview(&directory.agreements, &directory.registry, own, &header, now)?;
+    let parties = decided.into_iter().map(|(participant, rule)| pb::PreviewedParty {
+        participant: participant.to_string(),
+        receives: rule.receives(),
+        rule: rule.as_str().to_owned(),
+    });
+    Ok(pb::PreviewAudienceResponse {
+        agreement: Some(agreement_ref(&agreement.reference())),
+        measure: measure.to_string(),
+        handling: concord_wire::convert::handling(handling).into(),
+        parties: parties.collect(),
+    })
+}
+
 fn check_body(lane: Lane, body: &[u8]) -> Result<(), Refusal> {
     if body.is_empty() {
         return Err(Refusal::new(Reason::BodyEmpty, "the body has no bytes"));
@@ -271,9 +342,18 @@ fn named_agreement<'a>(
     agency: &Agency,
     id: &str,
 ) -> Result<&'a Agreement, Refusal> {
-    let id = AgreementId::parse(id).map_err(refuse(Reason::AgreementUnknown))?;
     // One under which the agency has no right is to it as one that is not there.
-    let agreement = directory.agreements.counting_for(own, &id).filter(|agreement| agency.sees(agreement));
+    member_agreement(directory, own, id, |agreement| agency.sees(agreement))
+}
+
+fn member_agreement<'a>(
+    directory: &'a Directory,
+    own: &ParticipantCode,
+    id: &str,
+    is_seen: impl Fn(&Agreement) -> bool,
+) -> Result<&'a Agreement, Refusal> {
+    let id = AgreementId::parse(id).map_err(refuse(Reason::AgreementUnknown))?;
+    let agreement = directory.agreements.counting_for(own, &id).filter(|agreement| is_seen(agreement));
     let agreement = agreement.ok_or_else(|| Refusal::agreement_unknown(&id))?;
     if agreement.is_member(own) {
         return Ok(agreement);

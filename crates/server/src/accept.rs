@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use concord_identity::{Caller, CertificateRefusal, HandshakeRefusal};
+use concord_identity::{Caller, CertificateRefusal, ChainNumbers, HandshakeRefusal};
 use concord_model::ParticipantCode;
 use futures::Stream;
 use rustls::ServerConfig;
@@ -111,10 +111,11 @@ impl<S: Socket> Gate<S> {
     async fn handshake(&self, stream: S, peer: SocketAddr) -> Result<Connection<S>, Refused> {
         let stream = self.tls.accept(stream).await.map_err(|error| HandshakeRefusal::from_io(&error))?;
         let (_, tls) = stream.get_ref();
-        let leaf = tls.peer_certificates().and_then(<[_]>::first);
-        let leaf = leaf.ok_or(HandshakeRefusal::NoCertificate)?;
+        let chain = tls.peer_certificates().unwrap_or_default();
+        let leaf = chain.first().ok_or(HandshakeRefusal::NoCertificate)?;
         let caller = Caller::from_verified_certificate(leaf).map_err(HandshakeRefusal::Certificate)?;
-        let registration = self.connections.register(&caller, peer, &self.own)?;
+        let numbers = ChainNumbers::of(&caller.identity.participant, chain);
+        let registration = self.connections.register(&caller, numbers, peer, &self.own)?;
         Ok(Connection::new(stream, caller, registration))
     }
 

@@ -41,6 +41,13 @@ pub const ADMIN_CONNECTION_TIME_MAX_SECONDS: u64 = 10;
 /// A request's header. A larger one is answered with HTTP status 431.
 pub const ADMIN_HEADER_SIZE_MAX_BYTES: usize = 16 * 1024;
 
+/// The pages that there are. Every other path is answered with 404.
+pub const ADMIN_PATHS: &[&str] = &[HEALTHZ, READYZ, METRICS];
+
+const HEALTHZ: &str = "/healthz";
+const READYZ: &str = "/readyz";
+const METRICS: &str = "/metrics";
+
 /// Histograms are folded so often, scraped or not, so that they stay small.
 const METRICS_UPKEEP_SECONDS: u64 = 5;
 
@@ -61,6 +68,7 @@ pub struct AdminListener {
     tls: Option<Arc<ServerConfig>>,
     own: ParticipantCode,
     audit: Audit,
+    connections: Connections,
 }
 
 impl AdminListener {
@@ -78,7 +86,13 @@ impl AdminListener {
             let admission = Admission::operators(own);
             Some(server_config(credentials, anchors, admission, Application::Admin)?)
         };
-        Ok(Self { listener, tls, own: own.clone(), audit })
+        let connections = Connections::shown_as("concord_admin_connections");
+        Ok(Self { listener, tls, own: own.clone(), audit, connections })
+    }
+
+    /// Where its open connections are registered; plain ones are not.
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
     }
 
     /// Serves until `end`: it stays to tell why a draining process is not ready.
@@ -95,7 +109,7 @@ impl AdminListener {
             match self.tls {
                 Some(tls) => {
                     let door = Door { audit: self.audit, name: "admin" };
-                    serve_all(accept(self.listener, tls, Connections::new(), self.own, door), pages).await;
+                    serve_all(accept(self.listener, tls, self.connections, self.own, door), pages).await;
                 }
                 None => {
                     let incoming = futures::stream::unfold(self.listener, async |listener| {
@@ -158,11 +172,12 @@ struct Shown {
 }
 
 fn pages(shown: Shown) -> Router {
-    Router::new()
-        .route("/healthz", get(async || "alive\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_page))
-        .with_state(shown)
+    let page = |path: &str| match path {
+        HEALTHZ => get(async || "alive\n"),
+        READYZ => get(readyz),
+        _ => get(metrics_page),
+    };
+    ADMIN_PATHS.iter().fold(Router::new(), |router, path| router.route(path, page(path))).with_state(shown)
 }
 
 #[derive(Serialize)]

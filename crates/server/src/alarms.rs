@@ -20,3 +20,7 @@ pub(crate) const DRAINING_ALARM: &str = "draining";
 pub(crate) const DISK_FULL_ALARM: &str = "disk-full";
 /// The machine's clock is not believed.
 pub(crate) const CLOCK_SUSPECT_NOTE: &str = "clock-suspect";
+/// A file in the folder of revocation lists does not count as it is.
+pub(crate) const REVOCATION_INVALID_ALARM: &str = "revocation-invalid";
+/// A revocation list was to be followed by another before now.
+pub(crate) const REVOCATION_OUTDATED_NOTE: &str = "revocation-outdated";

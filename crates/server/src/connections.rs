@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use concord_identity::Caller;
+use concord_identity::{Caller, ChainNumbers};
 use concord_model::{Identity, ParticipantCode, Timestamp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +62,8 @@ pub struct ConnectedCaller {
 pub struct Connections(Arc<Inner>);
 
 struct Inner {
+    /// Shows how many there are.
+    gauge: &'static str,
     open: Mutex<Open>,
     /// Told of every end.
     ended: watch::Sender<()>,
@@ -81,14 +83,21 @@ impl Open {
 
 struct Entry {
     caller: ConnectedCaller,
+    /// What a revocation list would name its certificates by.
+    chain: ChainNumbers,
     closing: CancellationToken,
 }
 
 impl Connections {
     /// Nobody is connected.
     pub fn new() -> Self {
+        Self::shown_as("concord_connections")
+    }
+
+    /// The same, counted under a name of its own: two registers that set one gauge would each hide the other.
+    pub(crate) fn shown_as(gauge: &'static str) -> Self {
         let ended = watch::Sender::new(());
-        Self(Arc::new(Inner { open: Mutex::default(), ended }))
+        Self(Arc::new(Inner { gauge, open: Mutex::default(), ended }))
     }
 
     /// Everybody who is connected, the oldest connection first.
@@ -101,7 +110,20 @@ impl Connections {
     ///
     /// It keeps nobody out: whatever refuses the participant from now on must be in force before this is called.
     pub fn close(&self, participant: &ParticipantCode) -> impl Future<Output = ()> + Send + use<> {
-        self.close_where(&|identity| identity.participant == *participant)
+        self.close_where(&|entry| entry.caller.identity.participant == *participant)
+    }
+
+    /// Closes what rests on a certificate that was taken back, in the same way.
+    pub fn close_revoked(&self, is_revoked: &dyn Fn(&ChainNumbers) -> bool) -> impl Future<Output = ()> + Send + use<> {
+        self.close_where(&|entry| {
+            let revoked = is_revoked(&entry.chain) && !concord_faults::planted("keep-what-is-connected");
+            if revoked && !entry.closing.is_cancelled() {
+                let (identity, peer) = (&entry.caller.identity, entry.caller.peer);
+                tracing::warn!(%identity, %peer, "a connection is closed: its certificate is on a revocation list");
+                metrics::counter!("concord_connections_revoked_total").increment(1);
+            }
+            revoked
+        })
     }
 
     /// Closes everything that is open, in the same way.
@@ -109,14 +131,14 @@ impl Connections {
         self.close_where(&|_| true)
     }
 
-    fn close_where(&self, which: &dyn Fn(&Identity) -> bool) -> impl Future<Output = ()> + Send + use<> {
+    fn close_where(&self, which: &dyn Fn(&Entry) -> bool) -> impl Future<Output = ()> + Send + use<> {
         // Subscribed before looking, so that no end falls between.
         let mut ended = self.0.ended.subscribe();
         let closed: Vec<u64> = self
             .open()
             .entries
             .iter()
-            .filter(|(_, entry)| which(&entry.caller.identity))
+            .filter(|(_, entry)| which(entry))
             .map(|(id, entry)| {
                 entry.closing.cancel();
                 *id
@@ -137,6 +159,7 @@ impl Connections {
     pub(crate) fn register(
         &self,
         caller: &Caller,
+        chain: ChainNumbers,
         peer: SocketAddr,
         own: &ParticipantCode,
     ) -> Result<Registration, ConnectionsFull> {
@@ -158,9 +181,13 @@ impl Connections {
         open.next += 1;
         let closing = CancellationToken::new();
         let caller = ConnectedCaller { identity: identity.clone(), peer, since: SystemClock.now() };
-        open.entries.insert(id, Entry { caller, closing: closing.clone() });
-        count(&open);
+        open.entries.insert(id, Entry { caller, chain, closing: closing.clone() });
+        self.count(&open);
         Ok(Registration { id, closing, connections: self.clone() })
+    }
+
+    fn count(&self, open: &Open) {
+        metrics::gauge!(self.0.gauge).set(open.entries.len() as f64);
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -197,14 +224,10 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut open = self.connections.open();
         open.entries.remove(&self.id);
-        count(&open);
+        self.connections.count(&open);
         drop(open);
         self.connections.0.ended.send_replace(());
     }
-}
-
-fn count(open: &Open) {
-    metrics::gauge!("concord_connections").set(open.entries.len() as f64);
 }
 
 #[cfg(test)]
@@ -221,6 +244,15 @@ mod tests {
         }
     }
 
+    fn register(
+        connections: &Connections,
+        caller: &Caller,
+        own: &ParticipantCode,
+    ) -> Result<Registration, ConnectionsFull> {
+        let chain = ChainNumbers::of(&caller.identity.participant, []);
+        connections.register(caller, chain, "127.0.0.1:1".parse().unwrap(), own)
+    }
+
     fn kaz() -> ParticipantCode {
         ParticipantCode::parse("KAZ").unwrap()
     }
@@ -228,10 +260,9 @@ mod tests {
     #[test]
     fn one_participant_cannot_take_the_places_of_others_by_many_names() {
         let connections = Connections::new();
-        let peer = "127.0.0.1:1".parse().unwrap();
         let own = ParticipantCode::secretariat();
         let node = |code: &str, number: usize| {
-            connections.register(&caller(&format!("spiffe://{code}.concord/node/n{number}")), peer, &own)
+            register(&connections, &caller(&format!("spiffe://{code}.concord/node/n{number}")), &own)
         };
         let mut kept: Vec<_> =
             (0..CONNECTIONS_PER_PARTICIPANT_MAX).map(|number| node("kaz", number).unwrap()).collect();
@@ -246,30 +277,28 @@ mod tests {
     #[test]
     fn one_caller_cannot_take_the_places_of_others_and_all_together_have_a_limit() {
         let connections = Connections::new();
-        let peer = "127.0.0.1:1".parse().unwrap();
         let mut kept = Vec::new();
         let callers = CONNECTIONS_MAX / CONNECTIONS_PER_CALLER_MAX;
         for number in 0..callers {
             let caller = caller(&format!("spiffe://kaz.concord/agency/a{number}"));
             for _ in 0..CONNECTIONS_PER_CALLER_MAX {
-                kept.push(connections.register(&caller, peer, &kaz()).unwrap());
+                kept.push(register(&connections, &caller, &kaz()).unwrap());
             }
-            let refused = connections.register(&caller, peer, &kaz()).err();
+            let refused = register(&connections, &caller, &kaz()).err();
             let full = number + 1 == callers;
             let identity = caller.identity.clone();
             let expected = if full { ConnectionsFull::OfAll } else { ConnectionsFull::OfCaller { identity } };
             assert_eq!(refused, Some(expected));
         }
         kept.pop();
-        assert!(connections.register(&caller("spiffe://kaz.concord/agency/late"), peer, &kaz()).is_ok());
+        assert!(register(&connections, &caller("spiffe://kaz.concord/agency/late"), &kaz()).is_ok());
     }
 
     #[tokio::test]
     async fn a_close_ends_when_the_last_connection_of_that_participant_is_gone() {
         let connections = Connections::new();
-        let peer = "127.0.0.1:1".parse().unwrap();
-        let kaz_main = connections.register(&caller("spiffe://kaz.concord/node/main"), peer, &kaz()).unwrap();
-        let uzb_main = connections.register(&caller("spiffe://uzb.concord/node/main"), peer, &kaz()).unwrap();
+        let kaz_main = register(&connections, &caller("spiffe://kaz.concord/node/main"), &kaz()).unwrap();
+        let uzb_main = register(&connections, &caller("spiffe://uzb.concord/node/main"), &kaz()).unwrap();
 
         let closed = connections.close(&kaz());
         assert!(kaz_main.closing().is_cancelled(), "it is closed before the future is polled");

@@ -17,6 +17,7 @@ mod clock_trust;
 mod connect;
 mod connection;
 mod connections;
+mod cut;
 mod deadline;
 mod descriptors;
 mod drain;
@@ -30,6 +31,7 @@ mod metrics;
 mod random;
 mod readiness;
 mod retention;
+mod revocation;
 mod room;
 mod scrub;
 #[cfg(any(debug_assertions, feature = "simulation"))]
@@ -44,7 +46,7 @@ pub use accept::{
 };
 pub use admin::{
     ADMIN_CONNECTION_TIME_MAX_SECONDS, ADMIN_CONNECTIONS_MAX, ADMIN_HEADER_SIZE_MAX_BYTES,
-    ADMIN_HEADER_TIMEOUT_SECONDS, AdminError, AdminListener,
+    ADMIN_HEADER_TIMEOUT_SECONDS, ADMIN_PATHS, AdminError, AdminListener,
 };
 pub use alarms::{
     BODY_DAMAGED_ALARM, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, JOURNAL_DAMAGED_ALARM, LOWER_LIMITS_NOTE,
@@ -59,6 +61,7 @@ pub use connections::{
     CONNECTIONS_MAX, CONNECTIONS_PER_CALLER_MAX, CONNECTIONS_PER_PARTICIPANT_MAX, ConnectedCaller, Connections,
     ConnectionsFull,
 };
+pub use cut::{Cut, CuttableDial, CuttableSocket};
 pub use deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
 pub use descriptors::{Served, check_against_descriptors};
 pub use drain::{DRAIN_TIMEOUT_SECONDS, Shutdown};
@@ -78,6 +81,10 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use random::{NoRandomness, fresh};
 pub use readiness::{Alarm, Readiness, lost_before};
 pub use retention::{AskedDays, CutOff, RETENTION_DAYS_MAX, Retention, RetentionTally};
+pub use revocation::{
+    REVOCATION_CHECK_MILLISECONDS, REVOCATION_FILE_SIZE_MAX_BYTES, REVOCATION_FILES_MAX, REVOCATION_FOLDER,
+    RevocationFolder,
+};
 pub use room::{DISK_MEASURE_INTERVAL_MILLISECONDS, DISK_RESERVE_DEFAULT_BYTES, DiskRoom};
 pub use scrub::scrub;
 pub use sockets::{Dial, Listener, Socket, Tcp};

@@ -5,10 +5,12 @@
 
 mod absence;
 mod agencies;
+mod agreed;
 mod agreements;
 mod audit;
 mod away;
 mod backup;
+mod certificates;
 mod clock;
 mod commands_refused;
 mod consignments_refused;
@@ -21,6 +23,7 @@ mod folders_refused;
 mod healing_hub;
 mod healing_node;
 mod kills;
+mod matrix;
 mod network;
 mod peers_refused;
 mod real_data;
@@ -28,6 +31,7 @@ mod receipts;
 mod repeats;
 mod replaced_node;
 mod retention;
+mod revocation;
 mod rights;
 mod servers;
 mod strangers;

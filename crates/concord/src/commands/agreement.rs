@@ -6,12 +6,19 @@ mod view;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
-use concord_model::{AgreementId, AgreementRef, AgreementText, MeasureCode, Reason, Refusal, Terms, Title};
+use concord_model::{
+    AgencyName, AgreementId, AgreementRef, AgreementText, Handling, MeasureCode, MediaType, ParticipantCode, Reason,
+    Refusal, Terms, Title,
+};
 use concord_wire::agreement::DraftContent;
-use concord_wire::proto::agreement::v1::{Agreement, AgreementState, GetAgreementRequest, ListAgreementsRequest};
+use concord_wire::proto::agreement::v1::{
+    Agreement, AgreementState, GetAgreementRequest, ListAgreementsRequest, PreviewAudienceRequest,
+};
+use concord_wire::proto::exchange::v1::HandlingCode;
 use serde::Serialize;
 
 use super::statement::{Said, confirm, say};
+use super::submit::narrowing;
 use crate::cli::ClientArgs;
 use crate::client::{CALL_TIMEOUT, Client, WAIT_MARGIN, call, call_within, duration};
 use crate::exit::{Exit, Failure};
@@ -45,6 +52,8 @@ pub(crate) enum AgreementCommand {
     Show(ShowArgs),
     /// Show every version that this state was on, with who said what when.
     History(HistoryArgs),
+    /// Show who would receive an exchange and who would not, and by which rule, before anything is sent.
+    Preview(PreviewArgs),
 }
 
 #[derive(Args)]
@@ -105,6 +114,33 @@ struct OneArgs {
     id: AgreementId,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord agreement preview KAZ/flood-warnings --to UZB --profile /srv/concord/node/agencies/seismology"
+)]
+pub(crate) struct PreviewArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    /// The measure; may be left out where only one fits.
+    #[arg(long, value_name = "CODE")]
+    measure: Option<MeasureCode>,
+    /// Only these of the agreement; all of them where it is left out.
+    #[arg(long, value_delimiter = ',', value_name = "CODE")]
+    to: Vec<ParticipantCode>,
+    /// Only these agencies, and within their states no others.
+    #[arg(long, value_delimiter = ',', value_name = "CODE/AGENCY")]
+    to_agency: Vec<AgencyName>,
+    /// How it is to be handled (TLP 2.0).
+    #[arg(long, value_name = "CODE")]
+    handling: Option<Handling>,
+    /// What the body is.
+    #[arg(long, value_name = "TYPE/SUBTYPE")]
+    media_type: Option<MediaType>,
+    /// Its size, in bytes.
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    size: u64,
 }
 
 #[derive(Args)]
@@ -178,6 +214,7 @@ pub(crate) async fn run(command: AgreementCommand, output: Output) -> Result<(),
         AgreementCommand::Amend(args) => amend(args, output).await,
         AgreementCommand::Leave(args) => leave(&args, output).await,
         AgreementCommand::End(args) => end(&args, output).await,
+        AgreementCommand::Preview(args) => preview(&args, output).await,
         AgreementCommand::History(args) => history(&args.one, output).await,
         AgreementCommand::Pending(args) => list(&args.client, true, output).await,
         AgreementCommand::List(args) => list(&args.client, false, output).await,
@@ -303,6 +340,21 @@ async fn end(args: &SureArgs, output: Output) -> Result<(), Failure> {
 async fn history(args: &OneArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
     view::history(&get_with_history(&client, &args.id).await?, output)
+}
+
+async fn preview(args: &PreviewArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.one.client).await?;
+    let request = PreviewAudienceRequest {
+        agreement_id: args.one.id.to_string(),
+        measure: args.measure.as_ref().map(ToString::to_string).unwrap_or_default(),
+        to: narrowing(&args.to),
+        agencies: args.to_agency.iter().map(concord_wire::header::agency_name).collect(),
+        handling: args.handling.map_or(HandlingCode::Unspecified, concord_wire::convert::handling).into(),
+        media_type: args.media_type.as_ref().map(ToString::to_string).unwrap_or_default(),
+        body_size_bytes: args.size,
+    };
+    let answer = client.agreements().preview_audience(call(request)).await?.into_inner();
+    view::previewed(&answer, output)
 }
 
 async fn list(args: &ClientArgs, pending: bool, output: Output) -> Result<(), Failure> {

@@ -47,10 +47,13 @@ struct ReceiveLine {
     agreement: String,
     measure: String,
     lane: &'static str,
+    handling: &'static str,
     title: String,
+    caveats: Vec<String>,
     media_type: String,
     size_bytes: u64,
     digest: String,
+    expires_at: Option<String>,
     recorded_at: Option<String>,
     file: Option<String>,
 }
@@ -194,7 +197,10 @@ fn read(exchange: &ReceiveResponse, header: &Header) -> Result<ReceiveLine, Fail
         agreement: header.agreement.id.to_string(),
         measure: header.measure.to_string(),
         lane: header.lane.as_str(),
+        handling: header.handling.as_str(),
         title: description.title.clone(),
+        caveats: description.caveats.clone(),
+        expires_at: header.expires_at.map(output::time),
         media_type: part.media_type.to_string(),
         size_bytes: part.size_bytes,
         digest: hex(&exchange.body_digest),
@@ -204,11 +210,16 @@ fn read(exchange: &ReceiveResponse, header: &Header) -> Result<ReceiveLine, Fail
 }
 
 fn shown(line: &ReceiveLine) -> String {
-    let ReceiveLine { origin, agreement, measure, lane, title, media_type, size_bytes, .. } = line;
+    let ReceiveLine { origin, agreement, measure, lane, handling, title, media_type, size_bytes, .. } = line;
     let at = short_time(line.recorded_at.as_deref());
     let place = line.file.as_deref().unwrap_or(&line.exchange_id);
-    format!(
-        "{at}  {origin:<4}  {lane:<8}  {agreement}  {measure}  {}  {media_type}  {size_bytes} bytes  {place}",
+    let mut shown = format!(
+        "{at}  {origin:<4}  {lane:<8}  {agreement}  {measure}  TLP:{handling}  {}  {media_type}  {size_bytes} bytes  {place}",
         safe(title)
-    )
+    );
+    // What binds whoever reads it stands right below.
+    for caveat in &line.caveats {
+        shown.push_str(&format!("\n    {}", safe(caveat)));
+    }
+    shown
 }

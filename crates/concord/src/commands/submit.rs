@@ -210,7 +210,7 @@ fn title(path: &Path, title: Option<&Title>) -> Result<String, Failure> {
     Ok(parsed.to_string())
 }
 
-fn narrowing(to: &[ParticipantCode]) -> Option<Narrowing> {
+pub(crate) fn narrowing(to: &[ParticipantCode]) -> Option<Narrowing> {
     let mut participants: Vec<String> = to.iter().map(ToString::to_string).collect();
     participants.sort();
     (!participants.is_empty()).then_some(Narrowing { participants })

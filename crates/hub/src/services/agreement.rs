@@ -55,6 +55,14 @@ impl AgreementService for AgreementsView {
             history: history.map(shown).collect(),
         }))
     }
+
+    /// Only a node knows what its own state would send; the method table lets nobody get here.
+    async fn preview_audience(
+        &self,
+        _: Request<pb::PreviewAudienceRequest>,
+    ) -> Result<Response<pb::PreviewAudienceResponse>, Status> {
+        Err(to_status(&Refusal::new(Reason::CallerNotAllowed, "this method is not for this caller")))
+    }
 }
 
 impl AgreementsView {

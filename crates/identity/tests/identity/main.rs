@@ -9,5 +9,6 @@ mod issuing;
 mod listener;
 mod live;
 mod profiles;
+mod revocation;
 mod statements;
 mod support;

@@ -13,6 +13,7 @@ use super::{known_caller, refused};
 use crate::context::Context;
 use crate::state::NodeState;
 use crate::state::decide::not_joined;
+use crate::submit::preview;
 
 /// The longest that one call waits for an agreement; the caller asks again.
 const AGREEMENT_WAIT_MAX_SECONDS: u64 = 55;
@@ -84,6 +85,20 @@ impl AgreementService for AgreementApi {
             amendment: agreements.amendment_for(own, &id).filter(sees).map(shown),
             history: history.map(shown).collect(),
         }))
+    }
+
+    async fn preview_audience(
+        &self,
+        request: Request<pb::PreviewAudienceRequest>,
+    ) -> Result<Response<pb::PreviewAudienceResponse>, Status> {
+        let seen_by = SeenBy::of(&self.context, &request)?;
+        let state = self.context.now_state();
+        joined(&state)?;
+        let agency = match &seen_by {
+            SeenBy::Officer => None,
+            SeenBy::Agency(name) => state.agencies().get(name),
+        };
+        preview(&self.context, &state, agency, request.into_inner()).map(Response::new).map_err(refused)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use concord_ledger::Agreement;
-use concord_model::{AgreementId, Lane, MeasureCode, Name, Right, Scope};
+use concord_model::{AgreementId, Lane, MeasureCode, Name, ParticipantCode, Right, Scope};
 use concord_wire::stored::node::RightsChange;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,8 @@ use super::rights::Rules;
 /// One agency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agency {
+    /// Its state.
+    pub participant: ParticipantCode,
     /// Its name.
     pub name: Name,
     /// The measures that it was added with: what a repeat of that names. None means all.
@@ -28,12 +30,19 @@ pub struct Agency {
 }
 
 impl Agency {
-    pub(super) fn added(name: &Name, measures: &[MeasureCode], sequence: u64, from: [u64; Lane::ALL.len()]) -> Self {
+    pub(super) fn added(
+        participant: ParticipantCode,
+        name: &Name,
+        measures: &[MeasureCode],
+        sequence: u64,
+        from: [u64; Lane::ALL.len()],
+    ) -> Self {
         let added_with: BTreeSet<MeasureCode> = measures.iter().cloned().collect();
         let of = if added_with.is_empty() { Scope::All } else { Scope::These(added_with.clone()) };
         let right = Right { send: true, receive: true, measures: of, agreements: Scope::All };
         let (send, receive) = (Rules::default(), Rules::default());
-        let mut added = Self { name: name.clone(), added_with, send, receive, rights_at: sequence, through: from };
+        let name = name.clone();
+        let mut added = Self { participant, name, added_with, send, receive, rights_at: sequence, through: from };
         added.change(true, &right, sequence);
         added
     }

@@ -122,9 +122,10 @@ impl NodeState {
                 let now = self.mailboxes.each_ref().map(|mailbox| mailbox.received_through);
                 // It may be one that was let in after the backup: then what comes back was given to it, and its word is lost.
                 let from = self.restoration.map_or(now, |restoration| restoration.received_through);
+                let Some((own, _)) = self.founded.clone() else { return Ok(()) };
                 Arc::make_mut(&mut self.agencies)
                     .entry(name.clone())
-                    .or_insert_with(|| Agency::added(name, measures, sequence, from));
+                    .or_insert_with(|| Agency::added(own, name, measures, sequence, from));
                 // It may have what came before it and nobody collected.
                 if from != [0; Lane::ALL.len()] {
                     self.rights_at = sequence;

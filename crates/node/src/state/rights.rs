@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use concord_model::{AgreementId, Lane, MeasureCode, Name, Right, Scope};
+use concord_model::{AgencyName, AgreementId, Handling, Header, Lane, MeasureCode, Name, Right, Scope};
 use serde::{Deserialize, Serialize};
 
 use super::Agency;
@@ -20,11 +20,31 @@ pub struct About {
     pub measure: MeasureCode,
     /// The agreement under which it came.
     pub agreement: AgreementId,
+    /// It is only for agencies that were granted the measure by name.
+    pub strict: bool,
+    /// The agencies that it names, where it names any: nobody else is given it.
+    pub only: Option<BTreeSet<AgencyName>>,
+}
+
+impl About {
+    /// Of an exchange.
+    pub fn of(header: &Header) -> Self {
+        let named = header.agencies.iter().cloned().collect();
+        let names_agencies = !header.agencies.is_empty() || header.handling == Handling::Red;
+        Self {
+            measure: header.measure.clone(),
+            agreement: header.agreement.id.clone(),
+            strict: header.handling == Handling::AmberStrict,
+            only: names_agencies.then_some(named),
+        }
+    }
 }
 
 /// Whether an agency may have a received exchange.
 pub fn entitled(agency: &Agency, about: &About) -> bool {
-    agency.receive.grant_for(about).is_some()
+    let is_it = |one: &AgencyName| one.agency == agency.name && one.participant == agency.participant;
+    let is_named = about.only.as_ref().is_none_or(|only| only.iter().any(is_it));
+    is_named && agency.receive.grant_for(about).is_some()
 }
 
 /// By which rule an exchange is to be given to an agency: it may have it, and has not acknowledged it, nor passed it by before it had
@@ -64,6 +84,11 @@ impl Rule {
         under && self.measures.has(measure)
     }
 
+    /// Else they are all.
+    fn names_measures(&self) -> bool {
+        self.measures != Scope::All
+    }
+
     fn covers(&self, other: &Self) -> bool {
         self.measures.covers(&other.measures) && self.agreements.covers(&other.agreements)
     }
@@ -95,6 +120,7 @@ impl Rules {
                 let is_older = |(at, older): (usize, &Rule)| {
                     older.granted
                         && older.covers(rule)
+                        && older.names_measures() >= rule.names_measures()
                         && !kept[at..].iter().any(|between| !between.granted && between.meets(rule))
                 };
                 !kept.iter().enumerate().any(is_older)
@@ -110,26 +136,31 @@ impl Rules {
 
     /// The rule by which this is given, if it is: the first that gives it behind the last that took it away.
     pub(super) fn grant_for(&self, about: &About) -> Option<&Rule> {
-        self.grant(&about.measure, Some(&about.agreement))
+        self.grant(&about.measure, Some(&about.agreement), about.strict)
     }
 
-    fn grant(&self, measure: &MeasureCode, agreement: Option<&AgreementId>) -> Option<&Rule> {
+    /// What is `strict` only a rule gives that names the measure; any takes it away.
+    fn grant(&self, measure: &MeasureCode, agreement: Option<&AgreementId>, strict: bool) -> Option<&Rule> {
         let mut found: Option<&Rule> = None;
         for rule in self.0.iter().filter(|rule| rule.is_about(measure, agreement)) {
-            found = if rule.granted { found.or(Some(rule)) } else { None };
+            found = match rule.granted {
+                true if strict && !rule.names_measures() => found,
+                true => found.or(Some(rule)),
+                false => None,
+            };
         }
         found
     }
 
     /// Whether this measure is given under this agreement.
     pub fn allows(&self, measure: &MeasureCode, agreement: &AgreementId) -> bool {
-        self.grant(measure, Some(agreement)).is_some()
+        self.grant(measure, Some(agreement), false).is_some()
     }
 
     /// Whether this measure is given under any agreement that there is or may come to be.
     pub fn allows_somewhere(&self, measure: &MeasureCode) -> bool {
         let named: BTreeSet<&AgreementId> = self.0.iter().flat_map(|rule| named(&rule.agreements)).collect();
-        named.into_iter().map(Some).chain([None]).any(|agreement| self.grant(measure, agreement).is_some())
+        named.into_iter().map(Some).chain([None]).any(|agreement| self.grant(measure, agreement, false).is_some())
     }
 
     /// In their order.
@@ -180,9 +211,30 @@ mod tests {
     }
 
     fn abouts() -> Vec<About> {
-        let measure = |text: &str| MeasureCode::parse(text).unwrap();
-        let under = |text: &str| AGREEMENTS.map(|id| About { measure: measure(text), agreement: agreement(id) });
+        let under = |text: &str| AGREEMENTS.map(|id| plain(text, id));
         MEASURES.into_iter().flat_map(under).collect()
+    }
+
+    fn plain(measure: &str, under: &str) -> About {
+        let measure = MeasureCode::parse(measure).unwrap();
+        About { measure, agreement: agreement(under), strict: false, only: None }
+    }
+
+    #[test]
+    fn what_is_strict_is_for_those_who_were_granted_the_measure_by_name() {
+        let right = |measures| Right { send: false, receive: true, measures, agreements: Scope::All };
+        let by_name = right(Scope::These([MeasureCode::parse("a.1").unwrap()].into()));
+        let strict = About { strict: true, ..plain("a.1", "KAZ/x") };
+        let mut rules = Rules::default();
+        rules.add(true, &right(Scope::All), 1, [0; 3]);
+        assert!(rules.grant_for(&strict).is_none() && rules.grant_for(&plain("a.1", "KAZ/x")).is_some());
+        rules.add(true, &by_name, 2, [0; 3]);
+        assert!(rules.grant_for(&strict).is_some());
+        assert!(rules.grant_for(&About { strict: true, ..plain("a.2", "KAZ/x") }).is_none());
+        rules.add(false, &right(Scope::All), 3, [0; 3]);
+        assert!(rules.grant_for(&strict).is_none());
+        rules.add(true, &right(Scope::All), 4, [0; 3]);
+        assert!(rules.grant_for(&strict).is_none(), "what was taken away is not given by a grant of all");
     }
 
     fn agreement(text: &str) -> AgreementId {

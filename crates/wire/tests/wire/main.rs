@@ -14,6 +14,7 @@ mod golden_exchange;
 mod golden_journal;
 mod golden_statement;
 mod headers;
+mod other_implementation;
 mod seals;
 mod seals_items;
 mod signed_words;

@@ -1,9 +1,12 @@
 //! How an agreement looks, and that its words are the ones its digest covers.
 
+use concord_ledger::AudienceRule;
 use concord_model::{AgreementRef, AgreementText, Fingerprint, ParticipantCode};
 use concord_wire::agreement::{agreement_digest, parse_text};
 use concord_wire::header::parse_agreement_ref;
-use concord_wire::proto::agreement::v1::{Agreement, AgreementParty, AgreementState, PartyState};
+use concord_wire::proto::agreement::v1::{
+    Agreement, AgreementParty, AgreementState, PartyState, PreviewAudienceResponse, PreviewedParty,
+};
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -192,6 +195,50 @@ pub(super) fn show(shown: &Shown, amendment: Option<&Shown>, output: Output) -> 
 pub(super) fn history(all: &[Shown], output: Output) -> Result<(), Failure> {
     let lines: Vec<&AgreementLine> = all.iter().map(|shown| &shown.line).collect();
     output.results(&lines, || all.iter().map(Shown::in_full).collect::<Vec<_>>().join("\n"))
+}
+
+#[derive(Serialize)]
+struct PreviewLine {
+    agreement: String,
+    version: u32,
+    measure: String,
+    participant: String,
+    receives: bool,
+    rule: String,
+}
+
+/// One line for each party.
+pub(super) fn previewed(answer: &PreviewAudienceResponse, output: Output) -> Result<(), Failure> {
+    let reference = answer.agreement.as_ref().ok_or_else(|| Failure::answer("the preview names no agreement"))?;
+    let line = |party: &PreviewedParty| PreviewLine {
+        agreement: reference.id.clone(),
+        version: reference.version,
+        measure: answer.measure.clone(),
+        participant: party.participant.clone(),
+        receives: party.receives,
+        rule: party.rule.clone(),
+    };
+    let lines: Vec<_> = answer.parties.iter().map(line).collect();
+    output.results(&lines, || {
+        let rows = lines.iter().map(|line| {
+            let receives = if line.receives { "yes" } else { "no" };
+            vec![line.participant.clone(), receives.to_owned(), in_words(&line.rule).to_owned()]
+        });
+        let of = format!("{} version {}, {}", reference.id, reference.version, answer.measure);
+        format!("{of}\n{}", table(&["participant", "receives", "because it"], rows))
+    })
+}
+
+fn in_words(rule: &str) -> &str {
+    match AudienceRule::ALL.into_iter().find(|known| known.as_str() == rule) {
+        Some(AudienceRule::Receives) => "is a member that receives",
+        Some(AudienceRule::ReceivesWhenReleased) => "is a member that receives; its mail waits while it is held",
+        Some(AudienceRule::IsOrigin) => "is the origin",
+        Some(AudienceRule::OnlyContributes) => "is on the agreement to contribute only",
+        Some(AudienceRule::Left) => "left the agreement",
+        Some(AudienceRule::NotNamed) => "is not among those named",
+        None => rule,
+    }
 }
 
 impl Shown {

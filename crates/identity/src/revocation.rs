@@ -1,0 +1,229 @@
+//! What issuers have taken back: revocation lists, each counted only under the participant whose anchor stands behind it.
+//!
+//! A list names certificates by issuer and serial number, which is unique among what one issuer made. Participants may
+//! give their authorities the same names, so that a list is looked up only for chains of the participant under whose
+//! anchor it was verified: nobody can take back what another state issued.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use concord_model::{ParticipantCode, Timestamp};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::CertificateDer;
+use webpki::{CertRevocationList, EndEntityCert, OwnedCertRevocationList};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList as Parsed;
+
+use crate::anchors::AnchorTable;
+use crate::certificate::parse;
+use crate::moment;
+
+const LIST_BLOCK: &str = "X509 CRL";
+const CERTIFICATE_BLOCK: &str = "CERTIFICATE";
+const NAME_SHOWN_MAX_CHARS: usize = 80;
+
+/// What lists name the certificates of one chain by. They are taken from the chain of a handshake, and last as long as its
+/// connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainNumbers {
+    participant: ParticipantCode,
+    numbers: Vec<Number>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Number {
+    issuer: Vec<u8>,
+    serial: Vec<u8>,
+}
+
+impl ChainNumbers {
+    /// Of a chain that was verified for this participant. What was sent beside it counts too: who shows a certificate that
+    /// was taken back is refused, whether the chain needs it or not.
+    pub fn of<'a>(participant: &ParticipantCode, chain: impl IntoIterator<Item = &'a CertificateDer<'a>>) -> Self {
+        let number = |der: &'a CertificateDer<'a>| {
+            let certificate = EndEntityCert::try_from(der).ok()?;
+            Some(Number { issuer: certificate.issuer().to_vec(), serial: certificate.serial().to_vec() })
+        };
+        Self { participant: participant.clone(), numbers: chain.into_iter().filter_map(number).collect() }
+    }
+}
+
+/// One file as its owner put it down: lists, and the certificates of authorities below an anchor that signed lists. Nothing
+/// in it is verified yet.
+#[derive(Debug, Clone)]
+pub struct RevocationFile {
+    lists: Vec<List>,
+    authorities: Vec<CertificateDer<'static>>,
+}
+
+#[derive(Debug, Clone)]
+struct List {
+    list: Arc<CertRevocationList<'static>>,
+    signed: Vec<u8>,
+    signature: Vec<u8>,
+    issuer: String,
+    next_update: Timestamp,
+}
+
+impl RevocationFile {
+    /// Reads PEM with blocks `X509 CRL` and `CERTIFICATE`, or one list or certificate in DER. Says in words what is wrong.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let (mut lists, mut authorities) = (Vec::new(), Vec::new());
+        if bytes.trim_ascii_start().starts_with(b"-----BEGIN ") {
+            let blocks = pem::parse_many(bytes).map_err(|error| format!("the PEM text is damaged: {error}"))?;
+            for block in blocks {
+                match block.tag() {
+                    LIST_BLOCK => lists.push(List::parse(block.contents())?),
+                    CERTIFICATE_BLOCK => authorities.push(authority(block.contents())?),
+                    // A key that was put here by mistake is named by its kind and nothing else.
+                    _ => return Err("it has a block that is neither a list nor a certificate".to_owned()),
+                }
+            }
+        } else {
+            match List::parse(bytes) {
+                Ok(list) => lists.push(list),
+                Err(why) => authorities.push(authority(bytes).map_err(|_| why)?),
+            }
+        }
+        if lists.is_empty() && authorities.is_empty() {
+            return Err("it has neither a list nor a certificate".to_owned());
+        }
+        Ok(Self { lists, authorities })
+    }
+
+    /// When the first of its lists was to be followed by the next one. It counts on after that.
+    pub fn next_update(&self) -> Option<Timestamp> {
+        self.lists.iter().map(|list| list.next_update).min()
+    }
+}
+
+impl List {
+    fn parse(der: &[u8]) -> Result<Self, String> {
+        // The library that looks certificates up decides what a list is; the other one only says where its parts are.
+        let list = OwnedCertRevocationList::from_der(der).map_err(|error| format!("it is no usable list: {error}"))?;
+        let (_, parsed) = Parsed::from_der(der).map_err(|error| format!("it is no list: {error}"))?;
+        let next_update = parsed.next_update().ok_or("it does not say when the next list comes")?;
+        Ok(Self {
+            list: Arc::new(list.into()),
+            signed: parsed.tbs_cert_list.as_ref().to_vec(),
+            signature: parsed.signature_value.as_ref().to_vec(),
+            issuer: parsed.issuer().to_string().chars().take(NAME_SHOWN_MAX_CHARS).collect(),
+            next_update: moment::from_seconds(next_update.timestamp()),
+        })
+    }
+}
+
+fn authority(der: &[u8]) -> Result<CertificateDer<'static>, String> {
+    parse(der).map_err(|error| format!("it is neither a list nor a certificate: {error}"))?;
+    Ok(CertificateDer::from(der.to_vec()))
+}
+
+/// The lists that count, by the participant whose certificates they are about.
+#[derive(Default)]
+pub struct Revocations(BTreeMap<ParticipantCode, Vec<Arc<CertRevocationList<'static>>>>);
+
+impl Revocations {
+    /// Takes from each file what verifies under one of these anchors, or under an authority that one of them issued and
+    /// whose certificate is in one of the files. For each file, in order: whether all of it does, and if not, why; then
+    /// nothing of it counts.
+    pub fn verified(files: &[&RevocationFile], anchors: &AnchorTable) -> (Self, Vec<Result<(), String>>) {
+        let anchors: Vec<Issuer<'_>> = anchors
+            .iter()
+            .flat_map(|(participant, anchors)| anchors.iter().map(move |anchor| (participant, anchor.der())))
+            .filter_map(|(participant, der)| Issuer::read(participant, der))
+            .collect();
+        let mut issuers = anchors.clone();
+        let authorities = files.iter().flat_map(|file| &file.authorities);
+        issuers.extend(authorities.flat_map(|der| Issuer::below(&anchors, der)));
+
+        let mut counted = Self::default();
+        let judged = files.iter().map(|file| {
+            let unknown = |der: &&CertificateDer<'_>| Issuer::below(&anchors, der).is_empty();
+            if file.authorities.iter().any(|der| unknown(&der)) {
+                return Err("its certificate is of no authority that an anchor known here issued".to_owned());
+            }
+            let found: Vec<_> = file.lists.iter().map(|list| list.issuers(&issuers)).collect::<Result<_, _>>()?;
+            for (list, participants) in file.lists.iter().zip(found) {
+                for participant in participants {
+                    counted.0.entry(participant.clone()).or_default().push(Arc::clone(&list.list));
+                }
+            }
+            Ok(())
+        });
+        let judged = judged.collect();
+        (counted, judged)
+    }
+
+    /// Whether one of the lists of its participant names a certificate of this chain.
+    pub fn name(&self, chain: &ChainNumbers) -> bool {
+        let lists = self.0.get(&chain.participant).map_or([].as_slice(), Vec::as_slice);
+        lists.iter().any(|list| {
+            let mut of_issuer = chain.numbers.iter().filter(|number| number.issuer == list.issuer());
+            of_issuer.any(|number| !matches!(list.find_serial(&number.serial), Ok(None)))
+        })
+    }
+}
+
+impl fmt::Debug for Revocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(participant, lists)| (participant, lists.len()))).finish()
+    }
+}
+
+impl List {
+    /// Whose lists this one is among.
+    fn issuers<'a>(&self, issuers: &[Issuer<'a>]) -> Result<Vec<&'a ParticipantCode>, String> {
+        let mut named = issuers.iter().filter(|issuer| issuer.certificate.subject() == self.list.issuer()).peekable();
+        if named.peek().is_none() {
+            let name = &self.issuer;
+            return Err(format!(
+                "nobody known here is its issuer '{name}'; an authority below an anchor needs its certificate beside the list"
+            ));
+        }
+        let mut signed = named.filter(|issuer| issuer.signed(&self.signed, &self.signature)).peekable();
+        if signed.peek().is_none() {
+            return Err(format!("its signature is not of '{}', as it is known here", self.issuer));
+        }
+        let participants: Vec<_> =
+            signed.filter(|issuer| issuer.may_sign_lists).map(|issuer| issuer.participant).collect();
+        if participants.is_empty() {
+            return Err(format!("the key usage of '{}' does not include cRLSign", self.issuer));
+        }
+        Ok(participants)
+    }
+}
+
+/// Who may have signed a list.
+#[derive(Clone)]
+struct Issuer<'a> {
+    participant: &'a ParticipantCode,
+    certificate: Arc<EndEntityCert<'a>>,
+    may_sign_lists: bool,
+}
+
+impl<'a> Issuer<'a> {
+    fn read(participant: &'a ParticipantCode, der: &'a CertificateDer<'a>) -> Option<Self> {
+        let parsed = parse(der).ok()?;
+        // A certificate without key usage may be used for anything, as in path verification.
+        let may_sign_lists = parsed.key_usage().ok()?.is_none_or(|usage| usage.value.crl_sign());
+        Some(Self { participant, certificate: Arc::new(EndEntityCert::try_from(der).ok()?), may_sign_lists })
+    }
+
+    /// The authority of this certificate, under each participant whose anchor issued it.
+    fn below(anchors: &[Issuer<'a>], der: &'a CertificateDer<'a>) -> Vec<Self> {
+        let (Ok(parsed), Ok(certificate)) = (parse(der), EndEntityCert::try_from(der)) else { return Vec::new() };
+        let is_authority = matches!(parsed.basic_constraints(), Ok(Some(basic)) if basic.value.ca);
+        let (signed, signature) = (parsed.tbs_certificate.as_ref(), parsed.signature_value.as_ref());
+        let issued = anchors.iter().filter(|anchor| {
+            is_authority && anchor.certificate.subject() == certificate.issuer() && anchor.signed(signed, signature)
+        });
+        issued.filter_map(|anchor| Self::read(anchor.participant, der)).collect()
+    }
+
+    fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        // Each asks first whether the key is one of its kind.
+        let algorithms = default_provider().signature_verification_algorithms;
+        algorithms.all.iter().any(|algorithm| self.certificate.verify_signature(*algorithm, message, signature).is_ok())
+    }
+}

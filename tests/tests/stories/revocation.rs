@@ -1,0 +1,219 @@
+//! Revocation lists: what its issuer took back is out within seconds, also where it is connected, and stays out; a file that does not
+//! count changes nothing and is told by its name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use concord_identity::{Anchor, Application, read_text};
+use concord_model::ParticipantCode;
+use concord_tests::forge::{Authority, Listener, Shown, serial_in};
+use concord_tests::{DEADLINE, Forum, exchange_ids, get};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+const AGREEMENT: &str = "KAZ/x";
+/// What a list names has ended by then.
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Puts a file into the folder of lists as a careful person does: written beside and renamed.
+fn put(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let folder = dir.join("revocation");
+    fs::create_dir_all(&folder).unwrap();
+    let (new, path) = (folder.join(format!(".{name}.new")), folder.join(name));
+    fs::write(&new, content).unwrap();
+    fs::rename(new, &path).unwrap();
+    path
+}
+
+fn listener(forum: &Forum, dir: &Path, server: &str) -> Listener {
+    let code = server.strip_prefix("spiffe://").unwrap()[..3].to_uppercase();
+    Listener {
+        address: forum.address(dir, "listen"),
+        anchor: Anchor::from_pem(&read_text(&dir.join("anchor/certificate.pem")).unwrap()).unwrap(),
+        participant: ParticipantCode::parse(&code).unwrap(),
+        server: server.to_owned(),
+        application: Application::Grpc,
+    }
+}
+
+/// Keeps a stream open until the other side ends it; how long that took from `change`.
+async fn ends_by(listener: &Listener, shown: &Shown, change: impl FnOnce()) -> Duration {
+    let channel = concord_server::connect(&listener.address, listener.client(shown)).await.unwrap();
+    let mut watch = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    change();
+    let since = Instant::now();
+    let ended = tokio::time::timeout(4 * ENDED_WITHIN, watch.message()).await.expect("it ends");
+    assert!(ended.is_err(), "{ended:?}");
+    since.elapsed()
+}
+
+async fn is_let_in(listener: &Listener, shown: &Shown) -> bool {
+    concord_server::connect(&listener.address, listener.client(shown)).await.is_ok()
+}
+
+async fn await_let_in(listener: &Listener, shown: &Shown, expected: bool) {
+    let since = Instant::now();
+    while is_let_in(listener, shown).await != expected {
+        assert!(since.elapsed() < DEADLINE, "it is still let in, or still not");
+    }
+}
+
+fn alarms(forum: &Forum, dir: &Path) -> String {
+    get(&forum.address(dir, "admin"), "/readyz").body
+}
+
+fn await_alarms(forum: &Forum, dir: &Path, is_so: impl Fn(&str) -> bool) -> String {
+    let since = Instant::now();
+    loop {
+        let alarms = alarms(forum, dir);
+        if is_so(&alarms) {
+            return alarms;
+        }
+        assert!(since.elapsed() < DEADLINE, "{alarms}");
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+#[test]
+fn who_is_named_by_a_list_is_out_of_hub_and_node_within_five_seconds_and_stays_out_over_a_restart() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
+    let (hub_dir, irn) = (forum.hub_dir(), forum.node_dir("IRN"));
+    let runtime = runtime();
+
+    // The hub: a node's certificate, and one that an authority below the anchor issued.
+    let hub = listener(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
+    let anchor = Authority::anchor(&irn, "IRN");
+    let authority = anchor.below("authority of IRN", |_| {});
+    let by_anchor = anchor.leaf("spiffe://irn.concord/node/spare", |_| {});
+    let by_authority = authority.leaf("spiffe://irn.concord/node/spare", |_| {});
+    let beside = authority.certificates() + &authority.list(&[&by_authority.serial]);
+    let took = runtime.block_on(ends_by(&hub, &by_authority, || drop(put(&hub_dir, "authority.pem", beside))));
+    assert!(took < ENDED_WITHIN, "{took:?}");
+    assert!(runtime.block_on(is_let_in(&hub, &by_anchor)), "nothing else was taken back");
+
+    // The certificate that IRN's node itself is connected with: its streams are many.
+    let own = serial_in(&irn.join("tls/certificate.pem"));
+    let list = anchor.list(&[&own, &by_anchor.serial]);
+    let took = runtime.block_on(ends_by(&hub, &by_anchor, || drop(put(&hub_dir, "irn.crl", list))));
+    assert!(took < ENDED_WITHIN, "{took:?}");
+    let since = Instant::now();
+    let connected = |forum: &Forum| gauge(&get(&forum.address(&forum.hub_dir(), "admin"), "/metrics").body);
+    // KAZ's node is left, with its three connections.
+    while connected(&forum) > 3 {
+        assert!(since.elapsed() < ENDED_WITHIN, "{} connections", connected(&forum));
+    }
+    let sent = forum.agency("KAZ").submit("nothing for who is out", "--wait recorded").id;
+    forum.stop_hub();
+    forum.start_hub();
+    runtime.block_on(async {
+        assert!(!is_let_in(&hub, &by_anchor).await && !is_let_in(&hub, &by_authority).await);
+    });
+    let tracked = forum.agency("KAZ").track(&sent);
+    assert_eq!(tracked["recipients"][0]["state"], "recorded", "{tracked}");
+    // No list, nothing taken back: what waited comes.
+    fs::remove_file(hub_dir.join("revocation/irn.crl")).unwrap();
+    assert_eq!(exchange_ids(&forum.agency("IRN").receive(1)), [sent]);
+    assert!(!runtime.block_on(is_let_in(&hub, &by_authority)));
+
+    // A node: an agency of its own state.
+    let node = listener(&forum, &irn, "spiffe://irn.concord/node/main");
+    let agency = anchor.leaf("spiffe://irn.concord/agency/agency", |_| {});
+    let list = anchor.list(&[&agency.serial]);
+    let took = runtime.block_on(ends_by(&node, &agency, || drop(put(&irn, "own.crl", list))));
+    assert!(took < ENDED_WITHIN, "{took:?}");
+    assert!(!runtime.block_on(is_let_in(&node, &agency)));
+    assert!(forum.agency("IRN").receive_rest().is_empty(), "its other certificate counts");
+    for dir in [&hub_dir, &irn] {
+        await_alarms(&forum, dir, |told| told.trim() == "{\"ready\":true,\"reasons\":[]}");
+    }
+}
+
+#[test]
+fn a_node_ends_its_connections_to_a_hub_whose_certificate_was_taken_back_and_goes_on_with_a_good_one() {
+    let forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
+    let (hub, kaz) = (forum.hub_dir(), forum.node_dir("KAZ"));
+    let connected = || gauge(&get(&forum.address(&hub, "admin"), "/metrics").body);
+    let since = Instant::now();
+    while connected() < 6 {
+        assert!(since.elapsed() < DEADLINE, "{} connections", connected());
+    }
+    let anchor = Authority::anchor(&hub, "SEC");
+    let path = put(&kaz, "sec.crl", anchor.list(&[&serial_in(&hub.join("tls/certificate.pem"))]));
+    let since = Instant::now();
+    // IRN's node has three connections and goes on; the other one comes back no more.
+    while connected() > 3 {
+        assert!(since.elapsed() < ENDED_WITHIN, "{} connections", connected());
+    }
+    let sent = forum.agency("KAZ").submit("waits for a hub that is one", "").id;
+    assert_eq!(forum.agency("IRN").receive_rest().len(), 0);
+    assert_eq!(forum.status(&kaz)["hub_connected"], false);
+    fs::remove_file(path).unwrap();
+    assert_eq!(exchange_ids(&forum.agency("IRN").receive(1)), [sent]);
+}
+
+#[test]
+fn a_file_that_does_not_count_is_told_by_its_name_and_what_it_said_before_counts_on() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    let (hub_dir, kaz) = (forum.hub_dir(), forum.node_dir("KAZ"));
+    let hub = listener(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
+    let (anchor, irn) = (Authority::anchor(&kaz, "KAZ"), Authority::anchor(&forum.node_dir("IRN"), "IRN"));
+    let [gone, other] = [(); 2].map(|()| anchor.leaf("spiffe://kaz.concord/node/spare", |_| {}));
+    let runtime = runtime();
+    put(&hub_dir, "kaz.crl", anchor.list(&[&gone.serial]));
+    runtime.block_on(await_let_in(&hub, &gone, false));
+
+    let good = anchor.list(&[&gone.serial, &other.serial]);
+    let forged = Authority::namesake("KAZ").list(&[&other.serial]);
+    for (content, words) in [
+        (b"no list at all".to_vec(), "it is no usable list"),
+        (good.as_bytes()[..good.len() / 2].to_vec(), "it has neither a list nor a certificate"),
+        (Vec::new(), "it is no usable list"),
+        (forged.into_bytes(), "its signature is not of"),
+        (vec![b'x'; 5 * 1024 * 1024], "it is larger than"),
+    ] {
+        put(&hub_dir, "kaz.crl", content);
+        let told = await_alarms(&forum, &hub_dir, |told| told.contains(words));
+        assert!(told.contains("revocation-invalid") && told.contains("kaz.crl: "), "{told}");
+        assert!(told.contains("what it said before counts on") && told.contains("\"ready\":false"), "{told}");
+        assert!(!runtime.block_on(is_let_in(&hub, &gone)), "{told}");
+        assert!(runtime.block_on(is_let_in(&hub, &other)), "{told}");
+    }
+    put(&hub_dir, "kaz.crl", &good);
+    await_alarms(&forum, &hub_dir, |told| told.contains("\"ready\":true"));
+    assert!(!runtime.block_on(is_let_in(&hub, &other)));
+
+    // Another state takes back nothing of this one, and one list that does not count disturbs no other.
+    let third = anchor.leaf("spiffe://kaz.concord/node/spare", |_| {});
+    put(&hub_dir, "irn.crl", irn.list(&[&third.serial]));
+    put(&hub_dir, "tur.crl", Authority::namesake("TUR").list(&[]));
+    let told = await_alarms(&forum, &hub_dir, |told| told.contains("tur.crl: nobody known here is its issuer"));
+    assert!(told.contains("nothing of it counts") && !told.contains("irn.crl"), "{told}");
+    assert!(runtime.block_on(is_let_in(&hub, &third)));
+    // As soon as that state is enrolled its list counts.
+    forum.join("TUR");
+    put(&hub_dir, "tur.crl", Authority::anchor(&forum.node_dir("TUR"), "TUR").list(&[]));
+    await_alarms(&forum, &hub_dir, |told| told.contains("\"ready\":true"));
+
+    // One whose next list is overdue counts, and is told as a note.
+    put(&hub_dir, "kaz.crl", anchor.list_until(&[&third.serial], 2021));
+    let told = await_alarms(&forum, &hub_dir, |told| told.contains("revocation-outdated"));
+    assert!(told.contains("\"ready\":true") && told.contains("kaz.crl: "), "{told}");
+    runtime.block_on(await_let_in(&hub, &third, false));
+    assert!(runtime.block_on(is_let_in(&hub, &gone)), "the present list has it no more");
+    forum.stop_hub();
+    forum.start_hub();
+    assert!(!runtime.block_on(is_let_in(&hub, &third)), "not even for a moment");
+}
+
+/// How many connections a server says that it has.
+fn gauge(metrics: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix("concord_connections "));
+    line.map_or(0, |value| value.parse().unwrap())
+}
