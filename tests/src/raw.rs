@@ -141,6 +141,7 @@ impl RawNode {
                 commitment: Bytes::copy_from_slice(body.commitment().as_bytes()),
             }],
             description: Bytes::copy_from_slice(description.commitment().as_bytes()),
+            handling: pb::HandlingCode::Amber.into(),
             ..Default::default()
         };
         Draft { header, appended: Vec::new(), blobs: vec![blob_to_bytes(&description), blob_to_bytes(&body)] }

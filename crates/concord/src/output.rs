@@ -182,7 +182,14 @@ pub(crate) fn time(time: Timestamp) -> String {
     }
 }
 
-/// The same for a message's time that may be absent.
+/// A moment as a user writes it, in RFC 3339.
+pub(crate) fn parse_time(flag: &str, text: &str) -> Result<Timestamp, Failure> {
+    let parsed = text.parse::<jiff::Timestamp>();
+    let parsed = parsed.map_err(|_| Failure::usage(format!("{flag} is not a time such as 2027-12-31T00:00:00Z")));
+    Ok(Timestamp::from_micros(parsed?.as_microsecond()))
+}
+
+/// A message's time that may be absent, as [`time`] says it.
 pub(crate) fn optional_time(time_of: Option<&prost_types::Timestamp>) -> Option<String> {
     concord_wire::convert::optional_timestamp(time_of).map(time)
 }

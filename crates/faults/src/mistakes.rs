@@ -68,6 +68,8 @@ pub const MISTAKES: &[&str] = &[
     "record-of-the-other-copy",
     // check: --workspace --test stories a_node_that_starts_over_behind_a_hub
     "wait-at-a-hole",
+    // check: --workspace --test stories a_held_node
+    "serve-the-held",
     // check: --workspace --test stories idle_streams_of_an_older_run
     "keep-streams-of-the-other-copy",
     // check: -p concord-node --lib a_right_that_goes_while

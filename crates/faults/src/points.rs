@@ -129,6 +129,7 @@ pub const POINTS: &[&str] = &[
     "hub.statement.verified",
     "hub.statement.decided",
     "hub.statement.left",
+    "hub.statement.held",
     "hub.close",
     "node.mend.handed",
     "hub.mend.found",

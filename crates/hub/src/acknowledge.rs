@@ -167,7 +167,7 @@ impl Notices {
             _ => read_fact(shared, run.sequence)?,
         };
         let ledger = &shared.published().ledger;
-        let reason = permit(ledger, &said.recipient, &fact, run.sequence, index, shared.clock.now()).err();
+        let reason = permit(ledger, &said.recipient, (&fact, &kept), run.sequence, index, shared.clock.now()).err();
         let reason = reason.unwrap_or_else(|| {
             let content = shared.journal.blobs(run.sequence, kept.blob_range(index as usize));
             // Where it may have it again by now, it had no right to it when it was due.

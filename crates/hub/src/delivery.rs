@@ -10,7 +10,7 @@ use concord_ledger::{AudienceGroup, ConsignmentRecorded, Mail, Permit};
 use concord_model::{Lane, ParticipantCode, Refusal, Timestamp, WithheldReason};
 use concord_wire::consignment::blob_to_bytes;
 use concord_wire::delivery;
-use concord_wire::header::exchange_id;
+use concord_wire::header::{exchange_id, expires_at};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::stored::Kept;
 use concord_wire::stored::hub::HubEntry;
@@ -120,8 +120,7 @@ pub async fn deliver(
                 Outcome::Handed => next += 1,
                 Outcome::StreamGone => return Ok(()),
                 Outcome::Wanted => {
-                    let Loaded { run, fact, .. } = loaded;
-                    until_mended(&shared, &recipient, &run, &fact, next, &mut mended).await?;
+                    until_mended(&shared, &recipient, &loaded, next, &mut mended).await?;
                     break;
                 }
             }
@@ -133,17 +132,17 @@ pub async fn deliver(
 async fn until_mended(
     shared: &Shared,
     recipient: &ParticipantCode,
-    run: &Run,
-    fact: &ConsignmentRecorded,
+    loaded: &Loaded,
     number: u64,
     mended: &mut watch::Receiver<()>,
 ) -> Result<(), Refusal> {
+    let Loaded { run, fact, kept, .. } = loaded;
     let index = run.index(number).ok_or_else(|| internal("a mailbox number stands for no exchange"))?;
     let mut published = shared.sequencer.watch();
     loop {
         let may_have = {
             let now = published.borrow_and_update();
-            permit(&now.ledger, recipient, fact, run.sequence, index, shared.clock.now()).is_ok()
+            permit(&now.ledger, recipient, (fact, kept), run.sequence, index, shared.clock.now()).is_ok()
         };
         if !may_have {
             return Ok(());
@@ -281,7 +280,8 @@ async fn send_number(
     let index = loaded.run.index(number).ok_or_else(|| internal("a mailbox number stands for no exchange"))?;
     let recorded = loaded.run.sequence;
     let published = shared.published();
-    let permit = match permit(&published.ledger, &writer.recipient, &loaded.fact, recorded, index, shared.clock.now()) {
+    let content = (&loaded.fact, loaded.kept.as_ref());
+    let permit = match permit(&published.ledger, &writer.recipient, content, recorded, index, shared.clock.now()) {
         Ok(permit) => permit,
         Err(reason) => {
             tracing::info!(recipient = %writer.recipient, number, %reason, "a delivery is withheld");
@@ -337,7 +337,7 @@ async fn send_number(
 pub fn permit(
     ledger: &concord_ledger::Ledger,
     recipient: &ParticipantCode,
-    fact: &ConsignmentRecorded,
+    (fact, kept): (&ConsignmentRecorded, &Kept),
     recorded: u64,
     index: u32,
     now: Timestamp,
@@ -348,5 +348,6 @@ pub fn permit(
     if !group.recipients.contains(recipient) {
         return Err(WithheldReason::Left);
     }
-    ledger.permit(recipient, &Mail { recorded, agreement: &group.agreement }, now)
+    let expires_at = kept.sealed.headers.get(index as usize).and_then(|header| expires_at(header));
+    ledger.permit(recipient, &Mail { recorded, agreement: &group.agreement, expires_at }, now)
 }

@@ -6,6 +6,7 @@ use concord_journal::{Entry, HistoryId};
 use concord_model::{ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::consignment::closed_epoch;
 use concord_wire::convert::timestamp;
+use concord_wire::header::agreement_ref;
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::stored::hub::HubEntry;
 use concord_wire::{feed, registry};
@@ -96,6 +97,7 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
             let receipts = own.notices.iter().map(|notice| feed::receipt(&shared.hub, notice)).collect();
             Content::Receipts(pb::Receipts { recipient: fact.recipient.to_string(), receipts })
         }
+        HubEntry::Lapsed(fact) => Content::Lapsed(agreement_ref(&fact.agreement)),
         HubEntry::HistoryBegun(_)
         | HubEntry::JournalEffect
         | HubEntry::Consignment(..)

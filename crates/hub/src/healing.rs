@@ -359,7 +359,7 @@ async fn decide(
     handed: Handed,
     signed: SignedStatement,
 ) -> Result<Answer, Refusal> {
-    let consequences = Consequences::of(&handed.statement);
+    let consequences = Consequences::of(&handed.statement, &shared.published().ledger);
     let (shared, by) = (Arc::clone(shared), by.clone());
     let (done, settled) = oneshot::channel();
     detach(async move {

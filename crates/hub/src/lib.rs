@@ -22,6 +22,7 @@ pub mod fetch;
 pub mod follow;
 pub mod healing;
 mod init;
+pub mod lapses;
 pub mod losses;
 mod noted;
 pub mod positions;

@@ -56,6 +56,11 @@ pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result
                 tell(&told.participant, told.number)?;
             }
         }
+        Fact::Lapsed(fact) => {
+            for told in &fact.told {
+                tell(&told.participant, told.number)?;
+            }
+        }
         Fact::Acknowledged(fact) => {
             for notices in &fact.told {
                 tell(&notices.told.participant, notices.told.number)?;

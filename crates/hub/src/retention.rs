@@ -56,7 +56,7 @@ fn consignment(
     bodies: &mut Vec<Bodies>,
 ) -> Result<u64, Refusal> {
     let there = shared.journal.bodies(entry.sequence).map_err(internal)?;
-    let awaited = awaited(published, fact, entry.sequence, shared.clock.now());
+    let awaited = awaited(published, (fact, kept), entry.sequence, shared.clock.now());
     let mut size = 0;
     for group in &fact.groups {
         for index in group.items.iter().flat_map(|range| range.indices()) {
@@ -80,7 +80,12 @@ fn consignment(
 }
 
 /// The exchanges of an entry that some recipient has yet to acknowledge, and may have.
-fn awaited(published: &Published, fact: &ConsignmentRecorded, recorded: u64, now: Timestamp) -> BTreeSet<u32> {
+fn awaited(
+    published: &Published,
+    (fact, kept): (&ConsignmentRecorded, &Kept),
+    recorded: u64,
+    now: Timestamp,
+) -> BTreeSet<u32> {
     let (ledger, lane) = (&published.ledger, fact.chain.lane);
     let mut awaited = BTreeSet::new();
     for recipient in fact.recipients() {
@@ -95,7 +100,7 @@ fn awaited(published: &Published, fact: &ConsignmentRecorded, recorded: u64, now
         let delivered = usize::try_from(delivered).unwrap_or(usize::MAX);
         let items = recipient.items.iter().flat_map(|range| range.indices());
         let rest = items.skip(delivered);
-        awaited.extend(rest.filter(|index| permit(ledger, code, fact, recorded, *index, now).is_ok()));
+        awaited.extend(rest.filter(|index| permit(ledger, code, (fact, kept), recorded, *index, now).is_ok()));
     }
     awaited
 }

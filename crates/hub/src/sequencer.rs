@@ -17,7 +17,7 @@ use concord_journal::{
 use concord_ledger::{
     Acknowledge, At, ConsignmentRecorded, Fact, Handed, HistoryBegun, Ledger, NotHealed, Shown, Statement, Stood,
 };
-use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{AgreementRef, Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::consignment::Opened;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1 as exchange;
@@ -79,6 +79,8 @@ pub enum Proposal {
     },
     /// Something that this hub lost cannot be had again.
     ListLost(NotHealed),
+    /// The time of an agreement is over.
+    Lapse(AgreementRef),
     /// Bodies that nobody waits for any more go.
     Redact(Vec<Bodies>),
     /// Old segments go, for which a base is prepared.

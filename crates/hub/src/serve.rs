@@ -26,6 +26,7 @@ use crate::feeds::FeedsShown;
 use crate::fencing::RunsSeen;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
+use crate::lapses;
 use crate::losses::{self, Losses};
 use crate::projection::HubProjection;
 use crate::restore::refuse_if_interrupted;
@@ -127,6 +128,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let projecting = tokio::spawn(follow(views, Arc::clone(&dyn_journal), sequencer.watch(), sequencer.recent()));
     let published = sequencer.watch();
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
+    tokio::spawn(lapses::keep_lapsing(Arc::downgrade(&shared)));
     tokio::spawn(note_histories(audit.clone(), sequencer.watch()));
     tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));
     folder.write_addresses(&addresses)?;

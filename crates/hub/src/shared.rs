@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
 use concord_journal::{Entry, HistoryId, Journal};
 use concord_ledger::Ledger;
+use concord_ledger::hold::held;
 use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
 use concord_server::audit::Audit;
 use concord_server::{DiskRoom, Readiness, Shutdown};
@@ -87,10 +88,15 @@ impl Shared {
 
     /// Registers a stream of a run that is served.
     ///
-    /// Refuses with `NODE_SUPERSEDED`.
+    /// Refuses with `NODE_SUPERSEDED` or, where a hold keeps it from this purpose, `PARTICIPANT_HELD`.
     pub fn open_stream(&self, of: &NodeRun, node: Name, purpose: Purpose) -> Result<StreamGuard, Refusal> {
+        let waits = purpose.waits_while_held() && !concord_faults::planted("serve-the-held");
         let key = StreamKey { participant: of.participant.clone(), node, purpose };
-        self.streams.open(key, of.run, || self.check_run(of))
+        self.streams.open(key, of.run, || {
+            self.check_run(of)?;
+            let is_held = waits && self.published().ledger.registry().holds().is_held(&of.participant);
+            if is_held { Err(held(&of.participant)) } else { Ok(()) }
+        })
     }
 
     /// Runs a reading of journal or views where it may block.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use concord_ledger::hold::held;
 use concord_model::{Lane, Name, ParticipantCode, Reason, Refusal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,13 @@ pub enum Purpose {
     HandBack,
     /// Giving a node back what it lost.
     Fetch(Lane),
+}
+
+impl Purpose {
+    /// Whether a technical hold keeps its participant from it.
+    pub fn waits_while_held(&self) -> bool {
+        matches!(self, Self::Consign(_) | Self::Mailbox(_))
+    }
 }
 
 /// Whose stream it is, and what for.
@@ -100,10 +108,20 @@ impl Streams {
     /// Ends the mailbox streams of a participant and waits until their tasks have ended: after that nothing more is permitted to it by
     /// a decision that was taken before. Its feed goes on.
     pub async fn end_mailboxes(&self, participant: &ParticipantCode) {
-        let why =
-            Refusal::new(Reason::MembershipChanged, "your state left an agreement: what you may have has changed");
+        let why = Refusal::new(
+            Reason::MembershipChanged,
+            "your state is on an agreement no more: what you may have has changed",
+        );
         let is_mailbox = |key: &StreamKey| matches!(key.purpose, Purpose::Mailbox(_));
         let ending = self.lock().end(&why, |stream| stream.key.participant == *participant && is_mailbox(&stream.key));
+        all_ended(ending).await;
+    }
+
+    /// Ends the streams by which a held participant receives and consigns, and waits until their tasks have ended. Its feed goes on.
+    pub async fn end_held(&self, participant: &ParticipantCode) {
+        let why = held(participant);
+        let is_kept = |key: &StreamKey| key.purpose.waits_while_held();
+        let ending = self.lock().end(&why, |stream| stream.key.participant == *participant && is_kept(&stream.key));
         all_ended(ending).await;
     }
 

@@ -1,8 +1,8 @@
 //! Who gets an exchange. The hub decides with this; the origin's node refuses with it before it queues.
 
-use concord_model::{AgreementId, AgreementRef, Header, ParticipantCode, Reason, Refusal};
+use concord_model::{AgreementId, AgreementRef, Header, ParticipantCode, PartyRole, Reason, Refusal, Terms, Timestamp};
 
-use crate::agreement::{AgreementState, Agreements, PartyState};
+use crate::agreement::{Agreement, Agreements};
 use crate::registry::Registry;
 
 /// The recipients of an exchange under exactly one version of an agreement.
@@ -14,7 +14,8 @@ pub struct Audience {
     pub recipients: Vec<ParticipantCode>,
 }
 
-/// Members of the named version ∩ members now ∩ the origin's narrowing − the origin; nothing ever falls back to "all".
+/// Members of the named version ∩ members now ∩ the origin's narrowing − the origin, of both versions those who receive; nothing ever
+/// falls back to "all".
 ///
 /// An origin that is not on the agreement, or left it, hears `AGREEMENT_UNKNOWN` whatever else is wrong.
 /// A narrowing may name the origin itself, which changes nothing.
@@ -23,49 +24,115 @@ pub fn audience(
     registry: &Registry,
     origin: &ParticipantCode,
     header: &Header,
+    now: Timestamp,
 ) -> Result<Audience, Refusal> {
-    let reference = &header.agreement;
-    let id = &reference.id;
-    let now = agreements
-        .seen_by(origin, id)
-        .filter(|agreement| agreement.party_state(origin) != Some(PartyState::Left))
-        .ok_or_else(|| Refusal::agreement_unknown(id))?;
-    if now.state != AgreementState::InForce {
-        return Err(Refusal::new(Reason::AgreementNotInForce, format!("{id} is not in force")));
-    }
-    // A version that was never in force had no members; one without the origin does not exist for it.
-    let named = agreements
-        .version(reference)
-        .filter(|named| named.in_force_since.is_some())
-        .ok_or_else(|| version_mismatch(id, reference.version))?;
-    let own_party = named.text.party(origin).ok_or_else(|| version_mismatch(id, reference.version))?;
+    let route = Route::find(agreements, registry, origin, header, now)?;
+    route.check(origin, header, now)?;
+    route.audience(origin, header)
+}
 
-    // An older version may be named, but what the members of today did not agree to exchange is not exchanged.
-    let measure = &header.measure;
-    if !named.text.measures.contains(measure) || !now.text.measures.contains(measure) {
-        return Err(Refusal::new(Reason::MeasureNotInAgreement, format!("{id} does not cover {measure}")));
-    }
-    registry.check_keys(own_party)?;
+/// The two versions that decide about an exchange.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route<'a> {
+    /// The one that it names.
+    named: &'a Agreement,
+    /// The one in force, which its origin is a member of.
+    current: &'a Agreement,
+}
 
-    let narrowing = header.narrowing.as_ref().map(|narrowing| narrowing.participants());
-    let stranger = narrowing.and_then(|names| names.iter().find(|name| !named.parties.contains_key(name)));
-    if let Some(stranger) = stranger {
-        return Err(Refusal::new(
-            Reason::NarrowingInvalid,
-            format!("{stranger} is not on version {} of {id}", reference.version),
-        ));
+impl<'a> Route<'a> {
+    /// Depends on nothing of the header but agreement and measure.
+    pub(crate) fn find(
+        agreements: &'a Agreements,
+        registry: &Registry,
+        origin: &ParticipantCode,
+        header: &Header,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let (reference, measure) = (&header.agreement, &header.measure);
+        let id = &reference.id;
+        let current = agreements.counting_for(origin, id).ok_or_else(|| Refusal::agreement_unknown(id))?;
+        // Its lapse may still have to be recorded.
+        let is_over = current.text.valid_until.is_some_and(|until| until <= now);
+        if !current.is_member(origin) || is_over {
+            return Err(Refusal::new(Reason::AgreementNotInForce, format!("{id} is not in force")));
+        }
+        // A version that was never in force had no members; one without the origin does not exist for it.
+        let named = agreements.version(reference).filter(|named| named.in_force_since.is_some());
+        let party = named.and_then(|named| named.text.party(origin).map(|party| (named, party)));
+        let (named, party) = party.ok_or_else(|| version_mismatch(id, reference.version))?;
+        // An older version may be named, but what the members of today did not agree to exchange is not exchanged.
+        for version in [named, current] {
+            if !version.text.measures.contains(measure) {
+                return Err(Refusal::new(Reason::MeasureNotInAgreement, format!("{id} does not cover {measure}")));
+            }
+        }
+        registry.check_keys(party)?;
+        Ok(Self { named, current })
     }
-    let recipients: Vec<_> = now
-        .members()
-        .filter(|member| named.parties.contains_key(member))
-        .filter(|member| narrowing.is_none_or(|names| names.contains(member)))
-        .filter(|member| *member != origin)
-        .cloned()
-        .collect();
-    if recipients.is_empty() {
-        return Err(audience_empty(id));
+
+    /// Whether both versions allow this, and its time is not over.
+    pub(crate) fn check(&self, origin: &ParticipantCode, header: &Header, now: Timestamp) -> Result<(), Refusal> {
+        check_terms(self.named, origin, header)?;
+        check_terms(self.current, origin, header)?;
+        match header.expires_at {
+            Some(expires) if expires <= now => {
+                Err(Refusal::new(Reason::ExchangeExpired, "the time of the exchange was over before it was recorded"))
+            }
+            _ => Ok(()),
+        }
     }
-    Ok(Audience { agreement: reference.clone(), recipients })
+
+    /// Depends on nothing of the header but agreement and narrowing.
+    pub(crate) fn audience(&self, origin: &ParticipantCode, header: &Header) -> Result<Audience, Refusal> {
+        let Self { named, current } = self;
+        let (id, version) = (&named.text.id, named.text.version);
+        let narrowing = header.narrowing.as_ref().map(|narrowing| narrowing.participants());
+        let stranger = narrowing.and_then(|names| names.iter().find(|name| !named.parties.contains_key(name)));
+        if let Some(stranger) = stranger {
+            return Err(Refusal::new(
+                Reason::NarrowingInvalid,
+                format!("{stranger} is not on version {version} of {id}"),
+            ));
+        }
+        let receives = |version: &Agreement, member| version.role(member).is_some_and(PartyRole::receives);
+        let recipients: Vec<_> = current
+            .members()
+            .filter(|member| receives(named, member) && receives(current, member))
+            .filter(|member| narrowing.is_none_or(|names| names.contains(member)))
+            .filter(|member| *member != origin)
+            .cloned()
+            .collect();
+        if recipients.is_empty() {
+            return Err(audience_empty(id));
+        }
+        Ok(Audience { agreement: header.agreement.clone(), recipients })
+    }
+}
+
+/// Whether a version allows its member to send this: role, handling code, media type and size.
+pub fn check_terms(version: &Agreement, origin: &ParticipantCode, header: &Header) -> Result<(), Refusal> {
+    let (id, number) = (&version.text.id, version.text.version);
+    let Terms { media, body_size_max_bytes, handling_max, .. } = &version.text.terms;
+    if !version.role(origin).is_some_and(PartyRole::contributes) {
+        let what = format!("{origin} does not contribute under version {number} of {id}");
+        return Err(Refusal::new(Reason::RoleNotAllowed, what));
+    }
+    if header.handling > *handling_max {
+        let what = format!("{id} allows handling codes up to {handling_max}, not {}", header.handling);
+        return Err(Refusal::new(Reason::HandlingNotAllowed, what));
+    }
+    for part in &header.parts {
+        if !media.is_empty() && !media.iter().any(|range| range.allows(&part.media_type)) {
+            let what = format!("the terms of {id} do not allow {}", part.media_type);
+            return Err(Refusal::new(Reason::MediaTypeNotAllowed, what));
+        }
+        if let Some(limit) = body_size_max_bytes.filter(|limit| part.size_bytes > *limit) {
+            let what = format!("the body has {} bytes, the terms of {id} allow {limit}", part.size_bytes);
+            return Err(Refusal::new(Reason::BodyTooLarge, what));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn audience_empty(id: &AgreementId) -> Refusal {

@@ -1,7 +1,7 @@
 //! What the sequencer is asked to decide. Signatures, digests and shapes were verified before, outside the sequencer.
 
 use concord_model::{
-    ChainKey, ConsignmentDigest, ExchangeId, Fingerprint, Header, Lane, ParticipantCode, Reason, Refusal,
+    AgreementRef, ChainKey, ConsignmentDigest, ExchangeId, Fingerprint, Header, Lane, ParticipantCode, Reason, Refusal,
     SetAsideReason, Timestamp, WithheldReason,
 };
 
@@ -53,6 +53,8 @@ pub enum Command {
     },
     /// Something cannot be healed.
     ListLost(NotHealed),
+    /// The time of an agreement is over.
+    Lapse(AgreementRef),
     /// A node knows numbers of its mailbox that the hub lost.
     ResumeMailbox {
         /// Whose mailbox.

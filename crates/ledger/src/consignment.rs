@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use concord_model::{AgreementRef, Header, MeasureCode, Narrowing, ParticipantCode, Reason, Refusal};
+use concord_model::{AgreementRef, Header, MeasureCode, Narrowing, ParticipantCode, Reason, Refusal, Timestamp};
 
-use crate::audience::{Audience, audience};
+use crate::audience::{Audience, Route};
 use crate::chain::ChainStep;
 use crate::command::{At, Candidate, Consign, Item, Stood};
 use crate::fact::{AudienceGroup, ConsignmentRecorded, Fact, IndexRange, ItemRefusal, MailboxRun};
@@ -34,7 +34,7 @@ impl Ledger {
                 refused.push(ItemRefusal { index, reason });
             }
         }
-        let groups = grouping.groups;
+        let groups = grouping.finish();
         let fact = Fact::Consignment(ConsignmentRecorded {
             chain: consign.chain.clone(),
             number: consign.number,
@@ -89,7 +89,7 @@ struct Grouping<'a> {
     groups: Vec<AudienceGroup>,
     /// Finds a group again when items of several audiences alternate.
     places: BTreeMap<Audience, usize>,
-    previous: Option<(Address<'a>, Result<usize, Reason>)>,
+    previous: Option<(Address<'a>, Result<(usize, Route<'a>), Reason>)>,
 }
 
 impl<'a> Grouping<'a> {
@@ -97,9 +97,18 @@ impl<'a> Grouping<'a> {
         Self { ledger, consign, at, groups: Vec::new(), places: BTreeMap::new(), previous: None }
     }
 
+    /// The groups in order of their first items; one of whose items none was accepted is none.
+    fn finish(self) -> Vec<AudienceGroup> {
+        let mut groups = self.groups;
+        groups.retain(|group| !group.items.is_empty());
+        groups.sort_by_key(|group| group.items.first().copied());
+        groups
+    }
+
     /// What a receipt of this hub says stands, for those who have the right still.
     ///
-    /// It is recorded now, but it was before: a version that came since began a membership anew, and gives no right to what is older.
+    /// It is recorded now, but it was before: a version that came since, and does not amend what it was recorded under, began a
+    /// membership anew, and gives no right to what is older.
     fn place_as_it_stood(&mut self, item: &Item, index: u32, stood: &Stood) -> Result<(), Reason> {
         self.check_chain(&item.header)?;
         match stood {
@@ -110,10 +119,17 @@ impl<'a> Grouping<'a> {
                 if agreements.version(named).is_none() {
                     return Err(Reason::AgreementUnknown);
                 }
-                if agreements.get(&named.id).is_none_or(|latest| latest.reference() != *named) {
-                    return Err(Reason::AudienceEmpty);
+                let mut audience = audience.clone();
+                let mut is_unknown = false;
+                audience.recipients.retain(|recipient| {
+                    let goes_on = agreements.goes_on(named, recipient);
+                    is_unknown |= goes_on.is_none();
+                    goes_on == Some(true)
+                });
+                if is_unknown {
+                    return Err(Reason::AgreementUnknown);
                 }
-                let place = self.group_of(audience.clone())?;
+                let place = self.group_of(audience)?;
                 if let Some(group) = self.groups.get_mut(place) {
                     IndexRange::push(&mut group.items, index);
                 }
@@ -134,32 +150,39 @@ impl<'a> Grouping<'a> {
         let header = &item.header;
         self.check_chain(header)?;
         let address = Address::of(header);
-        let place = match &self.previous {
-            Some((previous, place)) if *previous == address => *place,
+        let (place, route) = match &self.previous {
+            Some((previous, found)) if *previous == address => *found,
             _ => {
-                let place = self.find_group(header);
-                self.previous = Some((address, place));
-                place
+                let found = self.find_group(header);
+                self.previous = Some((address, found));
+                found
             }
         }?;
+        route.check(&self.consign.chain.origin, header, self.now()).map_err(|refusal| refusal.reason)?;
         if let Some(group) = self.groups.get_mut(place) {
             IndexRange::push(&mut group.items, index);
         }
         Ok(())
     }
 
-    fn find_group(&mut self, header: &Header) -> Result<usize, Reason> {
-        let ledger = self.ledger;
-        let audience = audience(ledger.agreements(), ledger.registry(), &self.consign.chain.origin, header)
-            .map_err(|refusal| refusal.reason)?;
-        self.group_of(audience)
+    fn find_group(&mut self, header: &Header) -> Result<(usize, Route<'a>), Reason> {
+        let (ledger, origin) = (self.ledger, &self.consign.chain.origin);
+        let route = Route::find(ledger.agreements(), ledger.registry(), origin, header, self.now());
+        let route = route.map_err(|refusal| refusal.reason)?;
+        let audience = route.audience(origin, header).map_err(|refusal| refusal.reason)?;
+        Ok((self.group_of(audience)?, route))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.ledger.recorded_at(self.at.now)
     }
 
     fn group_of(&mut self, mut audience: Audience) -> Result<usize, Reason> {
         let ledger = self.ledger;
-        // The same question as at sending, so that nothing is recorded that could not be delivered at once.
-        let mail = Mail { recorded: self.at.sequence, agreement: &audience.agreement };
-        let now = ledger.recorded_at(self.at.now);
+        // The same question as at sending, so that nothing is recorded that could not be delivered at once. Whether it expired is asked
+        // for each exchange; what stood stands, and is withheld.
+        let mail = Mail { recorded: self.at.sequence, agreement: &audience.agreement, expires_at: None };
+        let now = self.now();
         audience.recipients.retain(|recipient| ledger.permit(recipient, &mail, now).is_ok());
         if audience.recipients.is_empty() {
             return Err(Reason::AudienceEmpty);

@@ -34,6 +34,17 @@ pub enum Fact {
     NodeSeen(NodeSeen),
     /// Something that the hub lost cannot be had again.
     NotHealed(NotHealed),
+    /// The time of an agreement was over.
+    Lapsed(AgreementLapsed),
+}
+
+/// The time of a version of an agreement was over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgreementLapsed {
+    /// Which version.
+    pub agreement: AgreementRef,
+    /// Who is told.
+    pub told: Vec<Told>,
 }
 
 /// What the hub had, lost, and cannot have again.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use concord_model::{AgreementRef, ParticipantCode};
+use concord_model::{AgreementText, ParticipantCode};
 use serde::{Deserialize, Serialize};
 
-use crate::agreement::{Agreements, PartyState};
+use crate::agreement::Agreements;
 use crate::fact::{FeedResumed, Founding, Told};
 use crate::registry::Registry;
 use crate::resume::{Resume, Resumes};
@@ -96,21 +96,19 @@ pub(crate) fn told_of<'a>(
             registry.participants().map(|participant| &participant.code).collect()
         }
         StatementContent::OpenEpoch(_) => vec![own],
-        StatementContent::Propose { text, .. } => text.parties.iter().map(|party| &party.participant).collect(),
+        StatementContent::Propose { text, .. } => proposed_to(text).collect(),
         StatementContent::Consent(reference) if agreements.repeats_consent(own, reference) => vec![own],
         StatementContent::Consent(reference)
         | StatementContent::Decline(reference)
-        | StatementContent::Leave(reference) => still_on(agreements, reference),
+        | StatementContent::Leave(reference)
+        | StatementContent::End(reference) => agreements.concerned(reference).into_iter().collect(),
+        StatementContent::Hold { .. } | StatementContent::Release(_) => {
+            registry.participants().map(|participant| &participant.code).collect()
+        }
     }
 }
 
-/// Those on a version who have not left it.
-pub(crate) fn still_on<'a>(agreements: &'a Agreements, reference: &AgreementRef) -> Vec<&'a ParticipantCode> {
-    agreements
-        .version(reference)
-        .into_iter()
-        .flat_map(|agreement| &agreement.parties)
-        .filter(|(_, record)| record.state != PartyState::Left)
-        .map(|(participant, _)| participant)
-        .collect()
+/// Those whose consent a proposal waits for.
+pub(crate) fn proposed_to(text: &AgreementText) -> impl Iterator<Item = &ParticipantCode> {
+    text.parties.iter().map(|party| &party.participant).chain(&text.outgoing)
 }

@@ -8,10 +8,11 @@
 
 use concord_model::{AgreementText, Lane, ParticipantCode, Reason, Refusal};
 
-use crate::agreement::{AgreementState, check_form};
+use crate::agreement::{AgreementState, check_amendment, check_form};
 use crate::command::Handed;
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
-use crate::feed::still_on;
+use crate::feed::proposed_to;
+use crate::hold::check_hold;
 use crate::ledger::{Decision, Ledger};
 use crate::loss::Lost;
 use crate::resume::Shown;
@@ -73,10 +74,16 @@ impl Ledger {
             StatementContent::Enrol(request) => registry.check_enrol(by, request),
             StatementContent::Replace(replacement) => self.epochs().check_replace(registry, by, &replacement.request),
             StatementContent::OpenEpoch(opening) => self.epochs().check_open(registry, by, opening),
+            StatementContent::Hold { participant, .. } => check_hold(registry, by, participant).or_else(|refusal| {
+                // One that was lifted and laid again: both stood.
+                if refusal.reason == Reason::HoldExists { Ok(()) } else { Err(refusal) }
+            }),
+            // What it lifts may have yet to come back.
+            StatementContent::Release(_) => Ok(()),
             StatementContent::Propose { text, digest } => {
                 let malformed = |what: String| Err(Refusal::new(Reason::AgreementMalformed, what));
                 check_form(text, by)?;
-                if text.id.proposer() != *by || text.version == 0 {
+                if text.id.proposer() != *by && text.amends.is_none() || text.version == 0 {
                     return malformed(format!("{by} cannot have proposed version {} of {}", text.version, text.id));
                 }
                 if let Some(measure) = text.measures.iter().find(|code| registry.measure(code).is_none()) {
@@ -95,8 +102,9 @@ impl Ledger {
             }
             StatementContent::Consent(reference)
             | StatementContent::Decline(reference)
-            | StatementContent::Leave(reference) => {
-                let named = agreements.version(reference).filter(|named| named.parties.contains_key(by));
+            | StatementContent::Leave(reference)
+            | StatementContent::End(reference) => {
+                let named = agreements.version(reference).filter(|named| named.record(by).is_some());
                 let named = named.ok_or_else(|| Refusal::agreement_unknown(&reference.id))?;
                 if handed.is_own() && matches!(statement.content, StatementContent::Consent(_)) {
                     return named.text.parties.iter().try_for_each(|party| registry.check_keys(party));
@@ -126,10 +134,13 @@ impl Ledger {
         if !is_own {
             return Ok(());
         }
-        let stands = latest.is_some_and(|one| matches!(one.state, AgreementState::Proposed | AgreementState::InForce));
-        if text.version > last && stands {
-            let exists = format!("{} waits for consents or is in force", text.id);
-            return Err(Refusal::new(Reason::AgreementExists, exists));
+        if text.version > last {
+            let waits = latest.is_some_and(|one| one.state == AgreementState::Proposed);
+            if waits {
+                let exists = format!("{} waits for consents", text.id);
+                return Err(Refusal::new(Reason::AgreementExists, exists));
+            }
+            check_amendment(self.agreements().in_force(&text.id), text)?;
         }
         text.parties.iter().try_for_each(|party| self.registry().check_keys(party))
     }
@@ -138,18 +149,16 @@ impl Ledger {
     fn told_of_handed(&self, handed: &Handed) -> Vec<ParticipantCode> {
         let statement = &handed.statement;
         let all: Vec<ParticipantCode> = match &statement.content {
-            StatementContent::Enrol(_) | StatementContent::Replace(_) => {
-                self.participants().map(|one| one.code.clone()).collect()
-            }
+            StatementContent::Enrol(_)
+            | StatementContent::Replace(_)
+            | StatementContent::Hold { .. }
+            | StatementContent::Release(_) => self.participants().map(|one| one.code.clone()).collect(),
             StatementContent::OpenEpoch(_) => vec![statement.participant.clone()],
-            StatementContent::Propose { text, .. } => {
-                text.parties.iter().map(|party| party.participant.clone()).collect()
-            }
+            StatementContent::Propose { text, .. } => proposed_to(text).cloned().collect(),
             StatementContent::Consent(reference)
             | StatementContent::Decline(reference)
-            | StatementContent::Leave(reference) => {
-                still_on(self.agreements(), reference).into_iter().cloned().collect()
-            }
+            | StatementContent::Leave(reference)
+            | StatementContent::End(reference) => self.agreements().concerned(reference).into_iter().cloned().collect(),
         };
         all.into_iter().filter(|code| !handed.was_told || *code != handed.by).collect()
     }

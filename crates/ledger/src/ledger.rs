@@ -23,7 +23,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 9;
+pub const LEDGER_STATE_VERSION: u32 = 10;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -112,6 +112,11 @@ impl Ledger {
             }
             Fact::FeedResumed(resumed) => Arc::make_mut(&mut self.feed).resume(resumed, at.sequence),
             Fact::NotHealed(fact) => Arc::make_mut(&mut self.losses).apply(fact),
+            Fact::Lapsed(lapsed) => {
+                let (position, at) = (self.sequence, self.recorded_at);
+                Arc::make_mut(&mut self.agreements).lapse(&lapsed.agreement, position, at);
+                Arc::make_mut(&mut self.feed).apply(&lapsed.told);
+            }
             Fact::NodeSeen(seen) => Arc::make_mut(&mut self.nodes).apply(seen),
             Fact::MailboxResumed(resumed) => Arc::make_mut(&mut self.mailboxes).resume(resumed, at.sequence),
         }
@@ -122,6 +127,9 @@ impl Ledger {
         match statement.content {
             StatementContent::Enrol(_) | StatementContent::Replace(_) | StatementContent::OpenEpoch(_) => {
                 self.close_epoch(decided);
+                Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
+            }
+            StatementContent::Hold { .. } | StatementContent::Release(_) => {
                 Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
             }
             _ => {

@@ -13,6 +13,7 @@ pub mod epoch;
 pub mod fact;
 pub mod feed;
 pub mod history;
+pub mod hold;
 pub mod ledger;
 pub mod loss;
 pub mod mailbox;
@@ -27,17 +28,18 @@ mod consignment;
 mod healing;
 
 pub use agreement::{Agreement, AgreementState, Agreements, PartyRecord, PartyState};
-pub use audience::{Audience, audience};
+pub use audience::{Audience, audience, check_terms};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};
 pub use epoch::{ChainTip, ClosedEpoch, EpochOpening, Epochs};
 pub use fact::{
-    AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, IndexRange, ItemRefusal,
-    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, ReceiptNotice, Recipient,
-    StatementDecided, Told,
+    AgreementLapsed, AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, IndexRange,
+    ItemRefusal, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, ReceiptNotice,
+    Recipient, StatementDecided, Told,
 };
 pub use feed::Feed;
 pub use history::{Histories, PastPositions};
+pub use hold::{Hold, Holds};
 pub use ledger::{Decision, LEDGER_STATE_VERSION, Ledger};
 pub use loss::{Losses, Lost};
 pub use mailbox::{Mailbox, Mailboxes};

@@ -1,8 +1,8 @@
 //! The permit: whether a recipient may have an exchange now. Asked when it is recorded, and again when it is sent.
 
-use concord_model::{AgreementRef, ParticipantCode, Timestamp, WithheldReason};
+use concord_model::{AgreementRef, ParticipantCode, PartyRole, Timestamp, WithheldReason};
 
-use crate::agreement::{AgreementState, Agreements, PartyState};
+use crate::agreement::{Agreement, AgreementState, Agreements, PartyState};
 use crate::ledger::Ledger;
 
 /// What a permit is asked for: one delivery, as its consignment's entry has it.
@@ -12,6 +12,8 @@ pub struct Mail<'a> {
     pub recorded: u64,
     /// The version that decided its audience.
     pub agreement: &'a AgreementRef,
+    /// When it expires, if it does.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Proof that the permit was asked for this recipient and this entry, and given.
@@ -43,39 +45,62 @@ impl Permit {
 }
 
 impl Ledger {
-    /// Whether a recipient may have this now: recorded within its current unbroken membership.
+    /// Whether a recipient may have this now: recorded within its current unbroken membership as one who receives, and not expired.
     ///
-    /// A refusal is final: no later statement makes the same mail permitted again. Expiry is not built yet; it will be judged by
-    /// the moment given, never by a clock.
+    /// A refusal is final: no later statement makes the same mail permitted again. Expiry is judged by the moment given, never by a
+    /// clock, and never before what was recorded last.
     pub fn permit(
         &self,
         recipient: &ParticipantCode,
         mail: &Mail<'_>,
-        _now: Timestamp,
+        now: Timestamp,
     ) -> Result<Permit, WithheldReason> {
         judge(self.agreements(), recipient, mail)?;
+        if mail.expires_at.is_some_and(|expires| expires <= self.recorded_at(now)) {
+            return Err(WithheldReason::Expired);
+        }
         Ok(Permit { recipient: recipient.clone(), recorded: mail.recorded })
     }
 }
 
 fn judge(agreements: &Agreements, recipient: &ParticipantCode, mail: &Mail<'_>) -> Result<(), WithheldReason> {
     let id = &mail.agreement.id;
-    let is_named = |agreement: &crate::Agreement| agreement.parties.contains_key(recipient);
+    let is_named = |agreement: &Agreement| agreement.parties.contains_key(recipient);
     if !agreements.version(mail.agreement).is_some_and(is_named) {
         return Err(WithheldReason::Left);
     }
-    // Membership begins with a version and is never taken up again within it: so a rejoin is always a later version,
-    // and what was recorded under the one before rests on a membership that was broken.
-    let rested_on = agreements
-        .versions(id)
-        .find(|agreement| agreement.in_force_since.is_some_and(|since| since <= mail.recorded))
-        .ok_or(WithheldReason::Left)?;
-    if rested_on.party_state(recipient) != Some(PartyState::Consented) {
-        return Err(WithheldReason::Left);
+    let current = agreements.in_force(id);
+    let membership = current.and_then(|current| current.membership(recipient));
+    if membership.and_then(|record| record.member_since).is_some_and(|since| since <= mail.recorded) {
+        let receives = current.and_then(|current| current.role(recipient)).is_some_and(PartyRole::receives);
+        return if receives { Ok(()) } else { Err(WithheldReason::Removed) };
     }
-    let is_latest = agreements.get(id).is_some_and(|latest| std::ptr::eq(latest, rested_on));
-    if rested_on.state != AgreementState::InForce || !is_latest {
-        return Err(WithheldReason::AgreementEnded);
+    Err(why_not(agreements, recipient, mail))
+}
+
+/// Why the membership in which something was recorded is over.
+fn why_not(agreements: &Agreements, recipient: &ParticipantCode, mail: &Mail<'_>) -> WithheldReason {
+    let began = |version: &&Agreement| version.in_force_since.is_some_and(|since| since <= mail.recorded);
+    let rested_on = agreements.versions(&mail.agreement.id).find(began);
+    // It was no member then, and is told no more than whoever left.
+    let Some(rested_on) = rested_on.filter(|version| version.parties.contains_key(recipient)) else {
+        return WithheldReason::Left;
+    };
+    let later: Vec<_> = agreements
+        .versions(&mail.agreement.id)
+        .take_while(|version| version.text.version >= rested_on.text.version)
+        .filter(|version| version.in_force_since.is_some())
+        .collect();
+    // From the version that it was recorded under on: what came first ended it.
+    for version in later.into_iter().rev() {
+        match version.party_state(recipient) {
+            Some(PartyState::Left) => return WithheldReason::Left,
+            Some(PartyState::Consented) if version.parties.contains_key(recipient) => {}
+            _ => return WithheldReason::Removed,
+        }
+        if version.state != AgreementState::Amended {
+            return WithheldReason::AgreementEnded;
+        }
     }
-    Ok(())
+    WithheldReason::AgreementEnded
 }

@@ -9,6 +9,7 @@ use concord_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Founding;
+use crate::hold::{Hold, Holds};
 use crate::statement::{JoinRequest, Replacement, Statement, StatementContent};
 
 /// The registry and the catalogue of one forum.
@@ -19,6 +20,7 @@ pub struct Registry {
     areas: Vec<Area>,
     measures: Vec<Measure>,
     enrolments: BTreeMap<ParticipantCode, Enrolment>,
+    holds: Holds,
 }
 
 /// The keys that a participant is known by.
@@ -159,7 +161,7 @@ impl Registry {
         });
     }
 
-    /// Takes in an accepted statement; only a participant's first enrolment means something here, and a replacement of its keys.
+    /// Takes in an accepted statement; only a participant's first enrolment means something here, a replacement of its keys, and holds.
     pub fn apply(&mut self, statement: &Statement, at: Timestamp) {
         match &statement.content {
             StatementContent::Enrol(request) => {
@@ -182,8 +184,18 @@ impl Registry {
                 enrolment.anchor_fingerprint = request.anchor_fingerprint;
                 enrolment.enrolled_at = at;
             }
+            StatementContent::Hold { participant, reason } => {
+                let (participant, by, reason) = (participant.clone(), statement.participant.clone(), reason.clone());
+                self.holds.lay(statement.digest, Hold { participant, by, reason, since: at });
+            }
+            StatementContent::Release(hold) => self.holds.lift(&statement.participant, *hold),
             _ => {}
         }
+    }
+
+    /// The technical holds.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
     }
 
     /// Whether the keys of a participant's node may be replaced by these.

@@ -40,14 +40,25 @@ pub enum StatementContent {
     Consent(AgreementRef),
     /// Ends a proposal.
     Decline(AgreementRef),
-    /// Leaves exactly this version at once.
+    /// Leaves exactly this version, and what amends it, at once.
     Leave(AgreementRef),
+    /// Says that exactly this version is to end; it does when all its members have said so.
+    End(AgreementRef),
     /// Binds a participant to its anchor and keys.
     Enrol(JoinRequest),
     /// Binds a participant to new keys of its node, and closes the epoch of the old ones.
     Replace(Replacement),
     /// Closes the present epoch of the own node's chains, and opens the next.
     OpenEpoch(EpochOpening),
+    /// Keeps a participant's node from receiving and consigning, for a technical reason.
+    Hold {
+        /// Who is held.
+        participant: ParticipantCode,
+        /// Why, in words.
+        reason: Title,
+    },
+    /// Lifts the hold that the statement with this digest laid.
+    Release(Digest),
 }
 
 impl StatementContent {
@@ -62,6 +73,9 @@ impl StatementContent {
             Self::Replace(Replacement { request, .. }) => {
                 format!("replace {} node {}", request.participant, request.node)
             }
+            Self::End(agreement) => format!("end {} version {}", agreement.id, agreement.version),
+            Self::Hold { participant, .. } => format!("hold {participant}"),
+            Self::Release(_) => "release".to_owned(),
             Self::OpenEpoch(opening) => format!("open epoch {} of node {}", opening.epoch, opening.node),
         }
     }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::AgreementRef;
-use crate::digest::Digest;
+use crate::digest::{Digest, ExchangeId};
 use crate::name::{Language, MeasureCode, MediaType, Name, ParseError, ParticipantCode, Title};
 use crate::time::Timestamp;
 
@@ -67,6 +67,68 @@ impl FromStr for Lane {
             .into_iter()
             .find(|lane| lane.as_str() == text)
             .ok_or_else(|| ParseError::new("lane", text, "flash, priority or routine"))
+    }
+}
+
+/// How what is exchanged is to be handled: the Traffic Light Protocol 2.0 (FIRST). In order of strictness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Handling {
+    /// No limit on disclosure.
+    Clear,
+    /// Within the community.
+    Green,
+    /// Within the recipient's organisations and those who need to know.
+    Amber,
+    /// Only agencies of the measure: those that were granted it by name.
+    AmberStrict,
+    /// Only agencies that the exchange names.
+    Red,
+}
+
+impl Handling {
+    /// All codes, the least strict first.
+    pub const ALL: [Self; 5] = [Self::Clear, Self::Green, Self::Amber, Self::AmberStrict, Self::Red];
+
+    /// The code as TLP 2.0 writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Clear => "CLEAR",
+            Self::Green => "GREEN",
+            Self::Amber => "AMBER",
+            Self::AmberStrict => "AMBER+STRICT",
+            Self::Red => "RED",
+        }
+    }
+
+    /// What it means for whoever gets it, in one sentence.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Clear => "may be disclosed without limit",
+            Self::Green => "may be disclosed within the community, not publicly",
+            Self::Amber => "only within the recipient's organisation and its clients who need to know",
+            Self::AmberStrict => {
+                "only within the organisation; given only to agencies that were granted the measure by name"
+            }
+            Self::Red => "for those named alone; given only to the agencies that the exchange names",
+        }
+    }
+}
+
+impl fmt::Display for Handling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Handling {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let code = text.strip_prefix("TLP:").unwrap_or(text);
+        Self::ALL
+            .into_iter()
+            .find(|one| one.as_str().eq_ignore_ascii_case(code))
+            .ok_or_else(|| ParseError::new("handling code", text, "CLEAR, GREEN, AMBER, AMBER+STRICT or RED"))
     }
 }
 
@@ -149,10 +211,83 @@ pub struct Header {
     pub language: Option<Language>,
     /// When the origin made it, by the origin's clock.
     pub created: Timestamp,
-    /// Its bodies; exactly one for now.
+    /// Its bodies; exactly one for now, none in a withdrawal.
     pub parts: Vec<Part>,
     /// The commitment of its description.
     pub description: Digest,
+    /// How it is to be handled.
+    pub handling: Handling,
+    /// After this it is not delivered any more; never, where it is not stated.
+    pub expires_at: Option<Timestamp>,
+    /// The earlier exchange of the same origin that it takes the place of.
+    pub supersedes: Option<ExchangeId>,
+    /// It has no part: it says that an earlier exchange of the same origin is not current any more.
+    pub withdraws: Option<Withdrawal>,
+    /// Within a participant that is named here only these agencies are given it; each once, sorted. Then the narrowing names exactly
+    /// these participants.
+    pub agencies: Vec<AgencyName>,
+}
+
+impl Header {
+    /// Whether an agency of a participant may be given it as far as the names in it go.
+    pub fn names_agency(&self, participant: &ParticipantCode, agency: &Name) -> bool {
+        let is_it = |one: &AgencyName| one.participant == *participant && one.agency == *agency;
+        self.agencies.is_empty() && self.handling != Handling::Red || self.agencies.iter().any(is_it)
+    }
+}
+
+/// An agency of a participant: `KAZ/drug-control`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AgencyName {
+    /// Its state.
+    pub participant: ParticipantCode,
+    /// Its name there.
+    pub agency: Name,
+}
+
+impl fmt::Display for AgencyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.participant, self.agency)
+    }
+}
+
+impl FromStr for AgencyName {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parsed = text.split_once('/').and_then(|(participant, agency)| {
+            Some(Self { participant: participant.parse().ok()?, agency: agency.parse().ok()? })
+        });
+        parsed.ok_or_else(|| ParseError::new("agency", text, "CODE/agency, such as KAZ/drug-control"))
+    }
+}
+
+/// What becomes of an earlier exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Withdrawal {
+    /// The exchange.
+    pub exchange: ExchangeId,
+    /// Why it is not current any more.
+    pub kind: WithdrawalKind,
+}
+
+/// Why an exchange is not current any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum WithdrawalKind {
+    /// Its origin takes it back.
+    Withdrawn,
+    /// Its origin sent another one in its place, to whom that may concern.
+    Superseded,
+}
+
+impl WithdrawalKind {
+    /// The word for it in commands, tables and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Withdrawn => "withdrawn",
+            Self::Superseded => "superseded",
+        }
+    }
 }
 
 /// One body, as the header names it.

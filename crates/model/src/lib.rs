@@ -15,11 +15,18 @@ pub mod registry;
 pub mod right;
 pub mod time;
 
-pub use agreement::{AgreementDigest, AgreementRef, AgreementText, Party};
+pub use agreement::{
+    AgreementDigest, AgreementRef, AgreementText, OnwardRelease, Party, PartyRole, SecretariatAccess, Terms,
+};
 pub use digest::{ConsignmentDigest, Digest, ExchangeId, Fingerprint};
-pub use exchange::{ChainKey, Description, ExchangeUuid, Header, Lane, Narrowing, Part};
+pub use exchange::{
+    AgencyName, ChainKey, Description, ExchangeUuid, Handling, Header, Lane, Narrowing, Part, Withdrawal,
+    WithdrawalKind,
+};
 pub use identity::{Identity, Role};
-pub use name::{AgreementId, Language, MeasureCode, MediaType, Name, ParseError, ParticipantCode, RequestId, Title};
+pub use name::{
+    AgreementId, Language, MeasureCode, MediaRange, MediaType, Name, ParseError, ParticipantCode, RequestId, Title,
+};
 pub use receipt::{ReceiptState, SetAsideReason, WithheldReason};
 pub use refusal::{Class, Reason, Refusal};
 pub use registry::{Area, Measure, Participant, ParticipantKind, PublicKey};

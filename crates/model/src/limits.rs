@@ -24,5 +24,9 @@ pub const HEADER_SIZE_MAX_BYTES: usize = 16 * 1024;
 pub const AGREEMENT_PARTIES_MAX: usize = 256;
 /// Measures of one agreement. Over it: `AGREEMENT_MALFORMED`.
 pub const AGREEMENT_MEASURES_MAX: usize = 256;
+/// Media types and ranges in the terms of an agreement. Over it: `AGREEMENT_MALFORMED`.
+pub const AGREEMENT_MEDIA_MAX: usize = 64;
+/// Agencies named in a header. Over it: `HEADER_MALFORMED`.
+pub const HEADER_AGENCIES_MAX: usize = 64;
 /// One signed statement with its certificates. Over it: `STATEMENT_MALFORMED`.
 pub const STATEMENT_SIZE_MAX_BYTES: usize = 256 * 1024;

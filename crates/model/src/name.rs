@@ -113,6 +113,12 @@ text_type! {
 }
 
 text_type! {
+    /// Media types that an agreement allows: one, or all of a kind.
+    MediaRange, "media type or range", "type/subtype or type/* in lower case, such as application/cap+xml or text/*",
+    |text| MediaType::parse(text).is_ok() || text.len() <= 127 && text.strip_suffix("/*").is_some_and(is_media_token)
+}
+
+text_type! {
     /// A language tag as BCP 47 writes it: `ru`, `en-GB`.
     Language, "language tag", "a BCP 47 tag, such as ru or en-GB",
     |text| text.len() <= 35 && text.split('-').all(|sub| (1..=8).contains(&sub.len()) && sub.bytes().all(|b| b.is_ascii_alphanumeric()))
@@ -135,6 +141,16 @@ impl AgreementId {
     pub fn proposer(&self) -> ParticipantCode {
         let (code, _) = self.0.split_once('/').unwrap_or((&self.0, ""));
         ParticipantCode(code.into())
+    }
+}
+
+impl MediaRange {
+    /// Whether it allows this media type.
+    pub fn allows(&self, media_type: &MediaType) -> bool {
+        match self.0.strip_suffix("/*") {
+            Some(kind) => media_type.as_str().split_once('/').is_some_and(|(of, _)| of == kind),
+            None => self.as_str() == media_type.as_str(),
+        }
     }
 }
 
@@ -186,9 +202,21 @@ mod tests {
             &["application/cap+xml", "text/csv", "application/vnd.oasis.stix+json"],
             &["", "text", "text/", "text/csv; charset=utf-8", "Text/CSV", "a/b/c"],
         );
+        check::<MediaRange>(
+            &["application/cap+xml", "text/*"],
+            &["", "*/*", "text", "text/", "/*", "text/**", "Text/*"],
+        );
         check::<Language>(&["ru", "en-GB"], &["", "ru_RU", "-", "toolongsubtag"]);
         check::<RequestId>(&["a", "2026-11-24/17#3"], &["", "a b", "é", "\n"]);
         check::<Title>(&["Изъятие героина", "x"], &["", "  ", "a\nb", "\u{7}"]);
+    }
+
+    #[test]
+    fn a_media_range_allows_its_own_kind_only() {
+        let csv = MediaType::parse("text/csv").unwrap();
+        let allows = |range: &str| MediaRange::parse(range).unwrap().allows(&csv);
+        assert!(allows("text/*") && allows("text/csv"));
+        assert!(!allows("text/plain") && !allows("application/*") && !allows("tex/*"));
     }
 
     #[test]

@@ -87,6 +87,12 @@ reason_enum! {
         Left = "LEFT",
         /// The agreement has ended.
         AgreementEnded = "AGREEMENT_ENDED",
+        /// The recipient is not on the agreement, or not to receive by it, since it was amended.
+        Removed = "REMOVED",
+        /// Its origin withdrew it before it was delivered.
+        Withdrawn = "WITHDRAWN",
+        /// It expired before it was delivered.
+        Expired = "EXPIRED",
         /// Its content is gone at the hub: damaged there, and its origin has it no more, or taken by the retention.
         BodyLost = "BODY_LOST",
     }
@@ -103,6 +109,8 @@ reason_enum! {
         BodyMismatch = "BODY_MISMATCH",
         /// This participant's own directory does not have it on the named version.
         NotAMember = "NOT_A_MEMBER",
+        /// It breaks the terms of the version that it names: role, media type, size or handling code.
+        TermsBroken = "TERMS_BROKEN",
         /// The key that signed is not the one pinned by the consent.
         KeyNotPinned = "KEY_NOT_PINNED",
         /// The exchange was delivered before, under another number.

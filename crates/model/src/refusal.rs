@@ -73,6 +73,14 @@ reasons! {
     AgreementNotPending = "AGREEMENT_NOT_PENDING", Precondition, "see what waits for you with `concord agreement pending`";
     /// An agreement is proposed only under the proposer's own code.
     AgreementNotOwn = "AGREEMENT_NOT_OWN", Denied, "begin the id with your own participant code";
+    /// What it amends is not what is in force now.
+    AgreementAmended = "AGREEMENT_AMENDED", Precondition, "look at the version in force with `concord agreement show` and say it again";
+    /// The participant may not send under this agreement, by the role that it has there.
+    RoleNotAllowed = "ROLE_NOT_ALLOWED", Precondition, "see the roles with `concord agreement show`; an amendment changes them";
+    /// The terms of the agreement do not allow this media type.
+    MediaTypeNotAllowed = "MEDIA_TYPE_NOT_ALLOWED", Precondition, "see the media types that it allows with `concord agreement show`";
+    /// The terms of the agreement do not allow this handling code.
+    HandlingNotAllowed = "HANDLING_NOT_ALLOWED", Precondition, "see the highest handling code with `concord agreement show`";
     /// The measure is not covered by the agreement.
     MeasureNotInAgreement = "MEASURE_NOT_IN_AGREEMENT", Precondition, "see its measures with `concord agreement show`";
     /// No such measure in the catalogue.
@@ -87,6 +95,12 @@ reasons! {
     ParticipantNotEnrolled = "PARTICIPANT_NOT_ENROLLED", Precondition, "the secretariat enrols it first, with `concord participant enrol`";
     /// The participant is enrolled with other keys.
     ParticipantAlreadyEnrolled = "PARTICIPANT_ALREADY_ENROLLED", Conflict, "where its node's keys are lost and its state says so, enrol the new request with --replace and --reference";
+    /// The participant's node is held for a technical reason.
+    ParticipantHeld = "PARTICIPANT_HELD", Unavailable, "mail waits, statements and the feed go on: ask whoever laid the hold, which `concord participant list` shows";
+    /// This participant is held by the same side already.
+    HoldExists = "HOLD_EXISTS", Conflict, "see the holds with `concord participant list`";
+    /// No such hold, or another one laid it.
+    HoldUnknown = "HOLD_UNKNOWN", Unknown, "whoever laid a hold lifts it: see `concord participant list`";
     /// A fingerprint signed in the agreement differs from the registry's.
     FingerprintMismatch = "FINGERPRINT_MISMATCH", Precondition, "compare the fingerprints by telephone; where keys were replaced, a new agreement names the new ones";
 
@@ -119,6 +133,12 @@ reasons! {
     ExchangeUnknown = "EXCHANGE_UNKNOWN", Unknown, "give the id, or at least its first 8 digits, of an exchange that you submitted";
     /// More than one exchange begins with this prefix.
     ExchangeAmbiguous = "EXCHANGE_AMBIGUOUS", Invalid, "give more digits of the id";
+    /// The exchange was withdrawn by its origin, before it was recorded or again.
+    ExchangeWithdrawn = "EXCHANGE_WITHDRAWN", Precondition, "it is withdrawn already: see `concord track`";
+    /// Its time was over when it was to be recorded.
+    ExchangeExpired = "EXCHANGE_EXPIRED", Precondition, "submit it again with a later --expires";
+    /// The exchange that stands in its place was refused.
+    SupersedingRefused = "SUPERSEDING_REFUSED", Precondition, "submit the new exchange again with --supersedes";
     /// A cursor that this stream never gave out.
     CursorInvalid = "CURSOR_INVALID", Invalid, "acknowledge with the cursor that came with the exchange";
 

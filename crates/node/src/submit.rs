@@ -1,16 +1,19 @@
 //! Submitting: what an agency hands in, checked by this node's directory, hashed and serialised, then queued.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use concord_journal::Blob;
-use concord_ledger::{Agreement, AgreementState, PartyState, audience};
+use concord_ledger::{Agreement, audience};
 use concord_model::{
-    AgreementId, Description, Digest, ExchangeUuid, Header, Lane, Language, MeasureCode, MediaType, Name, Part,
-    ParticipantCode, Reason, Refusal, RequestId, Title,
+    AgencyName, AgreementId, Description, Digest, ExchangeUuid, Handling, Header, Lane, Language, MeasureCode,
+    MediaType, Name, Narrowing, OnwardRelease, Part, ParticipantCode, PartyRole, Reason, Refusal, RequestId, Title,
 };
-use concord_wire::convert::{parse_lane, refuse};
+use concord_wire::convert::{parse_handling, parse_lane, parse_timestamp, refuse};
 use concord_wire::header::{CAVEAT_SIZE_MAX_BYTES, CAVEATS_MAX};
-use concord_wire::header::{encode, encode_description, exchange_id, parse_narrowing};
+use concord_wire::header::{encode, encode_description, exchange_id, parse_agencies, parse_narrowing};
 use concord_wire::proto::agency::v1::{SubmitRequest, SubmitResponse};
+use concord_wire::proto::exchange::v1::HandlingCode;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
@@ -126,10 +129,12 @@ fn make(
         tag => Some(Language::parse(tag).map_err(&invalid)?),
     };
     check_body(lane, &body)?;
-    let description = describe(request)?;
-    let narrowing = request.to.as_ref().map(parse_narrowing).transpose()?;
     let directory = state.directory();
     let (agreement, measure) = choose(directory, &context.participant, agency, request)?;
+    let description = describe(request, agreement.text.terms.onward_release)?;
+    let (narrowing, agencies) = addressed(request)?;
+    let handling = handling(request, agreement, &agencies)?;
+    let expires_at = request.expires_at.as_ref().map(parse_timestamp).transpose().map_err(&invalid)?;
 
     let description = Blob::seal(random()?, encode_description(&description));
     let size_bytes = body.len() as u64;
@@ -147,9 +152,14 @@ fn make(
         created: now,
         parts: vec![Part { media_type, size_bytes, commitment: Digest(*body.commitment().as_bytes()) }],
         description: Digest(*description.commitment().as_bytes()),
+        handling,
+        expires_at,
+        supersedes: None,
+        withdraws: None,
+        agencies,
     };
     // The hub decides; what it would refuse by what is known here, is refused at once.
-    audience(&directory.agreements, &directory.registry, &context.participant, &header)?;
+    audience(&directory.agreements, &directory.registry, &context.participant, &header, now)?;
     Ok((header, vec![description, body]))
 }
 
@@ -165,16 +175,49 @@ fn check_body(lane: Lane, body: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn describe(request: &SubmitRequest) -> Result<Description, Refusal> {
+/// Whom the request names: agencies narrow to their participants.
+fn addressed(request: &SubmitRequest) -> Result<(Option<Narrowing>, Vec<AgencyName>), Refusal> {
+    let narrowing = request.to.as_ref().map(parse_narrowing).transpose()?;
+    let mut agencies =
+        parse_agencies(&request.agencies).map_err(|refusal| Refusal::new(Reason::ArgumentInvalid, refusal.message))?;
+    agencies.sort();
+    agencies.dedup();
+    if agencies.is_empty() {
+        return Ok((narrowing, agencies));
+    }
+    let of_agencies: BTreeSet<_> = agencies.iter().map(|agency| agency.participant.clone()).collect();
+    if narrowing.as_ref().is_some_and(|narrowing| *narrowing.participants() != of_agencies) {
+        let what = "the participants named are others than those whose agencies are named";
+        return Err(Refusal::new(Reason::NarrowingInvalid, what));
+    }
+    Ok((Some(Narrowing::new(of_agencies).map_err(refuse(Reason::NarrowingInvalid))?), agencies))
+}
+
+/// As the request says; else AMBER, or the highest that the agreement allows where that is less strict.
+fn handling(request: &SubmitRequest, agreement: &Agreement, agencies: &[AgencyName]) -> Result<Handling, Refusal> {
+    let handling = match request.handling() {
+        HandlingCode::Unspecified => Handling::Amber.min(agreement.text.terms.handling_max),
+        _ => parse_handling(request.handling).map_err(refuse(Reason::ArgumentInvalid))?,
+    };
+    if handling == Handling::Red && agencies.is_empty() {
+        let what = "handling code RED goes only to agencies that are named: name them, each as CODE/agency";
+        return Err(Refusal::new(Reason::ArgumentInvalid, what));
+    }
+    Ok(handling)
+}
+
+fn describe(request: &SubmitRequest, onward_release: OnwardRelease) -> Result<Description, Refusal> {
     // The error would show the title, which belongs into no status and no log.
     let title = Title::parse(&request.title)
         .map_err(|error| Refusal::new(Reason::TitleInvalid, format!("the title is not {}", error.expected)))?;
     let caveats = &request.caveats;
-    if caveats.len() > CAVEATS_MAX || caveats.iter().any(|caveat| caveat.len() > CAVEAT_SIZE_MAX_BYTES) {
-        let limit = format!("at most {CAVEATS_MAX} caveats of {CAVEAT_SIZE_MAX_BYTES} bytes are taken");
+    if caveats.len() >= CAVEATS_MAX || caveats.iter().any(|caveat| caveat.len() > CAVEAT_SIZE_MAX_BYTES) {
+        let limit = format!("at most {} caveats of {CAVEAT_SIZE_MAX_BYTES} bytes are taken", CAVEATS_MAX - 1);
         return Err(Refusal::new(Reason::ArgumentInvalid, limit));
     }
-    Ok(Description { title, caveats: caveats.clone() })
+    // The term travels with the exchange, signed by its origin.
+    let caveats = std::iter::once(onward_release.caveat().to_owned()).chain(caveats.iter().cloned());
+    Ok(Description { title, caveats: caveats.collect() })
 }
 
 /// The agreement and the measure that the request means: as named, or the only ones that fit.
@@ -230,13 +273,12 @@ fn named_agreement<'a>(
 ) -> Result<&'a Agreement, Refusal> {
     let id = AgreementId::parse(id).map_err(refuse(Reason::AgreementUnknown))?;
     // One under which the agency has no right is to it as one that is not there.
-    let agreement = directory.agreements.seen_by(own, &id).filter(|agreement| agency.sees(agreement));
+    let agreement = directory.agreements.counting_for(own, &id).filter(|agreement| agency.sees(agreement));
     let agreement = agreement.ok_or_else(|| Refusal::agreement_unknown(&id))?;
-    match (agreement.state, agreement.party_state(own)) {
-        (_, Some(PartyState::Left)) => Err(Refusal::agreement_unknown(&id)),
-        (AgreementState::InForce, _) => Ok(agreement),
-        _ => Err(Refusal::new(Reason::AgreementNotInForce, format!("{id} is not in force"))),
+    if agreement.is_member(own) {
+        return Ok(agreement);
     }
+    Err(Refusal::new(Reason::AgreementNotInForce, format!("{id} is not in force")))
 }
 
 fn only_agreement<'a>(
@@ -248,6 +290,7 @@ fn only_agreement<'a>(
     let mut fitting = directory.agreements.all().filter(|agreement| {
         let (id, measures) = (&agreement.text.id, &agreement.text.measures);
         agreement.is_member(own)
+            && agreement.role(own).is_some_and(PartyRole::contributes)
             && match measure {
                 Some(measure) => measures.contains(measure) && agency.may_send(measure, id),
                 None => measures.iter().any(|measure| agency.may_send(measure, id)),

@@ -15,6 +15,8 @@ use crate::convert::{decode_canonical, digest_bytes, parse_timestamp, refuse, re
 use crate::header::{agreement_ref, parse_agreement_ref};
 use crate::proto::agreement::v1 as pb;
 
+mod terms;
+
 const AGREEMENT_DOMAIN: &str = "concord agreement v1";
 /// The domain of an officer's signature.
 pub const STATEMENT_DOMAIN: &str = "concord statement v1";
@@ -44,8 +46,13 @@ pub fn encode_text(text: &AgreementText) -> Bytes {
                 participant: party.participant.to_string(),
                 anchor_fingerprint: digest_bytes(&party.anchor.0),
                 signing_key_fingerprint: digest_bytes(&party.signing_key.0),
+                role: terms::role(party.role).into(),
             })
             .collect(),
+        terms: Some(terms::terms(&text.terms)),
+        valid_until: text.valid_until.map(timestamp),
+        amends: text.amends.as_ref().map(agreement_ref),
+        outgoing: text.outgoing.iter().map(ToString::to_string).collect(),
     };
     message.encode_to_vec().into()
 }
@@ -54,14 +61,27 @@ pub fn encode_text(text: &AgreementText) -> Bytes {
 pub fn parse_text(bytes: &[u8]) -> Result<AgreementText, Refusal> {
     let reason = Reason::AgreementMalformed;
     let message: pb::AgreementText = decode_canonical(reason, reason, "agreement text", bytes)?;
-    if message.measures.len() > AGREEMENT_MEASURES_MAX || message.parties.len() > AGREEMENT_PARTIES_MAX {
+    let people = message.parties.len().max(message.outgoing.len());
+    if message.measures.len() > AGREEMENT_MEASURES_MAX || people > AGREEMENT_PARTIES_MAX {
         let limit =
             format!("at most {AGREEMENT_MEASURES_MAX} measures and {AGREEMENT_PARTIES_MAX} participants are taken");
         return Err(Refusal::new(reason, limit));
     }
     let wrong = refuse(reason);
     let fingerprint = |bytes: &[u8]| Digest::from_slice(bytes).map(Fingerprint).map_err(&wrong);
+    let agreed = required(reason, "the terms of the agreement", message.terms.as_ref())?;
+    if message.valid_until.is_some_and(|until| until.nanos % 1000 != 0) {
+        return Err(Refusal::new(reason, "the time when it lapses is finer than a microsecond"));
+    }
     Ok(AgreementText {
+        terms: terms::parse_terms(agreed).map_err(&wrong)?,
+        valid_until: message.valid_until.as_ref().map(parse_timestamp).transpose().map_err(&wrong)?,
+        amends: message.amends.as_ref().map(parse_agreement_ref).transpose().map_err(&wrong)?,
+        outgoing: message
+            .outgoing
+            .iter()
+            .map(|code| ParticipantCode::parse(code).map_err(&wrong))
+            .collect::<Result<_, _>>()?,
         id: AgreementId::parse(&message.id).map_err(&wrong)?,
         version: message.version,
         title: Title::parse(&message.title).map_err(&wrong)?,
@@ -78,6 +98,7 @@ pub fn parse_text(bytes: &[u8]) -> Result<AgreementText, Refusal> {
                     participant: ParticipantCode::parse(&party.participant).map_err(&wrong)?,
                     anchor: fingerprint(&party.anchor_fingerprint)?,
                     signing_key: fingerprint(&party.signing_key_fingerprint)?,
+                    role: terms::parse_role(party.role).map_err(&wrong)?,
                 })
             })
             .collect::<Result<_, Refusal>>()?,
@@ -110,14 +131,20 @@ pub enum DraftContent {
     Consent(concord_model::AgreementRef),
     /// Ends a proposal.
     Decline(concord_model::AgreementRef),
-    /// Leaves exactly this version at once.
+    /// Leaves exactly this version, and what amends it, at once.
     Leave(concord_model::AgreementRef),
+    /// Says that exactly this version is to end.
+    End(concord_model::AgreementRef),
     /// Binds a participant to its anchor and keys: a serialised join request.
     Enrol(Bytes),
     /// Binds a participant to new keys of its node: a serialised join request, and the paper that it rests on.
     Replace(Bytes, Title),
     /// Closes the present epoch of the own node's chains, and opens the next.
     OpenEpoch(EpochOpening),
+    /// Keeps a participant's node from receiving and consigning; why, in words.
+    Hold(ParticipantCode, Title),
+    /// Lifts the hold that the statement with this digest laid.
+    Release(Digest),
 }
 
 /// Serialises a statement; its officer signs these bytes in [`STATEMENT_DOMAIN`].
@@ -128,6 +155,11 @@ pub fn encode_statement(draft: &Draft) -> Bytes {
         DraftContent::Consent(agreement) => Content::Consent(pb::Consent { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::Decline(agreement) => Content::Decline(pb::Decline { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::Leave(agreement) => Content::Leave(pb::Leave { agreement: Some(agreement_ref(agreement)) }),
+        DraftContent::End(agreement) => Content::End(pb::End { agreement: Some(agreement_ref(agreement)) }),
+        DraftContent::Hold(participant, reason) => {
+            Content::Hold(pb::Hold { participant: participant.to_string(), reason: reason.to_string() })
+        }
+        DraftContent::Release(hold) => Content::Release(pb::Release { hold: digest_bytes(hold) }),
         DraftContent::Enrol(request) => Content::Enrolment(pb::Enrolment { request: request.clone() }),
         DraftContent::Replace(request, reference) => {
             Content::Replacement(pb::Replacement { request: request.clone(), reference: reference.to_string() })
@@ -179,6 +211,15 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
             let agreement = required(reason, "the agreement left", leave.agreement)?;
             StatementContent::Leave(parse_agreement_ref(&agreement).map_err(&wrong)?)
         }
+        Content::End(end) => {
+            let agreement = required(reason, "the agreement that is to end", end.agreement)?;
+            StatementContent::End(parse_agreement_ref(&agreement).map_err(&wrong)?)
+        }
+        Content::Hold(hold) => StatementContent::Hold {
+            participant: ParticipantCode::parse(&hold.participant).map_err(&wrong)?,
+            reason: Title::parse(&hold.reason).map_err(&wrong)?,
+        },
+        Content::Release(release) => StatementContent::Release(Digest::from_slice(&release.hold).map_err(&wrong)?),
         Content::Enrolment(enrolment) => StatementContent::Enrol(parse_join_request(&enrolment.request)?.0),
         Content::Replacement(replacement) => StatementContent::Replace(Replacement {
             request: parse_join_request(&replacement.request)?.0,
@@ -282,21 +323,30 @@ pub fn shown(agreement: &concord_ledger::Agreement) -> pb::Agreement {
         AgreementState::InForce => pb::AgreementState::InForce,
         AgreementState::Declined => pb::AgreementState::Declined,
         AgreementState::Ended => pb::AgreementState::Ended,
+        AgreementState::Amended => pb::AgreementState::Amended,
+        AgreementState::Lapsed => pb::AgreementState::Lapsed,
     };
-    let parties = agreement.parties.iter().map(|(participant, record)| {
+    let party = |(participant, record): (&ParticipantCode, &concord_ledger::PartyRecord)| {
         let state = match record.state {
             PartyState::Pending => pb::PartyState::Pending,
             PartyState::Consented => pb::PartyState::Consented,
             PartyState::Declined => pb::PartyState::Declined,
             PartyState::Left => pb::PartyState::Left,
         };
-        pb::AgreementParty { participant: participant.to_string(), state: state.into(), at: Some(timestamp(record.at)) }
-    });
+        pb::AgreementParty {
+            participant: participant.to_string(),
+            state: state.into(),
+            at: Some(timestamp(record.at)),
+            ends_at: record.ends_at.map(timestamp),
+        }
+    };
     pb::Agreement {
         reference: Some(agreement_ref(&agreement.reference())),
         state: state.into(),
         text: encode_text(&agreement.text),
-        parties: parties.collect(),
+        parties: agreement.parties.iter().map(party).collect(),
+        outgoing: agreement.outgoing.iter().map(party).collect(),
+        ended_at: agreement.ended_at.map(timestamp),
         proposed_at: Some(timestamp(agreement.proposed_at)),
         in_force_at: agreement.in_force_at.map(timestamp),
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_ledger::IndexRange;
-use concord_model::{Digest, Lane, ParseError, Reason, Refusal, Timestamp};
+use concord_model::{Digest, Handling, Lane, ParseError, Reason, Refusal, Timestamp};
 use prost::Message;
 
 use crate::proto::exchange::v1 as pb;
@@ -86,6 +86,31 @@ pub fn parse_lane(value: i32) -> Result<Lane, ParseError> {
         Ok(pb::Lane::Routine) => Ok(Lane::Routine),
         Ok(pb::Lane::Unspecified) | Err(_) => {
             Err(ParseError::new("lane", value.to_string(), "flash, priority or routine"))
+        }
+    }
+}
+
+/// A handling code as protobuf says it.
+pub const fn handling(code: Handling) -> pb::HandlingCode {
+    match code {
+        Handling::Clear => pb::HandlingCode::Clear,
+        Handling::Green => pb::HandlingCode::Green,
+        Handling::Amber => pb::HandlingCode::Amber,
+        Handling::AmberStrict => pb::HandlingCode::AmberStrict,
+        Handling::Red => pb::HandlingCode::Red,
+    }
+}
+
+/// A handling code that must be stated.
+pub fn parse_handling(value: i32) -> Result<Handling, ParseError> {
+    match pb::HandlingCode::try_from(value) {
+        Ok(pb::HandlingCode::Clear) => Ok(Handling::Clear),
+        Ok(pb::HandlingCode::Green) => Ok(Handling::Green),
+        Ok(pb::HandlingCode::Amber) => Ok(Handling::Amber),
+        Ok(pb::HandlingCode::AmberStrict) => Ok(Handling::AmberStrict),
+        Ok(pb::HandlingCode::Red) => Ok(Handling::Red),
+        Ok(pb::HandlingCode::Unspecified) | Err(_) => {
+            Err(ParseError::new("handling code", value.to_string(), "CLEAR, GREEN, AMBER, AMBER+STRICT or RED"))
         }
     }
 }

@@ -1,15 +1,21 @@
 //! Headers and descriptions: serialised once by the origin, parsed exactly or refused.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
 use concord_model::{
-    AgreementDigest, AgreementId, AgreementRef, Description, Digest, ExchangeId, ExchangeUuid, Header, Language,
-    MeasureCode, MediaType, Name, Narrowing, Part, ParticipantCode, Reason, Refusal, Title,
-    limits::{BODY_SIZE_MAX_BYTES, HEADER_SIZE_MAX_BYTES},
+    AgencyName, AgreementDigest, AgreementId, AgreementRef, Description, Digest, ExchangeId, ExchangeUuid, Handling,
+    Header, Language, MeasureCode, MediaType, Name, Narrowing, ParseError, Part, ParticipantCode, Reason, Refusal,
+    Timestamp, Title, Withdrawal, WithdrawalKind,
+    limits::{BODY_SIZE_MAX_BYTES, HEADER_AGENCIES_MAX, HEADER_SIZE_MAX_BYTES},
 };
 use prost::Message as _;
 
-use crate::convert::{decode_canonical, digest_bytes, lane, parse_lane, parse_timestamp, refuse, required, timestamp};
+use crate::convert::{
+    decode_canonical, digest_bytes, handling, lane, parse_handling, parse_lane, parse_timestamp, refuse, required,
+    timestamp,
+};
 use crate::proto::exchange::v1 as pb;
 
 const HEADER_DOMAIN: &str = "concord header v1";
@@ -47,6 +53,11 @@ pub fn encode(header: &Header) -> Bytes {
             })
             .collect(),
         description: digest_bytes(&header.description),
+        handling: handling(header.handling).into(),
+        expires_at: header.expires_at.map(timestamp),
+        supersedes: header.supersedes.as_ref().map(|id| digest_bytes(&id.0)).unwrap_or_default(),
+        withdraws: header.withdraws.as_ref().map(withdrawal),
+        agencies: header.agencies.iter().map(agency_name).collect(),
         ..Default::default()
     };
     message.encode_to_vec().into()
@@ -80,11 +91,31 @@ pub fn parse(bytes: &[u8]) -> Result<Header, Refusal> {
             tag => Some(Language::parse(tag).map_err(&malformed)?),
         },
         created: parse_timestamp(created).map_err(&malformed)?,
-        parts: parse_parts(&message.parts)?,
+        parts: parse_parts(&message.parts, message.withdraws.is_some())?,
         description: Digest::from_slice(&message.description).map_err(&malformed)?,
+        handling: parse_handling(message.handling).map_err(&malformed)?,
+        expires_at: message.expires_at.as_ref().map(parse_timestamp).transpose().map_err(&malformed)?,
+        supersedes: match &message.supersedes[..] {
+            [] => None,
+            id => Some(ExchangeId(Digest::from_slice(id).map_err(&malformed)?)),
+        },
+        withdraws: message.withdraws.as_ref().map(parse_withdrawal).transpose().map_err(&malformed)?,
+        agencies: parse_agencies(&message.agencies)?,
     };
     refuse_other_spellings(&message)?;
+    refuse_contradictions(&header)?;
     Ok(header)
+}
+
+/// When the exchange of a serialised header expires, if it does. Nothing else of it is read: it was parsed where it was recorded.
+pub fn expires_at(header: &[u8]) -> Option<Timestamp> {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Expiry {
+        #[prost(message, optional, tag = "13")]
+        expires_at: Option<prost_types::Timestamp>,
+    }
+    let expiry = Expiry::decode(header).ok()?;
+    parse_timestamp(&expiry.expires_at?).ok()
 }
 
 /// Serialises a description; it becomes a blob.
@@ -116,7 +147,7 @@ pub fn agreement_ref(reference: &AgreementRef) -> pb::AgreementRef {
 }
 
 /// Reads a named agreement version.
-pub fn parse_agreement_ref(message: &pb::AgreementRef) -> Result<AgreementRef, concord_model::ParseError> {
+pub fn parse_agreement_ref(message: &pb::AgreementRef) -> Result<AgreementRef, ParseError> {
     Ok(AgreementRef {
         id: AgreementId::parse(&message.id)?,
         version: message.version,
@@ -137,9 +168,72 @@ pub fn parse_narrowing(message: &pb::Narrowing) -> Result<Narrowing, Refusal> {
     Narrowing::new(participants).map_err(&invalid)
 }
 
-fn parse_parts(parts: &[pb::Part]) -> Result<Vec<Part>, Refusal> {
+fn withdrawal(withdrawal: &Withdrawal) -> pb::Withdrawal {
+    let kind = match withdrawal.kind {
+        WithdrawalKind::Withdrawn => pb::WithdrawalKind::Withdrawn,
+        WithdrawalKind::Superseded => pb::WithdrawalKind::Superseded,
+    };
+    pb::Withdrawal { exchange_id: digest_bytes(&withdrawal.exchange.0), kind: kind.into() }
+}
+
+fn parse_withdrawal(message: &pb::Withdrawal) -> Result<Withdrawal, ParseError> {
+    let kind = match message.kind() {
+        pb::WithdrawalKind::Withdrawn => WithdrawalKind::Withdrawn,
+        pb::WithdrawalKind::Superseded => WithdrawalKind::Superseded,
+        pb::WithdrawalKind::Unspecified => {
+            let number = message.kind.to_string();
+            return Err(ParseError::new("kind of withdrawal", number, "withdrawn or superseded"));
+        }
+    };
+    Ok(Withdrawal { exchange: ExchangeId(Digest::from_slice(&message.exchange_id)?), kind })
+}
+
+/// An agency as messages name it.
+pub fn agency_name(name: &AgencyName) -> pb::AgencyName {
+    pb::AgencyName { participant: name.participant.to_string(), agency: name.agency.to_string() }
+}
+
+/// Reads agencies in the order in which they stand. Refuses with `HEADER_MALFORMED`.
+pub fn parse_agencies(agencies: &[pb::AgencyName]) -> Result<Vec<AgencyName>, Refusal> {
+    let malformed = refuse(Reason::HeaderMalformed);
+    if agencies.len() > HEADER_AGENCIES_MAX {
+        let limit = format!("{} agencies are named, at most {HEADER_AGENCIES_MAX} are taken", agencies.len());
+        return Err(Refusal::new(Reason::HeaderMalformed, limit));
+    }
+    let one = |name: &pb::AgencyName| {
+        let participant = ParticipantCode::parse(&name.participant).map_err(&malformed)?;
+        Ok(AgencyName { participant, agency: Name::parse(&name.agency).map_err(&malformed)? })
+    };
+    agencies.iter().map(one).collect()
+}
+
+/// What no header may say at once.
+fn refuse_contradictions(header: &Header) -> Result<(), Refusal> {
+    let malformed = |what: &str| Err(Refusal::new(Reason::HeaderMalformed, what));
+    if header.handling == Handling::Red && header.agencies.is_empty() && header.withdraws.is_none() {
+        return malformed("handling code RED names the agencies that it goes to");
+    }
+    let named: BTreeSet<_> = header.agencies.iter().map(|agency| &agency.participant).collect();
+    let narrowed = header.narrowing.iter().flat_map(|narrowing| narrowing.participants()).collect::<BTreeSet<_>>();
+    if !named.is_empty() && named != narrowed {
+        return malformed("the narrowing names other participants than those whose agencies are named");
+    }
+    if header.withdraws.is_none() {
+        return Ok(());
+    }
+    // It goes to whoever had what it is about, and to nobody else.
+    let says_more = header.supersedes.is_some() || header.expires_at.is_some();
+    if says_more || header.narrowing.is_some() || !header.agencies.is_empty() {
+        return malformed("a withdrawal names the exchange that it is about, and nothing else");
+    }
+    Ok(())
+}
+
+fn parse_parts(parts: &[pb::Part], withdraws: bool) -> Result<Vec<Part>, Refusal> {
     let malformed = refuse(Reason::HeaderMalformed);
     match parts {
+        [] if withdraws => {}
+        _ if withdraws => return Err(Refusal::new(Reason::HeaderMalformed, "a withdrawal has no part")),
         [] => return Err(Refusal::new(Reason::HeaderMalformed, "the header names no part")),
         [_] => {}
         _ => {
@@ -171,8 +265,13 @@ fn refuse_other_spellings(message: &pb::Header) -> Result<(), Refusal> {
     if !participants.unwrap_or_default().is_sorted() {
         return Err(Refusal::new(Reason::HeaderNotCanonical, "the participants of the narrowing are not sorted"));
     }
-    if message.created.is_some_and(|created| created.nanos % 1000 != 0) {
-        return Err(Refusal::new(Reason::HeaderNotCanonical, "the header's time is finer than a microsecond"));
+    let is_finer = |time: prost_types::Timestamp| time.nanos % 1000 != 0;
+    if message.created.is_some_and(is_finer) || message.expires_at.is_some_and(is_finer) {
+        return Err(Refusal::new(Reason::HeaderNotCanonical, "a time of the header is finer than a microsecond"));
+    }
+    let name = |agency: &pb::AgencyName| (agency.participant.clone(), agency.agency.clone());
+    if !message.agencies.is_sorted_by(|one, next| name(one) < name(next)) {
+        return Err(Refusal::new(Reason::HeaderNotCanonical, "the agencies are not sorted, or one is named twice"));
     }
     Ok(())
 }
@@ -180,10 +279,8 @@ fn refuse_other_spellings(message: &pb::Header) -> Result<(), Refusal> {
 /// A newer restriction must not be ignored: whoever sets one of these is told that this forum does not have it yet.
 fn refuse_what_is_not_enabled(message: &pb::Header) -> Result<(), Refusal> {
     let set = [
-        ("handling_code", !message.handling_code.is_empty()),
-        ("expires_at", message.expires_at.is_some()),
         ("supersedes", !message.supersedes.is_empty()),
-        ("withdraws", !message.withdraws.is_empty()),
+        ("withdraws", message.withdraws.is_some()),
         ("exercise", message.exercise),
         ("co_origins", !message.co_origins.is_empty()),
         ("seals", !message.seals.is_empty()),

@@ -2,7 +2,9 @@
 
 use concord_model::{Area, Measure, MeasureCode, Name, ParseError, Participant, ParticipantCode, ParticipantKind};
 
+use crate::convert::{digest_bytes, timestamp};
 use crate::proto::feed::v1 as pb;
+use crate::proto::operations::v1 as operations;
 
 /// Who there is and what may be exchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,18 @@ pub fn registry(participants: &[Participant], areas: &[Area], measures: &[Measur
         areas: areas.iter().map(area).collect(),
         measures: measures.iter().map(measure).collect(),
     }
+}
+
+/// The technical holds on a participant as a message.
+pub fn holds(holds: &concord_ledger::Holds, participant: &ParticipantCode) -> Vec<operations::TechnicalHold> {
+    let on_it = holds.iter().filter(|(_, hold)| hold.participant == *participant);
+    let one = |(statement, hold): (&concord_model::Digest, &concord_ledger::Hold)| operations::TechnicalHold {
+        by: hold.by.to_string(),
+        reason: hold.reason.to_string(),
+        since: Some(timestamp(hold.since)),
+        statement: digest_bytes(statement),
+    };
+    on_it.map(one).collect()
 }
 
 /// Reads a registry.

@@ -203,6 +203,7 @@ impl HubRecord {
                     self.words.push((agreement, who, word, entry.sequence));
                 }
             }
+            HubEntry::Lapsed(fact) => told.extend(fact.told),
             HubEntry::Consignment(fact, kept) => self.consignment(entry, &fact, &kept),
             HubEntry::Acknowledged(fact, _) => told.extend(fact.told.iter().map(|notices| notices.told.clone())),
             HubEntry::FeedResumed(_) => self.losses.push((entry.sequence, "a feed goes on after a loss".to_owned())),

@@ -10,7 +10,7 @@ use concord_journal::{Draft as JournalDraft, HistoryId, Journal, MemoryJournal};
 use concord_ledger::Founding;
 use concord_model::{
     AgreementId, AgreementText, Area, Identity, Measure, MeasureCode, Name, Participant, ParticipantCode,
-    ParticipantKind, Party, Role, Timestamp, Title,
+    ParticipantKind, Party, PartyRole, Role, Terms, Timestamp, Title,
 };
 use concord_server::{Clock as _, SystemClock};
 use concord_wire::agreement::{Draft, DraftContent, encode_join_request, encode_statement};
@@ -97,6 +97,7 @@ impl Member {
             participant: self.code.clone(),
             anchor: self.anchor().fingerprint(),
             signing_key: self.signing_key().public().fingerprint,
+            role: PartyRole::Both,
         }
     }
 
@@ -139,6 +140,10 @@ impl Forum {
             title: Title::parse("Simulated").unwrap(),
             measures: vec![MeasureCode::parse(MEASURE).unwrap()],
             parties: self.states[..parties].iter().map(|member| member.party()).collect(),
+            terms: Terms::default(),
+            valid_until: None,
+            amends: None,
+            outgoing: Vec::new(),
         }
     }
 

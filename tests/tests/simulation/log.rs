@@ -26,7 +26,7 @@ pub(crate) struct Log {
 }
 
 /// What an agency submitted and was answered as *queued*.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Queued {
     pub(crate) state: usize,
     pub(crate) agency: usize,

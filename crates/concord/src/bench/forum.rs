@@ -10,8 +10,9 @@ use concord_identity::{
 };
 use concord_journal::Blob;
 use concord_model::{
-    AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest, ExchangeUuid, Header,
-    Identity, Lane, MeasureCode, MediaType, Name, Part, ParticipantCode, Party, Role, Timestamp, Title,
+    AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest, ExchangeUuid, Handling,
+    Header, Identity, Lane, MeasureCode, MediaType, Name, Part, ParticipantCode, Party, PartyRole, Role, Terms,
+    Timestamp, Title,
 };
 use concord_server::MESSAGE_SIZE_MAX_BYTES;
 use concord_wire::SUITE_ED25519;
@@ -77,6 +78,7 @@ impl State {
             participant: self.code.clone(),
             anchor: self.anchor.anchor().fingerprint(),
             signing_key: self.signing_key.public().fingerprint,
+            role: PartyRole::Both,
         }
     }
 
@@ -116,6 +118,10 @@ impl Forum {
             title: Title::parse("Benchmark")?,
             measures: vec![MeasureCode::parse(MEASURE)?],
             parties,
+            terms: Terms::default(),
+            valid_until: None,
+            amends: None,
+            outgoing: Vec::new(),
         };
         let digest = agreement_digest(&encode_text(&text));
         let agreement = AgreementRef { id: text.id.clone(), version: text.version, digest };
@@ -210,6 +216,11 @@ fn exchange_of(state: &State, agreement: &AgreementRef, unique: u64) -> Result<(
             commitment: Digest(*body.commitment().as_bytes()),
         }],
         description: Digest(*description.commitment().as_bytes()),
+        handling: Handling::Amber,
+        expires_at: None,
+        supersedes: None,
+        withdraws: None,
+        agencies: Vec::new(),
     };
     Ok((concord_wire::header::encode(&header), vec![description, body]))
 }

@@ -1,25 +1,23 @@
 //! `concord agreement`: what an officer says for its state, and what it may see.
 
+mod text;
 mod view;
 
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
-use concord_model::{
-    AgreementId, AgreementRef, AgreementText, Digest, Fingerprint, MeasureCode, ParticipantCode, Party, Reason,
-    Refusal, Title,
-};
+use concord_model::{AgreementId, AgreementRef, AgreementText, MeasureCode, Reason, Refusal, Terms, Title};
 use concord_wire::agreement::DraftContent;
 use concord_wire::proto::agreement::v1::{Agreement, AgreementState, GetAgreementRequest, ListAgreementsRequest};
 use serde::Serialize;
 
-use super::participant::{registered, unknown};
 use super::statement::{Said, confirm, say};
 use crate::cli::ClientArgs;
 use crate::client::{CALL_TIMEOUT, Client, WAIT_MARGIN, call, call_within, duration};
 use crate::exit::{Exit, Failure};
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
+use text::{Changes, PartySpec, TermsArgs};
 use view::Shown;
 
 /// The longest single wait that is asked of a server, which allows a little more.
@@ -33,14 +31,20 @@ pub(crate) enum AgreementCommand {
     Consent(ConsentArgs),
     /// Decline an agreement that waits for consents; that ends it.
     Decline(DeclineArgs),
+    /// Propose a change of an agreement in force; it goes on as it is until all have consented.
+    Amend(AmendArgs),
     /// Leave an agreement, at once, for everything not yet delivered too.
-    Leave(LeaveArgs),
+    Leave(SureArgs),
+    /// Say that an agreement is to end; it does when all its members have said so.
+    End(SureArgs),
     /// List what waits for this state's consent.
     Pending(PendingArgs),
     /// List the agreements that this state is on.
     List(ListArgs),
     /// Show one agreement; may wait until it is in force.
     Show(ShowArgs),
+    /// Show every version that this state was on, with who said what when.
+    History(HistoryArgs),
 }
 
 #[derive(Args)]
@@ -59,9 +63,25 @@ pub(crate) struct ProposeArgs {
     /// The measures that it covers.
     #[arg(long = "measure", value_delimiter = ',', required = true, value_name = "CODE")]
     pub(crate) measures: Vec<MeasureCode>,
-    /// Those on it; you are added.
-    #[arg(long = "participant", value_delimiter = ',', required = true, value_name = "CODE")]
-    pub(crate) participants: Vec<ParticipantCode>,
+    /// Those on it, observers too only by name; you are added. A role may follow: KGZ:receive, KGZ:contribute, KGZ:both.
+    #[arg(long = "participant", value_delimiter = ',', required = true, value_name = "CODE[:ROLE]")]
+    pub(crate) participants: Vec<PartySpec>,
+    #[command(flatten)]
+    terms: TermsArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  concord agreement amend KAZ/flood-warnings --add-participant TJK:receive --profile /srv/concord/node/officer\n  concord agreement amend KAZ/flood-warnings --handling-max AMBER --valid-until 2027-12-31T00:00:00Z --profile /srv/concord/node/officer"
+)]
+pub(crate) struct AmendArgs {
+    #[command(flatten)]
+    one: OneArgs,
+    #[command(flatten)]
+    changes: Changes,
+    /// Change nothing but the keys that it names: after a participant's keys were replaced.
+    #[arg(long)]
+    refresh_keys: bool,
 }
 
 #[derive(Args)]
@@ -88,10 +108,17 @@ struct OneArgs {
 }
 
 #[derive(Args)]
+#[command(after_help = "Example:\n  concord agreement history KAZ/flood-warnings --profile /srv/concord/node/officer")]
+pub(crate) struct HistoryArgs {
+    #[command(flatten)]
+    one: OneArgs,
+}
+
+#[derive(Args)]
 #[command(
     after_help = "Example:\n  concord agreement leave KAZ/flood-warnings --profile /srv/concord/node/officer --yes"
 )]
-pub(crate) struct LeaveArgs {
+pub(crate) struct SureArgs {
     #[command(flatten)]
     one: OneArgs,
     /// Do not ask.
@@ -148,7 +175,10 @@ pub(crate) async fn run(command: AgreementCommand, output: Output) -> Result<(),
         AgreementCommand::Propose(args) => propose(args, output).await,
         AgreementCommand::Consent(args) => consent(&args.one, output).await,
         AgreementCommand::Decline(args) => decline(&args.one, output).await,
+        AgreementCommand::Amend(args) => amend(args, output).await,
         AgreementCommand::Leave(args) => leave(&args, output).await,
+        AgreementCommand::End(args) => end(&args, output).await,
+        AgreementCommand::History(args) => history(&args.one, output).await,
         AgreementCommand::Pending(args) => list(&args.client, true, output).await,
         AgreementCommand::List(args) => list(&args.client, false, output).await,
         AgreementCommand::Show(args) => show(&args, output).await,
@@ -158,10 +188,9 @@ pub(crate) async fn run(command: AgreementCommand, output: Output) -> Result<(),
 async fn propose(args: ProposeArgs, output: Output) -> Result<(), Failure> {
     let title = Title::parse(&args.title)?;
     let client = Client::connect(&args.client).await?;
+    let own = client.profile().settings().identity.participant.clone();
     let mut participants = args.participants;
-    participants.push(client.profile().settings().identity.participant.clone());
-    participants.sort();
-    participants.dedup();
+    participants.push(own.into());
     let mut measures = args.measures;
     measures.sort();
     measures.dedup();
@@ -170,14 +199,39 @@ async fn propose(args: ProposeArgs, output: Output) -> Result<(), Failure> {
         id: args.id,
         title,
         measures,
-        parties: parties(&client, &participants).await?,
+        parties: text::parties(&client, participants).await?,
+        terms: args.terms.over(Terms::default())?,
+        valid_until: args.terms.valid_until_over(None)?,
+        amends: None,
+        outgoing: Vec::new(),
     };
+    say_proposal(&client, &args.client, text, output).await
+}
+
+async fn amend(args: AmendArgs, output: Output) -> Result<(), Failure> {
+    if args.changes.is_empty() && !args.refresh_keys {
+        let what = "nothing is to change";
+        return Err(Failure::usage(what).help("say what changes, or --refresh-keys after keys were replaced"));
+    }
+    let client = Client::connect(&args.one.client).await?;
+    let current = Shown::read(&get(&client, &args.one.id, None).await?.counting)?;
+    if current.state() != "in-force" {
+        let what = format!("{} is {}, and only what is in force is amended", args.one.id, current.state());
+        return Err(Refusal::new(Reason::AgreementNotInForce, what).into());
+    }
+    let version = next_version(&client, &args.one.id).await?;
+    let text = text::amended(&client, &current, version, args.changes).await?;
+    say_proposal(&client, &args.one.client, text, output).await
+}
+
+async fn say_proposal(client: &Client, args: &ClientArgs, text: AgreementText, output: Output) -> Result<(), Failure> {
+    let own = &client.profile().settings().identity.participant;
+    let waited = text.parties.iter().map(|party| &party.participant).chain(&text.outgoing);
+    let others: Vec<_> = waited.filter(|code| *code != own).map(ToString::to_string).collect();
     let digest = concord_wire::agreement::agreement_digest(&concord_wire::agreement::encode_text(&text));
     let reference = AgreementRef { id: text.id.clone(), version: text.version, digest };
-    let said = say(&client, DraftContent::Propose(text)).await?;
+    let said = say(client, DraftContent::Propose(text)).await?;
     tell(&reference, "propose", said, output)?;
-    let others = participants.iter().filter(|code| **code != client.profile().settings().identity.participant);
-    let others: Vec<_> = others.map(ToString::to_string).collect();
     hint::next(
         output,
         &format!("the officers of {} consent; then it is in force", others.join(", ")),
@@ -186,48 +240,24 @@ async fn propose(args: ProposeArgs, output: Output) -> Result<(), Failure> {
             Line::new("agreement show")
                 .text(reference.id.as_str())
                 .words("--wait in-force --profile")
-                .path(&args.client.profile),
+                .path(&args.profile),
         ],
     );
     Ok(())
 }
 
-/// The number after the last version that this participant knows; the hub refuses it while that one lives.
+/// The number after the last version that this participant knows; the hub refuses it while that one waits.
 async fn next_version(client: &Client, id: &AgreementId) -> Result<u32, Failure> {
-    match get(client, id, None).await {
-        Ok(agreement) => Ok(Shown::read(&agreement)?.text.version.saturating_add(1)),
+    match get_with_history(client, id).await {
+        Ok(all) => Ok(all.iter().map(|shown| shown.text.version).max().unwrap_or(0).saturating_add(1)),
         Err(failure) if failure.reason == Reason::AgreementUnknown.code() => Ok(1),
         Err(failure) => Err(failure),
     }
 }
 
-/// Each party with the keys that it is enrolled with: what a consent pins.
-async fn parties(client: &Client, participants: &[ParticipantCode]) -> Result<Vec<Party>, Failure> {
-    let all = registered(client).await?;
-    participants
-        .iter()
-        .map(|code| {
-            let is_it = |one: &&_| {
-                let one: &concord_wire::proto::operations::v1::RegisteredParticipant = one;
-                one.participant.as_ref().is_some_and(|participant| participant.code == code.as_str())
-            };
-            let found = all.iter().find(is_it).ok_or_else(|| unknown(code))?;
-            let keys = found.enrolled.as_ref().ok_or_else(|| {
-                Refusal::new(Reason::ParticipantNotEnrolled, format!("{code} has no enrolled keys yet"))
-            })?;
-            let fingerprint = |bytes: &[u8]| Digest::from_slice(bytes).map(Fingerprint).map_err(Failure::answer);
-            Ok(Party {
-                participant: code.clone(),
-                anchor: fingerprint(&keys.anchor_fingerprint)?,
-                signing_key: fingerprint(&keys.signing_key_fingerprint)?,
-            })
-        })
-        .collect()
-}
-
 async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
-    let shown = Shown::read(&get(&client, &args.id, None).await?)?;
+    let shown = get(&client, &args.id, None).await?.waiting()?;
     output.say(&shown.with_fingerprints());
     let said = say(&client, DraftContent::Consent(shown.reference.clone())).await?;
     tell(&shown.reference, "consent", said, output)?;
@@ -241,21 +271,38 @@ async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
 
 async fn decline(args: &OneArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
-    let shown = Shown::read(&get(&client, &args.id, None).await?)?;
+    let shown = get(&client, &args.id, None).await?.waiting()?;
     let said = say(&client, DraftContent::Decline(shown.reference.clone())).await?;
     tell(&shown.reference, "decline", said, output)
 }
 
-async fn leave(args: &LeaveArgs, output: Output) -> Result<(), Failure> {
+async fn leave(args: &SureArgs, output: Output) -> Result<(), Failure> {
     let id = &args.one.id;
     if !args.yes {
         let what = format!("leaving {id}");
         confirm(output, &what, &format!("Leave {id}? What is not yet delivered will not be."), id.as_str())?;
     }
     let client = Client::connect(&args.one.client).await?;
-    let shown = Shown::read(&get(&client, id, None).await?)?;
+    let shown = Shown::read(&get(&client, id, None).await?.counting)?;
     let said = say(&client, DraftContent::Leave(shown.reference.clone())).await?;
     tell(&shown.reference, "leave", said, output)
+}
+
+async fn end(args: &SureArgs, output: Output) -> Result<(), Failure> {
+    let id = &args.one.id;
+    if !args.yes {
+        let question = format!("Say that {id} is to end? It does when all its members have said so.");
+        confirm(output, &format!("ending {id}"), &question, id.as_str())?;
+    }
+    let client = Client::connect(&args.one.client).await?;
+    let shown = Shown::read(&get(&client, id, None).await?.counting)?;
+    let said = say(&client, DraftContent::End(shown.reference.clone())).await?;
+    tell(&shown.reference, "end", said, output)
+}
+
+async fn history(args: &OneArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    view::history(&get_with_history(&client, &args.id).await?, output)
 }
 
 async fn list(args: &ClientArgs, pending: bool, output: Output) -> Result<(), Failure> {
@@ -268,9 +315,10 @@ async fn list(args: &ClientArgs, pending: bool, output: Output) -> Result<(), Fa
 async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.one.client).await?;
     let wait = args.wait.map(|WaitFor::InForce| Duration::from_secs(args.timeout));
-    let agreement = get(&client, &args.one.id, wait).await?;
-    view::show(&Shown::read(&agreement)?, output)?;
-    if wait.is_some() && agreement.state() != AgreementState::InForce {
+    let got = get(&client, &args.one.id, wait).await?;
+    let amendment = got.amendment.as_ref().map(Shown::read).transpose()?;
+    view::show(&Shown::read(&got.counting)?, amendment.as_ref(), output)?;
+    if wait.is_some() && got.counting.state() != AgreementState::InForce {
         let message = format!("{} can no longer come into force", args.one.id);
         return Err(Failure::new(Exit::Refused, Reason::AgreementNotInForce.code(), message)
             .help(Reason::AgreementNotInForce.help()));
@@ -278,24 +326,46 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// An agreement as it stands for this participant.
+struct Got {
+    counting: Agreement,
+    amendment: Option<Agreement>,
+}
+
+impl Got {
+    /// The version that waits for consents, else the one that counts: the server says what is wrong with that.
+    fn waiting(&self) -> Result<Shown, Failure> {
+        Shown::read(self.amendment.as_ref().unwrap_or(&self.counting))
+    }
+}
+
 /// One agreement; with `wait`, when it is in force or can no longer be. A server waits only so long for one call: then it is
 /// asked again, until the time is over.
-async fn get(client: &Client, id: &AgreementId, wait: Option<Duration>) -> Result<Agreement, Failure> {
+async fn get(client: &Client, id: &AgreementId, wait: Option<Duration>) -> Result<Got, Failure> {
     let end = wait.map(|wait| Instant::now() + wait);
     loop {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let one_wait = left.map(|left| left.min(ONE_WAIT_MAX));
-        let request = GetAgreementRequest { id: id.to_string(), wait_in_force: one_wait.map(duration) };
+        let wait_in_force = one_wait.map(duration);
+        let request = GetAgreementRequest { id: id.to_string(), wait_in_force, with_history: false };
         let deadline = one_wait.map_or(CALL_TIMEOUT, |wait| wait + WAIT_MARGIN);
         match client.agreements().get_agreement(call_within(request, deadline)).await.map_err(Failure::from) {
             Ok(answer) => {
-                let agreement = answer.into_inner().agreement;
-                return agreement.ok_or_else(|| Failure::answer("the agreement is missing"));
+                let answer = answer.into_inner();
+                let counting = answer.agreement.ok_or_else(|| Failure::answer("the agreement is missing"))?;
+                return Ok(Got { counting, amendment: answer.amendment });
             }
             Err(failure) if failure.reason == Reason::WaitExpired.code() && left > one_wait => {}
             Err(failure) => return Err(failure),
         }
     }
+}
+
+/// Every version that this participant was on, the latest first.
+async fn get_with_history(client: &Client, id: &AgreementId) -> Result<Vec<Shown>, Failure> {
+    let request = GetAgreementRequest { id: id.to_string(), wait_in_force: None, with_history: true };
+    let answer = client.agreements().get_agreement(call(request)).await?.into_inner();
+    answer.history.iter().map(Shown::read).collect()
 }
 
 fn tell(reference: &AgreementRef, verb: &'static str, said: Said, output: Output) -> Result<(), Failure> {

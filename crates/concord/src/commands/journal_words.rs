@@ -99,6 +99,11 @@ fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
             let lost: Vec<String> = fact.lost.iter().map(|(lost, reason)| format!("{lost}: {reason}")).collect();
             ("not-healed", format!("lost of {}: {}", fact.participant, lost.join("; ")), Vec::new())
         }
+        HubEntry::Lapsed(fact) => {
+            let of = &fact.agreement;
+            let told: Vec<_> = fact.told.iter().map(|told| format!("{} {}", told.participant, told.number)).collect();
+            ("lapsed", format!("{} version {}; told {}", of.id, of.version, told.join(", ")), Vec::new())
+        }
         HubEntry::MailboxResumed(fact) => {
             let about = format!("mailbox {} of {}{}", fact.lane, fact.recipient, goes_on(&fact.resume));
             ("mailbox-resumed", about, Vec::new())
@@ -219,6 +224,9 @@ fn say(statement: &Statement) -> String {
         }
         StatementContent::Decline(of) => format!("declines {} version {} ({})", of.id, of.version, short(&of.digest.0)),
         StatementContent::Leave(reference) => format!("leaves {} version {}", reference.id, reference.version),
+        StatementContent::End(of) => format!("says that {} version {} is to end", of.id, of.version),
+        StatementContent::Hold { participant, reason } => format!("holds {participant}: {}", safe(reason.as_str())),
+        StatementContent::Release(hold) => format!("lifts the hold of statement {}", short(hold)),
         StatementContent::Replace(replacement) => {
             let request = &replacement.request;
             let (whose, node, anchor) = (&request.participant, &request.node, request.anchor_fingerprint);
@@ -323,6 +331,7 @@ fn feed(items: &[FeedItem]) -> String {
             Some(feed_item::Content::StatementRefused(refused)) => {
                 format!("statement {} of {} refused {}", refused.number, refused.officer, refused.reason)
             }
+            Some(feed_item::Content::Lapsed(of)) => format!("{} version {} lapsed", safe(&of.id), of.version),
             Some(feed_item::Content::Receipts(receipts)) => {
                 let states: Vec<_> = receipts.receipts.iter().map(|receipt| receipt.state().as_str_name()).collect();
                 let states = states.join(" ").replace("RECEIPT_STATE_", "").to_lowercase();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use concord_identity::write_public;
-use concord_model::{Fingerprint, ParticipantCode, Reason, Refusal, Title};
+use concord_model::{Digest, Fingerprint, ParticipantCode, Reason, Refusal, Title};
 use concord_node::paper::{self, JoinPaper};
 use concord_wire::agreement::DraftContent;
 use concord_wire::proto::operations::v1::{GetBundleRequest, ListParticipantsRequest, RegisteredParticipant};
@@ -26,6 +26,34 @@ pub(crate) enum ParticipantCommand {
     List(ListArgs),
     /// Show one participant with its fingerprints.
     Show(ShowArgs),
+    /// Keep a state's node from receiving and consigning for a technical reason, told to all; its mail waits. An officer of the
+    /// secretariat may, and of the state itself.
+    Hold(HoldArgs),
+    /// Lift the own side's hold.
+    Release(ReleaseArgs),
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord participant hold KAZ --reason \"its node repeats itself without end\" --profile /srv/concord/hub/officer"
+)]
+pub(crate) struct HoldArgs {
+    /// Its code.
+    code: ParticipantCode,
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Why, in one line: told to all.
+    #[arg(long, value_name = "TEXT")]
+    reason: Title,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord participant release KAZ --profile /srv/concord/hub/officer")]
+pub(crate) struct ReleaseArgs {
+    /// Its code.
+    code: ParticipantCode,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 #[derive(Args)]
@@ -85,6 +113,21 @@ struct ParticipantLine {
     fingerprint: Option<String>,
     anchor_fingerprint: Option<String>,
     signing_key_fingerprint: Option<String>,
+    holds: Vec<HoldLine>,
+}
+
+#[derive(Serialize)]
+struct HoldLine {
+    by: String,
+    reason: String,
+    since: Option<String>,
+}
+
+#[derive(Serialize)]
+struct HeldLine {
+    participant: String,
+    said: &'static str,
+    state: &'static str,
 }
 
 pub(crate) async fn run(command: ParticipantCommand, output: Output) -> Result<(), Failure> {
@@ -92,6 +135,8 @@ pub(crate) async fn run(command: ParticipantCommand, output: Output) -> Result<(
         ParticipantCommand::Enrol(args) => enrol(&args, output).await,
         ParticipantCommand::List(args) => list(&args, output).await,
         ParticipantCommand::Show(args) => show(&args, output).await,
+        ParticipantCommand::Hold(args) => hold(args, output).await,
+        ParticipantCommand::Release(args) => release(&args, output).await,
     }
 }
 
@@ -160,7 +205,7 @@ async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
     let lines = registered(&client).await?.iter().map(line).collect::<Result<Vec<_>, _>>()?;
     output.results(&lines, || {
         table(
-            &["participant", "kind", "name", "node", "enrolled"],
+            &["participant", "kind", "name", "node", "enrolled", "held by"],
             lines.iter().map(|line| {
                 vec![
                     line.participant.clone(),
@@ -168,6 +213,10 @@ async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
                     safe(line.names.get("en").map_or("-", String::as_str)),
                     line.node.clone().unwrap_or_else(|| "-".to_owned()),
                     output::short_time(line.enrolled_at.as_deref()),
+                    match line.holds.as_slice() {
+                        [] => "-".to_owned(),
+                        holds => holds.iter().map(|hold| hold.by.as_str()).collect::<Vec<_>>().join(" "),
+                    },
                 ]
             }),
         )
@@ -190,7 +239,42 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
         add("fingerprint", &line.fingerprint);
         add("anchor", &line.anchor_fingerprint);
         add("signing key", &line.signing_key_fingerprint);
+        for hold in &line.holds {
+            let since = output::short_time(hold.since.as_deref());
+            rows.push(("held", format!("by {} since {since}: {}", hold.by, safe(&hold.reason))));
+        }
         facts(&rows)
+    })
+}
+
+async fn hold(args: HoldArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let said = say(&client, DraftContent::Hold(args.code.clone(), args.reason)).await?;
+    tell_held(&args.code, "hold", said, output)
+}
+
+/// A hold is lifted by its own name, which the registry shows: so an older word never lifts a newer hold.
+async fn release(args: &ReleaseArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let own = client.profile().settings().identity.participant.to_string();
+    let all = registered(&client).await?;
+    let found = all.iter().find(|one| one.participant.as_ref().is_some_and(|one| one.code == args.code.as_str()));
+    let holds = &found.ok_or_else(|| unknown(&args.code))?.holds;
+    let hold = holds.iter().find(|hold| hold.by == own).ok_or_else(|| {
+        Failure::from(Refusal::new(
+            Reason::HoldUnknown,
+            format!("{own} holds {} by nothing that is known here", args.code),
+        ))
+    })?;
+    let digest = Digest::from_slice(&hold.statement).map_err(Failure::answer)?;
+    let said = say(&client, DraftContent::Release(digest)).await?;
+    tell_held(&args.code, "release", said, output)
+}
+
+fn tell_held(code: &ParticipantCode, verb: &'static str, said: Said, output: Output) -> Result<(), Failure> {
+    let line = HeldLine { participant: code.to_string(), said: verb, state: said.as_str() };
+    output.result(&line, || {
+        facts(&[("participant", line.participant.clone()), ("said", format!("{verb} ({})", line.state))])
     })
 }
 
@@ -219,6 +303,15 @@ fn line(one: &RegisteredParticipant) -> Result<ParticipantLine, Failure> {
         fingerprint: keys.and_then(|keys| shown(&keys.enrolment_fingerprint)),
         anchor_fingerprint: keys.and_then(|keys| shown(&keys.anchor_fingerprint)),
         signing_key_fingerprint: keys.and_then(|keys| shown(&keys.signing_key_fingerprint)),
+        holds: one
+            .holds
+            .iter()
+            .map(|hold| HoldLine {
+                by: hold.by.clone(),
+                reason: hold.reason.clone(),
+                since: output::optional_time(hold.since.as_ref()),
+            })
+            .collect(),
     })
 }
 

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Args;
 use concord_model::{
-    AgreementId, Lane, Language, MeasureCode, MediaType, ParticipantCode, Reason, Refusal, RequestId, Title,
+    AgencyName, AgreementId, Handling, Lane, Language, MeasureCode, MediaType, ParticipantCode, Reason, Refusal,
+    RequestId, Title,
 };
 use concord_wire::proto::agency::v1::{SubmitRequest, SubmitResponse};
-use concord_wire::proto::exchange::v1::Narrowing;
+use concord_wire::proto::exchange::v1::{HandlingCode, Narrowing};
 use serde::Serialize;
 
 use super::track::{self, WaitFor};
@@ -55,6 +56,16 @@ pub(crate) struct SubmitArgs {
     /// Only these of the agreement; all of them where it is left out.
     #[arg(long, value_delimiter = ',', value_name = "CODE")]
     to: Vec<ParticipantCode>,
+    /// How it is to be handled (TLP 2.0): CLEAR, GREEN, AMBER, AMBER+STRICT or RED. AMBER, or the highest that the agreement allows,
+    /// where it is left out. RED names its agencies with --to-agency.
+    #[arg(long, value_name = "CODE")]
+    handling: Option<Handling>,
+    /// Only these agencies, and within their states no others.
+    #[arg(long, value_delimiter = ',', value_name = "CODE/AGENCY")]
+    to_agency: Vec<AgencyName>,
+    /// After this it is not delivered any more, such as 2027-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    expires: Option<String>,
     /// Names this submission, so that it can be repeated; made for you where it is left out.
     #[arg(long, value_name = "R")]
     request_id: Option<RequestId>,
@@ -162,6 +173,9 @@ async fn submit(client: &Client, path: &Path, args: &SubmitArgs) -> Result<Submi
         to: narrowing(&args.to),
         body: read(path, args.lane)?,
         caveats: args.caveats.clone(),
+        handling: args.handling.map_or(HandlingCode::Unspecified, concord_wire::convert::handling).into(),
+        expires_at: args.expires.as_deref().map(expiry).transpose()?,
+        agencies: args.to_agency.iter().map(concord_wire::header::agency_name).collect(),
     };
     let answer = client.agency().submit(call(request)).await.map_err(|status| {
         let failure = Failure::from(status);
@@ -173,6 +187,10 @@ async fn submit(client: &Client, path: &Path, args: &SubmitArgs) -> Result<Submi
         failure.help(help)
     })?;
     Ok(answer.into_inner())
+}
+
+fn expiry(text: &str) -> Result<prost_types::Timestamp, Failure> {
+    crate::output::parse_time("--expires", text).map(concord_wire::convert::timestamp)
 }
 
 fn read(path: &Path, lane: Lane) -> Result<Bytes, Failure> {

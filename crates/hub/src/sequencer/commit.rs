@@ -125,6 +125,7 @@ pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
         | Proposal::SeeNode { .. }
         | Proposal::BeginHistory { .. }
         | Proposal::ListLost(_)
+        | Proposal::Lapse(_)
         | Proposal::Redact(_)
         | Proposal::Trim(_) => 0,
     };

@@ -56,6 +56,13 @@ impl SequencerTask {
                 let decision = self.ledger.decide(&Command::ListLost(lost), at)?;
                 self.settle(decision, at, Answer::Stands, not_healed)
             }
+            Proposal::Lapse(agreement) => {
+                let decision = self.ledger.decide(&Command::Lapse(agreement), at)?;
+                self.settle(decision, at, Answer::Stands, |fact, now| match fact {
+                    Fact::Lapsed(fact) => Some(stored::hub::lapsed(fact, now)),
+                    _ => None,
+                })
+            }
             Proposal::BeginHistory { .. } | Proposal::Redact(_) | Proposal::Trim(_) => Err(impossible()),
             Proposal::Rehand(opened, stood) => {
                 let had = recorded_once(&opened.sealed, &stood);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_ledger::{Agreement, AgreementState};
-use concord_model::{AgreementId, Reason, Refusal};
+use concord_ledger::AgreementState;
+use concord_model::{AgreementId, ParticipantCode, Reason, Refusal};
 use concord_wire::agreement::shown;
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::agreement_service_server::{AgreementService, AgreementServiceServer};
@@ -30,7 +30,8 @@ impl AgreementService for AgreementsView {
     ) -> Result<Response<pb::ListAgreementsResponse>, Status> {
         let pending = request.into_inner().pending;
         let published = self.0.published();
-        let all = published.ledger.agreements().all();
+        let secretariat = ParticipantCode::secretariat();
+        let all = published.ledger.agreements_visible_to(&secretariat);
         let asked = all.filter(|agreement| !pending || agreement.state == AgreementState::Proposed);
         Ok(Response::new(pb::ListAgreementsResponse { agreements: asked.map(shown).collect() }))
     }
@@ -43,27 +44,31 @@ impl AgreementService for AgreementsView {
         let id = AgreementId::parse(&asked.id)
             .map_err(|error| to_status(&Refusal::new(Reason::ArgumentInvalid, error.to_string())))?;
         let wait = asked.wait_in_force.and_then(|wait| Duration::try_from(wait).ok());
-        let agreement = self.get(&id, wait).await.map_err(|refusal| to_status(&refusal))?;
-        Ok(Response::new(pb::GetAgreementResponse { agreement: Some(shown(&agreement)) }))
+        let published = self.settled(&id, wait).await.map_err(|refusal| to_status(&refusal))?;
+        let secretariat = ParticipantCode::secretariat();
+        let mut visible = published.ledger.agreements_visible_to(&secretariat).filter(|one| one.text.id == id);
+        let agreement = visible.next().ok_or_else(|| to_status(&Refusal::agreement_unknown(&id)))?;
+        let history = published.ledger.agreements().history_for(&secretariat, &id).filter(|_| asked.with_history);
+        Ok(Response::new(pb::GetAgreementResponse {
+            agreement: Some(shown(agreement)),
+            amendment: visible.next().map(shown),
+            history: history.map(shown).collect(),
+        }))
     }
 }
 
 impl AgreementsView {
-    /// The agreement now, or when it no longer waits for consents.
-    async fn get(&self, id: &AgreementId, wait: Option<Duration>) -> Result<Agreement, Refusal> {
-        let find = |published: &Published| {
-            published.ledger.agreements().get(id).cloned().ok_or_else(|| Refusal::agreement_unknown(id))
-        };
-        let Some(wait) = wait else {
-            return find(&self.0.published());
-        };
+    /// What is published now, or when the agreement no longer waits for its first consents.
+    async fn settled(&self, id: &AgreementId, wait: Option<Duration>) -> Result<Arc<Published>, Refusal> {
+        let Some(wait) = wait else { return Ok(self.0.published()) };
         let mut published = self.0.sequencer.watch();
-        let settled = published.wait_for(|published| match published.ledger.agreements().get(id) {
-            Some(agreement) => agreement.state != AgreementState::Proposed,
-            None => true,
+        let settled = published.wait_for(|published| {
+            let agreements = published.ledger.agreements();
+            let waits = agreements.get(id).is_some_and(|latest| latest.state == AgreementState::Proposed);
+            !waits || agreements.in_force(id).is_some()
         });
         match tokio::time::timeout(wait, settled).await {
-            Ok(Ok(published)) => find(&published),
+            Ok(Ok(published)) => Ok(Arc::clone(&published)),
             Ok(Err(_)) => Err(Refusal::new(Reason::ShuttingDown, "the hub is ending")),
             Err(_) => Err(Refusal::new(Reason::WaitExpired, format!("agreement {id} is not in force yet"))),
         }

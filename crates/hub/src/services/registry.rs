@@ -90,7 +90,8 @@ fn registered(ledger: &Ledger, participant: &Participant) -> pb::RegisteredParti
         enrolment_fingerprint: fingerprint(&participant.code, enrolment),
         enrolled_at: Some(timestamp(enrolment.enrolled_at)),
     });
-    pb::RegisteredParticipant { participant: Some(registry::participant(participant)), enrolled }
+    let holds = registry::holds(ledger.registry().holds(), &participant.code);
+    pb::RegisteredParticipant { participant: Some(registry::participant(participant)), enrolled, holds }
 }
 
 fn fingerprint(participant: &ParticipantCode, enrolment: &Enrolment) -> bytes::Bytes {

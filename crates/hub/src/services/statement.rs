@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use concord_identity::{Anchor, Caller, verify, verify_certificate, verify_statement};
-use concord_ledger::{JoinRequest, Statement, StatementContent};
-use concord_model::{ParticipantCode, Reason, Refusal, Role, Timestamp};
+use concord_ledger::{JoinRequest, Ledger, Statement, StatementContent};
+use concord_model::{AgreementId, ParticipantCode, PartyRole, Reason, Refusal, Role, Timestamp};
 use concord_server::audit::Object;
 use concord_server::detach;
 use concord_wire::agreement::{JoinProof, carried_request, parse_join_request, parse_statement};
@@ -92,7 +92,7 @@ async fn settle(
     statement: Statement,
     signed: pb::SignedStatement,
 ) -> Result<(), Refusal> {
-    let consequences = Consequences::of(&statement);
+    let consequences = Consequences::of(&statement, &shared.published().ledger);
     let proposal = Proposal::Statement(Box::new(statement), signed);
     match by {
         Some(by) => shared.sequencer.decide_by(by, proposal).await?,
@@ -107,20 +107,31 @@ async fn settle(
 pub(crate) struct Consequences {
     changes_anchors: bool,
     left: Option<ParticipantCode>,
+    /// The agreement that it is about, and who was a member before.
+    members: Option<(AgreementId, Vec<ParticipantCode>)>,
     replaced: Option<ParticipantCode>,
+    held: Option<ParticipantCode>,
 }
 
 impl Consequences {
-    /// Of this statement.
-    pub(crate) fn of(statement: &Statement) -> Self {
-        let (mut left, mut replaced) = (None, None);
+    /// Of this statement, with the ledger before it is decided.
+    pub(crate) fn of(statement: &Statement, before: &Ledger) -> Self {
+        let (mut left, mut replaced, mut held, mut agreement) = (None, None, None, None);
         match &statement.content {
             StatementContent::Leave(_) => left = Some(statement.participant.clone()),
+            StatementContent::Propose { text, .. } => agreement = Some(&text.id),
+            StatementContent::Consent(reference) | StatementContent::End(reference) => agreement = Some(&reference.id),
             StatementContent::Replace(replacement) => replaced = Some(replacement.request.participant.clone()),
-            _ => {}
+            StatementContent::Hold { participant, .. } => held = Some(participant.clone()),
+            StatementContent::Decline(_)
+            | StatementContent::Enrol(_)
+            | StatementContent::OpenEpoch(_)
+            | StatementContent::Release(_) => {}
         }
+        let members_of = |id: &AgreementId| (id.clone(), before.agreements().members(id).cloned().collect());
         let enrols = matches!(statement.content, StatementContent::Enrol(_));
-        Self { changes_anchors: enrols || replaced.is_some(), left, replaced }
+        let changes_anchors = enrols || replaced.is_some();
+        Self { changes_anchors, left, members: agreement.map(members_of), replaced, held }
     }
 
     /// Lets them happen.
@@ -137,6 +148,25 @@ impl Consequences {
             shared.streams.end_mailboxes(&participant).await;
             concord_faults::point("hub.statement.left");
         }
+        if let Some((id, members)) = self.members {
+            end_mailboxes_of_gone(shared, &id, members).await;
+        }
+        if let Some(participant) = self.held {
+            shared.streams.end_held(&participant).await;
+            concord_faults::point("hub.statement.held");
+        }
+    }
+}
+
+/// Who was a member before and is none any more, or may not receive any more, is sent nothing that was permitted before.
+pub(crate) async fn end_mailboxes_of_gone(shared: &Shared, id: &AgreementId, members: Vec<ParticipantCode>) {
+    let published = shared.published();
+    let current = published.ledger.agreements().in_force(id);
+    let receives = |member: &ParticipantCode| {
+        current.is_some_and(|now| now.is_member(member) && now.role(member).is_some_and(PartyRole::receives))
+    };
+    for gone in members.iter().filter(|member| !receives(member)) {
+        shared.streams.end_mailboxes(gone).await;
     }
 }
 

@@ -19,8 +19,8 @@ use concord_ledger::{
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest,
-    ExchangeUuid, Fingerprint, Header, Lane, MeasureCode, MediaType, Name, Part, Participant, ParticipantCode,
-    ParticipantKind, Party, PublicKey, Timestamp, Title,
+    ExchangeUuid, Fingerprint, Handling, Header, Lane, MeasureCode, MediaType, Name, Part, Participant,
+    ParticipantCode, ParticipantKind, Party, PartyRole, PublicKey, Terms, Timestamp, Title,
 };
 use concord_server::Clock;
 use concord_wire::consignment::{Opened, Sealed, blob_to_bytes, open, seal, to_message};
@@ -293,6 +293,11 @@ impl State {
                 commitment: Digest(*body.commitment().as_bytes()),
             }],
             description: Digest(*description.commitment().as_bytes()),
+            handling: Handling::Amber,
+            expires_at: None,
+            supersedes: None,
+            withdraws: None,
+            agencies: Vec::new(),
         };
         let chain = self.chain(lane);
         let headers: Vec<Bytes> = vec![concord_wire::header::encode(&header)];
@@ -367,7 +372,12 @@ fn statement(by: &ParticipantCode, number: u64, content: StatementContent) -> Co
 fn agreement_text() -> AgreementText {
     let party = |code: &str| {
         let participant = ParticipantCode::parse(code).unwrap();
-        Party { anchor: fingerprint(&participant, 1), signing_key: key(&participant).fingerprint, participant }
+        Party {
+            anchor: fingerprint(&participant, 1),
+            signing_key: key(&participant).fingerprint,
+            role: PartyRole::Both,
+            participant,
+        }
     };
     AgreementText {
         id: AgreementId::parse("KAZ/test").unwrap(),
@@ -375,6 +385,10 @@ fn agreement_text() -> AgreementText {
         title: Title::parse("Test").unwrap(),
         measures: vec![MeasureCode::parse("economic.1").unwrap()],
         parties: STATES.map(party).into(),
+        terms: Terms::default(),
+        valid_until: None,
+        amends: None,
+        outgoing: Vec::new(),
     }
 }
 

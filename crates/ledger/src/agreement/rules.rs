@@ -1,10 +1,11 @@
 //! What may be said about agreements. The hub decides with these, and a node refuses with them before it signs for nothing.
 
-use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_PARTIES_MAX};
-use concord_model::{AgreementId, AgreementRef, AgreementText, ParticipantCode, Reason, Refusal};
+use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_MEDIA_MAX, AGREEMENT_PARTIES_MAX};
+use concord_model::{AgreementId, AgreementRef, AgreementText, ParticipantCode, Reason, Refusal, Timestamp};
 
 use super::{AGREEMENT_MEMBERS_MIN, Agreement, AgreementState, Agreements, PartyState};
 use crate::epoch::Epochs;
+use crate::hold::{check_hold, check_release};
 use crate::registry::Registry;
 use crate::statement::StatementContent;
 
@@ -15,35 +16,42 @@ pub fn check_content(
     epochs: &Epochs,
     by: &ParticipantCode,
     content: &StatementContent,
+    now: Timestamp,
 ) -> Result<(), Refusal> {
     match content {
-        StatementContent::Propose { text, .. } => agreements.check_propose(registry, by, text),
-        StatementContent::Consent(reference) => agreements.check_consent(registry, by, reference),
+        StatementContent::Propose { text, .. } => agreements.check_propose(registry, by, text, now),
+        StatementContent::Consent(reference) => agreements.check_consent(registry, by, reference, now),
         StatementContent::Decline(reference) => agreements.check_decline(by, reference),
         StatementContent::Leave(reference) => agreements.check_leave(by, reference),
+        StatementContent::End(reference) => agreements.check_end(by, reference),
         StatementContent::Enrol(request) => registry.check_enrol(by, request),
         StatementContent::Replace(replacement) => epochs.check_replace(registry, by, &replacement.request),
         StatementContent::OpenEpoch(opening) => epochs.check_open(registry, by, opening),
+        StatementContent::Hold { participant, .. } => check_hold(registry, by, participant),
+        StatementContent::Release(hold) => check_release(registry, by, hold),
     }
 }
 
 impl Agreements {
-    /// Whether a participant may propose this version now.
+    /// Whether a participant may propose this version now: the first under its own code, an amendment where it is a member.
     pub fn check_propose(
         &self,
         registry: &Registry,
         by: &ParticipantCode,
         text: &AgreementText,
+        now: Timestamp,
     ) -> Result<(), Refusal> {
         let id = &text.id;
-        if id.proposer() != *by {
+        let in_force = self.in_force(id);
+        let is_member = in_force.is_some_and(|agreement| agreement.is_member(by));
+        if id.proposer() != *by && !is_member {
             return Err(Refusal::new(
                 Reason::AgreementNotOwn,
-                format!("{by} cannot propose {id}, which is not under its own code"),
+                format!("{by} cannot propose {id}, which is not under its own code and which it is not a member of"),
             ));
         }
         let latest = self.get(id);
-        if let Some(AgreementState::Proposed | AgreementState::InForce) = latest.map(|latest| latest.state) {
+        if latest.is_some_and(|latest| latest.state == AgreementState::Proposed) || in_force.is_some() && !is_member {
             return Err(Refusal::new(Reason::AgreementExists, format!("{id} waits for consents or is in force")));
         }
         let last_version = latest.map_or(0, |latest| latest.text.version);
@@ -54,6 +62,10 @@ impl Agreements {
             )));
         }
         check_form(text, by)?;
+        check_amendment(in_force, text)?;
+        if text.valid_until.is_some_and(|until| until <= now) {
+            return Err(malformed("its time would be over before it began".to_owned()));
+        }
         for measure in &text.measures {
             if registry.measure(measure).is_none() {
                 return Err(Refusal::new(
@@ -81,12 +93,13 @@ impl Agreements {
         registry: &Registry,
         by: &ParticipantCode,
         reference: &AgreementRef,
+        now: Timestamp,
     ) -> Result<(), Refusal> {
         let agreement = self.named_by(by, reference)?;
         if self.repeats_consent(by, reference) {
             return Ok(());
         }
-        if agreement.state != AgreementState::Proposed {
+        if !agreement.waits_for(by) || agreement.text.valid_until.is_some_and(|until| until <= now) {
             return Err(not_pending(&reference.id));
         }
         agreement.text.parties.iter().try_for_each(|party| registry.check_keys(party))
@@ -102,41 +115,93 @@ impl Agreements {
 
     /// Whether a participant may end this proposal now; one that consented before may, too.
     pub fn check_decline(&self, by: &ParticipantCode, reference: &AgreementRef) -> Result<(), Refusal> {
-        match self.named_by(by, reference)?.state {
-            AgreementState::Proposed => Ok(()),
+        let agreement = self.named_by(by, reference)?;
+        match (agreement.state, agreement.party_state(by)) {
+            (AgreementState::Proposed, Some(PartyState::Pending | PartyState::Consented)) => Ok(()),
             _ => Err(not_pending(&reference.id)),
         }
     }
 
-    /// Whether a participant may leave now, whatever version came since.
+    /// Whether a participant may leave now: the version that it is a member of, or the one which that amends, since a leave may cross
+    /// the last consent on its way.
     pub fn check_leave(&self, by: &ParticipantCode, reference: &AgreementRef) -> Result<(), Refusal> {
         let id = &reference.id;
         let named = self.version(reference).filter(|named| named.parties.contains_key(by));
-        let Some(agreement) = named else { return self.named_by(by, reference).map(|_| ()) };
+        if named.is_none() {
+            return self.named_by(by, reference).and_then(|_| Err(not_a_member(by, id)));
+        }
         // One who left hears the same whether the others go on or not.
-        if agreement.is_member(by) {
+        let Some(now) = self.in_force(id).filter(|now| now.is_member(by)) else { return Err(not_a_member(by, id)) };
+        if now.is(reference) {
             return Ok(());
         }
-        Err(Refusal::new(
-            Reason::AgreementNotInForce,
-            format!("{by} is not a member of {id} now, so there is nothing to leave"),
-        ))
+        // Who would join by an amendment that waits does not know of versions before the one that it amends: nothing may rest on them.
+        let crossed = now.text.amends.as_ref() == Some(reference);
+        let waits = self.get(id).is_some_and(|latest| latest.state == AgreementState::Proposed);
+        if crossed && !waits { Ok(()) } else { Err(amended(now)) }
     }
 
-    /// The version that a participant's statement is about, if it names the latest one that it is on.
-    fn named_by(&self, by: &ParticipantCode, reference: &AgreementRef) -> Result<&Agreement, Refusal> {
-        let agreement = self.seen_by(by, &reference.id).ok_or_else(|| Refusal::agreement_unknown(&reference.id))?;
-        if agreement.text.version == reference.version && agreement.digest == reference.digest {
-            return Ok(agreement);
+    /// Whether a participant may say now that this version is to end.
+    pub fn check_end(&self, by: &ParticipantCode, reference: &AgreementRef) -> Result<(), Refusal> {
+        let id = &reference.id;
+        self.named_by(by, reference)?;
+        match self.in_force(id).filter(|now| now.is_member(by)) {
+            Some(now) if now.is(reference) => Ok(()),
+            Some(now) => Err(amended(now)),
+            None => Err(not_a_member(by, id)),
         }
-        Err(Refusal::new(
-            Reason::AgreementVersionMismatch,
-            format!(
-                "the latest version of {} is {} and has another digest or number than the one named",
-                reference.id, agreement.text.version
-            ),
-        ))
     }
+
+    /// The version that a participant's statement is about, if that concerns it.
+    fn named_by(&self, by: &ParticipantCode, reference: &AgreementRef) -> Result<&Agreement, Refusal> {
+        let id = &reference.id;
+        let seen = self.seen_by(by, id).ok_or_else(|| Refusal::agreement_unknown(id))?;
+        let named = self.version(reference).filter(|named| named.record(by).is_some());
+        named.ok_or_else(|| {
+            let latest = seen.text.version;
+            let what =
+                format!("the latest version of {id} is {latest} and has another digest or number than the one named");
+            Refusal::new(Reason::AgreementVersionMismatch, what)
+        })
+    }
+}
+
+/// Whether a text takes the place of what is in force, and of nothing else.
+pub(crate) fn check_amendment(in_force: Option<&Agreement>, text: &AgreementText) -> Result<(), Refusal> {
+    let id = &text.id;
+    let now = match (in_force, &text.amends) {
+        (None, None) => return Ok(()),
+        (Some(now), Some(amends)) if now.is(amends) => now,
+        (Some(now), Some(_)) => return Err(amended(now)),
+        (Some(_), None) => {
+            return Err(Refusal::new(
+                Reason::AgreementExists,
+                format!("{id} is in force: amend it, or choose another id"),
+            ));
+        }
+        (None, Some(_)) => {
+            let what = format!("no version of {id} is in force, so there is nothing to amend");
+            return Err(Refusal::new(Reason::AgreementNotInForce, what));
+        }
+    };
+    let back = |(code, record): &(&ParticipantCode, &super::PartyRecord)| {
+        record.state == PartyState::Left && text.party(code).is_some()
+    };
+    if let Some((code, _)) = now.parties.iter().find(back) {
+        let what = format!(
+            "{code} left version {}, and no amendment takes it in again: propose a new agreement",
+            now.text.version
+        );
+        return Err(malformed(what));
+    }
+    let outgoing: Vec<_> = now.members().filter(|member| text.party(member).is_none()).cloned().collect();
+    if outgoing != text.outgoing {
+        let names =
+            |codes: &[ParticipantCode]| codes.iter().map(ParticipantCode::as_str).collect::<Vec<_>>().join(", ");
+        let what = format!("the members that go are [{}], not [{}]", names(&outgoing), names(&text.outgoing));
+        return Err(malformed(what));
+    }
+    Ok(())
 }
 
 pub(crate) fn check_form(text: &AgreementText, by: &ParticipantCode) -> Result<(), Refusal> {
@@ -158,7 +223,50 @@ pub(crate) fn check_form(text: &AgreementText, by: &ParticipantCode) -> Result<(
     if text.party(by).is_none() {
         return Err(malformed(format!("the proposer {by} is not among the participants")));
     }
-    Ok(())
+    check_roles(text)?;
+    let media = &text.terms.media;
+    if media.len() > AGREEMENT_MEDIA_MAX || !media.is_sorted_by(|one, next| one < next) {
+        let what =
+            format!("the media types are not sorted, one is named twice, or they are more than {AGREEMENT_MEDIA_MAX}");
+        return Err(malformed(what));
+    }
+    let terms = &text.terms;
+    if terms.body_size_max_bytes == Some(0) || terms.retention_days == Some(0) {
+        return Err(malformed("a size or a number of days that is stated is not 0".to_owned()));
+    }
+    let outgoing = &text.outgoing;
+    let is_other = |code: &ParticipantCode| text.party(code).is_none();
+    if !outgoing.is_sorted_by(|one, next| one < next) || !outgoing.iter().all(is_other) {
+        return Err(malformed("those who go are not sorted, or one of them stays".to_owned()));
+    }
+    match &text.amends {
+        None if !outgoing.is_empty() => Err(malformed("it amends nothing, so nobody can go".to_owned())),
+        Some(amends) if amends.id != text.id || amends.version >= text.version => {
+            Err(malformed("it amends another agreement, or a later version".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// There is somebody who sends, and somebody else who is sent it.
+fn check_roles(text: &AgreementText) -> Result<(), Refusal> {
+    let pair = text.parties.iter().any(|one| {
+        let others = text.parties.iter().filter(|other| other.participant != one.participant);
+        one.role.contributes() && others.into_iter().any(|other| other.role.receives())
+    });
+    if pair { Ok(()) } else { Err(malformed("by their roles nobody would be sent anything".to_owned())) }
+}
+
+fn amended(now: &Agreement) -> Refusal {
+    let what = format!("version {} of {} is in force now, which is not the one named", now.text.version, now.text.id);
+    Refusal::new(Reason::AgreementAmended, what)
+}
+
+fn not_a_member(by: &ParticipantCode, id: &AgreementId) -> Refusal {
+    Refusal::new(
+        Reason::AgreementNotInForce,
+        format!("{by} is not a member of {id} now, so there is nothing to leave or end"),
+    )
 }
 
 fn malformed(message: String) -> Refusal {

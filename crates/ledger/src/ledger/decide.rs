@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use concord_model::{ChainKey, Lane, ParticipantCode, Reason, Refusal};
+use concord_model::{AgreementRef, ChainKey, Lane, ParticipantCode, Reason, Refusal};
 
 use super::{Decision, Ledger};
 use crate::agreement::check_content;
 use crate::command::{Acknowledge, At, Command, SenderNotice};
 use crate::epoch::ClosedEpoch;
 use crate::fact::{
-    Fact, Founding, MailAcknowledged, NodeSeen, NotHealed, OriginNotices, ReceiptNotice, StatementDecided, Told,
+    AgreementLapsed, Fact, Founding, MailAcknowledged, NodeSeen, NotHealed, OriginNotices, ReceiptNotice,
+    StatementDecided, Told,
 };
 use crate::feed::told_of;
 use crate::nodes::NodeLine;
@@ -21,13 +22,14 @@ impl Ledger {
     pub fn decide(&self, command: &Command, at: At) -> Result<Decision, Refusal> {
         match command {
             Command::Found(founding) => self.decide_founding(founding),
-            Command::Statement(statement) => self.decide_statement(statement),
+            Command::Statement(statement) => self.decide_statement(statement, at),
             Command::Consign(consign) => self.decide_consignment(consign, at),
             Command::Acknowledge(acknowledge) => self.decide_acknowledgement(acknowledge),
             Command::HandBack(handed) => self.decide_handed(handed),
             Command::ResumeFeed { participant, shown, common } => self.decide_feed_resume(participant, *shown, *common),
             Command::SeeNode { participant, line } => self.decide_node(participant, line),
             Command::ListLost(lost) => Ok(self.decide_losses(lost)),
+            Command::Lapse(agreement) => Ok(self.decide_lapse(agreement, at)),
             Command::ResumeMailbox { recipient, lane, shown } => self.decide_mailbox_resume(recipient, *lane, *shown),
         }
     }
@@ -57,7 +59,17 @@ impl Ledger {
         Ok(Decision::Fact { fact: Fact::Founded(founding.clone()), refusal: None })
     }
 
-    fn decide_statement(&self, statement: &Statement) -> Result<Decision, Refusal> {
+    fn decide_lapse(&self, reference: &AgreementRef, at: At) -> Decision {
+        let now = self.recorded_at(at.now);
+        if !self.agreements.due_to_lapse(now).any(|agreement| agreement.is(reference)) {
+            return Decision::Nothing;
+        }
+        let told = self.feed.tell(self.agreements.concerned(reference));
+        let fact = Fact::Lapsed(AgreementLapsed { agreement: reference.clone(), told });
+        Decision::Fact { fact, refusal: None }
+    }
+
+    fn decide_statement(&self, statement: &Statement, at: At) -> Result<Decision, Refusal> {
         if let SignerStep::Repeat(last) = self.signers.check(&self.registry, statement)? {
             return Ok(Decision::Repeat {
                 sequence: last.sequence,
@@ -65,7 +77,8 @@ impl Ledger {
             });
         }
         let by = &statement.participant;
-        let refusal = check_content(&self.registry, &self.agreements, &self.epochs, by, &statement.content).err();
+        let now = self.recorded_at(at.now);
+        let refusal = check_content(&self.registry, &self.agreements, &self.epochs, by, &statement.content, now).err();
         // What a refused statement said concerns nobody but the state that said it.
         let told = match refusal {
             Some(_) => vec![by],

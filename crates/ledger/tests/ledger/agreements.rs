@@ -1,6 +1,6 @@
 use concord_ledger::{AgreementState, Agreements, Fact, PartyState, StatementContent};
 use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_PARTIES_MAX};
-use concord_model::{AgreementId, AgreementText, Fingerprint, ParticipantCode, Reason, Refusal};
+use concord_model::{AgreementId, AgreementText, Fingerprint, ParticipantCode, Reason, Refusal, Timestamp};
 
 use crate::forum::{Forum, digest, party, reason, t};
 
@@ -100,9 +100,9 @@ fn a_consent_is_to_exactly_the_version_and_digest_and_keys_that_stand_here() {
     // A directory whose registry has other keys must not sign for these.
     let elsewhere = Forum::founded(["KAZ", "IRN"]);
     let agreements = forum.ledger.agreements();
-    let refused = agreements.check_consent(elsewhere.ledger.registry(), &t("IRN"), &reference);
+    let refused = agreements.check_consent(elsewhere.ledger.registry(), &t("IRN"), &reference, Timestamp::default());
     assert_eq!(reason(refused), Err(Reason::ParticipantNotEnrolled));
-    let here = agreements.check_consent(forum.ledger.registry(), &t("IRN"), &reference);
+    let here = agreements.check_consent(forum.ledger.registry(), &t("IRN"), &reference, Timestamp::default());
     assert_eq!(here, Ok(()));
 }
 

@@ -1,5 +1,5 @@
 use concord_ledger::{JoinRequest, StatementContent, audience};
-use concord_model::{Fingerprint, Header, Reason};
+use concord_model::{Fingerprint, Header, Reason, Timestamp};
 
 use crate::forum::{Forum, digest, join_request, narrowed, reason, t};
 
@@ -142,7 +142,7 @@ fn an_origin_whose_keys_are_not_those_of_the_version_is_refused_before_anybody_s
         let mut elsewhere = Forum::founded(["KAZ", "IRN"]);
         elsewhere.say("SEC", StatementContent::Enrol(request)).unwrap();
         let registry = elsewhere.ledger.registry();
-        let heard = audience(forum.ledger.agreements(), registry, &t("KAZ"), &header);
+        let heard = audience(forum.ledger.agreements(), registry, &t("KAZ"), &header, Timestamp::default());
         assert_eq!(reason(heard).map(|_| ()), expected);
     };
     check(join_request("KAZ"), Ok(()));

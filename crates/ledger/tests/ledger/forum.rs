@@ -8,8 +8,8 @@ use concord_ledger::{
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, Area, ChainKey, ConsignmentDigest, Digest, ExchangeId,
-    ExchangeUuid, Fingerprint, Header, Lane, Measure, Narrowing, Participant, ParticipantCode, ParticipantKind, Party,
-    PublicKey, Reason, Refusal, Timestamp, Title, WithheldReason,
+    ExchangeUuid, Fingerprint, Handling, Header, Lane, Measure, Narrowing, Participant, ParticipantCode,
+    ParticipantKind, Party, PartyRole, PublicKey, Reason, Refusal, Terms, Timestamp, Title, WithheldReason,
 };
 
 pub(crate) const MEASURES: [&str; 2] = ["challenges.3", "environmental.5"];
@@ -113,6 +113,10 @@ impl Forum {
             title: Title::parse("what we share").unwrap(),
             measures: MEASURES.into_iter().map(t).collect(),
             parties: parties.iter().copied().map(party).collect(),
+            terms: Terms::default(),
+            valid_until: None,
+            amends: None,
+            outgoing: Vec::new(),
         }
     }
 
@@ -186,6 +190,11 @@ impl Forum {
             created: Timestamp::from_micros(0),
             parts: Vec::new(),
             description: Digest::ZERO,
+            handling: Handling::Amber,
+            expires_at: None,
+            supersedes: None,
+            withdraws: None,
+            agencies: Vec::new(),
         }
     }
 
@@ -241,12 +250,12 @@ impl Forum {
     /// What a node hears that asks its own directory before it queues.
     pub(crate) fn ask_before(&self, header: &Header) -> Result<Vec<String>, Reason> {
         let (agreements, registry) = (self.ledger.agreements(), self.ledger.registry());
-        let audience = reason(audience(agreements, registry, &header.origin, header))?;
+        let audience = reason(audience(agreements, registry, &header.origin, header, self.at().now))?;
         Ok(audience.recipients.iter().map(ToString::to_string).collect())
     }
 
     pub(crate) fn permit(&self, who: &str, recorded: u64, agreement: &AgreementRef) -> Result<(), WithheldReason> {
-        let mail = Mail { recorded, agreement };
+        let mail = Mail { recorded, agreement, expires_at: None };
         self.ledger.permit(&t(who), &mail, self.at().now).map(|permit| {
             assert_eq!(permit.recipient(), &t::<ParticipantCode>(who));
             assert_eq!(permit.recorded(), recorded);
@@ -310,6 +319,7 @@ pub(crate) fn party(code: &str) -> Party {
         participant: t(code),
         anchor: Fingerprint(digest(&format!("anchor {code}"))),
         signing_key: public_key(code).fingerprint,
+        role: PartyRole::Both,
     }
 }
 

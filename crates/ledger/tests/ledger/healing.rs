@@ -6,7 +6,7 @@ use concord_ledger::{
     AgreementState, Audience, ClosedEpoch, Command, Decision, Fact, FeedResumed, Handed, MailboxResumed, PartyState,
     Shown, Statement, StatementContent, Stood,
 };
-use concord_model::{Lane, ParticipantCode, Reason};
+use concord_model::{AgreementRef, AgreementText, Lane, ParticipantCode, Reason};
 use proptest::prelude::*;
 
 use crate::forum::{Forum, HISTORY, digest, reason, t};
@@ -71,7 +71,38 @@ fn eventful() -> Forum {
     forum.leave("KAZ", ID).unwrap();
     let waits = forum.propose(ID, &["IRN", "KAZ", "UZB"]).unwrap();
     forum.consent("UZB", &waits).unwrap();
+    amended(&mut forum);
     forum
+}
+
+/// One that is amended twice, by a version without a member of the first, and left in between; and one that all ended.
+fn amended(forum: &mut Forum) {
+    let first = forum.agree("TUR/quakes", &["IRN", "KAZ", "TUR"]);
+    let amend = |forum: &Forum, amends: &AgreementRef, parties: &[&str], outgoing: &[&str]| AgreementText {
+        amends: Some(amends.clone()),
+        outgoing: outgoing.iter().map(|code| t(code)).collect(),
+        ..forum.text("TUR/quakes", parties)
+    };
+    let text = amend(forum, &first, &["KAZ", "TUR", "UZB"], &["IRN"]);
+    let second = forum.propose_text("TUR", text).unwrap();
+    for who in ["UZB", "IRN", "KAZ"] {
+        forum.consent(who, &second).unwrap();
+    }
+    let text = amend(forum, &second, &["IRN", "KAZ", "TUR", "UZB"], &[]);
+    let third = forum.propose_text("KAZ", text).unwrap();
+    forum.consent("UZB", &third).unwrap();
+    forum.say("UZB", StatementContent::Leave(second)).unwrap();
+    forum.consent("TUR", &third).unwrap();
+    forum.consent("IRN", &third).unwrap();
+    let ended = forum.agree("UZB/poppies", &["IRN", "UZB"]);
+    for who in ["UZB", "IRN"] {
+        forum.say(who, StatementContent::End(ended.clone())).unwrap();
+    }
+    let hold = StatementContent::Hold { participant: t("IRN"), reason: t("a test") };
+    forum.say("IRN", hold.clone()).unwrap();
+    let laid = forum.last_statement().statement.digest;
+    forum.say("IRN", StatementContent::Release(laid)).unwrap();
+    forum.say("IRN", hold).unwrap();
 }
 
 /// The same hub without the facts after the first `kept`.
@@ -107,8 +138,8 @@ proptest! {
 
     #[test]
     fn whatever_was_lost_and_whoever_comes_first_the_agreements_end_as_they_were(
-        kept in 2..40_usize,
-        turns in prop::collection::vec(0..4_usize, 0..120),
+        kept in 2..60_usize,
+        turns in prop::collection::vec(0..4_usize, 0..200),
     ) {
         let told = eventful();
         let lists = lists(&told);
@@ -126,6 +157,7 @@ proptest! {
             hand_all(&mut healed, code, &lists[code][places[turn]..]);
         }
         prop_assert_eq!(standing(&healed), standing(&told));
+        prop_assert!(healed.ledger.registry().holds().is_held(&t("IRN")));
         let before = healed.facts.len();
         for code in codes {
             hand_all(&mut healed, code, &lists[code]);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on fails the test")]
 
 mod agreements;
+mod amendments;
 mod audiences;
 mod chains;
 mod consignments;

@@ -8,7 +8,8 @@ use concord_ledger::{
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
-    ExchangeUuid, Header, Lane, MeasureCode, Name, Narrowing, ParticipantCode, Reason, Timestamp, Title,
+    ExchangeUuid, Handling, Header, Lane, MeasureCode, Name, Narrowing, ParticipantCode, Reason, Terms, Timestamp,
+    Title,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -71,21 +72,29 @@ fn chain() -> impl Strategy<Value = ChainKey> {
 }
 
 fn content() -> impl Strategy<Value = StatementContent> {
-    let text = (id(), small(), vec(measure(), 0..3), vec(code(), 0..4)).prop_map(|(id, version, measures, parties)| {
-        AgreementText {
+    let changes = (prop::option::of(reference()), vec(code(), 0..2), prop::option::of(0..9_i64));
+    let text = (id(), small(), vec(measure(), 0..3), vec(code(), 0..4), changes).prop_map(
+        |(id, version, measures, parties, (amends, outgoing, until))| AgreementText {
             id,
             version,
             title: Title::parse("x").unwrap(),
             measures,
             parties: parties.iter().map(|code| party(code.as_str())).collect(),
-        }
-    });
+            terms: Terms::default(),
+            valid_until: until.map(Timestamp::from_micros),
+            amends,
+            outgoing,
+        },
+    );
     prop_oneof![
         (text, any_digest())
             .prop_map(|(text, digest)| StatementContent::Propose { text, digest: AgreementDigest(digest) }),
         reference().prop_map(StatementContent::Consent),
         reference().prop_map(StatementContent::Decline),
         reference().prop_map(StatementContent::Leave),
+        reference().prop_map(StatementContent::End),
+        code().prop_map(|participant| StatementContent::Hold { participant, reason: Title::parse("x").unwrap() }),
+        any_digest().prop_map(StatementContent::Release),
         (code(), name())
             .prop_map(|(code, node)| StatementContent::Enrol(JoinRequest { node, ..join_request(code.as_str()) })),
         (code(), name()).prop_map(|(code, node)| {
@@ -231,6 +240,11 @@ fn command() -> impl Strategy<Value = Command> {
             created: Timestamp::from_micros(0),
             parts: Vec::new(),
             description: Digest::ZERO,
+            handling: Handling::Amber,
+            expires_at: None,
+            supersedes: None,
+            withdraws: None,
+            agencies: Vec::new(),
         },
     );
     let item = (any_digest(), header).prop_map(|(id, header)| {
@@ -311,7 +325,7 @@ proptest! {
             prop_assert_eq!(first, ledger.decide(command, *at));
         }
         let (who, recorded, agreement) = asked;
-        let mail = Mail { recorded, agreement: &agreement };
+        let mail = Mail { recorded, agreement: &agreement, expires_at: None };
         if let Ok(permit) = ledger.permit(&who, &mail, Timestamp::from_micros(0)) {
             prop_assert!(ledger.agreements().is_member(&agreement.id, permit.recipient()));
         }

@@ -1,12 +1,13 @@
 //! Judging one delivery by what this participant itself consented to. Pure.
 
 use concord_identity::verify;
-use concord_model::{Header, Lane, ParticipantCode, SetAsideReason};
+use concord_ledger::check_terms;
+use concord_model::{Header, Lane, ParticipantCode, PartyRole, SetAsideReason, Timestamp};
+use concord_wire::convert::optional_timestamp;
 use concord_wire::delivery::{self, Verified};
 use concord_wire::proto::exchange::v1::Delivery;
 
 use crate::state::{Directory, HubKeys};
-use concord_ledger::PartyState;
 
 /// Whether a delivery holds: header, path, signature under the key that the own officer consented to, blobs, and membership
 /// of both sides. The feed must be applied up to `delivery.feed_number`. Whether it came before is the writer's to find.
@@ -34,8 +35,8 @@ pub fn judge(
     })
 }
 
-/// Both were members of the named version when it was recorded, this participant consented to exactly that version and has
-/// not left, and neither measure nor narrowing says otherwise.
+/// Both were members when it was recorded, by the named version and by the one in force then; this participant consented to exactly
+/// the named one and has not left; and neither terms nor measure nor narrowing say otherwise.
 fn check_membership(
     directory: &Directory,
     own: &ParticipantCode,
@@ -46,16 +47,26 @@ fn check_membership(
     if !directory.is_pinned(&header.agreement) || header.origin == *own {
         return Err(stranger);
     }
-    let agreement = directory.agreements.version(&header.agreement).ok_or(stranger)?;
+    let (agreements, id) = (&directory.agreements, &header.agreement.id);
+    let named = agreements.version(&header.agreement).ok_or(stranger)?;
     let position = delivery.feed_number;
+    let was_in_force = named.in_force_since.is_some_and(|since| since <= position);
     // What came again after a loss names a later position than it had. Its origin signed it for this version, and only a member's
     // node does: what the origin left since does not undo it.
-    let by_member = agreement.was_member_at(&header.origin, position)
-        || delivery.recorded_before_loss && agreement.was_member_before(&header.origin, position);
-    let members = agreement.was_member_at(own, position) && by_member;
+    let by_member = agreements.was_member_at(id, &header.origin, position)
+        || delivery.recorded_before_loss && agreements.was_member_before(id, &header.origin, position);
+    let members = was_in_force && agreements.was_member_at(id, own, position) && by_member;
     // What ended for others was on its way when it ended; what this participant left is out at once.
-    let left = agreement.party_state(own) == Some(PartyState::Left);
-    let covered = agreement.text.measures.contains(&header.measure);
+    let left = agreements.left_after(id, own, position);
+    let covered = named.text.measures.contains(&header.measure);
     let meant = header.narrowing.as_ref().is_none_or(|narrowing| narrowing.participants().contains(own));
-    if members && !left && covered && meant { Ok(()) } else { Err(stranger) }
+    if !members || left || !covered || !meant {
+        return Err(stranger);
+    }
+    let recorded_at = optional_timestamp(delivery.recorded_at.as_ref());
+    let is_over = |until: Timestamp| recorded_at.is_none_or(|recorded| until <= recorded);
+    let receives = named.role(own).is_some_and(PartyRole::receives);
+    // A hub that hands on what those on the version did not agree to is not believed.
+    let broken = check_terms(named, &header.origin, header).is_err() || named.text.valid_until.is_some_and(is_over);
+    if receives && !broken { Ok(()) } else { Err(SetAsideReason::TermsBroken) }
 }

@@ -1,7 +1,7 @@
 //! `AgreementService`: the agreements that this participant is on.
 
-use concord_ledger::{Agreement, AgreementState, PartyState};
-use concord_model::{AgreementId, Name, ParticipantCode, Reason, Refusal, Role};
+use concord_ledger::{Agreement, AgreementState};
+use concord_model::{AgreementId, Name, Reason, Refusal, Role};
 use concord_wire::agreement::shown;
 use concord_wire::convert::refuse;
 use concord_wire::proto::agreement::v1 as pb;
@@ -41,7 +41,7 @@ impl AgreementService for AgreementApi {
         joined(&state)?;
         let own = &self.context.participant;
         let visible = state.directory().agreements.visible_to(own).filter(|agreement| seen_by.sees(&state, agreement));
-        let shown = visible.filter(|agreement| !only_pending || waits_for(agreement, own)).map(shown);
+        let shown = visible.filter(|agreement| !only_pending || agreement.waits_for(own)).map(shown);
         Ok(Response::new(pb::ListAgreementsResponse { agreements: shown.collect() }))
     }
 
@@ -60,9 +60,9 @@ impl AgreementService for AgreementApi {
         if waited {
             // One that is not known yet may be on its way: its proposal comes with the feed.
             let settled = published.wait_for(|state| {
-                let seen = state.directory().agreements.seen_by(own, &id);
-                let seen = seen.filter(|agreement| seen_by.sees(state, agreement));
-                seen.is_some_and(|agreement| agreement.state != AgreementState::Proposed)
+                let counting = state.directory().agreements.counting_for(own, &id);
+                let counting = counting.filter(|agreement| seen_by.sees(state, agreement));
+                counting.is_some_and(|agreement| agreement.state != AgreementState::Proposed)
             });
             let wait = duration(request.wait_in_force, AGREEMENT_WAIT_MAX_SECONDS);
             if tokio::time::timeout(wait, settled).await.is_err() {
@@ -70,15 +70,20 @@ impl AgreementService for AgreementApi {
             }
         }
         let state = self.context.now_state();
-        let mut visible = state.directory().agreements.visible_to(own);
-        let agreement = visible
-            .find(|agreement| agreement.text.id == id && seen_by.sees(&state, agreement))
-            .ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
+        let agreements = &state.directory().agreements;
+        let counting = agreements.counting_for(own, &id).filter(|agreement| seen_by.sees(&state, agreement));
+        let agreement = counting.ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
         if waited && agreement.state == AgreementState::Proposed {
             let what = format!("{id} did not come into force in the time allowed; consents are missing");
             return Err(refused(Refusal::new(Reason::WaitExpired, what)));
         }
-        Ok(Response::new(pb::GetAgreementResponse { agreement: Some(shown(agreement)) }))
+        let sees = |version: &&Agreement| seen_by.sees(&state, version);
+        let history = agreements.history_for(own, &id).filter(|_| request.with_history).filter(sees);
+        Ok(Response::new(pb::GetAgreementResponse {
+            agreement: Some(shown(agreement)),
+            amendment: agreements.amendment_for(own, &id).filter(sees).map(shown),
+            history: history.map(shown).collect(),
+        }))
     }
 }
 
@@ -104,8 +109,4 @@ impl SeenBy {
 
 fn joined(state: &NodeState) -> Result<(), Status> {
     if state.hub().is_some() { Ok(()) } else { Err(refused(not_joined())) }
-}
-
-fn waits_for(agreement: &Agreement, participant: &ParticipantCode) -> bool {
-    agreement.state == AgreementState::Proposed && agreement.party_state(participant) == Some(PartyState::Pending)
 }

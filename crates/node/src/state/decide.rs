@@ -3,7 +3,7 @@
 use concord_journal::HistoryId;
 use concord_ledger::Statement;
 use concord_ledger::agreement::check_content;
-use concord_model::{AgreementId, ChainKey, Lane, MeasureCode, Name, Reason, Refusal};
+use concord_model::{AgreementId, ChainKey, Lane, MeasureCode, Name, Reason, Refusal, Timestamp};
 use concord_wire::consignment::Sealed;
 use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::receipt::Recorded;
@@ -274,7 +274,7 @@ impl NodeState {
     }
 
     /// Whether an officer's verified statement is the next one, and would stand by what the directory knows.
-    pub fn decide_statement(&self, statement: &Statement) -> Result<Step, Refusal> {
+    pub fn decide_statement(&self, statement: &Statement, now: Timestamp) -> Result<Step, Refusal> {
         let hub = self.hub().ok_or_else(not_joined)?;
         self.refuse_while_recovering()?;
         self.refuse_while_fenced()?;
@@ -305,7 +305,7 @@ impl NodeState {
         }
         let directory = self.directory();
         let Directory { registry, agreements, epochs, .. } = &**directory;
-        check_content(registry, agreements, epochs, &statement.participant, &statement.content)?;
+        check_content(registry, agreements, epochs, &statement.participant, &statement.content, now)?;
         Ok(Step::Append)
     }
 

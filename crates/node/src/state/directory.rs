@@ -10,6 +10,7 @@ use concord_model::{
 };
 use concord_wire::consignment::parse_closed_epoch;
 use concord_wire::convert::optional_timestamp;
+use concord_wire::header::parse_agreement_ref;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item::Content};
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::{agreement, registry};
@@ -108,6 +109,15 @@ impl Directory {
                 }
                 Ok(Some(statement))
             }
+            Some(Content::Lapsed(reference)) => {
+                let reference = parse_agreement_ref(reference)?;
+                let agreement = self.agreements.version(&reference);
+                // That its time is over, those on it agreed; that somebody says so, nobody did.
+                if agreement.and_then(|agreement| agreement.text.valid_until).is_some_and(|until| until <= at) {
+                    self.agreements.lapse(&reference, item.number, at);
+                }
+                Ok(None)
+            }
             Some(Content::StatementRefused(_) | Content::Receipts(_)) => Ok(None),
             None => Err(DirectoryError::UnknownContent(item.number)),
         }
@@ -147,7 +157,10 @@ impl Directory {
             | StatementContent::Leave(_)
             | StatementContent::Enrol(_)
             | StatementContent::Replace(_)
-            | StatementContent::OpenEpoch(_) => {}
+            | StatementContent::OpenEpoch(_)
+            | StatementContent::End(_)
+            | StatementContent::Hold { .. }
+            | StatementContent::Release(_) => {}
         }
     }
 

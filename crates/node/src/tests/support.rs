@@ -9,8 +9,8 @@ use concord_identity::{AnchorKeys, CertificateRequest, LeafKey, LeafKeyKind, Sig
 use concord_journal::{Blob, HistoryId, Journal, MemoryJournal};
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, Area, ChainKey, ConsignmentDigest, Description, Digest,
-    ExchangeUuid, Header, Identity, Lane, Measure, MeasureCode, MediaType, Name, Part, Participant, ParticipantCode,
-    ParticipantKind, Party, RequestId, Role, Timestamp, Title,
+    ExchangeUuid, Handling, Header, Identity, Lane, Measure, MeasureCode, MediaType, Name, Part, Participant,
+    ParticipantCode, ParticipantKind, Party, PartyRole, RequestId, Role, Terms, Timestamp, Title,
 };
 use concord_views::Views;
 use concord_wire::agreement::{self, Draft, DraftContent, agreement_digest, encode_join_request, encode_text};
@@ -72,6 +72,7 @@ impl Member {
             participant: self.code.clone(),
             anchor: self.anchor.anchor().fingerprint(),
             signing_key: self.signing.public().fingerprint,
+            role: PartyRole::Both,
         }
     }
 
@@ -147,6 +148,10 @@ impl Forum {
             title: Title::parse("Drug trafficking").unwrap(),
             measures: vec![measure(MEASURE), measure(OTHER_MEASURE)],
             parties: vec![self.irn.party(), self.kaz.party(), self.tur.party()],
+            terms: Terms::default(),
+            valid_until: None,
+            amends: None,
+            outgoing: Vec::new(),
         }
     }
 
@@ -222,6 +227,11 @@ impl Forum {
                 commitment: Digest(*body.commitment().as_bytes()),
             }],
             description: Digest(*description.commitment().as_bytes()),
+            handling: Handling::Amber,
+            expires_at: None,
+            supersedes: None,
+            withdraws: None,
+            agencies: Vec::new(),
         };
         (header, vec![description, body])
     }

@@ -144,7 +144,7 @@ impl<'a> Batch<'a> {
                 self.answer(reply, outcome);
             }
             Command::Statement(signed, statement, reply) => {
-                let outcome = self.state.decide_statement(&statement);
+                let outcome = self.state.decide_statement(&statement, self.now);
                 if outcome == Ok(Step::Append) {
                     self.push(stored::statement(signed, self.now))?;
                 }

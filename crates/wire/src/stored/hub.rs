@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_ledger::{
-    AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, Lost, MailAcknowledged,
-    MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, Resume, Shown, StatementDecided, Told,
+    AgreementLapsed, AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, Lost,
+    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, Resume, Shown, StatementDecided,
+    Told,
 };
 use concord_model::{Digest, ExchangeId, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
@@ -34,6 +35,8 @@ pub const KIND_MAILBOX_RESUMED: u16 = 6;
 pub const KIND_NODE_SEEN: u16 = 10;
 /// Kind of [`pb::NotHealed`].
 pub const KIND_NOT_HEALED: u16 = 11;
+/// Kind of [`pb::AgreementLapsed`].
+pub const KIND_LAPSED: u16 = 12;
 
 /// One entry of the hub's journal.
 pub enum HubEntry {
@@ -57,6 +60,8 @@ pub enum HubEntry {
     NodeSeen(NodeSeen),
     /// Something that was lost cannot be had again.
     NotHealed(NotHealed),
+    /// The time of an agreement was over.
+    Lapsed(AgreementLapsed),
 }
 
 impl HubEntry {
@@ -73,6 +78,7 @@ impl HubEntry {
             Self::MailboxResumed(fact) => Fact::MailboxResumed(fact),
             Self::NodeSeen(fact) => Fact::NodeSeen(fact),
             Self::NotHealed(fact) => Fact::NotHealed(fact),
+            Self::Lapsed(fact) => Fact::Lapsed(fact),
         }
     }
 }
@@ -215,6 +221,15 @@ pub fn not_healed(fact: &NotHealed, recorded_at: Timestamp) -> Draft {
     draft(KIND_NOT_HEALED, &message, Vec::new(), recorded_at)
 }
 
+/// The time of an agreement was over.
+pub fn lapsed(fact: &AgreementLapsed, recorded_at: Timestamp) -> Draft {
+    let message = pb::AgreementLapsed {
+        agreement: Some(agreement_ref(&fact.agreement)),
+        told: fact.told.iter().map(told).collect(),
+    };
+    draft(KIND_LAPSED, &message, Vec::new(), recorded_at)
+}
+
 /// Reads an entry of the hub's journal; blobs need not be loaded.
 pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
     check_version(entry)?;
@@ -269,6 +284,15 @@ pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
             Ok(HubEntry::NotHealed(NotHealed {
                 participant: ParticipantCode::parse(&message.participant).map_err(|error| malformed(entry, error))?,
                 lost: message.lost.into_iter().map(read).collect::<Result<_, _>>()?,
+            }))
+        }
+        KIND_LAPSED => {
+            let message: pb::AgreementLapsed = decode(entry)?;
+            let bad = |error| malformed(entry, error);
+            let agreement = required(entry, "the agreement", message.agreement)?;
+            Ok(HubEntry::Lapsed(AgreementLapsed {
+                agreement: parse_agreement_ref(&agreement).map_err(bad)?,
+                told: message.told.iter().map(read_told).collect::<Result<_, _>>().map_err(bad)?,
             }))
         }
         _ => Err(unknown(entry)),

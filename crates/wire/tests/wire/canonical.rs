@@ -158,8 +158,8 @@ fn messages_within_a_header_have_one_spelling() {
 #[test]
 fn a_field_set_to_its_default_is_another_spelling() {
     let good = header::encode(&exchange(1).header);
-    // handling_code, supersedes, withdraws: empty; exercise: false.
-    for explicit in [&[0x62, 0][..], &[0x72, 0], &[0x7a, 0], &[0x80, 1, 0]] {
+    // handling: unspecified; supersedes: empty; exercise: false.
+    for explicit in [&[0x60, 0][..], &[0x72, 0], &[0x80, 1, 0]] {
         let refusal = header::parse(&[&good, explicit].concat()).unwrap_err();
         assert_eq!(refusal.reason, Reason::HeaderNotCanonical);
     }

@@ -29,17 +29,47 @@ fn narrowing(codes: &[&str]) -> pb::Narrowing {
 #[test]
 fn a_field_that_is_not_switched_on_is_refused_when_set() {
     let feature = Reason::FeatureNotEnabled;
-    check(|header| header.handling_code = "LIMITED".into(), feature);
-    check(|header| header.expires_at = Some(prost_types::Timestamp { seconds: 1_900_000_000, nanos: 0 }), feature);
-    check(|header| header.expires_at = Some(prost_types::Timestamp::default()), feature);
     check(|header| header.supersedes = Bytes::from_static(&[1; 32]), feature);
-    check(|header| header.withdraws = Bytes::from_static(&[1; 32]), feature);
+    check(|header| header.withdraws = Some(pb::Withdrawal::default()), feature);
     check(|header| header.exercise = true, feature);
     check(|header| header.co_origins = vec!["UZB".into()], feature);
     check(|header| header.co_origins = vec![String::new()], feature);
     check(|header| header.seals = vec![Bytes::new()], feature);
     check(|header| header.large_parts = vec![Bytes::from_static(&[1; 32])], feature);
     check(|header| header.parts.push(header.parts[0].clone()), feature);
+}
+
+#[test]
+fn a_header_states_how_it_is_to_be_handled_and_red_names_its_agencies() {
+    let malformed = Reason::HeaderMalformed;
+    check(|header| header.handling = 0, malformed);
+    check(|header| header.handling = 9, malformed);
+    check(|header| header.handling = pb::HandlingCode::Red.into(), malformed);
+    let agency =
+        |participant: &str, agency: &str| pb::AgencyName { participant: participant.into(), agency: agency.into() };
+    let kgz = || agency("KGZ", "drug-control");
+    // The narrowing names exactly the participants whose agencies are named.
+    check(|header| header.agencies = vec![kgz()], malformed);
+    check(
+        |header| {
+            header.agencies = vec![kgz()];
+            header.narrowing = None;
+        },
+        malformed,
+    );
+    let named = |header: &mut pb::Header, agencies: Vec<pb::AgencyName>| {
+        header.narrowing = Some(narrowing(&["KGZ"]));
+        header.agencies = agencies;
+    };
+    check(|header| named(header, vec![agency("KGZ", "police"), kgz()]), Reason::HeaderNotCanonical);
+    check(|header| named(header, vec![kgz(), kgz()]), Reason::HeaderNotCanonical);
+    check(|header| named(header, vec![agency("KGZ", "Drug Control")]), malformed);
+    let many = |_| kgz();
+    check(|header| named(header, (0..65).map(many).collect()), malformed);
+    let finer = prost_types::Timestamp { seconds: 1_900_000_000, nanos: 1 };
+    check(|header| header.expires_at = Some(finer), Reason::HeaderNotCanonical);
+    let impossible = prost_types::Timestamp { seconds: i64::MAX, nanos: 0 };
+    check(|header| header.expires_at = Some(impossible), malformed);
 }
 
 #[test]

@@ -150,6 +150,9 @@ proptest! {
             DraftContent::Consent(agreement) => StatementContent::Consent(agreement),
             DraftContent::Decline(agreement) => StatementContent::Decline(agreement),
             DraftContent::Leave(agreement) => StatementContent::Leave(agreement),
+            DraftContent::End(agreement) => StatementContent::End(agreement),
+            DraftContent::Hold(participant, reason) => StatementContent::Hold { participant, reason },
+            DraftContent::Release(hold) => StatementContent::Release(hold),
             DraftContent::Replace(request, reference) => {
                 let request = parse_join_request(&request).unwrap().0;
                 StatementContent::Replace(Replacement { request, reference })

@@ -1,9 +1,9 @@
 //! How an agreement looks, and that its words are the ones its digest covers.
 
-use concord_model::{AgreementRef, AgreementText, Fingerprint};
+use concord_model::{AgreementRef, AgreementText, Fingerprint, ParticipantCode};
 use concord_wire::agreement::{agreement_digest, parse_text};
 use concord_wire::header::parse_agreement_ref;
-use concord_wire::proto::agreement::v1::{Agreement, AgreementState, PartyState};
+use concord_wire::proto::agreement::v1::{Agreement, AgreementParty, AgreementState, PartyState};
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -25,15 +25,43 @@ struct AgreementLine {
     title: String,
     measures: Vec<String>,
     participants: Vec<PartyLine>,
+    /// Who has to consent to not being on it any more.
+    outgoing: Vec<PartyLine>,
+    terms: TermsLine,
+    valid_until: Option<String>,
+    amends: Option<u32>,
     proposed_at: Option<String>,
     in_force_at: Option<String>,
+    ended_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TermsLine {
+    media_types: Vec<String>,
+    body_size_max_bytes: Option<u64>,
+    handling_max: &'static str,
+    retention_days: Option<u32>,
+    secretariat: &'static str,
+    onward_release: &'static str,
+}
+
+/// An agreement with the amendment that waits.
+#[derive(Serialize)]
+struct WithAmendment<'a> {
+    #[serde(flatten)]
+    counting: &'a AgreementLine,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amendment: Option<&'a AgreementLine>,
 }
 
 #[derive(Serialize)]
 struct PartyLine {
     participant: String,
+    role: Option<&'static str>,
     state: &'static str,
     at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at: Option<String>,
 }
 
 impl Shown {
@@ -46,11 +74,17 @@ impl Shown {
         if reference != stated {
             return Err(Failure::answer(format!("the text of {} is not the one that its digest names", stated.id)));
         }
-        let parties = agreement.parties.iter().map(|party| PartyLine {
+        let role = |code: &str| {
+            text.parties.iter().find(|party| party.participant.as_str() == code).map(|party| party.role.as_str())
+        };
+        let party = |party: &AgreementParty| PartyLine {
             participant: party.participant.clone(),
+            role: role(&party.participant),
             state: party_state(party.state()),
             at: output::optional_time(party.at.as_ref()),
-        });
+            ends_at: output::optional_time(party.ends_at.as_ref()),
+        };
+        let terms = &text.terms;
         let line = AgreementLine {
             id: text.id.to_string(),
             version: text.version,
@@ -58,48 +92,118 @@ impl Shown {
             state: state(agreement.state()),
             title: text.title.to_string(),
             measures: text.measures.iter().map(ToString::to_string).collect(),
-            participants: parties.collect(),
+            participants: agreement.parties.iter().map(party).collect(),
+            outgoing: agreement.outgoing.iter().map(party).collect(),
+            terms: TermsLine {
+                media_types: terms.media.iter().map(ToString::to_string).collect(),
+                body_size_max_bytes: terms.body_size_max_bytes,
+                handling_max: terms.handling_max.as_str(),
+                retention_days: terms.retention_days,
+                secretariat: terms.secretariat.as_str(),
+                onward_release: terms.onward_release.as_str(),
+            },
+            valid_until: text.valid_until.map(output::time),
+            amends: text.amends.as_ref().map(|amends| amends.version),
             proposed_at: output::optional_time(agreement.proposed_at.as_ref()),
             in_force_at: output::optional_time(agreement.in_force_at.as_ref()),
+            ended_at: output::optional_time(agreement.ended_at.as_ref()),
         };
         Ok(Self { reference, text, line })
+    }
+
+    /// Where it stands, in the word of tables and JSON.
+    pub(super) fn state(&self) -> &'static str {
+        self.line.state
+    }
+
+    /// Those who left it.
+    pub(super) fn left(&self) -> Vec<ParticipantCode> {
+        let left = self.line.participants.iter().filter(|party| party.state == "left");
+        left.filter_map(|party| ParticipantCode::parse(&party.participant).ok()).collect()
     }
 
     /// Everything that a consent signs, for a person to compare.
     pub(super) fn with_fingerprints(&self) -> String {
         let grouped = |fingerprint: &Fingerprint| fingerprint.grouped();
         let parties = table(
-            &["participant", "anchor", "signing key"],
-            self.text
-                .parties
-                .iter()
-                .map(|party| vec![party.participant.to_string(), grouped(&party.anchor), grouped(&party.signing_key)]),
+            &["participant", "role", "anchor", "signing key"],
+            self.text.parties.iter().map(|party| {
+                let role = party.role.to_string();
+                vec![party.participant.to_string(), role, grouped(&party.anchor), grouped(&party.signing_key)]
+            }),
         );
         format!("{}\n{parties}", self.facts())
     }
 
     fn facts(&self) -> String {
         let line = &self.line;
-        facts(&[
+        let mut rows = vec![
             ("agreement", format!("{} version {}", line.id, line.version)),
             ("title", safe(&line.title)),
             ("measures", line.measures.join(", ")),
             ("state", line.state.to_owned()),
             ("proposed", output::short_time(line.proposed_at.as_deref())),
             ("in force since", output::short_time(line.in_force_at.as_deref())),
-            ("digest", line.digest.clone()),
-        ])
+        ];
+        if line.ended_at.is_some() {
+            rows.push(("ended", output::short_time(line.ended_at.as_deref())));
+        }
+        if let Some(version) = line.amends {
+            rows.push(("amends", format!("version {version}")));
+        }
+        let going: Vec<_> =
+            line.outgoing.iter().map(|party| format!("{} ({})", party.participant, party.state)).collect();
+        if !going.is_empty() {
+            rows.push(("off the list", going.join(", ")));
+        }
+        rows.extend(line.terms.facts());
+        rows.push((
+            "lapses",
+            line.valid_until.as_deref().map_or("never".to_owned(), |at| output::short_time(Some(at))),
+        ));
+        rows.push(("digest", line.digest.clone()));
+        facts(&rows)
     }
 }
 
-pub(super) fn show(shown: &Shown, output: Output) -> Result<(), Failure> {
-    output.result(&shown.line, || {
-        let parties = shown.line.participants.iter();
-        let rows = parties.map(|party| {
-            vec![party.participant.clone(), party.state.to_owned(), output::short_time(party.at.as_deref())]
-        });
-        format!("{}\n{}", shown.facts(), table(&["participant", "state", "since"], rows))
+impl TermsLine {
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let media = if self.media_types.is_empty() { "any".to_owned() } else { self.media_types.join(", ") };
+        let or = |value: Option<String>, otherwise: &str| value.unwrap_or_else(|| otherwise.to_owned());
+        vec![
+            ("media types", media),
+            ("largest body", or(self.body_size_max_bytes.map(|size| format!("{size} bytes")), "as the lane carries")),
+            ("handling up to", format!("TLP:{}", self.handling_max)),
+            ("bodies are kept", or(self.retention_days.map(|days| format!("{days} days")), "as each keeps them")),
+            ("the secretariat", self.secretariat.to_owned()),
+            ("onward release", self.onward_release.to_owned()),
+        ]
+    }
+}
+
+pub(super) fn show(shown: &Shown, amendment: Option<&Shown>, output: Output) -> Result<(), Failure> {
+    let line = WithAmendment { counting: &shown.line, amendment: amendment.map(|waiting| &waiting.line) };
+    output.result(&line, || {
+        let waiting = amendment.map(|waiting| format!("\nAn amendment waits for consents:\n{}", waiting.in_full()));
+        format!("{}{}", shown.in_full(), waiting.unwrap_or_default())
     })
+}
+
+pub(super) fn history(all: &[Shown], output: Output) -> Result<(), Failure> {
+    let lines: Vec<&AgreementLine> = all.iter().map(|shown| &shown.line).collect();
+    output.results(&lines, || all.iter().map(Shown::in_full).collect::<Vec<_>>().join("\n"))
+}
+
+impl Shown {
+    fn in_full(&self) -> String {
+        let rows = self.line.participants.iter().map(|party| {
+            let ends = party.ends_at.as_ref().map_or("", |_| ", to end");
+            let role = party.role.unwrap_or("-").to_owned();
+            let state = format!("{}{ends}", party.state);
+            vec![party.participant.clone(), role, state, output::short_time(party.at.as_deref())]
+        });
+        format!("{}\n{}", self.facts(), table(&["participant", "role", "state", "since"], rows))
+    }
 }
 
 pub(super) fn list(all: &[Shown], output: Output) -> Result<(), Failure> {
@@ -134,6 +238,8 @@ fn state(state: AgreementState) -> &'static str {
         AgreementState::InForce => "in-force",
         AgreementState::Declined => "declined",
         AgreementState::Ended => "ended",
+        AgreementState::Amended => "amended",
+        AgreementState::Lapsed => "lapsed",
     }
 }
 

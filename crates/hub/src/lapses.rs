@@ -1,0 +1,60 @@
+//! Agreements that lapse: when the time of one is over, a fact says so, and those on it are told.
+//!
+//! It waits while the clock is not believed. What comes meanwhile is refused by the agreement's own time all the same.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use concord_model::Timestamp;
+
+use crate::sequencer::Proposal;
+use crate::services::statement::end_mailboxes_of_gone;
+use crate::shared::Shared;
+
+/// A clock that is set, or believed again, is seen after this time at the latest.
+const LOOKED_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Has agreements lapse until the hub ends.
+pub async fn keep_lapsing(shared: Weak<Shared>) {
+    loop {
+        let (mut published, wait) = {
+            let Some(shared) = shared.upgrade() else { return };
+            let now = shared.clock.trusted_now();
+            if let Some(now) = now {
+                lapse_what_is_due(&shared, now).await;
+            }
+            let mut published = shared.sequencer.watch();
+            let next = published.borrow_and_update().ledger.agreements().next_lapse();
+            (published, until(next, now.unwrap_or_else(|| shared.clock.now())))
+        };
+        tokio::select! {
+            // Nothing may wait for a lapse by now, or another agreement lapses first.
+            biased;
+            changed = published.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn lapse_what_is_due(shared: &Shared, now: Timestamp) {
+    let published = shared.published();
+    let due: Vec<_> = published.ledger.agreements().due_to_lapse(now).map(|agreement| agreement.reference()).collect();
+    for reference in due {
+        let members = published.ledger.agreements().members(&reference.id).cloned().collect();
+        match shared.sequencer.decide(Proposal::Lapse(reference.clone())).await {
+            Ok(_) => {
+                tracing::info!(agreement = %reference.id, version = reference.version, "an agreement lapsed");
+                end_mailboxes_of_gone(shared, &reference.id, members).await;
+            }
+            // A full disk, or the end of the hub: it is looked at again.
+            Err(refusal) => {
+                tracing::warn!(agreement = %reference.id, reason = %refusal.reason, "an agreement has yet to lapse")
+            }
+        }
+    }
+}
+
+fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
+    let left = next.map_or(i64::MAX, |next| next.as_micros().saturating_sub(now.as_micros()));
+    Duration::from_micros(u64::try_from(left).unwrap_or_default()).clamp(Duration::from_millis(1), LOOKED_AGAIN_AFTER)
+}

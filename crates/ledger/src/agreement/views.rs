@@ -1,0 +1,181 @@
+//! What is asked of agreements: which version counts, who is a member, and what whom may be shown.
+
+use super::*;
+use concord_model::PartyRole;
+
+impl Agreements {
+    /// The latest version of an agreement. Do not answer a participant from this one: see [`Self::seen_by`].
+    pub fn get(&self, id: &AgreementId) -> Option<&Agreement> {
+        self.by_id.get(id).map(|versions| versions.latest.as_ref())
+    }
+
+    /// The version that is in force, if one is: no other than the last that ever was.
+    pub fn in_force(&self, id: &AgreementId) -> Option<&Agreement> {
+        let last = self.versions(id).find(|agreement| agreement.in_force_since.is_some());
+        last.filter(|agreement| agreement.state == AgreementState::InForce)
+    }
+
+    /// All versions of one agreement, the latest first.
+    pub fn versions(&self, id: &AgreementId) -> impl Iterator<Item = &Agreement> {
+        self.by_id.get(id).into_iter().flat_map(|versions| {
+            std::iter::once(&versions.latest).chain(versions.earlier.iter().rev()).map(Arc::as_ref)
+        })
+    }
+
+    /// Exactly the version named, by number and digest.
+    pub fn version(&self, reference: &AgreementRef) -> Option<&Agreement> {
+        self.versions(&reference.id).find(|agreement| agreement.is(reference))
+    }
+
+    /// The latest version that concerns this participant. A later one without it does not exist as far as it can tell.
+    pub fn seen_by(&self, participant: &ParticipantCode, id: &AgreementId) -> Option<&Agreement> {
+        self.versions(id).find(|agreement| agreement.concerns(participant))
+    }
+
+    /// The version that counts for this participant: the one in force that it is a member of, else the latest that concerns it.
+    /// `None` where it left.
+    pub fn counting_for(&self, participant: &ParticipantCode, id: &AgreementId) -> Option<&Agreement> {
+        let member_of = self.in_force(id).filter(|agreement| agreement.is_member(participant));
+        member_of.or_else(|| {
+            self.seen_by(participant, id)
+                .filter(|agreement| agreement.party_state(participant) != Some(PartyState::Left))
+        })
+    }
+
+    /// The amendment of the version in force that waits for consents, if one concerns this participant.
+    pub fn amendment_for(&self, participant: &ParticipantCode, id: &AgreementId) -> Option<&Agreement> {
+        self.in_force(id).filter(|agreement| agreement.is_member(participant))?;
+        self.get(id).filter(|latest| latest.state == AgreementState::Proposed && latest.concerns(participant))
+    }
+
+    /// What this participant may be shown, by id: the version that counts for it, then an amendment that waits; all to the
+    /// secretariat.
+    pub fn visible_to(&self, participant: &ParticipantCode) -> impl Iterator<Item = &Agreement> {
+        let sees_all = *participant == ParticipantCode::secretariat();
+        let participant = participant.clone();
+        self.by_id.keys().flat_map(move |id| {
+            let (counting, waiting) = match sees_all {
+                true => {
+                    let latest = self.get(id);
+                    let counting = self.in_force(id).or(latest);
+                    let is_other = |one: &&Agreement| counting.is_some_and(|counting| !std::ptr::eq(counting, *one));
+                    let waits = latest.filter(|latest| latest.state == AgreementState::Proposed);
+                    (counting, waits.filter(is_other))
+                }
+                false => (self.counting_for(&participant, id), self.amendment_for(&participant, id)),
+            };
+            counting.into_iter().chain(waiting)
+        })
+    }
+
+    /// What this participant may be shown of the past of an agreement: every version that it was on, the latest first. Nothing where it
+    /// left; all to the secretariat.
+    pub fn history_for(&self, participant: &ParticipantCode, id: &AgreementId) -> impl Iterator<Item = &Agreement> {
+        let sees_all = *participant == ParticipantCode::secretariat();
+        let may_see = sees_all || self.counting_for(participant, id).is_some();
+        let participant = participant.clone();
+        self.versions(id).filter(move |one| may_see && (sees_all || one.record(&participant).is_some()))
+    }
+
+    /// The version in force of every agreement, else its latest, by id; at a node, of all that it was ever told of.
+    pub fn all(&self) -> impl Iterator<Item = &Agreement> {
+        self.by_id.keys().filter_map(|id| self.in_force(id).or_else(|| self.get(id)))
+    }
+
+    /// The members of an agreement now: none unless a version is in force. Sorted.
+    pub fn members(&self, id: &AgreementId) -> impl Iterator<Item = &ParticipantCode> {
+        self.in_force(id).into_iter().flat_map(Agreement::members)
+    }
+
+    /// Whether this participant is a member of the agreement now.
+    pub fn is_member(&self, id: &AgreementId, participant: &ParticipantCode) -> bool {
+        self.in_force(id).is_some_and(|agreement| agreement.is_member(participant))
+    }
+
+    /// Whether this participant was a member when something stood at this position, by whichever version.
+    pub fn was_member_at(&self, id: &AgreementId, participant: &ParticipantCode, position: u64) -> bool {
+        self.versions(id).any(|agreement| agreement.was_member_at(participant, position))
+    }
+
+    /// Whether this participant was a member from this position on or before, whatever it did since, and the agreement goes on.
+    pub fn was_member_before(&self, id: &AgreementId, participant: &ParticipantCode, position: u64) -> bool {
+        let since = |one: &Agreement| one.parties.get(participant).and_then(|record| record.member_since);
+        self.in_force(id).is_some() && self.versions(id).filter_map(since).any(|since| since <= position)
+    }
+
+    /// Whether this participant left after this position, by whichever version.
+    pub fn left_after(&self, id: &AgreementId, participant: &ParticipantCode, position: u64) -> bool {
+        let left = |one: &Agreement| one.parties.get(participant).and_then(|record| record.left_at);
+        self.versions(id).filter_map(left).any(|left| left > position)
+    }
+
+    /// Whether the version in force is the one named or goes on from it by amendments, all of which have this participant.
+    ///
+    /// `None` where one of the versions between them is not known.
+    pub fn goes_on(&self, named: &AgreementRef, participant: &ParticipantCode) -> Option<bool> {
+        let Some(mut version) = self.in_force(&named.id) else { return Some(false) };
+        loop {
+            if !version.parties.contains_key(participant) {
+                return Some(false);
+            }
+            if version.is(named) {
+                return Some(true);
+            }
+            match &version.text.amends {
+                // Amendments go down in number, so that this ends.
+                Some(before) if before.version < version.text.version && named.version <= before.version => {
+                    version = self.version(before)?;
+                }
+                _ => return Some(false),
+            }
+        }
+    }
+
+    /// Those whom it concerns what becomes of a version, and of the amendments that rest on it: on one that waits or is in force,
+    /// without those who left.
+    pub fn concerned(&self, reference: &AgreementRef) -> BTreeSet<&ParticipantCode> {
+        let mut concerned = BTreeSet::new();
+        let mut meant = vec![reference.clone()];
+        let from_oldest: Vec<_> = self.versions(&reference.id).collect();
+        for version in from_oldest.into_iter().rev() {
+            if version.text.amends.as_ref().is_some_and(|amended| meant.contains(amended)) {
+                meant.push(version.reference());
+            } else if !version.is(reference) {
+                continue;
+            }
+            let waits = version.state == AgreementState::Proposed;
+            if !waits && version.state != AgreementState::InForce {
+                continue;
+            }
+            let outgoing = version.outgoing.iter().filter(|_| waits);
+            let still_on =
+                version.parties.iter().chain(outgoing).filter(|(_, record)| record.state != PartyState::Left);
+            concerned.extend(still_on.map(|(participant, _)| participant));
+        }
+        concerned
+    }
+
+    /// The versions whose time is over at this moment.
+    pub fn due_to_lapse(&self, now: Timestamp) -> impl Iterator<Item = &Agreement> {
+        self.with_an_end().filter(move |(until, _)| *until <= now).map(|(_, agreement)| agreement)
+    }
+
+    /// When the next version lapses.
+    pub fn next_lapse(&self) -> Option<Timestamp> {
+        self.with_an_end().map(|(until, _)| until).min()
+    }
+
+    fn with_an_end(&self) -> impl Iterator<Item = (Timestamp, &Agreement)> {
+        self.by_id.keys().flat_map(|id| self.versions(id)).filter_map(|agreement| {
+            let is_alive = matches!(agreement.state, AgreementState::Proposed | AgreementState::InForce);
+            agreement.text.valid_until.filter(|_| is_alive).map(|until| (until, agreement))
+        })
+    }
+}
+
+impl Agreement {
+    /// The role of a participant by this version's text, if it is on it.
+    pub fn role(&self, participant: &ParticipantCode) -> Option<PartyRole> {
+        self.text.party(participant).map(|party| party.role)
+    }
+}
