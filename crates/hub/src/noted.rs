@@ -2,20 +2,20 @@
 
 use concord_ledger::Statement;
 use concord_model::{Identity, Refusal};
-use concord_server::audit::{About, Event, is_by_rule};
+use concord_server::audit::{Event, Object, is_by_rule};
 
 use crate::shared::Shared;
 
 impl Shared {
     /// Notes that a rule refused a caller; what passes as it is a moment later is not noted.
-    pub(crate) fn note_refusal(&self, by: &Identity, method: &'static str, about: About, refusal: &Refusal) {
+    pub(crate) fn note_refusal(&self, by: &Identity, method: &'static str, about: Object, refusal: &Refusal) {
         if is_by_rule(refusal.reason) {
             self.audit.note(Event::of_call(by, method, about, Err(refusal.reason)));
         }
     }
 
     /// Notes an act, or that a rule refused it.
-    pub(crate) fn note_act<T>(&self, by: &Identity, method: &'static str, about: About, done: &Result<T, Refusal>) {
+    pub(crate) fn note_act<T>(&self, by: &Identity, method: &'static str, about: Object, done: &Result<T, Refusal>) {
         match done {
             Ok(_) => self.audit.note(Event::of_call(by, method, about, Ok(()))),
             Err(refusal) => self.note_refusal(by, method, about, refusal),
@@ -24,7 +24,7 @@ impl Shared {
 }
 
 /// A statement, in names.
-pub(crate) fn about_statement(statement: &Statement) -> About {
+pub(crate) fn about_statement(statement: &Statement) -> Object {
     let Statement { participant, officer, number, content, .. } = statement;
-    About::statement(participant, officer, *number, &content.in_names())
+    Object::statement(participant, officer, *number, &content.in_names())
 }

@@ -9,7 +9,7 @@ use concord_identity::{Anchor, Credentials, SigningKey, read_text};
 use concord_journal::{FileJournal, HistoryId, Journal as _, RealDisk, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
 use concord_ledger::{Founding, Ledger};
 use concord_model::Timestamp;
-use concord_server::audit::{About, Audit, Event};
+use concord_server::audit::{Audit, Event, Object};
 use concord_server::{Clock as _, Folder, FolderKind, SystemClock};
 use futures::executor::block_on;
 
@@ -113,7 +113,7 @@ pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
 
 /// What was done is done, also where it could not be noted.
 fn note(dir: &Path, what: &'static str, history: HistoryId) {
-    if let Err(error) = Audit::write_stopped(dir, &Event::local(what, About::history(history))) {
+    if let Err(error) = Audit::write_stopped(dir, &Event::local(what, Object::history(history))) {
         tracing::warn!(%error, what, "the audit log could not be written");
     }
 }

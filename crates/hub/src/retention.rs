@@ -10,6 +10,7 @@ use std::sync::Arc;
 use concord_journal::{Bodies, Entry, OldEntries, OldSegments, TrimError};
 use concord_ledger::ConsignmentRecorded;
 use concord_model::{Reason, Refusal, Timestamp};
+use concord_server::audit::{Event, Object};
 use concord_server::{AskedDays, DiskRoom, Retention, RetentionTally};
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::stored::Kept;
@@ -239,7 +240,13 @@ impl Keeper {
     pub async fn keep(self: Arc<Self>) {
         let run = || {
             let keeper = Arc::clone(&self);
-            async move { keeper.run_if(AskedDays::default(), OldSegments::is_worth_it).await }
+            async move {
+                let done = keeper.run_if(AskedDays::default(), OldSegments::is_worth_it).await;
+                if let Ok(report) = &done {
+                    keeper.shared.audit.note(Event::local("retention", Object::retention(Some(report))));
+                }
+                done
+            }
         };
         self.retention.keep(run).await;
     }

@@ -9,7 +9,7 @@ use concord_identity::{Admission, Anchors, Application, Caller, Credentials, Sig
 use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
 use concord_model::ParticipantCode;
-use concord_server::audit::{About, Audit, Event};
+use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
     Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, Readiness,
     RevocationFolder, Shutdown, bind, metrics_recorder, scrub,
@@ -229,9 +229,9 @@ impl Opening {
 
 fn note_start(audit: &Audit, journal: &dyn Journal, was_cut: bool) {
     let history = journal.tail().history;
-    audit.note(Event::local("start", About::history(history)));
+    audit.note(Event::local("start", Object::history(history)));
     if was_cut {
-        audit.note(Event::local("history begins behind a cut", About::history(history)));
+        audit.note(Event::local("history begins behind a cut", Object::history(history)));
     }
 }
 
@@ -241,7 +241,7 @@ async fn note_histories(audit: Audit, mut published: watch::Receiver<Arc<Publish
     while published.changed().await.is_ok() {
         let history = published.borrow_and_update().tail.history;
         if history != known {
-            audit.note(Event::local("history begins", About::history(history)));
+            audit.note(Event::local("history begins", Object::history(history)));
             known = history;
         }
     }

@@ -18,7 +18,7 @@ use crate::init::{identity, make_profile};
 use crate::open::{append, fold, open_journal, snapshots};
 use crate::restore::note;
 use crate::state::Step;
-use concord_server::audit::{About, Event};
+use concord_server::audit::{Event, Object};
 use concord_server::{Clock as _, SystemClock};
 
 /// Where an agency's profile finds the addresses of its node.
@@ -46,7 +46,7 @@ pub async fn add_agency(dir: &Path, name: Name, mut measures: Vec<MeasureCode>) 
     match folder.lock() {
         Ok(_lock) => {
             add_stopped(&paths, &name, &measures)?;
-            note(dir, &Event::local("agency add", About::agency(&name, None)));
+            note(dir, &Event::local("agency add", Object::agency(&name, None)));
         }
         Err(FolderError::InUse { .. }) => add_running(&paths, &name, &measures).await?,
         Err(error) => return Err(error.into()),

@@ -5,6 +5,7 @@ use std::path::Path;
 use concord_identity::{Anchor, SigningKey, enrolment_fingerprint, read_text};
 use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
 use concord_model::{Fingerprint, Name, ParticipantCode};
+use concord_server::audit::{Event, Object};
 use concord_server::{FileMode, Folder, FolderKind, write_durably};
 use concord_wire::stored::node::{self as stored, Restored};
 
@@ -13,6 +14,7 @@ use crate::error::NodeError;
 use crate::folders::Paths;
 use crate::open::{append, fold, open_journal, snapshots};
 use crate::paper::{BundlePaper, bundle_from_json};
+use crate::restore::note;
 use crate::state::HubKeys;
 use concord_server::{Clock as _, SystemClock};
 
@@ -56,6 +58,7 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
     // commit point: before it the node has not joined, and the same command joins it; after it only the paper for people may lack.
     append(&journal, stored::joined(paper.bundle, SystemClock.now()))?;
     journal.close();
+    note(dir, &Event::local("join", Object::words("a hub, by its bundle")));
     write_durably(&paths.hub(), bundle.as_bytes(), FileMode::Public)?;
     Ok(joined)
 }

@@ -8,7 +8,7 @@ use concord_backup::{Backup, BackupError, JOURNAL_FOLDER, Owner, RESTORING_FOLDE
 use concord_identity::{Anchor, Credentials, SigningKey, read_text};
 use concord_journal::{HistoryId, Journal as _, RealDisk, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
 use concord_model::{Identity, Role, Timestamp};
-use concord_server::audit::{About, Audit, Event};
+use concord_server::audit::{Audit, Event, Object};
 use concord_server::{Clock as _, Folder, FolderKind, SystemClock, fresh};
 use concord_wire::stored::node as stored;
 use futures::executor::block_on;
@@ -72,7 +72,7 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, NodeError> {
     let tail = journal.tail();
     journal.close();
     let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
-    note(dir, &Event::local("restore", About::history(tail.history)));
+    note(dir, &Event::local("restore", Object::history(tail.history)));
     Ok(Restored { parent: Some(parent), taken_at: Some(manifest.taken_at()), tail, aside, agencies: Vec::new() })
 }
 
@@ -96,7 +96,7 @@ pub fn declare(dir: &Path) -> Result<Restored, NodeError> {
     append(&journal, stored::restored(stored::Restored::Declared(last), at))?;
     let tail = journal.tail();
     journal.close();
-    note(dir, &Event::local("restore --here", About::history(tail.history)));
+    note(dir, &Event::local("restore --here", Object::history(tail.history)));
     Ok(Restored { parent: Some(parent), taken_at: Some(last), tail, aside: None, agencies: Vec::new() })
 }
 
@@ -142,7 +142,7 @@ pub fn rebuild(dir: &Path) -> Result<Restored, NodeError> {
     let tail = journal.tail();
     journal.close();
     let aside = concord_backup::put_in_place(dir, staged, &label(now))?;
-    note(dir, &Event::local("rebuild", About::history(tail.history)));
+    note(dir, &Event::local("rebuild", Object::history(tail.history)));
     Ok(Restored { parent: None, taken_at: None, tail, aside, agencies: profiles(&dir.join("agencies")) })
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use concord_journal::{Bodies, Body, Entry, OldEntries, OldSegments, TrimError};
 use concord_ledger::IndexRange;
 use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
+use concord_server::audit::{Event, Object};
 use concord_server::{AskedDays, DiskRoom, Retention, RetentionTally};
 use concord_wire::consignment::Sealed;
 use concord_wire::proto::exchange::v1::RecordedReceipt;
@@ -354,7 +355,13 @@ impl Keeper {
     pub(crate) async fn keep(self: Arc<Self>) {
         let run = || {
             let keeper = Arc::clone(&self);
-            async move { keeper.run_if(AskedDays::default(), OldSegments::is_worth_it).await }
+            async move {
+                let done = keeper.run_if(AskedDays::default(), OldSegments::is_worth_it).await;
+                if let Ok(report) = &done {
+                    keeper.context.audit.note(Event::local("retention", Object::retention(Some(report))));
+                }
+                done
+            }
         };
         self.retention.keep(run).await;
     }

@@ -12,7 +12,7 @@ use concord_identity::{
 };
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
-use concord_server::audit::{About, Audit, Event};
+use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
     Addresses, AdminListener, Cut, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
     PrometheusHandle, Readiness, RevocationFolder, Shutdown, Tcp, bind, metrics_recorder, scrub,
@@ -365,9 +365,9 @@ fn hub_link_under(
 
 fn note_start(audit: &Audit, journal: &dyn Journal, was_cut: bool) {
     let history = journal.tail().history;
-    audit.note(Event::local("start", About::history(history)));
+    audit.note(Event::local("start", Object::history(history)));
     if was_cut {
-        audit.note(Event::local("history begins behind a cut", About::history(history)));
+        audit.note(Event::local("history begins behind a cut", Object::history(history)));
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
-use crate::audit::{About, Actor, Audit, Event};
+use crate::audit::{Actor, Audit, Event, Object};
 use crate::connection::Connection;
 use crate::connections::{Connections, ConnectionsFull};
 use crate::sockets::{Listener, Socket};
@@ -181,7 +181,7 @@ impl Refused {
             | Self::Full(ConnectionsFull::OfCaller { identity }) => Actor::Caller(identity.clone()),
             _ => Actor::Address(peer.ip()),
         };
-        let (about, refused) = (About::nothing(), Some(self.code()));
+        let (about, refused) = (Object::nothing(), Some(self.code()));
         door.audit.note(Event { listener: door.name, by, method: "handshake", about, refused });
     }
 

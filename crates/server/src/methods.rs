@@ -12,7 +12,7 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::audit::{About, Actor, Audit, Event};
+use crate::audit::{Actor, Audit, Event, Object};
 
 /// One line of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +160,7 @@ where
         }
         let by = caller.map_or(Actor::Unknown, |caller| Actor::Caller(caller.identity.clone()));
         tracing::info!(caller = %by, method, "a call was denied");
-        let (about, refused) = (About::nothing(), Some(denied().reason.code()));
+        let (about, refused) = (Object::nothing(), Some(denied().reason.code()));
         self.audit.note(Event { listener: "grpc", by, method, about, refused });
         metrics::counter!("concord_calls_denied_total").increment(1);
         Either::Right(ready(Ok(to_status(&denied()).into_http())))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
-use concord_server::audit::About;
+use concord_server::audit::Object;
 use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, detach};
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
@@ -64,7 +64,7 @@ impl ExchangeService for Exchange {
         let caller = caller(&request)?;
         let given = fetch::fetch(&self.0, &caller, request.into_inner()).await;
         if let Err(refusal) = &given {
-            self.0.note_refusal(&caller.identity, FETCH, About::nothing(), refusal);
+            self.0.note_refusal(&caller.identity, FETCH, Object::nothing(), refusal);
         }
         given.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
@@ -76,7 +76,7 @@ impl ExchangeService for Exchange {
         let caller = caller(&request)?;
         let responses = consign(&self.0, caller.clone(), request.into_inner().boxed());
         if let Err(refusal) = &responses {
-            self.0.note_refusal(&caller.identity, CONSIGN, About::nothing(), refusal);
+            self.0.note_refusal(&caller.identity, CONSIGN, Object::nothing(), refusal);
         }
         responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
@@ -88,7 +88,7 @@ impl ExchangeService for Exchange {
         let caller = caller(&request)?;
         let responses = receive(&self.0, caller.clone(), request.into_inner().boxed());
         if let Err(refusal) = &responses {
-            self.0.note_refusal(&caller.identity, RECEIVE, About::nothing(), refusal);
+            self.0.note_refusal(&caller.identity, RECEIVE, Object::nothing(), refusal);
         }
         responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
@@ -133,7 +133,7 @@ async fn consign_until_cut(
         Err(status) => return end(cut, status),
     };
     let refuse = |cut, refusal: &Refusal| {
-        shared.note_refusal(&caller.identity, CONSIGN, About::nothing(), refusal);
+        shared.note_refusal(&caller.identity, CONSIGN, Object::nothing(), refusal);
         end(cut, to_status(refusal));
     };
     let by = match greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
@@ -155,7 +155,7 @@ async fn consign_until_cut(
         let taken = take_consignments(&shared, &by, chain, welcome, inbound, &outbound).await;
         let Err((refusal, number)) = taken else { return };
         tracing::warn!(participant = %by.participant, reason = %refusal.reason, "a consignment was refused whole");
-        let about = About::consignment(&by.participant, lane, number);
+        let about = Object::consignment(&by.participant, lane, number);
         shared.note_refusal(&caller.identity, CONSIGN, about, &refusal);
         // After the receipts that are queued: each of them still counts.
         let _gone = outbound.send(Err(to_status(&refusal))).await;
@@ -269,7 +269,7 @@ async fn receive_until_cut(
         Err(error) => return end(cut, to_status(&Refusal::new(Reason::ArgumentInvalid, error.to_string()))),
     };
     let refuse = |cut, refusal: &Refusal| {
-        shared.note_refusal(&caller.identity, RECEIVE, About::mailbox(lane), refusal);
+        shared.note_refusal(&caller.identity, RECEIVE, Object::mailbox(lane), refusal);
         end(cut, to_status(refusal));
     };
     let by = match greeted(&shared, &caller, hello.limits.as_ref(), &hello.run).await {
@@ -308,7 +308,7 @@ async fn receive_until_cut(
         ended = serving => match ended {
             Ok(()) => return,
             Err(refusal) => {
-                shared.note_refusal(&caller.identity, RECEIVE, About::mailbox(lane), &refusal);
+                shared.note_refusal(&caller.identity, RECEIVE, Object::mailbox(lane), &refusal);
                 to_status(&refusal)
             }
         },

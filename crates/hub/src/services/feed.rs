@@ -5,7 +5,7 @@ use std::sync::Arc;
 use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ParticipantCode, Reason, Refusal};
-use concord_server::audit::About;
+use concord_server::audit::Object;
 use concord_server::{LOWER_LIMITS_NOTE, Shutdown, detach};
 use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::lower_limits;
@@ -45,7 +45,7 @@ impl FeedService for Feed {
         let caller = caller(&request)?;
         let responses = follow(&self.0, &caller, &request.into_inner()).await;
         if let Err(refusal) = &responses {
-            self.0.note_refusal(&caller.identity, FOLLOW, About::nothing(), refusal);
+            self.0.note_refusal(&caller.identity, FOLLOW, Object::nothing(), refusal);
         }
         responses.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
@@ -57,7 +57,7 @@ impl FeedService for Feed {
         let caller = caller(&request)?;
         let answer = hand_back(&self.0, &caller, request.into_inner().boxed()).await;
         if let Err(refusal) = &answer {
-            self.0.note_refusal(&caller.identity, HAND_BACK, About::nothing(), refusal);
+            self.0.note_refusal(&caller.identity, HAND_BACK, Object::nothing(), refusal);
         }
         answer.map(Response::new).map_err(|refusal| to_status(&refusal))
     }

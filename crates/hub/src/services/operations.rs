@@ -5,7 +5,7 @@ use std::sync::Arc;
 use concord_backup::{BackupError, Backups};
 use concord_ledger::AgreementState;
 use concord_model::{ParticipantCode, Reason, Refusal, Role, Timestamp};
-use concord_server::audit::{About, AuditStream, Event};
+use concord_server::audit::{AuditStream, Event, Object};
 use concord_server::{AskedDays, Connections, Readiness};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1 as pb;
@@ -66,7 +66,7 @@ impl OperationsService for Operations {
         let busy = || to_status(&Refusal::new(Reason::QueueFull, "another backup is being made"));
         let chunks = self.backups.start(self.shared.clock.now()).ok_or_else(busy)?;
         let by = caller(&request)?.identity;
-        self.shared.audit.note(Event::of_call(&by, BACKUP, About::nothing(), Ok(())));
+        self.shared.audit.note(Event::of_call(&by, BACKUP, Object::nothing(), Ok(())));
         let answer = |chunk: Result<bytes::Bytes, BackupError>| {
             chunk.map(|chunk| pb::CreateBackupResponse { chunk }).map_err(|error| match error {
                 BackupError::Changed { .. } => to_status(&Refusal::new(Reason::BackupConflict, error.to_string())),
@@ -133,9 +133,7 @@ impl OperationsService for Operations {
         let shared = Arc::clone(&self.shared);
         let report = tokio::spawn(async move {
             let done = keeper.run(asked).await;
-            let rows = done.iter().flat_map(|report| &report.rows);
-            let gone = About::count(rows.map(|row| row.exchanges).sum(), "exchanges");
-            shared.note_act(&by, RETENTION, gone, &done);
+            shared.note_act(&by, RETENTION, Object::retention(done.as_ref().ok()), &done);
             done
         });
         let report = report.await.unwrap_or_else(|error| Err(internal(error)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use concord_identity::{Anchor, Caller, verify, verify_certificate, verify_statement};
 use concord_ledger::{JoinRequest, Ledger, Statement, StatementContent};
 use concord_model::{AgreementId, ParticipantCode, PartyRole, Reason, Refusal, Role, Timestamp};
-use concord_server::audit::About;
+use concord_server::audit::Object;
 use concord_server::detach;
 use concord_wire::agreement::{JoinProof, carried_request, parse_join_request, parse_statement};
 use concord_wire::proto::agreement::v1 as pb;
@@ -51,7 +51,7 @@ impl StatementService for Statements {
         let request = request.into_inner();
         // As far as it can be read, whoever it is of.
         let read = request.statement.as_ref().map(parse_statement);
-        let about = read.and_then(Result::ok).map_or_else(About::nothing, |statement| about_statement(&statement));
+        let about = read.and_then(Result::ok).map_or_else(Object::nothing, |statement| about_statement(&statement));
         let done = submit(&self.0, &caller, request).await;
         self.0.note_act(&caller.identity, SUBMIT, about, &done);
         done.map_err(|refusal| to_status(&refusal))?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use concord_model::{Class, Name, Reason, Refusal};
-use concord_server::audit::About;
+use concord_server::audit::Object;
 use concord_wire::proto::agency::v1::agency_service_server::AgencyService;
 use concord_wire::proto::agency::v1::{
     AcknowledgeRequest, AcknowledgeResponse, ReceiveRequest, ReceiveResponse, SubmitRequest, SubmitResponse,
@@ -71,7 +71,7 @@ impl AgencyService for AgencyApi {
         if let Err(refusal) = &answer
             && refusal.reason.class() == Class::Denied
         {
-            note_refusal(&self.context, &identity, method, About::nothing(), refusal);
+            note_refusal(&self.context, &identity, method, Object::nothing(), refusal);
         }
         answer.map(Response::new).map_err(refused)
     }

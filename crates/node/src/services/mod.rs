@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use concord_identity::Caller;
 use concord_model::{Identity, Name, Reason, Refusal, Role};
-use concord_server::audit::{About, Event, is_by_rule};
+use concord_server::audit::{Event, Object, is_by_rule};
 use concord_server::{
     Allow, Called, Connections, GrpcServer, Health, MESSAGE_SIZE_MAX_BYTES, MethodTable, ReflectionError, Row, Whose,
     reflection,
@@ -109,7 +109,7 @@ fn known_caller<T>(context: &Context, request: &Request<T>) -> Result<Caller, St
     let is_known = caller.identity.role != Role::Agency || context.state.borrow().agencies().contains_key(name);
     if !is_known && !concord_faults::planted("take-anybody-for-an-agency") {
         let refusal = agency_unknown(name);
-        note_refusal(context, &caller.identity, called(request), About::nothing(), &refusal);
+        note_refusal(context, &caller.identity, called(request), Object::nothing(), &refusal);
         return Err(refused(refusal));
     }
     Ok(caller)
@@ -121,14 +121,14 @@ fn called<T>(request: &Request<T>) -> &'static str {
 }
 
 /// Notes that a rule refused a caller; what passes as it is a moment later is not noted.
-fn note_refusal(context: &Context, by: &Identity, method: &'static str, about: About, refusal: &Refusal) {
+fn note_refusal(context: &Context, by: &Identity, method: &'static str, about: Object, refusal: &Refusal) {
     if is_by_rule(refusal.reason) {
         context.audit.note(Event::of_call(by, method, about, Err(refusal.reason)));
     }
 }
 
 /// Notes an act of a person, or that a rule refused it.
-fn note_act<T>(context: &Context, by: &Identity, method: &'static str, about: About, done: &Result<T, Refusal>) {
+fn note_act<T>(context: &Context, by: &Identity, method: &'static str, about: Object, done: &Result<T, Refusal>) {
     match done {
         Ok(_) => context.audit.note(Event::of_call(by, method, about, Ok(()))),
         Err(refusal) => note_refusal(context, by, method, about, refusal),

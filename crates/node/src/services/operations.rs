@@ -5,7 +5,7 @@ use std::sync::Arc;
 use concord_backup::{BackupError, Backups};
 use concord_model::{Identity, MeasureCode, Name, Reason, Refusal, Right, Scope};
 use concord_server::AskedDays;
-use concord_server::audit::{About, AuditStream};
+use concord_server::audit::{AuditStream, Object};
 use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
 use concord_wire::proto::operations::v1::{
@@ -58,7 +58,7 @@ impl OperationsService for OperationsApi {
     ) -> Result<Response<Self::CreateBackupStream>, Status> {
         let busy = || refused(Refusal::new(Reason::QueueFull, "another backup is being made"));
         let chunks = self.backups.start(self.context.clock.now()).ok_or_else(busy)?;
-        note_act(&self.context, &caller(&request)?.identity, called(&request), About::nothing(), &Ok(()));
+        note_act(&self.context, &caller(&request)?.identity, called(&request), Object::nothing(), &Ok(()));
         let chunks = stream::unfold(chunks, |mut chunks| async { chunks.recv().await.map(|chunk| (chunk, chunks)) });
         let answer = |chunk: Result<bytes::Bytes, BackupError>| {
             chunk.map(|chunk| CreateBackupResponse { chunk }).map_err(|error| match error {
@@ -90,9 +90,7 @@ impl OperationsService for OperationsApi {
         let context = self.context.clone();
         let report = tokio::spawn(async move {
             let done = keeper.run(asked).await;
-            let rows = done.iter().flat_map(|report| &report.rows);
-            let gone = About::count(rows.map(|row| row.exchanges).sum(), "exchanges");
-            note_act(&context, &by, method, gone, &done);
+            note_act(&context, &by, method, Object::retention(done.as_ref().ok()), &done);
             done
         });
         let report = report.await.map_err(internal)?.map_err(refused)?;
@@ -118,7 +116,7 @@ impl OperationsService for OperationsApi {
             .map_err(refused)?;
         codes.sort_unstable();
         codes.dedup();
-        let about = About::agency(&name, Some(&added(&codes)));
+        let about = Object::agency(&name, Some(&added(&codes)));
         let done = self.context.writer.add_agency(name, codes).await;
         note_act(&self.context, &by, method, about, &done);
         done.map_err(refused)?;
@@ -179,7 +177,7 @@ impl OperationsApi {
             RightsChange::Granted(right) | RightsChange::Revoked(right) => Some(right),
             RightsChange::Ended => None,
         };
-        let about = About::agency(&name, right);
+        let about = Object::agency(&name, right);
         let done = self.context.writer.change_rights(name, change).await;
         note_act(&self.context, &by, method, about, &done);
         done.map_err(refused)

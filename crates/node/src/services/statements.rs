@@ -5,7 +5,7 @@ use std::time::Duration;
 use concord_identity::verify_statement;
 use concord_ledger::Statement;
 use concord_model::{Name, Reason, Refusal};
-use concord_server::audit::About;
+use concord_server::audit::Object;
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::statement_service_server::StatementService;
 use concord_wire::proto::agreement::v1::{
@@ -114,7 +114,8 @@ impl StatementService for StatementApi {
         let SubmitRequest { statement, wait, run: _ } = request.into_inner();
         let signed = statement.unwrap_or_default();
         // As far as it can be read, whoever it is of.
-        let about = parse_statement(&signed).map_or_else(|_| About::nothing(), |statement| about_statement(&statement));
+        let about =
+            parse_statement(&signed).map_or_else(|_| Object::nothing(), |statement| about_statement(&statement));
         let queued = hand_in(&self.context, &identity.name, signed).await;
         note_act(&self.context, &identity, method, about.clone(), &queued);
         let statement = queued.map_err(refused)?;
@@ -129,9 +130,9 @@ impl StatementService for StatementApi {
     }
 }
 
-fn about_statement(statement: &Statement) -> About {
+fn about_statement(statement: &Statement) -> Object {
     let Statement { participant, officer, number, content, .. } = statement;
-    About::statement(participant, officer, *number, &content.in_names())
+    Object::statement(participant, officer, *number, &content.in_names())
 }
 
 /// A wait that a caller asked for, within what one call may take.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use concord_journal::Journal as _;
 use concord_model::{AgreementId, Digest, ExchangeId, Lane, Reason, Right, Scope};
+use concord_server::{AskedDays, Retention};
 use concord_wire::header;
 use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse};
 use concord_wire::stored::node::{RightsChange, Verdict};
@@ -17,6 +18,7 @@ use super::support::{
 };
 use super::uplink::context;
 use crate::context::Context;
+use crate::retention::Keeper;
 use crate::services::{acknowledge, give, given};
 use crate::writer::Judged;
 
@@ -278,4 +280,22 @@ async fn a_right_names_what_there_is_and_repeats_change_nothing() {
     let none = RightsChange::Revoked(right(&["nothing.9"], &["KAZ/ended-long-ago"]));
     assert_eq!(node.change("customs", none).await, Ok(()), "what is not there can be taken away");
     assert_eq!(node.change("nobody", RightsChange::Revoked(right(&[], &[]))).await, Err(Reason::AgencyUnknown));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_collected_does_not_go_by_age() {
+    let node = Node::new().await;
+    node.change("customs", RightsChange::Ended).await.unwrap();
+    node.receives(&[MEASURE]).await;
+    let keeper = Keeper::new(node.context.clone(), Retention::default());
+    let goes = async || {
+        let report = keeper.preview(AskedDays { bodies: Some(0), entries: None }).await.unwrap();
+        (report.rows.len(), report.unsettled_exchanges)
+    };
+    assert_eq!(goes().await, (0, 1), "what nobody may have would go");
+    node.running.writer.add_agency(name("police"), Vec::new()).await.unwrap();
+    let first = node.stream("police", false).next().await;
+    assert_eq!(goes().await, (0, 1));
+    node.acknowledge("police", &first).await.unwrap();
+    assert_eq!(goes().await, (1, 0));
 }

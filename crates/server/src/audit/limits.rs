@@ -128,12 +128,12 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
-    use super::super::line::About;
+    use super::super::line::Object;
     use super::*;
 
     fn event(by: &str) -> Event {
         let by = by.parse().map_or_else(|_| Actor::Address(by.parse().unwrap()), Actor::Caller);
-        Event { listener: "grpc", by, method: "/t.S/M", about: About::nothing(), refused: Some("CALLER_NOT_ALLOWED") }
+        Event { listener: "grpc", by, method: "/t.S/M", about: Object::nothing(), refused: Some("CALLER_NOT_ALLOWED") }
     }
 
     fn limits() -> (Limits, Instant) {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use concord_model::{Class, Identity, Lane, Name, ParticipantCode, Reason, Refusal, Right, Timestamp};
 use concord_wire::convert::timestamp;
+use concord_wire::proto::operations::v1::RetentionReport;
 use serde::{Deserialize, Serialize};
 
 /// What is kept of what a line is about. Names of the protocol are shorter.
@@ -36,9 +37,9 @@ impl fmt::Display for Actor {
 
 /// What something is about: made of names and numbers of the protocol only, so that nothing that somebody wrote gets into it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct About(String);
+pub struct Object(String);
 
-impl About {
+impl Object {
     /// Nothing in particular, or what the caller did not name.
     pub fn nothing() -> Self {
         Self::default()
@@ -76,8 +77,14 @@ impl About {
         Self::cut(&format!("history {history}"))
     }
 
+    /// What a run of the retention took.
+    pub fn retention(report: Option<&RetentionReport>) -> Self {
+        let exchanges = report.map_or(0, |report| report.rows.iter().map(|row| row.exchanges).sum());
+        Self::count(exchanges, "exchanges")
+    }
+
     /// A number with what it counts.
-    pub fn count(count: u64, of: &'static str) -> Self {
+    fn count(count: u64, of: &'static str) -> Self {
         Self(format!("{count} {of}"))
     }
 
@@ -96,14 +103,14 @@ pub struct Event {
     /// What was called, a method of the protocol or a word of this program; never what a caller made up.
     pub method: &'static str,
     /// About what.
-    pub about: About,
+    pub about: Object,
     /// The stable reason where it was refused.
     pub refused: Option<&'static str>,
 }
 
 impl Event {
     /// Something that a caller of the gRPC listener did, or was refused.
-    pub fn of_call(by: &Identity, method: &'static str, about: About, outcome: Result<(), Reason>) -> Self {
+    pub fn of_call(by: &Identity, method: &'static str, about: Object, outcome: Result<(), Reason>) -> Self {
         Self {
             listener: "grpc",
             by: Actor::Caller(by.clone()),
@@ -114,7 +121,7 @@ impl Event {
     }
 
     /// Something that was done on the machine, or by the server itself.
-    pub fn local(method: &'static str, about: About) -> Self {
+    pub fn local(method: &'static str, about: Object) -> Self {
         Self { listener: "local", by: Actor::Server, method, about, refused: None }
     }
 }

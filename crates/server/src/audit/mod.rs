@@ -26,7 +26,7 @@ pub use files::{AUDIT_FOLDER, AUDIT_SIZE_MAX_BYTES, SEGMENT_SIZE_MAX_BYTES, SEGM
 use files::{Class, Files};
 use limits::Limits;
 pub use limits::{ACTS, CALLERS_MAX, REFUSALS, Rates};
-pub use line::{About, Actor, AuditLine, Event, is_by_rule, outcome};
+pub use line::{Actor, AuditLine, Event, Object, is_by_rule, outcome};
 pub use list::{AuditStream, LISTS_OPEN_MAX};
 
 /// Lines that wait to be written. Refusals beyond half of it, and acts beyond all of it, are lost and counted.
@@ -146,7 +146,7 @@ impl Inner {
                 self.hand_over(class, event, count);
             }
             if of_others > 0 {
-                let about = About::words("of callers that are too many to be told apart");
+                let about = Object::words("of callers that are too many to be told apart");
                 let refused = (class == Class::Refusals).then_some("VARIOUS");
                 let event = Event { listener: "all", by: Actor::Unknown, method: "various", about, refused };
                 self.hand_over(class, event, of_others);

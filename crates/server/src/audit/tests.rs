@@ -28,12 +28,12 @@ fn begin(place: tempfile::TempDir) -> Log {
 }
 
 fn refusal(by: &str, method: &'static str) -> Event {
-    Event::of_call(&by.parse().unwrap(), method, About::nothing(), Err(Reason::CallerNotAllowed))
+    Event::of_call(&by.parse().unwrap(), method, Object::nothing(), Err(Reason::CallerNotAllowed))
 }
 
 fn act(agency: &str) -> Event {
     let by = "spiffe://kaz.concord/operator/operator".parse().unwrap();
-    Event::of_call(&by, "/t.S/AddAgency", About::agency(&Name::parse(agency).unwrap(), None), Ok(()))
+    Event::of_call(&by, "/t.S/AddAgency", Object::agency(&Name::parse(agency).unwrap(), None), Ok(()))
 }
 
 impl Log {
