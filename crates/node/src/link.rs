@@ -73,6 +73,8 @@ pub enum LinkEnd {
     HubFull(Refusal),
     /// This node's own disk is full, which has an alarm of its own: try again, ever later.
     OwnFull(Refusal),
+    /// This participant is held: what waits, waits, until the feed tells that it is released.
+    Held(Refusal),
     /// The hub refuses, or what it says does not hold: alarm, and try again slowly.
     Refused(Refusal),
     /// Going on could only make it worse: alarm, and never again in this process.
@@ -101,6 +103,7 @@ impl LinkEnd {
         };
         match refusal.reason {
             Reason::DiskFull => Self::HubFull(refusal),
+            Reason::ParticipantHeld => Self::Held(refusal),
             Reason::Fork => Self::Stopped(refusal.to_string()),
             // The feed is about to tell of the epoch that its officer opened.
             Reason::EpochClosed => Self::Lost(refusal.message),

@@ -21,6 +21,9 @@ pub(crate) const FAILURES_ALARM_MIN: u32 = 5;
 /// The hub has no room for more; cleared by its next receipt.
 pub(crate) const HUB_FULL_NOTE: &str = "hub-full";
 
+/// This participant is held.
+const HELD_NOTE: &str = "held";
+
 /// What one attempt came to.
 pub(crate) struct Attempt {
     pub(crate) end: LinkEnd,
@@ -69,6 +72,15 @@ pub(crate) async fn keep_up<'a>(
                 tracing::debug!(link = alarm, %refusal, "this node's disk has no room for what comes over a link");
                 waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS))
             }
+            LinkEnd::Held(refusal) => {
+                context.readiness.note(HELD_NOTE, refusal.to_string());
+                released(context, waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS))).await;
+                if !is_held(context) {
+                    context.readiness.clear(HELD_NOTE);
+                    waits = backoff();
+                }
+                continue;
+            }
             LinkEnd::Refused(refusal) => {
                 context.heard_refusal(&refusal);
                 context.readiness.raise(alarm, refusal.to_string());
@@ -85,6 +97,31 @@ pub(crate) async fn keep_up<'a>(
             () = context.shutdown.requested() => return,
             () = tokio::time::sleep(wait) => {}
         }
+    }
+}
+
+/// Whether the feed has told of a hold on this participant that stands.
+fn is_held(context: &Context) -> bool {
+    context.now_state().directory().registry.holds().is_held(&context.participant)
+}
+
+/// Waits until the feed tells that a hold is lifted; where it has yet to tell of the hold, for so long; and not beyond the end.
+async fn released(context: &Context, wait: Duration) {
+    let mut state = context.state.clone();
+    let told = async {
+        let own = &context.participant;
+        if !is_held(context) {
+            tokio::time::sleep(wait).await;
+        }
+        // The writer outlives every link.
+        let _ended = state.wait_for(|state| !state.directory().registry.holds().is_held(own)).await;
+    };
+    tokio::select! {
+        biased;
+        () = context.shutdown.requested() => {}
+        () = told => {}
+        // What the feed missed, the hub says again.
+        () = tokio::time::sleep(Duration::from_secs(REFUSED_RETRY_SECONDS)) => {}
     }
 }
 
