@@ -2,16 +2,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
-use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, detach};
+use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, Throttle, detach};
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_server::{ExchangeService, ExchangeServiceServer};
-use concord_wire::status::to_status;
+use concord_wire::status::{from_status, to_status};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -34,6 +34,10 @@ use crate::{consign, delivery};
 const RECEIPTS_WAITING_MAX: usize = 8;
 /// What a caller has to say hello. After it the stream ends with ARGUMENT_INVALID.
 const HELLO_TIMEOUT_SECONDS: u64 = 20;
+/// Lines about refused consignments in the log: who floods comes again at once.
+const REFUSALS_LOGGED_PER_SECOND_MAX: u32 = 5;
+
+static REFUSALS: Throttle = Throttle::new(REFUSALS_LOGGED_PER_SECOND_MAX);
 
 /// Serves consignments and mailboxes to nodes.
 pub struct Exchange(pub Arc<Shared>);
@@ -133,7 +137,9 @@ async fn consign_until_cut(
     welcome.damaged = shared.damaged.named_to(&chain);
     let serving = async {
         let Err(refusal) = take_consignments(&shared, &by, chain, welcome, inbound, &outbound).await else { return };
-        tracing::warn!(participant = %by.participant, reason = %refusal.reason, "a consignment was refused whole");
+        if let Some(left_out) = REFUSALS.admit(Instant::now()) {
+            tracing::warn!(participant = %by.participant, reason = %refusal.reason, left_out, "a consignment was refused whole");
+        }
         // After the receipts that are queued: each of them still counts.
         let _gone = outbound.send(Err(to_status(&refusal))).await;
     };
@@ -197,7 +203,8 @@ fn consignments(
         Err(status) if status.code() == Code::Internal => {
             Some(Err(Refusal::new(Reason::ConsignmentMalformed, "what came is not a message of this stream")))
         }
-        Err(_) => None,
+        // A limit of this server, in its own words; a broken connection has none.
+        Err(status) => from_status(&status).map(Err),
     };
     let said = inbound.map(read).take_while(|read| std::future::ready(read.is_some())).flat_map(stream::iter);
     Box::pin(said.filter_map(move |said| {

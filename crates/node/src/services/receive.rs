@@ -12,7 +12,7 @@ use concord_wire::proto::exchange::v1::Description;
 use concord_wire::stored::node::{NodeEntry, Received, Verdict, read};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -27,6 +27,10 @@ use crate::state::{Agency, NodeState};
 
 /// Rows of one lane that are read ahead; bodies are read one by one.
 const ROWS_AHEAD_MAX: usize = 256;
+/// Bodies that are read from the journal at once, for all streams: one that is replaced meanwhile ends behind its read.
+const READS_AT_ONCE_MAX: usize = 4;
+
+static READS: Semaphore = Semaphore::const_new(READS_AT_ONCE_MAX);
 
 /// Where what is given goes.
 pub type Items = mpsc::Sender<Result<ReceiveResponse, Status>>;
@@ -60,8 +64,10 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
         let state = Arc::clone(&published.borrow_and_update());
         loop {
             let state = Arc::clone(&state);
+            let place = READS.acquire().await.map_err(internal)?;
             let read = concord_server::blocking(move || {
                 let item = source.next(&state);
+                drop(place);
                 (source, item)
             });
             let (same_source, item) = read.await.map_err(internal)?;
