@@ -14,7 +14,7 @@ use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::{
     Addresses, AdminListener, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
-    PrometheusHandle, Readiness, Shutdown, Tcp, bind, metrics_recorder, scrub,
+    PrometheusHandle, Readiness, Shares, Shutdown, Tcp, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -115,6 +115,8 @@ impl Node {
             shutdown,
             contact: Arc::new(Contact::default()),
             room,
+            shares: Arc::new(Shares::new(config.quotas)),
+            waiting_exchanges_max: config.waiting_exchanges_max,
             run: concord_server::fresh()?,
         };
         let own = Anchors::pinned(config.participant.clone(), anchor);

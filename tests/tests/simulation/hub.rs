@@ -15,7 +15,7 @@ use concord_identity::Anchors;
 use concord_journal::Journal;
 use concord_ledger::{At, Ledger};
 use concord_model::Timestamp;
-use concord_server::{Clock, DiskRoom, Readiness, Shutdown};
+use concord_server::{Clock, DiskRoom, Quotas, Readiness, Shares, Shutdown};
 use concord_views::{Projection as _, Views};
 use concord_wire::stored::hub::read;
 use futures::future::BoxFuture;
@@ -100,6 +100,7 @@ pub(crate) fn open(
         losses: Losses::default(),
         damaged: Damaged::default(),
         room: DiskRoom::default(),
+        shares: Shares::new(Quotas::default()),
         shutdown: Shutdown::new(),
         announce: Vec::new(),
         refreshing: Mutex::default(),

@@ -22,6 +22,7 @@ mod healing_node;
 mod kills;
 mod network;
 mod peers_refused;
+mod quotas;
 mod real_data;
 mod receipts;
 mod repeats;

@@ -13,6 +13,7 @@ use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_server::{ExchangeService, ExchangeServiceServer};
 use concord_wire::status::{from_status, to_status};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -185,9 +186,12 @@ fn consignments(
     inbound: Inbound<pb::ConsignRequest>,
 ) -> Pin<Box<dyn Stream<Item = Result<Brought, Refusal>> + Send>> {
     use pb::consign_request::Message;
-    let read = |request: Result<pb::ConsignRequest, Status>| match request {
+    let (counting, counted) = (Arc::clone(&shared), chain.clone());
+    let read = move |request: Result<pb::ConsignRequest, Status>| match request {
         Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)) }) => {
-            Some(Ok(Said::Brought(Brought { consignment, receipt: None, history: bytes::Bytes::new() })))
+            let (exchanges, bytes) = (consignment.headers.len() as u64, consignment.encoded_len() as u64);
+            let taken = counting.shares.take(&counted.origin, counted.lane, exchanges, bytes);
+            Some(taken.map(|()| Said::Brought(Brought { consignment, receipt: None, history: bytes::Bytes::new() })))
         }
         Ok(pb::ConsignRequest { message: Some(Message::Again(consignment)) }) => Some(Ok(Said::Again(consignment))),
         Ok(pb::ConsignRequest {
