@@ -169,4 +169,16 @@ mod tests {
             assert_eq!(parse_cursor(wrong).unwrap_err().reason, Reason::CursorInvalid);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_no_cursor_is_refused_and_what_is_one_was_given_so(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..12),
+        ) {
+            match parse_cursor(&bytes) {
+                Ok((lane, number)) => assert_eq!(cursor(lane, number), bytes),
+                Err(refusal) => assert_eq!(refusal.reason, Reason::CursorInvalid),
+            }
+        }
+    }
 }
