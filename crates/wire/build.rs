@@ -36,6 +36,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
 
     // Bytes instead of Vec: bodies are slices of what came from the socket, never copied again.
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let mut names = tonic_prost_build::Config::new();
+    // By which the codec finds what a message may have in it.
+    names.enable_type_names();
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::codec::BoundedCodec")
+        .compile_fds_with_config(descriptors, names)?;
     Ok(())
 }

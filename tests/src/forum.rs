@@ -320,6 +320,16 @@ impl Forum {
         self.nodes.remove(code).unwrap().kill();
     }
 
+    /// The id of the hub's process, which runs.
+    pub fn hub_pid(&self) -> u32 {
+        self.hub.as_ref().unwrap().id()
+    }
+
+    /// The id of a node's process, which runs.
+    pub fn node_pid(&self, code: &str) -> u32 {
+        self.nodes[code].id()
+    }
+
     /// Where everything is.
     pub fn path(&self) -> &Path {
         self.place.path()

@@ -58,6 +58,11 @@ impl Process {
         Self { shown, child, lines }
     }
 
+    /// Its id, for as long as it is this test's child.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line that it writes; none when it ended.
     #[track_caller]
     pub fn line(&self) -> Option<String> {

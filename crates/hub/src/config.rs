@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use concord_model::Name;
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Retention};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Quotas, Retention};
 use serde::Deserialize;
 
 use crate::error::HubError;
@@ -24,6 +24,8 @@ pub struct Config {
     pub journal_segment_size_bytes: u64,
     /// What is kept free on the disk for what is under way, in bytes.
     pub disk_reserve_bytes: u64,
+    /// What each participant may bring.
+    pub quotas: Quotas,
     /// What goes by itself.
     pub retention: Retention,
 }
@@ -38,6 +40,8 @@ struct File {
     announce: Vec<String>,
     journal_segment_size_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
+    #[serde(default)]
+    quotas: Quotas,
     #[serde(default)]
     retention: Retention,
 }
@@ -76,6 +80,7 @@ impl Config {
             journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
             disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
+            quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
         })
     }
@@ -104,13 +109,14 @@ journal_segment_size_bytes = {segment}
 # What is kept free on the disk, in bytes. With less, new consignments are refused with DISK_FULL and wait at their nodes; receipts,
 # deliveries, acknowledgements and officers' words go on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
-{retention}"#,
+{quotas}{retention}"#,
             name = self.name,
             listen = self.listen,
             admin = self.admin,
             announce = announce.join(", "),
             segment = self.journal_segment_size_bytes,
             disk_reserve_bytes = self.disk_reserve_bytes,
+            quotas = self.quotas.to_toml("participant"),
             retention = self.retention.to_toml(),
         )
     }
@@ -128,6 +134,7 @@ mod tests {
             announce: vec!["hub.example.org:7443".to_owned()],
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
+            quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
         }
     }
@@ -155,7 +162,43 @@ mod tests {
         check(text.replace("hub.example.org:7443", "hub.example.org"), "announce");
         check(text.replace("\"main\"", "\"Main\""), "Main");
         check(text.replace("65536", "65535"), "journal_segment_size_bytes");
+        check(text.replace("exchanges_per_second = 7", "exchanges_per_second = 0"), "exchanges_per_second");
+        check(text.replace("exchanges_per_second = 7", "exchanges_per_minute = 7"), "exchanges_per_minute");
         check(text.replace("bodies_days = 30", "bodies_days = 0"), "bodies_days");
         check(text.replace("bodies_days = 30", "entries_days = 30"), "entries_days");
+    }
+
+    /// A line of the file is taken away, doubled, or has something else in it.
+    fn damaged(text: &str, at: usize, how: u8, piece: &str) -> String {
+        let mut lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
+        let at = at % lines.len();
+        match how % 4 {
+            0 => drop(lines.remove(at)),
+            1 => lines.insert(at, lines[at].clone()),
+            2 => lines[at] = piece.to_owned(),
+            _ => {
+                let key = lines[at].split('=').next().unwrap_or_default().to_owned();
+                lines[at] = format!("{key}= {piece}");
+            }
+        }
+        lines.join("\n")
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_read_of_a_damaged_file_is_what_is_written_of_it_again(
+            changes in proptest::collection::vec(
+                (proptest::prelude::any::<usize>(), proptest::prelude::any::<u8>(), "[0-9]{1,20}|-1|\"[a-zA-Z0-9.:]{0,20}\"|\\[\\]|\\PC{0,12}"),
+                1..4,
+            ),
+        ) {
+            let mut text = written().to_toml();
+            for (at, how, piece) in &changes {
+                text = damaged(&text, *at, *how, piece);
+            }
+            if let Ok(read) = Config::parse(&text) {
+                assert_eq!(Config::parse(&read.to_toml()), Ok(read));
+            }
+        }
     }
 }

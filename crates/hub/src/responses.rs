@@ -2,6 +2,7 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::Stream;
@@ -12,21 +13,48 @@ use tonic::Status;
 /// What a call's task sends. Cut, it drops what is queued and ends with the status at once: what was permitted and not yet handed
 /// to the connection does not go out any more.
 pub struct Responses<T> {
-    queued: mpsc::Receiver<Result<T, Status>>,
+    queued: Queued<T>,
     cut: Option<oneshot::Receiver<Status>>,
 }
+
+type Queued<T> = Arc<Mutex<mpsc::Receiver<Result<T, Status>>>>;
 
 /// What a caller sends, wherever it comes from.
 pub type Inbound<T> = BoxStream<'static, Result<T, Status>>;
 
 /// Cuts a response stream; dropped without a word, the stream ends after what is queued.
-pub type Cut = oneshot::Sender<Status>;
+pub struct Cut {
+    said: oneshot::Sender<Status>,
+    forget: Box<dyn FnOnce() + Send>,
+}
+
+impl Cut {
+    /// Lets go of what is queued, at once: a caller that gives no window never asks for it, and it would stay in memory for as long
+    /// as the call does. An error: the caller is gone.
+    pub fn send(self, status: Status) -> Result<(), Status> {
+        (self.forget)();
+        self.said.send(status)
+    }
+}
 
 /// A response stream, where its task sends, and what cuts it.
-pub fn responses<T>(queued_max: usize) -> (mpsc::Sender<Result<T, Status>>, Cut, Responses<T>) {
+pub fn responses<T: Send + 'static>(queued_max: usize) -> (mpsc::Sender<Result<T, Status>>, Cut, Responses<T>) {
     let (outbound, queued) = mpsc::channel(queued_max);
-    let (cut, receiver) = oneshot::channel();
-    (outbound, cut, Responses { queued, cut: Some(receiver) })
+    let (said, receiver) = oneshot::channel();
+    let queued = Arc::new(Mutex::new(queued));
+    let unread = Arc::downgrade(&queued);
+    let forget = Box::new(move || {
+        if let Some(unread) = unread.upgrade() {
+            forget(&unread);
+        }
+    });
+    (outbound, Cut { said, forget }, Responses { queued, cut: Some(receiver) })
+}
+
+fn forget<T>(queued: &Queued<T>) {
+    let mut queued = queued.lock().unwrap_or_else(PoisonError::into_inner);
+    queued.close();
+    while queued.try_recv().is_ok() {}
 }
 
 impl<T> Stream for Responses<T> {
@@ -38,12 +66,11 @@ impl<T> Stream for Responses<T> {
         {
             self.cut = None;
             if let Ok(status) = said {
-                self.queued.close();
-                while self.queued.try_recv().is_ok() {}
+                forget(&self.queued);
                 return Poll::Ready(Some(Err(status)));
             }
         }
-        self.queued.poll_recv(context)
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(context)
     }
 }
 
@@ -64,6 +91,15 @@ mod tests {
         assert_eq!(stream.next().await.unwrap().unwrap_err().message(), "cut");
         assert!(stream.next().await.is_none());
         assert!(outbound.send(Ok(4)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_is_let_go_of_at_the_cut_also_where_nobody_reads() {
+        let (outbound, cut, _unread) = responses(4);
+        let delivery = Arc::new(());
+        outbound.send(Ok(Arc::clone(&delivery))).await.unwrap();
+        cut.send(Status::aborted("cut")).unwrap();
+        assert_eq!(Arc::strong_count(&delivery), 1);
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use concord_model::ParticipantCode;
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
     Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, Readiness,
-    RevocationFolder, Shutdown, bind, metrics_recorder, scrub,
+    RevocationFolder, Shares, Shutdown, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -94,6 +94,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         feeds: FeedsShown::default(),
         readiness: readiness.clone(),
         room: room.clone(),
+        shares: Shares::new(config.quotas),
         runs: RunsSeen::default(),
         losses: Losses::default(),
         damaged: Damaged::default(),

@@ -9,7 +9,7 @@ use concord_ledger::Ledger;
 use concord_ledger::hold::held;
 use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
 use concord_server::audit::Audit;
-use concord_server::{DiskRoom, Readiness, Shutdown};
+use concord_server::{DiskRoom, Readiness, Shares, Shutdown};
 use concord_views::Views;
 
 use crate::damaged::Damaged;
@@ -44,6 +44,8 @@ pub struct Shared {
     pub readiness: Readiness,
     /// Whether the disk takes more than what is under way.
     pub room: DiskRoom,
+    /// What each participant may bring.
+    pub shares: Shares<ParticipantCode>,
     /// How many runs of each participant's node came to be served.
     pub runs: RunsSeen,
     /// What is known of lost data.

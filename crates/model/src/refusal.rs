@@ -189,6 +189,8 @@ reasons! {
     NotJoined = "NOT_JOINED", Precondition, "join the hub first with `concord node join`";
     /// A bounded queue is full.
     QueueFull = "QUEUE_FULL", Exhausted, "try again after the time in RetryInfo";
+    /// A participant or an agency has brought more in a second than its quota is.
+    QuotaExceeded = "QUOTA_EXCEEDED", Exhausted, "try again after the time in RetryInfo: nothing that was answered is undone; more than that is for the operator to allow, in [quotas]";
     /// The disk is full, or so nearly that only what is under way is taken.
     DiskFull = "DISK_FULL", Exhausted, "try again after the time in RetryInfo: it goes on by itself once its operator has made room";
     /// A newer stream of the same caller took over.

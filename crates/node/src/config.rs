@@ -5,13 +5,15 @@ use std::path::Path;
 
 use concord_identity::read_text;
 use concord_model::{Name, ParticipantCode};
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Retention, write_durably};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Quotas, Retention, write_durably};
 use serde::Deserialize;
 
 use crate::error::NodeError;
 
 /// The name of the file in the data folder.
 pub const CONFIG_FILE: &str = "node.toml";
+/// Exchanges of one lane that may wait for the hub, where the file names no other number. Over it: `QUOTA_EXCEEDED`.
+pub const WAITING_EXCHANGES_DEFAULT: u64 = 1_000_000;
 
 /// What a person may set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,10 @@ pub struct NodeConfig {
     pub journal_segment_size_bytes: u64,
     /// What is kept free on the disk for what is under way, in bytes.
     pub disk_reserve_bytes: u64,
+    /// Exchanges of one lane that may wait for the hub.
+    pub waiting_exchanges_max: u64,
+    /// What each agency may hand in.
+    pub quotas: Quotas,
     /// What goes by itself.
     pub retention: Retention,
 }
@@ -41,6 +47,9 @@ struct File {
     admin: String,
     journal_segment_size_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
+    waiting_exchanges_max: Option<u64>,
+    #[serde(default)]
+    quotas: Quotas,
     #[serde(default)]
     retention: Retention,
 }
@@ -68,6 +77,11 @@ impl NodeConfig {
             journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
             disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
+            waiting_exchanges_max: match file.waiting_exchanges_max {
+                Some(0) => return Err("waiting_exchanges_max = 0 would take nothing at all".to_owned()),
+                other => other.unwrap_or(WAITING_EXCHANGES_DEFAULT),
+            },
+            quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
         })
     }
@@ -78,8 +92,9 @@ impl NodeConfig {
     }
 
     fn template(&self) -> String {
-        let Self { participant, name, listen, admin, journal_segment_size_bytes, disk_reserve_bytes, retention } = self;
-        let retention = retention.to_toml();
+        let Self { participant, name, listen, admin, journal_segment_size_bytes, disk_reserve_bytes, .. } = self;
+        let (waiting_exchanges_max, quotas) = (self.waiting_exchanges_max, self.quotas.to_toml("agency"));
+        let retention = self.retention.to_toml();
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -101,7 +116,10 @@ journal_segment_size_bytes = {journal_segment_size_bytes}
 # What is kept free on the disk, in bytes. With less, agencies' submissions are refused with DISK_FULL; what waits for the hub, what
 # comes from it, and what agencies acknowledge goes on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
-{retention}"
+
+# Exchanges of one lane that may wait for the hub. Further ones are refused with QUOTA_EXCEEDED until it has recorded some.
+waiting_exchanges_max = {waiting_exchanges_max}
+{quotas}{retention}"
         )
     }
 }
@@ -118,6 +136,8 @@ mod tests {
             admin: "[::1]:9000".parse().unwrap(),
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
+            waiting_exchanges_max: 9,
+            quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
         }
     }
@@ -143,7 +163,46 @@ mod tests {
         let error = NodeConfig::parse(&template.replace("\"KAZ\"", "\"kaz\"")).unwrap_err();
         assert!(error.contains("participant code"), "{error}");
         assert!(NodeConfig::parse("").unwrap_err().contains("participant"));
+        let error =
+            NodeConfig::parse(&template.replace("waiting_exchanges_max = 9", "waiting_exchanges_max = 0")).unwrap_err();
+        assert!(error.contains("waiting_exchanges_max"), "{error}");
+        let error = NodeConfig::parse(&template.replace("per_second = 7", "per_second = 0")).unwrap_err();
+        assert!(error.contains("exchanges_per_second"), "{error}");
         let error = NodeConfig::parse(&template.replace("65536", "65535")).unwrap_err();
         assert!(error.contains("journal_segment_size_bytes"), "{error}");
+    }
+
+    /// A line of the file is taken away, doubled, or has something else in it.
+    fn damaged(text: &str, at: usize, how: u8, piece: &str) -> String {
+        let mut lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
+        let at = at % lines.len();
+        match how % 4 {
+            0 => drop(lines.remove(at)),
+            1 => lines.insert(at, lines[at].clone()),
+            2 => lines[at] = piece.to_owned(),
+            _ => {
+                let key = lines[at].split('=').next().unwrap_or_default().to_owned();
+                lines[at] = format!("{key}= {piece}");
+            }
+        }
+        lines.join("\n")
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_read_of_a_damaged_file_is_what_is_written_of_it_again(
+            changes in proptest::collection::vec(
+                (proptest::prelude::any::<usize>(), proptest::prelude::any::<u8>(), "[0-9]{1,20}|-1|\"[a-zA-Z0-9.:]{0,20}\"|\\[\\]|\\PC{0,12}"),
+                1..4,
+            ),
+        ) {
+            let mut text = config().template();
+            for (at, how, piece) in &changes {
+                text = damaged(&text, *at, *how, piece);
+            }
+            if let Ok(read) = NodeConfig::parse(&text) {
+                assert_eq!(NodeConfig::parse(&read.template()), Ok(read));
+            }
+        }
     }
 }

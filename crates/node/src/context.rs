@@ -7,7 +7,7 @@ use std::time::Duration;
 use concord_identity::{Anchor, SigningKey};
 use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::audit::Audit;
-use concord_server::{DiskRoom, Readiness, Shutdown};
+use concord_server::{DiskRoom, Readiness, Shares, Shutdown};
 use tokio::sync::watch;
 
 use crate::index::Index;
@@ -51,6 +51,10 @@ pub struct Context {
     pub audit: Audit,
     /// Whether the disk takes more than what is under way.
     pub room: DiskRoom,
+    /// What each agency may hand in.
+    pub shares: Arc<Shares<Name>>,
+    /// Exchanges of one lane that may wait for the hub.
+    pub waiting_exchanges_max: u64,
     /// The run of this process: by it the hub tells copies of one journal apart.
     pub run: [u8; 16],
 }

@@ -102,7 +102,7 @@ impl LinkEnd {
             };
         };
         match refusal.reason {
-            Reason::DiskFull => Self::HubFull(refusal),
+            Reason::DiskFull | Reason::QuotaExceeded => Self::HubFull(refusal),
             Reason::ParticipantHeld => Self::Held(refusal),
             Reason::Fork => Self::Stopped(refusal.to_string()),
             // The feed is about to tell of the epoch that its officer opened.
@@ -155,6 +155,7 @@ mod tests {
         let full = Refusal::new(Reason::DiskFull, "why");
         assert_eq!(end(Reason::DiskFull), LinkEnd::HubFull(full.clone()));
         assert_eq!(LinkEnd::not_kept(full.clone()), LinkEnd::OwnFull(full));
+        assert!(matches!(end(Reason::QuotaExceeded), LinkEnd::HubFull(_)));
         // A hub that does not know what this node has may be the wrong copy: it can be exchanged for the right one.
         for reason in [Reason::HistoryUnknown, Reason::StreamReplaced, Reason::CallerNotAllowed, Reason::StatementFork]
         {

@@ -191,4 +191,26 @@ mod tests {
             assert!(join_request_from_json(text).is_err());
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_damaged_bundle_is_refused_or_says_what_its_message_says(
+            changes in proptest::collection::vec(
+                (proptest::prelude::any::<usize>(), proptest::prelude::any::<char>(), proptest::prelude::any::<bool>()),
+                1..4,
+            ),
+        ) {
+            let good = bundle_to_json(&bundle()).unwrap();
+            let mut text: Vec<char> = good.chars().collect();
+            for (at, with, removes) in changes {
+                let at = at % text.len();
+                if removes { text.remove(at); } else { text[at] = with; }
+            }
+            let text: String = text.into_iter().collect();
+            if let Ok(paper) = bundle_from_json(&text) {
+                assert_eq!(bundle_from_json(&bundle_to_json(&paper.bundle).unwrap()).unwrap(), paper);
+            }
+            drop(join_request_from_json(&text));
+        }
+    }
 }

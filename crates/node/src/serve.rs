@@ -15,7 +15,7 @@ use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
     Addresses, AdminListener, Cut, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
-    PrometheusHandle, Readiness, RevocationFolder, Shutdown, Tcp, bind, metrics_recorder, scrub,
+    PrometheusHandle, Readiness, RevocationFolder, Shares, Shutdown, Tcp, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -119,6 +119,8 @@ impl Node {
             contact: Arc::new(Contact::default()),
             audit,
             room,
+            shares: Arc::new(Shares::new(config.quotas)),
+            waiting_exchanges_max: config.waiting_exchanges_max,
             run: concord_server::fresh()?,
         };
         let own = Anchors::pinned(config.participant.clone(), anchor);

@@ -79,7 +79,11 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         let outcome = Outcome::Repeat(answer?);
         return Ok(PreparedRequest { request_id, body_digest, outcome });
     }
-    let made = context.room.check().and_then(|()| context.check_fence());
+    let made = context.room.check().and_then(|()| context.check_fence()).and_then(|()| {
+        check_waiting(context, &state, request.lane)?;
+        let lane = parse_lane(request.lane).map_err(refuse(Reason::ArgumentInvalid))?;
+        context.shares.take(agency, lane, 1, body.len() as u64)
+    });
     let (header, blobs) = match made.and_then(|()| make(context, &state, known, &request, body)) {
         Ok(made) => made,
         // Without an id of the agency's own, or a lane, nothing of before can be meant.
@@ -110,6 +114,19 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         blobs,
     };
     Ok(PreparedRequest { request_id, body_digest, outcome: Outcome::New(Box::new(prepared)) })
+}
+
+/// What waits for a hub that is away is bounded: the disk is everybody's.
+fn check_waiting(context: &Context, state: &NodeState, lane: i32) -> Result<(), Refusal> {
+    let (waiting, most) = match parse_lane(lane) {
+        Ok(lane) => (state.unrecorded_exchanges(lane), context.waiting_exchanges_max),
+        Err(_) => return Ok(()),
+    };
+    if waiting >= most {
+        let words = format!("{waiting} exchanges of this lane wait for the hub here, the most is {most}");
+        return Err(Refusal::new(Reason::QuotaExceeded, words));
+    }
+    Ok(())
 }
 
 fn make(

@@ -1,8 +1,8 @@
-//! Calls in flight: how many one caller, and all callers of one participant, may have open at once.
+//! Calls in flight: how many one caller, and all callers of one participant, may have open at once, and how many bytes of messages.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -20,14 +20,22 @@ use crate::methods::denied;
 use crate::throttle::Throttle;
 
 /// Calls of one caller, streams among them, over all its connections: a node has seven streams and some calls open, an
-/// agency fewer. One more ends at once with RESOURCE_EXHAUSTED, QUEUE_FULL and RetryInfo. Each may hold a message of
-/// [`crate::MESSAGE_SIZE_MAX_BYTES`] in memory, which HTTP/2's windows do not bound.
+/// agency fewer. One more ends at once with RESOURCE_EXHAUSTED, QUEUE_FULL and RetryInfo.
 pub const CALLS_IN_FLIGHT_PER_CALLER_MAX: usize = 64;
 /// Calls of all callers of one participant, which gives itself as many names as it likes. One more ends as above. The
 /// participant that runs the server has no such limit: all agencies of a node are its own.
 pub const CALLS_IN_FLIGHT_PER_PARTICIPANT_MAX: usize = 128;
+/// Bytes of messages that one caller's calls brought, over all of them: each call counts with the message that it brings or brought
+/// last, until its next one begins or it ends. HTTP/2's windows bound what is on the wire, and not what was taken off it and
+/// waits for its last byte. A node brings a consignment in each lane and something beside. The call by which more comes ends with
+/// RESOURCE_EXHAUSTED, QUEUE_FULL and RetryInfo.
+pub const BYTES_IN_FLIGHT_PER_CALLER_MAX: usize = 24 * 1024 * 1024;
+/// The same of all callers of one participant, but of the one that runs the server.
+pub const BYTES_IN_FLIGHT_PER_PARTICIPANT_MAX: usize = 48 * 1024 * 1024;
 
 const REFUSALS_LOGGED_PER_SECOND_MAX: u32 = 5;
+/// In front of each message: whether it is compressed, and its length.
+const MESSAGE_HEAD_BYTES: usize = 5;
 
 static REFUSALS: Throttle = Throttle::new(REFUSALS_LOGGED_PER_SECOND_MAX);
 
@@ -61,9 +69,9 @@ pub(crate) struct Limited<S> {
     inner: S,
 }
 
-impl<S, B> Service<Request<B>> for Limited<S>
+impl<S> Service<Request<Body>> for Limited<S>
 where
-    S: Service<Request<B>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>>,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
 {
@@ -75,7 +83,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let place = match request.extensions().get::<Caller>() {
             Some(caller) => self.in_flight.take(&caller.identity),
             // The table lets nobody through without a name; should it ever, nobody is served without a limit.
@@ -83,7 +91,8 @@ where
         };
         match place {
             Ok(place) => {
-                let answer = self.inner.call(request);
+                let brought = Brought::by(&place);
+                let answer = self.inner.call(request.map(|body| brought.wrap(body)));
                 Box::pin(async move { Ok(answer.await?.map(|body| Counted::wrap(body, place))) })
             }
             Err(refusal) => {
@@ -108,29 +117,63 @@ struct InFlight {
     calls: Arc<Mutex<Calls>>,
 }
 
-type Calls = BTreeMap<ParticipantCode, BTreeMap<Identity, usize>>;
+type Calls = BTreeMap<ParticipantCode, BTreeMap<Identity, Share>>;
+
+/// What one caller has.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    calls: usize,
+    bytes: usize,
+}
 
 impl InFlight {
     fn take(&self, identity: &Identity) -> Result<Arc<Place>, Refusal> {
         let mut calls = self.calls();
         let of_participant = calls.get(&identity.participant);
         let of_caller = of_participant.and_then(|callers| callers.get(identity)).copied().unwrap_or_default();
-        if of_caller >= CALLS_IN_FLIGHT_PER_CALLER_MAX {
+        if of_caller.calls >= CALLS_IN_FLIGHT_PER_CALLER_MAX {
             return Err(full(identity, CALLS_IN_FLIGHT_PER_CALLER_MAX, "one caller"));
         }
-        let of_all = of_participant.map_or(0, |callers| callers.values().sum());
+        let of_all: usize = of_participant.map_or(0, |callers| callers.values().map(|share| share.calls).sum());
         if identity.participant != self.own && of_all >= CALLS_IN_FLIGHT_PER_PARTICIPANT_MAX {
             return Err(full(&identity.participant, CALLS_IN_FLIGHT_PER_PARTICIPANT_MAX, "one participant"));
         }
-        calls.entry(identity.participant.clone()).or_default().insert(identity.clone(), of_caller + 1);
-        Ok(Arc::new(Place { identity: identity.clone(), in_flight: self.clone() }))
+        calls.entry(identity.participant.clone()).or_default().entry(identity.clone()).or_default().calls += 1;
+        Ok(Arc::new(Place { identity: identity.clone(), in_flight: self.clone(), bytes: Mutex::new(0) }))
     }
 
-    fn give_back(&self, identity: &Identity) {
+    /// So many bytes more, if there is room for them.
+    fn hold(&self, identity: &Identity, bytes: usize) -> Result<(), Refusal> {
+        let mut calls = self.calls();
+        let callers = calls.entry(identity.participant.clone()).or_default();
+        let of_all: usize = callers.values().map(|share| share.bytes).sum();
+        let share = callers.entry(identity.clone()).or_default();
+        if share.bytes + bytes > BYTES_IN_FLIGHT_PER_CALLER_MAX {
+            return Err(too_much(identity, BYTES_IN_FLIGHT_PER_CALLER_MAX, "one caller"));
+        }
+        if identity.participant != self.own && of_all + bytes > BYTES_IN_FLIGHT_PER_PARTICIPANT_MAX {
+            return Err(too_much(&identity.participant, BYTES_IN_FLIGHT_PER_PARTICIPANT_MAX, "one participant"));
+        }
+        share.bytes += bytes;
+        Ok(())
+    }
+
+    fn let_go(&self, identity: &Identity, bytes: usize) {
+        let mut calls = self.calls();
+        let share = calls.get_mut(&identity.participant).and_then(|callers| callers.get_mut(identity));
+        if let Some(share) = share {
+            share.bytes = share.bytes.saturating_sub(bytes);
+        }
+    }
+
+    fn give_back(&self, identity: &Identity, bytes: usize) {
         let mut calls = self.calls();
         let Some(callers) = calls.get_mut(&identity.participant) else { return };
         match callers.get_mut(identity) {
-            Some(count) if *count > 1 => *count -= 1,
+            Some(share) if share.calls > 1 => {
+                share.calls -= 1;
+                share.bytes = share.bytes.saturating_sub(bytes);
+            }
             _ => drop(callers.remove(identity)),
         }
         if callers.is_empty() {
@@ -150,16 +193,122 @@ fn full(whose: &dyn std::fmt::Display, most: usize, of: &str) -> Refusal {
     )
 }
 
+fn too_much(whose: &dyn std::fmt::Display, most: usize, of: &str) -> Refusal {
+    let mebibytes = most / 1024 / 1024;
+    Refusal::new(
+        Reason::QueueFull,
+        format!(
+            "the calls of {whose} have brought messages of {mebibytes} MiB that are not answered, the most for {of}"
+        ),
+    )
+}
+
 /// A call's place: taken until this is dropped.
 #[derive(Debug)]
 struct Place {
     identity: Identity,
     in_flight: InFlight,
+    /// Of the message that the call brings or brought last.
+    bytes: Mutex<usize>,
+}
+
+impl Place {
+    fn hold(&self, bytes: usize) -> Result<(), Refusal> {
+        let mut held = self.held();
+        self.in_flight.hold(&self.identity, bytes)?;
+        *held += bytes;
+        Ok(())
+    }
+
+    fn let_go(&self) {
+        self.in_flight.let_go(&self.identity, std::mem::take(&mut *self.held()));
+    }
+
+    fn held(&self) -> MutexGuard<'_, usize> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.in_flight.give_back(&self.identity);
+        let bytes = *self.held();
+        self.in_flight.give_back(&self.identity, bytes);
+    }
+}
+
+/// What a call brings, counted as it comes. A call that has ended is counted no more, so the place is not kept by this.
+struct Brought {
+    body: Body,
+    place: Weak<Place>,
+    head: [u8; MESSAGE_HEAD_BYTES],
+    /// How much of the head has come.
+    head_has: usize,
+    /// How much of the message is still to come.
+    left: usize,
+    over: bool,
+}
+
+impl Brought {
+    fn by(place: &Arc<Place>) -> Self {
+        let place = Arc::downgrade(place);
+        Self { body: Body::empty(), place, head: [0; MESSAGE_HEAD_BYTES], head_has: 0, left: 0, over: false }
+    }
+
+    fn wrap(self, body: Body) -> Body {
+        if body.is_end_stream() { body } else { Body::new(Self { body, ..self }) }
+    }
+
+    fn count(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+        let Some(place) = self.place.upgrade() else { return Ok(()) };
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let taken = bytes.len().min(self.left);
+                place.hold(taken)?;
+                self.left -= taken;
+                bytes = &bytes[taken..];
+                continue;
+            }
+            self.head[self.head_has] = bytes[0];
+            self.head_has += 1;
+            bytes = &bytes[1..];
+            if self.head_has == MESSAGE_HEAD_BYTES {
+                let [_, length @ ..] = self.head;
+                (self.head_has, self.left) = (0, u32::from_be_bytes(length) as usize);
+                place.let_go();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl http_body::Body for Brought {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let Poll::Ready(Some(Ok(frame))) = &polled else { return polled };
+        let Some(data) = frame.data_ref().cloned() else { return polled };
+        let Err(refusal) = self.count(&data) else { return polled };
+        report(&refusal);
+        self.over = true;
+        // What the peer still sends is read by nobody.
+        self.body = Body::empty();
+        if let Some(place) = self.place.upgrade() {
+            place.let_go();
+        }
+        Poll::Ready(Some(Err(to_status(&refusal))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -273,6 +422,67 @@ mod tests {
         assert!(!in_flight.calls().is_empty());
         drop(sent);
         assert!(in_flight.calls().is_empty());
+    }
+
+    fn brought(of: &Arc<Place>) -> Brought {
+        Brought::by(of)
+    }
+
+    /// A message of this length whose head came, and so much of it.
+    fn part_of(length: usize, comes: usize) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend_from_slice(&(length as u32).to_be_bytes());
+        bytes.resize(MESSAGE_HEAD_BYTES + comes, 7);
+        bytes
+    }
+
+    #[test]
+    fn what_a_call_brought_last_counts_until_its_next_message_begins_or_it_ends_however_it_is_cut() {
+        let in_flight = in_flight();
+        let kaz = "spiffe://kaz.concord/node/main";
+        let bytes = |in_flight: &InFlight| {
+            let calls = in_flight.calls();
+            calls.values().flat_map(BTreeMap::values).map(|share| share.bytes).sum::<usize>()
+        };
+        let stream = [part_of(300, 300), part_of(0, 0), part_of(20, 20), part_of(7, 3)].concat();
+        for cut in 1..stream.len() {
+            let place = take(&in_flight, kaz).unwrap();
+            let mut one = brought(&place);
+            let mut most = 0;
+            for piece in stream.chunks(cut) {
+                one.count(piece).unwrap();
+                most = most.max(bytes(&in_flight));
+            }
+            assert_eq!(bytes(&in_flight), 3, "{cut}");
+            assert!(most <= 300, "{cut}");
+            drop(place);
+            assert!(one.count(&[0; 4000]).is_ok(), "a call that ended is not counted");
+            assert_eq!(bytes(&in_flight), 0);
+        }
+    }
+
+    #[test]
+    fn more_than_a_caller_or_a_participant_may_bring_is_refused_and_others_bring_theirs() {
+        const MESSAGE: usize = 4 * 1024 * 1024;
+        let in_flight = in_flight();
+        let bring = |identity: &str| {
+            let place = take(&in_flight, identity).unwrap();
+            let counted = brought(&place).count(&part_of(MESSAGE, MESSAGE));
+            (place, counted.map_err(|refusal| refusal.reason))
+        };
+        let mut kept = Vec::new();
+        for name in ["one", "two"] {
+            for _ in 0..BYTES_IN_FLIGHT_PER_CALLER_MAX / MESSAGE {
+                let (place, counted) = bring(&format!("spiffe://kaz.concord/node/{name}"));
+                assert_eq!(counted, Ok(()));
+                kept.push(place);
+            }
+            assert_eq!(bring(&format!("spiffe://kaz.concord/node/{name}")).1, Err(Reason::QueueFull));
+        }
+        assert_eq!(bring("spiffe://kaz.concord/node/three").1, Err(Reason::QueueFull), "the participant has its share");
+        assert_eq!(bring("spiffe://uzb.concord/node/main").1, Ok(()));
+        kept.pop();
+        assert_eq!(bring("spiffe://kaz.concord/node/three").1, Ok(()));
     }
 
     struct Frames<S>(S);

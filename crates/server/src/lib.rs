@@ -22,12 +22,14 @@ mod deadline;
 mod descriptors;
 mod drain;
 mod folder;
+mod frames;
 mod grpc;
 mod health;
 mod in_flight;
 mod logging;
 mod methods;
 mod metrics;
+mod quota;
 mod random;
 mod readiness;
 mod retention;
@@ -56,7 +58,7 @@ pub use bind::{BindError, bind};
 pub use clock::{Clock, SystemClock};
 pub use clock_trust::{CLOCK_CHECK_SECONDS, CLOCK_JUMP_SECONDS, ClockTrust, Monotonic};
 pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, connect, connect_over};
-pub use connection::Connection;
+pub use connection::{Connection, PREFACE_TIMEOUT_SECONDS};
 pub use connections::{
     CONNECTIONS_MAX, CONNECTIONS_PER_CALLER_MAX, CONNECTIONS_PER_PARTICIPANT_MAX, ConnectedCaller, Connections,
     ConnectionsFull,
@@ -66,6 +68,7 @@ pub use deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
 pub use descriptors::{Served, check_against_descriptors};
 pub use drain::{DRAIN_TIMEOUT_SECONDS, Shutdown};
 pub use folder::{Addresses, FOLDER_FORMAT, FileMode, Folder, FolderError, FolderKind, FolderLock, write_durably};
+pub use frames::{CONTENT_OF_FRAME_MIN_BYTES, EMPTY_FRAMES_AT_ONCE_MAX, EMPTY_FRAMES_PER_SECOND_MAX};
 pub use grpc::{
     CONNECTION_AGE_MAX_SECONDS, CONNECTION_WINDOW_BYTES, DEAD_PEER_NOTICED_MAX_SECONDS, FRAME_SIZE_MAX_BYTES,
     GrpcServer, HEADER_LIST_SIZE_MAX_BYTES, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_TIMEOUT_SECONDS,
@@ -73,11 +76,15 @@ pub use grpc::{
     STREAMS_PER_CONNECTION_MAX, ServeError,
 };
 pub use health::{Health, ReflectionError, reflection};
-pub use in_flight::{CALLS_IN_FLIGHT_PER_CALLER_MAX, CALLS_IN_FLIGHT_PER_PARTICIPANT_MAX};
+pub use in_flight::{
+    BYTES_IN_FLIGHT_PER_CALLER_MAX, BYTES_IN_FLIGHT_PER_PARTICIPANT_MAX, CALLS_IN_FLIGHT_PER_CALLER_MAX,
+    CALLS_IN_FLIGHT_PER_PARTICIPANT_MAX,
+};
 pub use logging::{LOG_VARIABLE, LoggingError, init_logging};
 pub use methods::{Allow, Called, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTable, Row, Whose};
 pub use metrics::{MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
+pub use quota::{QUOTA_MAX, QUOTA_SAVED_SECONDS, Quotas, Shares};
 pub use random::{NoRandomness, fresh};
 pub use readiness::{Alarm, Readiness, lost_before};
 pub use retention::{AskedDays, CutOff, RETENTION_DAYS_MAX, Retention, RetentionTally};

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use concord_ledger::IndexRange;
 use concord_model::{Digest, Handling, Lane, ParseError, Reason, Refusal, Timestamp};
-use prost::Message;
+use prost::Name;
 
+use crate::bounds;
 use crate::proto::exchange::v1 as pb;
 use crate::proto::feed::v1 as feed;
 
@@ -14,12 +15,13 @@ pub fn refuse(reason: Reason) -> impl Fn(ParseError) -> Refusal {
 }
 
 /// Decodes a message, or refuses with what it was meant to be.
-pub fn decode<M: Message + Default>(reason: Reason, what: &str, bytes: &[u8]) -> Result<M, Refusal> {
+pub fn decode<M: Name + Default>(reason: Reason, what: &str, bytes: &[u8]) -> Result<M, Refusal> {
+    bounds::check::<M>(bytes).map_err(|refusal| Refusal::new(reason, format!("the {what}: {}", refusal.message)))?;
     M::decode(bytes).map_err(|error| Refusal::new(reason, format!("the {what} does not parse: {error}")))
 }
 
 /// Decodes a message and refuses bytes that do not re-encode to themselves: unknown fields, other orders, long varints.
-pub fn decode_canonical<M: Message + Default>(
+pub fn decode_canonical<M: Name + Default>(
     malformed: Reason,
     not_canonical: Reason,
     what: &str,

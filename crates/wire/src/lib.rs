@@ -6,6 +6,8 @@
 
 pub mod acknowledgement;
 pub mod agreement;
+pub mod bounds;
+pub mod codec;
 pub mod consignment;
 pub mod convert;
 pub mod delivery;

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a battery that fails")]
 
+mod attacks;
+mod attacks_messages;
 mod checker;
 mod fan_out;
 mod kills;

@@ -14,6 +14,7 @@ use concord_wire::proto::exchange::v1::Narrowing;
 use futures::StreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
@@ -305,7 +306,7 @@ async fn receive(world: World, state: usize, agency: usize, mut chance: Chance) 
         let (items, given) = mpsc::channel(1);
         let replaced = CancellationToken::new();
         let request = ReceiveRequest { follow: true, without_bodies: false };
-        let mut given = Box::pin(calls::given(&context, name(AGENCIES[agency]), given));
+        let mut given = Box::pin(calls::given(&context, name(AGENCIES[agency]), ReceiverStream::new(given)));
         let giving = calls::give(context, name(AGENCIES[agency]), request, items, replaced.clone());
         let _until_hung_up = world.scheduler.call(node.machine, giving);
         let mut last: Option<Bytes> = None;

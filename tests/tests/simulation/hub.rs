@@ -16,7 +16,7 @@ use concord_journal::Journal;
 use concord_ledger::{At, Ledger};
 use concord_model::Timestamp;
 use concord_server::audit::Audit;
-use concord_server::{Clock, DiskRoom, Readiness, Shutdown};
+use concord_server::{Clock, DiskRoom, Quotas, Readiness, Shares, Shutdown};
 use concord_views::{Projection as _, Views};
 use concord_wire::stored::hub::read;
 use futures::future::BoxFuture;
@@ -102,6 +102,7 @@ pub(crate) fn open(
         damaged: Damaged::default(),
         audit: Audit::off(),
         room: DiskRoom::default(),
+        shares: Shares::new(Quotas::default()),
         shutdown: Shutdown::new(),
         announce: Vec::new(),
         refreshing: Mutex::default(),

@@ -11,7 +11,7 @@ use concord_node::link::HubLink;
 use concord_node::state::NodeState;
 use concord_node::writer::Writer;
 use concord_node::{NodeProjection, downlink, uplink};
-use concord_server::{Clock, DiskRoom, Readiness, Shutdown};
+use concord_server::{Clock, DiskRoom, Quotas, Readiness, Shares, Shutdown};
 use concord_views::Views;
 use concord_wire::stored::node::read;
 use futures::future::BoxFuture;
@@ -113,6 +113,8 @@ pub(crate) fn open(
         contact: Arc::new(Contact::default()),
         audit: concord_server::audit::Audit::off(),
         room: DiskRoom::default(),
+        shares: Arc::new(Shares::new(Quotas::default())),
+        waiting_exchanges_max: u64::MAX,
         run: concord_server::fresh().unwrap(),
     };
     let writing = async move { writer.run(CancellationToken::new()).await.expect("the disk takes every commit") };

@@ -26,6 +26,7 @@ mod kills;
 mod matrix;
 mod network;
 mod peers_refused;
+mod quotas;
 mod real_data;
 mod receipts;
 mod repeats;

@@ -82,8 +82,21 @@ impl Server {
     }
 }
 
-/// A new hub that serves, with four enrolled states in one agreement.
+/// A new hub that serves, with four enrolled states in one agreement. What a hub can do is measured without quotas.
 pub(crate) async fn found_hub(dir: &Path) -> Result<(Server, Forum)> {
+    found_hub_with(
+        dir,
+        concord_server::Quotas {
+            exchanges_per_second: concord_server::QUOTA_MAX,
+            bytes_per_second: concord_server::QUOTA_MAX,
+            flash_exchanges_per_second: concord_server::QUOTA_MAX,
+        },
+    )
+    .await
+}
+
+/// The same with these quotas.
+pub(crate) async fn found_hub_with(dir: &Path, quotas: concord_server::Quotas) -> Result<(Server, Forum)> {
     concord_hub::init(concord_hub::InitOptions {
         dir: dir.to_owned(),
         name: concord_model::Name::parse("main")?,
@@ -93,6 +106,9 @@ pub(crate) async fn found_hub(dir: &Path) -> Result<(Server, Forum)> {
         dns: Vec::new(),
         seed: concord_hub::Seed::cica_2007()?,
     })?;
+    let file = dir.join("hub.toml");
+    let config = concord_hub::Config::load(dir)?;
+    std::fs::write(&file, concord_hub::Config { quotas, ..config }.to_toml())?;
     let server = Server::start(&["hub", "serve"], dir).await?;
     let profile = Profile::load(&dir.join("officer"))?;
     let anchor = Anchor::from_pem(&std::fs::read_to_string(dir.join("anchor/certificate.pem"))?)?;
@@ -135,13 +151,16 @@ pub(crate) fn place_in(dir: Option<&std::path::PathBuf>) -> Result<std::path::Pa
     }
 }
 
-/// Says hello, then waits for the gate.
-async fn stream(
-    forum: &Forum,
-    state: &State,
-    signed: Vec<pb::Consignment>,
-    mut gate: watch::Receiver<bool>,
-) -> Result<tokio::task::JoinHandle<Result<Stream>>> {
+/// A stream of consignments behind its welcome.
+pub(crate) struct Welcomed {
+    pub(crate) requests: mpsc::Sender<pb::ConsignRequest>,
+    pub(crate) responses: tonic::Streaming<pb::ConsignResponse>,
+    /// The last consignment that the hub has.
+    pub(crate) last: u64,
+}
+
+/// Says hello, and hears the welcome.
+pub(crate) async fn welcomed(forum: &Forum, state: &State) -> Result<Welcomed> {
     let mut client = forum.exchange_client(state).await?;
     let (requests, inbound) = mpsc::channel(2);
     let hello = pb::ConsignHello {
@@ -152,10 +171,21 @@ async fn stream(
     requests.send(pb::ConsignRequest { message: Some(pb::consign_request::Message::Hello(hello)) }).await?;
     let mut responses = client.consign(ReceiverStream::new(inbound)).await?.into_inner();
     match responses.message().await?.and_then(|response| response.message) {
-        Some(pb::consign_response::Message::Welcome(_)) => {}
+        Some(pb::consign_response::Message::Welcome(welcome)) => {
+            Ok(Welcomed { requests, responses, last: welcome.last_number })
+        }
         _ => bail!("the hub did not say welcome"),
     }
+}
 
+/// Says hello, then waits for the gate.
+async fn stream(
+    forum: &Forum,
+    state: &State,
+    signed: Vec<pb::Consignment>,
+    mut gate: watch::Receiver<bool>,
+) -> Result<tokio::task::JoinHandle<Result<Stream>>> {
+    let Welcomed { requests, mut responses, .. } = welcomed(forum, state).await?;
     Ok(tokio::spawn(async move {
         gate.wait_for(|open| *open).await?;
         let window = Arc::new(Semaphore::new(CONSIGN_UNRECEIPTED_MAX));

@@ -3,6 +3,7 @@
 //! Nothing here is used by hub or node. Absolute figures mean little on another machine: what counts is the ratio of one run.
 
 mod ceiling;
+mod fairness;
 mod forum;
 mod ingest;
 mod load;
@@ -35,6 +36,9 @@ pub(crate) enum BenchCommand {
     /// Both in one run, in turn, and the ratio; then where the hub's time goes.
     #[command(after_help = "Example:\n  concord bench ratio --rounds 3 --json")]
     Ratio(RatioArgs),
+    /// What one flooding participant costs the others: their receipts without and with it, in one run, and the ratio.
+    #[command(after_help = "Example:\n  concord bench fairness --json")]
+    Fairness(fairness::FairnessArgs),
     /// How soon a hub and a node with a long past serve: after a clean end, after kill -9, without views, without snapshots.
     #[command(after_help = "Example:\n  concord bench startup --exchanges 1000000 --json")]
     Startup(startup::StartupArgs),
@@ -115,6 +119,7 @@ pub(crate) async fn run(command: BenchCommand, output: Output) -> Result<(), Fai
         BenchCommand::Ingest(args) => show(output, &ingest::run(&args).await.map_err(failed)?),
         BenchCommand::Ceiling(args) => show(output, &ceiling::run(&args).await.map_err(failed)?),
         BenchCommand::Ratio(args) => ratio(&args, output).await,
+        BenchCommand::Fairness(args) => fairness::run(&args, output).await,
         BenchCommand::Startup(args) => startup::run(&args, output).await.map_err(failed),
         BenchCommand::CeilingServe(args) => ceiling::serve(&args.dir).await.map_err(failed),
     }

@@ -3,18 +3,19 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ChainKey, Lane, Name, ParticipantCode, Reason, Refusal};
 use concord_server::audit::Object;
-use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, detach};
+use concord_server::{MESSAGE_SIZE_MAX_BYTES, Shutdown, Throttle, detach};
 use concord_wire::convert::parse_lane;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::proto::exchange::v1::exchange_service_server::{ExchangeService, ExchangeServiceServer};
-use concord_wire::status::to_status;
+use concord_wire::status::{from_status, to_status};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -36,6 +37,10 @@ use crate::{consign, delivery};
 const RECEIPTS_WAITING_MAX: usize = 8;
 /// What a caller has to say hello. After it the stream ends with ARGUMENT_INVALID.
 const HELLO_TIMEOUT_SECONDS: u64 = 20;
+/// Lines about refused consignments in the log: who floods comes again at once.
+const REFUSALS_LOGGED_PER_SECOND_MAX: u32 = 5;
+
+static REFUSALS: Throttle = Throttle::new(REFUSALS_LOGGED_PER_SECOND_MAX);
 
 const CONSIGN: &str = "/concord.exchange.v1.ExchangeService/Consign";
 const RECEIVE: &str = "/concord.exchange.v1.ExchangeService/Receive";
@@ -154,7 +159,9 @@ async fn consign_until_cut(
         let lane = chain.lane;
         let taken = take_consignments(&shared, &by, chain, welcome, inbound, &outbound).await;
         let Err((refusal, number)) = taken else { return };
-        tracing::warn!(participant = %by.participant, reason = %refusal.reason, "a consignment was refused whole");
+        if let Some(left_out) = REFUSALS.admit(Instant::now()) {
+            tracing::warn!(participant = %by.participant, reason = %refusal.reason, left_out, "a consignment was refused whole");
+        }
         let about = Object::consignment(&by.participant, lane, number);
         shared.note_refusal(&caller.identity, CONSIGN, about, &refusal);
         // After the receipts that are queued: each of them still counts.
@@ -211,9 +218,12 @@ fn consignments(
     inbound: Inbound<pb::ConsignRequest>,
 ) -> Pin<Box<dyn Stream<Item = Result<Brought, Refusal>> + Send>> {
     use pb::consign_request::Message;
-    let read = |request: Result<pb::ConsignRequest, Status>| match request {
+    let (counting, counted) = (Arc::clone(&shared), chain.clone());
+    let read = move |request: Result<pb::ConsignRequest, Status>| match request {
         Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)) }) => {
-            Some(Ok(Said::Brought(Brought { consignment, receipt: None, history: bytes::Bytes::new() })))
+            let (exchanges, bytes) = (consignment.headers.len() as u64, consignment.encoded_len() as u64);
+            let taken = counting.shares.take(&counted.origin, counted.lane, exchanges, bytes);
+            Some(taken.map(|()| Said::Brought(Brought { consignment, receipt: None, history: bytes::Bytes::new() })))
         }
         Ok(pb::ConsignRequest { message: Some(Message::Again(consignment)) }) => Some(Ok(Said::Again(consignment))),
         Ok(pb::ConsignRequest {
@@ -229,7 +239,8 @@ fn consignments(
         Err(status) if status.code() == Code::Internal => {
             Some(Err(Refusal::new(Reason::ConsignmentMalformed, "what came is not a message of this stream")))
         }
-        Err(_) => None,
+        // A limit of this server, in its own words; a broken connection has none.
+        Err(status) => from_status(&status).map(Err),
     };
     let said = inbound.map(read).take_while(|read| std::future::ready(read.is_some())).flat_map(stream::iter);
     Box::pin(said.filter_map(move |said| {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client_side;
+mod damaged;
 mod foreign;
 mod issuing;
 mod listener;

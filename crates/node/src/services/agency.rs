@@ -33,25 +33,25 @@ const TRACKS_OPEN_MAX: usize = 256;
 #[derive(Clone)]
 pub(crate) struct AgencyApi {
     context: Context,
-    /// The newest following stream of each agency.
-    following: Arc<Mutex<HashMap<Name, CancellationToken>>>,
+    /// The newest stream of each agency, of those that follow and of those that do not: each holds bodies for whoever does not read.
+    receiving: Arc<Mutex<HashMap<(Name, bool), CancellationToken>>>,
     tracks: Arc<Semaphore>,
 }
 
 impl AgencyApi {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context, following: Arc::default(), tracks: Arc::new(Semaphore::new(TRACKS_OPEN_MAX)) }
+        Self { context, receiving: Arc::default(), tracks: Arc::new(Semaphore::new(TRACKS_OPEN_MAX)) }
     }
 
     fn agency<T>(&self, request: &Request<T>) -> Result<Name, Status> {
         Ok(known_caller(&self.context, request)?.identity.name)
     }
 
-    /// The newest following stream wins; the one before ends.
-    fn replace(&self, agency: &Name) -> CancellationToken {
+    /// The newest stream wins; the one before ends. One that lists what is there does not end one that follows.
+    fn replace(&self, agency: &Name, follows: bool) -> CancellationToken {
         let token = CancellationToken::new();
-        let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(older) = following.insert(agency.clone(), token.clone()) {
+        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(older) = receiving.insert((agency.clone(), follows), token.clone()) {
             older.cancel();
         }
         token
@@ -79,11 +79,30 @@ impl AgencyService for AgencyApi {
     async fn receive(&self, request: Request<ReceiveRequest>) -> Result<Response<Self::ReceiveStream>, Status> {
         let agency = self.agency(&request)?;
         let request = request.into_inner();
-        let replaced = if request.follow { self.replace(&agency) } else { CancellationToken::new() };
-        let (items, stream) = mpsc::channel(RECEIVED_WAITING_MAX);
-        let given = receive::given(&self.context, agency.clone(), stream);
-        tokio::spawn(receive::give(self.context.clone(), agency, request, items, replaced));
-        Ok(Response::new(given.boxed()))
+        let replaced = self.replace(&agency, request.follow);
+        let (items, queued) = mpsc::channel(RECEIVED_WAITING_MAX);
+        let queued = Arc::new(Mutex::new(queued));
+        let (unread, cut) = (Arc::downgrade(&queued), replaced.clone());
+        let giving = receive::give(self.context.clone(), agency.clone(), request, items, replaced);
+        tokio::spawn(async move {
+            let mut giving = std::pin::pin!(giving);
+            // First, so that what was queued is gone before the word that says why.
+            tokio::select! {
+                biased;
+                () = cut.cancelled() => {}
+                () = &mut giving => return,
+            }
+            // The peer of a stream that was replaced may never read: what waits for it there would be kept for as long.
+            if let Some(unread) = unread.upgrade() {
+                let mut unread = unread.lock().unwrap_or_else(PoisonError::into_inner);
+                while unread.try_recv().is_ok() {}
+            }
+            giving.await;
+        });
+        let queued = futures::stream::poll_fn(move |context| {
+            queued.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(context)
+        });
+        Ok(Response::new(receive::given(&self.context, agency, queued).boxed()))
     }
 
     async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Result<Response<AcknowledgeResponse>, Status> {

@@ -19,8 +19,7 @@ use concord_wire::stored::node::{NodeEntry, Received, Verdict, read};
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -34,6 +33,11 @@ use crate::state::NodeState;
 use crate::state::decide::agency_unknown;
 use crate::state::rights::About;
 use ahead::{Found, GivenBy, ReadAhead};
+
+/// Bodies that are read from the journal at once, for all streams: one that is replaced meanwhile ends behind its read.
+const READS_AT_ONCE_MAX: usize = 4;
+
+static READS: Semaphore = Semaphore::const_new(READS_AT_ONCE_MAX);
 
 /// Where what is given goes.
 pub type Items = mpsc::Sender<Result<Item, Status>>;
@@ -59,13 +63,13 @@ impl Item {
 }
 
 /// What goes to the agency, item by item, as its connection takes it.
-pub fn given(
+pub fn given<S: Stream<Item = Result<Item, Status>> + Send>(
     context: &Context,
     agency: Name,
-    items: mpsc::Receiver<Result<Item, Status>>,
-) -> impl Stream<Item = Result<ReceiveResponse, Status>> + Send + use<> {
+    items: S,
+) -> impl Stream<Item = Result<ReceiveResponse, Status>> + Send + use<S> {
     let state = context.state.clone();
-    ReceiverStream::new(items).filter_map(move |item| {
+    items.filter_map(move |item| {
         let item = match item {
             Ok(item) if item.may_go(&state.borrow(), &agency) || concord_faults::planted("give-without-right") => {
                 Some(Ok(item.response))
@@ -109,8 +113,10 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
         let state = Arc::clone(&published.borrow_and_update());
         loop {
             let state = Arc::clone(&state);
+            let place = READS.acquire().await.map_err(internal)?;
             let read = concord_server::blocking(move || {
                 let item = source.next(&state);
+                drop(place);
                 (source, item)
             });
             let (same_source, item) = read.await.map_err(internal)?;

@@ -10,6 +10,7 @@ use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse};
 use concord_wire::stored::node::{RightsChange, Verdict};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -78,7 +79,7 @@ impl Node {
     /// What the agency is given now, or goes on to be.
     fn stream(&self, agency: &str, follow: bool) -> Given {
         let (items, stream) = mpsc::channel(1);
-        let stream = given(&self.context, name(agency), stream);
+        let stream = given(&self.context, name(agency), ReceiverStream::new(stream));
         let request = ReceiveRequest { follow, ..ReceiveRequest::default() };
         let replaced = CancellationToken::new();
         tokio::spawn(give(self.context.clone(), name(agency), request, items, replaced.clone()));
@@ -136,7 +137,7 @@ async fn a_right_that_goes_while_an_exchange_waits_for_a_slow_reader_takes_it_wi
     // The first waits to be taken, the second is read and waits for its place.
     until(|| stream.len() == 1).await;
     node.change("customs", RightsChange::Revoked(right(&[MEASURE], &[]))).await.unwrap();
-    let mut given = Box::pin(given(&node.context, name("customs"), stream));
+    let mut given = Box::pin(given(&node.context, name("customs"), ReceiverStream::new(stream)));
     let numbers = node.numbers();
     let first = given.next().await.unwrap().unwrap();
     assert_eq!(header::exchange_id(&first.header), numbers[1], "what may not be had any more was given");

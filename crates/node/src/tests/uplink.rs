@@ -7,7 +7,7 @@ use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
 use concord_ledger::{AudienceGroup, ConsignmentRecorded, IndexRange};
 use concord_model::{ConsignmentDigest, Lane};
-use concord_server::{DiskRoom, Readiness, Shutdown};
+use concord_server::{DiskRoom, Quotas, Readiness, Shares, Shutdown};
 use concord_wire::consignment::Sealed;
 use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::exchange::v1::{
@@ -176,6 +176,8 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
     let der = forum.kaz.signing.to_pkcs8_der().unwrap();
     Context {
         room: DiskRoom::default(),
+        shares: Arc::new(Shares::new(Quotas::default())),
+        waiting_exchanges_max: crate::config::WAITING_EXCHANGES_DEFAULT,
         participant: code("KAZ"),
         node: name("main"),
         anchor: forum.kaz.anchor.anchor().clone(),

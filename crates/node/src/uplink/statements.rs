@@ -114,7 +114,8 @@ fn postpone(context: &Context, postponed: &mut Postponed, officer: &Name, number
             let wait = postponed.waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS));
             (wait, why, repeated)
         }
-        LinkEnd::HubFull(refusal) | LinkEnd::OwnFull(refusal) => {
+        // No hold keeps a statement, so that leaving is always possible.
+        LinkEnd::HubFull(refusal) | LinkEnd::OwnFull(refusal) | LinkEnd::Held(refusal) => {
             let wait = postponed.waits.next().unwrap_or(Duration::from_secs(RETRY_MAX_SECONDS));
             (wait, refusal.message, repeated)
         }

@@ -97,7 +97,7 @@ fn read_stored(kind: u16, payload: &Bytes) -> (Option<HubEntry>, Option<NodeEntr
 }
 
 /// Good messages of every kind, to be damaged: damage gets further than noise.
-fn good() -> Vec<Vec<u8>> {
+pub(crate) fn good() -> Vec<Vec<u8>> {
     let exchanges = exchanges(2);
     let sealed = sealed(7, &exchanges);
     let delivery = delivery::delivery(&sealed, &sealed.tree(), 0, 1, travelling(&exchanges[0]), NOW, 1).unwrap();

@@ -8,6 +8,7 @@
 mod canonical;
 mod deliveries;
 mod fixtures;
+mod fuzz;
 mod garbage;
 mod golden;
 mod golden_exchange;
