@@ -81,7 +81,7 @@ pub(crate) struct ProposeArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  concord agreement amend KAZ/flood-warnings --add-participant TJK:receive --profile /srv/concord/node/officer\n  concord agreement amend KAZ/flood-warnings --handling-max AMBER --valid-until 2027-12-31T00:00:00Z --profile /srv/concord/node/officer"
+    after_help = "Example:\n  concord agreement amend KAZ/flood-warnings --add-participant TJK:receive --profile /srv/concord/node/officer\n  concord agreement amend KAZ/flood-warnings --handling-max AMBER --valid-until 2027-12-31T00:00:00Z --profile /srv/concord/node/officer"
 )]
 pub(crate) struct AmendArgs {
     #[command(flatten)]
