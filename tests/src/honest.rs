@@ -1,6 +1,6 @@
 //! An honest agency beside an attack: its exchanges go through the whole of the forum, and each is timed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -86,7 +86,7 @@ impl Drop for Honest {
     }
 }
 
-async fn round(profile: &PathBuf, agreement: &str, measure: &str, number: u64) -> Result<(), String> {
+async fn round(profile: &Path, agreement: &str, measure: &str, number: u64) -> Result<(), String> {
     let profile = Profile::load(profile).map_err(|error| error.to_string())?;
     let address = profile.address().map_err(|error| error.to_string())?;
     let tls = profile.client_config().map_err(|error| error.to_string())?;

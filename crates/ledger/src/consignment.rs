@@ -82,6 +82,9 @@ impl<'a> Address<'a> {
     }
 }
 
+/// The group of an address, and the versions that decide about what goes there.
+type Found<'a> = Result<(usize, Route<'a>), Reason>;
+
 struct Grouping<'a> {
     ledger: &'a Ledger,
     consign: &'a Consign,
@@ -89,7 +92,7 @@ struct Grouping<'a> {
     groups: Vec<AudienceGroup>,
     /// Finds a group again when items of several audiences alternate.
     places: BTreeMap<Audience, usize>,
-    previous: Option<(Address<'a>, Result<(usize, Route<'a>), Reason>)>,
+    previous: Option<(Address<'a>, Found<'a>)>,
 }
 
 impl<'a> Grouping<'a> {
@@ -165,7 +168,7 @@ impl<'a> Grouping<'a> {
         Ok(())
     }
 
-    fn find_group(&mut self, header: &Header) -> Result<(usize, Route<'a>), Reason> {
+    fn find_group(&mut self, header: &Header) -> Found<'a> {
         let (ledger, origin) = (self.ledger, &self.consign.chain.origin);
         let route = Route::find(ledger.agreements(), ledger.registry(), origin, header, self.now());
         let route = route.map_err(|refusal| refusal.reason)?;

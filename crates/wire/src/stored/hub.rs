@@ -39,6 +39,7 @@ pub const KIND_NOT_HEALED: u16 = 11;
 pub const KIND_LAPSED: u16 = 12;
 
 /// One entry of the hub's journal.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost every reader an allocation")]
 pub enum HubEntry {
     /// The journal's own entry.
     HistoryBegun(HistoryBegun),
