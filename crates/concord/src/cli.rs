@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::commands::{
-    agency, agreement, audit, hub, journal, node, participant, receive, status, submit, track, verify,
+    agency, agreement, audit, explain, hub, journal, node, participant, receive, status, submit, track, verify,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Receive(receive::ReceiveArgs),
     /// Tell how far an exchange of this agency has come.
     Track(track::TrackArgs),
+    /// Tell why an exchange of this agency did, or did not, go to a participant.
+    Explain(explain::ExplainArgs),
     /// Tell how a node or the hub is.
     Status(status::StatusArgs),
     /// List who did what at a node or the hub, and what was refused.

@@ -2,7 +2,7 @@
 
 use concord_model::{AgreementId, AgreementRef, Header, ParticipantCode, PartyRole, Reason, Refusal, Terms, Timestamp};
 
-use crate::agreement::{Agreement, Agreements};
+use crate::agreement::{Agreement, Agreements, PartyState};
 use crate::registry::Registry;
 
 /// The recipients of an exchange under exactly one version of an agreement.
@@ -46,12 +46,21 @@ pub enum AudienceRule {
     Left,
     /// The origin's narrowing does not name it.
     NotNamed,
+    /// It is not on the version that the exchange names, or on the one that was in force when it was recorded.
+    NotOnVersion,
 }
 
 impl AudienceRule {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Receives, Self::ReceivesWhenReleased, Self::IsOrigin, Self::OnlyContributes, Self::Left, Self::NotNamed];
+    pub const ALL: [Self; 7] = [
+        Self::Receives,
+        Self::ReceivesWhenReleased,
+        Self::IsOrigin,
+        Self::OnlyContributes,
+        Self::Left,
+        Self::NotNamed,
+        Self::NotOnVersion,
+    ];
 
     /// The stable code.
     pub const fn as_str(self) -> &'static str {
@@ -62,6 +71,7 @@ impl AudienceRule {
             Self::OnlyContributes => "ONLY_CONTRIBUTES",
             Self::Left => "LEFT",
             Self::NotNamed => "NOT_NAMED",
+            Self::NotOnVersion => "NOT_ON_VERSION",
         }
     }
 
@@ -100,6 +110,41 @@ pub fn preview(
         }
     };
     Ok(route.current.parties.keys().map(|party| (party.clone(), rule(party))).collect())
+}
+
+/// Why a participant is not in the audience of an exchange that was recorded at this moment, as its origin knows the agreement.
+pub fn why_not_in_audience(
+    agreements: &Agreements,
+    header: &Header,
+    participant: &ParticipantCode,
+    recorded_at: Timestamp,
+) -> AudienceRule {
+    if *participant == header.origin {
+        return AudienceRule::IsOrigin;
+    }
+    let id = &header.agreement.id;
+    let began = |version: &&Agreement| version.in_force_at.is_some_and(|since| since <= recorded_at);
+    let (named, then) = (agreements.version(&header.agreement), agreements.versions(id).find(began));
+    let is_on = |version: Option<&Agreement>| version.is_some_and(|version| version.parties.contains_key(participant));
+    if !is_on(named) || !is_on(then) {
+        return AudienceRule::NotOnVersion;
+    }
+    let versions = || [named, then].into_iter().flatten();
+    let has_left = |version: &Agreement| {
+        let record = version.record(participant);
+        record.is_some_and(|record| record.state == PartyState::Left && record.at <= recorded_at)
+    };
+    if versions().any(has_left) {
+        return AudienceRule::Left;
+    }
+    if !versions().all(|version| version.role(participant).is_some_and(PartyRole::receives)) {
+        return AudienceRule::OnlyContributes;
+    }
+    match header.narrowing.as_ref().map(|narrowing| narrowing.participants()) {
+        Some(names) if !names.contains(participant) => AudienceRule::NotNamed,
+        // It was no member for another reason, such as an agreement that had ended by then.
+        _ => AudienceRule::NotOnVersion,
+    }
 }
 
 /// The two versions that decide about an exchange.

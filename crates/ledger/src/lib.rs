@@ -28,7 +28,7 @@ mod consignment;
 mod healing;
 
 pub use agreement::{Agreement, AgreementState, Agreements, PartyRecord, PartyState};
-pub use audience::{Audience, AudienceRule, audience, check_terms, preview};
+pub use audience::{Audience, AudienceRule, audience, check_terms, preview, why_not_in_audience};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};
 pub use epoch::{ChainTip, ClosedEpoch, EpochOpening, Epochs};

@@ -8,8 +8,8 @@ use concord_journal::{Blob, Journal, ReadError};
 use concord_model::{Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, Timestamp};
 use concord_views::{KeyReader, SCAN_ROWS_MAX, Table, Views, ViewsError};
 use concord_wire::proto::exchange::v1::RecordedReceipt;
-use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{NodeEntry, Queued, read};
+use concord_wire::stored::{Kept, StoredError};
 
 use crate::damaged::Damaged;
 use crate::projection::{
@@ -164,6 +164,15 @@ impl Index {
     pub fn queued(&self, sequence: u64) -> Result<Box<Queued>, IndexError> {
         match read(&self.read_one(sequence)?)? {
             NodeEntry::Queued(queued) => Ok(queued),
+            _ => Err(IndexError::Row("a consignment")),
+        }
+    }
+
+    /// The consignment of an entry, whether it was queued here or found at the hub.
+    pub(crate) fn own_consignment(&self, sequence: u64) -> Result<Kept, IndexError> {
+        match read(&self.read_one(sequence)?)? {
+            NodeEntry::Queued(queued) => Ok(queued.kept),
+            NodeEntry::Found(kept, _) => Ok(*kept),
             _ => Err(IndexError::Row("a consignment")),
         }
     }

@@ -104,6 +104,25 @@ fn an_amendment_changes_who_sends_and_receives_once_all_have_consented_and_its_h
         .try_submit("by whoever went", &format!("--agreement {ID}"))
         .refused(3, "AGREEMENT_NOT_IN_FORCE");
 
+    let explained = |id: &str, about: &str| {
+        let line = words!["explain", id, "--participant", about, "--profile", kaz.profile];
+        let shown = concord(line).ok().json();
+        format!(
+            "{} {} {} {}",
+            shown["version"],
+            shown["in_audience"],
+            text_of(&shown, "rule"),
+            text_of(&shown, "state")
+        )
+    };
+    assert_eq!(explained(&waits.id, "TUR"), "1 true RECEIVES withheld");
+    assert_eq!(explained(&waits.id, "IRN"), "1 false NOT_NAMED withheld");
+    assert_eq!(explained(&after.id, "UZB"), "2 true RECEIVES delivered");
+    assert_eq!(explained(&after.id[..10], "TUR"), "2 false NOT_ON_VERSION delivered");
+    assert_eq!(explained(&after.id, "KAZ"), "2 false IS_ORIGIN delivered");
+    let others = words!["explain", after.id, "--participant", "TUR", "--profile", forum.agency("IRN").profile];
+    concord(others).refused(3, "EXCHANGE_UNKNOWN");
+
     let history = |code: &str| as_officer(&forum, code, &format!("agreement history {ID}")).ok().lines();
     let versions = |code: &str| {
         history(code)

@@ -223,6 +223,12 @@ const ROWS: &[Row] = &[
         NOBODY,
         &[(Agency, "EXCHANGE_UNKNOWN"), (OtherAgency, "EXCHANGE_UNKNOWN"), (UnknownAgency, UNKNOWN)],
     ),
+    row(
+        "/concord.agency.v1.AgencyService/Explain",
+        empty,
+        NOBODY,
+        &[(Agency, "EXCHANGE_UNKNOWN"), (OtherAgency, "EXCHANGE_UNKNOWN"), (UnknownAgency, UNKNOWN)],
+    ),
 ];
 
 /// A method about an object: what the four states hear, each by its relation to it: the origin, a recipient, a party that the origin's
@@ -293,6 +299,7 @@ const SUBMIT: &str = "/concord.agency.v1.AgencyService/Submit";
 const RECEIVE: &str = "/concord.agency.v1.AgencyService/Receive";
 const ACKNOWLEDGE: &str = "/concord.agency.v1.AgencyService/Acknowledge";
 const TRACK: &str = "/concord.agency.v1.AgencyService/Track";
+const EXPLAIN: &str = "/concord.agency.v1.AgencyService/Explain";
 const STATE: &str = "/concord.agreement.v1.StatementService/Submit";
 
 const OBJECT_ROWS: &[ObjectRow] = &[
@@ -328,6 +335,15 @@ const OBJECT_ROWS: &[ObjectRow] = &[
         By::Agency,
         Object::Exchange,
         track,
+        ["OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
+        "the audience of an exchange",
+        EXPLAIN,
+        By::Agency,
+        Object::Exchange,
+        explain,
         ["OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
         "EXCHANGE_UNKNOWN",
     ),
@@ -450,6 +466,10 @@ fn get_soon(_: &Stage, _: &str, id: &str) -> Vec<u8> {
     let wait_in_force = Some(Default::default());
     let request = agreement::GetAgreementRequest { id: id.to_owned(), wait_in_force, ..Default::default() };
     request.encode_to_vec()
+}
+
+fn explain(_: &Stage, _: &str, id: &str) -> Vec<u8> {
+    agency::ExplainRequest { exchange_id: id.to_owned(), participant: "TUR".to_owned() }.encode_to_vec()
 }
 
 fn track(_: &Stage, _: &str, id: &str) -> Vec<u8> {

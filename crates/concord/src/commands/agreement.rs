@@ -26,6 +26,7 @@ use crate::hint::{self, Line};
 use crate::output::{Output, facts};
 use text::{Changes, PartySpec, TermsArgs};
 use view::Shown;
+pub(crate) use view::in_words as rule_in_words;
 
 /// The longest single wait that is asked of a server, which allows a little more.
 const ONE_WAIT_MAX: Duration = Duration::from_secs(50);

@@ -6,6 +6,7 @@ pub(crate) mod agreement;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod epoch;
+pub(crate) mod explain;
 pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod node;
@@ -37,6 +38,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Submit(args) => submit::run(args, output).await,
         Command::Receive(args) => receive::run(args, output).await,
         Command::Track(args) => track::run(args, output).await,
+        Command::Explain(args) => explain::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Audit(args) => audit::run(args, output).await,
         Command::Verify(args) => verify::run(&args, output),

@@ -152,11 +152,11 @@ fn read(response: &TrackResponse) -> Result<Tracked, Failure> {
     })
 }
 
-fn stated(reason: &str) -> Option<String> {
+pub(crate) fn stated(reason: &str) -> Option<String> {
     (!reason.is_empty()).then(|| reason.to_owned())
 }
 
-fn word(state: TrackState) -> Result<&'static str, Failure> {
+pub(crate) fn word(state: TrackState) -> Result<&'static str, Failure> {
     Ok(match state {
         TrackState::Unspecified => return Err(Failure::answer("a state is missing")),
         TrackState::Queued => ReceiptState::Queued,

@@ -7,8 +7,8 @@ use concord_model::{Class, Name, Reason, Refusal};
 use concord_server::audit::Object;
 use concord_wire::proto::agency::v1::agency_service_server::AgencyService;
 use concord_wire::proto::agency::v1::{
-    AcknowledgeRequest, AcknowledgeResponse, ReceiveRequest, ReceiveResponse, SubmitRequest, SubmitResponse,
-    TrackRequest, TrackResponse,
+    AcknowledgeRequest, AcknowledgeResponse, ExplainRequest, ExplainResponse, ReceiveRequest, ReceiveResponse,
+    SubmitRequest, SubmitResponse, TrackRequest, TrackResponse,
 };
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::cursor::{Cursor, Cursors};
-use super::{called, ended, known_caller, note_refusal, receive, refused, track};
+use super::{called, ended, explain, known_caller, note_refusal, receive, refused, track};
 use crate::context::Context;
 use crate::state::decide::agency_unknown;
 
@@ -109,6 +109,13 @@ impl AgencyService for AgencyApi {
         let agency = self.agency(&request)?;
         acknowledge(&self.context, agency, &request.into_inner().cursor).await.map_err(refused)?;
         Ok(Response::new(AcknowledgeResponse {}))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let agency = self.agency(&request)?;
+        let request = request.into_inner();
+        let place = track::find(&self.context, agency, request.exchange_id).await?;
+        explain::explain(&self.context, place, &request.participant).await.map(Response::new)
     }
 
     async fn track(&self, request: Request<TrackRequest>) -> Result<Response<Self::TrackStream>, Status> {

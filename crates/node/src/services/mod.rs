@@ -3,6 +3,7 @@
 mod agency;
 mod agreements;
 mod cursor;
+mod explain;
 mod operations;
 mod receive;
 mod registry;
@@ -60,6 +61,7 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.agency.v1.AgencyService/Receive", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Acknowledge", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Track", allow: &[AGENCY] },
+    Row { method: "/concord.agency.v1.AgencyService/Explain", allow: &[AGENCY] },
     Row { method: "/concord.agreement.v1.StatementService/Prepare", allow: &[OFFICER] },
     Row { method: "/concord.agreement.v1.StatementService/Submit", allow: &[OFFICER] },
     Row { method: "/concord.agreement.v1.AgreementService/ListAgreements", allow: &[OFFICER, AGENCY] },

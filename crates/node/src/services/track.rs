@@ -88,7 +88,7 @@ pub(crate) async fn tell(
 }
 
 /// How far an exchange has come where it stands now: it may have been packed anew since the last look. Blocks.
-fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, IndexError> {
+pub(super) fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, IndexError> {
     let place = &index.exchange(id)?.ok_or(IndexError::Row("an exchange"))?;
     let queued_at = index.queued_at(place)?;
     let mut response = TrackResponse {

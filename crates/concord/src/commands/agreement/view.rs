@@ -229,7 +229,7 @@ pub(super) fn previewed(answer: &PreviewAudienceResponse, output: Output) -> Res
     })
 }
 
-fn in_words(rule: &str) -> &str {
+pub(crate) fn in_words(rule: &str) -> &str {
     match AudienceRule::ALL.into_iter().find(|known| known.as_str() == rule) {
         Some(AudienceRule::Receives) => "is a member that receives",
         Some(AudienceRule::ReceivesWhenReleased) => "is a member that receives; its mail waits while it is held",
@@ -237,6 +237,7 @@ fn in_words(rule: &str) -> &str {
         Some(AudienceRule::OnlyContributes) => "is on the agreement to contribute only",
         Some(AudienceRule::Left) => "left the agreement",
         Some(AudienceRule::NotNamed) => "is not among those named",
+        Some(AudienceRule::NotOnVersion) => "was not on the version that decided",
         None => rule,
     }
 }
