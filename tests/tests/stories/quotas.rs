@@ -84,3 +84,13 @@ fn what_waits_for_a_hub_that_is_away_is_bounded_and_goes_on_when_it_is_back() {
     assert_eq!(received, expected);
     kaz.submit("again", "--wait delivered");
 }
+
+#[test]
+fn one_flooding_state_costs_the_others_little() {
+    // The goal is a tenth; on a machine that does other things beside, far less would still be a fault.
+    const THROUGHPUT_RATIO_MIN: f64 = 0.7;
+    let told = concord(words!["bench", "fairness", "--rounds", "1", "--seconds", "3"]).ok().lines();
+    let summary = told.last().unwrap();
+    assert!(summary["throughput_ratio"].as_f64().unwrap() >= THROUGHPUT_RATIO_MIN, "{told:?}");
+    assert!(told[0]["with"]["refused"].as_u64().unwrap() > 0, "the flood was within its quota: {told:?}");
+}

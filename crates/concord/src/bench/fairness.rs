@@ -21,8 +21,9 @@ use crate::output::Output;
 
 /// Between two consignments of one honest state: below its quota, and more than most states ever send.
 const PACE: Duration = Duration::from_millis(100);
-/// Consignments that the flooding state has ready; more than its quota lets through.
-const FLOOD: u32 = 4_000;
+/// Consignments that the flooding state has ready for each second of a part: more than its quota lets through, and more than a hub takes.
+const FLOOD_PER_SECOND: u32 = 100;
+const UNLIMITED_FLOOD_PER_SECOND: u32 = 1_000;
 /// Before the flooding state comes again when its quota was used up: sooner than any node does.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -118,7 +119,9 @@ async fn measure(args: &FairnessArgs) -> Result<(Part, Part)> {
         let (first, second) = all.split_at(count as usize);
         signed.push((first.to_vec(), second.to_vec()));
     }
-    let flood = Arc::new(consignments(flooding, &forum.agreement, FLOOD)?);
+    let per_second = if args.unlimited { UNLIMITED_FLOOD_PER_SECOND } else { FLOOD_PER_SECOND };
+    let seconds = u32::try_from(args.seconds + 2 * concord_server::QUOTA_SAVED_SECONDS)?;
+    let flood = Arc::new(consignments(flooding, &forum.agreement, per_second * seconds)?);
 
     let without = part(&forum, honest, signed.iter().map(|(first, _)| first.clone())).await?;
     let (stop, recorded, refused) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
