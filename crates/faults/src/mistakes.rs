@@ -88,4 +88,10 @@ pub const MISTAKES: &[&str] = &[
     "let-anybody-call",
     // check: --workspace --test stories every_method_answers_exactly
     "take-anybody-for-an-agency",
+    // check: --workspace --test batteries canaries
+    "log-the-title",
+    // check: --workspace --test batteries canaries
+    "forget-the-narrowing",
+    // check: --workspace --test batteries canaries
+    "show-what-others-sent",
 ];

@@ -282,7 +282,7 @@ impl Index {
                 let is_own = match &place.agency {
                     Some(agency) => agency == of,
                     None => digits.len() == EXCHANGE_ID_DIGITS,
-                };
+                } || concord_faults::planted("show-what-others-sent");
                 if place.id.to_string().starts_with(digits) && is_own {
                     found.push(place);
                 }

@@ -27,6 +27,9 @@ use crate::writer::{Accepted, Prepared, Refused, first_answer};
 pub async fn submit(context: &Context, agency: &Name, request: SubmitRequest) -> Result<SubmitResponse, Refusal> {
     let (context, agency) = (context.clone(), agency.clone());
     let writer = context.writer.clone();
+    if concord_faults::planted("log-the-title") {
+        tracing::info!(%agency, title = request.title, "an exchange is submitted");
+    }
     // Hashing a body takes milliseconds: not on a thread that others' messages wait for.
     let prepared = concord_server::blocking(move || prepare(&context, &agency, request));
     let prepared = prepared.await.map_err(|error| internal(&error))??;

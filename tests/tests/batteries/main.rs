@@ -5,6 +5,9 @@
 
 mod attacks;
 mod attacks_messages;
+mod canaries;
+mod canaries_history;
+mod canaries_search;
 mod checker;
 mod fan_out;
 mod kills;

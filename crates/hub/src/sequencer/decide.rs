@@ -2,7 +2,7 @@
 
 use concord_journal::{Blob, Draft};
 use concord_ledger::{
-    At, Audience, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, StatementDecided, Stood,
+    At, Audience, Candidate, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, StatementDecided, Stood,
 };
 use concord_model::{ChainKey, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed, epoch_link};
@@ -90,7 +90,14 @@ impl SequencerTask {
     }
 
     fn decide_consignment(&mut self, opened: Opened, stood: Option<Vec<Stood>>, at: At) -> Result<Decided, Refusal> {
-        let Opened { sealed, candidates, blobs } = opened;
+        let Opened { sealed, mut candidates, blobs } = opened;
+        if concord_faults::planted("forget-the-narrowing") {
+            candidates.iter_mut().for_each(|candidate| {
+                if let Candidate::Fit(item) = candidate {
+                    item.header.narrowing = None;
+                }
+            });
+        }
         let command = Command::Consign(Consign {
             chain: sealed.chain.clone(),
             number: sealed.number,
