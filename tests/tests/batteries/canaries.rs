@@ -3,9 +3,10 @@
 use concord_tests::battery::{Budget, report};
 
 use crate::canaries_history::{CODES, History};
+use crate::canaries_search::SORTS;
 
 /// Exchanges of one history in a slice, and in a campaign: it goes every path once.
-const IN_SLICE: u64 = 26;
+const IN_SLICE: u64 = 65;
 const IN_CAMPAIGN: u64 = 400;
 
 #[test]
@@ -40,10 +41,12 @@ fn no_byte_of_an_exchange_is_found_with_anybody_outside_its_audience_nor_its_con
             searched.allowed,
             searched.leaks.len()
         ));
+        report(&format!("canaries: searched of each sort {:?}", searched.sorts));
         let shown = |all: &[String]| all.iter().take(20).cloned().collect::<Vec<_>>();
         assert!(searched.leaks.is_empty(), "{} leaks: {:#?}", searched.leaks.len(), shown(&searched.leaks));
         assert!(history.wrong.is_empty(), "{} things: {:#?}", history.wrong.len(), shown(&history.wrong));
         assert_eq!(searched.participants.len(), CODES.len() + 1);
+        assert_eq!(searched.sorts.len(), SORTS.len(), "{:?}", searched.sorts);
         assert!(tally.narrowed > 0 && tally.withheld > 0 && tally.refused > 0, "{tally:?}");
     }
     budget.reached(exchanges, "exchanges");

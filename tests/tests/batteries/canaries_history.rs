@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use concord_tests::battery::Chance;
 use concord_tests::{DEADLINE, Ended, Forum, concord, get, text_of, words};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::canaries_search::{Finder, Got, Kind, Place, Searched, Secret, files};
@@ -19,6 +20,7 @@ const THREE: &str = "TUR/three";
 const DRUGS: &str = "challenges.2";
 const CYBER: &str = "challenges.3";
 const FLOODS: &str = "environmental.5";
+const LOUD: [(&str, &str); 1] = [("CONCORD_LOG", "trace")];
 /// Time enough for it to be recorded, on a busy machine.
 const EXPIRES_SECONDS: u64 = 5;
 
@@ -79,6 +81,8 @@ pub(crate) struct History {
     heard: Vec<Got>,
     /// Which agency was given which exchange.
     given: BTreeSet<(String, String)>,
+    /// Which agency saw it listed while it had the right to it.
+    listed: BTreeSet<(String, String)>,
     /// What came out otherwise than was agreed.
     pub(crate) wrong: Vec<String>,
     pub(crate) tally: Tally,
@@ -87,7 +91,14 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn begin(seed: u64) -> Self {
-        let forum = Forum::of(&CODES);
+        // Whatever a log may ever say is to be in it.
+        let mut forum = Forum::empty();
+        forum.stop_hub();
+        forum.start_hub_with(&BTreeMap::from(LOUD));
+        for code in CODES {
+            forum.join(code);
+            forum.start_node_with(code, &BTreeMap::from(LOUD));
+        }
         forum.agree(FOUR, DRUGS, &CODES);
         forum.agree(TWO, CYBER, &["KAZ", "IRN"]);
         forum.agree(THREE, FLOODS, &["TUR", "UZB", "IRN"]);
@@ -117,6 +128,7 @@ impl History {
             pending: Vec::new(),
             heard: Vec::new(),
             given: BTreeSet::new(),
+            listed: BTreeSet::new(),
             wrong: Vec::new(),
             tally: Tally::default(),
             files_written: 0,
@@ -127,6 +139,7 @@ impl History {
     pub(crate) fn live(&mut self, exchanges: u64) {
         let mut chapters: Vec<fn(&mut Self, u64)> = vec![
             Self::all_there,
+            Self::followed,
             Self::away,
             Self::killed,
             Self::hub_killed,
@@ -143,14 +156,10 @@ impl History {
         let each = (exchanges / chapters.len() as u64).max(2);
         while !chapters.is_empty() {
             let next = self.chance.below(chapters.len() as u64) as usize;
-            let began = Instant::now();
             chapters.swap_remove(next)(self, each);
             self.settle();
             self.refusals();
             self.questions(2);
-            if std::env::var_os("CONCORD_CANARIES_TRACE").is_some() {
-                println!("{} left, {:?}", chapters.len(), began.elapsed());
-            }
         }
     }
 
@@ -166,18 +175,37 @@ impl History {
         }
     }
 
+    /// An agency is given what comes while it comes.
+    fn followed(&mut self, count: u64) {
+        let at = self.chance.below(self.agencies.len() as u64) as usize;
+        let (state, name) = (self.agencies[at].state, self.agencies[at].name);
+        let follows = self.forum.agency_named(state, name).follow();
+        self.send_all(count, Wanted::default());
+        self.settle();
+        follows.signal(Signal::TERM);
+        let (_, lines) = follows.wait();
+        let said = lines.join("\n").into_bytes();
+        self.keep(state, Some(name), Place::Given, format!("stream {} to receive --follow", self.heard.len()), said);
+        for line in lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            self.given.insert((format!("{state}/{name}"), text_of(&line, "exchange_id")));
+        }
+        let log = self.forum.log(&format!("{state}-{name}"));
+        let (file, said) = (log.display().to_string(), fs::read(&log).unwrap());
+        self.keep(state, Some(name), Place::Plain, file, said);
+    }
+
     fn away(&mut self, count: u64) {
         let away = self.anybody();
         self.forum.stop_node(away);
         self.send_all(count, Wanted { away: Some(away), ..Wanted::default() });
-        self.forum.start_node(away);
+        self.start_node(away);
     }
 
     fn killed(&mut self, count: u64) {
         let dies = self.anybody();
         self.send_all(count, Wanted::default());
         self.forum.kill_node(dies);
-        self.forum.start_node(dies);
+        self.start_node(dies);
     }
 
     fn hub_killed(&mut self, count: u64) {
@@ -185,15 +213,15 @@ impl History {
         self.forum.kill_hub();
         // Queued, and nothing more.
         self.send(Wanted::default());
-        self.forum.start_hub();
+        self.start_hub();
     }
 
     fn restarted(&mut self, count: u64) {
         let who = self.anybody();
         self.forum.stop_hub();
         self.forum.stop_node(who);
-        self.forum.start_node(who);
-        self.forum.start_hub();
+        self.start_node(who);
+        self.start_hub();
         self.send_all(count, Wanted::default());
     }
 
@@ -213,7 +241,7 @@ impl History {
         self.send_all(count - 1, Wanted { away: Some(away), ..Wanted::default() });
         // The clock is what is waited for.
         std::thread::sleep(at.duration_since(SystemTime::now()).unwrap_or_default());
-        self.forum.start_node(away);
+        self.start_node(away);
     }
 
     /// What the hub refuses when it comes there.
@@ -222,7 +250,7 @@ impl History {
         let at = in_seconds(3);
         let Some(secret) = self.send(Wanted { expires: Some(at), ..Wanted::default() }) else { return };
         std::thread::sleep(at.duration_since(SystemTime::now()).unwrap_or_default());
-        self.forum.start_hub();
+        self.start_hub();
         let pending = self.pending.pop().unwrap();
         let tracked = self.as_agency(pending.by, words!["track", &pending.id, "--wait", "delivered"]);
         if tracked.reason().as_deref() != Some("EXCHANGE_EXPIRED") {
@@ -245,7 +273,7 @@ impl History {
         self.send_all(count, Wanted::default());
         if self.chance.one_in(2) {
             self.forum.stop_node(held);
-            self.forum.start_node(held);
+            self.start_node(held);
         }
         self.questions(2);
         self.heard_of("hub", None, words!["participant", "release", held, "--profile", hub]).ok();
@@ -270,7 +298,7 @@ impl History {
         for pending in self.pending.iter_mut().filter(|pending| waits.contains(&pending.secret)) {
             pending.ends.insert("UZB", "withheld REMOVED");
         }
-        self.forum.start_node("UZB");
+        self.start_node("UZB");
         self.send_all(count, Wanted { under: Some(FOUR), ..Wanted::default() });
         self.questions(2);
         self.settle();
@@ -298,11 +326,12 @@ impl History {
         self.heard_of("IRN", None, [revoke, words![operator]].concat()).ok();
         let police = self.agencies.iter_mut().find(|agency| agency.name == "police").unwrap();
         police.receives = false;
-        let had = |secret: &Secret| {
-            let id = secret.words.get(&Kind::Id).cloned().unwrap_or_default();
-            self.given.contains(&("IRN/police".to_owned(), id))
+        let told = |secret: &Secret| {
+            let its = ("IRN/police".to_owned(), secret.words.get(&Kind::Id).cloned().unwrap_or_default());
+            // What it submitted itself it goes on to know of.
+            secret.origin == its.0 || self.given.contains(&its) || self.listed.contains(&its)
         };
-        for secret in self.secrets.iter_mut().filter(|secret| !had(secret)) {
+        for secret in self.secrets.iter_mut().filter(|secret| !told(secret)) {
             secret.agencies.remove("IRN/police");
         }
         self.send_all(count, Wanted { to: Some("IRN"), under: Some(FOUR), ..Wanted::default() });
@@ -316,7 +345,7 @@ impl History {
         self.settle();
         self.forum.kill_node(who);
         self.heard_of(who, None, words!["node", "restore", file, "--dir", dir]).ok();
-        self.forum.start_node(who);
+        self.start_node(who);
         let recovered = |this: &mut Self| {
             let shown = this.heard_of(who, None, words!["journal", "show", dir]).ok().lines();
             shown.iter().filter(|entry| entry["kind"] == "recovered").count() >= 3
@@ -332,8 +361,16 @@ impl History {
         self.forum.kill_hub();
         let dir = self.forum.hub_dir();
         self.heard_of("hub", None, words!["hub", "restore", file, "--dir", dir]).ok();
-        self.forum.start_hub();
+        self.start_hub();
         self.send_all(2, Wanted::default());
+    }
+
+    fn start_hub(&mut self) {
+        self.forum.start_hub_with(&BTreeMap::from(LOUD));
+    }
+
+    fn start_node(&mut self, code: &str) {
+        self.forum.start_node_with(code, &BTreeMap::from(LOUD));
     }
 
     // Sending.
@@ -525,7 +562,11 @@ impl History {
                 1 => drop(self.as_agency(by, words!["agreement", "preview", agreement])),
                 2 => drop(self.officer(code, words!["participant", "list"])),
                 3 => drop(self.as_agency(by, words!["agreement", "list"])),
-                4 => drop(self.as_agency(by, words!["receive"])),
+                4 => {
+                    let listed = self.as_agency(by, words!["receive"]).ok().lines();
+                    let name = format!("{}/{}", by.0, by.1);
+                    self.listed.extend(listed.iter().map(|line| (name.clone(), text_of(line, "exchange_id"))));
+                }
                 5 => drop(self.heard_of(code, None, words!["journal", "show", dir])),
                 6 => self.look_at(code, &dir),
                 7 => self.look_at("hub", &self.forum.hub_dir()),
@@ -683,19 +724,24 @@ impl History {
                     missing.push(format!("{kind:?} of exchange {at} is not in the journal of {owner}"));
                 }
             }
-            for agency in &secret.agencies {
-                let id = secret.words[&Kind::Id].clone();
-                let state = agency.split('/').next().unwrap();
-                let is_given = self.given.contains(&(agency.clone(), id));
-                let is_found = [Kind::Title, Kind::Body, Kind::Caveat, Kind::Id]
-                    .iter()
-                    .all(|kind| searched.is_given(at, *kind, state));
-                if *agency != secret.origin && !(is_given && is_found) {
+            for agency in secret.agencies.iter().filter(|agency| **agency != secret.origin) {
+                let (state, its) =
+                    (agency.split('/').next().unwrap(), (agency.clone(), secret.words[&Kind::Id].clone()));
+                // It saw it listed, and then had the right to it no more.
+                let is_over = agency == "IRN/police" && self.is_revoked() && self.listed.contains(&its);
+                let is_given = self.given.contains(&its) || is_over;
+                let is_found =
+                    Kind::CONTENT.iter().chain([&Kind::Id]).all(|kind| is_over || searched.is_given(at, *kind, state));
+                if !is_given || !is_found {
                     missing.push(format!("exchange {at} was not given to {agency}: {is_given} {is_found}"));
                 }
             }
         }
         missing
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.agencies.iter().any(|agency| agency.name == "police" && !agency.receives)
     }
 
     pub(crate) fn secrets(&self) -> usize {

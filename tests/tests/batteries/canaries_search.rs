@@ -6,6 +6,21 @@ use std::path::Path;
 
 /// By so many first bytes a pattern is looked up.
 const HEAD: usize = 8;
+/// What names of pieces have in them, by sort; each has to come up.
+pub(crate) const SORTS: [&str; 12] = [
+    "/journal/",
+    "/views/",
+    "/snapshots/",
+    "/audit/",
+    "/logs/",
+    "/received/",
+    ".backup",
+    "before-restore",
+    "answer ",
+    "stream ",
+    "/metrics",
+    "/readyz",
+];
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// What of an exchange is secret.
@@ -93,6 +108,8 @@ pub(crate) struct Searched {
     pub(crate) pieces: usize,
     pub(crate) bytes: usize,
     pub(crate) participants: BTreeSet<String>,
+    /// How many pieces of each sort: of a search of nothing there are none.
+    pub(crate) sorts: BTreeMap<&'static str, usize>,
     pub(crate) allowed: usize,
     pub(crate) leaks: Vec<String>,
     /// Where each was found: secret, kind, owner, whether in a journal.
@@ -153,6 +170,9 @@ impl<'a> Finder<'a> {
         into.pieces += 1;
         into.bytes += got.bytes.len();
         into.participants.insert(got.owner.clone());
+        for sort in SORTS.into_iter().filter(|sort| got.name.contains(sort)) {
+            *into.sorts.entry(sort).or_default() += 1;
+        }
         for pattern in self.hits(&got.bytes).into_iter().chain(self.hits(got.name.as_bytes())) {
             into.found.insert((
                 pattern.secret,
@@ -166,12 +186,13 @@ impl<'a> Finder<'a> {
             match got.forbids(&self.secrets[pattern.secret], pattern.kind) {
                 None => into.allowed += 1,
                 Some(why) => into.leaks.push(format!(
-                    "{:?} of exchange {} ({}) as {} at {} {}: {why}",
+                    "{:?} of exchange {} ({}) as {} at {}/{} {}: {why}",
                     pattern.kind,
                     pattern.secret,
                     self.secrets[pattern.secret].words[&pattern.kind],
                     pattern.form,
                     got.owner,
+                    got.agency.as_deref().unwrap_or_default(),
                     got.name
                 )),
             }
