@@ -27,7 +27,7 @@ fn no_byte_of_an_exchange_is_found_with_anybody_outside_its_audience_nor_its_con
         exchanges += tally.recorded;
         report(&format!(
             "canaries: seed {seed}, {:?}: {} participants and the hub, {} files and answers, {} bytes, {} secrets of {} exchanges and {} \
-             refused ones; {} narrowed, {} withheld, {} questions; found {} times where they may be, {} times where they may not",
+             refused ones; {} narrowed, {} withheld, {} questions, {} numbers of mailboxes; found {} times where they may be, {} times where they may not",
             budget.elapsed(),
             searched.participants.len() - 1,
             searched.pieces,
@@ -38,6 +38,7 @@ fn no_byte_of_an_exchange_is_found_with_anybody_outside_its_audience_nor_its_con
             tally.narrowed,
             tally.withheld,
             tally.questions,
+            tally.numbers,
             searched.allowed,
             searched.leaks.len()
         ));

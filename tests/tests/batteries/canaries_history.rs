@@ -22,7 +22,7 @@ const CYBER: &str = "challenges.3";
 const FLOODS: &str = "environmental.5";
 const LOUD: [(&str, &str); 1] = [("CONCORD_LOG", "trace")];
 /// Time enough for it to be recorded, on a busy machine.
-const EXPIRES_SECONDS: u64 = 5;
+const EXPIRES_SECONDS: u64 = 8;
 
 /// An agreement as the history knows it: who is a member now.
 struct Agreed {
@@ -47,6 +47,7 @@ struct Pending {
     by: (&'static str, &'static str),
     /// What each recipient comes to: `delivered` or `withheld REASON`.
     ends: BTreeMap<&'static str, &'static str>,
+    lane: &'static str,
     measure: &'static str,
     handling: &'static str,
     named: Option<String>,
@@ -69,6 +70,8 @@ pub(crate) struct Tally {
     pub(crate) withheld: u64,
     pub(crate) narrowed: u64,
     pub(crate) questions: u64,
+    /// Of mailboxes, counted before the hub was restored.
+    pub(crate) numbers: u64,
 }
 
 pub(crate) struct History {
@@ -83,6 +86,8 @@ pub(crate) struct History {
     given: BTreeSet<(String, String)>,
     /// Which agency saw it listed while it had the right to it.
     listed: BTreeSet<(String, String)>,
+    /// Numbers of each mailbox that exchanges of its audience have taken.
+    numbers: BTreeMap<(&'static str, &'static str), u64>,
     /// What came out otherwise than was agreed.
     pub(crate) wrong: Vec<String>,
     pub(crate) tally: Tally,
@@ -129,6 +134,7 @@ impl History {
             heard: Vec::new(),
             given: BTreeSet::new(),
             listed: BTreeSet::new(),
+            numbers: BTreeMap::new(),
             wrong: Vec::new(),
             tally: Tally::default(),
             files_written: 0,
@@ -247,7 +253,7 @@ impl History {
     /// What the hub refuses when it comes there.
     fn expired_before_the_hub(&mut self, _: u64) {
         self.forum.stop_hub();
-        let at = in_seconds(3);
+        let at = in_seconds(4);
         let Some(secret) = self.send(Wanted { expires: Some(at), ..Wanted::default() }) else { return };
         std::thread::sleep(at.duration_since(SystemTime::now()).unwrap_or_default());
         self.start_hub();
@@ -358,6 +364,8 @@ impl History {
         let file = self.backup("hub");
         self.send_all(count, Wanted::default());
         self.settle();
+        // Behind it they go on at other ones.
+        self.count_numbers();
         self.forum.kill_hub();
         let dir = self.forum.hub_dir();
         self.heard_of("hub", None, words!["hub", "restore", file, "--dir", dir]).ok();
@@ -439,7 +447,7 @@ impl History {
         self.secrets[secret].is_recorded = true;
         self.tally.recorded += 1;
         let ends = audience.into_iter().map(|code| (code, "delivered")).collect();
-        self.pending.push(Pending { secret, id, by, ends, measure, handling, named });
+        self.pending.push(Pending { secret, id, by, ends, lane, measure, handling, named });
         Some(secret)
     }
 
@@ -501,7 +509,7 @@ impl History {
     /// Follows all that is under way to its end, which has to be what was agreed.
     fn settle(&mut self) {
         for pending in std::mem::take(&mut self.pending) {
-            let Pending { secret, id, by, ends, measure, handling, named } = pending;
+            let Pending { secret, id, by, ends, lane, measure, handling, named } = pending;
             let timeout = DEADLINE.as_secs().to_string();
             let said = self.as_agency(by, words!["track", &id, "--wait", "delivered", "--timeout", timeout]);
             let tracked = said.ok().json();
@@ -512,6 +520,7 @@ impl History {
                 self.wrong.push(format!("exchange {secret} {id} of {by:?}: agreed is {agreed:?}, it came to {came:?}"));
             }
             for (state, end) in ends {
+                *self.numbers.entry((state, lane)).or_default() += 1;
                 if end != "delivered" {
                     self.tally.withheld += 1;
                     continue;
@@ -527,6 +536,31 @@ impl History {
                 let known = &mut self.secrets[secret];
                 known.agencies.extend(agencies);
                 known.states.insert(state.to_owned());
+            }
+        }
+    }
+
+    /// Mailboxes are numbered without gaps: a number more than exchanges for it would tell of one that is for others.
+    fn count_numbers(&mut self) {
+        for code in CODES {
+            let dir = self.forum.node_dir(code);
+            let through = |this: &mut Self, lane: &str| {
+                let operator = words!["status", "--profile", dir.join("operator")];
+                let status = this.heard_of(code, None, operator).ok().json();
+                let lanes = status["mailboxes"].as_array().unwrap();
+                let of_lane = lanes.iter().find(|one| one["lane"] == lane);
+                of_lane.map_or(0, |one| one["received_through"].as_u64().unwrap())
+            };
+            for lane in ["routine", "priority", "flash"] {
+                let taken = self.numbers.get(&(code, lane)).copied().unwrap_or_default();
+                // The sender may hear before the recipient that something is withheld.
+                self.ask_until(|this| through(this, lane) >= taken);
+                let has = through(self, lane);
+                if has != taken {
+                    self.wrong
+                        .push(format!("{code} has {has} numbers of lane {lane}, and {taken} exchanges were for it"));
+                }
+                self.tally.numbers += has;
             }
         }
     }
@@ -576,7 +610,8 @@ impl History {
             let ids: Vec<&String> = self.secrets.iter().filter_map(|secret| secret.words.get(&Kind::Id)).collect();
             if !ids.is_empty() {
                 let begins = ids[self.chance.below(ids.len() as u64) as usize][..16].to_owned();
-                self.as_agency(by, words!["track", begins]);
+                self.as_agency(by, words!["track", &begins]);
+                self.as_agency(by, words!["explain", begins, "--participant", code]);
             }
         }
     }
