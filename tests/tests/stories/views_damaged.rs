@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use concord_tests::{Forum, Process, concord, count_in_journal, exchange_ids, words};
+use concord_tests::{DEADLINE, Forum, Process, concord, count_in_journal, exchange_ids, words};
+use serde_json::Value;
 
 const AGREEMENT: &str = "KAZ/warnings";
 const SECTOR_SIZE_BYTES: usize = 512;
@@ -168,6 +170,12 @@ fn damaged_views_that_serve_before_they_are_checked_end_the_process_and_are_made
     kaz.await_taken(&first.id, "IRN");
     forum.stop_node("IRN");
     let second = kaz.submit("waits at the hub", "--wait recorded");
+    // A row that is still to be written would have the damage found at the opening, before anything is served.
+    let since = Instant::now();
+    let has_row = |lag: &Value| lag["lag_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0);
+    while !forum.status(&forum.hub_dir())["mailboxes"].as_array().unwrap().iter().any(has_row) {
+        assert!(since.elapsed() < DEADLINE, "the hub's views do not follow");
+    }
     forum.stop_hub();
     forum.stop_node("KAZ");
     let folders = [forum.hub_dir(), forum.node_dir("KAZ"), forum.node_dir("IRN")];
