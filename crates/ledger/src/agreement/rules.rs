@@ -108,7 +108,9 @@ impl Agreements {
     /// Whether this consent only says again what its participant said, about a version that waits or is in force.
     pub fn repeats_consent(&self, by: &ParticipantCode, reference: &AgreementRef) -> bool {
         self.named_by(by, reference).is_ok_and(|agreement| {
-            agreement.party_state(by) == Some(PartyState::Consented)
+            // Whoever went by it hears no more of it than of one that is over.
+            agreement.concerns(by)
+                && agreement.party_state(by) == Some(PartyState::Consented)
                 && matches!(agreement.state, AgreementState::Proposed | AgreementState::InForce)
         })
     }
