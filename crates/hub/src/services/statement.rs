@@ -118,7 +118,11 @@ impl Consequences {
     pub(crate) fn of(statement: &Statement, before: &Ledger) -> Self {
         let (mut left, mut replaced, mut held, mut agreement) = (None, None, None, None);
         match &statement.content {
-            StatementContent::Leave(_) => left = Some(statement.participant.clone()),
+            // It may end the agreement for others too, or let an amendment take its place.
+            StatementContent::Leave(reference) => {
+                left = Some(statement.participant.clone());
+                agreement = Some(&reference.id);
+            }
             StatementContent::Propose { text, .. } => agreement = Some(&text.id),
             StatementContent::Consent(reference) | StatementContent::End(reference) => agreement = Some(&reference.id),
             StatementContent::Replace(replacement) => replaced = Some(replacement.request.participant.clone()),
