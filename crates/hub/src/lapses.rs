@@ -17,20 +17,26 @@ const LOOKED_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Has agreements lapse until the hub ends.
 pub async fn keep_lapsing(shared: Weak<Shared>) {
     loop {
-        let (mut published, wait) = {
+        let (mut published, seen, wait) = {
             let Some(shared) = shared.upgrade() else { return };
             let now = shared.clock.trusted_now();
             if let Some(now) = now {
                 lapse_what_is_due(&shared, now).await;
             }
             let mut published = shared.sequencer.watch();
-            let next = published.borrow_and_update().ledger.agreements().next_lapse();
-            (published, until(next, now.unwrap_or_else(|| shared.clock.now())))
+            let seen = published.borrow_and_update().ledger.clone();
+            let wait = until(seen.agreements().next_lapse(), now.unwrap_or_else(|| shared.clock.now()));
+            (published, seen, wait)
         };
         tokio::select! {
-            // Nothing may wait for a lapse by now, or another agreement lapses first.
+            // Nothing may wait for a lapse by now, or another agreement lapses first. A commit that changes no agreement, as most, shares
+            // them with the one before.
             biased;
-            changed = published.changed() => if changed.is_err() { return },
+            changed = published.wait_for(|now| !std::ptr::eq(now.ledger.agreements(), seen.agreements())) => {
+                if changed.is_err() {
+                    return;
+                }
+            }
             () = tokio::time::sleep(wait) => {}
         }
     }
