@@ -228,14 +228,6 @@ pub struct Header {
     pub agencies: Vec<AgencyName>,
 }
 
-impl Header {
-    /// Whether an agency of a participant may be given it as far as the names in it go.
-    pub fn names_agency(&self, participant: &ParticipantCode, agency: &Name) -> bool {
-        let is_it = |one: &AgencyName| one.participant == *participant && one.agency == *agency;
-        self.agencies.is_empty() && self.handling != Handling::Red || self.agencies.iter().any(is_it)
-    }
-}
-
 /// An agency of a participant: `KAZ/drug-control`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AgencyName {
