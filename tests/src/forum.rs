@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::agency::Agency;
-use crate::command::{DEADLINE, concord};
+use crate::command::{DEADLINE, Ended, concord};
 use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::words;
@@ -192,6 +192,13 @@ impl Forum {
             self.officer(code)
         ];
         concord(show).ok();
+    }
+
+    /// A command, as one would type it, of a participant's officer; whatever comes of it.
+    pub fn as_officer(&self, code: &str, command: &str) -> Ended {
+        let mut line: Vec<OsString> = command.split_whitespace().map(Into::into).collect();
+        line.extend(words!["--profile", self.officer(code)]);
+        concord(line)
     }
 
     /// What a node knows of an agreement.

@@ -8,12 +8,6 @@ use serde_json::Value;
 const ID: &str = "KAZ/drugs";
 const MEASURE: &str = "challenges.2";
 
-fn as_officer(forum: &Forum, code: &str, command: &str) -> Ended {
-    let mut line: Vec<std::ffi::OsString> = command.split_whitespace().map(Into::into).collect();
-    line.extend(words!["--profile", forum.officer(code)]);
-    concord(line)
-}
-
 fn as_secretariat(forum: &Forum, command: &[&str]) -> Ended {
     let mut line: Vec<std::ffi::OsString> = command.iter().map(Into::into).collect();
     line.extend(words!["--profile", forum.hub_dir().join("officer")]);
@@ -24,11 +18,11 @@ fn as_secretariat(forum: &Forum, command: &[&str]) -> Ended {
 #[track_caller]
 fn consent_to_version(forum: &Forum, code: &str, version: u64) {
     await_that(|| {
-        let shown = as_officer(forum, code, &format!("agreement show {ID}"));
+        let shown = forum.as_officer(code, &format!("agreement show {ID}"));
         let shown = if shown.code == Some(0) { shown.json() } else { return false };
         shown["version"] == version || shown["amendment"]["version"] == version
     });
-    let said = as_officer(forum, code, &format!("agreement consent {ID}")).ok().lines();
+    let said = forum.as_officer(code, &format!("agreement consent {ID}")).ok().lines();
     assert_eq!(said.last().unwrap()["version"], version);
 }
 
@@ -70,8 +64,8 @@ fn an_amendment_changes_who_sends_and_receives_once_all_have_consented_and_its_h
     // A member that did not propose the first version; TUR is to go, UZB to come and to receive only.
     let amend =
         format!("agreement amend {ID} --remove-participant TUR --add-participant UZB:receive --handling-max GREEN");
-    as_officer(&forum, "UZB", &amend).refused(3, "AGREEMENT_UNKNOWN");
-    assert_eq!(as_officer(&forum, "IRN", &amend).ok().json()["version"], 2);
+    forum.as_officer("UZB", &amend).refused(3, "AGREEMENT_UNKNOWN");
+    assert_eq!(forum.as_officer("IRN", &amend).ok().json()["version"], 2);
     for code in ["KAZ", "TUR"] {
         consent_to_version(&forum, code, 2);
     }
@@ -124,7 +118,7 @@ fn an_amendment_changes_who_sends_and_receives_once_all_have_consented_and_its_h
     let others = words!["explain", after.id, "--participant", "TUR", "--profile", forum.agency("IRN").profile];
     concord(others).refused(3, "EXCHANGE_UNKNOWN");
 
-    let history = |code: &str| as_officer(&forum, code, &format!("agreement history {ID}")).ok().lines();
+    let history = |code: &str| forum.as_officer(code, &format!("agreement history {ID}")).ok().lines();
     let versions = |code: &str| {
         history(code)
             .iter()
@@ -146,18 +140,18 @@ fn an_agreement_ends_when_the_last_of_its_members_says_so_and_lapses_at_its_time
     let forum = Forum::of(&["KAZ", "IRN"]);
     forum.agree(ID, MEASURE, &["KAZ", "IRN"]);
     let end = format!("agreement end {ID} --yes");
-    as_officer(&forum, "KAZ", &end).ok();
+    forum.as_officer("KAZ", &end).ok();
     let kaz = forum.agency("KAZ");
     let sent = kaz.submit("one has not said so", "");
     assert_eq!(kaz.settled(&sent.id), ["IRN delivered"]);
-    as_officer(&forum, "IRN", &end).ok();
+    forum.as_officer("IRN", &end).ok();
     await_that(|| text_of(&forum.agreement(ID, "KAZ"), "state") == "ended");
     kaz.try_submit("both have", &format!("--agreement {ID} --measure {MEASURE}")).refused(3, "AGREEMENT_NOT_IN_FORCE");
 
     let (until, at) = in_seconds(8);
     let propose =
         format!("agreement propose {ID} --title T --measure {MEASURE} --participant IRN --valid-until {until}");
-    as_officer(&forum, "KAZ", &propose).ok();
+    forum.as_officer("KAZ", &propose).ok();
     consent_to_version(&forum, "IRN", 2);
     await_version(&forum, "KAZ", 2);
     kaz.submit("in time", "--wait delivered");
@@ -166,7 +160,7 @@ fn an_agreement_ends_when_the_last_of_its_members_says_so_and_lapses_at_its_time
         assert!(SystemTime::now() >= at, "before its time");
     }
     kaz.try_submit("too late", &format!("--agreement {ID} --measure {MEASURE}")).refused(3, "AGREEMENT_NOT_IN_FORCE");
-    as_officer(&forum, "KAZ", &propose).refused(3, "AGREEMENT_MALFORMED");
+    forum.as_officer("KAZ", &propose).refused(3, "AGREEMENT_MALFORMED");
 }
 
 #[test]
@@ -176,7 +170,7 @@ fn the_terms_bind_what_is_sent_are_shown_before_and_travel_with_it() {
         "agreement propose {ID} --title T --measure {MEASURE} --participant IRN,TUR:contribute --media-type text/* --max-size 20 \
          --handling-max RED --onward-release none --retention-days 30"
     );
-    as_officer(&forum, "KAZ", &propose).ok();
+    forum.as_officer("KAZ", &propose).ok();
     forum.consent(ID, "IRN");
     forum.consent(ID, "TUR");
     for code in ["KAZ", "IRN", "TUR"] {
@@ -268,11 +262,11 @@ fn a_held_node_neither_receives_nor_consigns_and_its_words_and_feed_go_on() {
     let hold = ["participant", "hold", "IRN", "--reason", "its node floods"];
     as_secretariat(&forum, &hold).ok();
     as_secretariat(&forum, &hold).refused(3, "HOLD_EXISTS");
-    as_officer(&forum, "KAZ", "participant hold IRN --reason rivalry").refused(3, "CALLER_NOT_ALLOWED");
-    as_officer(&forum, "IRN", "participant release IRN").refused(3, "HOLD_UNKNOWN");
+    forum.as_officer("KAZ", "participant hold IRN --reason rivalry").refused(3, "CALLER_NOT_ALLOWED");
+    forum.as_officer("IRN", "participant release IRN").refused(3, "HOLD_UNKNOWN");
     // Visibly, also to the others.
     await_that(|| {
-        let shown = as_officer(&forum, "TUR", "participant show IRN").ok().json();
+        let shown = forum.as_officer("TUR", "participant show IRN").ok().json();
         shown["holds"][0]["reason"] == "its node floods" && shown["holds"][0]["by"] == "SEC"
     });
     let to_it = kaz.submit("to the held", &drugs);
@@ -298,10 +292,10 @@ fn a_held_node_neither_receives_nor_consigns_and_its_words_and_feed_go_on() {
     assert_eq!(irn.settled(&by_it.id), ["KAZ delivered", "TUR delivered"]);
     await_that(|| forum.status(&forum.node_dir("IRN"))["alarms"].as_array().unwrap().is_empty());
     // A state holds its own node, and nobody else's word lifts that.
-    as_officer(&forum, "IRN", "participant hold IRN --reason maintenance").ok();
+    forum.as_officer("IRN", "participant hold IRN --reason maintenance").ok();
     as_secretariat(&forum, &["participant", "release", "IRN"]).refused(3, "HOLD_UNKNOWN");
     let own = irn.submit("while it holds itself", &drugs);
     assert_eq!(text_of(&irn.track(&own.id), "state"), "queued");
-    as_officer(&forum, "IRN", "participant release IRN").ok();
+    forum.as_officer("IRN", "participant release IRN").ok();
     assert_eq!(irn.settled(&own.id), ["KAZ delivered", "TUR delivered"]);
 }

@@ -1,14 +1,8 @@
 //! How states come to agree, and who may see that they did.
 
-use concord_tests::{Ended, Forum, concord, text_of, words};
+use concord_tests::{Forum, concord, text_of, words};
 
 const ID: &str = "KAZ/drugs";
-
-fn as_officer(forum: &Forum, code: &str, command: &str) -> Ended {
-    let mut line: Vec<std::ffi::OsString> = command.split_whitespace().map(Into::into).collect();
-    line.extend(words!["--profile", forum.officer(code)]);
-    concord(line)
-}
 
 #[test]
 fn an_agreement_is_in_force_when_all_on_it_have_consented_and_not_before() {
@@ -18,8 +12,8 @@ fn an_agreement_is_in_force_when_all_on_it_have_consented_and_not_before() {
     kaz.try_submit("early", "--agreement KAZ/drugs --measure challenges.2").refused(3, "AGREEMENT_NOT_IN_FORCE");
     forum.consent(ID, "IRN");
     kaz.try_submit("early", "--agreement KAZ/drugs --measure challenges.2").refused(3, "AGREEMENT_NOT_IN_FORCE");
-    as_officer(&forum, "KAZ", "agreement show KAZ/drugs --wait in-force --timeout 0").refused(4, "WAIT_EXPIRED");
-    let pending = as_officer(&forum, "TUR", "agreement pending").ok().lines();
+    forum.as_officer("KAZ", "agreement show KAZ/drugs --wait in-force --timeout 0").refused(4, "WAIT_EXPIRED");
+    let pending = forum.as_officer("TUR", "agreement pending").ok().lines();
     assert_eq!(pending.len(), 1);
     assert_eq!(text_of(&pending[0], "state"), "proposed");
     forum.consent(ID, "TUR");
@@ -29,7 +23,7 @@ fn an_agreement_is_in_force_when_all_on_it_have_consented_and_not_before() {
         assert_eq!(shown["digest"], pending[0]["digest"]);
         assert!(shown["participants"].as_array().unwrap().iter().all(|one| one["state"] == "consented"), "{shown}");
     }
-    assert!(as_officer(&forum, "TUR", "agreement pending").ok().lines().is_empty());
+    assert!(forum.as_officer("TUR", "agreement pending").ok().lines().is_empty());
     kaz.submit("in time", "--wait delivered");
 }
 
@@ -37,10 +31,10 @@ fn an_agreement_is_in_force_when_all_on_it_have_consented_and_not_before() {
 fn a_decline_ends_the_proposal_and_whoever_waits_is_told() {
     let forum = Forum::of(&["KAZ", "IRN"]);
     forum.propose(ID, "challenges.2", &["KAZ", "IRN"]);
-    while as_officer(&forum, "IRN", "agreement decline KAZ/drugs").reason().as_deref() == Some("AGREEMENT_UNKNOWN") {}
-    as_officer(&forum, "KAZ", "agreement show KAZ/drugs --wait in-force").refused(3, "AGREEMENT_NOT_IN_FORCE");
+    while forum.as_officer("IRN", "agreement decline KAZ/drugs").reason().as_deref() == Some("AGREEMENT_UNKNOWN") {}
+    forum.as_officer("KAZ", "agreement show KAZ/drugs --wait in-force").refused(3, "AGREEMENT_NOT_IN_FORCE");
     assert_eq!(text_of(&forum.agreement(ID, "KAZ"), "state"), "declined");
-    as_officer(&forum, "IRN", "agreement consent KAZ/drugs").refused(3, "AGREEMENT_NOT_PENDING");
+    forum.as_officer("IRN", "agreement consent KAZ/drugs").refused(3, "AGREEMENT_NOT_PENDING");
     // It may be proposed again, as another version.
     forum.agree(ID, "challenges.2", &["KAZ", "IRN"]);
     assert_eq!(forum.agreement(ID, "IRN")["version"], 2);
@@ -50,7 +44,7 @@ fn a_decline_ends_the_proposal_and_whoever_waits_is_told() {
 fn every_wrong_word_of_an_officer_is_refused_and_the_right_one_still_works() {
     let forum = Forum::of(&["KAZ", "IRN", "TUR"]);
     let propose = |id: &str, measure: &str, on: &str| {
-        as_officer(&forum, "KAZ", &format!("agreement propose {id} --title T --measure {measure} --participant {on}"))
+        forum.as_officer("KAZ", &format!("agreement propose {id} --title T --measure {measure} --participant {on}"))
     };
     propose("IRN/drugs", "challenges.2", "IRN").refused(3, "AGREEMENT_NOT_OWN");
     propose(ID, "challenges.999", "IRN").refused(3, "MEASURE_UNKNOWN");
@@ -61,14 +55,14 @@ fn every_wrong_word_of_an_officer_is_refused_and_the_right_one_still_works() {
     propose(ID, "challenges.2", "IRN,TUR").refused(3, "AGREEMENT_EXISTS");
     // Who is not on it is told what it would be told of one that is not there.
     for word in ["consent", "decline", "show", "leave --yes"] {
-        let there = as_officer(&forum, "TUR", &format!("agreement {word} KAZ/drugs"));
-        let nowhere = as_officer(&forum, "TUR", &format!("agreement {word} KAZ/nowhere"));
+        let there = forum.as_officer("TUR", &format!("agreement {word} KAZ/drugs"));
+        let nowhere = forum.as_officer("TUR", &format!("agreement {word} KAZ/nowhere"));
         there.refused(3, "AGREEMENT_UNKNOWN");
         assert_eq!(there.message().replace("drugs", "nowhere"), nowhere.message());
     }
-    as_officer(&forum, "IRN", "agreement leave KAZ/drugs --yes");
+    forum.as_officer("IRN", "agreement leave KAZ/drugs --yes");
     assert_eq!(
-        as_officer(&forum, "IRN", "agreement leave KAZ/drugs").code,
+        forum.as_officer("IRN", "agreement leave KAZ/drugs").code,
         Some(2),
         "nobody is asked without a terminal"
     );
@@ -81,11 +75,11 @@ fn every_wrong_word_of_an_officer_is_refused_and_the_right_one_still_works() {
 #[test]
 fn who_is_who_is_shown_with_names_in_more_than_one_language_and_enrolling_is_the_secretariats() {
     let forum = Forum::of(&["KAZ"]);
-    let list = as_officer(&forum, "KAZ", "participant list").ok().lines();
+    let list = forum.as_officer("KAZ", "participant list").ok().lines();
     assert!(list.len() > 20, "{}", list.len());
-    let shown = as_officer(&forum, "KAZ", "participant show KAZ").ok().json();
+    let shown = forum.as_officer("KAZ", "participant show KAZ").ok().json();
     assert!(shown["enrolled_at"].is_string() && shown["names"]["ru"].is_string(), "{shown}");
-    as_officer(&forum, "KAZ", "participant show XXX").refused(3, "PARTICIPANT_UNKNOWN");
+    forum.as_officer("KAZ", "participant show XXX").refused(3, "PARTICIPANT_UNKNOWN");
 
     let dir = forum.node_dir("IRN");
     concord(words!["node", "init", "--dir", dir, "--participant", "IRN"]).ok();
