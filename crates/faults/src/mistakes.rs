@@ -94,4 +94,6 @@ pub const MISTAKES: &[&str] = &[
     "forget-the-narrowing",
     // check: --workspace --test batteries canaries
     "show-what-others-sent",
+    // check: --workspace --test sequencer an_overdue_amendment
+    "leave-before-the-lapse",
 ];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_ledger::{Acknowledge, ConsignmentRecorded, IndexRange, NoticeOutcome, SenderNotice};
+use concord_ledger::{Acknowledge, Agreements, ConsignmentRecorded, IndexRange, NoticeOutcome, SenderNotice};
 use concord_model::{Lane, Name, Reason, Refusal, WithheldReason};
 use concord_wire::acknowledgement::{self, Said};
 use concord_wire::proto::exchange::v1 as pb;
@@ -170,9 +170,14 @@ impl Notices {
         let reason = permit(ledger, &said.recipient, (&fact, &kept), run.sequence, index, shared.clock.now()).err();
         let reason = reason.unwrap_or_else(|| {
             let content = shared.journal.blobs(run.sequence, kept.blob_range(index as usize));
-            // Where it may have it again by now, it had no right to it when it was due.
-            if content.is_err() { WithheldReason::BodyLost } else { WithheldReason::Left }
+            // Where it may have it by now, its time was over by a clock that was put back since, or it had no right to it when it was due.
+            match kept.expires_at(index) {
+                _ if content.is_err() => WithheldReason::BodyLost,
+                Some(_) => WithheldReason::Expired,
+                None => WithheldReason::Left,
+            }
         });
+        let reason = as_told_to(ledger.agreements(), &fact, index, reason);
         self.fact = Some((run.sequence, fact, kept));
         Ok(NoticeOutcome::Withheld(reason))
     }
@@ -184,6 +189,21 @@ impl Notices {
             SenderNotice { chain, number, items, outcome }
         };
         self.by_consignment.into_iter().map(notice).collect()
+    }
+}
+
+/// Why a recipient did not get it, as its origin is told. One that is no member any more hears nothing of what became of the others.
+fn as_told_to(
+    agreements: &Agreements,
+    fact: &ConsignmentRecorded,
+    index: u32,
+    reason: WithheldReason,
+) -> WithheldReason {
+    let of_membership = matches!(reason, WithheldReason::Removed | WithheldReason::AgreementEnded);
+    let group = fact.group_of(index).filter(|_| of_membership);
+    match group {
+        Some(group) if !agreements.is_member(&group.agreement.id, &fact.chain.origin) => WithheldReason::Left,
+        _ => reason,
     }
 }
 

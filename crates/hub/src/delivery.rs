@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use concord_journal::{Blob, Entry, HistoryId, Journal, ReadError};
-use concord_ledger::{AudienceGroup, ConsignmentRecorded, Mail, Permit};
+use concord_ledger::{ConsignmentRecorded, Mail, Permit};
 use concord_model::{Lane, ParticipantCode, Refusal, Timestamp, WithheldReason};
 use concord_wire::consignment::blob_to_bytes;
 use concord_wire::delivery;
-use concord_wire::header::{exchange_id, expires_at};
+use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::stored::Kept;
 use concord_wire::stored::hub::HubEntry;
@@ -342,12 +342,11 @@ pub fn permit(
     index: u32,
     now: Timestamp,
 ) -> Result<Permit, WithheldReason> {
-    let holds = |group: &&AudienceGroup| group.items.iter().any(|range| range.indices().contains(&index));
     // Whoever is not in the frozen audience of the exchange has no right to it, whatever a row says.
-    let group = fact.groups.iter().find(holds).ok_or(WithheldReason::Left)?;
+    let group = fact.group_of(index).ok_or(WithheldReason::Left)?;
     if !group.recipients.contains(recipient) {
         return Err(WithheldReason::Left);
     }
-    let expires_at = kept.sealed.headers.get(index as usize).and_then(|header| expires_at(header));
+    let expires_at = kept.expires_at(index);
     ledger.permit(recipient, &Mail { recorded, agreement: &group.agreement, expires_at }, now)
 }

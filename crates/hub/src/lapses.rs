@@ -5,7 +5,8 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use concord_model::Timestamp;
+use concord_ledger::AgreementState;
+use concord_model::{AgreementRef, Timestamp};
 
 use crate::sequencer::Proposal;
 use crate::services::statement::end_mailboxes_of_gone;
@@ -25,7 +26,7 @@ pub async fn keep_lapsing(shared: Weak<Shared>) {
             }
             let mut published = shared.sequencer.watch();
             let seen = published.borrow_and_update().ledger.clone();
-            let wait = until(seen.agreements().next_lapse(), now.unwrap_or_else(|| shared.clock.now()));
+            let wait = until(seen.agreements().next_lapse(), shared.clock.now());
             (published, seen, wait)
         };
         tokio::select! {
@@ -48,6 +49,8 @@ async fn lapse_what_is_due(shared: &Shared, now: Timestamp) {
     for reference in due {
         let members = published.ledger.agreements().members(&reference.id).cloned().collect();
         match shared.sequencer.decide(Proposal::Lapse(reference.clone())).await {
+            // It ended otherwise meanwhile.
+            Ok(_) if !has_lapsed(shared, &reference) => {}
             Ok(_) => {
                 tracing::info!(agreement = %reference.id, version = reference.version, "an agreement lapsed");
                 end_mailboxes_of_gone(shared, &reference.id, members).await;
@@ -60,7 +63,30 @@ async fn lapse_what_is_due(shared: &Shared, now: Timestamp) {
     }
 }
 
+fn has_lapsed(shared: &Shared, reference: &AgreementRef) -> bool {
+    let published = shared.published();
+    published.ledger.agreements().version(reference).is_some_and(|one| one.state == AgreementState::Lapsed)
+}
+
+/// How long to wait for the next. What is due and has not lapsed cannot yet: the clock is not believed, or the disk is full.
 fn until(next: Option<Timestamp>, now: Timestamp) -> Duration {
-    let left = next.map_or(i64::MAX, |next| next.as_micros().saturating_sub(now.as_micros()));
-    Duration::from_micros(u64::try_from(left).unwrap_or_default()).clamp(Duration::from_millis(1), LOOKED_AGAIN_AFTER)
+    let left = next.map(|next| next.as_micros().saturating_sub(now.as_micros())).filter(|left| *left > 0);
+    let left = left.and_then(|left| u64::try_from(left).ok()).map(Duration::from_micros);
+    left.map_or(LOOKED_AGAIN_AFTER, |left| left.min(LOOKED_AGAIN_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_lapse_yet_is_not_asked_for_without_end() {
+        let at = Timestamp::from_micros;
+        assert_eq!(until(Some(at(2_000_000)), at(1_500_000)), Duration::from_millis(500));
+        assert_eq!(until(Some(at(90_000_000)), at(0)), LOOKED_AGAIN_AFTER);
+        for now in [at(2_000_000), at(3_000_000)] {
+            assert_eq!(until(Some(at(2_000_000)), now), LOOKED_AGAIN_AFTER);
+        }
+        assert_eq!(until(None, at(0)), LOOKED_AGAIN_AFTER);
+    }
 }

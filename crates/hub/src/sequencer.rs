@@ -15,7 +15,8 @@ use concord_journal::{
     AppendError, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, HistoryId, Journal, PreparedTrim, Redacted, Tail,
 };
 use concord_ledger::{
-    Acknowledge, At, ConsignmentRecorded, Fact, Handed, HistoryBegun, Ledger, NotHealed, Shown, Statement, Stood,
+    Acknowledge, At, ConsignmentRecorded, Fact, Handed, HistoryBegun, Ledger, NotHealed, Shown, Statement,
+    StatementContent, Stood,
 };
 use concord_model::{AgreementRef, Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::consignment::Opened;
@@ -352,31 +353,47 @@ impl SequencerTask {
         // The clock is read once for each commit.
         concord_faults::point("hub.decide.begin");
         let now = *open.now.get_or_insert_with(|| self.clock.now());
+        self.lapse_before(&proposal, now, open);
         let at = At { sequence: self.ledger.sequence() + 1, now: self.ledger.recorded_at(now) };
         match self.decide(proposal, at) {
             // It may rest on facts that are not durable yet.
             Err(refusal) => open.answers.push((answer, Due::Answer(Err(refusal)))),
             Ok(Decided::Known(due)) => open.answers.push((answer, due)),
             Ok(Decided::New { draft, fact, due, also }) => {
-                open.size_bytes += draft.size_bytes();
                 let due = match due {
                     Due::Receipt { recorded_at, fact, .. } => {
                         Due::Receipt { draft: open.drafts.len(), recorded_at, fact }
                     }
                     due @ (Due::Answer(_) | Due::Effect) => due,
                 };
-                open.drafts.push(draft);
-                open.facts.push((at.sequence, *fact));
+                open.add(draft, at.sequence, *fact);
                 if let Some((draft, fact)) = also.map(|also| *also) {
-                    open.size_bytes += draft.size_bytes();
-                    open.drafts.push(draft);
-                    open.facts.push((at.sequence + 1, fact));
+                    open.add(draft, at.sequence + 1, fact);
                 }
                 concord_faults::point("hub.decide.applied");
                 open.answers.push((answer, due));
             }
         }
         None
+    }
+
+    /// What of an agreement is over lapses before a leave of it is decided: that can be all that an amendment waits for, and none comes into
+    /// force when its time is over.
+    fn lapse_before(&mut self, proposal: &Proposal, now: Timestamp, open: &mut Commit) {
+        let Proposal::Statement(statement, _) = proposal else { return };
+        let StatementContent::Leave(left) = &statement.content else { return };
+        if self.clock.trusted_now().is_none() || concord_faults::planted("leave-before-the-lapse") {
+            return;
+        }
+        let now = self.ledger.recorded_at(now);
+        let due = self.ledger.agreements().due_to_lapse(now).map(|due| due.reference());
+        let due: Vec<_> = due.filter(|due| due.id == left.id).collect();
+        for reference in due {
+            let at = At { sequence: self.ledger.sequence() + 1, now };
+            if let Ok(Decided::New { draft, fact, .. }) = self.decide(Proposal::Lapse(reference), at) {
+                open.add(draft, at.sequence, *fact);
+            }
+        }
     }
 
     /// Begins a history in an open commit that is empty; gives the proposal back where it is not.

@@ -132,6 +132,32 @@ async fn what_a_told_end_of_an_epoch_shows_to_be_lost_is_listed_in_the_commit_th
     assert_eq!((listed, bench.appends()), (vec![(&kaz.code, &lost, Reason::Fork)], 2));
 }
 
+/// All that the amendment waits for is the one who is to go: its leave is as good as its consent, but not when the time is over.
+#[tokio::test]
+async fn an_overdue_amendment_lapses_before_a_leave_that_it_waited_for() {
+    for late in [false, true] {
+        let mut bench = Bench::start();
+        let (kaz, irn, tur) = (state("KAZ"), state("IRN"), state("TUR"));
+        let before = bench.sequencer.published().tail.sequence;
+        for said in [kaz.amends_for_an_hour(2), irn.consents_to_the_hour(2)] {
+            let said = bench.sequencer.propose(said).await.unwrap();
+            bench.append_begun().await;
+            bench.let_sync_pass();
+            assert!(matches!(answered(said).await, Ok(Answer::Accepted)));
+        }
+        bench.pass(Duration::from_secs(if late { 3600 } else { 3599 }));
+        let left = bench.sequencer.propose(tur.leaves(2)).await.unwrap();
+        bench.append_begun().await;
+        bench.let_sync_pass();
+        assert!(matches!(answered(left).await, Ok(Answer::Accepted)));
+        let published = bench.sequencer.published();
+        let now = published.ledger.agreements().all().next().unwrap();
+        assert_eq!(now.text.version, if late { 1 } else { 2 });
+        assert_eq!(now.members().count(), 2, "those who stay go on");
+        assert_eq!(published.tail.sequence - before, if late { 4 } else { 3 });
+    }
+}
+
 #[tokio::test]
 async fn what_a_commit_shares_is_decided_in_the_order_of_each_chain() {
     let mut bench = Bench::start();

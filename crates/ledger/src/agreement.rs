@@ -143,6 +143,12 @@ impl Agreement {
         })
     }
 
+    /// Whether an amendment of it can have been this participant's: it consented to it and has not left, and it was in force.
+    pub(crate) fn may_amend(&self, participant: &ParticipantCode) -> bool {
+        let consented = |record: &PartyRecord| record.state == PartyState::Consented;
+        self.in_force_since.is_some() && self.parties.get(participant).is_some_and(consented)
+    }
+
     /// Whether its text has this participant, or its consent is awaited although it is not to be on it.
     pub fn concerns(&self, participant: &ParticipantCode) -> bool {
         self.parties.contains_key(participant)

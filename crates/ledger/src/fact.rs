@@ -266,6 +266,11 @@ pub struct Recipient {
 }
 
 impl ConsignmentRecorded {
+    /// The group of one exchange, if it was recorded.
+    pub fn group_of(&self, index: u32) -> Option<&AudienceGroup> {
+        self.groups.iter().find(|group| group.items.iter().any(|range| range.indices().contains(&index)))
+    }
+
     /// Each recipient with the exchanges that its numbers stand for.
     pub fn recipients(&self) -> impl Iterator<Item = Recipient> + '_ {
         self.mailboxes.iter().map(|run| {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use concord_model::{AgreementText, ParticipantCode};
+use concord_model::ParticipantCode;
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::Agreements;
@@ -83,32 +83,34 @@ impl Feed {
 
 /// Who is told of an accepted statement: those whose directory it changes, and always its own participant.
 ///
-/// One who left an agreement before is not on it any more, and is not told of the others.
+/// One who left an agreement before is not on it any more, and is not told of the others. What only says again what holds is its own
+/// participant's matter, unless it comes back to a hub that lost data: others may have heard of nothing yet.
 pub(crate) fn told_of<'a>(
     registry: &'a Registry,
     agreements: &'a Agreements,
     statement: &'a Statement,
+    comes_back: bool,
 ) -> Vec<&'a ParticipantCode> {
     let own = &statement.participant;
     match &statement.content {
-        StatementContent::Enrol(request) if registry.repeats(request) => vec![own],
+        StatementContent::Enrol(request) if !comes_back && registry.repeats(request) => vec![own],
         StatementContent::Enrol(_) | StatementContent::Replace(_) => {
             registry.participants().map(|participant| &participant.code).collect()
         }
         StatementContent::OpenEpoch(_) => vec![own],
-        StatementContent::Propose { text, .. } => proposed_to(text).collect(),
-        StatementContent::Consent(reference) if agreements.repeats_consent(own, reference) => vec![own],
+        StatementContent::Propose { text, .. } => {
+            text.parties.iter().map(|party| &party.participant).chain(&text.outgoing).collect()
+        }
+        StatementContent::Consent(reference) if !comes_back && agreements.repeats_consent(own, reference) => vec![own],
+        StatementContent::Leave(reference) => {
+            let left = agreements.left_with(reference, own);
+            agreements.concerned(&left).into_iter().collect()
+        }
         StatementContent::Consent(reference)
         | StatementContent::Decline(reference)
-        | StatementContent::Leave(reference)
-        | StatementContent::End(reference) => agreements.concerned(reference).into_iter().collect(),
+        | StatementContent::End(reference) => agreements.concerned([reference]).into_iter().collect(),
         StatementContent::Hold { .. } | StatementContent::Release(_) => {
             registry.participants().map(|participant| &participant.code).collect()
         }
     }
-}
-
-/// Those whose consent a proposal waits for.
-pub(crate) fn proposed_to(text: &AgreementText) -> impl Iterator<Item = &ParticipantCode> {
-    text.parties.iter().map(|party| &party.participant).chain(&text.outgoing)
 }

@@ -11,7 +11,7 @@ use concord_model::{AgreementText, Lane, ParticipantCode, Reason, Refusal};
 use crate::agreement::{AgreementState, check_amendment, check_form};
 use crate::command::Handed;
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
-use crate::feed::proposed_to;
+use crate::feed::told_of;
 use crate::hold::check_hold;
 use crate::ledger::{Decision, Ledger};
 use crate::loss::Lost;
@@ -98,7 +98,7 @@ impl Ledger {
                     let taken = format!("version {} of {} is known with another text", text.version, text.id);
                     return Err(Refusal::new(Reason::AgreementExists, taken));
                 }
-                self.check_handed_version(text, handed.is_own())
+                self.check_handed_version(text, by, handed.is_own())
             }
             StatementContent::Consent(reference)
             | StatementContent::Decline(reference)
@@ -124,7 +124,7 @@ impl Ledger {
 
     /// A later version takes the place of the one before. On the own node's word it does so by the rules of a new proposal only; one
     /// that another was told of was accepted when the one before had ended, which may still have to be handed back.
-    fn check_handed_version(&self, text: &AgreementText, is_own: bool) -> Result<(), Refusal> {
+    fn check_handed_version(&self, text: &AgreementText, by: &ParticipantCode, is_own: bool) -> Result<(), Refusal> {
         let latest = self.agreements().get(&text.id);
         let last = latest.map_or(0, |latest| latest.text.version);
         if text.version > last.saturating_add(VERSIONS_AHEAD_MAX) {
@@ -133,6 +133,12 @@ impl Ledger {
         }
         if !is_own {
             return Ok(());
+        }
+        if let Some(amends) = &text.amends
+            && !self.agreements().version(amends).is_some_and(|amended| amended.may_amend(by))
+        {
+            let stranger = format!("{by} is no member of the version that it amends, or that has not come back yet");
+            return Err(Refusal::new(Reason::AgreementNotOwn, stranger));
         }
         if text.version > last {
             let waits = latest.is_some_and(|one| one.state == AgreementState::Proposed);
@@ -147,20 +153,8 @@ impl Ledger {
 
     /// Those whose directory it changes, except the one who handed it back and was told before.
     fn told_of_handed(&self, handed: &Handed) -> Vec<ParticipantCode> {
-        let statement = &handed.statement;
-        let all: Vec<ParticipantCode> = match &statement.content {
-            StatementContent::Enrol(_)
-            | StatementContent::Replace(_)
-            | StatementContent::Hold { .. }
-            | StatementContent::Release(_) => self.participants().map(|one| one.code.clone()).collect(),
-            StatementContent::OpenEpoch(_) => vec![statement.participant.clone()],
-            StatementContent::Propose { text, .. } => proposed_to(text).cloned().collect(),
-            StatementContent::Consent(reference)
-            | StatementContent::Decline(reference)
-            | StatementContent::Leave(reference)
-            | StatementContent::End(reference) => self.agreements().concerned(reference).into_iter().cloned().collect(),
-        };
-        all.into_iter().filter(|code| !handed.was_told || *code != handed.by).collect()
+        let all = told_of(self.registry(), self.agreements(), &handed.statement, true);
+        all.into_iter().filter(|code| !handed.was_told || **code != handed.by).cloned().collect()
     }
 
     /// Where a participant's feed goes on for a node that shows this, and that has everything up to `common`.

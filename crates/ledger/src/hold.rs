@@ -16,8 +16,8 @@ use crate::registry::Registry;
 pub struct Holds {
     /// By the digest of the statement that laid it.
     laid: BTreeMap<Digest, Hold>,
-    /// What was lifted, also before it was known.
-    lifted: BTreeSet<Digest>,
+    /// What was lifted, also before it was known, and by whom: who else says so lifts nothing.
+    lifted: BTreeSet<(ParticipantCode, Digest)>,
 }
 
 /// One hold.
@@ -49,9 +49,9 @@ impl Holds {
         self.laid.iter().find(|(_, hold)| hold.by == *by && hold.participant == *participant).map(|(digest, _)| digest)
     }
 
-    /// Takes in a hold, unless it was lifted.
+    /// Takes in a hold, unless whoever laid it lifted it.
     pub(crate) fn lay(&mut self, digest: Digest, hold: Hold) {
-        if !self.lifted.contains(&digest) {
+        if !self.lifted.contains(&(hold.by.clone(), digest)) {
             self.laid.insert(digest, hold);
         }
     }
@@ -60,7 +60,7 @@ impl Holds {
     pub(crate) fn lift(&mut self, by: &ParticipantCode, digest: Digest) {
         if self.laid.get(&digest).is_none_or(|hold| hold.by == *by) {
             self.laid.remove(&digest);
-            self.lifted.insert(digest);
+            self.lifted.insert((by.clone(), digest));
         }
     }
 }
@@ -120,5 +120,8 @@ mod tests {
         assert!(holds.is_held(&code("KAZ")), "only whoever laid it lifts it");
         holds.lift(&code("SEC"), Digest([2; 32]));
         assert!(!holds.is_held(&code("KAZ")));
+        holds.lift(&code("KAZ"), Digest([3; 32]));
+        holds.lay(Digest([3; 32]), hold());
+        assert!(holds.is_held(&code("KAZ")), "nor before it is known");
     }
 }

@@ -1,6 +1,6 @@
 //! The permit: whether a recipient may have an exchange now. Asked when it is recorded, and again when it is sent.
 
-use concord_model::{AgreementRef, ParticipantCode, PartyRole, Timestamp, WithheldReason};
+use concord_model::{AgreementRef, ParticipantCode, Timestamp, WithheldReason};
 
 use crate::agreement::{Agreement, AgreementState, Agreements, PartyState};
 use crate::ledger::Ledger;
@@ -72,7 +72,8 @@ fn judge(agreements: &Agreements, recipient: &ParticipantCode, mail: &Mail<'_>) 
     let current = agreements.in_force(id);
     let membership = current.and_then(|current| current.membership(recipient));
     if membership.and_then(|record| record.member_since).is_some_and(|since| since <= mail.recorded) {
-        let receives = current.and_then(|current| current.role(recipient)).is_some_and(PartyRole::receives);
+        // One that only contributed in between gets nothing of before, as one that went: what was withheld once stays so.
+        let receives = agreements.receives_since(id, recipient, mail.recorded);
         return if receives { Ok(()) } else { Err(WithheldReason::Removed) };
     }
     Err(why_not(agreements, recipient, mail))

@@ -107,15 +107,18 @@ pub fn parse(bytes: &[u8]) -> Result<Header, Refusal> {
     Ok(header)
 }
 
-/// When the exchange of a serialised header expires, if it does. Nothing else of it is read: it was parsed where it was recorded.
+/// When the exchange of a serialised header expires, if it does. Nothing else of it is read: it was parsed where it was recorded. What
+/// cannot be read has expired.
 pub fn expires_at(header: &[u8]) -> Option<Timestamp> {
     #[derive(Clone, PartialEq, prost::Message)]
     struct Expiry {
         #[prost(message, optional, tag = "13")]
         expires_at: Option<prost_types::Timestamp>,
     }
-    let expiry = Expiry::decode(header).ok()?;
-    parse_timestamp(&expiry.expires_at?).ok()
+    match Expiry::decode(header) {
+        Ok(Expiry { expires_at }) => expires_at.map(|at| parse_timestamp(&at).unwrap_or_default()),
+        Err(_) => Some(Timestamp::default()),
+    }
 }
 
 /// Serialises a description; it becomes a blob.

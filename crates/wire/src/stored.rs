@@ -10,6 +10,7 @@ use concord_model::Timestamp;
 use prost::Message;
 
 use crate::consignment::{Sealed, parse_sealed};
+use crate::header::expires_at;
 use crate::proto::journal::v1 as pb;
 use crate::tree::{SEED_SIZE_BYTES, Seed};
 
@@ -82,6 +83,11 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// When the exchange with this index expires, if it does.
+    pub fn expires_at(&self, index: u32) -> Option<Timestamp> {
+        self.sealed.headers.get(index as usize).and_then(|header| expires_at(header))
+    }
+
     /// The blobs of the exchange with this index, as positions in the entry's list.
     pub fn blob_range(&self, index: usize) -> std::ops::Range<usize> {
         let total = |counts: &[u32]| counts.iter().map(|count| *count as usize).sum();

@@ -250,6 +250,23 @@ fn what_expired_before_it_was_delivered_is_not_and_its_sender_hears_so() {
 }
 
 #[test]
+fn a_sender_that_left_hears_nothing_of_what_became_of_the_others_since() {
+    let forum = Forum::of(&["KAZ", "IRN", "TUR", "UZB"]);
+    forum.agree(ID, MEASURE, &["KAZ", "IRN", "TUR", "UZB"]);
+    let kaz = forum.agency("KAZ");
+    as_secretariat(&forum, &["participant", "hold", "IRN", "--reason", "its node floods"]).ok();
+    let waits = kaz.submit("waits", "--wait recorded");
+    forum.leave(ID, "KAZ");
+    // It goes by an amendment, which its sender is not told of.
+    forum.as_officer("TUR", &format!("agreement amend {ID} --remove-participant IRN")).ok();
+    for code in ["IRN", "UZB"] {
+        consent_to_version(&forum, code, 2);
+    }
+    as_secretariat(&forum, &["participant", "release", "IRN"]).ok();
+    await_that(|| kaz.settled(&waits.id).contains(&"IRN withheld LEFT".to_owned()));
+}
+
+#[test]
 fn a_held_node_neither_receives_nor_consigns_and_its_words_and_feed_go_on() {
     let mut forum = Forum::of(&["KAZ", "IRN", "TUR"]);
     forum.agree(ID, MEASURE, &["KAZ", "IRN", "TUR"]);

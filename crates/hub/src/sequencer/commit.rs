@@ -35,6 +35,13 @@ pub(super) enum Effect {
 }
 
 impl Commit {
+    /// One more entry, with what it says.
+    pub(super) fn add(&mut self, draft: Draft, sequence: u64, fact: Fact) {
+        self.size_bytes += draft.size_bytes();
+        self.drafts.push(draft);
+        self.facts.push((sequence, fact));
+    }
+
     /// Without drafts, and with no commit in flight, all that the answers name is durable already.
     pub(super) fn answer_known(self) {
         for (answer, due) in self.answers {

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use concord_hub::fencing::{NodeRun, ShownJournal, ShownLane};
@@ -37,17 +38,22 @@ mod failing_disk;
 const STATES: [&str; 3] = ["IRN", "KAZ", "TUR"];
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
-struct StoppedClock;
+/// Stands still until the test moves it.
+#[derive(Default)]
+struct StoppedClock {
+    moved_micros: AtomicI64,
+}
 
 impl Clock for StoppedClock {
     fn now(&self) -> Timestamp {
-        NOW
+        Timestamp::from_micros(NOW.as_micros() + self.moved_micros.load(Ordering::SeqCst))
     }
 }
 
 /// The sequencer under test.
 pub(crate) struct Bench {
     pub(crate) sequencer: Sequencer,
+    clock: Arc<StoppedClock>,
     journal: Arc<HookedJournal<SlowAppends>>,
     begun: mpsc::UnboundedReceiver<()>,
     task: tokio::task::JoinHandle<Result<(), AppendError>>,
@@ -64,18 +70,24 @@ impl Bench {
         };
         let inner = MemoryJournal::new(HistoryId([1; 16]), NOW.as_micros());
         let journal = Arc::new(HookedJournal { inner, hook });
+        let clock = Arc::new(StoppedClock::default());
         let (task, sequencer) = SequencerTask::new(
             Arc::clone(&journal) as _,
-            Arc::new(StoppedClock),
+            Arc::clone(&clock) as _,
             name("main"),
             agreed_ledger(&journal.inner),
         );
-        Self { sequencer, journal, begun, task: tokio::spawn(task.run()) }
+        Self { sequencer, clock, journal, begun, task: tokio::spawn(task.run()) }
     }
 
     /// Resolves when the next append has been handed to the journal.
     pub(crate) async fn append_begun(&mut self) {
         self.begun.recv().await.unwrap();
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.clock.moved_micros.fetch_add(time.as_micros() as i64, Ordering::SeqCst);
     }
 
     pub(crate) fn let_sync_pass(&self) {
@@ -164,7 +176,8 @@ pub(crate) fn on_file_journal(
     let options = OpenOptions::new(NOW.as_micros(), HistoryId([7; 16]), FrameMark([3; 8]));
     let (journal, _) = FileJournal::open(Arc::clone(disk) as _, &options).unwrap();
     let ledger = folded(&journal);
-    let (task, sequencer) = SequencerTask::new(Arc::new(journal), Arc::new(StoppedClock), name("main"), ledger);
+    let (task, sequencer) =
+        SequencerTask::new(Arc::new(journal), Arc::new(StoppedClock::default()), name("main"), ledger);
     (sequencer, tokio::spawn(task.run()))
 }
 
@@ -241,6 +254,38 @@ impl State {
         let agreement = AgreementRef { id: agreement_text().id, version: 1, digest: digest_of_text() };
         let recipients = recipients.iter().map(|code| ParticipantCode::parse(code).unwrap()).collect();
         Proposal::Rehand(Box::new(opened), vec![Stood::Recorded(Audience { agreement, recipients })])
+    }
+
+    /// Proposes that the third state goes, for an hour only.
+    pub(crate) fn amends_for_an_hour(&self, number: u64) -> Proposal {
+        let mut text = AgreementText {
+            version: 2,
+            amends: Some(Self::agreed()),
+            valid_until: Some(Timestamp::from_micros(NOW.as_micros() + 3_600_000_000)),
+            ..agreement_text()
+        };
+        text.outgoing = vec![text.parties.remove(2).participant];
+        self.says(number, StatementContent::Propose { text, digest: AgreementDigest(Digest([9; 32])) })
+    }
+
+    /// Its consent to that.
+    pub(crate) fn consents_to_the_hour(&self, number: u64) -> Proposal {
+        let digest = AgreementDigest(Digest([9; 32]));
+        self.says(number, StatementContent::Consent(AgreementRef { version: 2, digest, ..Self::agreed() }))
+    }
+
+    /// Its leave of what all agreed.
+    pub(crate) fn leaves(&self, number: u64) -> Proposal {
+        self.says(number, StatementContent::Leave(Self::agreed()))
+    }
+
+    fn agreed() -> AgreementRef {
+        AgreementRef { id: agreement_text().id, version: 1, digest: digest_of_text() }
+    }
+
+    fn says(&self, number: u64, content: StatementContent) -> Proposal {
+        let Command::Statement(statement) = statement(&self.code, number, content) else { panic!("a statement") };
+        Proposal::Statement(Box::new(statement), SignedStatement::default())
     }
 
     /// The leave of an agreement that the hub does not know, handed back by its own node, which was told of it.

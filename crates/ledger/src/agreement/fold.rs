@@ -30,7 +30,7 @@ impl Agreements {
             }
             StatementContent::Decline(reference) => {
                 if let Some(agreement) = self.version_mut(reference) {
-                    agreement.decline(by, at);
+                    agreement.decline(by, position, at);
                 }
             }
             StatementContent::Leave(reference) => self.leave(reference, by, position, at),
@@ -125,15 +125,9 @@ impl Agreements {
     /// Leaves a version and what amends it, so that neither an amendment that waits nor one that came into force meanwhile keeps or
     /// takes in again whoever left.
     fn leave(&mut self, reference: &AgreementRef, by: &ParticipantCode, position: u64, at: Timestamp) {
-        let mut left = vec![reference.clone()];
-        // Amendments go up in number, so that this ends.
-        let mut next = 0;
-        while let Some(reference) = left.get(next).cloned() {
-            next += 1;
-            let amends =
-                |one: &&Agreement| one.text.amends.as_ref() == Some(&reference) && one.text.version > reference.version;
-            left.extend(self.versions(&reference.id).filter(amends).map(Agreement::reference));
-            if let Some(agreement) = self.version_mut(&reference) {
+        let left = self.left_with(reference, by);
+        for reference in &left {
+            if let Some(agreement) = self.version_mut(reference) {
                 agreement.leave(by, position, at);
             }
         }
@@ -192,15 +186,22 @@ impl Agreement {
         self.parties.values().chain(self.outgoing.values()).all(has_consented)
     }
 
-    fn decline(&mut self, by: &ParticipantCode, at: Timestamp) {
-        if self.state != AgreementState::Proposed {
+    fn decline(&mut self, by: &ParticipantCode, position: u64, at: Timestamp) {
+        let state = self.state;
+        // One that is in force was declined before: a consent that nobody took came back first. What it amended ended with it, and stays so.
+        if !matches!(state, AgreementState::Proposed | AgreementState::InForce) {
             return;
         }
         if let Some(record) = self.record_mut(by) {
             record.state = PartyState::Declined;
             record.at = at;
-            self.state = AgreementState::Declined;
-            self.ended_at = Some(at);
+            match state {
+                AgreementState::InForce => self.stop(AgreementState::Declined, position, at),
+                _ => {
+                    self.state = AgreementState::Declined;
+                    self.ended_at = Some(at);
+                }
+            }
         }
     }
 

@@ -50,6 +50,10 @@ impl Agreements {
                 format!("{by} cannot propose {id}, which is not under its own code and which it is not a member of"),
             ));
         }
+        if self.is_gone(by, id) {
+            let what = format!("{by} left {id}, or went by an amendment: propose an agreement under another name");
+            return Err(Refusal::new(Reason::AgreementExists, what));
+        }
         let latest = self.get(id);
         if latest.is_some_and(|latest| latest.state == AgreementState::Proposed) || in_force.is_some() && !is_member {
             return Err(Refusal::new(Reason::AgreementExists, format!("{id} waits for consents or is in force")));
@@ -85,6 +89,16 @@ impl Agreements {
             registry.check_keys(party)?;
         }
         Ok(())
+    }
+
+    /// Whether what becomes of an agreement is no business any more of this participant, who was a member once. Not where it ended with
+    /// its own leave, as it knows.
+    fn is_gone(&self, by: &ParticipantCode, id: &AgreementId) -> bool {
+        let Some(seen) = self.seen_by(by, id) else { return false };
+        match seen.record(by) {
+            Some(record) if record.state == PartyState::Left => seen.ended_since != record.left_at,
+            _ => seen.state == AgreementState::Amended && !self.is_member(id, by),
+        }
     }
 
     /// Whether a participant may consent to this version now. One's own consent again is harmless.

@@ -131,18 +131,50 @@ impl Agreements {
         }
     }
 
-    /// Those whom it concerns what becomes of a version, and of the amendments that rest on it: on one that waits or is in force,
-    /// without those who left.
-    pub fn concerned(&self, reference: &AgreementRef) -> BTreeSet<&ParticipantCode> {
-        let mut concerned = BTreeSet::new();
-        let mut meant = vec![reference.clone()];
-        let from_oldest: Vec<_> = self.versions(&reference.id).collect();
-        for version in from_oldest.into_iter().rev() {
-            if version.text.amends.as_ref().is_some_and(|amended| meant.contains(amended)) {
-                meant.push(version.reference());
-            } else if !version.is(reference) {
+    /// The version that was in force at this position.
+    pub fn in_force_at(&self, id: &AgreementId, position: u64) -> Option<&Agreement> {
+        let was = |one: &&Agreement| {
+            one.in_force_since.is_some_and(|since| since <= position)
+                && one.ended_since.is_none_or(|ended| position < ended)
+        };
+        self.versions(id).find(was)
+    }
+
+    /// Whether by every version that was in force from this position on this participant receives.
+    pub fn receives_since(&self, id: &AgreementId, participant: &ParticipantCode, position: u64) -> bool {
+        for version in self.versions(id).filter(|one| one.in_force_since.is_some()) {
+            if !version.role(participant).is_some_and(PartyRole::receives) {
+                return false;
+            }
+            if version.in_force_since.is_some_and(|since| since <= position) {
+                break;
+            }
+        }
+        true
+    }
+
+    /// What a leave is of: the version named, known or not, and the amendments that rest on it by versions which all have the leaver.
+    /// Where one of them does not, whoever comes back by a later one does so by a consent of its own.
+    pub fn left_with(&self, reference: &AgreementRef, leaver: &ParticipantCode) -> Vec<AgreementRef> {
+        let mut left = vec![reference.clone()];
+        // Amendments go up in number, so that this ends.
+        let mut next = 0;
+        while let Some(reference) = left.get(next).cloned() {
+            next += 1;
+            if self.version(&reference).is_some_and(|version| !version.parties.contains_key(leaver)) {
                 continue;
             }
+            let rests =
+                |one: &&Agreement| one.text.amends.as_ref() == Some(&reference) && one.text.version > reference.version;
+            left.extend(self.versions(&reference.id).filter(rests).map(Agreement::reference));
+        }
+        left
+    }
+
+    /// Those whom it concerns what becomes of these versions: on one that waits or is in force, without those who left.
+    pub fn concerned<'a>(&self, meant: impl IntoIterator<Item = &'a AgreementRef>) -> BTreeSet<&ParticipantCode> {
+        let mut concerned = BTreeSet::new();
+        for version in meant.into_iter().filter_map(|reference| self.version(reference)) {
             let waits = version.state == AgreementState::Proposed;
             if !waits && version.state != AgreementState::InForce {
                 continue;

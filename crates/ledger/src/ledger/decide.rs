@@ -64,7 +64,7 @@ impl Ledger {
         if !self.agreements.due_to_lapse(now).any(|agreement| agreement.is(reference)) {
             return Decision::Nothing;
         }
-        let told = self.feed.tell(self.agreements.concerned(reference));
+        let told = self.feed.tell(self.agreements.concerned([reference]));
         let fact = Fact::Lapsed(AgreementLapsed { agreement: reference.clone(), told });
         Decision::Fact { fact, refusal: None }
     }
@@ -82,7 +82,7 @@ impl Ledger {
         // What a refused statement said concerns nobody but the state that said it.
         let told = match refusal {
             Some(_) => vec![by],
-            None => told_of(&self.registry, &self.agreements, statement),
+            None => told_of(&self.registry, &self.agreements, statement, false),
         };
         Ok(Decision::Fact {
             fact: Fact::Statement(StatementDecided {

@@ -199,6 +199,58 @@ fn who_leaves_while_it_is_to_go_has_said_enough() {
 }
 
 #[test]
+fn who_would_join_is_told_of_leaves_and_of_nothing_else_that_was_said_of_the_version_before() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR", "UZB"]);
+    let until = Timestamp::from_micros(40_000_000);
+    let text = AgreementText { valid_until: Some(until), ..forum.text(ID, &["IRN", "KAZ", "TUR"]) };
+    let first = forum.propose_text("KAZ", text).unwrap();
+    forum.consent("IRN", &first).unwrap();
+    forum.consent("TUR", &first).unwrap();
+    forum.amend("KAZ", &["IRN", "KAZ", "TUR", "UZB"]);
+    forum.end("IRN").unwrap();
+    assert_eq!(forum.told_last(), ["IRN", "KAZ", "TUR"]);
+    while forum.at().now < until {
+        forum.record(Fact::JournalEffect);
+    }
+    let lapsed = forum.lapse(&first);
+    let Decision::Fact { fact: Fact::Lapsed(lapsed), .. } = lapsed else { panic!("{lapsed:?}") };
+    let told: Vec<_> = lapsed.told.iter().map(|told| told.participant.as_str()).collect();
+    assert_eq!(told, ["IRN", "KAZ", "TUR"]);
+}
+
+#[test]
+fn a_proposer_that_left_or_went_cannot_ask_by_proposing_whether_the_others_go_on() {
+    for removed in [false, true] {
+        let mut heard = Vec::new();
+        for goes_on in [false, true] {
+            let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+            forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+            if removed {
+                let second = forum.amend("IRN", &["IRN", "TUR"]);
+                forum.consent("TUR", &second).unwrap();
+                forum.consent("KAZ", &second).unwrap();
+            } else {
+                forum.leave("KAZ", ID).unwrap();
+            }
+            if goes_on {
+                let later = forum.amend("IRN", &["IRN", "TUR"]);
+                forum.consent("TUR", &later).unwrap();
+            } else {
+                forum.leave("TUR", ID).unwrap();
+            }
+            for version in 1..5 {
+                let text = AgreementText { version, ..forum.text(ID, &["IRN", "KAZ"]) };
+                let refusal = forum.propose_text("KAZ", text).unwrap_err();
+                heard.push((refusal.reason, refusal.message));
+            }
+        }
+        heard.dedup();
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert_eq!(heard[0].0, Reason::AgreementExists);
+    }
+}
+
+#[test]
 fn an_agreement_ends_when_all_its_members_have_said_so() {
     let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
     forum.agree(ID, &["IRN", "KAZ", "TUR"]);
@@ -307,6 +359,15 @@ fn one_who_is_only_to_contribute_from_now_on_is_sent_nothing_more() {
     forum.consent("TUR", &second).unwrap();
     assert_eq!(forum.permit("TUR", recorded, &first), Err(WithheldReason::Removed));
     assert_eq!(forum.permit("IRN", recorded, &first), Ok(()));
+    // Nor what was recorded before, when it is to receive again: what was withheld stays withheld.
+    let third = forum.amend("KAZ", &["IRN", "KAZ", "TUR"]);
+    forum.consent("IRN", &third).unwrap();
+    forum.consent("TUR", &third).unwrap();
+    assert_eq!(forum.permit("TUR", recorded, &first), Err(WithheldReason::Removed));
+    assert_eq!(forum.permit("IRN", recorded, &first), Ok(()));
+    let header = forum.header("KAZ", &first);
+    assert_eq!(forum.audience(header), Ok(vec!["IRN".to_owned(), "TUR".to_owned()]));
+    assert_eq!(forum.permit("TUR", forum.ledger.sequence(), &first), Ok(()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use concord_ledger::{
     AgreementState, Audience, ClosedEpoch, Command, Decision, Fact, FeedResumed, Handed, MailboxResumed, PartyState,
     Shown, Statement, StatementContent, Stood,
 };
-use concord_model::{AgreementRef, AgreementText, Lane, ParticipantCode, Reason};
+use concord_model::{AgreementId, AgreementRef, AgreementText, Lane, ParticipantCode, Reason};
 use proptest::prelude::*;
 
 use crate::forum::{Forum, HISTORY, digest, reason, t};
@@ -45,15 +45,17 @@ fn hand(forum: &mut Forum, by: &str, statement: &Statement, refused: Option<Reas
 /// Of a version of an agreement: its id, its number, where it stands, and what each party said.
 type Standing = (String, u32, AgreementState, Vec<(ParticipantCode, PartyState)>);
 
+fn ids(forum: &Forum) -> Vec<AgreementId> {
+    forum.ledger.agreements().all().map(|agreement| agreement.text.id.clone()).collect()
+}
+
 /// What became of every version, without the positions, which are new.
 fn standing(forum: &Forum) -> Vec<Standing> {
-    let all = forum.ledger.agreements().all().map(|agreement| agreement.text.id.clone());
-    let all: Vec<_> = all.collect();
     let of = |agreement: &concord_ledger::Agreement| {
         let parties = agreement.parties.iter().map(|(code, record)| (code.clone(), record.state)).collect();
         (agreement.text.id.to_string(), agreement.text.version, agreement.state, parties)
     };
-    all.iter().flat_map(|id| forum.ledger.agreements().versions(id).map(of).collect::<Vec<_>>()).collect()
+    ids(forum).iter().flat_map(|id| forum.ledger.agreements().versions(id).map(of).collect::<Vec<_>>()).collect()
 }
 
 /// Three versions of one agreement among different participants, one of whom leaves the first and comes back in the second; another
@@ -68,11 +70,44 @@ fn eventful() -> Forum {
     let declined = forum.propose("IRN/drugs", &["IRN", "KAZ"]).unwrap();
     forum.decline("KAZ", &declined).unwrap();
     forum.agree("IRN/drugs", &["IRN", "UZB"]);
-    forum.leave("KAZ", ID).unwrap();
+    forum.leave("TUR", ID).unwrap();
     let waits = forum.propose(ID, &["IRN", "KAZ", "UZB"]).unwrap();
     forum.consent("UZB", &waits).unwrap();
     amended(&mut forum);
+    left_before_an_amendment(&mut forum);
+    left_and_came_again(&mut forum);
     forum
+}
+
+/// One leaves while an amendment waits, so that whoever joins by that is told of a leave of a version that it never saw.
+fn left_before_an_amendment(forum: &mut Forum) {
+    let first = forum.agree("KAZ/storms", &["IRN", "KAZ", "TUR"]);
+    let text = AgreementText { amends: Some(first.clone()), ..forum.text("KAZ/storms", &["IRN", "KAZ", "TUR", "UZB"]) };
+    let second = forum.propose_text("KAZ", text).unwrap();
+    forum.consent("UZB", &second).unwrap();
+    forum.say("TUR", StatementContent::Leave(first)).unwrap();
+    forum.consent("IRN", &second).unwrap();
+}
+
+/// One leaves that was to go by an amendment anyway, and is taken in again by the one after it.
+fn left_and_came_again(forum: &mut Forum) {
+    let id = "TUR/locusts";
+    let first = forum.agree(id, &["IRN", "KAZ", "TUR"]);
+    let text = AgreementText {
+        amends: Some(first.clone()),
+        outgoing: vec![t("IRN")],
+        ..forum.text(id, &["KAZ", "TUR", "UZB"])
+    };
+    let second = forum.propose_text("TUR", text).unwrap();
+    forum.consent("UZB", &second).unwrap();
+    forum.say("IRN", StatementContent::Leave(first)).unwrap();
+    forum.consent("KAZ", &second).unwrap();
+    let text = AgreementText { amends: Some(second), ..forum.text(id, &["IRN", "KAZ", "TUR", "UZB"]) };
+    let third = forum.propose_text("KAZ", text).unwrap();
+    for who in ["UZB", "IRN", "TUR"] {
+        forum.consent(who, &third).unwrap();
+    }
+    assert!(forum.ledger.agreements().is_member(&t(id), &t("IRN")));
 }
 
 /// One that is amended twice, by a version without a member of the first, and left in between; and one that all ended.
@@ -138,8 +173,9 @@ proptest! {
 
     #[test]
     fn whatever_was_lost_and_whoever_comes_first_the_agreements_end_as_they_were(
-        kept in 2..60_usize,
+        kept in 2..90_usize,
         turns in prop::collection::vec(0..4_usize, 0..200),
+        ends in Just([0, 1, 2, 3]).prop_shuffle(),
     ) {
         let told = eventful();
         let lists = lists(&told);
@@ -153,8 +189,13 @@ proptest! {
                 places[turn] += 1;
             }
         }
-        for (turn, code) in codes.into_iter().enumerate() {
+        for (turn, code) in ends.map(|turn| (turn, codes[turn])) {
             hand_all(&mut healed, code, &lists[code][places[turn]..]);
+            // A hub delivers to a participant from then on, whoever is yet to come.
+            for id in ids(&told) {
+                let is_member = |forum: &Forum| forum.ledger.agreements().is_member(&id, &t(code));
+                prop_assert!(is_member(&told) || !is_member(&healed), "{} left {} and its own node said so", code, id);
+            }
         }
         prop_assert_eq!(standing(&healed), standing(&told));
         prop_assert!(healed.ledger.registry().holds().is_held(&t("IRN")));
@@ -254,6 +295,70 @@ fn nobody_s_own_node_brings_in_a_proposal_that_takes_the_place_of_what_stands() 
     let proposal = StatementContent::Propose { text, digest: agreed.digest };
     let decided = pretend(&mut forum, "KAZ", proposal);
     assert!(matches!(decided, Ok(Decision::Fact { refusal: None, .. })), "{decided:?}");
+}
+
+/// One that went is on no later version. On its own word alone it would be on one that waits again, be told who leaves, and keep those who
+/// are left from amending anything.
+#[test]
+fn whoever_left_or_went_brings_in_no_amendment_by_its_own_word() {
+    for removed in [false, true] {
+        let mut forum = Forum::of(["KAZ", "IRN", "TUR", "UZB"]);
+        let first = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+        let now = match removed {
+            true => {
+                let text = AgreementText {
+                    amends: Some(first.clone()),
+                    outgoing: vec![t("TUR")],
+                    ..forum.text(ID, &["IRN", "KAZ"])
+                };
+                let second = forum.propose_text("KAZ", text).unwrap();
+                forum.consent("IRN", &second).unwrap();
+                forum.consent("TUR", &second).unwrap();
+                second
+            }
+            false => {
+                forum.leave("TUR", ID).unwrap();
+                first
+            }
+        };
+        let amends = AgreementText {
+            amends: Some(now.clone()),
+            version: now.version + 1,
+            ..forum.text(ID, &["IRN", "KAZ", "TUR", "UZB"])
+        };
+        let amends = StatementContent::Propose { text: amends, digest: now.digest };
+        let decided = pretend(&mut forum, "TUR", amends);
+        let Ok(Decision::Fact { refusal: Some(refusal), .. }) = decided else { panic!("{removed}: {decided:?}") };
+        assert_eq!(refusal.reason, Reason::AgreementNotOwn);
+        assert_eq!(forum.ledger.agreements().get(&t(ID)).unwrap().reference(), now);
+    }
+}
+
+#[test]
+fn a_held_node_s_own_word_does_not_lift_the_hold_of_another_that_has_yet_to_come_back() {
+    let mut told = Forum::of(["KAZ", "IRN"]);
+    let kept = told.facts.len();
+    let hold = StatementContent::Hold { participant: t("KAZ"), reason: t("its node floods") };
+    told.say("SEC", hold).unwrap();
+    let laid = told.last_statement().statement.digest;
+    let mut healed = rolled_back(&told, kept);
+    pretend(&mut healed, "KAZ", StatementContent::Release(laid)).unwrap();
+    hand_all(&mut healed, "IRN", &lists(&told)["IRN"]);
+    assert!(healed.ledger.registry().holds().is_held(&t("KAZ")));
+}
+
+#[test]
+fn what_was_declined_is_not_in_force_because_a_consent_came_back_first() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+    let proposed = forum.propose(ID, &["IRN", "KAZ", "TUR"]).unwrap();
+    forum.consent("IRN", &proposed).unwrap();
+    let kept = forum.facts.len();
+    forum.decline("IRN", &proposed).unwrap();
+    let mut healed = rolled_back(&forum, kept);
+    pretend(&mut healed, "TUR", StatementContent::Consent(proposed)).unwrap();
+    assert!(healed.ledger.agreements().is_member(&t(ID), &t("KAZ")), "so far nobody has said otherwise");
+    hand_all(&mut healed, "IRN", &lists(&forum)["IRN"]);
+    assert!(healed.ledger.agreements().in_force(&t(ID)).is_none());
 }
 
 #[test]

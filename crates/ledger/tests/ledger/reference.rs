@@ -21,6 +21,8 @@ pub(crate) struct Version {
     pub(crate) measures: BTreeSet<usize>,
     consented: Crowd,
     left: Crowd,
+    /// Those who left while the others went on.
+    gone: Crowd,
     declined: bool,
 }
 
@@ -63,7 +65,9 @@ impl Reference {
     /// Whether it is accepted; if so it has happened. The same for the others.
     pub(crate) fn propose(&mut self, by: Who, id: &str, named: Crowd, measures: BTreeSet<usize>) -> bool {
         let taken = self.last(id).is_some_and(|last| last.waits() || !last.members().is_empty());
-        if taken || !named.contains(&by) || named.len() < 2 || measures.is_empty() {
+        // What became of it since is no matter of theirs.
+        let gone = self.last(id).is_some_and(|last| last.gone.contains(&by));
+        if taken || gone || !named.contains(&by) || named.len() < 2 || measures.is_empty() {
             return false;
         }
         self.agreements.entry(id.to_owned()).or_default().push(Version {
@@ -108,6 +112,9 @@ impl Reference {
         }
         last.left.insert(by);
         let ended = last.members().is_empty();
+        if !ended {
+            last.gone.insert(by);
+        }
         for letter in self.mail.iter_mut().filter(|letter| letter.id == id) {
             if ended || letter.to == by {
                 letter.alive = false;

@@ -1,7 +1,7 @@
 //! Judging one delivery by what this participant itself consented to. Pure.
 
 use concord_identity::verify;
-use concord_ledger::check_terms;
+use concord_ledger::{Agreement, Agreements, check_terms};
 use concord_model::{Header, Lane, ParticipantCode, PartyRole, SetAsideReason, Timestamp};
 use concord_wire::convert::optional_timestamp;
 use concord_wire::delivery::{self, Verified};
@@ -36,7 +36,7 @@ pub fn judge(
 }
 
 /// Both were members when it was recorded, by the named version and by the one in force then; this participant consented to exactly
-/// the named one and has not left; and neither terms nor measure nor narrowing say otherwise.
+/// the named one and has not left; and neither the narrowing nor the terms and measures of both versions say otherwise.
 fn check_membership(
     directory: &Directory,
     own: &ParticipantCode,
@@ -63,10 +63,32 @@ fn check_membership(
     if !members || left || !covered || !meant {
         return Err(stranger);
     }
+    // A hub that hands on what those on the versions did not agree to is not believed.
     let recorded_at = optional_timestamp(delivery.recorded_at.as_ref());
+    let keeps = keeps_to(named, own, header) && keeps_to_present(agreements, named, own, header, delivery, recorded_at);
+    if keeps { Ok(()) } else { Err(SetAsideReason::TermsBroken) }
+}
+
+/// Whether a version allows this from its origin to this participant.
+fn keeps_to(version: &Agreement, own: &ParticipantCode, header: &Header) -> bool {
+    let receives = version.role(own).is_some_and(PartyRole::receives);
+    receives && version.text.measures.contains(&header.measure) && check_terms(version, &header.origin, header).is_ok()
+}
+
+/// Whether the version does that was in force when it was recorded, in its time. The time of the named one is over with its amendment.
+fn keeps_to_present(
+    agreements: &Agreements,
+    named: &Agreement,
+    own: &ParticipantCode,
+    header: &Header,
+    delivery: &Delivery,
+    recorded_at: Option<Timestamp>,
+) -> bool {
+    // What came again after a loss was recorded under a version that its later position does not tell.
+    if delivery.recorded_before_loss {
+        return true;
+    }
+    let Some(present) = agreements.in_force_at(&named.text.id, delivery.feed_number) else { return false };
     let is_over = |until: Timestamp| recorded_at.is_none_or(|recorded| until <= recorded);
-    let receives = named.role(own).is_some_and(PartyRole::receives);
-    // A hub that hands on what those on the version did not agree to is not believed.
-    let broken = check_terms(named, &header.origin, header).is_err() || named.text.valid_until.is_some_and(is_over);
-    if receives && !broken { Ok(()) } else { Err(SetAsideReason::TermsBroken) }
+    keeps_to(present, own, header) && !present.text.valid_until.is_some_and(is_over)
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::Blob;
-use concord_model::{Header, Lane, Narrowing, SetAsideReason};
+use concord_model::{AgreementText, Handling, Header, Lane, Narrowing, PartyRole, SetAsideReason, Timestamp};
 use concord_wire::proto::exchange::v1::Delivery;
 
 use super::support::{Forum, HISTORY, Member, Running, code, delivered, founded, reference};
@@ -141,6 +141,61 @@ fn what_its_origin_sent_before_it_left_holds_where_it_comes_again_after_a_loss_a
     let ended = item(10, Content::Statement(forum.tur.says(2, leave())));
     directory.apply(&forum.hub(), &forum.kaz.code, &ended).unwrap();
     assert_eq!(judged(&delivery, &directory), Err(SetAsideReason::NotAMember));
+}
+
+#[test]
+fn the_version_in_force_when_it_was_recorded_binds_beside_the_one_that_it_names_and_only_its_time_counts() {
+    use super::support::item;
+    use concord_wire::agreement::DraftContent;
+    use concord_wire::proto::feed::v1::feed_item::Content;
+    let forum = Forum::new();
+    let (header, blobs) = forum.exchange(&forum.irn, 1);
+    let recorded_at = header.created;
+    let micros = |after: i64| Timestamp::from_micros(recorded_at.as_micros() + after);
+    let first = AgreementText { valid_until: Some(micros(1_000_000)), ..forum.text("KAZ/later") };
+    let second = |change: &dyn Fn(&mut AgreementText)| {
+        let mut text =
+            AgreementText { version: 2, amends: Some(reference(&first)), valid_until: None, ..forum.text("KAZ/later") };
+        change(&mut text);
+        text
+    };
+    // What is recorded before the time of the first is over, and after it; before the second is in force, and after it.
+    let judged = |text: &AgreementText, feed_number: u64, after: i64, before_loss: bool| {
+        let mut directory = forum.directory();
+        let agreed = [(&first, 0), (text, 2)].into_iter().flat_map(|(text, said)| {
+            let consent = || DraftContent::Consent(reference(text));
+            [
+                forum.kaz.says(2 + said, DraftContent::Propose(text.clone())),
+                forum.irn.says(3 + said, consent()),
+                forum.tur.says(2 + said, consent()),
+            ]
+        });
+        for (number, signed) in (9..).zip(agreed) {
+            directory.apply(&forum.hub(), &forum.kaz.code, &item(number, Content::Statement(signed))).unwrap();
+        }
+        let header = Header { agreement: reference(&first), ..header.clone() };
+        let mut delivery = delivered(&forum.irn, &header, &blobs, 1);
+        delivery.feed_number = feed_number;
+        delivery.recorded_at = Some(concord_wire::convert::timestamp(micros(after)));
+        delivery.recorded_before_loss = before_loss;
+        judge(&directory, &forum.hub(), &forum.kaz.code, Lane::Routine, &delivery).map(|_| ())
+    };
+    let broken = Err(SetAsideReason::TermsBroken);
+    let longer = second(&|_| {});
+    assert_eq!(judged(&longer, 11, 0, false), Ok(()));
+    assert_eq!(judged(&longer, 11, 1_000_000, false), broken);
+    assert_eq!(judged(&longer, 14, 1_000_000, false), Ok(()), "the second goes on");
+    let stricter: [(&str, AgreementText); 3] = [
+        ("handling", second(&|text| text.terms.handling_max = Handling::Green)),
+        ("role", second(&|text| text.parties[1].role = PartyRole::Contribute)),
+        ("measure", second(&|text| drop(text.measures.remove(0)))),
+    ];
+    for (what, text) in stricter {
+        assert_eq!(judged(&text, 11, 0, false), Ok(()), "{what}");
+        assert_eq!(judged(&text, 14, 0, false), broken, "{what}");
+        // Where it came again after a loss, its position does not tell what was in force.
+        assert_eq!(judged(&text, 14, 0, true), Ok(()), "{what}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
