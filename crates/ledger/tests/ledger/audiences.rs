@@ -1,7 +1,9 @@
-use concord_ledger::{JoinRequest, StatementContent, audience};
-use concord_model::{Fingerprint, Header, Reason, Timestamp};
+use std::collections::BTreeMap;
 
-use crate::forum::{Forum, digest, join_request, narrowed, reason, t};
+use concord_ledger::{AudienceRule, JoinRequest, StatementContent, audience, why_not_in_audience};
+use concord_model::{AgreementText, Fingerprint, Header, Party, PartyRole, Reason, Timestamp};
+
+use crate::forum::{Forum, digest, join_request, narrowed, party, reason, t};
 
 const ID: &str = "KAZ/floods";
 
@@ -131,6 +133,89 @@ fn a_version_that_was_declined_never_carries_anything() {
     assert_eq!(forum.audience(header.clone()), Err(Reason::AgreementNotInForce));
     forum.agree(ID, &["IRN", "KAZ"]);
     assert_eq!(forum.audience(header), Err(Reason::AgreementVersionMismatch));
+}
+
+fn rules(rules: &[(&str, AudienceRule)]) -> BTreeMap<String, AudienceRule> {
+    rules.iter().map(|(code, rule)| ((*code).to_owned(), *rule)).collect()
+}
+
+#[test]
+fn a_preview_says_of_each_party_by_which_rule_it_would_or_would_not_be_sent_it() {
+    use AudienceRule as Rule;
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR", "CHN", "UZB"]);
+    let contributes = Party { role: PartyRole::Contribute, ..party("CHN") };
+    let parties = vec![contributes, party("IRN"), party("KAZ"), party("TUR"), party("UZB")];
+    let first = forum.propose_text("KAZ", AgreementText { parties, ..forum.text(ID, &[]) }).unwrap();
+    for who in ["CHN", "IRN", "TUR", "UZB"] {
+        forum.consent(who, &first).unwrap();
+    }
+    forum.leave("TUR", ID).unwrap();
+    let hold = StatementContent::Hold { participant: t("UZB"), reason: t("a test") };
+    forum.say("SEC", hold).unwrap();
+    let header = forum.header("KAZ", &first);
+    let expected = [
+        ("CHN", Rule::OnlyContributes),
+        ("IRN", Rule::Receives),
+        ("KAZ", Rule::IsOrigin),
+        ("TUR", Rule::Left),
+        ("UZB", Rule::ReceivesWhenReleased),
+    ];
+    assert_eq!(forum.preview(&header), Ok(rules(&expected)));
+    let to_one = forum.preview(&narrowed(header.clone(), &["UZB"])).unwrap();
+    assert_eq!((to_one["IRN"], to_one["UZB"]), (Rule::NotNamed, Rule::ReceivesWhenReleased));
+    // Where nobody would be left it is shown why, and what is wrong with the rest of it is refused as when it is sent.
+    let to_nobody = forum.preview(&narrowed(header.clone(), &["TUR", "CHN"])).unwrap();
+    assert!(!to_nobody.values().any(|rule| rule.receives()), "{to_nobody:?}");
+    assert_eq!(forum.preview(&narrowed(header.clone(), &["USA"])), Err(Reason::NarrowingInvalid));
+    assert_eq!(forum.preview(&Header { measure: t("human.1"), ..header }), Err(Reason::MeasureNotInAgreement));
+    let codes = Rule::ALL.map(Rule::as_str);
+    assert_eq!(codes.iter().collect::<std::collections::BTreeSet<_>>().len(), Rule::ALL.len());
+    assert_eq!(codes[0], "RECEIVES");
+}
+
+#[test]
+fn why_one_was_not_in_an_audience_is_said_by_what_held_when_it_was_recorded() {
+    use AudienceRule as Rule;
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR", "CHN", "UZB"]);
+    let contributes = Party { role: PartyRole::Contribute, ..party("CHN") };
+    let parties = vec![contributes, party("IRN"), party("KAZ"), party("TUR")];
+    let text = AgreementText { parties: parties.clone(), ..forum.text(ID, &[]) };
+    let first = forum.propose_text("KAZ", text).unwrap();
+    let before = forum.at().now;
+    for who in ["CHN", "IRN", "TUR"] {
+        forum.consent(who, &first).unwrap();
+    }
+    let header = narrowed(forum.header("KAZ", &first), &["TUR"]);
+    let asked = |forum: &Forum, header: &Header, at: Timestamp| {
+        let why = |who: &str| why_not_in_audience(forum.ledger.agreements(), header, &t(who), at);
+        ["CHN", "IRN", "KAZ", "TUR", "UZB"].map(why)
+    };
+    let recorded = forum.at().now;
+    let expected = [Rule::OnlyContributes, Rule::NotNamed, Rule::IsOrigin, Rule::NotOnVersion, Rule::NotOnVersion];
+    assert_eq!(asked(&forum, &header, recorded), expected);
+    assert_eq!(asked(&forum, &header, before)[1], Rule::NotOnVersion, "nothing was in force yet");
+    forum.record(concord_ledger::Fact::JournalEffect);
+    forum.leave("TUR", ID).unwrap();
+    let left = forum.at().now;
+    assert_eq!(asked(&forum, &header, recorded), expected, "what came later changes nothing of it");
+    assert_eq!(asked(&forum, &header, left)[3], Rule::Left);
+    // By a version that IRN is not on, and that CHN is to receive by; the other one counts as well.
+    let mut stay = parties;
+    stay[0].role = PartyRole::Both;
+    stay.remove(1);
+    stay[2] = party("UZB");
+    let text =
+        AgreementText { parties: stay, amends: Some(first.clone()), outgoing: vec![t("IRN")], ..forum.text(ID, &[]) };
+    let second = forum.propose_text("KAZ", text).unwrap();
+    for who in ["CHN", "IRN", "UZB"] {
+        forum.consent(who, &second).unwrap();
+    }
+    let now = forum.at().now;
+    let of_first = [Rule::OnlyContributes, Rule::NotOnVersion, Rule::IsOrigin, Rule::NotOnVersion, Rule::NotOnVersion];
+    assert_eq!(asked(&forum, &header, now), of_first);
+    assert_eq!(asked(&forum, &header, recorded), expected);
+    let header = narrowed(forum.header("KAZ", &second), &["UZB"]);
+    assert_eq!(asked(&forum, &header, now)[0], Rule::NotNamed);
 }
 
 #[test]

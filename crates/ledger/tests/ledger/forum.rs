@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use concord_ledger::{
-    At, Candidate, Command, Consign, ConsignmentRecorded, Decision, Fact, Founding, HistoryBegun, Item, JoinRequest,
-    Ledger, Mail, Statement, StatementContent, StatementDecided, audience,
+    At, AudienceRule, Candidate, Command, Consign, ConsignmentRecorded, Decision, Fact, Founding, HistoryBegun, Item,
+    JoinRequest, Ledger, Mail, Statement, StatementContent, StatementDecided, audience, preview,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, Area, ChainKey, ConsignmentDigest, Digest, ExchangeId,
@@ -236,6 +236,7 @@ impl Forum {
     /// Whom the agreement lets have one exchange, or why it is refused. A node that asks before hears what the hub decides.
     pub(crate) fn audience(&mut self, header: Header) -> Result<Vec<String>, Reason> {
         let asked_before = self.ask_before(&header);
+        let _shown = self.preview(&header);
         let origin = header.origin.to_string();
         let recorded = self.send(&origin, vec![header]).unwrap();
         let decided = match (recorded.groups.as_slice(), recorded.refused.as_slice()) {
@@ -245,6 +246,21 @@ impl Forum {
         };
         assert_eq!(asked_before, decided);
         decided
+    }
+
+    /// What the preview says of each party, which must be what is decided of an exchange like this.
+    pub(crate) fn preview(&self, header: &Header) -> Result<BTreeMap<String, AudienceRule>, Reason> {
+        let (agreements, registry) = (self.ledger.agreements(), self.ledger.registry());
+        let shown = reason(preview(agreements, registry, &header.origin, header, self.at().now));
+        let receive = shown.as_ref().map(|shown| {
+            let receive = shown.iter().filter(|(_, rule)| rule.receives());
+            receive.map(|(code, _)| code.to_string()).collect::<Vec<_>>()
+        });
+        match self.ask_before(header) {
+            Err(Reason::AudienceEmpty) => assert_eq!(receive, Ok(Vec::new())),
+            decided => assert_eq!(receive.map_err(|reason| *reason), decided),
+        }
+        shown.map(|shown| shown.into_iter().map(|(code, rule)| (code.to_string(), rule)).collect())
     }
 
     /// What a node hears that asks its own directory before it queues.

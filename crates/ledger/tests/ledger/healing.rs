@@ -331,6 +331,11 @@ fn whoever_left_or_went_brings_in_no_amendment_by_its_own_word() {
         let Ok(Decision::Fact { refusal: Some(refusal), .. }) = decided else { panic!("{removed}: {decided:?}") };
         assert_eq!(refusal.reason, Reason::AgreementNotOwn);
         assert_eq!(forum.ledger.agreements().get(&t(ID)).unwrap().reference(), now);
+        // A member's own is as good as a new one.
+        let text = AgreementText { amends: Some(now.clone()), ..forum.text(ID, &["IRN", "KAZ", "UZB"]) };
+        let proposal = StatementContent::Propose { text, digest: now.digest };
+        let decided = pretend(&mut forum, "IRN", proposal);
+        assert!(matches!(decided, Ok(Decision::Fact { refusal: None, .. })), "{decided:?}");
     }
 }
 
