@@ -392,6 +392,9 @@ fn a_hold_is_the_secretariats_or_ones_own_and_is_lifted_by_whoever_laid_it() {
     assert_eq!(forum.told_last(), ["IRN", "KAZ", "SEC"], "visibly");
     let by_secretariat = forum.last_statement().statement.digest;
     assert_eq!(reason(forum.say("SEC", hold("KAZ"))), Err(Reason::HoldExists));
+    let holds = forum.ledger.registry().holds();
+    let shown: Vec<_> = holds.iter().map(|(digest, hold)| (*digest, hold.by.to_string())).collect();
+    assert_eq!(shown, [(by_secretariat, "SEC".to_owned())]);
     forum.say("KAZ", hold("KAZ")).unwrap();
     let own = forum.last_statement().statement.digest;
     assert_eq!(reason(forum.say("KAZ", StatementContent::Release(by_secretariat))), Err(Reason::HoldUnknown));

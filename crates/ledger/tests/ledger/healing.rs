@@ -364,6 +364,37 @@ fn what_was_declined_is_not_in_force_because_a_consent_came_back_first() {
     assert!(healed.ledger.agreements().is_member(&t(ID), &t("KAZ")), "so far nobody has said otherwise");
     hand_all(&mut healed, "IRN", &lists(&forum)["IRN"]);
     assert!(healed.ledger.agreements().in_force(&t(ID)).is_none());
+    let was_member = |at| healed.ledger.agreements().was_member_at(&t(ID), &t("KAZ"), at);
+    let now = healed.ledger.sequence();
+    assert!(was_member(now - 1) && !was_member(now));
+}
+
+/// Said by another number after a loss, or heard in another order than it was said.
+#[test]
+fn a_version_is_taken_in_once_and_a_leave_of_what_it_amends_counts_though_it_came_first() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+    let first = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    forum.leave("TUR", ID).unwrap();
+    let mut agreements = forum.ledger.agreements().clone();
+    let text = AgreementText { amends: Some(first.clone()), ..forum.text(ID, &["IRN", "KAZ", "TUR"]) };
+    let second = AgreementRef { version: 2, ..first };
+    let propose = forum.statement("KAZ", StatementContent::Propose { text, digest: second.digest });
+    let consents = ["IRN", "TUR"].map(|who| forum.statement(who, StatementContent::Consent(second.clone())));
+    for (position, said) in (100..).zip([&propose].into_iter().chain(&consents)) {
+        agreements.apply(said, position, forum.at().now);
+    }
+    assert_eq!(agreements.in_force(&t(ID)).map(|now| now.reference()), Some(second.clone()));
+    assert!(!agreements.is_member(&t(ID), &t("TUR")));
+    let before = agreements.clone();
+    for known in
+        forum.facts.iter().filter_map(|(fact, _)| if let Fact::Statement(said) = fact { Some(said) } else { None })
+    {
+        if matches!(known.statement.content, StatementContent::Propose { .. }) {
+            agreements.apply(&known.statement, 200, forum.at().now);
+        }
+    }
+    agreements.apply(&propose, 201, forum.at().now);
+    assert_eq!(agreements, before);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-use concord_model::WithheldReason;
+use concord_ledger::{Fact, Mail};
+use concord_model::{Reason, Timestamp, WithheldReason};
 
 use crate::forum::{Forum, digest, t};
 
@@ -60,4 +61,34 @@ fn a_proposal_permits_nothing() {
     for who in ["KAZ", "IRN"] {
         assert_eq!(forum.permit(who, now, &agreement), Err(WithheldReason::Left));
     }
+}
+
+#[test]
+fn what_expires_is_neither_recorded_nor_permitted_from_that_moment_on_whatever_a_clock_says_later() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let agreement = forum.agree(ID, &["IRN", "KAZ"]);
+    let next = |at: Timestamp| Timestamp::from_micros(at.as_micros() + 1);
+    let now = forum.at().now;
+    let expiring = |forum: &mut Forum, at| {
+        let mut header = forum.header("KAZ", &agreement);
+        header.expires_at = Some(at);
+        forum.audience(header)
+    };
+    assert_eq!(expiring(&mut forum, next(now)), Ok(vec!["IRN".to_owned()]));
+    let now = forum.at().now;
+    assert_eq!(expiring(&mut forum, now), Err(Reason::ExchangeExpired));
+
+    let recorded = forum.ledger.sequence();
+    let last = forum.ledger.last_recorded_at();
+    let permit = |forum: &Forum, expires, now| {
+        let mail = Mail { recorded, agreement: &agreement, expires_at: Some(expires) };
+        forum.ledger.permit(&t("IRN"), &mail, now).map(|_| ())
+    };
+    let expires = next(next(last));
+    assert_eq!(permit(&forum, expires, next(last)), Ok(()));
+    assert_eq!(permit(&forum, expires, expires), Err(WithheldReason::Expired));
+    // Not before what was recorded last.
+    forum.record(Fact::JournalEffect);
+    forum.enrol("KAZ").unwrap();
+    assert_eq!(permit(&forum, expires, last), Err(WithheldReason::Expired));
 }
