@@ -186,6 +186,27 @@ fn a_leave_that_crosses_an_amendment_leaves_that_too() {
 }
 
 #[test]
+fn a_leave_names_the_version_in_force_or_the_one_that_it_crossed_and_no_other() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+    let all = ["IRN", "KAZ", "TUR"];
+    let mut versions = vec![forum.agree(ID, &all)];
+    for _ in 0..2 {
+        let next = forum.amend("KAZ", &all);
+        forum.consent("IRN", &next).unwrap();
+        forum.consent("TUR", &next).unwrap();
+        versions.push(next);
+    }
+    let leave = |forum: &mut Forum, of: &AgreementRef| reason(forum.say("TUR", StatementContent::Leave(of.clone())));
+    assert_eq!(leave(&mut forum, &versions[0]), Err(Reason::AgreementAmended));
+    // Whoever would join by one that waits does not know the version that was crossed.
+    let waits = forum.amend("KAZ", &all);
+    assert_eq!(leave(&mut forum, &versions[1]), Err(Reason::AgreementAmended));
+    forum.decline("IRN", &waits).unwrap();
+    assert_eq!(leave(&mut forum, &versions[1]), Ok(()));
+    assert_eq!(forum.now_members(), ["IRN", "KAZ"]);
+}
+
+#[test]
 fn who_leaves_while_it_is_to_go_has_said_enough() {
     let mut forum = Forum::of(["KAZ", "IRN", "TUR", "UZB"]);
     forum.agree(ID, &["IRN", "KAZ", "TUR"]);
