@@ -53,7 +53,10 @@ fn a_node_that_floods_the_hub_waits_and_loses_nothing_and_the_other_states_do_no
     forum.agree(AGREEMENT, MEASURE, &["KAZ", "IRN"]);
     forum.configure_hub(|settings| replace_line(settings, "exchanges_per_second", "5"));
     let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    // All at once, however slow the machine is.
+    forum.stop_hub();
     let sent: Vec<Sent> = (0..40).map(|number| kaz.submit(format!("flood {number}"), "")).collect();
+    forum.start_hub();
     let flash = kaz.submit("urgent", "--lane flash --wait delivered");
     let theirs = irn.submit("from the other state", "--wait delivered");
     let received = exchange_ids(&irn.receive(sent.len() + 1));

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use concord_ledger::{AgreementState, Agreements, Command, Decision, Fact, PartyState, StatementContent};
+use concord_ledger::{AgreementState, Agreements, Command, Decision, Fact, Handed, PartyState, StatementContent};
+use concord_model::limits::AGREEMENT_MEDIA_MAX;
 use concord_model::{
-    AgreementRef, AgreementText, Handling, MediaRange, Party, PartyRole, Reason, Terms, Timestamp, WithheldReason,
+    AgreementDigest, AgreementRef, AgreementText, Handling, MediaRange, Party, PartyRole, Reason, Terms, Timestamp,
+    WithheldReason,
 };
 use proptest::prelude::*;
 
@@ -126,6 +128,61 @@ fn only_a_member_amends_and_only_what_is_in_force_with_everybody_who_goes_named(
     // One at a time.
     let next = AgreementText { version: 3, ..good };
     assert_eq!(refused(&mut forum, "KAZ", next), Err(Reason::AgreementExists));
+}
+
+#[test]
+fn a_text_has_one_spelling_and_says_nothing_that_means_nothing() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR", "UZB"]);
+    let first = forum.agree(ID, &["IRN", "KAZ", "TUR", "UZB"]);
+    let good = AgreementText { outgoing: vec![t("TUR"), t("UZB")], ..forum.amendment(&["IRN", "KAZ"]) };
+    let media = |ranges: &[&str]| ranges.iter().map(|range| MediaRange::parse(range).unwrap()).collect::<Vec<_>>();
+    let many: Vec<String> = (0..=AGREEMENT_MEDIA_MAX).map(|number| format!("text/x{number:04}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    type Change<'a> = Box<dyn Fn(&mut AgreementText) + 'a>;
+    let bad: [(&str, Change<'_>); 12] = [
+        ("media unsorted", Box::new(|text| text.terms.media = media(&["text/xml", "text/csv"]))),
+        ("media twice", Box::new(|text| text.terms.media = media(&["text/csv", "text/csv"]))),
+        ("too many media", Box::new(|text| text.terms.media = media(&many))),
+        ("size 0", Box::new(|text| text.terms.body_size_max_bytes = Some(0))),
+        ("days 0", Box::new(|text| text.terms.retention_days = Some(0))),
+        ("going unsorted", Box::new(|text| text.outgoing.reverse())),
+        ("going twice", Box::new(|text| text.outgoing = vec![t("TUR"), t("TUR"), t("UZB")])),
+        ("goes and stays", Box::new(|text| text.outgoing.insert(0, t("IRN")))),
+        ("goes from nothing", Box::new(|text| text.amends = None)),
+        ("amends another", Box::new(|text| text.amends.as_mut().unwrap().id = t("KAZ/other"))),
+        ("amends itself", Box::new(|text| text.amends.as_mut().unwrap().version = text.version)),
+        ("amends a later one", Box::new(|text| text.amends.as_mut().unwrap().version = text.version + 1)),
+    ];
+    for (what, change) in bad {
+        let mut text = good.clone();
+        change(&mut text);
+        // Handed back by another it is judged by its form only.
+        let digest = AgreementDigest(crate::forum::digest(what));
+        let statement = forum.statement("IRN", StatementContent::Propose { text: text.clone(), digest });
+        let handed = Handed { statement, by: t("KAZ"), was_told: true, refused: None, closes: None };
+        let decided = forum.ledger.decide(&Command::HandBack(handed), forum.at());
+        let Ok(Decision::Fact { refusal: Some(refusal), .. }) = decided else { panic!("{what}: {decided:?}") };
+        assert_eq!(refusal.reason, Reason::AgreementMalformed, "{what}");
+        assert_eq!(reason(forum.propose_text("IRN", text).map(drop)), Err(Reason::AgreementMalformed), "{what}");
+    }
+    let mut most = good.clone();
+    most.terms.media = media(&many[1..]);
+    (most.terms.body_size_max_bytes, most.terms.retention_days) = (Some(1), Some(1));
+    let waits = forum.propose_text("IRN", most).unwrap();
+    let shown = |who: &str| forum.ledger.agreements().amendment_for(&t(who), &t(ID)).map(|one| one.reference());
+    assert_eq!((shown("KAZ"), shown("TUR")), (Some(waits.clone()), Some(waits)));
+    assert_eq!(forum.ledger.agreements().in_force(&t(ID)).unwrap().reference(), first);
+}
+
+#[test]
+fn an_end_names_the_version_in_force() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let first = forum.agree(ID, &["IRN", "KAZ"]);
+    let second = forum.amend("KAZ", &["IRN", "KAZ"]);
+    forum.consent("IRN", &second).unwrap();
+    let end = |forum: &mut Forum, of: &AgreementRef| reason(forum.say("KAZ", StatementContent::End(of.clone())));
+    assert_eq!(end(&mut forum, &first), Err(Reason::AgreementAmended));
+    assert_eq!(end(&mut forum, &second), Ok(()));
 }
 
 #[test]
