@@ -48,6 +48,11 @@ pub struct IdleStreams {
     feed: Streaming<FollowResponse>,
 }
 
+/// A feed that is left open.
+pub struct IdleFeed {
+    _open: Streaming<FollowResponse>,
+}
+
 impl RawNode {
     /// Opens the mailbox of a lane after `last`, its chain, and the feed after `told`, and leaves them open.
     pub fn idle(&self, lane: Lane, history: &[u8], last: u64, told: u64) -> IdleStreams {
@@ -76,6 +81,13 @@ impl RawNode {
             }
             ends
         })
+    }
+
+    /// How mailbox and chain ended; the feed stays open.
+    pub fn ends_of_mail(&self, idle: IdleStreams) -> (Vec<(Code, String)>, IdleFeed) {
+        let IdleStreams { mailbox: (_mailbox_open, mut mailbox), chain: (_chain_open, mut chain), feed } = idle;
+        let ends = self.block_on(async { vec![end_of(&mut mailbox).await, end_of(&mut chain).await] });
+        (ends, IdleFeed { _open: feed })
     }
 
     /// Hands nothing back, from where the node's feed stands, with a hello that announces these limits; what the hub knows again then.

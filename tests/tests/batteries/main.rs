@@ -13,3 +13,4 @@ mod fan_out;
 mod kills;
 mod power;
 mod power_disk;
+mod stream_ends;
