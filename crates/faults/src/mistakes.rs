@@ -94,4 +94,8 @@ pub const MISTAKES: &[&str] = &[
     "forget-the-narrowing",
     // check: --workspace --test batteries canaries
     "show-what-others-sent",
+    // check: --workspace --test stories what_is_withdrawn_before
+    "deliver-the-withdrawn",
+    // check: -p concord-node --lib only_its_own_origin
+    "withdraw-for-anyone",
 ];
