@@ -8,8 +8,8 @@ use concord_ledger::{
     Target,
 };
 use concord_model::{
-    AgreementRef, ExchangeId, Header, Lane, ParticipantCode, Reason, Refusal, Timestamp, WithheldReason, Withdrawal,
-    WithdrawalKind,
+    AgreementRef, ExchangeId, Header, Lane, ParticipantCode, Reason, Refusal, Timestamp, Withdrawal, WithdrawalKind,
+    WithheldReason,
 };
 use proptest::prelude::*;
 
@@ -193,7 +193,10 @@ fn nothing_is_withdrawn_beside_itself_or_twice_in_one_consignment() {
     let consign = story.forum.consign("KAZ", Lane::Flash, items.to_vec());
     let targets = BTreeMap::from([(0, target.clone()), (1, target)]);
     let recorded = story.forum.consigned(Consign { targets, ..consign }).unwrap();
-    assert_eq!((recipients(&recorded), refused(&recorded)), (vec!["IRN".into(), "TUR".into()], vec![Reason::ExchangeWithdrawn]));
+    assert_eq!(
+        (recipients(&recorded), refused(&recorded)),
+        (vec!["IRN".into(), "TUR".into()], vec![Reason::ExchangeWithdrawn])
+    );
 }
 
 #[test]

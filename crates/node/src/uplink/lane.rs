@@ -76,6 +76,8 @@ struct InFlight {
     count: usize,
     /// Those that were packed anew without their content, which is damaged here.
     without_content: Vec<ExchangeId>,
+    /// Those of which this node let the content go because they are withdrawn, by their index.
+    withdrawn: Vec<usize>,
 }
 
 async fn consign(
@@ -203,7 +205,7 @@ async fn take_receipts(
     in_flight: &mut VecDeque<InFlight>,
 ) -> Result<(), LinkEnd> {
     let mut receipts = Vec::new();
-    let mut size = 0;
+    let (mut size, mut gone) = (0, 0);
     let mut message = Some(Ok(first));
     let mut ended = Ok(());
     while let Some(received) = message.take() {
@@ -212,8 +214,14 @@ async fn take_receipts(
                 size += receipt.statement.len();
                 let mut sent = in_flight.pop_front();
                 let lost = sent.as_mut().map(|sent| std::mem::take(&mut sent.without_content)).unwrap_or_default();
+                let withdrawn = sent.as_ref().map(|sent| sent.withdrawn.clone()).unwrap_or_default();
                 let recorded = check_receipt(hub, chain, &receipt, sent).map_err(LinkEnd::Refused)?;
                 list_lost(context, &lost);
+                if recorded.number <= receipted_through {
+                    let is_gone = |outcome: &Outcome| matches!(outcome, Outcome::Refused(Reason::BlobMismatch));
+                    let lost = recorded.outcomes.iter().enumerate().filter(|(_, outcome)| is_gone(outcome));
+                    gone += lost.filter(|(at, _)| !withdrawn.contains(at)).count();
+                }
                 receipts.push((receipt, recorded));
             }
             Ok(consign_response::Message::Welcome(_)) => return Err(unexpected("a second welcome came")),
@@ -229,9 +237,6 @@ async fn take_receipts(
     let count = receipts.len() as u64;
     let (renewed, receipts): (Vec<_>, Vec<_>) =
         receipts.into_iter().partition(|(_, recorded)| recorded.number <= receipted_through);
-    let is_gone = |outcome: &Outcome| matches!(outcome, Outcome::Refused(Reason::BlobMismatch));
-    let gone: usize =
-        renewed.iter().map(|(_, one)| one.outcomes.iter().filter(|outcome| is_gone(outcome)).count()).sum();
     if gone > 0 {
         let lane = chain.lane;
         let what = format!(
@@ -382,9 +387,17 @@ async fn load(
             });
         }
         let ids = kept.sealed.headers.iter().map(|header| exchange_id(header));
-        let without_content = ids.zip(&blobs).filter(|(_, blobs)| blobs.is_empty()).map(|(id, _)| id).collect();
+        let without = ids.zip(&blobs).enumerate().filter(|(_, (_, blobs))| blobs.is_empty());
+        let without: Vec<(usize, ExchangeId)> = without.map(|(at, (id, _))| (at, id)).collect();
+        let (mut without_content, mut withdrawn) = (Vec::new(), Vec::new());
+        for (at, id) in without {
+            match index.withdrawn(&id, &kept.sealed.chain.origin)? {
+                Some(_) => withdrawn.push(at),
+                None => without_content.push(id),
+            }
+        }
         let (digest, count) = (kept.sealed.digest, kept.sealed.headers.len());
-        Ok(Ok((to_message(&kept.sealed, blobs), InFlight { number, digest, count, without_content })))
+        Ok(Ok((to_message(&kept.sealed, blobs), InFlight { number, digest, count, without_content, withdrawn })))
     });
     loaded.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?
 }
