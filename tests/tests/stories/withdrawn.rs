@@ -243,15 +243,28 @@ fn content_goes_also_where_the_hub_or_a_node_dies_before_it_went_and_stays_where
     let sent = kaz.submit("the body that goes late", "--wait delivered");
     assert_eq!(exchange_ids(&irn.receive(1)), [sent.id.clone()]);
     forum.stop_hub();
-    let withdrawal = withdraw(&kaz, &sent.id);
+    // The same request again, until it is answered.
+    for point in ["node.withdraw.prepared", "node.withdraw.queued"] {
+        forum.stop_node("KAZ");
+        let dying = forum.begin_node_to_die_at(point, "KAZ");
+        dying.await_serving();
+        try_withdraw(&kaz, &sent.id, "--request-id once").refused(4, "UNAVAILABLE");
+        dying.await_death();
+        forum.start_node("KAZ");
+    }
+    let withdrawal = text_of(&try_withdraw(&kaz, &sent.id, "--request-id once").ok().json(), "exchange_id");
+    forum.start_hub_to_die_at("hub.withdrawal.found");
+    assert_eq!(text_of(&kaz.track(&withdrawal), "state"), "queued");
     forum.start_hub_to_die_at("hub.withdrawal.due");
     assert!(journal_has(&forum.hub_dir(), &sent.body));
     forum.kill_node("IRN");
     let dying = forum.begin_node_to_die_at("node.withdrawal.due", "IRN");
+    forum.start_hub_to_die_at("hub.withdrawal.redacted");
     forum.start_hub();
     dying.await_death();
     assert!(journal_has(&forum.node_dir("IRN"), &sent.body));
     await_gone(&forum.hub_dir(), &sent);
+    forum.start_node_to_die_at("node.withdrawal.redacted", "IRN");
     forum.start_node("IRN");
     await_gone(&forum.node_dir("IRN"), &sent);
     await_gone(&forum.node_dir("KAZ"), &sent);

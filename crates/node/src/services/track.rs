@@ -178,7 +178,10 @@ const fn state_of(reached: Reached) -> TrackState {
 /// The whole is as far as its slowest recipient; what nobody got is named by why.
 fn overall(recipients: &[TrackRecipient]) -> TrackState {
     let all = |wanted: &[TrackState]| recipients.iter().all(|recipient| wanted.contains(&recipient.state()));
-    if all(&[TrackState::Withheld]) {
+    // A withdrawal that came before what it withdraws is for nobody.
+    if recipients.is_empty() {
+        TrackState::Recorded
+    } else if all(&[TrackState::Withheld]) {
         TrackState::Withheld
     } else if all(&[TrackState::SetAside, TrackState::Withheld]) {
         TrackState::SetAside
