@@ -207,7 +207,8 @@ impl RawNode {
         let chain = Some(chain_key(&self.chain(lane)));
         let hello = pb::ConsignHello { limits: Some(concord_wire::limits()), chain, run: self.run() };
         let (requests, outbound) = mpsc::channel(1);
-        let hello = pb::ConsignRequest { message: Some(pb::consign_request::Message::Hello(hello)) };
+        let hello =
+            pb::ConsignRequest { message: Some(pb::consign_request::Message::Hello(hello)), ..Default::default() };
         requests.send(hello).await.unwrap();
         let mut client = ExchangeServiceClient::new(self.connect().await.unwrap());
         let responses = client.consign(ReceiverStream::new(outbound)).await?.into_inner();
@@ -225,7 +226,7 @@ impl RawNode {
             .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
         let (requests, outbound) = mpsc::channel(messages.len().max(1));
         for message in messages {
-            requests.send(pb::ConsignRequest { message: Some(message) }).await.unwrap();
+            requests.send(pb::ConsignRequest { message: Some(message), ..Default::default() }).await.unwrap();
         }
         drop(requests);
         let mut responses = match client.consign(ReceiverStream::new(outbound)).await {

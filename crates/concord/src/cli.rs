@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::BenchCommand;
 use crate::commands::{
     agency, agreement, audit, explain, hub, journal, node, participant, receive, status, submit, track, verify,
+    withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     Agreement(agreement::AgreementCommand),
     /// Hand in files as an agency: one exchange for each.
     Submit(submit::SubmitArgs),
+    /// Take an exchange of this agency back: who had it is told, and nobody else gets it.
+    Withdraw(withdraw::WithdrawArgs),
     /// Take in what other states sent to this agency.
     Receive(receive::ReceiveArgs),
     /// Tell how far an exchange of this agency has come.

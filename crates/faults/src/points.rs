@@ -143,6 +143,14 @@ pub const POINTS: &[&str] = &[
     "node.heal.handed",
     "node.heal.resumed",
     "node.heal.mailbox",
+    // What is withdrawn.
+    "node.withdraw.prepared",
+    "node.withdraw.queued",
+    "hub.withdrawal.found",
+    "hub.withdrawal.due",
+    "hub.withdrawal.redacted",
+    "node.withdrawal.due",
+    "node.withdrawal.redacted",
     // What a restored node fetches back.
     "hub.fetch.begin",
     "hub.fence.judged",

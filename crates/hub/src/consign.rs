@@ -5,7 +5,8 @@ use std::sync::Arc;
 use concord_identity::{Caller, verify};
 use concord_journal::HistoryId;
 use concord_ledger::epoch::FIRST_EPOCH;
-use concord_ledger::{Audience, Stood};
+use concord_ledger::withdrawal::look_again;
+use concord_ledger::{Audience, Candidate, Stood};
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_model::{ChainKey, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{self, parse_chain_key};
@@ -14,12 +15,14 @@ use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::hub::HubEntry;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use prost::Message as _;
+use tokio::sync::oneshot;
 
 use crate::fencing::NodeRun;
 use crate::healing::rehanded;
 use crate::positions::Positions;
-use crate::sequencer::{Answer, Proposal, RecordedAt, answered};
+use crate::sequencer::{Answer, AnswerReceiver, Proposal, RecordedAt, answered};
 use crate::shared::{Shared, internal};
+use crate::withdrawals::find_targets;
 
 /// Consignments of one stream that are opened and verified at once, in other threads. More wait on the wire.
 const VERIFY_AHEAD: usize = 4;
@@ -66,7 +69,12 @@ pub struct Brought {
     pub receipt: Option<pb::RecordedReceipt>,
     /// The history in which it was receipted last; empty where that is the receipt's.
     pub history: bytes::Bytes,
+    /// Where its node has what the withdrawals in it are about.
+    pub withdrawn: Vec<pb::WithdrawnPlace>,
 }
+
+/// A consignment that was opened, and what came beside it.
+type OpenedWith = (Box<consignment::Opened>, Option<Recorded>, Vec<pb::WithdrawnPlace>);
 
 /// The number that a consignment names, before anything of it is verified.
 pub fn named_number(consignment: &pb::Consignment) -> Option<u64> {
@@ -94,18 +102,21 @@ pub fn receipts(
 
     let deciding = Arc::clone(&shared);
     opened
-        .and_then(move |(opened, receipt)| {
+        .and_then(move |(opened, receipt, withdrawn)| {
             let (shared, by) = (Arc::clone(&deciding), by.clone());
             async move {
-                let proposal = match receipt {
-                    None => Proposal::Consign(opened),
+                let stood = match receipt {
+                    None => None,
                     Some(receipt) => {
                         let number = opened.sealed.number;
                         rehanded(&shared, &by, &opened.sealed.chain, number, receipt.history).await?;
-                        Proposal::Rehand(opened, receipt.outcomes.into_iter().map(stood).collect())
+                        Some(receipt.outcomes.into_iter().map(stood).collect())
                     }
                 };
-                shared.sequencer.propose_by(&by, proposal).await
+                if opened.candidates.iter().any(withdraws) {
+                    return propose_with_withdrawals(&shared, &by, opened, stood, withdrawn).await;
+                }
+                shared.sequencer.propose_by(&by, proposal(opened, stood)).await
             }
         })
         .map(move |waiting| {
@@ -115,12 +126,44 @@ pub fn receipts(
         .buffered(CONSIGN_UNRECEIPTED_MAX)
 }
 
-fn open(
-    shared: &Shared,
-    chain: &ChainKey,
-    brought: Brought,
-) -> Result<(Box<consignment::Opened>, Option<Recorded>), Refusal> {
-    let Brought { consignment: message, receipt, history: newest } = brought;
+fn proposal(opened: Box<consignment::Opened>, stood: Option<Vec<Stood>>) -> Proposal {
+    match stood {
+        None => Proposal::Consign(opened),
+        Some(stood) => Proposal::Rehand(opened, stood),
+    }
+}
+
+fn withdraws(candidate: &Candidate) -> bool {
+    matches!(candidate, Candidate::Fit(item) if item.header.withdraws.is_some())
+}
+
+/// What withdraws something is decided before what comes behind it is proposed: where the exchange came meanwhile, it is looked for again.
+/// The answer to that comes once what it rests on is durable, so that the next look finds it.
+async fn propose_with_withdrawals(
+    shared: &Arc<Shared>,
+    by: &NodeRun,
+    mut opened: Box<consignment::Opened>,
+    stood: Option<Vec<Stood>>,
+    places: Vec<pb::WithdrawnPlace>,
+) -> Result<AnswerReceiver, Refusal> {
+    let places = Arc::new(places);
+    loop {
+        opened.targets = find_targets(shared, &opened, &places).await?;
+        concord_faults::point("hub.withdrawal.found");
+        let proposal = proposal(opened.clone(), stood.clone());
+        let decided = answered(shared.sequencer.propose_by(by, proposal).await?).await;
+        if decided.as_ref().is_err_and(|refusal| *refusal == look_again()) {
+            continue;
+        }
+        let (answer, receiver) = oneshot::channel();
+        // The receiver is here.
+        drop(answer.send(decided));
+        return Ok(receiver);
+    }
+}
+
+fn open(shared: &Shared, chain: &ChainKey, brought: Brought) -> Result<OpenedWith, Refusal> {
+    let Brought { consignment: message, receipt, history: newest, withdrawn } = brought;
     concord_faults::point("hub.consign.arrived");
     let opened = consignment::open(message, &chain.origin, |key, message, signature| {
         shared.verify_enrolled(&chain.origin, key, message, signature)
@@ -140,7 +183,7 @@ fn open(
         let wrong = || Refusal::new(Reason::ConsignmentMalformed, "a history has 16 bytes");
         receipt.history = HistoryId(newest[..].try_into().map_err(|_| wrong())?);
     }
-    Ok((Box::new(opened), receipt))
+    Ok((Box::new(opened), receipt, withdrawn))
 }
 
 /// A receipt counts only where this hub signed it, for exactly this consignment.

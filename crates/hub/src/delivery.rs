@@ -10,7 +10,7 @@ use concord_ledger::{ConsignmentRecorded, Mail, Permit};
 use concord_model::{Lane, ParticipantCode, Refusal, Timestamp, WithheldReason};
 use concord_wire::consignment::blob_to_bytes;
 use concord_wire::delivery;
-use concord_wire::header::exchange_id;
+use concord_wire::header::{exchange_id, withdraws};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::stored::Kept;
 use concord_wire::stored::hub::HubEntry;
@@ -347,6 +347,16 @@ pub fn permit(
     if !group.recipients.contains(recipient) {
         return Err(WithheldReason::Left);
     }
-    let expires_at = kept.expires_at(index);
-    ledger.permit(recipient, &Mail { recorded, agreement: &group.agreement, expires_at }, now)
+    let header = kept.sealed.headers.get(index as usize).ok_or(WithheldReason::Left)?;
+    let origin = &fact.chain.origin;
+    // Most participants never withdraw anything, and an id is a hash.
+    let is_asked = ledger.withdrawals().has_any_of(origin) && !concord_faults::planted("deliver-the-withdrawn");
+    let mail = Mail {
+        recorded,
+        agreement: &group.agreement,
+        expires_at: kept.expires_at(index),
+        exchange: is_asked.then(|| (origin, exchange_id(header))),
+        withdraws: withdraws(header).is_some(),
+    };
+    ledger.permit(recipient, &mail, now)
 }

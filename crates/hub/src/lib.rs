@@ -37,6 +37,7 @@ pub mod services;
 pub mod shared;
 pub mod snapshot;
 pub mod streams;
+pub mod withdrawals;
 
 pub use config::Config;
 pub use error::HubError;

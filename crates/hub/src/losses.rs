@@ -145,8 +145,10 @@ impl Losses {
         let published = published.borrow().clone();
         let lost = published.ledger.losses();
         let count = lost.count() + known.not_healed_count;
+        metrics::gauge!("concord_not_healed").set(count as f64);
         if count == 0 {
-            return;
+            // All of it came back, or was withdrawn.
+            return readiness.clear(NOT_HEALED_NOTE);
         }
         // Nobody's losses hide another's.
         let each = (NOT_HEALED_LISTED_MAX / (lost.participants() + 1)).max(1);
@@ -167,7 +169,6 @@ impl Losses {
             ""
         };
         readiness.note(NOT_HEALED_NOTE, format!("{count} cannot be healed: {}{rest}", list.join("; ")));
-        metrics::gauge!("concord_not_healed").set(count as f64);
     }
 
     /// A note as long as a node only says so; then an alarm while somebody has yet to come, and a note when all have.

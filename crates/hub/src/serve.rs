@@ -36,6 +36,7 @@ use crate::services;
 use crate::shared::{Shared, anchors_of};
 use crate::snapshot;
 use crate::streams::Streams;
+use crate::withdrawals;
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
 
 /// Serves the hub of this folder until SIGTERM or SIGINT. Tells its addresses on standard output once it is ready.
@@ -133,6 +134,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let published = sequencer.watch();
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
     tokio::spawn(lapses::keep_lapsing(Arc::downgrade(&shared)));
+    tokio::spawn(withdrawals::keep_redacting(Arc::downgrade(&shared)));
     tokio::spawn(note_histories(audit.clone(), sequencer.watch()));
     tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));
     folder.write_addresses(&addresses)?;

@@ -10,7 +10,7 @@ use crate::registry::Registry;
 pub struct Audience {
     /// The version that the exchange names.
     pub agreement: AgreementRef,
-    /// Sorted, not empty, without the origin.
+    /// Sorted, without the origin; empty only of a withdrawal of what has yet to come.
     pub recipients: Vec<ParticipantCode>,
 }
 

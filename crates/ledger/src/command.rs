@@ -1,5 +1,7 @@
 //! What the sequencer is asked to decide. Signatures, digests and shapes were verified before, outside the sequencer.
 
+use std::collections::BTreeMap;
+
 use concord_model::{
     AgreementRef, ChainKey, ConsignmentDigest, ExchangeId, Fingerprint, Header, Lane, ParticipantCode, Reason, Refusal,
     SetAsideReason, Timestamp, WithheldReason,
@@ -12,6 +14,7 @@ use crate::nodes::NodeLine;
 use crate::resume::Shown;
 use crate::signer::LastStatement;
 use crate::statement::Statement;
+use crate::withdrawal::Target;
 
 /// Where and when the fact will stand, read once per commit by the sequencer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +118,8 @@ pub struct Consign {
     pub exchanges: Vec<Candidate>,
     /// What became of each of them when the hub recorded it before it lost data, by its own receipt: that stands.
     pub stood: Option<Vec<Stood>>,
+    /// What was found of what each withdrawal among them withdraws.
+    pub targets: BTreeMap<u32, Target>,
 }
 
 /// What a hub decided about an exchange that it forgot.

@@ -1,21 +1,28 @@
 //! Decides a consignment: the hot path. Its exchanges mostly go to the same audience, which is then computed once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use concord_model::{AgreementRef, Header, MeasureCode, Narrowing, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{
+    AgreementRef, ExchangeId, Header, MeasureCode, Narrowing, ParticipantCode, Reason, Refusal, Timestamp, Withdrawal,
+    WithdrawalKind,
+};
 
 use crate::audience::{Audience, Route};
 use crate::chain::ChainStep;
 use crate::command::{At, Candidate, Consign, Item, Stood};
-use crate::fact::{AudienceGroup, ConsignmentRecorded, Fact, IndexRange, ItemRefusal, MailboxRun};
+use crate::fact::{
+    AudienceGroup, ConsignmentRecorded, Fact, IndexRange, ItemRefusal, MailboxRun, WithdrawalRecorded, WithdrawnBefore,
+};
 use crate::ledger::{Decision, Ledger};
 use crate::permit::Mail;
+use crate::withdrawal::{Found, WITHDRAWN_AHEAD_MAX, look_again};
 
 impl Ledger {
     pub(crate) fn decide_consignment(&self, consign: &Consign, at: At) -> Result<Decision, Refusal> {
         if let ChainStep::Repeat { sequence } = self.chains().check(self.registry(), self.epochs(), consign)? {
             return Ok(Decision::Repeat { sequence, refusal: None });
         }
+        self.check_targets(consign)?;
         let duplicates = repeated_ids(&consign.exchanges);
         let mut grouping = Grouping::new(self, consign, at);
         let mut refused = Vec::new();
@@ -24,7 +31,10 @@ impl Ledger {
                 Candidate::Unfit(refusal) => Err(refusal.reason),
                 Candidate::Fit(_) if duplicates.binary_search(&index).is_ok() => Err(Reason::HeaderMalformed),
                 Candidate::Fit(item) => match consign.stood.as_ref().map(|stood| stood.get(index as usize)) {
-                    None => grouping.place(item, index),
+                    None => match item.header.withdraws {
+                        Some(withdrawal) => grouping.place_withdrawal(item, index, withdrawal, &refused),
+                        None => grouping.place_unless_withdrawn(item, index),
+                    },
                     Some(Some(stood)) => grouping.place_as_it_stood(item, index, stood),
                     // The receipt has one outcome for each exchange: that was checked where it was verified.
                     Some(None) => Err(Reason::ConsignmentMalformed),
@@ -34,7 +44,7 @@ impl Ledger {
                 refused.push(ItemRefusal { index, reason });
             }
         }
-        let groups = grouping.finish();
+        let Placed { groups, withdrawals, withdrawn_before } = grouping.finish();
         let fact = Fact::Consignment(ConsignmentRecorded {
             chain: consign.chain.clone(),
             number: consign.number,
@@ -44,8 +54,19 @@ impl Ledger {
             groups,
             refused,
             rehanded: consign.stood.is_some(),
+            withdrawals,
+            withdrawn_before,
         });
         Ok(Decision::Fact { fact, refusal: None })
+    }
+
+    /// What a withdrawal did not find and is here by now has to be looked for again.
+    fn check_targets(&self, consign: &Consign) -> Result<(), Refusal> {
+        let came = consign
+            .targets
+            .values()
+            .any(|target| target.found == Found::NotYet && self.chains().last(&target.chain) >= target.number);
+        if came { Err(look_again()) } else { Ok(()) }
     }
 
     fn mailbox_runs(&self, consign: &Consign, groups: &[AudienceGroup]) -> Vec<MailboxRun> {
@@ -83,7 +104,7 @@ impl<'a> Address<'a> {
 }
 
 /// The group of an address, and the versions that decide about what goes there.
-type Found<'a> = Result<(usize, Route<'a>), Reason>;
+type Routed<'a> = Result<(usize, Route<'a>), Reason>;
 
 struct Grouping<'a> {
     ledger: &'a Ledger,
@@ -92,20 +113,41 @@ struct Grouping<'a> {
     groups: Vec<AudienceGroup>,
     /// Finds a group again when items of several audiences alternate.
     places: BTreeMap<Audience, usize>,
-    previous: Option<(Address<'a>, Found<'a>)>,
+    previous: Option<(Address<'a>, Routed<'a>)>,
+    withdrawals: Vec<WithdrawalRecorded>,
+    withdrawn_before: Vec<WithdrawnBefore>,
+    /// Ids that this consignment withdraws.
+    withdrawn: BTreeSet<ExchangeId>,
+}
+
+/// What became of a consignment's exchanges.
+struct Placed {
+    groups: Vec<AudienceGroup>,
+    withdrawals: Vec<WithdrawalRecorded>,
+    withdrawn_before: Vec<WithdrawnBefore>,
 }
 
 impl<'a> Grouping<'a> {
     fn new(ledger: &'a Ledger, consign: &'a Consign, at: At) -> Self {
-        Self { ledger, consign, at, groups: Vec::new(), places: BTreeMap::new(), previous: None }
+        Self {
+            ledger,
+            consign,
+            at,
+            groups: Vec::new(),
+            places: BTreeMap::new(),
+            previous: None,
+            withdrawals: Vec::new(),
+            withdrawn_before: Vec::new(),
+            withdrawn: BTreeSet::new(),
+        }
     }
 
     /// The groups in order of their first items; one of whose items none was accepted is none.
-    fn finish(self) -> Vec<AudienceGroup> {
+    fn finish(self) -> Placed {
         let mut groups = self.groups;
         groups.retain(|group| !group.items.is_empty());
         groups.sort_by_key(|group| group.items.first().copied());
-        groups
+        Placed { groups, withdrawals: self.withdrawals, withdrawn_before: self.withdrawn_before }
     }
 
     /// What a receipt of this hub says stands, for those who have the right still.
@@ -115,7 +157,16 @@ impl<'a> Grouping<'a> {
     fn place_as_it_stood(&mut self, item: &Item, index: u32, stood: &Stood) -> Result<(), Reason> {
         self.check_chain(&item.header)?;
         match stood {
-            Stood::Refused(reason) => Err(*reason),
+            Stood::Refused(reason) => {
+                self.is_withdrawn_before(item, index);
+                Err(*reason)
+            }
+            Stood::Recorded(audience) if item.header.withdraws.is_some() => {
+                self.add_withdrawal(item, index);
+                let place = self.place_of(audience.clone());
+                self.add_to(place, index);
+                Ok(())
+            }
             Stood::Recorded(audience) => {
                 // Whose proposal did not come back, nothing says that nobody has the right any more.
                 let (agreements, named) = (self.ledger.agreements(), &audience.agreement);
@@ -133,12 +184,100 @@ impl<'a> Grouping<'a> {
                     return Err(Reason::AgreementUnknown);
                 }
                 let place = self.group_of(audience)?;
-                if let Some(group) = self.groups.get_mut(place) {
-                    IndexRange::push(&mut group.items, index);
-                }
+                self.add_to(place, index);
+                // It stands as it stood, and nobody gets it.
+                self.is_withdrawn_before(item, index);
                 Ok(())
             }
         }
+    }
+
+    fn add_to(&mut self, place: usize, index: u32) {
+        if let Some(group) = self.groups.get_mut(place) {
+            IndexRange::push(&mut group.items, index);
+        }
+    }
+
+    /// Whether its origin withdrew an exchange before it came; noted, so that the withdrawal is known to have met it.
+    fn is_withdrawn_before(&mut self, item: &Item, index: u32) -> bool {
+        let is_withdrawn = self.ledger.withdrawals().is_withdrawn(&self.consign.chain.origin, &item.id);
+        if is_withdrawn {
+            self.withdrawn_before.push(WithdrawnBefore { index, exchange: item.id });
+        }
+        is_withdrawn
+    }
+
+    fn place_unless_withdrawn(&mut self, item: &'a Item, index: u32) -> Result<(), Reason> {
+        self.check_chain(&item.header)?;
+        if self.is_withdrawn_before(item, index) {
+            return Err(Reason::ExchangeWithdrawn);
+        }
+        self.place(item, index)
+    }
+
+    /// A withdrawal goes to everybody for whom what it withdraws was recorded, whoever of them is a member still, and to nobody else; to
+    /// nobody where that has yet to come, since it never goes to anybody then.
+    fn place_withdrawal(
+        &mut self,
+        item: &Item,
+        index: u32,
+        withdrawal: Withdrawal,
+        refused: &[ItemRefusal],
+    ) -> Result<(), Reason> {
+        self.check_chain(&item.header)?;
+        let (origin, id) = (&self.consign.chain.origin, withdrawal.exchange);
+        if self.ledger.withdrawals().is_withdrawn(origin, &id) || self.withdrawn.contains(&id) {
+            return Err(Reason::ExchangeWithdrawn);
+        }
+        if withdrawal.kind == WithdrawalKind::Superseded {
+            self.check_superseding(item, index, id, refused)?;
+        }
+        let target = self.consign.targets.get(&index).ok_or(Reason::ExchangeUnknown)?;
+        let audience = match &target.found {
+            // Beside itself nothing is withdrawn: whoever packs a consignment leaves it out.
+            _ if target.chain == self.consign.chain && target.number >= self.consign.number => {
+                return Err(Reason::ExchangeUnknown);
+            }
+            Found::Recorded(_, audience) => audience.clone(),
+            Found::NotYet => {
+                let here = self.withdrawals.iter().filter(|one| one.target.is_none()).count() as u64;
+                if self.ledger.withdrawals().ahead(origin).saturating_add(here) >= WITHDRAWN_AHEAD_MAX {
+                    return Err(Reason::QuotaExceeded);
+                }
+                Audience { agreement: item.header.agreement.clone(), recipients: Vec::new() }
+            }
+            Found::Refused | Found::Other => return Err(Reason::ExchangeUnknown),
+        };
+        self.add_withdrawal(item, index);
+        let place = self.place_of(audience);
+        self.add_to(place, index);
+        Ok(())
+    }
+
+    /// What takes the place of something stands right before the withdrawal and was accepted, so that nothing goes without it.
+    fn check_superseding(
+        &self,
+        item: &Item,
+        index: u32,
+        id: ExchangeId,
+        refused: &[ItemRefusal],
+    ) -> Result<(), Reason> {
+        let before = index.checked_sub(1).and_then(|before| self.consign.exchanges.get(before as usize));
+        let is_successor =
+            |one: &Item| one.header.supersedes == Some(id) && one.header.agreement.id == item.header.agreement.id;
+        let stands = matches!(before, Some(Candidate::Fit(one)) if is_successor(one));
+        let is_refused = refused.last().is_some_and(|refusal| Some(refusal.index) == index.checked_sub(1));
+        if stands && !is_refused { Ok(()) } else { Err(Reason::SupersedingRefused) }
+    }
+
+    fn add_withdrawal(&mut self, item: &Item, index: u32) {
+        let Some(withdrawal) = item.header.withdraws else { return };
+        let target = match self.consign.targets.get(&index).map(|target| &target.found) {
+            Some(Found::Recorded(place, _)) => Some(*place),
+            _ => None,
+        };
+        self.withdrawn.insert(withdrawal.exchange);
+        self.withdrawals.push(WithdrawalRecorded { index, exchange: withdrawal.exchange, target });
     }
 
     fn check_chain(&self, header: &Header) -> Result<(), Reason> {
@@ -162,13 +301,11 @@ impl<'a> Grouping<'a> {
             }
         }?;
         route.check(&self.consign.chain.origin, header, self.now()).map_err(|refusal| refusal.reason)?;
-        if let Some(group) = self.groups.get_mut(place) {
-            IndexRange::push(&mut group.items, index);
-        }
+        self.add_to(place, index);
         Ok(())
     }
 
-    fn find_group(&mut self, header: &Header) -> Found<'a> {
+    fn find_group(&mut self, header: &Header) -> Routed<'a> {
         let (ledger, origin) = (self.ledger, &self.consign.chain.origin);
         let route = Route::find(ledger.agreements(), ledger.registry(), origin, header, self.now());
         let route = route.map_err(|refusal| refusal.reason)?;
@@ -184,14 +321,24 @@ impl<'a> Grouping<'a> {
         let ledger = self.ledger;
         // The same question as at sending, so that nothing is recorded that could not be delivered at once. Whether it expired is asked
         // for each exchange; what stood stands, and is withheld.
-        let mail = Mail { recorded: self.at.sequence, agreement: &audience.agreement, expires_at: None };
+        let mail = Mail {
+            recorded: self.at.sequence,
+            agreement: &audience.agreement,
+            expires_at: None,
+            exchange: None,
+            withdraws: false,
+        };
         let now = self.now();
         audience.recipients.retain(|recipient| ledger.permit(recipient, &mail, now).is_ok());
         if audience.recipients.is_empty() {
             return Err(Reason::AudienceEmpty);
         }
+        Ok(self.place_of(audience))
+    }
+
+    fn place_of(&mut self, audience: Audience) -> usize {
         if let Some(place) = self.places.get(&audience) {
-            return Ok(*place);
+            return *place;
         }
         let place = self.groups.len();
         self.groups.push(AudienceGroup {
@@ -200,7 +347,7 @@ impl<'a> Grouping<'a> {
             items: Vec::new(),
         });
         self.places.insert(audience, place);
-        Ok(place)
+        place
     }
 }
 

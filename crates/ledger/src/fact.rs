@@ -1,9 +1,10 @@
 //! What was decided: the entries of the hub's journal. Applying a fact is total.
 
 use concord_model::{
-    AgreementRef, Area, ChainKey, ConsignmentDigest, Fingerprint, Lane, Measure, Name, Participant, ParticipantCode,
-    PublicKey, Reason,
+    AgreementRef, Area, ChainKey, ConsignmentDigest, ExchangeId, Fingerprint, Lane, Measure, Name, Participant,
+    ParticipantCode, PublicKey, Reason,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::command::NoticeOutcome;
 use crate::epoch::ClosedEpoch;
@@ -156,6 +157,39 @@ pub struct ConsignmentRecorded {
     pub mailboxes: Vec<MailboxRun>,
     /// It was recorded before the hub lost data, and came again with its receipt.
     pub rehanded: bool,
+    /// Which of its exchanges are accepted withdrawals, and of what.
+    pub withdrawals: Vec<WithdrawalRecorded>,
+    /// Which of its exchanges had been withdrawn before they came: refused, or as they stood before the hub lost data.
+    pub withdrawn_before: Vec<WithdrawnBefore>,
+}
+
+/// Where an exchange stands in the hub's journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExchangePlace {
+    /// The entry of its consignment.
+    pub sequence: u64,
+    /// Its index there.
+    pub index: u32,
+}
+
+/// A withdrawal that was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithdrawalRecorded {
+    /// Which exchange of the consignment it is.
+    pub index: u32,
+    /// What it withdraws.
+    pub exchange: ExchangeId,
+    /// Where that stands, where it was recorded before.
+    pub target: Option<ExchangePlace>,
+}
+
+/// An exchange that had been withdrawn before it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithdrawnBefore {
+    /// Which exchange of the consignment it is.
+    pub index: u32,
+    /// Its id.
+    pub exchange: ExchangeId,
 }
 
 /// Exchanges of one consignment under one agreement version with one frozen audience.
@@ -163,7 +197,7 @@ pub struct ConsignmentRecorded {
 pub struct AudienceGroup {
     /// The version that decided.
     pub agreement: AgreementRef,
-    /// The frozen audience, sorted, not empty, without the origin.
+    /// The frozen audience, sorted, without the origin; empty only for withdrawals of what has yet to come.
     pub recipients: Vec<ParticipantCode>,
     /// The exchanges.
     pub items: Vec<IndexRange>,

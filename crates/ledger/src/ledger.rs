@@ -9,7 +9,7 @@ use crate::agreement::{Agreement, Agreements};
 use crate::chain::Chains;
 use crate::command::At;
 use crate::epoch::Epochs;
-use crate::fact::{Fact, StatementDecided};
+use crate::fact::{ConsignmentRecorded, Fact, StatementDecided, WithdrawalRecorded};
 use crate::feed::Feed;
 use crate::history::{Histories, PastPositions};
 use crate::loss::Losses;
@@ -18,12 +18,13 @@ use crate::nodes::Nodes;
 use crate::registry::Registry;
 use crate::signer::Signers;
 use crate::statement::{Statement, StatementContent};
+use crate::withdrawal::Withdrawals;
 
 mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 11;
+pub const LEDGER_STATE_VERSION: u32 = 12;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -38,6 +39,7 @@ pub struct Ledger {
     histories: Arc<Histories>,
     nodes: Arc<Nodes>,
     losses: Arc<Losses>,
+    withdrawals: Withdrawals,
     sequence: u64,
     recorded_at: Timestamp,
 }
@@ -104,6 +106,7 @@ impl Ledger {
             Fact::Consignment(recorded) => {
                 Arc::make_mut(&mut self.chains).apply(recorded, at.sequence);
                 Arc::make_mut(&mut self.mailboxes).record(&recorded.mailboxes, recorded.chain.lane);
+                self.apply_withdrawals(recorded, at.sequence);
             }
             Fact::Acknowledged(acknowledged) => {
                 Arc::make_mut(&mut self.mailboxes).acknowledge(acknowledged);
@@ -119,6 +122,17 @@ impl Ledger {
             }
             Fact::NodeSeen(seen) => Arc::make_mut(&mut self.nodes).apply(seen),
             Fact::MailboxResumed(resumed) => Arc::make_mut(&mut self.mailboxes).resume(resumed, at.sequence),
+        }
+    }
+
+    fn apply_withdrawals(&mut self, recorded: &ConsignmentRecorded, sequence: u64) {
+        self.withdrawals.apply(recorded, sequence);
+        let origin = &recorded.chain.origin;
+        let lost = |withdrawal: &&WithdrawalRecorded| self.losses.lists_exchange(origin, &withdrawal.exchange);
+        let found: Vec<_> = recorded.withdrawals.iter().filter(lost).map(|one| one.exchange).collect();
+        for exchange in found {
+            // Nobody is to have it any more.
+            Arc::make_mut(&mut self.losses).withdrawn(origin, &exchange);
         }
     }
 
@@ -213,6 +227,11 @@ impl Ledger {
     /// What was lost and cannot be had again.
     pub fn losses(&self) -> &Losses {
         &self.losses
+    }
+
+    /// What was withdrawn.
+    pub fn withdrawals(&self) -> &Withdrawals {
+        &self.withdrawals
     }
 
     /// The current history and the ones before it.

@@ -23,6 +23,7 @@ pub mod registry;
 pub mod resume;
 pub mod signer;
 pub mod statement;
+pub mod withdrawal;
 
 mod consignment;
 mod healing;
@@ -33,9 +34,9 @@ pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};
 pub use epoch::{ChainTip, ClosedEpoch, EpochOpening, Epochs};
 pub use fact::{
-    AgreementLapsed, AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, IndexRange,
-    ItemRefusal, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, ReceiptNotice,
-    Recipient, StatementDecided, Told,
+    AgreementLapsed, AudienceGroup, ConsignmentRecorded, ExchangePlace, Fact, FeedResumed, Founding, HistoryBegun,
+    IndexRange, ItemRefusal, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices,
+    ReceiptNotice, Recipient, StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
 };
 pub use feed::Feed;
 pub use history::{Histories, PastPositions};
@@ -49,3 +50,4 @@ pub use registry::{EarlierKeys, Enrolment, Registry};
 pub use resume::{Resume, Resumes, Shown};
 pub use signer::{LastStatement, Officer, SignerStep, Signers};
 pub use statement::{JoinRequest, Replacement, Statement, StatementContent};
+pub use withdrawal::{Found, Target, Withdrawals};

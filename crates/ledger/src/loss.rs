@@ -68,6 +68,14 @@ struct Listed {
     count: u64,
 }
 
+impl Listed {
+    fn exchange(&self, id: &ExchangeId) -> Option<&Lost> {
+        let first = Lost::Exchange { id: *id, recipients: Vec::new() };
+        let next = self.lost.range(first..).next().map(|(lost, _)| lost);
+        next.filter(|lost| matches!(lost, Lost::Exchange { id: found, .. } if found == id))
+    }
+}
+
 impl Losses {
     /// How much there is.
     pub fn count(&self) -> u64 {
@@ -96,6 +104,23 @@ impl Losses {
     pub fn came_back(&mut self, participant: &ParticipantCode, officer: &Name, number: u64) {
         let Some(listed) = self.by_participant.get_mut(participant) else { return };
         if listed.lost.remove(&Lost::Statement { officer: officer.clone(), number }).is_some() {
+            listed.count = listed.count.saturating_sub(1);
+        }
+        if listed.count == 0 {
+            self.by_participant.remove(participant);
+        }
+    }
+
+    /// Whether an exchange is listed.
+    pub fn lists_exchange(&self, participant: &ParticipantCode, id: &ExchangeId) -> bool {
+        self.by_participant.get(participant).is_some_and(|listed| listed.exchange(id).is_some())
+    }
+
+    /// Takes in that an exchange was withdrawn: nobody waits for it any more.
+    pub fn withdrawn(&mut self, participant: &ParticipantCode, id: &ExchangeId) {
+        let Some(listed) = self.by_participant.get_mut(participant) else { return };
+        if let Some(lost) = listed.exchange(id).cloned() {
+            listed.lost.remove(&lost);
             listed.count = listed.count.saturating_sub(1);
         }
         if listed.count == 0 {

@@ -1,6 +1,6 @@
 //! The permit: whether a recipient may have an exchange now. Asked when it is recorded, and again when it is sent.
 
-use concord_model::{AgreementRef, ParticipantCode, Timestamp, WithheldReason};
+use concord_model::{AgreementRef, ExchangeId, ParticipantCode, Timestamp, WithheldReason};
 
 use crate::agreement::{Agreement, AgreementState, Agreements, PartyState};
 use crate::ledger::Ledger;
@@ -14,6 +14,10 @@ pub struct Mail<'a> {
     pub agreement: &'a AgreementRef,
     /// When it expires, if it does.
     pub expires_at: Option<Timestamp>,
+    /// Its origin and its id, by which it may have been withdrawn; none while it is being decided.
+    pub exchange: Option<(&'a ParticipantCode, ExchangeId)>,
+    /// It is a withdrawal itself.
+    pub withdraws: bool,
 }
 
 /// Proof that the permit was asked for this recipient and this entry, and given.
@@ -45,7 +49,8 @@ impl Permit {
 }
 
 impl Ledger {
-    /// Whether a recipient may have this now: recorded within its current unbroken membership as one who receives, and not expired.
+    /// Whether a recipient may have this now: recorded within its current unbroken membership as one who receives, not withdrawn, and not
+    /// expired. Of a withdrawal nothing is asked: whoever is in the frozen audience of what is withdrawn may be told so for ever.
     ///
     /// A refusal is final: no later statement makes the same mail permitted again. Expiry is judged by the moment given, never by a
     /// clock, and never before what was recorded last.
@@ -55,11 +60,18 @@ impl Ledger {
         mail: &Mail<'_>,
         now: Timestamp,
     ) -> Result<Permit, WithheldReason> {
+        let permit = || Permit { recipient: recipient.clone(), recorded: mail.recorded };
+        if mail.withdraws {
+            return Ok(permit());
+        }
+        if mail.exchange.is_some_and(|(origin, id)| self.withdrawals().is_withdrawn(origin, &id)) {
+            return Err(WithheldReason::Withdrawn);
+        }
         judge(self.agreements(), recipient, mail)?;
         if mail.expires_at.is_some_and(|expires| expires <= self.recorded_at(now)) {
             return Err(WithheldReason::Expired);
         }
-        Ok(Permit { recipient: recipient.clone(), recorded: mail.recorded })
+        Ok(permit())
     }
 }
 

@@ -133,6 +133,8 @@ reasons! {
     ExchangeUnknown = "EXCHANGE_UNKNOWN", Unknown, "give the id, or at least its first 8 digits, of an exchange that you submitted";
     /// More than one exchange begins with this prefix.
     ExchangeAmbiguous = "EXCHANGE_AMBIGUOUS", Invalid, "give more digits of the id";
+    /// The exchange was refused, or is a withdrawal: there is nothing to withdraw.
+    ExchangeNotCurrent = "EXCHANGE_NOT_CURRENT", Precondition, "see what became of it with `concord track`";
     /// The exchange was withdrawn by its origin, before it was recorded or again.
     ExchangeWithdrawn = "EXCHANGE_WITHDRAWN", Precondition, "it is withdrawn already: see `concord track`";
     /// Its time was over when it was to be recorded.

@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub waiting_exchanges_max: u64,
     /// What each agency may hand in.
     pub quotas: Quotas,
+    /// Whether the content of what was withdrawn stays here.
+    pub keep_withdrawn: bool,
     /// What goes by itself.
     pub retention: Retention,
 }
@@ -48,6 +50,8 @@ struct File {
     journal_segment_size_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
     waiting_exchanges_max: Option<u64>,
+    #[serde(default)]
+    keep_withdrawn: bool,
     #[serde(default)]
     quotas: Quotas,
     #[serde(default)]
@@ -81,6 +85,7 @@ impl NodeConfig {
                 Some(0) => return Err("waiting_exchanges_max = 0 would take nothing at all".to_owned()),
                 other => other.unwrap_or(WAITING_EXCHANGES_DEFAULT),
             },
+            keep_withdrawn: file.keep_withdrawn,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
         })
@@ -94,7 +99,7 @@ impl NodeConfig {
     fn template(&self) -> String {
         let Self { participant, name, listen, admin, journal_segment_size_bytes, disk_reserve_bytes, .. } = self;
         let (waiting_exchanges_max, quotas) = (self.waiting_exchanges_max, self.quotas.to_toml("agency"));
-        let retention = self.retention.to_toml();
+        let (keep_withdrawn, retention) = (self.keep_withdrawn, self.retention.to_toml());
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -119,6 +124,10 @@ disk_reserve_bytes = {disk_reserve_bytes}
 
 # Exchanges of one lane that may wait for the hub. Further ones are refused with QUOTA_EXCEEDED until it has recorded some.
 waiting_exchanges_max = {waiting_exchanges_max}
+
+# When an exchange is withdrawn by its origin, its title and body go here too, of what was received and of what was sent. With true they
+# stay until the retention takes them, and agencies are given them no more all the same.
+keep_withdrawn = {keep_withdrawn}
 {quotas}{retention}"
         )
     }
@@ -137,6 +146,7 @@ mod tests {
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
             waiting_exchanges_max: 9,
+            keep_withdrawn: true,
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
         }

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use concord_journal::{Blob, Journal, ReadError};
 use concord_model::{Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, Timestamp};
-use concord_views::{KeyReader, SCAN_ROWS_MAX, Table, Views, ViewsError};
+use concord_views::{Key, KeyReader, SCAN_ROWS_MAX, Table, Views, ViewsError};
 use concord_wire::proto::exchange::v1::RecordedReceipt;
 use concord_wire::stored::node::{NodeEntry, Queued, read};
 use concord_wire::stored::{Kept, StoredError};
 
 use crate::damaged::Damaged;
 use crate::projection::{
-    ASIDE, CONSIGNMENT, EXCHANGE, FOUND, INBOX, InboxRow, REACHED, RECEIVED, RECORDED, RENEWED, REPEATED, REQUEST,
-    Reached, Standing, TAKEN, UNTAKEN, about_of, chain_place, lane_key, request_key,
+    ASIDE, CONSIGNMENT, EXCHANGE, FOUND, INBOX, InboxRow, LEAVING, REACHED, RECEIVED, RECORDED, RENEWED, REPEATED,
+    REQUEST, Reached, Standing, TAKEN, UNTAKEN, WITHDRAWN, WithdrawnRow, about_of, chain_place, lane_key, request_key,
+    withdrawn_key,
 };
 use crate::state::NodeState;
 use crate::state::rights::About;
@@ -330,6 +332,50 @@ impl Index {
     pub fn received_as(&self, id: &ExchangeId) -> Result<Option<u64>, IndexError> {
         let row = self.views.get(RECEIVED, id.0.as_bytes())?;
         row.map(|value| lane_number(&value).ok_or(IndexError::Row("a received exchange"))).transpose()
+    }
+
+    /// By what an exchange of this origin is not current any more, if it is not.
+    pub(crate) fn withdrawn(
+        &self,
+        id: &ExchangeId,
+        origin: &ParticipantCode,
+    ) -> Result<Option<WithdrawnRow>, IndexError> {
+        let row = self.views.get(WITHDRAWN, withdrawn_key(id, origin).as_ref())?;
+        row.map(|value| WithdrawnRow::decode(&value).ok_or(IndexError::Row("a withdrawal"))).transpose()
+    }
+
+    /// What is to leave by entries after this one: each with its entry, its id and its origin. At most [`SCAN_ROWS_MAX`].
+    pub(crate) fn leaving_after(&self, sequence: u64) -> Result<Vec<(u64, ExchangeId, ParticipantCode)>, IndexError> {
+        let from = Key::new().number(sequence.saturating_add(1));
+        let rows = self.views.scan(LEAVING, from.as_ref(), &[], SCAN_ROWS_MAX)?;
+        let decoded = rows.into_iter().map(|(key, value)| {
+            let (mut key, mut value) = (KeyReader::new(&key), KeyReader::new(&value));
+            let id = ExchangeId(Digest(value.fixed()?));
+            Some((key.number()?, id, ParticipantCode::parse(&value.text()?).ok()?))
+        });
+        decoded.collect::<Option<_>>().ok_or(IndexError::Row("what is to leave"))
+    }
+
+    /// Where an exchange was accepted.
+    pub(crate) fn inbox_place(&self, id: &ExchangeId) -> Result<Option<InboxRow>, IndexError> {
+        let Some(value) = self.views.get(RECEIVED, id.0.as_bytes())? else { return Ok(None) };
+        let mut reader = KeyReader::new(&value);
+        let place = reader.small().zip(reader.number()).map(|(lane, number)| Key::new().small(lane).number(number));
+        let place = place.ok_or(IndexError::Row("a received exchange"))?;
+        let row = self.views.get(INBOX, place.as_ref())?;
+        row.map(|value| InboxRow::decode(&value).ok_or(IndexError::Row("a delivery"))).transpose()
+    }
+
+    /// The serialised header of an own exchange.
+    pub(crate) fn own_header(&self, place: &Place) -> Result<Bytes, IndexError> {
+        let missing = || IndexError::Row("an exchange");
+        let sequence = match place.standing {
+            Standing::AtHub => self.found(place.lane, place.epoch, place.number)?,
+            Standing::Here => self.consignment(place.lane, place.epoch, place.number)?,
+        };
+        let kept = self.own_consignment(sequence.ok_or_else(missing)?)?;
+        let position = usize::try_from(place.index).map_err(|_| missing())?;
+        kept.sealed.headers.get(position).cloned().ok_or_else(missing)
     }
 
     /// Whether no agency has acknowledged an accepted delivery.

@@ -58,6 +58,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
     let config = NodeConfig {
         disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
         waiting_exchanges_max: crate::config::WAITING_EXCHANGES_DEFAULT,
+        keep_withdrawn: false,
         quotas: concord_server::Quotas::default(),
         retention: concord_server::Retention::default(),
         participant: options.participant.clone(),

@@ -29,6 +29,8 @@ mod services;
 pub mod state;
 mod submit;
 pub mod uplink;
+mod withdraw;
+mod withdrawals;
 pub mod writer;
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 
 use concord_journal::Entry;
 use concord_ledger::NoticeOutcome;
-use concord_model::{AgencyName, AgreementId, ExchangeId, Lane, MeasureCode, ParticipantCode};
+use concord_model::{
+    AgencyName, AgreementId, Digest, ExchangeId, Header, Lane, MeasureCode, ParticipantCode, WithdrawalKind,
+};
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table};
 use concord_wire::consignment::Sealed;
 use concord_wire::convert::optional_timestamp;
@@ -24,6 +26,8 @@ use crate::state::rights::About;
 const GROUP_NUMBER_BITS: u16 = 10;
 /// Rows are checked together whose digests begin with the same bits: a thousandth of all.
 const GROUP_DIGEST_BITS: u16 = 10;
+/// A sequence of 2^10 neighbouring ones.
+const GROUP_SEQUENCE_BITS: u16 = 64 - 10;
 /// Lane, epoch and number of 2^6 neighbouring consignments, with all their recipients.
 const GROUP_REACHED_BITS: u16 = 8 + 64 + 64 - 6;
 
@@ -57,6 +61,11 @@ pub(crate) const RENEWED: Table = Table::new(13).grouped_by_last_bits(GROUP_NUMB
 /// Lane, epoch, consignment number → journal sequence of what the hub has in place of what stands here.
 pub(crate) const FOUND: Table = Table::new(14).grouped_by_last_bits(GROUP_NUMBER_BITS);
 
+/// Exchange id, origin → withdrawal, kind, what takes its place, when: of what its origin took back.
+pub(crate) const WITHDRAWN: Table = Table::new(15).grouped_by_first_bits(GROUP_DIGEST_BITS);
+/// Journal sequence, index → exchange id, origin: a withdrawal, or what was withdrawn before it came, by which content is to go.
+pub(crate) const LEAVING: Table = Table::new(16).grouped_by_first_bits(GROUP_SEQUENCE_BITS);
+
 const _: () = assert!(Table::all_differ(&[
     EXCHANGE,
     REQUEST,
@@ -72,6 +81,8 @@ const _: () = assert!(Table::all_differ(&[
     TAKEN_BEFORE,
     RENEWED,
     FOUND,
+    WITHDRAWN,
+    LEAVING,
 ]));
 
 /// Turns a node's entries into rows.
@@ -80,7 +91,7 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 8;
+    pub const VERSION: u32 = 9;
 }
 
 /// How a recipient's state is told apart, and which of two is the later one.
@@ -136,15 +147,17 @@ impl Projection for NodeProjection {
     }
 
     fn project(&mut self, entry: &Entry, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
-        let sequence = entry.sequence;
+        let (sequence, recorded_at) = (entry.sequence, entry.recorded_at);
         match read(entry).map_err(unreadable)? {
             NodeEntry::Queued(entry) => {
                 let agencies = entry.submissions.iter().map(|submission| submission.agency.as_str());
-                stands(Standing::Here, &entry.kept, agencies, sequence, batch)?;
+                stands(Standing::Here, &entry.kept, agencies, (sequence, recorded_at), batch)?;
                 requested(&entry, sequence, batch)
             }
             // Who handed it in to the other copy is unknown, unless the same stood here.
-            NodeEntry::Found(kept, _) => stands(Standing::AtHub, &kept, std::iter::repeat(""), sequence, batch),
+            NodeEntry::Found(kept, _) => {
+                stands(Standing::AtHub, &kept, std::iter::repeat(""), (sequence, recorded_at), batch)
+            }
             NodeEntry::MailboxResumed(resumed) => resumed_mailbox(&resumed, batch),
             NodeEntry::Receipt(kept) => receipted(RECORDED, &kept, sequence, batch),
             // What was told of the exchanges stands: the second receipt may name fewer recipients, and they have had it.
@@ -185,7 +198,7 @@ fn stands<'a>(
     standing: Standing,
     kept: &Kept,
     agencies: impl Iterator<Item = &'a str>,
-    sequence: u64,
+    (sequence, entry_at): (u64, i64),
     batch: &mut Batch<'_>,
 ) -> Result<(), ProjectionError> {
     let Sealed { chain, number, headers, .. } = &kept.sealed;
@@ -199,7 +212,40 @@ fn stands<'a>(
         let row = place.clone().number(index).small(standing as u8).text(&known);
         batch.put(EXCHANGE, id.0.as_bytes(), row.as_ref())?;
     }
+    withdrawn_here(kept, sequence, entry_at, batch)
+}
+
+/// What of a consignment of this node's own takes earlier exchanges back.
+fn withdrawn_here(kept: &Kept, sequence: u64, at: i64, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    let Sealed { chain, headers, .. } = &kept.sealed;
+    for (index, serialised) in (0_u64..).zip(headers) {
+        let Some(withdrawal) = header::withdraws(serialised) else { continue };
+        let by = header::exchange_id(serialised);
+        let before = usize::try_from(index).ok().and_then(|index| headers.get(index.checked_sub(1)?));
+        let successor = before.filter(|_| withdrawal.kind == WithdrawalKind::Superseded);
+        let row =
+            WithdrawnRow { by, kind: withdrawal.kind, successor: successor.map(|one| header::exchange_id(one)), at };
+        let key = withdrawn_key(&withdrawal.exchange, &chain.origin);
+        // Packed anew it is the same.
+        let known = batch.get(WITHDRAWN, key.as_ref())?.and_then(|value| WithdrawnRow::decode(&value));
+        if known.is_none_or(|known| known.by != by) {
+            batch.put(WITHDRAWN, key.as_ref(), row.encode().as_ref())?;
+        }
+        leaves((sequence, index), &withdrawal.exchange, &chain.origin, batch)?;
+    }
     Ok(())
+}
+
+/// Content that is to go, to be looked for by what shows it.
+fn leaves(
+    (sequence, index): (u64, u64),
+    exchange: &ExchangeId,
+    origin: &ParticipantCode,
+    batch: &mut Batch<'_>,
+) -> Result<(), ProjectionError> {
+    let key = Key::new().number(sequence).number(index);
+    let value = Key::new().fixed(exchange.0.as_bytes()).text(origin.as_str());
+    Ok(batch.put(LEAVING, key.as_ref(), value.as_ref())?)
 }
 
 /// Who submitted an exchange, as far as its row tells; empty where nothing does.
@@ -213,7 +259,8 @@ fn submitted_by(id: &ExchangeId, batch: &Batch<'_>) -> Result<String, Projection
 /// packed anew, whose requests stand where it was queued first.
 fn requested(entry: &Queued, sequence: u64, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
     for ((index, serialised), submission) in (0_u64..).zip(&entry.kept.sealed.headers).zip(&entry.submissions) {
-        if submission.agency.is_empty() || entry.packed_anew.is_some() {
+        // A withdrawal that goes with what takes the place of something has that one's request.
+        if submission.request_id.is_empty() || submission.agency.is_empty() || entry.packed_anew.is_some() {
             continue;
         }
         let key = request_key(&submission.agency, &submission.request_id);
@@ -273,11 +320,21 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
         let key = lane_key(lane).number(item.number());
         match &item.verdict {
             Verdict::Accepted(delivery) => {
-                let row = InboxRow::of(delivery, entry, index, first_blob)?;
+                let (mut row, header) = InboxRow::of(delivery, entry, index, first_blob)?;
+                let (id, origin) = (ExchangeId(Digest(row.exchange_id)), &header.origin);
+                row.about.is_withdrawn = batch.get(WITHDRAWN, withdrawn_key(&id, origin).as_ref())?.is_some();
+                if row.about.is_withdrawn {
+                    leaves((entry.sequence, index), &id, origin, batch)?;
+                }
                 batch.put(INBOX, key.as_ref(), row.encode().as_ref())?;
-                batch.put(RECEIVED, &row.exchange_id, key.as_ref())?;
+                let received = key.clone().text(origin.as_str());
+                batch.put(RECEIVED, &row.exchange_id, received.as_ref())?;
+                if let Some(withdrawal) = header.withdraws {
+                    let by = WithdrawnRow { by: id, kind: withdrawal.kind, successor: None, at: row.recorded_at };
+                    withdrawn_by(&by, &withdrawal.exchange, origin, (entry.sequence, index), batch)?;
+                }
                 // Of a restored node: an agency had it before the journal was lost, and the hub was told.
-                if batch.get(TAKEN_BEFORE, key.as_ref())?.is_none() {
+                if !row.about.is_withdrawn && batch.get(TAKEN_BEFORE, key.as_ref())?.is_none() {
                     batch.put(UNTAKEN, key.as_ref(), about_row(&row.about).as_ref())?;
                 }
             }
@@ -296,6 +353,75 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
         first_blob += u64::from(item.blob_count);
     }
     Ok(())
+}
+
+/// A withdrawal came. It counts for what its own origin sent, and for nothing else.
+fn withdrawn_by(
+    row: &WithdrawnRow,
+    exchange: &ExchangeId,
+    origin: &ParticipantCode,
+    place: (u64, u64),
+    batch: &mut Batch<'_>,
+) -> Result<(), ProjectionError> {
+    let key = withdrawn_key(exchange, origin);
+    if batch.get(WITHDRAWN, key.as_ref())?.is_some() {
+        return Ok(());
+    }
+    batch.put(WITHDRAWN, key.as_ref(), row.encode().as_ref())?;
+    leaves(place, exchange, origin, batch)?;
+    let Some(received) = batch.get(RECEIVED, exchange.0.as_bytes())? else { return Ok(()) };
+    let (inbox, sent_by) = received_row(&received).ok_or_else(|| malformed("the row of a received exchange"))?;
+    if sent_by != origin.as_str() && !concord_faults::planted("withdraw-for-anyone") {
+        return Ok(());
+    }
+    // Whoever has yet to be given it is not; whoever had it keeps what it said.
+    if let Some(value) = batch.get(INBOX, inbox.as_ref())? {
+        let mut row = InboxRow::decode(&value).ok_or_else(|| malformed("the row of a delivery"))?;
+        row.about.is_withdrawn = true;
+        batch.put(INBOX, inbox.as_ref(), row.encode().as_ref())?;
+    }
+    batch.remove(UNTAKEN, inbox.as_ref());
+    Ok(())
+}
+
+/// The place in the inbox that a row of the received names, and who sent it.
+fn received_row(value: &[u8]) -> Option<(Key, String)> {
+    let mut reader = KeyReader::new(value);
+    let place = Key::new().small(reader.small()?).number(reader.number()?);
+    Some((place, reader.text()?))
+}
+
+/// The key of what an origin took back.
+pub(crate) fn withdrawn_key(exchange: &ExchangeId, origin: &ParticipantCode) -> Key {
+    Key::new().fixed(exchange.0.as_bytes()).text(origin.as_str())
+}
+
+/// By what something is not current any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WithdrawnRow {
+    /// The withdrawal.
+    pub(crate) by: ExchangeId,
+    pub(crate) kind: WithdrawalKind,
+    /// What takes its place, as its own node knows.
+    pub(crate) successor: Option<ExchangeId>,
+    /// When that was queued, or recorded, in microseconds.
+    pub(crate) at: i64,
+}
+
+impl WithdrawnRow {
+    fn encode(&self) -> Key {
+        let key = Key::new().fixed(self.by.0.as_bytes()).small(u8::from(self.kind == WithdrawalKind::Superseded));
+        let key = key.number(self.at.cast_unsigned());
+        self.successor.iter().fold(key, |key, successor| key.fixed(successor.0.as_bytes()))
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let mut reader = KeyReader::new(value);
+        let by = ExchangeId(Digest(reader.fixed()?));
+        let kind = if reader.small()? == 1 { WithdrawalKind::Superseded } else { WithdrawalKind::Withdrawn };
+        let at = reader.number()?.cast_signed();
+        Some(Self { by, kind, at, successor: reader.fixed().map(|id| ExchangeId(Digest(id))) })
+    }
 }
 
 /// What an agency acknowledged once is no first acknowledgement any more, whether it is here or comes again.
@@ -379,6 +505,7 @@ fn about_row(about: &About) -> Key {
 /// Names of agencies, where it is only for some, behind their number plus one.
 fn with_about(key: Key, about: &About) -> Key {
     let key = key.text(about.measure.as_str()).text(about.agreement.as_str()).number(u64::from(about.strict));
+    let key = key.number(u64::from(about.is_withdrawn));
     match &about.only {
         None => key.number(0),
         Some(only) => {
@@ -393,18 +520,19 @@ pub(crate) fn about_of(reader: &mut KeyReader<'_>) -> Option<About> {
     let measure = MeasureCode::parse(&reader.text()?).ok()?;
     let agreement = AgreementId::parse(&reader.text()?).ok()?;
     let strict = reader.number()? != 0;
+    let is_withdrawn = reader.number()? != 0;
     let only = match reader.number()?.checked_sub(1) {
         None => None,
         Some(count) => Some((0..count).map(|_| reader.text()?.parse::<AgencyName>().ok()).collect::<Option<_>>()?),
     };
-    Some(About { measure, agreement, strict, only })
+    Some(About { measure, agreement, strict, only, is_withdrawn })
 }
 
 impl InboxRow {
-    fn of(delivery: &Delivery, entry: &Entry, index: u64, first_blob: u64) -> Result<Self, ProjectionError> {
+    fn of(delivery: &Delivery, entry: &Entry, index: u64, first_blob: u64) -> Result<(Self, Header), ProjectionError> {
         let parsed = header::parse(&delivery.header).map_err(malformed)?;
         let recorded_at = optional_timestamp(delivery.recorded_at.as_ref()).unwrap_or_default();
-        Ok(Self {
+        let row = Self {
             sequence: entry.sequence,
             index,
             first_blob,
@@ -412,7 +540,8 @@ impl InboxRow {
             delivered_at: entry.recorded_at,
             exchange_id: *header::exchange_id(&delivery.header).0.as_bytes(),
             about: About::of(&parsed),
-        })
+        };
+        Ok((row, parsed))
     }
 
     fn encode(&self) -> Key {

@@ -140,7 +140,10 @@ impl Settled {
                     let about = About::of(&header);
                     // What nobody took waits for whoever is granted the right to it, unless nobody has it any more.
                     let is_collected = !index.is_untaken(lane, number)? || index.damaged().is_gone(lane, number);
+                    // What its origin took back nobody is given any more.
+                    let id = exchange_id(&delivery.header);
                     is_collected && !is_awaited(self.state.agencies(), &about, lane, number)
+                        || index.withdrawn(&id, &header.origin)?.is_some()
                 }
                 Err(_) => false,
             };

@@ -35,6 +35,7 @@ use crate::restore::refuse_if_interrupted;
 use crate::retention::Keeper;
 use crate::services::{self, OperationsApi, Started};
 use crate::state::NodeState;
+use crate::withdrawals;
 use crate::writer::{Writer, WriterError};
 use crate::{downlink, uplink};
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
@@ -183,6 +184,9 @@ impl Node {
         links.spawn(measure(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(keeper.keep());
+        if !config.keep_withdrawn {
+            links.spawn(withdrawals::keep_redacting(context.clone()));
+        }
         let measured = Arc::clone(&journal);
         links.spawn(context.room.clone().watch(move || measured.available_bytes()));
 

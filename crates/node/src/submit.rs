@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use crate::context::Context;
 use crate::state::decide::{agency_unknown, not_joined};
 use crate::state::{Agency, Directory, NodeState};
+use crate::withdraw::Current;
 use crate::writer::{Accepted, Prepared, Refused, first_answer};
 
 /// Takes in one exchange; durable here when this returns.
@@ -67,11 +68,7 @@ enum Outcome {
 fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Result<PreparedRequest, Refusal> {
     let state = context.now_state();
     let known = state.agencies().get(agency).ok_or_else(|| agency_unknown(agency))?;
-    let request_id = match request.request_id.as_str() {
-        "" => RequestId::parse(&format!("node-{}", hex(&random::<16>()?))),
-        text => RequestId::parse(text),
-    };
-    let request_id = request_id.map_err(refuse(Reason::ArgumentInvalid))?;
+    let request_id = new_request_id(&request.request_id)?;
     let body = std::mem::take(&mut request.body);
     let body_digest = Bytes::copy_from_slice(&Sha256::digest(&body));
     let canonical = Bytes::from(SubmitRequest { body: body_digest.clone(), ..request.clone() }.encode_to_vec());
@@ -82,12 +79,19 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         let outcome = Outcome::Repeat(answer?);
         return Ok(PreparedRequest { request_id, body_digest, outcome });
     }
-    let made = context.room.check().and_then(|()| context.check_fence()).and_then(|()| {
-        check_waiting(context, &state, request.lane)?;
-        let lane = parse_lane(request.lane).map_err(refuse(Reason::ArgumentInvalid))?;
-        context.shares.take(agency, lane, 1, body.len() as u64)
+    let made = parse_lane(request.lane).map_err(refuse(Reason::ArgumentInvalid)).and_then(|lane| {
+        check_may_queue(context, agency, lane, body.len() as u64)?;
+        let superseded = match request.supersedes.as_str() {
+            "" => None,
+            digits => Some(Current::find(&context.index, agency, digits)?.not_withdrawn()?),
+        };
+        // The withdrawal goes right behind, in the same lane: the more urgent of both.
+        let lane = superseded.as_ref().map_or(lane, |one| lane.min(one.header().lane));
+        let made = make(context, &state, known, &request, lane, superseded.as_ref(), body)?;
+        let second = superseded.map(|one| one.superseded(context, lane)).transpose()?;
+        Ok((made, second))
     });
-    let (header, blobs) = match made.and_then(|()| make(context, &state, known, &request, body)) {
+    let ((header, blobs), second) = match made {
         Ok(made) => made,
         // Without an id of the agency's own, or a lane, nothing of before can be meant.
         Err(why) => {
@@ -115,16 +119,32 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         header: serialised,
         answer,
         blobs,
+        withdraws: header.supersedes,
+        second,
     };
     Ok(PreparedRequest { request_id, body_digest, outcome: Outcome::New(Box::new(prepared)) })
 }
 
-/// What waits for a hub that is away is bounded: the disk is everybody's.
-fn check_waiting(context: &Context, state: &NodeState, lane: i32) -> Result<(), Refusal> {
-    let (waiting, most) = match parse_lane(lane) {
-        Ok(lane) => (state.unrecorded_exchanges(lane), context.waiting_exchanges_max),
-        Err(_) => return Ok(()),
+/// The request id that an agency chose, or a new one.
+pub(crate) fn new_request_id(text: &str) -> Result<RequestId, Refusal> {
+    let request_id = match text {
+        "" => RequestId::parse(&format!("node-{}", hex(&random::<16>()?))),
+        text => RequestId::parse(text),
     };
+    request_id.map_err(refuse(Reason::ArgumentInvalid))
+}
+
+/// Whether there is room for one more exchange of an agency in a lane; its share is taken by it.
+pub(crate) fn check_may_queue(context: &Context, agency: &Name, lane: Lane, size_bytes: u64) -> Result<(), Refusal> {
+    context.room.check()?;
+    context.check_fence()?;
+    check_waiting(context, &context.now_state(), lane)?;
+    context.shares.take(agency, lane, 1, size_bytes)
+}
+
+/// What waits for a hub that is away is bounded: the disk is everybody's.
+fn check_waiting(context: &Context, state: &NodeState, lane: Lane) -> Result<(), Refusal> {
+    let (waiting, most) = (state.unrecorded_exchanges(lane), context.waiting_exchanges_max);
     if waiting >= most {
         let words = format!("{waiting} exchanges of this lane wait for the hub here, the most is {most}");
         return Err(Refusal::new(Reason::QuotaExceeded, words));
@@ -137,13 +157,14 @@ fn make(
     state: &NodeState,
     agency: &Agency,
     request: &SubmitRequest,
+    lane: Lane,
+    superseded: Option<&Current>,
     body: Bytes,
 ) -> Result<(Header, Vec<Blob>), Refusal> {
     if state.hub().is_none() {
         return Err(not_joined());
     }
     let invalid = refuse(Reason::ArgumentInvalid);
-    let lane = parse_lane(request.lane).map_err(&invalid)?;
     let media_type = MediaType::parse(&request.media_type).map_err(&invalid)?;
     let language = match request.language.as_str() {
         "" => None,
@@ -152,6 +173,11 @@ fn make(
     check_body(lane, &body)?;
     let directory = state.directory();
     let (agreement, measure) = choose(directory, &context.participant, agency, request)?;
+    if let Some(earlier) = superseded.filter(|one| one.header().agreement.id != agreement.text.id) {
+        let (its, this) = (&earlier.header().agreement.id, &agreement.text.id);
+        let what = format!("it goes under {this}, and what it is to supersede went under {its}");
+        return Err(Refusal::new(Reason::ArgumentInvalid, what));
+    }
     let description = describe(request, agreement.text.terms.onward_release)?;
     let (narrowing, agencies) = addressed(request)?;
     let handling = handling(request, agreement, &agencies)?;
@@ -175,7 +201,7 @@ fn make(
         description: Digest(*description.commitment().as_bytes()),
         handling,
         expires_at,
-        supersedes: None,
+        supersedes: superseded.map(Current::id),
         withdraws: None,
         agencies,
     };
@@ -424,11 +450,11 @@ fn only_measure(agreement: &Agreement, agency: &Agency) -> Result<MeasureCode, R
     }
 }
 
-fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Refusal> {
+pub(crate) fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Refusal> {
     concord_server::fresh().map_err(|error| internal(&error))
 }
 
-fn internal(error: &dyn std::error::Error) -> Refusal {
+pub(crate) fn internal(error: &dyn std::error::Error) -> Refusal {
     tracing::error!(%error, "a submission could not be prepared");
     Refusal::new(Reason::Internal, "the submission could not be prepared")
 }

@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(reason(&pb::Consignment { headers: crumbs.clone(), ..full.clone() }), Err(Reason::ArgumentInvalid));
         let blobs = vec![pb::ExchangeBlobs { blobs: crumbs }];
         let message = Some(pb::consign_request::Message::Consignment(pb::Consignment { blobs, ..full }));
-        assert_eq!(reason(&pb::ConsignRequest { message }), Err(Reason::ArgumentInvalid));
+        assert_eq!(reason(&pb::ConsignRequest { message, ..Default::default() }), Err(Reason::ArgumentInvalid));
         let numbers = pb::TakenBefore { numbers: vec![1; LARGE] };
         assert_eq!(reason(&numbers), Err(Reason::ArgumentInvalid));
     }

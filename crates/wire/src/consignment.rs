@@ -1,8 +1,10 @@
 //! Sealing a consignment at its origin and opening it at the hub.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use concord_journal::{Blob, Digest as JournalDigest, NONCE_SIZE_BYTES};
-use concord_ledger::{Candidate, ChainTip, ClosedEpoch, Item};
+use concord_ledger::{Candidate, ChainTip, ClosedEpoch, Item, Target};
 use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, CONSIGNMENT_SIZE_MAX_BYTES};
 use concord_model::{
     ChainKey, ConsignmentDigest, Digest, ExchangeId, Fingerprint, Header, Name, ParseError, ParticipantCode, Reason,
@@ -53,6 +55,7 @@ impl Sealed {
 }
 
 /// A consignment as the hub opened it: seal, root, counts and signature hold; each exchange was judged for its form.
+#[derive(Clone)]
 pub struct Opened {
     /// The consignment.
     pub sealed: Sealed,
@@ -60,6 +63,8 @@ pub struct Opened {
     pub candidates: Vec<Candidate>,
     /// The blobs of each exchange: the description, then the parts. Empty for an unfit one: its blobs are not kept.
     pub blobs: Vec<Vec<Blob>>,
+    /// What its withdrawals withdraw, once it was looked for.
+    pub targets: BTreeMap<u32, Target>,
 }
 
 /// What the signature of a seal covers.
@@ -166,7 +171,7 @@ pub fn open(
             }
         }
     }
-    Ok(Opened { sealed, candidates, blobs: kept })
+    Ok(Opened { sealed, candidates, blobs: kept, targets: BTreeMap::new() })
 }
 
 /// Reads a sealed consignment whose parts came from the wire or from a journal. The tree and the signature are not checked here.

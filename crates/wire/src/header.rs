@@ -121,6 +121,16 @@ pub fn expires_at(header: &[u8]) -> Option<Timestamp> {
     }
 }
 
+/// What a serialised header withdraws, if anything. Nothing else of it is read: it was parsed where it was recorded.
+pub fn withdraws(header: &[u8]) -> Option<Withdrawal> {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Withdraws {
+        #[prost(message, optional, tag = "15")]
+        withdraws: Option<pb::Withdrawal>,
+    }
+    parse_withdrawal(&Withdraws::decode(header).ok()?.withdraws?).ok()
+}
+
 /// Serialises a description; it becomes a blob.
 pub fn encode_description(description: &Description) -> Bytes {
     let message = pb::Description { title: description.title.to_string(), caveats: description.caveats.clone() };
@@ -171,11 +181,16 @@ pub fn parse_narrowing(message: &pb::Narrowing) -> Result<Narrowing, Refusal> {
     Narrowing::new(participants).map_err(&invalid)
 }
 
-fn withdrawal(withdrawal: &Withdrawal) -> pb::Withdrawal {
-    let kind = match withdrawal.kind {
+/// A kind of withdrawal as messages name it.
+pub const fn withdrawal_kind(kind: WithdrawalKind) -> pb::WithdrawalKind {
+    match kind {
         WithdrawalKind::Withdrawn => pb::WithdrawalKind::Withdrawn,
         WithdrawalKind::Superseded => pb::WithdrawalKind::Superseded,
-    };
+    }
+}
+
+fn withdrawal(withdrawal: &Withdrawal) -> pb::Withdrawal {
+    let kind = withdrawal_kind(withdrawal.kind);
     pb::Withdrawal { exchange_id: digest_bytes(&withdrawal.exchange.0), kind: kind.into() }
 }
 
@@ -213,7 +228,7 @@ pub fn parse_agencies(agencies: &[pb::AgencyName]) -> Result<Vec<AgencyName>, Re
 /// What no header may say at once.
 fn refuse_contradictions(header: &Header) -> Result<(), Refusal> {
     let malformed = |what: &str| Err(Refusal::new(Reason::HeaderMalformed, what));
-    if header.handling == Handling::Red && header.agencies.is_empty() && header.withdraws.is_none() {
+    if header.handling == Handling::Red && header.agencies.is_empty() {
         return malformed("handling code RED names the agencies that it goes to");
     }
     let named: BTreeSet<_> = header.agencies.iter().map(|agency| &agency.participant).collect();
@@ -224,10 +239,9 @@ fn refuse_contradictions(header: &Header) -> Result<(), Refusal> {
     if header.withdraws.is_none() {
         return Ok(());
     }
-    // It goes to whoever had what it is about, and to nobody else.
-    let says_more = header.supersedes.is_some() || header.expires_at.is_some();
-    if says_more || header.narrowing.is_some() || !header.agencies.is_empty() {
-        return malformed("a withdrawal names the exchange that it is about, and nothing else");
+    // It goes to whoever had what it is about, for as long as that takes.
+    if header.supersedes.is_some() || header.expires_at.is_some() {
+        return malformed("a withdrawal takes the place of nothing, and does not expire");
     }
     Ok(())
 }
@@ -282,8 +296,6 @@ fn refuse_other_spellings(message: &pb::Header) -> Result<(), Refusal> {
 /// A newer restriction must not be ignored: whoever sets one of these is told that this forum does not have it yet.
 fn refuse_what_is_not_enabled(message: &pb::Header) -> Result<(), Refusal> {
     let set = [
-        ("supersedes", !message.supersedes.is_empty()),
-        ("withdraws", message.withdraws.is_some()),
         ("exercise", message.exercise),
         ("co_origins", !message.co_origins.is_empty()),
         ("seals", !message.seals.is_empty()),

@@ -19,12 +19,15 @@ pub const NOT_PASSED: &[(&str, &str)] = &[
     ("node.recover.", "only a restored node passes them: the story `healing_node` kills it at each"),
     ("node.pack.", "only a node whose epoch was closed passes them: the story `epochs` kills it at each"),
     ("hub.heal.", "only a hub that lost data passes them: the story `healing_hub` kills it at each"),
+    ("node.withdraw", WITHDRAWING),
+    ("hub.withdraw", WITHDRAWING),
     ("journal.mend.", MENDING),
     ("hub.mend.", MENDING),
     ("node.mend.", MENDING),
     ("node.heal.", "only the node of a hub that lost data passes them: the story `healing_hub` kills it at each"),
 ];
 
+const WITHDRAWING: &str = "nothing is withdrawn under that load: the story `withdrawn` kills hub and node at each";
 const MENDING: &str = "only what is damaged and given again by a peer makes a process pass them: the story `damaged_bodies` kills it at each";
 
 /// A point that a process is to die at.

@@ -188,8 +188,11 @@ fn every_bad_exchange_is_refused_by_itself_and_its_neighbours_go_through() {
         ("no handling code", with(&|header| header.handling = 0), "HEADER_MALFORMED"),
         ("red to no agency", with(&|header| header.handling = pb::HandlingCode::Red.into()), "HEADER_MALFORMED"),
         ("expired", with(&|header| header.expires_at = header.created), "EXCHANGE_EXPIRED"),
-        ("supersedes", with(&|header| header.supersedes = Bytes::from_static(&[1; 32])), "FEATURE_NOT_ENABLED"),
-        ("withdraws", with(&|header| header.withdraws = Some(pb::Withdrawal::default())), "FEATURE_NOT_ENABLED"),
+        (
+            "a withdrawal of nothing",
+            with(&|header| header.withdraws = Some(pb::Withdrawal::default())),
+            "HEADER_MALFORMED",
+        ),
         ("exercise", with(&|header| header.exercise = true), "FEATURE_NOT_ENABLED"),
         ("co-origins", with(&|header| header.co_origins = vec!["IRN".to_owned()]), "FEATURE_NOT_ENABLED"),
         ("two parts", with(&|header| header.parts.push(header.parts[0].clone())), "FEATURE_NOT_ENABLED"),

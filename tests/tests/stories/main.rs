@@ -38,3 +38,4 @@ mod servers;
 mod strangers;
 mod trims;
 mod views_damaged;
+mod withdrawn;

@@ -206,6 +206,12 @@ const ROWS: &[Row] = &[
         &[(Agency, INVALID), (OtherAgency, INVALID), (UnknownAgency, UNKNOWN)],
     ),
     row(
+        "/concord.agency.v1.AgencyService/Withdraw",
+        empty,
+        NOBODY,
+        &[(Agency, "EXCHANGE_UNKNOWN"), (OtherAgency, "EXCHANGE_UNKNOWN"), (UnknownAgency, UNKNOWN)],
+    ),
+    row(
         "/concord.agency.v1.AgencyService/Receive",
         empty,
         NOBODY,
@@ -299,6 +305,7 @@ const SUBMIT: &str = "/concord.agency.v1.AgencyService/Submit";
 const RECEIVE: &str = "/concord.agency.v1.AgencyService/Receive";
 const ACKNOWLEDGE: &str = "/concord.agency.v1.AgencyService/Acknowledge";
 const TRACK: &str = "/concord.agency.v1.AgencyService/Track";
+const WITHDRAW: &str = "/concord.agency.v1.AgencyService/Withdraw";
 const EXPLAIN: &str = "/concord.agency.v1.AgencyService/Explain";
 const STATE: &str = "/concord.agreement.v1.StatementService/Submit";
 
@@ -345,6 +352,24 @@ const OBJECT_ROWS: &[ObjectRow] = &[
         Object::Exchange,
         explain,
         ["OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
+        "an exchange to withdraw",
+        WITHDRAW,
+        By::Agency,
+        Object::Exchange,
+        withdraw,
+        [NOT_CALLED, "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
+        "an exchange to withdraw",
+        WITHDRAW,
+        By::OtherAgency,
+        Object::Exchange,
+        withdraw,
+        NONE_KNOW,
         "EXCHANGE_UNKNOWN",
     ),
     about("an exchange", TRACK, By::OtherAgency, Object::Exchange, track, NONE_KNOW, "EXCHANGE_UNKNOWN"),
@@ -412,7 +437,8 @@ fn list_services() -> Vec<u8> {
 fn consign() -> Vec<u8> {
     let chain = exchange::ChainKey { hub: "main".to_owned(), node: "main".to_owned(), epoch: 1, lane: 3 };
     let hello = exchange::ConsignHello { limits: Some(concord_wire::limits()), chain: Some(chain), run: Bytes::new() };
-    exchange::ConsignRequest { message: Some(exchange::consign_request::Message::Hello(hello)) }.encode_to_vec()
+    exchange::ConsignRequest { message: Some(exchange::consign_request::Message::Hello(hello)), ..Default::default() }
+        .encode_to_vec()
 }
 
 fn receive() -> Vec<u8> {
@@ -470,6 +496,10 @@ fn get_soon(_: &Stage, _: &str, id: &str) -> Vec<u8> {
 
 fn explain(_: &Stage, _: &str, id: &str) -> Vec<u8> {
     agency::ExplainRequest { exchange_id: id.to_owned(), participant: "TUR".to_owned() }.encode_to_vec()
+}
+
+fn withdraw(_: &Stage, _: &str, id: &str) -> Vec<u8> {
+    agency::WithdrawRequest { exchange_id: id.to_owned(), ..Default::default() }.encode_to_vec()
 }
 
 fn track(_: &Stage, _: &str, id: &str) -> Vec<u8> {

@@ -180,7 +180,7 @@ async fn paced(stream: Welcomed, signed: Vec<pb::Consignment>) -> Result<Vec<Dur
             // From the beat on: what the connection does not take at once waits too.
             sent_in.send(beat.tick().await)?;
             let message = pb::consign_request::Message::Consignment(consignment);
-            requests.send(pb::ConsignRequest { message: Some(message) }).await?;
+            requests.send(pb::ConsignRequest { message: Some(message), ..Default::default() }).await?;
         }
         anyhow::Ok(requests)
     });
@@ -208,7 +208,7 @@ async fn flood_until(
         let sending = tokio::spawn(async move {
             for consignment in all.iter().skip(rest) {
                 let message = pb::consign_request::Message::Consignment(consignment.clone());
-                let sent = requests.send(pb::ConsignRequest { message: Some(message) }).await;
+                let sent = requests.send(pb::ConsignRequest { message: Some(message), ..Default::default() }).await;
                 if sent.is_err() || ended.load(Ordering::Relaxed) {
                     return;
                 }

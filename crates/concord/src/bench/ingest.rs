@@ -168,7 +168,9 @@ pub(crate) async fn welcomed(forum: &Forum, state: &State) -> Result<Welcomed> {
         chain: Some(chain_key(&chain(state)?)),
         run: bytes::Bytes::from_static(&RUN),
     };
-    requests.send(pb::ConsignRequest { message: Some(pb::consign_request::Message::Hello(hello)) }).await?;
+    requests
+        .send(pb::ConsignRequest { message: Some(pb::consign_request::Message::Hello(hello)), ..Default::default() })
+        .await?;
     let mut responses = client.consign(ReceiverStream::new(inbound)).await?.into_inner();
     match responses.message().await?.and_then(|response| response.message) {
         Some(pb::consign_response::Message::Welcome(welcome)) => {
@@ -198,7 +200,7 @@ async fn stream(
                     window.acquire().await?.forget();
                     sent_in.send(Instant::now()).await?;
                     let message = pb::consign_request::Message::Consignment(consignment);
-                    requests.send(pb::ConsignRequest { message: Some(message) }).await?;
+                    requests.send(pb::ConsignRequest { message: Some(message), ..Default::default() }).await?;
                 }
                 anyhow::Ok(())
             }

@@ -245,6 +245,7 @@ fn record(
         key: sealed.key,
         exchanges,
         stood: None,
+        targets: std::collections::BTreeMap::new(),
         begins_after: None,
     };
     let at = At { sequence: ledger.sequence() + 1, now: BEGUN };

@@ -18,6 +18,7 @@ pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod track;
 pub(crate) mod verify;
+pub(crate) mod withdraw;
 
 mod journal_words;
 mod keep;
@@ -36,6 +37,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Agency(command) => agency::run(command, output).await,
         Command::Agreement(command) => agreement::run(command, output).await,
         Command::Submit(args) => submit::run(args, output).await,
+        Command::Withdraw(args) => withdraw::run(args, output).await,
         Command::Receive(args) => receive::run(args, output).await,
         Command::Track(args) => track::run(args, output).await,
         Command::Explain(args) => explain::run(args, output).await,

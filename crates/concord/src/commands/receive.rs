@@ -54,8 +54,17 @@ struct ReceiveLine {
     size_bytes: u64,
     digest: String,
     expires_at: Option<String>,
+    /// It has no body: an earlier exchange is not current any more.
+    withdraws: Option<Withdraws>,
+    supersedes: Option<String>,
     recorded_at: Option<String>,
     file: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Withdraws {
+    exchange_id: String,
+    kind: &'static str,
 }
 
 /// What happens to a body.
@@ -158,6 +167,8 @@ impl Receiver {
             check_body(&exchange, line.size_bytes)?;
         }
         match &self.place {
+            // A withdrawal has no body.
+            Place::Nowhere | Place::Shelf(_) if header.parts.is_empty() => {}
             Place::Nowhere => {}
             Place::Shelf(shelf) => {
                 let extension = header.parts.first().map_or("bin", |part| media::extension(&part.media_type));
@@ -190,7 +201,6 @@ fn read(exchange: &ReceiveResponse, header: &Header) -> Result<ReceiveLine, Fail
         return Err(Failure::answer(format!("the header of {id} is not the one that its id names")));
     }
     let description = exchange.description.as_ref().ok_or_else(|| Failure::answer("the description is missing"))?;
-    let part = header.parts.first().ok_or_else(|| Failure::answer("the header names no body"))?;
     Ok(ReceiveLine {
         exchange_id: id.to_string(),
         origin: header.origin.to_string(),
@@ -201,8 +211,13 @@ fn read(exchange: &ReceiveResponse, header: &Header) -> Result<ReceiveLine, Fail
         title: description.title.clone(),
         caveats: description.caveats.clone(),
         expires_at: header.expires_at.map(output::time),
-        media_type: part.media_type.to_string(),
-        size_bytes: part.size_bytes,
+        withdraws: header.withdraws.map(|withdrawal| Withdraws {
+            exchange_id: withdrawal.exchange.to_string(),
+            kind: withdrawal.kind.as_str(),
+        }),
+        supersedes: header.supersedes.map(|id| id.to_string()),
+        media_type: header.parts.first().map(|part| part.media_type.to_string()).unwrap_or_default(),
+        size_bytes: header.parts.first().map_or(0, |part| part.size_bytes),
         digest: hex(&exchange.body_digest),
         recorded_at: output::optional_time(exchange.recorded_at.as_ref()),
         file: None,
@@ -213,10 +228,14 @@ fn shown(line: &ReceiveLine) -> String {
     let ReceiveLine { origin, agreement, measure, lane, handling, title, media_type, size_bytes, .. } = line;
     let at = short_time(line.recorded_at.as_deref());
     let place = line.file.as_deref().unwrap_or(&line.exchange_id);
-    let mut shown = format!(
-        "{at}  {origin:<4}  {lane:<8}  {agreement}  {measure}  TLP:{handling}  {}  {media_type}  {size_bytes} bytes  {place}",
-        safe(title)
-    );
+    let about = format!("{at}  {origin:<4}  {lane:<8}  {agreement}  {measure}  TLP:{handling}  {}", safe(title));
+    let mut shown = match &line.withdraws {
+        Some(Withdraws { exchange_id, kind }) => format!("{about}  withdraws {exchange_id} ({kind})"),
+        None => format!("{about}  {media_type}  {size_bytes} bytes  {place}"),
+    };
+    if let Some(id) = &line.supersedes {
+        shown.push_str(&format!("  supersedes {id}"));
+    }
     // What binds whoever reads it stands right below.
     for caveat in &line.caveats {
         shown.push_str(&format!("\n    {}", safe(caveat)));

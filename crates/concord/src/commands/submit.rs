@@ -66,6 +66,10 @@ pub(crate) struct SubmitArgs {
     /// After this it is not delivered any more, such as 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME")]
     expires: Option<String>,
+    /// An earlier exchange under the same agreement that it takes the place of, by its id or the first 8 digits of it or more: that one is
+    /// withdrawn.
+    #[arg(long, value_name = "EXCHANGE_ID")]
+    supersedes: Option<String>,
     /// Names this submission, so that it can be repeated; made for you where it is left out.
     #[arg(long, value_name = "R")]
     request_id: Option<RequestId>,
@@ -92,6 +96,12 @@ pub(crate) async fn run(args: SubmitArgs, output: Output) -> Result<(), Failure>
     if args.request_id.is_some() && args.files.len() > 1 {
         return Err(Failure::usage("--request-id names one submission, and there are several files")
             .help("submit each file by itself, or leave --request-id out"));
+    }
+    if args.supersedes.is_some() && args.files.len() > 1 {
+        return Err(Failure::usage(
+            "--supersedes names what one exchange takes the place of, and there are several files",
+        )
+        .help("submit the one that takes its place by itself"));
     }
     // All of them are looked at before any is sent: a wrong path does not leave half a list submitted.
     args.files.iter().try_for_each(|file| check(file, args.lane))?;
@@ -176,6 +186,7 @@ async fn submit(client: &Client, path: &Path, args: &SubmitArgs) -> Result<Submi
         handling: args.handling.map_or(HandlingCode::Unspecified, concord_wire::convert::handling).into(),
         expires_at: args.expires.as_deref().map(expiry).transpose()?,
         agencies: args.to_agency.iter().map(concord_wire::header::agency_name).collect(),
+        supersedes: args.supersedes.clone().unwrap_or_default(),
     };
     let answer = client.agency().submit(call(request)).await.map_err(|status| {
         let failure = Failure::from(status);

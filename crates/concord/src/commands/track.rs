@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use concord_model::{Reason, ReceiptState, Refusal};
 use concord_wire::proto::agency::v1::{TrackRequest, TrackResponse, TrackState, TrackUntil};
+use concord_wire::proto::exchange::v1::WithdrawalKind;
 use serde::Serialize;
 
 use crate::cli::ClientArgs;
@@ -47,6 +48,19 @@ pub(crate) struct Tracked {
     pub(crate) recipients: Vec<Recipient>,
     /// Why it was refused.
     pub(crate) reason: Option<String>,
+    /// By what it is not current any more.
+    pub(crate) not_current: Option<NotCurrent>,
+    /// Of a withdrawal: what it withdraws.
+    pub(crate) withdraws: Option<String>,
+    pub(crate) supersedes: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct NotCurrent {
+    pub(crate) kind: &'static str,
+    pub(crate) withdrawal: String,
+    pub(crate) successor: Option<String>,
+    pub(crate) at: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -149,6 +163,23 @@ fn read(response: &TrackResponse) -> Result<Tracked, Failure> {
         recorded_at: output::optional_time(response.recorded_at.as_ref()),
         recipients: recipients.collect::<Result<_, Failure>>()?,
         reason: stated(&response.reason),
+        not_current: response.not_current.as_ref().map(not_current).transpose()?,
+        withdraws: stated(&hex(&response.withdraws)),
+        supersedes: stated(&hex(&response.supersedes)),
+    })
+}
+
+fn not_current(message: &concord_wire::proto::agency::v1::NotCurrent) -> Result<NotCurrent, Failure> {
+    let kind = match message.kind() {
+        WithdrawalKind::Unspecified => return Err(Failure::answer("why it is not current is missing")),
+        WithdrawalKind::Withdrawn => "withdrawn",
+        WithdrawalKind::Superseded => "superseded",
+    };
+    Ok(NotCurrent {
+        kind,
+        withdrawal: hex(&message.withdrawal),
+        successor: stated(&hex(&message.successor)),
+        at: output::optional_time(message.at.as_ref()),
     })
 }
 
@@ -178,6 +209,12 @@ fn shown(tracked: &Tracked) -> String {
         ("recorded", short_time(tracked.recorded_at.as_deref())),
     ];
     rows.extend(tracked.reason.iter().map(|reason| ("reason", reason.clone())));
+    if let Some(NotCurrent { kind, withdrawal, successor, at }) = &tracked.not_current {
+        let by = successor.as_ref().unwrap_or(withdrawal);
+        rows.push(("not current", format!("{kind} by {by} at {}", short_time(at.as_deref()))));
+    }
+    rows.extend(tracked.withdraws.iter().map(|id| ("withdraws", id.clone())));
+    rows.extend(tracked.supersedes.iter().map(|id| ("supersedes", id.clone())));
     if tracked.recipients.is_empty() {
         return facts(&rows);
     }

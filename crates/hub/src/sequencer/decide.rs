@@ -90,7 +90,7 @@ impl SequencerTask {
     }
 
     fn decide_consignment(&mut self, opened: Opened, stood: Option<Vec<Stood>>, at: At) -> Result<Decided, Refusal> {
-        let Opened { sealed, mut candidates, blobs } = opened;
+        let Opened { sealed, mut candidates, blobs, targets } = opened;
         if concord_faults::planted("forget-the-narrowing") {
             candidates.iter_mut().for_each(|candidate| {
                 if let Candidate::Fit(item) = candidate {
@@ -107,6 +107,7 @@ impl SequencerTask {
             key: sealed.key,
             exchanges: candidates,
             stood,
+            targets,
         });
         let mut decision = self.ledger.decide(&command, at)?;
         if let Decision::Fact { fact: Fact::Consignment(fact), .. } = &mut decision
@@ -118,13 +119,18 @@ impl SequencerTask {
     }
 
     /// Lists what was recorded once and is not again, such as one whose body its node has no more, with the fact that shows it. That
-    /// nobody has the right to it any more is no loss.
+    /// nobody has the right to it any more, or that it was withdrawn, is no loss.
     fn list_lost(&mut self, mut decided: Decided, had: Vec<(u32, Lost)>, at: At) -> Result<Decided, Refusal> {
         let Decided::New { fact, also, .. } = &mut decided else { return Ok(decided) };
         let Fact::Consignment(recorded) = fact.as_ref() else { return Err(impossible()) };
         let refused = |index| recorded.refused.iter().find(|refusal| refusal.index == index);
         let lost = had.into_iter().filter_map(|(index, lost)| Some((lost, refused(index)?.reason)));
-        let lost: Vec<_> = lost.filter(|(_, reason)| *reason != Reason::AudienceEmpty).collect();
+        let withdrawals = self.ledger.withdrawals();
+        let is_withdrawn = |lost: &Lost| match lost {
+            Lost::Exchange { id, .. } => withdrawals.is_withdrawn(&recorded.chain.origin, id),
+            Lost::Statement { .. } | Lost::Consignment { .. } => false,
+        };
+        let lost = lost.filter(|(lost, reason)| *reason != Reason::AudienceEmpty && !is_withdrawn(lost)).collect();
         let found = NotHealed { participant: recorded.chain.origin.clone(), lost };
         *also = self.list(found, at)?;
         Ok(decided)

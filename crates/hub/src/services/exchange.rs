@@ -133,7 +133,7 @@ async fn consign_until_cut(
 ) {
     use pb::consign_request::Message;
     let hello = match hello(&shared, inbound.try_next()).await {
-        Ok(Some(pb::ConsignRequest { message: Some(Message::Hello(hello)) })) => hello,
+        Ok(Some(pb::ConsignRequest { message: Some(Message::Hello(hello)), .. })) => hello,
         Ok(_) => return end(cut, no_hello()),
         Err(status) => return end(cut, status),
     };
@@ -220,16 +220,19 @@ fn consignments(
     use pb::consign_request::Message;
     let (counting, counted) = (Arc::clone(&shared), chain.clone());
     let read = move |request: Result<pb::ConsignRequest, Status>| match request {
-        Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)) }) => {
+        Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)), withdrawn }) => {
             let (exchanges, bytes) = (consignment.headers.len() as u64, consignment.encoded_len() as u64);
             let taken = counting.shares.take(&counted.origin, counted.lane, exchanges, bytes);
-            Some(taken.map(|()| Said::Brought(Brought { consignment, receipt: None, history: bytes::Bytes::new() })))
+            Some(taken.map(|()| {
+                Said::Brought(Brought { consignment, receipt: None, history: bytes::Bytes::new(), withdrawn })
+            }))
         }
-        Ok(pb::ConsignRequest { message: Some(Message::Again(consignment)) }) => Some(Ok(Said::Again(consignment))),
+        Ok(pb::ConsignRequest { message: Some(Message::Again(consignment)), .. }) => Some(Ok(Said::Again(consignment))),
         Ok(pb::ConsignRequest {
             message:
                 Some(Message::Rehanded(pb::RehandedConsignment { consignment: Some(consignment), receipt, history })),
-        }) if receipt.is_some() => Some(Ok(Said::Brought(Brought { consignment, receipt, history }))),
+            withdrawn,
+        }) if receipt.is_some() => Some(Ok(Said::Brought(Brought { consignment, receipt, history, withdrawn }))),
         Ok(_) => Some(Err(Refusal::new(Reason::ConsignmentMalformed, "after the hello come consignments"))),
         // The decoder's word for a message that is over its limit.
         Err(status) if status.code() == Code::OutOfRange => {

@@ -216,6 +216,7 @@ impl Forum {
             chain,
             exchanges,
             stood: None,
+            targets: std::collections::BTreeMap::new(),
         }
     }
 
@@ -271,7 +272,7 @@ impl Forum {
     }
 
     pub(crate) fn permit(&self, who: &str, recorded: u64, agreement: &AgreementRef) -> Result<(), WithheldReason> {
-        let mail = Mail { recorded, agreement, expires_at: None };
+        let mail = Mail { recorded, agreement, expires_at: None, exchange: None, withdraws: false };
         self.ledger.permit(&t(who), &mail, self.at().now).map(|permit| {
             assert_eq!(permit.recipient(), &t::<ParticipantCode>(who));
             assert_eq!(permit.recorded(), recorded);

@@ -21,3 +21,4 @@ mod replacements;
 mod snapshots;
 mod statements;
 mod totality;
+mod withdrawals;

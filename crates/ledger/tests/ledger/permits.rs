@@ -81,7 +81,8 @@ fn what_expires_is_neither_recorded_nor_permitted_from_that_moment_on_whatever_a
     let recorded = forum.ledger.sequence();
     let last = forum.ledger.last_recorded_at();
     let permit = |forum: &Forum, expires, now| {
-        let mail = Mail { recorded, agreement: &agreement, expires_at: Some(expires) };
+        let mail =
+            Mail { recorded, agreement: &agreement, expires_at: Some(expires), exchange: None, withdraws: false };
         forum.ledger.permit(&t("IRN"), &mail, now).map(|_| ())
     };
     let expires = next(next(last));

@@ -143,6 +143,8 @@ fn recorded() -> impl Strategy<Value = ConsignmentRecorded> {
     (chain(), number(), any_digest(), small(), vec(group, 0..3), vec(refusal, 0..2), vec(run, 0..3)).prop_map(
         |(chain, number, digest, count, groups, refused, mailboxes)| ConsignmentRecorded {
             rehanded: false,
+            withdrawals: Vec::new(),
+            withdrawn_before: Vec::new(),
             chain,
             number,
             digest: ConsignmentDigest(digest),
@@ -261,6 +263,7 @@ fn command() -> impl Strategy<Value = Command> {
             key: party(key.as_str()).signing_key,
             exchanges,
             stood: None,
+            targets: std::collections::BTreeMap::new(),
         });
     let acknowledge =
         (acknowledged(), number(), number(), chain()).prop_map(|(word, delivered_before, taken_before, chain)| {
@@ -325,7 +328,7 @@ proptest! {
             prop_assert_eq!(first, ledger.decide(command, *at));
         }
         let (who, recorded, agreement) = asked;
-        let mail = Mail { recorded, agreement: &agreement, expires_at: None };
+        let mail = Mail { recorded, agreement: &agreement, expires_at: None, exchange: None, withdraws: false };
         if let Ok(permit) = ledger.permit(&who, &mail, Timestamp::from_micros(0)) {
             prop_assert!(ledger.agreements().is_member(&agreement.id, permit.recipient()));
         }

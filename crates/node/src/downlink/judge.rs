@@ -23,7 +23,10 @@ pub fn judge(
     if header.lane != lane {
         return Err(SetAsideReason::HeaderInvalid);
     }
-    check_membership(directory, own, &header, delivery)?;
+    match header.withdraws {
+        Some(_) => check_withdrawal(directory, own, &header)?,
+        None => check_membership(directory, own, &header, delivery)?,
+    }
     delivery::verify(delivery, &hub.name, |origin, key, message, signature| {
         let pinned = directory.agreements.version(&header.agreement);
         let party = pinned.and_then(|pinned| pinned.text.party(origin)).ok_or(SetAsideReason::NotAMember)?;
@@ -33,6 +36,19 @@ pub fn judge(
         let key = directory.registry.signing_key(origin, key).ok_or(SetAsideReason::KeyNotPinned)?;
         verify(&key.bytes, message, signature).map_err(|_| SetAsideReason::SignatureInvalid)
     })
+}
+
+/// A withdrawal speaks of what was sent under a version that this participant consented to once, with its origin on it: whoever left since is
+/// told so all the same. What it never got by then, it stands for nothing.
+fn check_withdrawal(directory: &Directory, own: &ParticipantCode, header: &Header) -> Result<(), SetAsideReason> {
+    let named = directory.agreements.version(&header.agreement).filter(|_| directory.is_pinned(&header.agreement));
+    let is_between = |named: &Agreement| {
+        let is_party = |one| named.text.party(one).is_some();
+        is_party(own) && is_party(&header.origin) && named.text.measures.contains(&header.measure)
+    };
+    let meant = header.narrowing.as_ref().is_none_or(|narrowing| narrowing.participants().contains(own));
+    let holds = named.is_some_and(is_between) && meant && header.origin != *own;
+    if holds { Ok(()) } else { Err(SetAsideReason::NotAMember) }
 }
 
 /// Both were members when it was recorded, by the named version and by the one in force then; this participant consented to exactly

@@ -8,7 +8,7 @@ use concord_server::audit::Object;
 use concord_wire::proto::agency::v1::agency_service_server::AgencyService;
 use concord_wire::proto::agency::v1::{
     AcknowledgeRequest, AcknowledgeResponse, ExplainRequest, ExplainResponse, ReceiveRequest, ReceiveResponse,
-    SubmitRequest, SubmitResponse, TrackRequest, TrackResponse,
+    SubmitRequest, SubmitResponse, TrackRequest, TrackResponse, WithdrawRequest, WithdrawResponse,
 };
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -73,6 +73,12 @@ impl AgencyService for AgencyApi {
         {
             note_refusal(&self.context, &identity, method, Object::nothing(), refusal);
         }
+        answer.map(Response::new).map_err(refused)
+    }
+
+    async fn withdraw(&self, request: Request<WithdrawRequest>) -> Result<Response<WithdrawResponse>, Status> {
+        let agency = self.agency(&request)?;
+        let answer = crate::withdraw::withdraw(&self.context, &agency, request.into_inner()).await;
         answer.map(Response::new).map_err(refused)
     }
 

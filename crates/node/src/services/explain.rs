@@ -1,6 +1,5 @@
 //! Explaining to a sender why its exchange did, or did not, go to a participant.
 
-use bytes::Bytes;
 use concord_ledger::{AudienceRule, why_not_in_audience};
 use concord_model::{ParticipantCode, Reason, Refusal};
 use concord_wire::convert::{optional_timestamp, refuse};
@@ -10,8 +9,7 @@ use tonic::Status;
 
 use super::{internal, refused, track};
 use crate::context::Context;
-use crate::index::{Index, IndexError, Place};
-use crate::projection::Standing;
+use crate::index::{IndexError, Place};
 
 /// What the receipt says, in words of the rules; of whom it says nothing, what this node's directory does.
 pub(super) async fn explain(context: &Context, place: Place, participant: &str) -> Result<ExplainResponse, Status> {
@@ -24,7 +22,7 @@ pub(super) async fn explain(context: &Context, place: Place, participant: &str) 
         return Err(refused(Refusal::new(Reason::ParticipantUnknown, what)));
     }
     let index = context.index.clone();
-    let look = move || Ok::<_, IndexError>((track::look(&index, &place.id)?, header_of(&index, &place)?));
+    let look = move || Ok::<_, IndexError>((track::look(&index, &place.id)?, index.own_header(&place)?));
     let (tracked, header) = concord_server::blocking(look).await.map_err(internal)?.map_err(internal)?;
     let header = parse(&header).map_err(|refusal| internal(refusal.message))?;
     let recipient = tracked.recipients.iter().find(|one| one.participant == participant.as_str());
@@ -46,16 +44,4 @@ pub(super) async fn explain(context: &Context, place: Place, participant: &str) 
         reason: recipient.map_or(&tracked.reason, |one| &one.reason).clone(),
         recorded_at: tracked.recorded_at,
     })
-}
-
-/// The serialised header of an own exchange. Blocks.
-fn header_of(index: &Index, place: &Place) -> Result<Bytes, IndexError> {
-    let missing = || IndexError::Row("an exchange");
-    let sequence = match place.standing {
-        Standing::AtHub => index.found(place.lane, place.epoch, place.number)?,
-        Standing::Here => index.consignment(place.lane, place.epoch, place.number)?,
-    };
-    let kept = index.own_consignment(sequence.ok_or_else(missing)?)?;
-    let position = usize::try_from(place.index).map_err(|_| missing())?;
-    kept.sealed.headers.get(position).cloned().ok_or_else(missing)
 }

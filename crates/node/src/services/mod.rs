@@ -58,6 +58,7 @@ const SERVICES: &[&str] = &[
 /// Who may call what at a node.
 const METHODS: &[Row] = &[
     Row { method: "/concord.agency.v1.AgencyService/Submit", allow: &[AGENCY] },
+    Row { method: "/concord.agency.v1.AgencyService/Withdraw", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Receive", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Acknowledge", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Track", allow: &[AGENCY] },

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
 use concord_server::{Readiness, Shutdown};
 use concord_wire::convert::timestamp;
+use concord_wire::header::withdraws;
 use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse};
 use concord_wire::proto::exchange::v1::Description;
 use concord_wire::stored::node::{NodeEntry, Received, Verdict, read};
@@ -233,7 +234,11 @@ impl Reader {
         let description = self.index.blob(row.sequence, row.first_blob)?;
         let description =
             Description::decode(description.bytes().clone()).map_err(|_| IndexError::Row("a description"))?;
-        let body = self.index.blob(row.sequence, row.first_blob + 1)?.bytes().clone();
+        // A withdrawal has no body.
+        let body = match withdraws(&header) {
+            Some(_) => Bytes::new(),
+            None => self.index.blob(row.sequence, row.first_blob + 1)?.bytes().clone(),
+        };
         let body_digest = Bytes::copy_from_slice(&Sha256::digest(&body));
         let cursor = match right {
             GivenBy::Rule { rights_at, .. } => Cursor::Through { lane: *lane, number: *number, rights_at: *rights_at },

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use concord_model::{ExchangeId, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::Shutdown;
 use concord_wire::convert::timestamp;
-use concord_wire::proto::agency::v1::{TrackRecipient, TrackResponse, TrackState, TrackUntil};
+use concord_wire::header::{parse, withdrawal_kind};
+use concord_wire::proto::agency::v1::{NotCurrent, TrackRecipient, TrackResponse, TrackState, TrackUntil};
 use concord_wire::receipt::{self, Outcome};
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -13,6 +14,7 @@ use super::{internal, refused};
 use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
 use crate::projection::Reached;
+use crate::withdraw::refused as refused_by_hub;
 
 /// Digits of an exchange id that must be given at least.
 const PREFIX_DIGITS_MIN: usize = 8;
@@ -20,22 +22,27 @@ const ID_DIGITS: usize = 64;
 
 /// The one exchange of this agency whose id begins so.
 pub(super) async fn find(context: &Context, agency: Name, digits: String) -> Result<Place, Status> {
+    let index = context.index.clone();
+    let found = concord_server::blocking(move || find_now(&index, &agency, &digits)).await;
+    found.map_err(internal)?.map_err(refused)
+}
+
+/// The same. Blocks.
+pub(crate) fn find_now(index: &Index, agency: &Name, digits: &str) -> Result<Place, Refusal> {
     let digits = digits.to_ascii_lowercase();
     let is_prefix = (PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&digits.len())
         && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let unknown = || refused(Refusal::new(Reason::ExchangeUnknown, "no exchange that this agency submitted begins so"));
+    let unknown = || Refusal::new(Reason::ExchangeUnknown, "no exchange that this agency submitted begins so");
     if !is_prefix {
         return Err(unknown());
     }
-    let (index, prefix) = (context.index.clone(), digits.clone());
-    let found = concord_server::blocking(move || index.exchanges(&prefix, &agency)).await;
-    let mut found = found.map_err(internal)?.map_err(internal)?;
+    let mut found = index.exchanges(&digits, agency).map_err(|error| crate::submit::internal(&error))?;
     match (found.pop(), found.is_empty()) {
         (Some(only), true) => Ok(only),
         (None, _) => Err(unknown()),
         (Some(_), false) => {
             let what = format!("more than one exchange of this agency begins with {digits}");
-            Err(refused(Refusal::new(Reason::ExchangeAmbiguous, what)))
+            Err(Refusal::new(Reason::ExchangeAmbiguous, what))
         }
     }
 }
@@ -98,6 +105,7 @@ pub(super) fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, Inde
         recorded_at: None,
         reason: String::new(),
         recipients: Vec::new(),
+        ..words(index, place)?
     };
     let Some(receipt) = index.receipt_of(place)? else {
         return Ok(response);
@@ -118,6 +126,30 @@ pub(super) fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, Inde
         None => return Err(IndexError::Row("a receipt")),
     }
     Ok(response)
+}
+
+/// What it says of others, and what others say of it.
+fn words(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
+    let header = parse(&index.own_header(place)?).map_err(|_| IndexError::Row("an exchange"))?;
+    let bytes = |id: ExchangeId| Bytes::copy_from_slice(id.0.as_bytes());
+    let row = index.withdrawn(&place.id, &header.origin)?;
+    // One that the hub refused took nothing back.
+    let stands = match &row {
+        Some(row) => refused_by_hub(index, row)?.is_none(),
+        None => false,
+    };
+    let not_current = row.filter(|_| stands).map(|row| NotCurrent {
+        kind: withdrawal_kind(row.kind).into(),
+        withdrawal: bytes(row.by),
+        successor: row.successor.map(bytes).unwrap_or_default(),
+        at: Some(timestamp(Timestamp::from_micros(row.at))),
+    });
+    Ok(TrackResponse {
+        not_current,
+        withdraws: header.withdraws.map(|withdrawal| bytes(withdrawal.exchange)).unwrap_or_default(),
+        supersedes: header.supersedes.map(bytes).unwrap_or_default(),
+        ..TrackResponse::default()
+    })
 }
 
 fn recipient(
@@ -146,7 +178,10 @@ const fn state_of(reached: Reached) -> TrackState {
 /// The whole is as far as its slowest recipient; what nobody got is named by why.
 fn overall(recipients: &[TrackRecipient]) -> TrackState {
     let all = |wanted: &[TrackState]| recipients.iter().all(|recipient| wanted.contains(&recipient.state()));
-    if all(&[TrackState::Withheld]) {
+    // A withdrawal that came before what it withdraws is for nobody.
+    if recipients.is_empty() {
+        TrackState::Recorded
+    } else if all(&[TrackState::Withheld]) {
         TrackState::Withheld
     } else if all(&[TrackState::SetAside, TrackState::Withheld]) {
         TrackState::SetAside

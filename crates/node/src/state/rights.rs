@@ -24,6 +24,8 @@ pub struct About {
     pub strict: bool,
     /// The agencies that it names, where it names any: nobody else is given it.
     pub only: Option<BTreeSet<AgencyName>>,
+    /// Its origin took it back: whoever was not given it yet is not.
+    pub is_withdrawn: bool,
 }
 
 impl About {
@@ -36,6 +38,7 @@ impl About {
             agreement: header.agreement.id.clone(),
             strict: header.handling == Handling::AmberStrict,
             only: names_agencies.then_some(named),
+            is_withdrawn: false,
         }
     }
 }
@@ -44,7 +47,7 @@ impl About {
 pub fn entitled(agency: &Agency, about: &About) -> bool {
     let is_it = |one: &AgencyName| one.agency == agency.name && one.participant == agency.participant;
     let is_named = about.only.as_ref().is_none_or(|only| only.iter().any(is_it));
-    is_named && agency.receive.grant_for(about).is_some()
+    is_named && !about.is_withdrawn && agency.receive.grant_for(about).is_some()
 }
 
 /// By which rule an exchange is to be given to an agency: it may have it, and has not acknowledged it, nor passed it by before it had
@@ -217,7 +220,7 @@ mod tests {
 
     fn plain(measure: &str, under: &str) -> About {
         let measure = MeasureCode::parse(measure).unwrap();
-        About { measure, agreement: agreement(under), strict: false, only: None }
+        About { measure, agreement: agreement(under), strict: false, only: None, is_withdrawn: false }
     }
 
     #[test]

@@ -16,3 +16,4 @@ mod saying;
 mod snapshots;
 mod support;
 mod uplink;
+mod withdrawn;

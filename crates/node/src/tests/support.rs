@@ -344,6 +344,8 @@ pub(super) fn prepared(forum: &Forum, request_id: &str, content: &'static [u8], 
         },
         header: serialised,
         blobs,
+        withdraws: None,
+        second: None,
     })
 }
 

@@ -154,6 +154,8 @@ pub(super) fn receipt_of(
 ) -> concord_wire::proto::exchange::v1::RecordedReceipt {
     let fact = ConsignmentRecorded {
         rehanded: false,
+        withdrawals: Vec::new(),
+        withdrawn_before: Vec::new(),
         chain: sealed.chain.clone(),
         number: sealed.number,
         digest: sealed.digest,

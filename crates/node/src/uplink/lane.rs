@@ -11,10 +11,11 @@ use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_model::{ChainKey, ConsignmentDigest, ExchangeId, Lane, Reason, Refusal};
 use concord_server::NOT_HEALED_NOTE;
 use concord_wire::consignment::{self, Sealed, blob_to_bytes, chain_key, to_message};
-use concord_wire::header::exchange_id;
+use concord_wire::convert::lane as lane_number;
+use concord_wire::header::{exchange_id, withdraws};
 use concord_wire::proto::exchange::v1::{
     ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, ConsignmentPlace, PastHistory,
-    RecordedReceipt, RehandedConsignment, consign_request, consign_response,
+    RecordedReceipt, RehandedConsignment, WithdrawnPlace, consign_request, consign_response,
 };
 use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::Kept;
@@ -75,6 +76,8 @@ struct InFlight {
     count: usize,
     /// Those that were packed anew without their content, which is damaged here.
     without_content: Vec<ExchangeId>,
+    /// Those of which this node let the content go because they are withdrawn, by their index.
+    withdrawn: Vec<usize>,
 }
 
 async fn consign(
@@ -149,12 +152,13 @@ async fn consign(
                     sent.without_content.clear();
                 }
                 in_flight.push_back(sent);
+                let withdrawn = withdrawn_places(&context.index, &message).await?;
                 let message = if has_receipt {
                     rehanded(&context.index, (lane, epoch), to_consign, message).await?
                 } else {
                     consign_request::Message::Consignment(message)
                 };
-                permit.send(ConsignRequest { message: Some(message) });
+                permit.send(ConsignRequest { message: Some(message), withdrawn });
                 concord_faults::point("node.uplink.sent");
                 to_consign += 1;
             }
@@ -201,7 +205,7 @@ async fn take_receipts(
     in_flight: &mut VecDeque<InFlight>,
 ) -> Result<(), LinkEnd> {
     let mut receipts = Vec::new();
-    let mut size = 0;
+    let (mut size, mut gone) = (0, 0);
     let mut message = Some(Ok(first));
     let mut ended = Ok(());
     while let Some(received) = message.take() {
@@ -210,8 +214,14 @@ async fn take_receipts(
                 size += receipt.statement.len();
                 let mut sent = in_flight.pop_front();
                 let lost = sent.as_mut().map(|sent| std::mem::take(&mut sent.without_content)).unwrap_or_default();
+                let withdrawn = sent.as_ref().map(|sent| sent.withdrawn.clone()).unwrap_or_default();
                 let recorded = check_receipt(hub, chain, &receipt, sent).map_err(LinkEnd::Refused)?;
                 list_lost(context, &lost);
+                if recorded.number <= receipted_through {
+                    let is_gone = |outcome: &Outcome| matches!(outcome, Outcome::Refused(Reason::BlobMismatch));
+                    let lost = recorded.outcomes.iter().enumerate().filter(|(_, outcome)| is_gone(outcome));
+                    gone += lost.filter(|(at, _)| !withdrawn.contains(at)).count();
+                }
                 receipts.push((receipt, recorded));
             }
             Ok(consign_response::Message::Welcome(_)) => return Err(unexpected("a second welcome came")),
@@ -227,9 +237,6 @@ async fn take_receipts(
     let count = receipts.len() as u64;
     let (renewed, receipts): (Vec<_>, Vec<_>) =
         receipts.into_iter().partition(|(_, recorded)| recorded.number <= receipted_through);
-    let is_gone = |outcome: &Outcome| matches!(outcome, Outcome::Refused(Reason::BlobMismatch));
-    let gone: usize =
-        renewed.iter().map(|(_, one)| one.outcomes.iter().filter(|outcome| is_gone(outcome)).count()).sum();
     if gone > 0 {
         let lane = chain.lane;
         let what = format!(
@@ -380,11 +387,45 @@ async fn load(
             });
         }
         let ids = kept.sealed.headers.iter().map(|header| exchange_id(header));
-        let without_content = ids.zip(&blobs).filter(|(_, blobs)| blobs.is_empty()).map(|(id, _)| id).collect();
+        let without = ids.zip(&blobs).enumerate().filter(|(_, (_, blobs))| blobs.is_empty());
+        let without: Vec<(usize, ExchangeId)> = without.map(|(at, (id, _))| (at, id)).collect();
+        let (mut without_content, mut withdrawn) = (Vec::new(), Vec::new());
+        for (at, id) in without {
+            match index.withdrawn(&id, &kept.sealed.chain.origin)? {
+                Some(_) => withdrawn.push(at),
+                None => without_content.push(id),
+            }
+        }
         let (digest, count) = (kept.sealed.digest, kept.sealed.headers.len());
-        Ok(Ok((to_message(&kept.sealed, blobs), InFlight { number, digest, count, without_content })))
+        Ok(Ok((to_message(&kept.sealed, blobs), InFlight { number, digest, count, without_content, withdrawn })))
     });
     loaded.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?
+}
+
+/// Where that stands now which the withdrawals of a consignment are about: it may have been packed anew since.
+async fn withdrawn_places(index: &Index, consignment: &Consignment) -> Result<Vec<WithdrawnPlace>, LinkEnd> {
+    let withdrawing = (0..).zip(&consignment.headers);
+    let withdrawing = withdrawing.filter_map(|(at, header)| Some((at, withdraws(header)?.exchange)));
+    let withdrawing: Vec<(u32, ExchangeId)> = withdrawing.collect();
+    if withdrawing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let index = index.clone();
+    let found = concord_server::blocking(move || {
+        let mut places = Vec::with_capacity(withdrawing.len());
+        for (at, id) in withdrawing {
+            let Some(place) = index.exchange(&id)? else { continue };
+            places.push(WithdrawnPlace {
+                index: at,
+                lane: lane_number(place.lane).into(),
+                epoch: place.epoch,
+                number: place.number,
+                target_index: u32::try_from(place.index).unwrap_or(u32::MAX),
+            });
+        }
+        Ok(places)
+    });
+    found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
 }
 
 /// Whether what is damaged may be lost, so that the rest goes on, is for a person to say.
@@ -438,7 +479,7 @@ async fn rehanded(
 }
 
 async fn send(outgoing: &mpsc::Sender<ConsignRequest>, message: consign_request::Message) -> Result<(), LinkEnd> {
-    let request = ConsignRequest { message: Some(message) };
+    let request = ConsignRequest { message: Some(message), ..Default::default() };
     outgoing.send(request).await.map_err(|_| LinkEnd::closed())
 }
 

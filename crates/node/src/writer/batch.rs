@@ -235,13 +235,22 @@ impl<'a> Batch<'a> {
         }
         // What the agency may send is judged by what holds when it is queued, not when it was looked at.
         let Accepted { measure, agreement, .. } = &prepared.answer;
-        let may = self.state.decide_send(&prepared.agency, measure, agreement);
+        // Whatever an agency sent it may take back.
+        let is_withdrawal = prepared.withdraws.is_some() && prepared.second.is_none();
+        let may = match is_withdrawal {
+            true => Ok(()),
+            false => self.state.decide_send(&prepared.agency, measure, agreement),
+        };
         if let Err(refusal) = may.and_then(|()| self.state.decide_submit(prepared.lane)) {
             return Ok(Err(refusal));
         }
         let size = exchange_size(&prepared);
         let open = &self.open[prepared.lane.slot()];
-        let full = open.exchanges.len() >= CONSIGNMENT_EXCHANGES_MAX
+        // What is taken back stands in an earlier consignment, so that the hub knows it by then.
+        let is_beside = prepared.withdraws.is_some_and(|id| open.exchanges.iter().any(|one| one.answer.id == id));
+        let count = open.exchanges.iter().map(Prepared::count).sum::<usize>() + prepared.count();
+        let full = is_beside
+            || count > CONSIGNMENT_EXCHANGES_MAX
             || open.size_bytes + size > CONSIGNMENT_SIZE_MAX_BYTES - CONSIGNMENT_OVERHEAD_BYTES;
         if full {
             self.close(prepared.lane)?;
@@ -279,7 +288,7 @@ impl<'a> Batch<'a> {
         concord_faults::point("node.form.begin");
         let seed = Seed::new(concord_server::fresh::<SEED_SIZE_BYTES>()?);
         let end = *self.state.chain(lane);
-        let headers = open.exchanges.iter().map(|exchange| exchange.header.clone()).collect();
+        let headers = open.exchanges.iter().flat_map(Prepared::headers).collect();
         let sealed = consignment::seal(
             chain,
             end.next_number(),
@@ -289,14 +298,27 @@ impl<'a> Batch<'a> {
             self.key.public().fingerprint,
             |message| self.key.sign(message),
         );
-        let submissions = open.exchanges.iter().map(|exchange| Submission {
-            agency: exchange.agency.to_string(),
-            request_id: exchange.request_id.to_string(),
-            content_digest: Bytes::copy_from_slice(sealed.seed.request_digest(&exchange.request).as_bytes()),
+        let submissions = open.exchanges.iter().flat_map(|exchange| {
+            let agency = exchange.agency.to_string();
+            let second = exchange.second.iter().map(|_| Submission {
+                agency: exchange.agency.to_string(),
+                request_id: String::new(),
+                content_digest: Bytes::new(),
+            });
+            let first = Submission {
+                agency,
+                request_id: exchange.request_id.to_string(),
+                content_digest: Bytes::copy_from_slice(sealed.seed.request_digest(&exchange.request).as_bytes()),
+            };
+            std::iter::once(first).chain(second)
         });
         concord_faults::point("node.form.signed");
         let submissions = submissions.collect();
-        let blobs = open.exchanges.into_iter().map(|exchange| exchange.blobs).collect();
+        let blobs = open.exchanges.into_iter().flat_map(|exchange| {
+            let second = exchange.second.map(|second| second.blobs);
+            std::iter::once(exchange.blobs).chain(second)
+        });
+        let blobs = blobs.collect();
         self.push(stored::queued(&sealed, blobs, submissions, self.now))
     }
 
@@ -377,7 +399,9 @@ impl<'a> Batch<'a> {
             Some(first) => (*first, false),
             None => match self.index.received_as(&id)? {
                 Some(first) => {
-                    let is_taken = !self.index.is_untaken(lane, first)? || self.taken_in_batch(lane).contains(&first);
+                    let is_withdrawn = self.index.inbox_place(&id)?.is_some_and(|row| row.about.is_withdrawn);
+                    let is_taken = !is_withdrawn && !self.index.is_untaken(lane, first)?
+                        || self.taken_in_batch(lane).contains(&first);
                     (first, is_taken)
                 }
                 None => return Ok(None),

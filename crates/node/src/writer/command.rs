@@ -26,6 +26,28 @@ pub(crate) struct Prepared {
     pub(crate) answer: Accepted,
     /// The description, then the part.
     pub(crate) blobs: Vec<Blob>,
+    /// An own exchange that it takes back, or takes the place of.
+    pub(crate) withdraws: Option<ExchangeId>,
+    /// The withdrawal that goes right behind it.
+    pub(crate) second: Option<Second>,
+}
+
+impl Prepared {
+    /// How many exchanges it is.
+    pub(super) fn count(&self) -> usize {
+        1 + usize::from(self.second.is_some())
+    }
+
+    /// Their headers.
+    pub(super) fn headers(&self) -> impl Iterator<Item = Bytes> {
+        std::iter::once(&self.header).chain(self.second.as_ref().map(|second| &second.header)).cloned()
+    }
+}
+
+/// The withdrawal of what an exchange takes the place of: queued with it, in the same consignment.
+pub(crate) struct Second {
+    pub(crate) header: Bytes,
+    pub(crate) blobs: Vec<Blob>,
 }
 
 /// A submission that the rules refuse, unless it was taken in before.

@@ -26,7 +26,7 @@ use room::Room;
 
 pub(crate) use batch::first_answer;
 pub use command::{Accepted, Judged, NodeWriter};
-pub(crate) use command::{Fetched, Prepared, Refused};
+pub(crate) use command::{Fetched, Prepared, Refused, Second};
 
 /// Submissions that wait for the writer, on lane flash and on the others each. Beyond it an agency hears `QUEUE_FULL`.
 pub const SUBMISSIONS_WAITING_MAX: usize = 32;

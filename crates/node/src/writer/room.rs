@@ -36,8 +36,11 @@ impl Room {
 }
 
 pub(super) fn exchange_size(prepared: &Prepared) -> usize {
-    let blobs: usize = prepared.blobs.iter().map(|blob| blob.bytes().len()).sum();
-    prepared.header.len() + blobs + EXCHANGE_OVERHEAD_BYTES
+    let size = |header: &bytes::Bytes, blobs: &[concord_journal::Blob]| {
+        header.len() + blobs.iter().map(|blob| blob.bytes().len()).sum::<usize>() + EXCHANGE_OVERHEAD_BYTES
+    };
+    let second = prepared.second.as_ref().map_or(0, |second| size(&second.header, &second.blobs));
+    size(&prepared.header, &prepared.blobs) + second
 }
 
 pub(super) fn size_of(command: &Command) -> u64 {

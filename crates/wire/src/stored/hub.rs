@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_ledger::{
-    AgreementLapsed, AudienceGroup, ConsignmentRecorded, Fact, FeedResumed, Founding, HistoryBegun, ItemRefusal, Lost,
-    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, Resume, Shown, StatementDecided,
-    Told,
+    AgreementLapsed, AudienceGroup, ConsignmentRecorded, ExchangePlace, Fact, FeedResumed, Founding, HistoryBegun,
+    ItemRefusal, Lost, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, Resume, Shown,
+    StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
 };
 use concord_model::{Digest, ExchangeId, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
@@ -137,6 +137,12 @@ pub fn consignment(
             })
             .collect(),
         rehanded: fact.rehanded,
+        withdrawals: fact.withdrawals.iter().map(withdrawal).collect(),
+        withdrawn_before: fact
+            .withdrawn_before
+            .iter()
+            .map(|one| pb::WithdrawnBefore { index: one.index, exchange_id: digest_bytes(&one.exchange.0) })
+            .collect(),
     };
     draft(KIND_CONSIGNMENT, &message, blobs.into_iter().flatten().collect(), recorded_at)
 }
@@ -249,7 +255,14 @@ pub fn read(entry: &Entry) -> Result<HubEntry, StoredError> {
             let kept = kept(entry, stored)?;
             let fact = read_audiences(&kept.sealed, message.groups, message.refused, message.mailboxes)
                 .map_err(|error| malformed(entry, error))?;
-            let fact = ConsignmentRecorded { rehanded: message.rehanded, ..fact };
+            let withdrawals = message.withdrawals.iter().map(read_withdrawal).collect::<Result<_, _>>();
+            let before = message.withdrawn_before.iter().map(read_withdrawn_before).collect::<Result<_, _>>();
+            let fact = ConsignmentRecorded {
+                rehanded: message.rehanded,
+                withdrawals: withdrawals.map_err(|error: ParseError| malformed(entry, error))?,
+                withdrawn_before: before.map_err(|error: ParseError| malformed(entry, error))?,
+                ..fact
+            };
             Ok(HubEntry::Consignment(fact, Box::new(kept)))
         }
         KIND_ACKNOWLEDGED => read_acknowledged(entry),
@@ -407,6 +420,8 @@ fn read_audiences(
         refused: refused.iter().map(read_refusal).collect::<Result<_, ParseError>>()?,
         mailboxes: mailboxes.iter().map(read_run).collect::<Result<_, ParseError>>()?,
         rehanded: false,
+        withdrawals: Vec::new(),
+        withdrawn_before: Vec::new(),
     })
 }
 
@@ -435,6 +450,29 @@ fn read_acknowledged(entry: &Entry) -> Result<HubEntry, StoredError> {
 
 fn read_reason(entry: &Entry, code: &str) -> Result<Reason, StoredError> {
     Reason::from_code(code).ok_or_else(|| malformed(entry, format!("reason {code} is not known")))
+}
+
+fn withdrawal(withdrawal: &WithdrawalRecorded) -> pb::WithdrawalRecorded {
+    let target = withdrawal.target.unwrap_or(ExchangePlace { sequence: 0, index: 0 });
+    pb::WithdrawalRecorded {
+        index: withdrawal.index,
+        exchange_id: digest_bytes(&withdrawal.exchange.0),
+        sequence: target.sequence,
+        target_index: target.index,
+    }
+}
+
+fn read_withdrawal(message: &pb::WithdrawalRecorded) -> Result<WithdrawalRecorded, ParseError> {
+    let place = ExchangePlace { sequence: message.sequence, index: message.target_index };
+    Ok(WithdrawalRecorded {
+        index: message.index,
+        exchange: ExchangeId(Digest::from_slice(&message.exchange_id)?),
+        target: (place.sequence > 0).then_some(place),
+    })
+}
+
+fn read_withdrawn_before(message: &pb::WithdrawnBefore) -> Result<WithdrawnBefore, ParseError> {
+    Ok(WithdrawnBefore { index: message.index, exchange: ExchangeId(Digest::from_slice(&message.exchange_id)?) })
 }
 
 fn group(group: &AudienceGroup) -> pb::AudienceGroup {

@@ -5,7 +5,7 @@ use concord_model::limits::{BODY_SIZE_MAX_BYTES, HEADER_SIZE_MAX_BYTES};
 use concord_model::{Description, Reason};
 use concord_wire::header::{
     CAVEAT_SIZE_MAX_BYTES, CAVEATS_MAX, encode, encode_description, exchange_id, parse, parse_description,
-    parse_narrowing,
+    parse_narrowing, withdraws,
 };
 use concord_wire::proto::exchange::v1 as pb;
 use proptest::collection::vec;
@@ -29,14 +29,50 @@ fn narrowing(codes: &[&str]) -> pb::Narrowing {
 #[test]
 fn a_field_that_is_not_switched_on_is_refused_when_set() {
     let feature = Reason::FeatureNotEnabled;
-    check(|header| header.supersedes = Bytes::from_static(&[1; 32]), feature);
-    check(|header| header.withdraws = Some(pb::Withdrawal::default()), feature);
     check(|header| header.exercise = true, feature);
     check(|header| header.co_origins = vec!["UZB".into()], feature);
     check(|header| header.co_origins = vec![String::new()], feature);
     check(|header| header.seals = vec![Bytes::new()], feature);
     check(|header| header.large_parts = vec![Bytes::from_static(&[1; 32])], feature);
     check(|header| header.parts.push(header.parts[0].clone()), feature);
+}
+
+#[test]
+fn a_withdrawal_names_one_exchange_and_why_and_has_no_part() {
+    let malformed = Reason::HeaderMalformed;
+    let withdrawal = |kind: pb::WithdrawalKind| {
+        Some(pb::Withdrawal { exchange_id: Bytes::from_static(&[1; 32]), kind: kind.into() })
+    };
+    let withdraw = |header: &mut pb::Header| {
+        header.withdraws = withdrawal(pb::WithdrawalKind::Superseded);
+        header.parts.clear();
+        header.expires_at = None;
+    };
+    let mut good = pb::Header::decode(encode(&exchange(1).header)).unwrap();
+    withdraw(&mut good);
+    let bytes = good.encode_to_vec();
+    let parsed = parse(&bytes).unwrap();
+    assert!(parsed.narrowing.is_some(), "it names whom the exchange was narrowed to");
+    assert_eq!(encode(&parsed), bytes);
+    assert_eq!(withdraws(&bytes), parsed.withdraws);
+    assert_eq!(withdraws(&encode(&exchange(1).header)), None);
+
+    check(|header| header.supersedes = Bytes::from_static(&[1; 31]), malformed);
+    check(|header| header.withdraws = withdrawal(pb::WithdrawalKind::Withdrawn), malformed);
+    let also = |change: fn(&mut pb::Header)| {
+        let all = |header: &mut pb::Header| {
+            withdraw(header);
+            change(header);
+        };
+        check(all, malformed);
+    };
+    also(|header| header.supersedes = Bytes::from_static(&[1; 32]));
+    also(|header| header.expires_at = header.created);
+    also(|header| header.withdraws.as_mut().unwrap().kind = 0);
+    also(|header| header.withdraws.as_mut().unwrap().kind = 3);
+    also(|header| header.withdraws.as_mut().unwrap().exchange_id = Bytes::from_static(&[1; 33]));
+    also(|header| header.handling = pb::HandlingCode::Red.into());
+    check(|header| header.parts.clear(), malformed);
 }
 
 #[test]

@@ -273,7 +273,7 @@ prop_compose! {
         groups.retain(|group| !group.items.is_empty());
         let chain = ChainKey { origin, hub, node, epoch, lane };
         let count = outcomes.len() as u32;
-        ConsignmentRecorded { chain, number, digest: ConsignmentDigest(digest), count, groups, refused, mailboxes: vec![], rehanded: false }
+        ConsignmentRecorded { chain, number, digest: ConsignmentDigest(digest), count, groups, refused, mailboxes: vec![], rehanded: false, withdrawals: vec![], withdrawn_before: vec![] }
     }
 }
 
