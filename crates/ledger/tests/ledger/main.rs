@@ -21,4 +21,5 @@ mod replacements;
 mod snapshots;
 mod statements;
 mod totality;
+mod views;
 mod withdrawals;
