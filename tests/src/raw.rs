@@ -195,7 +195,29 @@ impl RawNode {
 
     /// Says any messages on a consign stream, then closes its side.
     pub fn say(&self, messages: Vec<pb::consign_request::Message>) -> Answer {
-        let answered = self.runtime.block_on(async { timeout(DEADLINE, self.say_and_hear(messages)).await });
+        let request = |message| pb::ConsignRequest { message: Some(message), ..Default::default() };
+        self.request(messages.into_iter().map(request).collect())
+    }
+
+    /// Opens the lane's stream with the right hello, and sends these, each with what is said beside it of its withdrawals.
+    pub fn consign_withdrawing(
+        &self,
+        lane: Lane,
+        consignments: Vec<(pb::Consignment, Vec<pb::WithdrawnPlace>)>,
+    ) -> Answer {
+        use pb::consign_request::Message;
+        let chain = Some(chain_key(&self.chain(lane)));
+        let hello = pb::ConsignHello { limits: Some(concord_wire::limits()), chain, run: self.run() };
+        let hello = pb::ConsignRequest { message: Some(Message::Hello(hello)), ..Default::default() };
+        let request = |(consignment, withdrawn)| pb::ConsignRequest {
+            message: Some(Message::Consignment(consignment)),
+            withdrawn,
+        };
+        self.request(std::iter::once(hello).chain(consignments.into_iter().map(request)).collect())
+    }
+
+    fn request(&self, requests: Vec<pb::ConsignRequest>) -> Answer {
+        let answered = self.runtime.block_on(async { timeout(DEADLINE, self.say_and_hear(requests)).await });
         answered.expect("the hub answers in time")
     }
 
@@ -215,7 +237,7 @@ impl RawNode {
         Ok((requests, responses))
     }
 
-    async fn say_and_hear(&self, messages: Vec<pb::consign_request::Message>) -> Answer {
+    async fn say_and_hear(&self, said: Vec<pb::ConsignRequest>) -> Answer {
         let mut answer = Answer { receipts: Vec::new(), refused: None };
         let channel = match self.connect().await {
             Ok(channel) => channel,
@@ -224,9 +246,9 @@ impl RawNode {
         let mut client = ExchangeServiceClient::new(channel)
             .max_encoding_message_size(2 * MESSAGE_SIZE_MAX_BYTES)
             .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
-        let (requests, outbound) = mpsc::channel(messages.len().max(1));
-        for message in messages {
-            requests.send(pb::ConsignRequest { message: Some(message), ..Default::default() }).await.unwrap();
+        let (requests, outbound) = mpsc::channel(said.len().max(1));
+        for request in said {
+            requests.send(request).await.unwrap();
         }
         drop(requests);
         let mut responses = match client.consign(ReceiverStream::new(outbound)).await {
@@ -278,15 +300,25 @@ impl Answer {
     /// The outcome of each exchange of the only receipt: its audience, or the reason of its refusal.
     #[track_caller]
     pub fn outcomes(&self) -> Vec<String> {
-        assert!(self.refused.is_none(), "{self:?}");
-        let [receipt] = self.receipts.as_slice() else { panic!("not one receipt: {self:?}") };
-        let statement = pb::RecordedStatement::decode(receipt.statement.clone()).unwrap();
-        let outcome = |outcome: &pb::ExchangeOutcome| match outcome.refused.as_str() {
-            "" => outcome.audience.join(" "),
-            reason => reason.to_owned(),
-        };
-        statement.outcomes.iter().map(outcome).collect()
+        let [outcomes] = self.all_outcomes().try_into().unwrap_or_else(|_| panic!("not one receipt: {self:?}"));
+        outcomes
     }
+
+    /// The same of each receipt.
+    #[track_caller]
+    pub fn all_outcomes(&self) -> Vec<Vec<String>> {
+        assert!(self.refused.is_none(), "{self:?}");
+        self.receipts.iter().map(outcomes).collect()
+    }
+}
+
+fn outcomes(receipt: &pb::RecordedReceipt) -> Vec<String> {
+    let statement = pb::RecordedStatement::decode(receipt.statement.clone()).unwrap();
+    let outcome = |outcome: &pb::ExchangeOutcome| match outcome.refused.as_str() {
+        "" => outcome.audience.join(" "),
+        reason => reason.to_owned(),
+    };
+    statement.outcomes.iter().map(outcome).collect()
 }
 
 /// The wire's form of a sealed consignment of these exchanges.

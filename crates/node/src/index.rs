@@ -356,6 +356,13 @@ impl Index {
         decoded.collect::<Option<_>>().ok_or(IndexError::Row("what is to leave"))
     }
 
+    /// Whether what stands under a number of a mailbox was withdrawn.
+    pub(crate) fn is_withdrawn(&self, lane: Lane, number: u64) -> Result<bool, IndexError> {
+        let row = self.views.get(INBOX, lane_key(lane).number(number).as_ref())?;
+        let row = row.map(|value| InboxRow::decode(&value).ok_or(IndexError::Row("a delivery"))).transpose()?;
+        Ok(row.is_some_and(|row| row.about.is_withdrawn))
+    }
+
     /// Where an exchange was accepted.
     pub(crate) fn inbox_place(&self, id: &ExchangeId) -> Result<Option<InboxRow>, IndexError> {
         let Some(value) = self.views.get(RECEIVED, id.0.as_bytes())? else { return Ok(None) };

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use concord_journal::Bodies;
-use concord_model::{ExchangeId, ParticipantCode};
+use concord_model::{ExchangeId, ParticipantCode, Reason};
 use concord_wire::receipt::{self, Outcome};
 use concord_wire::stored::node::{NodeEntry, read};
 
@@ -117,7 +117,8 @@ fn own(index: &Index, id: &ExchangeId, origin: &ParticipantCode) -> Result<Own, 
     let recorded = receipt::parse(&receipt.statement).map_err(|_| IndexError::Row("a receipt"))?;
     let outcome = usize::try_from(by.index).ok().and_then(|position| recorded.outcomes.get(position));
     Ok(match outcome {
-        Some(Outcome::Recorded { .. }) => Own::Goes(place),
+        // Another one was there before.
+        Some(Outcome::Recorded { .. } | Outcome::Refused(Reason::ExchangeWithdrawn)) => Own::Goes(place),
         _ => Own::Nowhere,
     })
 }

@@ -5,7 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use concord_tests::{Agency, DEADLINE, Ended, Forum, Sent, concord, exchange_ids, text_of, words};
+use bytes::Bytes;
+use concord_model::{ConsignmentDigest, Digest, Lane};
+use concord_tests::{Agency, DEADLINE, Draft, Ended, Forum, RawNode, Sent, concord, exchange_ids, text_of, words};
+use concord_wire::proto::exchange::v1 as pb;
 use serde_json::Value;
 
 const ID: &str = "KAZ/drugs";
@@ -312,4 +315,88 @@ fn a_hub_that_lost_a_withdrawal_and_what_it_withdraws_is_handed_both_back_and_de
     let alarms = forum.status(&forum.hub_dir())["alarms"].to_string();
     assert!(!alarms.contains("not-healed"), "what was withdrawn is no loss: {alarms}");
     verify_all(forum, &["KAZ", "IRN", "TUR"]);
+}
+
+/// An exchange that withdraws another, as an honest node would make it.
+fn raw_withdrawal(of: &Draft, lane: Lane) -> Draft {
+    let withdraws = Some(pb::Withdrawal {
+        exchange_id: concord_wire::header::exchange_id(&of.serialised()).0.as_bytes().to_vec().into(),
+        kind: pb::WithdrawalKind::Withdrawn.into(),
+    });
+    let mut withdrawal = of.with(|header| {
+        header.withdraws = withdraws.clone();
+        header.parts.clear();
+        header.lane = concord_wire::convert::lane(lane).into();
+    });
+    withdrawal.blobs.truncate(1);
+    withdrawal
+}
+
+fn place(number: u64, target_index: u32) -> pb::WithdrawnPlace {
+    pb::WithdrawnPlace { index: 0, lane: pb::Lane::Routine.into(), epoch: 1, number, target_index }
+}
+
+#[test]
+fn the_hub_believes_of_a_withdrawal_only_what_it_finds_in_its_own_origins_chains() {
+    let mut forum = Forum::of(&["KAZ", "IRN", "TUR"]);
+    forum.agree(ID, MEASURE, &["KAZ", "IRN", "TUR"]);
+    let agreement = forum.agreement(ID, "KAZ");
+    let irn = forum.agency("IRN");
+    // TUR's first consignment of lane routine.
+    let of_another = forum.agency("TUR").submit("by another state", "--wait recorded");
+    forum.stop_node("KAZ");
+    let raw = RawNode::of(&forum, "KAZ");
+    let draft = |body: &str| raw.draft(&agreement, MEASURE, Lane::Routine, body.as_bytes());
+    let (first, second, later) = (draft("the first"), draft("the second"), draft("not yet there"));
+    let start = ConsignmentDigest(Digest::ZERO);
+    let (routine, last) = raw.consignment(Lane::Routine, 1, start, &[first.clone(), second.clone()]);
+
+    // Sent right behind each other on one stream: the hub looks once the first is there.
+    let beside = raw_withdrawal(&first, Lane::Routine);
+    let (behind, last) = raw.consignment(Lane::Routine, 2, last, std::slice::from_ref(&beside));
+    let answer = raw.consign_withdrawing(Lane::Routine, vec![(routine, vec![]), (behind, vec![place(1, 0)])]);
+    let both = "IRN TUR".to_owned();
+    assert_eq!(answer.all_outcomes(), [vec![both.clone(), both.clone()], vec![both.clone()]]);
+
+    // Each in turn on lane priority.
+    let mut chain = (0, start);
+    let mut hand_in = |withdrawal: &Draft, places: Vec<pb::WithdrawnPlace>| {
+        let (one, digest) = raw.consignment(Lane::Priority, chain.0 + 1, chain.1, std::slice::from_ref(withdrawal));
+        chain = (chain.0 + 1, digest);
+        raw.consign_withdrawing(Lane::Priority, vec![(one, places)]).outcomes().remove(0)
+    };
+    let of_second = || raw_withdrawal(&second, Lane::Priority);
+    let unknown = "EXCHANGE_UNKNOWN";
+    assert_eq!(hand_in(&of_second(), vec![]), unknown, "nowhere");
+    assert_eq!(hand_in(&of_second(), vec![place(1, 0)]), unknown, "at another");
+    assert_eq!(hand_in(&of_second(), vec![place(1, 2)]), unknown, "at none");
+    assert_eq!(hand_in(&of_second(), vec![place(0, 1)]), unknown, "before the first");
+    assert_eq!(hand_in(&of_second(), vec![pb::WithdrawnPlace { epoch: 2, ..place(1, 1) }]), unknown);
+    assert_eq!(hand_in(&of_second(), vec![pb::WithdrawnPlace { index: 1, ..place(1, 1) }]), unknown);
+    let green = pb::HandlingCode::Green.into();
+    assert_eq!(hand_in(&of_second().with(|header| header.handling = green), vec![place(1, 1)]), unknown, "otherwise");
+    let narrowing = Some(pb::Narrowing { participants: vec!["IRN".to_owned()] });
+    let narrower = of_second().with(|header| header.narrowing = narrowing.clone());
+    assert_eq!(hand_in(&narrower, vec![place(1, 1)]), unknown);
+    assert_eq!(hand_in(&raw_withdrawal(&beside, Lane::Priority), vec![place(2, 0)]), unknown, "a withdrawal");
+    assert_eq!(hand_in(&raw_withdrawal(&first, Lane::Priority), vec![place(1, 0)]), "EXCHANGE_WITHDRAWN", "again");
+    // What another sent stands in no chain of its own; said to have yet to come, it changes nothing for that other.
+    let id: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&of_another.id[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let forged = of_second().with(|header| header.withdraws.as_mut().unwrap().exchange_id = Bytes::from(id.clone()));
+    assert_eq!(hand_in(&forged, vec![place(1, 1)]), unknown);
+    assert_eq!(hand_in(&forged, vec![place(9, 0)]), "", "for nobody");
+    assert_eq!(hand_in(&of_second(), vec![place(1, 1)]), both);
+    // It overtakes.
+    assert_eq!(hand_in(&raw_withdrawal(&later, Lane::Priority), vec![place(3, 0)]), "");
+    let (late, _) = raw.consignment(Lane::Routine, 3, last, std::slice::from_ref(&later));
+    assert_eq!(raw.consign(Lane::Routine, vec![late]).outcomes(), ["EXCHANGE_WITHDRAWN"]);
+
+    let withdrawals = [beside.id(), of_second().id()];
+    let mut received = exchange_ids(&irn.receive(3));
+    assert!(irn.receive_rest().is_empty());
+    let mut expected = vec![of_another.id.clone(), withdrawals[0].clone(), withdrawals[1].clone()];
+    received.sort();
+    expected.sort();
+    assert_eq!(received, expected);
+    assert_eq!(forum.status(&forum.hub_dir())["alarms"], Value::Array(Vec::new()));
 }

@@ -53,6 +53,7 @@ impl Commit {
 }
 
 /// What to answer when the commit is durable.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost the hot path an allocation")]
 pub(super) enum Due {
     Answer(Result<Answer, Refusal>),
     /// Whether all of what it was to do to itself is done the journal says then.

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use concord_journal::ReadError;
 use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
 use concord_server::{Readiness, Shutdown};
 use concord_wire::convert::timestamp;
@@ -190,12 +191,21 @@ impl Source {
                 },
             };
             let (lane, number) = (found.lane, found.number);
+            // It may have been withdrawn since it was read ahead, and its content with it.
+            if self.reader.index.is_withdrawn(lane, number)? {
+                continue;
+            }
             match self.reader.read(&found) {
                 Ok(response) => {
                     let Found { right, row: InboxRow { about, .. }, .. } = found;
                     return Ok(Some(Item { lane, number, about, right, response }));
                 }
                 Err(IndexError::Journal(error)) if error.is_damage() => {}
+                Err(IndexError::Journal(ReadError::Redacted { .. }))
+                    if self.reader.index.is_withdrawn(lane, number)? =>
+                {
+                    continue;
+                }
                 Err(error) => return Err(error),
             }
             if self.damaged.is_gone(lane, number) || concord_faults::planted("pass-over-what-is-damaged") {

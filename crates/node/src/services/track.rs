@@ -135,7 +135,7 @@ fn words(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
     let row = index.withdrawn(&place.id, &header.origin)?;
     // One that the hub refused took nothing back.
     let stands = match &row {
-        Some(row) => refused_by_hub(index, row)?.is_none(),
+        Some(row) => refused_by_hub(index, row)?.is_none_or(|reason| reason == Reason::ExchangeWithdrawn),
         None => false,
     };
     let not_current = row.filter(|_| stands).map(|row| NotCurrent {

@@ -1,7 +1,10 @@
 //! What a withdrawal changes at a node that gets it, before and behind what it withdraws.
 
+use bytes::Bytes;
 use concord_journal::Blob;
-use concord_model::{Description, Digest, ExchangeId, Header, Lane, SetAsideReason, Title, Withdrawal, WithdrawalKind};
+use concord_model::{
+    Description, Digest, ExchangeId, Header, Lane, Reason, SetAsideReason, Title, Withdrawal, WithdrawalKind,
+};
 use concord_wire::agreement::DraftContent;
 use concord_wire::header;
 use concord_wire::proto::agency::v1::ReceiveRequest;
@@ -12,11 +15,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::judging::accepted;
-use super::support::{Forum, HISTORY, Member, Running, delivered, founded, item, name, reference};
+use super::support::{Forum, HISTORY, Member, Running, delivered, founded, item, name, prepared, reference};
 use super::uplink::context;
 use crate::downlink::judge;
 use crate::services::give;
-use crate::writer::Judged;
+use crate::writer::{Accepted, Judged, Prepared, Second};
 
 fn withdrawal(forum: &Forum, origin: &Member, of: ExchangeId, lane: Lane) -> (Header, Vec<Blob>) {
     let title = Description { title: Title::parse("mistaken").unwrap(), caveats: Vec::new() };
@@ -90,6 +93,31 @@ async fn only_its_own_origin_takes_an_exchange_back() {
     let places = given(&forum, &node).await;
     assert!(places.contains(&(Lane::Routine, 1)) && places.contains(&(Lane::Routine, 2)), "{places:?}");
     assert_eq!(node.index.withdrawn(&first, &forum.irn.code).unwrap(), None);
+}
+
+fn ready(forum: &Forum, request_id: &str, of: ExchangeId) -> Box<Prepared> {
+    let (header, blobs) = withdrawal(forum, &forum.kaz, of, Lane::Priority);
+    let header = header::encode(&header);
+    let base = *prepared(forum, request_id, b"", Lane::Priority);
+    let answer = Accepted { id: header::exchange_id(&header), ..base.answer.clone() };
+    Box::new(Prepared { header, blobs, answer, withdraws: Some(of), ..base })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_withdrawals_that_were_prepared_beside_each_other_are_one() {
+    let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let id = ExchangeId(Digest([4; 32]));
+    let [one, other, late] = ["r-1", "r-2", "r-3"].map(|request| ready(&forum, request, id));
+    let (one, other) = tokio::join!(node.writer.submit(one), node.writer.submit(other));
+    let one = one.unwrap();
+    assert_eq!(other.unwrap(), one);
+    assert_eq!(node.writer.submit(late).await.unwrap(), one);
+    let second = Second { header: Bytes::new(), blobs: Vec::new() };
+    let superseding = Prepared { second: Some(second), ..*ready(&forum, "r-4", id) };
+    let refused = node.writer.submit(Box::new(superseding)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::ExchangeWithdrawn);
+    assert_eq!(node.now().unrecorded_exchanges(Lane::Priority), 1);
 }
 
 #[test]

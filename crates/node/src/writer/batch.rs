@@ -235,8 +235,13 @@ impl<'a> Batch<'a> {
         }
         // What the agency may send is judged by what holds when it is queued, not when it was looked at.
         let Accepted { measure, agreement, .. } = &prepared.answer;
-        // Whatever an agency sent it may take back.
+        // Whatever an agency sent it may take back, once.
         let is_withdrawal = prepared.withdraws.is_some() && prepared.second.is_none();
+        if let Some(by) = self.withdrawn_before(&prepared)? {
+            let what = "what it is to take the place of was withdrawn meanwhile";
+            let refused = || Refusal::new(Reason::ExchangeWithdrawn, what);
+            return Ok(if is_withdrawal { Ok(Accepted { id: by, ..prepared.answer }) } else { Err(refused()) });
+        }
         let may = match is_withdrawal {
             true => Ok(()),
             false => self.state.decide_send(&prepared.agency, measure, agreement),
@@ -261,6 +266,18 @@ impl<'a> Batch<'a> {
         open.size_bytes += size;
         open.exchanges.push(prepared);
         Ok(Ok(answer))
+    }
+
+    /// By what that was withdrawn in this batch or before which something is to withdraw: two may have been prepared beside each other.
+    fn withdrawn_before(&self, prepared: &Prepared) -> Result<Option<ExchangeId>, WriterError> {
+        let (Some(id), Some((own, _))) = (prepared.withdraws, self.state.identity()) else { return Ok(None) };
+        let mut open = self.open.iter().flat_map(|open| &open.exchanges);
+        if let Some(other) = open.find(|other| other.withdraws == Some(id)) {
+            return Ok(other.headers().last().map(|header| header::exchange_id(&header)));
+        }
+        let Some(row) = self.index.withdrawn(&id, own)? else { return Ok(None) };
+        let refused = crate::withdraw::refused(self.index, &row)?;
+        Ok(refused.is_none_or(|reason| reason == Reason::ExchangeWithdrawn).then_some(row.by))
     }
 
     /// The answer that a request got in this batch or before.

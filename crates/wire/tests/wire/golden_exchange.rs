@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::{Digest as JournalDigest, HistoryId};
-use concord_model::{Description, Header, Lane, SetAsideReason, Title};
+use concord_model::{Description, Digest, ExchangeId, Header, Lane, SetAsideReason, Title, Withdrawal, WithdrawalKind};
 use concord_wire::acknowledgement::Said;
 use concord_wire::consignment::blob_to_bytes;
 use concord_wire::header::{encode, encode_description, exchange_id, parse, parse_description};
@@ -21,7 +21,16 @@ fn headers() {
     let full = exchange(1).header;
     let minimal = Header { narrowing: None, language: None, ..full.clone() };
     let mut golden = Golden::new("header.txt", "Headers. Exchange id = SHA-256(`concord header v1` ‖ 0 ‖ bytes).");
-    for (title, header) in [("every field that is switched on", full), ("no narrowing, no language", minimal)] {
+    let superseding = Header { supersedes: Some(ExchangeId(Digest([9; 32]))), ..minimal.clone() };
+    let withdraws = Some(Withdrawal { exchange: ExchangeId(Digest([9; 32])), kind: WithdrawalKind::Superseded });
+    let withdrawing = Header { withdraws, parts: Vec::new(), ..full.clone() };
+    let headers = [
+        ("every field that is switched on", full),
+        ("no narrowing, no language", minimal),
+        ("in the place of another", superseding),
+        ("a withdrawal", withdrawing),
+    ];
+    for (title, header) in headers {
         let bytes = encode(&header);
         assert_eq!(parse(&bytes).unwrap(), header);
         golden.section(title).message("header", "concord.exchange.v1.Header", &bytes);
