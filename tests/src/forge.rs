@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use concord_identity::{Anchor, Anchors, Application, Credentials, ExpectedServer, LeafKey, client_config, read_text};
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::command::DEADLINE;
+use crate::forum::Forum;
 
 /// An anchor with its key, or an authority below one.
 pub struct Authority {
@@ -197,7 +198,29 @@ pub struct Heard {
     pub end: Result<(), String>,
 }
 
+/// Puts a file into a server's folder of revocation lists as a careful person does: written beside and renamed.
+pub fn put_list(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let folder = dir.join("revocation");
+    fs::create_dir_all(&folder).unwrap();
+    let (new, path) = (folder.join(format!(".{name}.new")), folder.join(name));
+    fs::write(&new, content).unwrap();
+    fs::rename(new, &path).unwrap();
+    path
+}
+
 impl Listener {
+    /// Where the hub or node of a folder listens for calls; `server` is its own name.
+    pub fn of(forum: &Forum, dir: &Path, server: &str) -> Self {
+        let code = server.strip_prefix("spiffe://").unwrap()[..3].to_uppercase();
+        Self {
+            address: forum.address(dir, "listen"),
+            anchor: Anchor::from_pem(&read_text(&dir.join("anchor/certificate.pem")).unwrap()).unwrap(),
+            participant: ParticipantCode::parse(&code).unwrap(),
+            server: server.to_owned(),
+            application: Application::Grpc,
+        }
+    }
+
     /// The configuration of a client of ours that shows this.
     pub fn client(&self, shown: &Shown) -> Arc<ClientConfig> {
         let pinned = Anchors::pinned(self.participant.clone(), self.anchor.clone());

@@ -10,7 +10,6 @@ use concord_wire::acknowledgement::{self, Said};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::status::RETRY_AFTER_SECONDS;
 use concord_wire::stored::Kept;
-use concord_wire::stored::hub::HubEntry;
 
 use crate::delivery::permit;
 use crate::fencing::NodeRun;
@@ -164,7 +163,7 @@ impl Notices {
         }
         let (fact, kept) = match self.fact.take() {
             Some((sequence, fact, kept)) if sequence == run.sequence => (fact, kept),
-            _ => read_fact(shared, run.sequence)?,
+            _ => shared.consignment(run.sequence)?,
         };
         let ledger = &shared.published().ledger;
         let reason = permit(ledger, &said.recipient, (&fact, &kept), run.sequence, index, shared.clock.now()).err();
@@ -204,13 +203,5 @@ fn as_told_to(
     match group {
         Some(group) if !agreements.is_member(&group.agreement.id, &fact.chain.origin) => WithheldReason::Left,
         _ => reason,
-    }
-}
-
-fn read_fact(shared: &Shared, sequence: u64) -> Result<(ConsignmentRecorded, Box<Kept>), Refusal> {
-    let entry = shared.entry(sequence)?;
-    match concord_wire::stored::hub::read(&entry).map_err(internal)? {
-        HubEntry::Consignment(fact, kept) => Ok((fact, kept)),
-        _ => Err(internal("a mailbox row names an entry that is no consignment")),
     }
 }

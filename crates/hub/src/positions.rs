@@ -7,7 +7,6 @@ use concord_ledger::{PastPositions, Resume, Shown};
 use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal};
 use concord_wire::proto::exchange::v1 as exchange;
 use concord_wire::proto::feed::v1 as feed;
-use concord_wire::stored::hub::HubEntry;
 
 use crate::feed::load;
 use crate::healing::shown;
@@ -174,10 +173,7 @@ pub fn mailbox_standing(
     let Some(run) = run_with(&shared.views, &shared.hub, recipient, lane, number).map_err(internal)? else {
         return Ok(standing);
     };
-    let entry = shared.entry(run.sequence)?;
-    let HubEntry::Consignment(_, kept) = concord_wire::stored::hub::read(&entry).map_err(internal)? else {
-        return Err(internal("a mailbox row names an entry that is no consignment"));
-    };
+    let (_, kept) = shared.consignment(run.sequence)?;
     let header = run.index(number).and_then(|index| kept.sealed.headers.get(index as usize));
     let same = header
         .is_some_and(|header| concord_wire::header::exchange_id(header).0.as_bytes()[..] == hello.last_digest[..]);

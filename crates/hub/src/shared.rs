@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
 use concord_journal::{Entry, HistoryId, Journal};
-use concord_ledger::Ledger;
 use concord_ledger::hold::held;
+use concord_ledger::{ConsignmentRecorded, Ledger};
 use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
 use concord_server::audit::Audit;
 use concord_server::{DiskRoom, Readiness, Shares, Shutdown};
 use concord_views::Views;
+use concord_wire::stored::Kept;
+use concord_wire::stored::hub::HubEntry;
 
 use crate::damaged::Damaged;
 use crate::feeds::FeedsShown;
@@ -113,6 +115,14 @@ impl Shared {
     /// One entry of the journal, without its bodies, that a row of the views names. Blocks.
     pub fn entry(&self, sequence: u64) -> Result<Entry, Refusal> {
         self.journal.head(sequence).map_err(internal)
+    }
+
+    /// The consignment that an entry holds, without bodies. Blocks.
+    pub fn consignment(&self, sequence: u64) -> Result<(ConsignmentRecorded, Box<Kept>), Refusal> {
+        match concord_wire::stored::hub::read(&self.entry(sequence)?).map_err(internal)? {
+            HubEntry::Consignment(fact, kept) => Ok((fact, kept)),
+            _ => Err(internal(format!("entry {sequence} is named as a consignment and is none"))),
+        }
     }
 
     /// Lets the listener believe whom the published ledger has enrolled.

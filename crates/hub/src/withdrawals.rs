@@ -13,12 +13,11 @@ use std::time::Duration;
 use concord_journal::Bodies;
 use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::{Audience, Candidate, ExchangePlace, Found, Target};
-use concord_model::{ChainKey, Header, Reason, Refusal};
+use concord_model::{ChainKey, Header, Refusal};
 use concord_wire::consignment::Opened;
 use concord_wire::convert::parse_lane;
 use concord_wire::header::{exchange_id, parse};
 use concord_wire::proto::exchange::v1 as pb;
-use concord_wire::stored::hub::{HubEntry, read};
 
 use crate::projection::consignment_entry;
 use crate::sequencer::{Proposal, Published};
@@ -97,18 +96,14 @@ fn find(
             None => return Ok(None),
         },
     };
-    let HubEntry::Consignment(fact, kept) = read(&shared.entry(sequence)?).map_err(internal)? else {
-        return Err(internal("a consignment's place is that of another entry"));
-    };
+    let (fact, kept) = shared.consignment(sequence)?;
     let index = place.target_index;
     let stands = kept.sealed.headers.get(index as usize);
     let is_meant = stands.is_some_and(|stands| speaks_of(withdrawal, stands));
     if !is_meant {
         return target(Found::Other);
     }
-    let holds =
-        |group: &&concord_ledger::AudienceGroup| group.items.iter().any(|range| range.indices().contains(&index));
-    target(match fact.groups.iter().find(holds) {
+    target(match fact.group_of(index) {
         Some(group) => {
             let audience = Audience { agreement: group.agreement.clone(), recipients: group.recipients.clone() };
             Found::Recorded(ExchangePlace { sequence, index }, audience)
@@ -174,9 +169,7 @@ fn due_after(shared: &Shared, through: u64) -> Result<Vec<Bodies>, Refusal> {
     let published = shared.published();
     let mut due = Vec::new();
     for (_, ExchangePlace { sequence, index }) in published.ledger.withdrawals().places_after(through) {
-        let HubEntry::Consignment(_, kept) = read(&shared.entry(sequence)?).map_err(internal)? else {
-            return Err(Refusal::new(Reason::Internal, "what was withdrawn stands in no consignment"));
-        };
+        let (_, kept) = shared.consignment(sequence)?;
         let range = kept.blob_range(index as usize);
         let there = shared.journal.bodies(sequence).map_err(internal)?;
         let own = there.get(range.clone()).unwrap_or_default();

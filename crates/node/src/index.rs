@@ -199,15 +199,20 @@ impl Index {
         }
     }
 
+    /// The journal sequence of a consignment that an own exchange stands, or stood, in. Blocks.
+    pub(crate) fn own_sequence(&self, place: &Place, epoch: u32, number: u64) -> Result<u64, IndexError> {
+        let sequence = match place.standing {
+            Standing::AtHub => self.found(place.lane, epoch, number)?,
+            Standing::Here => self.consignment(place.lane, epoch, number)?,
+        };
+        sequence.ok_or(IndexError::Row("an exchange"))
+    }
+
     /// When an exchange was queued first, however often it was packed anew since.
     pub fn queued_at(&self, place: &Place) -> Result<Timestamp, IndexError> {
         let (mut epoch, mut number) = (place.epoch, place.number);
         loop {
-            let of = match place.standing {
-                Standing::AtHub => self.found(place.lane, epoch, number)?,
-                Standing::Here => self.consignment(place.lane, epoch, number)?,
-            };
-            let entry = self.read_one(of.ok_or(IndexError::Row("an exchange"))?)?;
+            let entry = self.read_one(self.own_sequence(place, epoch, number)?)?;
             let from = match read(&entry)? {
                 NodeEntry::Queued(queued) => queued.packed_anew.filter(|(before, _)| *before < epoch),
                 _ => None,
@@ -376,11 +381,7 @@ impl Index {
     /// The serialised header of an own exchange.
     pub(crate) fn own_header(&self, place: &Place) -> Result<Bytes, IndexError> {
         let missing = || IndexError::Row("an exchange");
-        let sequence = match place.standing {
-            Standing::AtHub => self.found(place.lane, place.epoch, place.number)?,
-            Standing::Here => self.consignment(place.lane, place.epoch, place.number)?,
-        };
-        let kept = self.own_consignment(sequence.ok_or_else(missing)?)?;
+        let kept = self.own_consignment(self.own_sequence(place, place.epoch, place.number)?)?;
         let position = usize::try_from(place.index).map_err(|_| missing())?;
         kept.sealed.headers.get(position).cloned().ok_or_else(missing)
     }

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use concord_journal::Blob;
 use concord_model::{
-    Description, Digest, ExchangeUuid, Header, Lane, Name, Reason, Refusal, Title, Withdrawal, WithdrawalKind,
+    Description, Digest, ExchangeId, ExchangeUuid, Header, Lane, Name, ParticipantCode, Reason, Refusal, Title,
+    Withdrawal, WithdrawalKind,
 };
 use concord_wire::header::{encode, encode_description, exchange_id, parse};
 use concord_wire::proto::agency::v1::{WithdrawRequest, WithdrawResponse};
@@ -101,10 +102,7 @@ impl Current {
         if header.withdraws.is_some() {
             return over(format!("{} is a withdrawal itself, and is not taken back", place.id));
         }
-        let withdrawn = index.withdrawn(&place.id, &header.origin).map_err(failed)?;
-        // One that the hub refused took nothing back.
-        let refusal = withdrawn.as_ref().map(|row| refused(index, row)).transpose().map_err(failed)?.flatten();
-        let withdrawn = withdrawn.filter(|_| refusal.is_none_or(|reason| reason == Reason::ExchangeWithdrawn));
+        let withdrawn = withdrawn(index, &place.id, &header.origin).map_err(failed)?;
         if let (None, Some(reason)) = (&withdrawn, outcome(index, &place).map_err(failed)?) {
             return over(format!("the hub refused it ({}): nobody has it", reason.code()));
         }
@@ -128,11 +126,11 @@ impl Current {
     }
 
     /// Its id.
-    pub(crate) fn id(&self) -> concord_model::ExchangeId {
+    pub(crate) fn id(&self) -> ExchangeId {
         self.place.id
     }
 
-    fn accepted(&self, id: concord_model::ExchangeId) -> Accepted {
+    fn accepted(&self, id: ExchangeId) -> Accepted {
         Accepted { id, agreement: self.header.agreement.id.clone(), measure: self.header.measure.clone() }
     }
 
@@ -183,10 +181,16 @@ fn outcome(index: &Index, place: &Place) -> Result<Option<Reason>, IndexError> {
     })
 }
 
-/// Why the hub refused a withdrawal, if it did. Blocks.
-pub(crate) fn refused(index: &Index, row: &WithdrawnRow) -> Result<Option<Reason>, IndexError> {
-    match index.exchange(&row.by)? {
-        Some(place) => outcome(index, &place),
-        None => Ok(None),
-    }
+/// By what an own exchange was taken back, if it was. What the hub refused took nothing back, unless another one was there before. Blocks.
+pub(crate) fn withdrawn(
+    index: &Index,
+    id: &ExchangeId,
+    origin: &ParticipantCode,
+) -> Result<Option<WithdrawnRow>, IndexError> {
+    let Some(row) = index.withdrawn(id, origin)? else { return Ok(None) };
+    let refusal = match index.exchange(&row.by)? {
+        Some(place) => outcome(index, &place)?,
+        None => None,
+    };
+    Ok(refusal.is_none_or(|reason| reason == Reason::ExchangeWithdrawn).then_some(row))
 }

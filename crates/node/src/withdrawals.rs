@@ -13,7 +13,6 @@ use concord_wire::stored::node::{NodeEntry, read};
 
 use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
-use crate::projection::Standing;
 
 /// After a full disk.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -127,11 +126,7 @@ fn own(index: &Index, id: &ExchangeId, origin: &ParticipantCode) -> Result<Own, 
 fn own_bodies(index: &Index, place: &Place, bodies: &mut Vec<Bodies>) -> Result<(), IndexError> {
     let (mut epoch, mut number) = (place.epoch, place.number);
     loop {
-        let sequence = match place.standing {
-            Standing::AtHub => index.found(place.lane, epoch, number)?,
-            Standing::Here => index.consignment(place.lane, epoch, number)?,
-        };
-        let sequence = sequence.ok_or(IndexError::Row("an exchange"))?;
+        let sequence = index.own_sequence(place, epoch, number)?;
         let entry = read(&index.read_one(sequence)?)?;
         let (kept, before) = match entry {
             NodeEntry::Queued(queued) => (queued.kept, queued.packed_anew),

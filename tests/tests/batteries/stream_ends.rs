@@ -7,10 +7,9 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use concord_identity::{Anchor, Application, read_text};
-use concord_model::{Lane, ParticipantCode};
+use concord_model::Lane;
 use concord_tests::battery::{Budget, report};
-use concord_tests::forge::{Authority, Listener, Shown};
+use concord_tests::forge::{Authority, Listener, Shown, put_list};
 use concord_tests::{Forum, RawNode, concord, text_of, words};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -134,7 +133,7 @@ impl Revoked {
         let shown = self.irn.leaf("spiffe://irn.concord/node/spare", |_| {});
         self.by_irn.push(shown);
         let dir = forum.hub_dir();
-        let listener = listener(forum, &dir, "SEC", "spiffe://sec.concord/hub/main");
+        let listener = Listener::of(forum, &dir, "spiffe://sec.concord/hub/main");
         revoke(&listener, &self.irn, &self.by_irn, &dir)
     }
 
@@ -143,18 +142,8 @@ impl Revoked {
         let shown = self.kaz.leaf("spiffe://kaz.concord/agency/agency", |_| {});
         self.by_kaz.push(shown);
         let dir = forum.node_dir("KAZ");
-        let listener = listener(forum, &dir, "KAZ", "spiffe://kaz.concord/node/main");
+        let listener = Listener::of(forum, &dir, "spiffe://kaz.concord/node/main");
         revoke(&listener, &self.kaz, &self.by_kaz, &dir)
-    }
-}
-
-fn listener(forum: &Forum, dir: &Path, code: &str, server: &str) -> Listener {
-    Listener {
-        address: forum.address(dir, "listen"),
-        anchor: Anchor::from_pem(&read_text(&dir.join("anchor/certificate.pem")).unwrap()).unwrap(),
-        participant: ParticipantCode::parse(code).unwrap(),
-        server: server.to_owned(),
-        application: Application::Grpc,
     }
 }
 
@@ -169,14 +158,8 @@ fn revoke(listener: &Listener, authority: &Authority, all: &[Shown], dir: &Path)
         watch
     });
     let serials: Vec<_> = all.iter().map(|shown| &shown.serial).collect();
-    let (folder, list) = (dir.join("revocation"), authority.list(&serials));
-    let put = || {
-        fs::create_dir_all(&folder).unwrap();
-        let new = folder.join(".list.new");
-        fs::write(&new, &list).unwrap();
-        fs::rename(new, folder.join("list.crl")).unwrap();
-    };
-    let (delay, ended) = delay(|| runtime.block_on(watch.message()), put);
+    let list = authority.list(&serials);
+    let (delay, ended) = delay(|| runtime.block_on(watch.message()), || drop(put_list(dir, "list.crl", &list)));
     assert!(ended.is_err(), "{ended:?}");
     delay
 }

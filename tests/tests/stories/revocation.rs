@@ -2,12 +2,10 @@
 //! count changes nothing and is told by its name.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use concord_identity::{Anchor, Application, read_text};
-use concord_model::ParticipantCode;
-use concord_tests::forge::{Authority, Listener, Shown, serial_in};
+use concord_tests::forge::{Authority, Listener, Shown, put_list, serial_in};
 use concord_tests::{DEADLINE, Forum, exchange_ids, get};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -15,27 +13,6 @@ use tonic_health::pb::health_client::HealthClient;
 const AGREEMENT: &str = "KAZ/x";
 /// What a list names has ended by then.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
-
-/// Puts a file into the folder of lists as a careful person does: written beside and renamed.
-fn put(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-    let folder = dir.join("revocation");
-    fs::create_dir_all(&folder).unwrap();
-    let (new, path) = (folder.join(format!(".{name}.new")), folder.join(name));
-    fs::write(&new, content).unwrap();
-    fs::rename(new, &path).unwrap();
-    path
-}
-
-fn listener(forum: &Forum, dir: &Path, server: &str) -> Listener {
-    let code = server.strip_prefix("spiffe://").unwrap()[..3].to_uppercase();
-    Listener {
-        address: forum.address(dir, "listen"),
-        anchor: Anchor::from_pem(&read_text(&dir.join("anchor/certificate.pem")).unwrap()).unwrap(),
-        participant: ParticipantCode::parse(&code).unwrap(),
-        server: server.to_owned(),
-        application: Application::Grpc,
-    }
-}
 
 /// Keeps a stream open until the other side ends it; how long that took from `change`.
 async fn ends_by(listener: &Listener, shown: &Shown, change: impl FnOnce()) -> Duration {
@@ -87,20 +64,20 @@ fn who_is_named_by_a_list_is_out_of_hub_and_node_within_five_seconds_and_stays_o
     let runtime = runtime();
 
     // The hub: a node's certificate, and one that an authority below the anchor issued.
-    let hub = listener(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
+    let hub = Listener::of(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
     let anchor = Authority::anchor(&irn, "IRN");
     let authority = anchor.below("authority of IRN", |_| {});
     let by_anchor = anchor.leaf("spiffe://irn.concord/node/spare", |_| {});
     let by_authority = authority.leaf("spiffe://irn.concord/node/spare", |_| {});
     let beside = authority.certificates() + &authority.list(&[&by_authority.serial]);
-    let took = runtime.block_on(ends_by(&hub, &by_authority, || drop(put(&hub_dir, "authority.pem", beside))));
+    let took = runtime.block_on(ends_by(&hub, &by_authority, || drop(put_list(&hub_dir, "authority.pem", beside))));
     assert!(took < ENDED_WITHIN, "{took:?}");
     assert!(runtime.block_on(is_let_in(&hub, &by_anchor)), "nothing else was taken back");
 
     // The certificate that IRN's node itself is connected with: its streams are many.
     let own = serial_in(&irn.join("tls/certificate.pem"));
     let list = anchor.list(&[&own, &by_anchor.serial]);
-    let took = runtime.block_on(ends_by(&hub, &by_anchor, || drop(put(&hub_dir, "irn.crl", list))));
+    let took = runtime.block_on(ends_by(&hub, &by_anchor, || drop(put_list(&hub_dir, "irn.crl", list))));
     assert!(took < ENDED_WITHIN, "{took:?}");
     let since = Instant::now();
     let connected = |forum: &Forum| gauge(&get(&forum.address(&forum.hub_dir(), "admin"), "/metrics").body);
@@ -122,10 +99,10 @@ fn who_is_named_by_a_list_is_out_of_hub_and_node_within_five_seconds_and_stays_o
     assert!(!runtime.block_on(is_let_in(&hub, &by_authority)));
 
     // A node: an agency of its own state.
-    let node = listener(&forum, &irn, "spiffe://irn.concord/node/main");
+    let node = Listener::of(&forum, &irn, "spiffe://irn.concord/node/main");
     let agency = anchor.leaf("spiffe://irn.concord/agency/agency", |_| {});
     let list = anchor.list(&[&agency.serial]);
-    let took = runtime.block_on(ends_by(&node, &agency, || drop(put(&irn, "own.crl", list))));
+    let took = runtime.block_on(ends_by(&node, &agency, || drop(put_list(&irn, "own.crl", list))));
     assert!(took < ENDED_WITHIN, "{took:?}");
     assert!(!runtime.block_on(is_let_in(&node, &agency)));
     assert!(forum.agency("IRN").receive_rest().is_empty(), "its other certificate counts");
@@ -145,7 +122,7 @@ fn a_node_ends_its_connections_to_a_hub_whose_certificate_was_taken_back_and_goe
         assert!(since.elapsed() < DEADLINE, "{} connections", connected());
     }
     let anchor = Authority::anchor(&hub, "SEC");
-    let path = put(&kaz, "sec.crl", anchor.list(&[&serial_in(&hub.join("tls/certificate.pem"))]));
+    let path = put_list(&kaz, "sec.crl", anchor.list(&[&serial_in(&hub.join("tls/certificate.pem"))]));
     let since = Instant::now();
     // IRN's node has three connections and goes on; the other one comes back no more.
     while connected() > 3 {
@@ -162,11 +139,11 @@ fn a_node_ends_its_connections_to_a_hub_whose_certificate_was_taken_back_and_goe
 fn a_file_that_does_not_count_is_told_by_its_name_and_what_it_said_before_counts_on() {
     let mut forum = Forum::of(&["KAZ", "IRN"]);
     let (hub_dir, kaz) = (forum.hub_dir(), forum.node_dir("KAZ"));
-    let hub = listener(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
+    let hub = Listener::of(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
     let (anchor, irn) = (Authority::anchor(&kaz, "KAZ"), Authority::anchor(&forum.node_dir("IRN"), "IRN"));
     let [gone, other] = [(); 2].map(|()| anchor.leaf("spiffe://kaz.concord/node/spare", |_| {}));
     let runtime = runtime();
-    put(&hub_dir, "kaz.crl", anchor.list(&[&gone.serial]));
+    put_list(&hub_dir, "kaz.crl", anchor.list(&[&gone.serial]));
     runtime.block_on(await_let_in(&hub, &gone, false));
 
     let good = anchor.list(&[&gone.serial, &other.serial]);
@@ -178,31 +155,31 @@ fn a_file_that_does_not_count_is_told_by_its_name_and_what_it_said_before_counts
         (forged.into_bytes(), "its signature is not of"),
         (vec![b'x'; 5 * 1024 * 1024], "it is larger than"),
     ] {
-        put(&hub_dir, "kaz.crl", content);
+        put_list(&hub_dir, "kaz.crl", content);
         let told = await_alarms(&forum, &hub_dir, |told| told.contains(words));
         assert!(told.contains("revocation-invalid") && told.contains("kaz.crl: "), "{told}");
         assert!(told.contains("what it said before counts on") && told.contains("\"ready\":false"), "{told}");
         assert!(!runtime.block_on(is_let_in(&hub, &gone)), "{told}");
         assert!(runtime.block_on(is_let_in(&hub, &other)), "{told}");
     }
-    put(&hub_dir, "kaz.crl", &good);
+    put_list(&hub_dir, "kaz.crl", &good);
     await_alarms(&forum, &hub_dir, |told| told.contains("\"ready\":true"));
     assert!(!runtime.block_on(is_let_in(&hub, &other)));
 
     // Another state takes back nothing of this one, and one list that does not count disturbs no other.
     let third = anchor.leaf("spiffe://kaz.concord/node/spare", |_| {});
-    put(&hub_dir, "irn.crl", irn.list(&[&third.serial]));
-    put(&hub_dir, "tur.crl", Authority::namesake("TUR").list(&[]));
+    put_list(&hub_dir, "irn.crl", irn.list(&[&third.serial]));
+    put_list(&hub_dir, "tur.crl", Authority::namesake("TUR").list(&[]));
     let told = await_alarms(&forum, &hub_dir, |told| told.contains("tur.crl: nobody known here is its issuer"));
     assert!(told.contains("nothing of it counts") && !told.contains("irn.crl"), "{told}");
     assert!(runtime.block_on(is_let_in(&hub, &third)));
     // As soon as that state is enrolled its list counts.
     forum.join("TUR");
-    put(&hub_dir, "tur.crl", Authority::anchor(&forum.node_dir("TUR"), "TUR").list(&[]));
+    put_list(&hub_dir, "tur.crl", Authority::anchor(&forum.node_dir("TUR"), "TUR").list(&[]));
     await_alarms(&forum, &hub_dir, |told| told.contains("\"ready\":true"));
 
     // One whose next list is overdue counts, and is told as a note.
-    put(&hub_dir, "kaz.crl", anchor.list_until(&[&third.serial], 2021));
+    put_list(&hub_dir, "kaz.crl", anchor.list_until(&[&third.serial], 2021));
     let told = await_alarms(&forum, &hub_dir, |told| told.contains("revocation-outdated"));
     assert!(told.contains("\"ready\":true") && told.contains("kaz.crl: "), "{told}");
     runtime.block_on(await_let_in(&hub, &third, false));

@@ -167,9 +167,9 @@ impl Receiver {
             check_body(&exchange, line.size_bytes)?;
         }
         match &self.place {
-            // A withdrawal has no body.
-            Place::Nowhere | Place::Shelf(_) if header.parts.is_empty() => {}
             Place::Nowhere => {}
+            // A withdrawal has no body.
+            Place::Shelf(_) if header.parts.is_empty() => {}
             Place::Shelf(shelf) => {
                 let extension = header.parts.first().map_or("bin", |part| media::extension(&part.media_type));
                 let path = shelf.put(&format!("{}.{extension}", line.exchange_id), &exchange.body)?;

@@ -195,13 +195,9 @@ impl Agreement {
         if let Some(record) = self.record_mut(by) {
             record.state = PartyState::Declined;
             record.at = at;
-            match state {
-                AgreementState::InForce => self.stop(AgreementState::Declined, position, at),
-                _ => {
-                    self.state = AgreementState::Declined;
-                    self.ended_at = Some(at);
-                }
-            }
+            self.state = AgreementState::Declined;
+            self.ended_at = Some(at);
+            self.ended_since = (state == AgreementState::InForce).then_some(position);
         }
     }
 

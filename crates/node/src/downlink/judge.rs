@@ -80,8 +80,7 @@ fn check_membership(
         return Err(stranger);
     }
     // A hub that hands on what those on the versions did not agree to is not believed.
-    let recorded_at = optional_timestamp(delivery.recorded_at.as_ref());
-    let keeps = keeps_to(named, own, header) && keeps_to_present(agreements, named, own, header, delivery, recorded_at);
+    let keeps = keeps_to(named, own, header) && keeps_to_present(agreements, own, header, delivery);
     if keeps { Ok(()) } else { Err(SetAsideReason::TermsBroken) }
 }
 
@@ -92,19 +91,13 @@ fn keeps_to(version: &Agreement, own: &ParticipantCode, header: &Header) -> bool
 }
 
 /// Whether the version does that was in force when it was recorded, in its time. The time of the named one is over with its amendment.
-fn keeps_to_present(
-    agreements: &Agreements,
-    named: &Agreement,
-    own: &ParticipantCode,
-    header: &Header,
-    delivery: &Delivery,
-    recorded_at: Option<Timestamp>,
-) -> bool {
+fn keeps_to_present(agreements: &Agreements, own: &ParticipantCode, header: &Header, delivery: &Delivery) -> bool {
     // What came again after a loss was recorded under a version that its later position does not tell.
     if delivery.recorded_before_loss {
         return true;
     }
-    let Some(present) = agreements.in_force_at(&named.text.id, delivery.feed_number) else { return false };
+    let Some(present) = agreements.in_force_at(&header.agreement.id, delivery.feed_number) else { return false };
+    let recorded_at = optional_timestamp(delivery.recorded_at.as_ref());
     let is_over = |until: Timestamp| recorded_at.is_none_or(|recorded| until <= recorded);
     keeps_to(present, own, header) && !present.text.valid_until.is_some_and(is_over)
 }

@@ -14,7 +14,7 @@ use super::{internal, refused};
 use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
 use crate::projection::Reached;
-use crate::withdraw::refused as refused_by_hub;
+use crate::withdraw::withdrawn;
 
 /// Digits of an exchange id that must be given at least.
 const PREFIX_DIGITS_MIN: usize = 8;
@@ -132,13 +132,7 @@ pub(super) fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, Inde
 fn words(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
     let header = parse(&index.own_header(place)?).map_err(|_| IndexError::Row("an exchange"))?;
     let bytes = |id: ExchangeId| Bytes::copy_from_slice(id.0.as_bytes());
-    let row = index.withdrawn(&place.id, &header.origin)?;
-    // One that the hub refused took nothing back.
-    let stands = match &row {
-        Some(row) => refused_by_hub(index, row)?.is_none_or(|reason| reason == Reason::ExchangeWithdrawn),
-        None => false,
-    };
-    let not_current = row.filter(|_| stands).map(|row| NotCurrent {
+    let not_current = withdrawn(index, &place.id, &header.origin)?.map(|row| NotCurrent {
         kind: withdrawal_kind(row.kind).into(),
         withdrawal: bytes(row.by),
         successor: row.successor.map(bytes).unwrap_or_default(),

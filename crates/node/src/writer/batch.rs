@@ -238,9 +238,13 @@ impl<'a> Batch<'a> {
         // Whatever an agency sent it may take back, once.
         let is_withdrawal = prepared.withdraws.is_some() && prepared.second.is_none();
         if let Some(by) = self.withdrawn_before(&prepared)? {
-            let what = "what it is to take the place of was withdrawn meanwhile";
-            let refused = || Refusal::new(Reason::ExchangeWithdrawn, what);
-            return Ok(if is_withdrawal { Ok(Accepted { id: by, ..prepared.answer }) } else { Err(refused()) });
+            return Ok(match is_withdrawal {
+                true => Ok(Accepted { id: by, ..prepared.answer }),
+                false => {
+                    let what = "what it is to take the place of was withdrawn meanwhile";
+                    Err(Refusal::new(Reason::ExchangeWithdrawn, what))
+                }
+            });
         }
         let may = match is_withdrawal {
             true => Ok(()),
@@ -275,9 +279,7 @@ impl<'a> Batch<'a> {
         if let Some(other) = open.find(|other| other.withdraws == Some(id)) {
             return Ok(other.headers().last().map(|header| header::exchange_id(&header)));
         }
-        let Some(row) = self.index.withdrawn(&id, own)? else { return Ok(None) };
-        let refused = crate::withdraw::refused(self.index, &row)?;
-        Ok(refused.is_none_or(|reason| reason == Reason::ExchangeWithdrawn).then_some(row.by))
+        Ok(crate::withdraw::withdrawn(self.index, &id, own)?.map(|row| row.by))
     }
 
     /// The answer that a request got in this batch or before.
