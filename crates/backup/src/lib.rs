@@ -24,15 +24,16 @@ mod file;
 mod manifest;
 mod place;
 mod send;
+mod standing;
 
 pub use backups::{Backups, CHUNKS_WAITING_MAX};
 pub use file::{Backup, Checked};
 pub use manifest::{BACKUP_FORMAT, FileEntry, MANIFEST_SIZE_MAX_BYTES, Manifest, ManifestTail, Owner};
 pub use place::{
-    ASIDE_PREFIX, JOURNAL_FOLDER, RESTORING_FOLDER, Staged, is_interrupted, lay_public_files, put_in_place, stage,
-    staging_folder,
+    ASIDE_PREFIX, JOURNAL_FOLDER, RESTORING_FOLDER, Staged, lay_public_files, put_in_place, stage, staging_folder,
 };
 pub use send::{CHUNK_SIZE_BYTES, Gone, Source, send};
+pub use standing::{StandingError, refuse_if_holds, refuse_if_interrupted};
 
 use std::io;
 use std::path::PathBuf;

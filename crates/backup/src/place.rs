@@ -30,11 +30,6 @@ pub struct Staged {
     pub journal: PathBuf,
 }
 
-/// Whether a restore was begun in this folder and did not end: nobody may serve from it.
-pub fn is_interrupted(folder: &Path) -> bool {
-    folder.join(RESTORING_FOLDER).exists()
-}
-
 /// Makes an empty staging folder; what an interrupted attempt left there goes, since it was made from what is still there.
 pub fn staging_folder(folder: &Path) -> Result<Staged, BackupError> {
     let journal = folder.join(RESTORING_FOLDER);

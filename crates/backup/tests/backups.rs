@@ -6,9 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use concord_backup::{Backup, BackupError, Owner, Source, lay_public_files, put_in_place, send, stage};
+use concord_backup::{
+    Backup, BackupError, Owner, Source, StandingError, lay_public_files, put_in_place, refuse_if_holds,
+    refuse_if_interrupted, send, stage,
+};
 use concord_identity::SigningKey;
-use concord_journal::{Blob, Draft, FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, verify};
+use concord_journal::{Blob, Draft, FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, Trim, verify};
 use concord_model::{Name, ParticipantCode, Timestamp};
 use futures::executor::block_on;
 
@@ -173,10 +176,10 @@ fn a_restored_journal_takes_its_place_and_the_old_one_is_moved_aside_whole() {
     lay_public_files(&backup, &checked, target.path()).unwrap();
     // An attempt that ended in the middle is begun again from nothing.
     drop(stage(&backup, &checked, target.path()).unwrap());
-    assert!(concord_backup::is_interrupted(target.path()));
+    assert!(matches!(refuse_if_interrupted(target.path()), Err(StandingError::Interrupted { .. })));
     let staged = stage(&backup, &checked, target.path()).unwrap();
     let aside = put_in_place(target.path(), staged, "1").unwrap().unwrap();
-    assert!(!concord_backup::is_interrupted(target.path()));
+    assert!(refuse_if_interrupted(target.path()).is_ok());
     for folder in ["journal", "views"] {
         assert_eq!(fs::read_to_string(aside.join(folder).join("old")).unwrap(), folder);
     }
@@ -188,4 +191,41 @@ fn a_restored_journal_takes_its_place_and_the_old_one_is_moved_aside_whole() {
     // A second one the same second has a place of its own.
     let staged = stage(&backup, &checked, target.path()).unwrap();
     assert_ne!(put_in_place(target.path(), staged, "1").unwrap().unwrap(), aside);
+}
+
+#[test]
+fn only_a_journal_that_was_lost_is_made_anew() {
+    let nothing = tempfile::tempdir().unwrap();
+    assert!(refuse_if_holds(nothing.path()).is_ok());
+    // What was made in the place of a lost one and has nothing in it yet.
+    let begun = Place::new(0);
+    assert!(refuse_if_holds(begun.folder.path()).is_ok());
+
+    let place = Place::new(9);
+    assert!(matches!(refuse_if_holds(place.folder.path()), Err(StandingError::Holds { .. })));
+    let journal = &place.journal;
+    let first_kept = journal.trim_point(journal.tail().sequence).unwrap();
+    let prepared = journal.prepare_trim(Trim { first_kept, state: "state".into(), kept: Vec::new() }).unwrap();
+    block_on(journal.trim(journal.tail(), 6, prepared)).unwrap();
+    assert!(matches!(refuse_if_holds(place.folder.path()), Err(StandingError::Holds { .. })), "trimmed is not lost");
+
+    let place = Place::new(9);
+    let (segment, _) = place.journal.extent().files.remove(0);
+    let path = place.folder.path().join("journal").join(segment);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(&path, bytes).unwrap();
+    assert!(refuse_if_holds(place.folder.path()).is_ok(), "damaged is lost");
+}
+
+#[test]
+fn who_finds_no_journal_is_told_the_commands_of_its_own() {
+    let told = |owner| StandingError::Absent { owner, path: "/srv/journal".into() }.to_string();
+    let (hub, node) = (told(Owner::Hub), told(Owner::Node));
+    for command in ["concord hub init", "concord hub restore", "concord hub refound"] {
+        assert!(hub.contains(command), "{hub}");
+    }
+    for command in ["concord node init", "concord node restore", "concord node rebuild"] {
+        assert!(node.contains(command), "{node}");
+    }
 }

@@ -140,8 +140,8 @@ mod tests {
     }
 
     #[test]
-    fn what_init_writes_is_what_serve_reads() {
-        assert_eq!(Config::parse(&written().to_toml()), Ok(written()));
+    fn what_init_writes_is_what_serve_reads_and_a_damaged_file_is_taken_for_nothing_else() {
+        concord_server::conformance::check_configuration(&written(), Config::to_toml, Config::parse);
     }
 
     #[test]
@@ -166,39 +166,5 @@ mod tests {
         check(text.replace("exchanges_per_second = 7", "exchanges_per_minute = 7"), "exchanges_per_minute");
         check(text.replace("bodies_days = 30", "bodies_days = 0"), "bodies_days");
         check(text.replace("bodies_days = 30", "entries_days = 30"), "entries_days");
-    }
-
-    /// A line of the file is taken away, doubled, or has something else in it.
-    fn damaged(text: &str, at: usize, how: u8, piece: &str) -> String {
-        let mut lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
-        let at = at % lines.len();
-        match how % 4 {
-            0 => drop(lines.remove(at)),
-            1 => lines.insert(at, lines[at].clone()),
-            2 => lines[at] = piece.to_owned(),
-            _ => {
-                let key = lines[at].split('=').next().unwrap_or_default().to_owned();
-                lines[at] = format!("{key}= {piece}");
-            }
-        }
-        lines.join("\n")
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn what_is_read_of_a_damaged_file_is_what_is_written_of_it_again(
-            changes in proptest::collection::vec(
-                (proptest::prelude::any::<usize>(), proptest::prelude::any::<u8>(), "[0-9]{1,20}|-1|\"[a-zA-Z0-9.:]{0,20}\"|\\[\\]|\\PC{0,12}"),
-                1..4,
-            ),
-        ) {
-            let mut text = written().to_toml();
-            for (at, how, piece) in &changes {
-                text = damaged(&text, *at, *how, piece);
-            }
-            if let Ok(read) = Config::parse(&text) {
-                assert_eq!(Config::parse(&read.to_toml()), Ok(read));
-            }
-        }
     }
 }

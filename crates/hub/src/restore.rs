@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use concord_backup::{Backup, BackupError, JOURNAL_FOLDER, Owner, RESTORING_FOLDER, Staged};
+use concord_backup::{Backup, BackupError, Owner, Staged, refuse_if_holds};
 use concord_identity::{Anchor, Credentials, SigningKey, read_text};
-use concord_journal::{FileJournal, HistoryId, Journal as _, RealDisk, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
+use concord_journal::{FileJournal, HistoryId, Journal as _, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
 use concord_ledger::{Founding, Ledger};
 use concord_model::Timestamp;
 use concord_server::audit::{Audit, Event, Object};
@@ -82,7 +82,7 @@ pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
     let folder = Folder::open(dir, FolderKind::Hub)?;
     let _lock = folder.lock()?;
     let config = Config::load(dir)?;
-    refuse_if_holds(&dir.join(JOURNAL_FOLDER))?;
+    refuse_if_holds(dir)?;
     let anchor = Anchor::from_pem(&read_text(&dir.join(files::ANCHOR_CERTIFICATE))?)?;
     let now = SystemClock.now();
     let founding = Founding {
@@ -115,25 +115,6 @@ pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
 fn note(dir: &Path, what: &'static str, history: HistoryId) {
     if let Err(error) = Audit::write_stopped(dir, &Event::local(what, Object::history(history))) {
         tracing::warn!(%error, what, "the audit log could not be written");
-    }
-}
-
-/// A folder in which a restore did not end has its journal under another name, or is about to get another one.
-pub(crate) fn refuse_if_interrupted(dir: &Path) -> Result<(), HubError> {
-    if concord_backup::is_interrupted(dir) {
-        return Err(HubError::RestoreInterrupted { dir: dir.to_owned(), staging: dir.join(RESTORING_FOLDER) });
-    }
-    Ok(())
-}
-
-fn refuse_if_holds(path: &Path) -> Result<(), HubError> {
-    let Ok(disk) = RealDisk::open(path) else { return Ok(()) };
-    match concord_journal::verify(std::sync::Arc::new(disk)) {
-        // One entry that begins a history is what was made in the place of a lost one.
-        Ok(verified) if verified.entries > 1 || verified.kept_entries.is_some() => {
-            Err(HubError::JournalHolds { path: path.to_owned() })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use concord_backup::{Owner, StandingError, refuse_if_interrupted};
 use concord_identity::{Admission, Anchors, Application, Caller, Credentials, SigningKey, server_config};
 use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
@@ -29,7 +30,6 @@ use crate::init::{files, open_journal};
 use crate::lapses;
 use crate::losses::{self, Losses};
 use crate::projection::HubProjection;
-use crate::restore::refuse_if_interrupted;
 use crate::retention::Keeper;
 use crate::sequencer::{Published, SequencerTask};
 use crate::services;
@@ -203,7 +203,7 @@ impl Opening {
         let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;
         let path = dir.join(files::JOURNAL);
         if !FileJournal::is_in_folder(&path)? {
-            return Err(HubError::JournalAbsent { path });
+            return Err(StandingError::Absent { owner: Owner::Hub, path }.into());
         }
         let (journal, opened) = open_journal(&path, SystemClock.now(), config.journal_segment_size_bytes)?;
         concord_faults::point("hub.open.journal");
@@ -262,7 +262,7 @@ pub(crate) fn check_owner(
     match ledger.hub() {
         Some(hub) if *hub == config.name && *hub == caller.identity.name => {}
         Some(hub) => return Err(other(format!("it is of hub {hub}, hub.toml names {}", config.name))),
-        None => return Err(HubError::JournalAbsent { path: path.to_owned() }),
+        None => return Err(StandingError::Absent { owner: Owner::Hub, path: path.to_owned() }.into()),
     }
     let registered = ledger.registry().enrolment(&ParticipantCode::secretariat());
     if registered.is_none_or(|enrolment| enrolment.signing_key != signing_key.public()) {

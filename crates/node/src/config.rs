@@ -153,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn the_template_reads_as_what_it_was_written_for() {
-        assert_eq!(NodeConfig::parse(&config().template()), Ok(config()));
+    fn the_template_reads_as_what_it_was_written_for_and_a_damaged_file_is_taken_for_nothing_else() {
+        concord_server::conformance::check_configuration(&config(), NodeConfig::template, NodeConfig::parse);
     }
 
     #[test]
@@ -180,39 +180,5 @@ mod tests {
         assert!(error.contains("exchanges_per_second"), "{error}");
         let error = NodeConfig::parse(&template.replace("65536", "65535")).unwrap_err();
         assert!(error.contains("journal_segment_size_bytes"), "{error}");
-    }
-
-    /// A line of the file is taken away, doubled, or has something else in it.
-    fn damaged(text: &str, at: usize, how: u8, piece: &str) -> String {
-        let mut lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
-        let at = at % lines.len();
-        match how % 4 {
-            0 => drop(lines.remove(at)),
-            1 => lines.insert(at, lines[at].clone()),
-            2 => lines[at] = piece.to_owned(),
-            _ => {
-                let key = lines[at].split('=').next().unwrap_or_default().to_owned();
-                lines[at] = format!("{key}= {piece}");
-            }
-        }
-        lines.join("\n")
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn what_is_read_of_a_damaged_file_is_what_is_written_of_it_again(
-            changes in proptest::collection::vec(
-                (proptest::prelude::any::<usize>(), proptest::prelude::any::<u8>(), "[0-9]{1,20}|-1|\"[a-zA-Z0-9.:]{0,20}\"|\\[\\]|\\PC{0,12}"),
-                1..4,
-            ),
-        ) {
-            let mut text = config().template();
-            for (at, how, piece) in &changes {
-                text = damaged(&text, *at, *how, piece);
-            }
-            if let Ok(read) = NodeConfig::parse(&text) {
-                assert_eq!(NodeConfig::parse(&read.template()), Ok(read));
-            }
-        }
     }
 }

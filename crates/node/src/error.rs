@@ -131,30 +131,9 @@ pub enum NodeError {
     /// A backup cannot be made or put back.
     #[error(transparent)]
     Backup(#[from] concord_backup::BackupError),
-    /// A restore was begun and did not end.
-    #[error("a restore of {} was interrupted; run it again, or remove {} to go on with what was there before", .dir.display(), .staging.display())]
-    RestoreInterrupted {
-        /// The data folder.
-        dir: PathBuf,
-        /// What the restore was making.
-        staging: PathBuf,
-    },
-    /// There is no journal, or none that began: it was lost, or the setting up did not end.
-    #[error(
-        "{} holds no journal of this node: it was lost, or `concord node init` did not end. Put it back from a backup (`concord node \
-         restore`), or make it anew from keys and papers (`concord node rebuild`); where nothing was set up yet, remove the folder and run init again",
-        .path.display()
-    )]
-    JournalAbsent {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The journal holds: there is nothing to make anew.
-    #[error("the journal in {} holds; only a lost one is made anew: move it away first if it must go", .path.display())]
-    JournalHolds {
-        /// The folder.
-        path: PathBuf,
-    },
+    /// The journal is absent, holds although it was to be lost, or is being put back.
+    #[error(transparent)]
+    Standing(#[from] concord_backup::StandingError),
     /// The views.
     #[error(transparent)]
     Views(#[from] ViewsError),

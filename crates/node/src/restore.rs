@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use concord_backup::{Backup, BackupError, JOURNAL_FOLDER, Owner, RESTORING_FOLDER};
+use concord_backup::{Backup, BackupError, Owner, refuse_if_holds, refuse_if_interrupted};
 use concord_identity::{Anchor, Credentials, SigningKey, read_text};
-use concord_journal::{HistoryId, Journal as _, RealDisk, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
+use concord_journal::{HistoryId, Journal as _, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
 use concord_model::{Identity, Role, Timestamp};
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{Clock as _, Folder, FolderKind, SystemClock, fresh};
@@ -129,7 +129,7 @@ pub fn rebuild(dir: &Path) -> Result<Restored, NodeError> {
     let config = NodeConfig::load(dir)?;
     check_certificate(dir, &config)?;
     let paths = Paths::of(dir);
-    refuse_if_holds(&dir.join(JOURNAL_FOLDER))?;
+    refuse_if_holds(dir)?;
     let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
     let paper = check_bundle(&read_text(&paths.hub())?, &config, &anchor, &signing_key)?;
 
@@ -150,25 +150,6 @@ pub fn rebuild(dir: &Path) -> Result<Restored, NodeError> {
 pub(crate) fn note(dir: &Path, event: &Event) {
     if let Err(error) = Audit::write_stopped(dir, event) {
         tracing::warn!(%error, what = event.method, "the audit log could not be written");
-    }
-}
-
-/// A folder in which a restore did not end has its journal under another name, or is about to get another one.
-pub(crate) fn refuse_if_interrupted(dir: &Path) -> Result<(), NodeError> {
-    if concord_backup::is_interrupted(dir) {
-        return Err(NodeError::RestoreInterrupted { dir: dir.to_owned(), staging: dir.join(RESTORING_FOLDER) });
-    }
-    Ok(())
-}
-
-fn refuse_if_holds(path: &Path) -> Result<(), NodeError> {
-    let Ok(disk) = RealDisk::open(path) else { return Ok(()) };
-    match concord_journal::verify(std::sync::Arc::new(disk)) {
-        // One entry that begins a history is what was made in the place of a lost one.
-        Ok(verified) if verified.entries > 1 || verified.kept_entries.is_some() => {
-            Err(NodeError::JournalHolds { path: path.to_owned() })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use concord_backup::{Backups, Owner, Source};
+use concord_backup::{Backups, Owner, Source, StandingError, refuse_if_interrupted};
 use concord_identity::{
     Admission, Anchor, Anchors, Application, Barred, Credentials, ExpectedServer, SigningKey, client_config, read_text,
     server_config,
@@ -31,7 +31,6 @@ use crate::index::Index;
 use crate::link::{HubLink, TonicLink};
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
-use crate::restore::refuse_if_interrupted;
 use crate::retention::Keeper;
 use crate::services::{self, OperationsApi, Started};
 use crate::state::NodeState;
@@ -274,7 +273,7 @@ struct Opening {
 /// Blocks for as long as there is to read.
 fn open(paths: &Paths, clock: &dyn Clock, readiness: &Readiness, segment_size: u64) -> Result<Opening, NodeError> {
     if !FileJournal::is_in_folder(&paths.journal())? {
-        return Err(NodeError::JournalAbsent { path: paths.journal() });
+        return Err(StandingError::Absent { owner: Owner::Node, path: paths.journal() }.into());
     }
     let (journal, opened) = open_journal(&paths.journal(), clock, segment_size)?;
     if let Some(cut) = &opened.cut {

@@ -14,6 +14,8 @@ pub mod audit;
 mod bind;
 mod clock;
 mod clock_trust;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod connect;
 mod connection;
 mod connections;

@@ -1,6 +1,6 @@
 //! Failures of the library calls that make and run hubs and nodes.
 
-use concord_backup::BackupError;
+use concord_backup::{BackupError, StandingError};
 use concord_hub::HubError;
 use concord_model::Reason;
 use concord_node::NodeError;
@@ -28,6 +28,15 @@ fn of_backup(error: &BackupError) -> Failure {
     Failure::failed(reason, error.to_string())
 }
 
+fn of_standing(error: &StandingError) -> Failure {
+    let reason = match error {
+        StandingError::Interrupted { .. } => "RESTORE_INTERRUPTED",
+        StandingError::Absent { .. } => "JOURNAL_ABSENT",
+        StandingError::Holds { .. } => "JOURNAL_HOLDS",
+    };
+    Failure::failed(reason, error.to_string())
+}
+
 impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
         let message = error.to_string();
@@ -36,9 +45,7 @@ impl From<HubError> for Failure {
             HubError::Config { .. } => Self::failed("CONFIG_INVALID", message),
             HubError::Folder(error) => of_folder(error),
             HubError::Backup(error) => of_backup(error),
-            HubError::RestoreInterrupted { .. } => Self::failed("RESTORE_INTERRUPTED", message),
-            HubError::JournalAbsent { .. } => Self::failed("JOURNAL_ABSENT", message),
-            HubError::JournalHolds { .. } => Self::failed("JOURNAL_HOLDS", message),
+            HubError::Standing(error) => of_standing(error),
             HubError::OtherHub { .. } => Self::failed("JOURNAL_OF_ANOTHER", message),
             HubError::Bind(_) => {
                 Self::failed("ADDRESS_UNUSABLE", message).help("choose another address, or free this one")
@@ -78,9 +85,7 @@ impl From<NodeError> for Failure {
             }
             NodeError::AnchorKey { .. } => Self::failed("ANCHOR_KEY_ABSENT", message),
             NodeError::Backup(error) => of_backup(error),
-            NodeError::RestoreInterrupted { .. } => Self::failed("RESTORE_INTERRUPTED", message),
-            NodeError::JournalAbsent { .. } => Self::failed("JOURNAL_ABSENT", message),
-            NodeError::JournalHolds { .. } => Self::failed("JOURNAL_HOLDS", message),
+            NodeError::Standing(error) => of_standing(error),
             NodeError::Bind(_) => {
                 Self::failed("ADDRESS_UNUSABLE", message).help("choose another address, or free this one")
             }
