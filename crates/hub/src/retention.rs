@@ -11,7 +11,7 @@ use concord_journal::{Bodies, Entry, OldEntries, OldSegments, TrimError};
 use concord_ledger::ConsignmentRecorded;
 use concord_model::{Reason, Refusal, Timestamp};
 use concord_server::audit::{Event, Object};
-use concord_server::{AskedDays, DiskRoom, Retention, RetentionTally};
+use concord_server::{AskedDays, CutOff, DiskRoom, Retention, RetentionTally};
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::stored::Kept;
 use concord_wire::stored::hub::{HubEntry, read};
@@ -26,22 +26,24 @@ use crate::snapshot;
 struct Survey {
     published: Arc<Published>,
     old: OldEntries,
+    cut_off: CutOff,
     tally: RetentionTally,
 }
 
 impl Survey {
-    fn new(shared: &Shared, before: Timestamp) -> Self {
+    fn new(shared: &Shared, cut_off: CutOff) -> Self {
         let published = shared.published();
+        let before = cut_off.latest(published.ledger.agreements().retention_days_min());
         let old = OldEntries::new(shared.journal.as_ref(), before.as_micros(), published.tail.sequence);
-        Self { published, old, tally: RetentionTally::default() }
+        Self { published, old, cut_off, tally: RetentionTally::default() }
     }
 
     /// The next bodies that may go; none at the end. Blocks.
     fn batch(&mut self, shared: &Shared) -> Result<Vec<Bodies>, Refusal> {
-        let Self { published, old, tally } = self;
+        let Self { published, old, cut_off, tally } = self;
         old.gather(shared.journal.as_ref(), internal, |entry, bodies| {
             let HubEntry::Consignment(fact, kept) = read(entry).map_err(internal)? else { return Ok(0) };
-            consignment(shared, published, tally, entry, (&fact, &kept), bodies)
+            consignment(shared, published, (cut_off, tally), entry, (&fact, &kept), bodies)
         })
     }
 }
@@ -50,7 +52,7 @@ impl Survey {
 fn consignment(
     shared: &Shared,
     published: &Published,
-    tally: &mut RetentionTally,
+    (cut_off, tally): (&CutOff, &mut RetentionTally),
     entry: &Entry,
     (fact, kept): (&ConsignmentRecorded, &Kept),
     bodies: &mut Vec<Bodies>,
@@ -59,6 +61,8 @@ fn consignment(
     let awaited = awaited(published, (fact, kept), entry.sequence, shared.clock.now());
     let mut size = 0;
     for group in &fact.groups {
+        let term = published.ledger.agreements().retention_days(&group.agreement);
+        let Some(by) = cut_off.old_by(entry.recorded_at, term) else { continue };
         for index in group.items.iter().flat_map(|range| range.indices()) {
             let range = kept.blob_range(index as usize);
             let own = there.get(range.clone()).unwrap_or_default();
@@ -70,7 +74,7 @@ fn consignment(
                 tally.stays();
                 continue;
             }
-            tally.goes(&group.agreement.id.to_string(), fact.chain.lane, left);
+            tally.goes(&group.agreement.id.to_string(), fact.chain.lane, left, by);
             size += left;
             let (Ok(first), Ok(count)) = (u32::try_from(range.start), u32::try_from(range.len())) else { continue };
             Bodies { sequence: entry.sequence, first, count }.add_to(bodies);
@@ -119,7 +123,7 @@ fn old_segments(shared: &Shared, before: Timestamp) -> Result<Option<OldSegments
         }
         let HubEntry::Consignment(fact, kept) = read(entry).map_err(internal)? else { return Ok(true) };
         let mut tally = RetentionTally::default();
-        consignment(shared, &published, &mut tally, entry, (&fact, &kept), &mut Vec::new())?;
+        consignment(shared, &published, (&CutOff::ALL, &mut tally), entry, (&fact, &kept), &mut Vec::new())?;
         Ok(!tally.is_awaited())
     })
 }
@@ -152,10 +156,10 @@ impl Keeper {
     /// Refuses with `ARGUMENT_INVALID` where there is none, with `CLOCK_SUSPECT`, and with `QUEUE_FULL` while a run or another preview
     /// goes on: what goes beside it is nothing to count.
     pub async fn preview(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
-        let cut_off = self.retention.cut_off(asked, self.shared.clock.trusted_now())?;
+        let cut_off = self.cut_off(asked)?;
         let _alone = self.alone()?;
         let surveyed = self.shared.blocking(move |shared| {
-            let mut survey = Survey::new(shared, cut_off.bodies);
+            let mut survey = Survey::new(shared, cut_off);
             while !survey.old.is_ended() {
                 survey.batch(shared)?;
             }
@@ -165,6 +169,11 @@ impl Keeper {
             Ok(survey.tally.report(cut_off.bodies))
         });
         surveyed.await
+    }
+
+    fn cut_off(&self, asked: AskedDays) -> Result<CutOff, Refusal> {
+        let has_terms = self.shared.published().ledger.agreements().retention_days_min().is_some();
+        self.retention.cut_off(asked, has_terms, self.shared.clock.trusted_now())
     }
 
     /// Invariant: nothing goes beside whoever counts what would go, or lets it go.
@@ -183,9 +192,9 @@ impl Keeper {
 
     /// The same, but old segments only if they are worth it, by what they are and the state that is to stand for them.
     async fn run_if(&self, asked: AskedDays, is_worth_it: IsWorthIt) -> Result<RetentionReport, Refusal> {
-        let cut_off = self.retention.cut_off(asked, self.shared.clock.trusted_now())?;
+        let cut_off = self.cut_off(asked)?;
         let _alone = self.alone()?;
-        let mut survey = Survey::new(&self.shared, cut_off.bodies);
+        let mut survey = Survey::new(&self.shared, cut_off);
         while !survey.old.is_ended() {
             let surveyed = self.shared.blocking(move |shared| {
                 let bodies = survey.batch(shared)?;
@@ -235,7 +244,7 @@ impl Keeper {
         Ok(tally)
     }
 
-    /// Runs once a day where a time is configured, for as long as the process does; old segments go once as much of them goes as has
+    /// Runs once a day where a time is configured or an agreement has one, for as long as the process does; old segments go once as much of them goes as has
     /// to be written.
     pub async fn keep(self: Arc<Self>) {
         let run = || {
@@ -248,6 +257,6 @@ impl Keeper {
                 done
             }
         };
-        self.retention.keep(run).await;
+        Retention::keep(run).await;
     }
 }

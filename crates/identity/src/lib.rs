@@ -44,5 +44,5 @@ pub use revocation::{ChainNumbers, RevocationFile, Revocations};
 pub use signing::{
     KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki, verify,
 };
-pub use statement::{STATEMENT_DOMAIN, StatementError, StatementSigner, verify_statement};
+pub use statement::{STATEMENT_DOMAIN, StatementError, StatementSigner, check_signer, verify_statement};
 pub use tls::{Application, Credentials, TlsError, client_config, server_config, server_name};

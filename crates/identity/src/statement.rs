@@ -6,10 +6,12 @@ use concord_model::{Identity, ParticipantCode, Role, Timestamp};
 use rustls::pki_types::CertificateDer;
 
 use crate::anchor::Anchor;
+use crate::anchors::Anchors;
 use crate::certificate::Leaf;
 use crate::chain::{Purpose, verify_chain};
 use crate::moment;
 use crate::refusal::CertificateRefusal;
+use crate::revocation::ChainNumbers;
 use crate::signing::{KeyError, SigningKey, verify};
 
 /// Stands before the bytes of every statement, so that its signature means nothing anywhere else.
@@ -122,6 +124,21 @@ pub fn verify_statement(
         return Err(StatementError::Signature(leaf.identity));
     }
     Ok(leaf.identity)
+}
+
+/// Refuses a statement whose officer's certificate, or its issuer's, is on a revocation list that counts here. Only what is new is asked:
+/// what was decided stays decided, and a list says nothing of when.
+pub fn check_signer(
+    anchors: &Anchors,
+    participant: &ParticipantCode,
+    chain_der: &[Vec<u8>],
+) -> Result<(), StatementError> {
+    let chain: Vec<_> = chain_der.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let leaf = Leaf::read(chain.first().ok_or(StatementError::NoCertificate)?)?;
+    if anchors.revoke(&ChainNumbers::of(participant, &chain)) && !concord_faults::planted("take-what-was-taken-back") {
+        return Err(CertificateRefusal::Revoked { identity: leaf.identity }.into());
+    }
+    Ok(())
 }
 
 fn officer_key(leaf: &Leaf) -> Result<[u8; 32], StatementError> {

@@ -71,7 +71,7 @@ pub struct Terms {
     pub body_size_max_bytes: Option<u64>,
     /// The highest handling code.
     pub handling_max: Handling,
-    /// Days after which hub and recipients' nodes let bodies go, counted from when each had them; as each keeps by its own rules, where
+    /// Days after which hub and nodes let the bodies of what is settled go at the latest, counted from when each had them; as each keeps by its own rules, where
     /// it is not stated. Not 0.
     pub retention_days: Option<u32>,
     /// What the secretariat may do with what passes.

@@ -11,7 +11,7 @@ use concord_journal::{Bodies, Body, Entry, OldEntries, OldSegments, TrimError};
 use concord_ledger::IndexRange;
 use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
 use concord_server::audit::{Event, Object};
-use concord_server::{AskedDays, DiskRoom, Retention, RetentionTally};
+use concord_server::{AskedDays, CutOff, DiskRoom, OldBy, Retention, RetentionTally};
 use concord_wire::consignment::Sealed;
 use concord_wire::proto::exchange::v1::RecordedReceipt;
 use concord_wire::proto::operations::v1::RetentionReport;
@@ -37,22 +37,25 @@ struct Survey {
 /// Judges what may go, and counts it.
 struct Settled {
     state: Arc<NodeState>,
+    cut_off: CutOff,
     tally: RetentionTally,
     /// Whether bodies of what was set aside are there.
     holds_evidence: bool,
 }
 
 impl Settled {
-    fn new(state: Arc<NodeState>) -> Self {
-        Self { state, tally: RetentionTally::default(), holds_evidence: false }
+    fn new(state: Arc<NodeState>, cut_off: CutOff) -> Self {
+        Self { state, cut_off, tally: RetentionTally::default(), holds_evidence: false }
     }
 }
 
 impl Survey {
-    fn new(context: &Context, before: Timestamp) -> Self {
+    fn new(context: &Context, cut_off: CutOff) -> Self {
         let journal = context.index.journal();
+        let state = context.now_state();
+        let before = cut_off.latest(state.directory().agreements.retention_days_min());
         let old = OldEntries::new(journal.as_ref(), before.as_micros(), journal.tail().sequence);
-        Self { old, settled: Settled::new(context.now_state()) }
+        Self { old, settled: Settled::new(state, cut_off) }
     }
 
     /// The next bodies that may go; none at the end. Blocks.
@@ -99,6 +102,7 @@ impl Settled {
         let outcomes = outcomes(receipt);
         let mut size = 0;
         for ((position, serialised), agency) in (0_u32..).zip(&kept.sealed.headers).zip(agencies) {
+            let Some((agreement, by)) = self.old_by(entry, serialised) else { continue };
             // Of what a restored node fetched back nobody knows who handed it in.
             let agency = (!agency.is_empty()).then(|| Name::parse(agency)).transpose();
             let agency = agency.map_err(|_| IndexError::Row("an agency"))?;
@@ -110,7 +114,7 @@ impl Settled {
             };
             let range = kept.blob_range(position as usize);
             let range = IndexRange { first: range.start as u32, count: range.len() as u32 };
-            size += self.add(&there, entry, (agreement(serialised), lane), range, settled, bodies);
+            size += self.add(&there, entry, ((&agreement, by), lane), range, settled, bodies);
         }
         Ok(size)
     }
@@ -134,6 +138,7 @@ impl Settled {
                 self.holds_evidence |= own.iter().any(|body| !body.is_gone);
                 continue;
             };
+            let Some((agreement, by)) = self.old_by(entry, &delivery.header) else { continue };
             let number = item.number();
             let settled = match header::parse(&delivery.header) {
                 Ok(header) => {
@@ -147,9 +152,18 @@ impl Settled {
                 }
                 Err(_) => false,
             };
-            size += self.add(&there, entry, (agreement(&delivery.header), lane), range, settled, bodies);
+            size += self.add(&there, entry, ((&agreement, by), lane), range, settled, bodies);
         }
         Ok(size)
+    }
+
+    /// The agreement of an exchange that is old enough, and by what it is; what cannot be read has no term.
+    fn old_by(&self, entry: &Entry, serialised: &bytes::Bytes) -> Option<(String, OldBy)> {
+        let header = header::parse(serialised).ok();
+        let term =
+            header.as_ref().and_then(|header| self.state.directory().agreements.retention_days(&header.agreement));
+        let by = self.cut_off.old_by(entry.recorded_at, term)?;
+        Some((header.map_or_else(String::new, |header| header.agreement.id.to_string()), by))
     }
 
     /// Adds the bodies of one exchange, if they may go and are there; how many bytes they take.
@@ -157,7 +171,7 @@ impl Settled {
         &mut self,
         there: &[Body],
         entry: &Entry,
-        (agreement, lane): (String, Lane),
+        ((agreement, by), lane): ((&str, OldBy), Lane),
         range: IndexRange,
         settled: bool,
         bodies: &mut Vec<Bodies>,
@@ -171,7 +185,7 @@ impl Settled {
             return 0;
         }
         let size = own.iter().filter(|body| !body.is_gone).map(|body| body.size_bytes).sum();
-        self.tally.goes(&agreement, lane, size);
+        self.tally.goes(agreement, lane, size, by);
         Bodies { sequence: entry.sequence, first: range.first, count: range.count }.add_to(bodies);
         size
     }
@@ -204,10 +218,6 @@ fn stands_elsewhere(index: &Index, here: &Place) -> Result<bool, IndexError> {
     Ok(now.position() != here.position())
 }
 
-fn agreement(serialised: &bytes::Bytes) -> String {
-    header::parse(serialised).map_or_else(|_| String::new(), |header| header.agreement.id.to_string())
-}
-
 /// The old segments that go, as a trim takes them. Blocks.
 ///
 /// Invariant: nothing goes but bodies, and none that somebody waits for, or that is evidence of what was set aside: see [`OldSegments`]
@@ -220,7 +230,7 @@ fn old_segments(context: &Context, before: Timestamp) -> Result<Option<OldSegmen
         if bodies.iter().all(|body| body.is_gone) {
             return Ok(true);
         }
-        let mut settled = Settled::new(Arc::clone(&state));
+        let mut settled = Settled::new(Arc::clone(&state), CutOff::ALL);
         settled.entry(index, entry, &mut Vec::new())?;
         Ok(!settled.tally.is_awaited() && !settled.holds_evidence)
     })
@@ -254,9 +264,9 @@ impl Keeper {
     /// Refuses with `ARGUMENT_INVALID` where there is none, with `CLOCK_SUSPECT`, and with `QUEUE_FULL` while a run or another preview
     /// goes on: what goes beside it is nothing to count.
     pub(crate) async fn preview(&self, asked: AskedDays) -> Result<RetentionReport, Refusal> {
-        let cut_off = self.retention.cut_off(asked, self.context.clock.trusted_now())?;
+        let cut_off = self.cut_off(asked)?;
         let _alone = self.alone()?;
-        let mut survey = Survey::new(&self.context, cut_off.bodies);
+        let mut survey = Survey::new(&self.context, cut_off);
         while !survey.old.is_ended() {
             survey = self.step(survey).await?.0;
         }
@@ -269,6 +279,11 @@ impl Keeper {
             tally = counted.await?;
         }
         Ok(tally.report(cut_off.bodies))
+    }
+
+    fn cut_off(&self, asked: AskedDays) -> Result<CutOff, Refusal> {
+        let has_terms = self.context.now_state().directory().agreements.retention_days_min().is_some();
+        self.retention.cut_off(asked, has_terms, self.context.clock.trusted_now())
     }
 
     /// Invariant: nothing goes beside whoever counts what would go, or lets it go.
@@ -287,9 +302,9 @@ impl Keeper {
 
     /// The same, but old segments only if they are worth it, by what they are and the state that is to stand for them.
     async fn run_if(&self, asked: AskedDays, is_worth_it: IsWorthIt) -> Result<RetentionReport, Refusal> {
-        let cut_off = self.retention.cut_off(asked, self.context.clock.trusted_now())?;
+        let cut_off = self.cut_off(asked)?;
         let _alone = self.alone()?;
-        let mut survey = Survey::new(&self.context, cut_off.bodies);
+        let mut survey = Survey::new(&self.context, cut_off);
         while !survey.old.is_ended() {
             let (next, bodies) = self.step(survey).await?;
             survey = next;
@@ -353,7 +368,7 @@ impl Keeper {
         concord_server::blocking(move || work(&context)).await.unwrap_or_else(|error| Err(internal(error)))
     }
 
-    /// Runs once a day where a time is configured, for as long as the process does; old segments go once as much of them goes as has
+    /// Runs once a day where a time is configured or an agreement has one, for as long as the process does; old segments go once as much of them goes as has
     /// to be written.
     pub(crate) async fn keep(self: Arc<Self>) {
         let run = || {
@@ -366,7 +381,7 @@ impl Keeper {
                 done
             }
         };
-        self.retention.keep(run).await;
+        Retention::keep(run).await;
     }
 }
 

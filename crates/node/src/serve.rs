@@ -105,10 +105,12 @@ impl Node {
         let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
         let room = DiskRoom::new(config.disk_reserve_bytes, readiness.clone());
         let writer = writer.with_room(room.clone()).with_last_recorded(last_recorded.unwrap_or_default());
+        let own = Anchors::pinned(config.participant.clone(), anchor.clone());
         let context = Context {
             participant: config.participant.clone(),
             node: config.name.clone(),
-            anchor: anchor.clone(),
+            anchor,
+            own: own.clone(),
             key,
             writer: handle,
             state: published,
@@ -123,7 +125,6 @@ impl Node {
             waiting_exchanges_max: config.waiting_exchanges_max,
             run: concord_server::fresh()?,
         };
-        let own = Anchors::pinned(config.participant.clone(), anchor);
         let source = Source {
             folder: dir.to_owned(),
             owner: Owner::Node,

@@ -89,7 +89,7 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use quota::{QUOTA_MAX, QUOTA_SAVED_SECONDS, Quotas, Shares};
 pub use random::{NoRandomness, fresh};
 pub use readiness::{Alarm, Readiness, lost_before};
-pub use retention::{AskedDays, CutOff, RETENTION_DAYS_MAX, Retention, RetentionTally};
+pub use retention::{AskedDays, CutOff, OldBy, RETENTION_DAYS_MAX, Retention, RetentionTally};
 pub use revocation::{
     REVOCATION_CHECK_MILLISECONDS, REVOCATION_FILE_SIZE_MAX_BYTES, REVOCATION_FILES_MAX, REVOCATION_FOLDER,
     RevocationFolder,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 /// The longest time that a configuration may ask for.
 pub const RETENTION_DAYS_MAX: u32 = 36_500;
-/// Where a time is configured, from one run to the next.
+/// From one run to the next.
 const RUN_EVERY: Duration = Duration::from_hours(24);
 /// From a run that could not go whole to the next: a clock or a disk may be right again by then.
 const TRY_AGAIN: Duration = Duration::from_mins(10);
@@ -37,12 +37,52 @@ pub struct AskedDays {
 }
 
 /// Before when something must have been recorded to go.
+///
+/// Invariant: a term makes bodies go earlier than the rest says, never later, and only those of exchanges that name its version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CutOff {
-    /// The bodies of exchanges.
-    pub bodies: Timestamp,
+    /// The bodies of exchanges, whatever their agreement says; none go but by a term where this is none.
+    pub bodies: Option<Timestamp>,
     /// Old segments; none go where this is none. Not later than that of the bodies.
     pub entries: Option<Timestamp>,
+    now: Timestamp,
+}
+
+/// By what the bodies of an exchange are old enough to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldBy {
+    /// By what was asked for, or is configured.
+    Own,
+    /// By the term of its agreement alone.
+    Term,
+}
+
+impl CutOff {
+    /// All of it.
+    pub const ALL: Self = Self {
+        bodies: Some(Timestamp::from_micros(i64::MAX)),
+        entries: Some(Timestamp::from_micros(i64::MAX)),
+        now: Timestamp::from_micros(i64::MAX),
+    };
+
+    /// Whether an exchange goes that was recorded then, in microseconds, under a version with this term; and by what.
+    pub fn old_by(&self, recorded_at: i64, term_days: Option<u32>) -> Option<OldBy> {
+        let is_before = |before: Timestamp| recorded_at < before.as_micros();
+        if self.bodies.is_some_and(is_before) {
+            return Some(OldBy::Own);
+        }
+        term_days.map(|days| days_before(self.now, days)).is_some_and(is_before).then_some(OldBy::Term)
+    }
+
+    /// Nothing that was recorded from then on goes, where this is the shortest term.
+    pub fn latest(&self, term_days_min: Option<u32>) -> Timestamp {
+        let by_term = term_days_min.map(|days| days_before(self.now, days));
+        self.bodies.max(by_term).unwrap_or(Timestamp::from_micros(i64::MIN))
+    }
+}
+
+fn days_before(now: Timestamp, days: u32) -> Timestamp {
+    Timestamp::from_micros(now.as_micros().saturating_sub(i64::from(days) * MICROS_PER_DAY))
 }
 
 impl Retention {
@@ -61,11 +101,6 @@ impl Retention {
         }
     }
 
-    /// Whether anything goes by itself.
-    const fn is_configured(self) -> bool {
-        self.bodies_days.is_some() || self.entries_days.is_some()
-    }
-
     /// The section as `init` writes it.
     pub fn to_toml(self) -> String {
         let line = |name: &str, days: Option<u32>, example: u32| match days {
@@ -76,7 +111,7 @@ impl Retention {
             (line("bodies_days", self.bodies_days, 365), line("entries_days", self.entries_days, 730));
         format!(
             "
-# What goes by itself, once a day. Without a number everything is kept for ever.
+# What goes by itself, once a day. Without a number everything is kept for ever, but what an agreement has go earlier.
 [retention]
 # So many days after it was recorded, the title and body of an exchange are overwritten for good if it is settled: everybody who
 # was to have it has acknowledged it. Headers, receipts and digests stay, and the journal goes on to verify.
@@ -88,18 +123,20 @@ impl Retention {
         )
     }
 
-    /// Has `run` done once a day where a time is configured, for as long as the process does.
-    pub async fn keep<F>(self, run: impl Fn() -> F)
+    /// Has `run` done once a day, for as long as the process does.
+    pub async fn keep<F>(run: impl Fn() -> F)
     where
         F: Future<Output = Result<pb::RetentionReport, Refusal>>,
     {
-        while self.is_configured() {
+        loop {
             let next = match run().await {
                 Ok(report) => {
                     let segments = report.old_segments.map_or(0, |old| old.segments);
                     tracing::info!(rows = report.rows.len(), segments, "the retention ran");
                     RUN_EVERY
                 }
+                // No time is configured, and no agreement has one yet: one that comes has days to go by.
+                Err(refusal) if refusal.reason == Reason::ArgumentInvalid => RUN_EVERY,
                 Err(refusal) => {
                     tracing::warn!(why = refusal.message, "the retention did not run whole");
                     TRY_AGAIN
@@ -111,20 +148,26 @@ impl Retention {
 
     /// Before when something must have been recorded to go: by what was asked for, or else by the configuration. Where only a time for
     /// old segments is named, that is the bodies' too.
+    /// `has_terms` says whether an agreement has bodies go after days of its own: then a time may be missing here.
     ///
     /// `now` is none while the clock is not believed: one that is wrong by years must take nothing away. Refuses with
-    /// `ARGUMENT_INVALID` where neither names a number of days, or less for segments than for bodies, and with `CLOCK_SUSPECT`.
-    pub fn cut_off(self, asked: AskedDays, now: Option<Timestamp>) -> Result<CutOff, Refusal> {
+    /// `ARGUMENT_INVALID` where none of these names a number of days, or less for segments than for bodies, and with `CLOCK_SUSPECT`.
+    pub fn cut_off(self, asked: AskedDays, has_terms: bool, now: Option<Timestamp>) -> Result<CutOff, Refusal> {
         let invalid = |what: String| Refusal::new(Reason::ArgumentInvalid, what);
         // Whoever asks for bodies by a time of its own means no segments by the configured one.
         let entries = asked.entries.or(self.entries_days.filter(|_| asked.bodies.is_none()));
-        let bodies = asked.bodies.or(self.bodies_days).or(entries).ok_or_else(|| {
-            invalid("no time is configured: write bodies_days under [retention], or ask for days".to_owned())
-        })?;
-        if let Some(days) = [Some(bodies), entries].into_iter().flatten().find(|days| *days > RETENTION_DAYS_MAX) {
+        let bodies = asked.bodies.or(self.bodies_days).or(entries);
+        if bodies.is_none() && !has_terms {
+            let what =
+                "no time is configured, and no agreement has one: write bodies_days under [retention], or ask for days";
+            return Err(invalid(what.to_owned()));
+        }
+        if let Some(days) = [bodies, entries].into_iter().flatten().find(|days| *days > RETENTION_DAYS_MAX) {
             return Err(invalid(format!("{days} days are more than {RETENTION_DAYS_MAX}")));
         }
-        if let Some(entries) = entries.filter(|entries| *entries < bodies) {
+        if let (Some(bodies), Some(entries)) = (bodies, entries)
+            && entries < bodies
+        {
             let what = format!(
                 "segments of {entries} days cannot go before bodies of {bodies} days: ask for as many, or more"
             );
@@ -132,26 +175,33 @@ impl Retention {
         }
         let what = "what goes is chosen by time, and the machine's clock is not believed";
         let now = now.ok_or_else(|| Refusal::new(Reason::ClockSuspect, what))?;
-        let before =
-            |days: u32| Timestamp::from_micros(now.as_micros().saturating_sub(i64::from(days) * MICROS_PER_DAY));
-        Ok(CutOff { bodies: before(bodies), entries: entries.map(before) })
+        let before = |days: u32| days_before(now, days);
+        Ok(CutOff { bodies: bodies.map(before), entries: entries.map(before), now })
     }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Going {
+    exchanges: u64,
+    bytes: u64,
+    by_term: u64,
 }
 
 /// What goes, by agreement and lane.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetentionTally {
-    rows: BTreeMap<(String, Lane), (u64, u64)>,
+    rows: BTreeMap<(String, Lane), Going>,
     unsettled: u64,
     old_segments: Option<pb::OldSegments>,
 }
 
 impl RetentionTally {
     /// One exchange whose bodies go.
-    pub fn goes(&mut self, agreement: &str, lane: Lane, bytes: u64) {
-        let (exchanges, sum) = self.rows.entry((agreement.to_owned(), lane)).or_default();
-        *exchanges += 1;
-        *sum += bytes;
+    pub fn goes(&mut self, agreement: &str, lane: Lane, bytes: u64, by: OldBy) {
+        let going = self.rows.entry((agreement.to_owned(), lane)).or_default();
+        going.exchanges += 1;
+        going.bytes += bytes;
+        going.by_term += u64::from(by == OldBy::Term);
     }
 
     /// One that is old enough, and whose bodies stay because somebody has yet to acknowledge it.
@@ -170,15 +220,16 @@ impl RetentionTally {
     }
 
     /// As it is told.
-    pub fn report(self, before: Timestamp) -> pb::RetentionReport {
-        let row = |((agreement, lane), (exchanges, bytes)): ((String, Lane), (u64, u64))| pb::RetentionRow {
+    pub fn report(self, before: Option<Timestamp>) -> pb::RetentionReport {
+        let row = |((agreement, lane), going): ((String, Lane), Going)| pb::RetentionRow {
             agreement,
             lane: lane.to_string(),
-            exchanges,
-            bytes,
+            exchanges: going.exchanges,
+            bytes: going.bytes,
+            exchanges_by_term: going.by_term,
         };
         pb::RetentionReport {
-            before: Some(timestamp(before)),
+            before: before.map(timestamp),
             rows: self.rows.into_iter().map(row).collect(),
             unsettled_exchanges: self.unsettled,
             old_segments: self.old_segments,
@@ -217,16 +268,57 @@ mod tests {
         let day = |day: i64| Timestamp::from_micros(day * MICROS_PER_DAY);
         let asked = |bodies, entries| AskedDays { bodies, entries };
         let configured = Retention { bodies_days: Some(2), entries_days: Some(5) };
-        let cut_off = |bodies: i64, entries: Option<i64>| Ok(CutOff { bodies: day(bodies), entries: entries.map(day) });
-        assert_eq!(configured.cut_off(asked(None, None), now), cut_off(7, Some(4)));
-        assert_eq!(configured.cut_off(asked(Some(0), None), now), cut_off(9, None), "segments were not asked for");
-        assert_eq!(configured.cut_off(asked(Some(0), Some(0)), now), cut_off(9, Some(9)));
-        assert_eq!(configured.cut_off(asked(None, Some(3)), now), cut_off(7, Some(6)));
-        assert_eq!(Retention::default().cut_off(asked(None, Some(3)), now), cut_off(6, Some(6)));
-        let refused = |retention: Retention, asked, now| retention.cut_off(asked, now).unwrap_err().reason;
+        let cut_off = |bodies: i64, entries: Option<i64>| {
+            Ok(CutOff { bodies: Some(day(bodies)), entries: entries.map(day), now: day(9) })
+        };
+        assert_eq!(configured.cut_off(asked(None, None), false, now), cut_off(7, Some(4)));
+        assert_eq!(
+            configured.cut_off(asked(Some(0), None), false, now),
+            cut_off(9, None),
+            "segments were not asked for"
+        );
+        assert_eq!(configured.cut_off(asked(Some(0), Some(0)), false, now), cut_off(9, Some(9)));
+        assert_eq!(configured.cut_off(asked(None, Some(3)), false, now), cut_off(7, Some(6)));
+        assert_eq!(Retention::default().cut_off(asked(None, Some(3)), false, now), cut_off(6, Some(6)));
+        let refused = |retention: Retention, asked, now| retention.cut_off(asked, false, now).unwrap_err().reason;
         assert_eq!(refused(configured, asked(None, None), None), Reason::ClockSuspect);
-        assert_eq!(refused(configured, asked(None, Some(1)), now), Reason::ArgumentInvalid);
-        assert_eq!(refused(configured, asked(Some(0), Some(RETENTION_DAYS_MAX + 1)), now), Reason::ArgumentInvalid);
-        assert_eq!(refused(Retention::default(), asked(None, None), now), Reason::ArgumentInvalid);
+        assert_eq!(refused(configured, asked(None, Some(1)), false, now), Reason::ArgumentInvalid);
+        assert_eq!(
+            refused(configured, asked(Some(0), Some(RETENTION_DAYS_MAX + 1)), false, now),
+            Reason::ArgumentInvalid
+        );
+        assert_eq!(refused(Retention::default(), asked(None, None), false, now), Reason::ArgumentInvalid);
+    }
+
+    #[test]
+    fn a_term_has_bodies_go_earlier_never_later_and_only_its_own() {
+        let day = |day: i64| day * MICROS_PER_DAY;
+        let now = Some(Timestamp::from_micros(day(100)));
+        let cut = |bodies_days, has_terms| {
+            Retention { bodies_days, entries_days: None }.cut_off(AskedDays::default(), has_terms, now).unwrap()
+        };
+        let configured = cut(Some(30), true);
+        for (recorded_at, term, expected) in [
+            (day(70) - 1, None, Some(OldBy::Own)),
+            (day(70), None, None),
+            (day(70) - 1, Some(60), Some(OldBy::Own)),
+            (day(70), Some(60), None),
+            (day(90) - 1, Some(10), Some(OldBy::Term)),
+            (day(90), Some(10), None),
+            (day(70) - 1, Some(10), Some(OldBy::Own)),
+            (day(0), Some(u32::MAX), Some(OldBy::Own)),
+        ] {
+            assert_eq!(configured.old_by(recorded_at, term), expected, "{recorded_at} {term:?}");
+        }
+        let terms_only = cut(None, true);
+        assert_eq!((terms_only.bodies, terms_only.entries), (None, None));
+        assert_eq!(terms_only.old_by(0, None), None, "what has no term is kept");
+        assert_eq!(terms_only.old_by(0, Some(u32::MAX)), None);
+        assert_eq!(terms_only.old_by(day(90) - 1, Some(10)), Some(OldBy::Term));
+        let latest = |cut: CutOff, term| cut.latest(term).as_micros();
+        assert_eq!((latest(configured, Some(10)), latest(configured, Some(60))), (day(90), day(70)));
+        assert_eq!((latest(terms_only, Some(10)), latest(terms_only, None)), (day(90), i64::MIN));
+        let unbelieved = Retention::default().cut_off(AskedDays::default(), true, None).unwrap_err();
+        assert_eq!(unbelieved.reason, Reason::ClockSuspect, "a wrong clock takes nothing by a term either");
     }
 }

@@ -103,6 +103,7 @@ pub(crate) fn open(
         participant: member.code.clone(),
         node: name("main"),
         anchor: member.anchor().clone(),
+        own: concord_identity::Anchors::pinned(member.code.clone(), member.anchor().clone()),
         key,
         writer: handle,
         state: published,

@@ -165,3 +165,72 @@ fn a_configured_retention_runs_by_itself_and_a_wrong_one_stops_the_start() {
     let refused = concord(words!["hub", "serve", "--dir", forum.hub_dir()]);
     assert!(refused.code != Some(0) && refused.stderr.contains("bodies_days"), "{refused}");
 }
+
+/// A clock that is eight days on.
+const LATER: [(&str, &str); 1] = [("CONCORD_CLOCK_OFFSET_SECONDS", "691200")];
+const SHORT: &[u8] = b"the-body-that-may-be-kept-for-a-week";
+const LONG: &[u8] = b"the-body-of-which-nothing-was-agreed";
+const YOUNG: &[u8] = b"the-body-that-is-not-a-week-old";
+
+fn await_gone(dir: &Path, wanted: &[u8]) {
+    let since = std::time::Instant::now();
+    while holds(dir, wanted) {
+        assert!(since.elapsed() < DEADLINE, "it is still in {}", dir.display());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_days_that_an_agreement_says_have_its_bodies_go_and_no_others_where_no_retention_is_configured() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/long", "environmental.5", &["KAZ", "IRN"]);
+    let propose =
+        "agreement propose KAZ/short --title T --measure environmental.5 --participant IRN --retention-days 7";
+    forum.as_officer("KAZ", propose).ok();
+    forum.consent("KAZ/short", "IRN");
+    for code in ["KAZ", "IRN"] {
+        forum.await_in_force("KAZ/short", code);
+    }
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    let send = |agreement: &str, body: &[u8]| {
+        let sent = kaz.submit(body, &format!("--agreement {agreement} --wait delivered"));
+        assert_eq!(exchange_ids(&irn.receive(1)), [sent.id.clone()]);
+        kaz.await_taken(&sent.id, "IRN");
+    };
+    send("KAZ/short", SHORT);
+    send("KAZ/long", LONG);
+    let dirs = [forum.hub_dir(), forum.node_dir("KAZ"), forum.node_dir("IRN")];
+    let restart = |forum: &mut Forum| {
+        for code in ["KAZ", "IRN"] {
+            forum.stop_node(code);
+        }
+        forum.stop_hub();
+        forum.start_hub_with(&LATER.into());
+        for code in ["KAZ", "IRN"] {
+            forum.start_node_with(code, &LATER.into());
+        }
+    };
+    restart(&mut forum);
+    // The hub believes the clock once a node agrees with it.
+    let since = std::time::Instant::now();
+    let preview = loop {
+        let preview = retention("hub", "preview", &dirs[0], "operator", &[]);
+        if preview.reason().as_deref() != Some("CLOCK_SUSPECT") || since.elapsed() > DEADLINE {
+            break preview.ok().json();
+        }
+    };
+    assert_eq!((&preview["exchanges"], &preview["by_term"]), (&1.into(), &1.into()), "{preview}");
+    assert_eq!((&preview["rows"][0]["agreement"], &preview["before"]), (&"KAZ/short".into(), &().into()), "{preview}");
+    let longer = retention("hub", "preview", &dirs[0], "operator", &["--days", "8"]).ok().json();
+    assert_eq!((&longer["exchanges"], &longer["by_term"]), (&2.into(), &0.into()), "the smaller counts: {longer}");
+    let longer = retention("hub", "preview", &dirs[0], "operator", &["--days", "300"]).ok().json();
+    assert_eq!((&longer["exchanges"], &longer["by_term"]), (&1.into(), &1.into()), "the smaller counts: {longer}");
+    send("KAZ/short", YOUNG);
+    // The daily run is the first thing after a start whose clock is believed.
+    restart(&mut forum);
+    for dir in &dirs {
+        await_gone(dir, SHORT);
+        assert!(holds(dir, LONG) && holds(dir, YOUNG), "nothing else goes from {}", dir.display());
+        concord(words!["verify", dir]).ok();
+    }
+}

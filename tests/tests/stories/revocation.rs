@@ -189,6 +189,33 @@ fn a_file_that_does_not_count_is_told_by_its_name_and_what_it_said_before_counts
     assert!(!runtime.block_on(is_let_in(&hub, &third)), "not even for a moment");
 }
 
+#[test]
+fn what_an_officer_signs_whose_certificate_was_taken_back_the_hub_refuses_and_what_it_accepted_before_stands() {
+    let forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
+    let (hub_dir, kaz) = (forum.hub_dir(), forum.node_dir("KAZ"));
+    let hub = listener(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
+    let anchor = Authority::anchor(&kaz, "KAZ");
+    let spare = anchor.leaf("spiffe://kaz.concord/node/spare", |_| {});
+    let officer = serial_in(&kaz.join("officer/certificate.pem"));
+    let path = put(&hub_dir, "kaz.crl", anchor.list(&[&officer, &spare.serial]));
+    // The list counts once the other one that it names is out.
+    runtime().block_on(await_let_in(&hub, &spare, false));
+
+    let propose = "agreement propose KAZ/new --title T --measure environmental.5 --participant IRN";
+    let refused = forum.as_officer("KAZ", propose);
+    assert!(refused.stderr.contains("revocation list"), "{refused}");
+    refused.refused(3, "STATEMENT_SIGNATURE_INVALID");
+    let sent = forum.agency("KAZ").submit("what was agreed before stands", "--wait recorded").id;
+    assert_eq!(exchange_ids(&forum.agency("IRN").receive(1)), [sent]);
+
+    fs::remove_file(path).unwrap();
+    runtime().block_on(await_let_in(&hub, &spare, true));
+    forum.as_officer("KAZ", propose).ok();
+    forum.consent("KAZ/new", "IRN");
+    forum.await_in_force("KAZ/new", "KAZ");
+}
+
 /// How many connections a server says that it has.
 fn gauge(metrics: &str) -> u64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix("concord_connections "));

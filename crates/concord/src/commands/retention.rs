@@ -12,7 +12,7 @@ use crate::output::{self, Output};
 
 #[derive(Subcommand)]
 pub(crate) enum RetentionCommand {
-    /// Show what a run would take away: counts and bytes, by agreement and lane.
+    /// Show what a run would take away: counts and bytes, by agreement and lane, and how many only by their agreement's term.
     #[command(
         after_help = "Example:\n  concord hub retention preview --profile /srv/concord/hub/operator --days 365\n  concord node retention preview --profile /srv/concord/node/operator --days 365"
     )]
@@ -28,7 +28,8 @@ pub(crate) enum RetentionCommand {
 pub(crate) struct RetentionArgs {
     #[command(flatten)]
     client: ClientArgs,
-    /// Those that were recorded before so many days, in place of what is configured; 0 means all that are settled.
+    /// Those that were recorded before so many days, in place of what is configured; 0 means all that are settled. The
+    /// `--retention-days` of an agreement count where they are fewer.
     #[arg(long, value_name = "N")]
     days: Option<u32>,
     /// The journal's oldest segments too, as far as all in them was recorded before so many days, not fewer than those, and is settled; in
@@ -42,6 +43,8 @@ struct RetentionLine {
     done: bool,
     before: Option<String>,
     exchanges: u64,
+    /// Of them, those that only the term of their agreement has go.
+    by_term: u64,
     bytes: u64,
     unsettled_exchanges: u64,
     rows: Vec<RowLine>,
@@ -62,6 +65,7 @@ struct RowLine {
     agreement: String,
     lane: String,
     exchanges: u64,
+    by_term: u64,
     bytes: u64,
 }
 
@@ -70,12 +74,19 @@ impl RetentionLine {
         let rows: Vec<RowLine> = report
             .rows
             .into_iter()
-            .map(|row| RowLine { agreement: row.agreement, lane: row.lane, exchanges: row.exchanges, bytes: row.bytes })
+            .map(|row| RowLine {
+                agreement: row.agreement,
+                lane: row.lane,
+                exchanges: row.exchanges,
+                by_term: row.exchanges_by_term,
+                bytes: row.bytes,
+            })
             .collect();
         Self {
             done,
             before: output::optional_time(report.before.as_ref()),
             exchanges: rows.iter().map(|row| row.exchanges).sum(),
+            by_term: rows.iter().map(|row| row.by_term).sum(),
             bytes: rows.iter().map(|row| row.bytes).sum(),
             unsettled_exchanges: report.unsettled_exchanges,
             rows,
@@ -90,9 +101,15 @@ impl RetentionLine {
 
     fn show(&self) -> String {
         let rows = self.rows.iter().map(|row| {
-            vec![output::safe(&row.agreement), row.lane.clone(), row.exchanges.to_string(), row.bytes.to_string()]
+            vec![
+                output::safe(&row.agreement),
+                row.lane.clone(),
+                row.exchanges.to_string(),
+                row.by_term.to_string(),
+                row.bytes.to_string(),
+            ]
         });
-        output::table(&["agreement", "lane", "exchanges", "bytes"], rows)
+        output::table(&["agreement", "lane", "exchanges", "by term", "bytes"], rows)
     }
 }
 
@@ -118,9 +135,15 @@ pub(crate) async fn run(command: RetentionCommand, wanted: Role, output: Output)
     };
     let line = RetentionLine::of(report.unwrap_or_default(), done);
     output.result(&line, || line.show())?;
-    let before = output::short_time(line.before.as_deref());
     let words = if done { "went" } else { "would go" };
-    output.say(&format!("{} exchanges {words}, {} bytes, recorded before {before}", line.exchanges, line.bytes));
+    let age = match &line.before {
+        Some(before) => format!("recorded before {}", output::short_time(Some(before))),
+        None => "old by their agreements' terms".to_owned(),
+    };
+    output.say(&format!("{} exchanges {words}, {} bytes, {age}", line.exchanges, line.bytes));
+    if line.by_term > 0 && line.before.is_some() {
+        output.say(&format!("{} of them are younger, and their agreements' terms say so", line.by_term));
+    }
     if line.unsettled_exchanges > 0 {
         output.say(&format!("{} as old stay: somebody has yet to acknowledge them", line.unsettled_exchanges));
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use concord_identity::{Anchor, Caller, verify, verify_certificate, verify_statement};
-use concord_ledger::{JoinRequest, Ledger, Statement, StatementContent};
+use concord_identity::{Anchor, Caller, check_signer, verify, verify_certificate, verify_statement};
+use concord_ledger::{JoinRequest, Ledger, SignerStep, Statement, StatementContent};
 use concord_model::{AgreementId, ParticipantCode, PartyRole, Reason, Refusal, Role, Timestamp};
 use concord_server::audit::Object;
 use concord_server::detach;
@@ -74,6 +74,7 @@ pub async fn submit(shared: &Arc<Shared>, caller: &Caller, request: pb::SubmitRe
         .statement
         .ok_or_else(|| Refusal::new(Reason::StatementMalformed, "the request carries no statement"))?;
     let statement = verified(shared, caller, &signed)?;
+    check_not_revoked(shared, &statement, &signed)?;
     concord_faults::point("hub.statement.verified");
     // A task of its own: what follows from a decision happens even where the caller is gone by then.
     let shared = Arc::clone(shared);
@@ -200,6 +201,17 @@ fn verified(shared: &Shared, caller: &Caller, signed: &pb::SignedStatement) -> R
     }
     check_enrolment(&statement, signed, now)?;
     Ok(statement)
+}
+
+/// What an officer says whose certificate was taken back is refused; what was decided before stands, also where its answer is asked for again.
+fn check_not_revoked(shared: &Shared, statement: &Statement, signed: &pb::SignedStatement) -> Result<(), Refusal> {
+    let ledger = &shared.published().ledger;
+    if matches!(ledger.signers().check(ledger.registry(), statement), Ok(SignerStep::Repeat(_))) {
+        return Ok(());
+    }
+    let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|der| der.to_vec()).collect();
+    check_signer(&shared.anchors, &statement.participant, &chain)
+        .map_err(|error| Refusal::new(Reason::StatementSignatureInvalid, error.to_string()))
 }
 
 /// Verifies the proofs that an enrolment carries; nothing of any other statement.

@@ -82,6 +82,16 @@ impl Agreements {
         self.by_id.keys().filter_map(|id| self.in_force(id).or_else(|| self.get(id)))
     }
 
+    /// After how many days the bodies of what names this version go at the latest, if it says so; also once it is not in force any more.
+    pub fn retention_days(&self, named: &AgreementRef) -> Option<u32> {
+        self.version(named)?.text.terms.retention_days
+    }
+
+    /// The fewest days that any version of any agreement says.
+    pub fn retention_days_min(&self) -> Option<u32> {
+        self.by_id.keys().flat_map(|id| self.versions(id)).filter_map(|version| version.text.terms.retention_days).min()
+    }
+
     /// The members of an agreement now: none unless a version is in force. Sorted.
     pub fn members(&self, id: &AgreementId) -> impl Iterator<Item = &ParticipantCode> {
         self.in_force(id).into_iter().flat_map(Agreement::members)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concord_identity::verify_statement;
+use concord_identity::{check_signer, verify_statement};
 use concord_ledger::Statement;
 use concord_model::{Name, Reason, Refusal};
 use concord_server::audit::Object;
@@ -87,6 +87,11 @@ fn check(context: &Context, officer: &Name, signed: &SignedStatement) -> Result<
             "{officer} hands in a statement of {} signed by {}",
             statement.officer, signer.name
         )));
+    }
+    // One that is here already was taken while its certificate counted: its answer may be asked for again.
+    let known = context.now_state().officers().get(officer).is_some_and(|of| of.statement(statement.number).is_some());
+    if !known {
+        check_signer(&context.own, own, &chain).map_err(|error| invalid(error.to_string()))?;
     }
     Ok(statement)
 }

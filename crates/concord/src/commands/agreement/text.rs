@@ -48,7 +48,7 @@ pub(crate) struct TermsArgs {
     /// The highest handling code (TLP 2.0): CLEAR, GREEN, AMBER, AMBER+STRICT or RED.
     #[arg(long, value_name = "CODE")]
     handling_max: Option<Handling>,
-    /// Days after which hub and recipients' nodes let bodies go; 0: as each keeps by its own rules.
+    /// Days after which hub and nodes let the bodies of what is settled go, at the latest; 0: as each keeps by its own rules.
     #[arg(long, value_name = "DAYS")]
     retention_days: Option<u32>,
     /// What the secretariat may do with what passes: carries or reads.
