@@ -13,7 +13,7 @@ use crate::output::{self, Output, facts, hex};
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord explain 3f9a12bc --participant TUR --profile /srv/concord/node/agencies/drug-control"
+    after_help = "Example:\n  concord explain 3f9a12bc --participant TUR --profile /srv/concord/node/agencies/drug-control\n  concord explain 3f9a12bc --profile /srv/concord/hub/officer"
 )]
 pub(crate) struct ExplainArgs {
     /// Its id, or the first 8 digits of it or more.
@@ -21,9 +21,10 @@ pub(crate) struct ExplainArgs {
     exchange: String,
     #[command(flatten)]
     client: ClientArgs,
-    /// About whom.
+    /// About whom; left out: an agency's own state, at the hub all who are on the version. Of what an agency did not submit it hears only
+    /// about its own state.
     #[arg(long, value_name = "CODE")]
-    participant: ParticipantCode,
+    participant: Option<ParticipantCode>,
 }
 
 #[derive(Serialize)]
