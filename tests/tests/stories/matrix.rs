@@ -166,6 +166,7 @@ const ROWS: &[Row] = &[
         &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
         &[(Officer, "OK"), (Operator, "OK")],
     ),
+    row("/concord.operations.v1.OperationsService/ExplainExchange", empty, &[(SecretariatsOfficer, INVALID)], NOBODY),
     row("/concord.operations.v1.OperationsService/AddAgency", empty, NOBODY, &[(Operator, INVALID)]),
     row("/concord.operations.v1.OperationsService/GrantAgency", empty, NOBODY, &[(Officer, INVALID)]),
     row(
@@ -355,6 +356,24 @@ const OBJECT_ROWS: &[ObjectRow] = &[
         "EXCHANGE_UNKNOWN",
     ),
     about(
+        "what became of an exchange",
+        EXPLAIN,
+        By::Agency,
+        Object::Exchange,
+        explain_own,
+        ["OK", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
+        "what became of an exchange",
+        EXPLAIN,
+        By::OtherAgency,
+        Object::Exchange,
+        explain_own,
+        ["EXCHANGE_UNKNOWN", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
         "an exchange to withdraw",
         WITHDRAW,
         By::Agency,
@@ -496,6 +515,10 @@ fn get_soon(_: &Stage, _: &str, id: &str) -> Vec<u8> {
 
 fn explain(_: &Stage, _: &str, id: &str) -> Vec<u8> {
     agency::ExplainRequest { exchange_id: id.to_owned(), participant: "TUR".to_owned() }.encode_to_vec()
+}
+
+fn explain_own(_: &Stage, _: &str, id: &str) -> Vec<u8> {
+    agency::ExplainRequest { exchange_id: id.to_owned(), participant: String::new() }.encode_to_vec()
 }
 
 fn withdraw(_: &Stage, _: &str, id: &str) -> Vec<u8> {

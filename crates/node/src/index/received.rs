@@ -35,11 +35,7 @@ pub(crate) enum Became {
 
 impl Index {
     /// What came whose id begins with these hexadecimal digits, of what `may` lets through; at most two: one is found, two are ambiguous.
-    pub(crate) fn received(
-        &self,
-        digits: &str,
-        may: impl Fn(&About) -> bool,
-    ) -> Result<Vec<ReceivedOne>, IndexError> {
+    pub(crate) fn received(&self, digits: &str, may: impl Fn(&About) -> bool) -> Result<Vec<ReceivedOne>, IndexError> {
         let mut found: Vec<ReceivedOne> = Vec::new();
         self.begin_so(RECEIVED, digits, |key, _| {
             found.extend(self.accepted(key, &may)?);

@@ -17,7 +17,8 @@ use crate::index::{Became, Index, IndexError, Place, ReceivedOne};
 use crate::state::NodeState;
 use crate::state::rights::{About, entitled};
 
-pub(super) async fn explain(
+/// Answers an agency, by the rights that it has now.
+pub(crate) async fn explain(
     context: &Context,
     agency: Name,
     request: ExplainRequest,

@@ -36,8 +36,8 @@ pub(crate) fn find_now(index: &Index, agency: &Name, digits: &str) -> Result<Pla
 
 /// The digits that ids are looked for by, where they are some, and enough.
 pub(super) fn id_digits(text: &str) -> Option<String> {
-    let is_prefix = (PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&text.len())
-        && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let is_prefix =
+        (PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_prefix.then(|| text.to_ascii_lowercase())
 }
 
