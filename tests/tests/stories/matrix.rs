@@ -243,8 +243,10 @@ const ROWS: &[Row] = &[
     ),
 ];
 
+type OfRun = (&'static str, fn(Bytes) -> Vec<u8>, &'static str, &'static str);
+
 /// Calls of the run that is served: a method, what it is called with, and what the node of a held participant and any other hears.
-const OF_RUN: &[(&str, fn(Bytes) -> Vec<u8>, &str, &str)] = &[
+const OF_RUN: &[OfRun] = &[
     ("/concord.exchange.v1.ExchangeService/Consign", consign_of, "PARTICIPANT_HELD", "OK"),
     ("/concord.exchange.v1.ExchangeService/Receive", receive_of, "PARTICIPANT_HELD", "OK"),
     ("/concord.exchange.v1.ExchangeService/FetchConsignments", fetch_of, "OK", "OK"),
