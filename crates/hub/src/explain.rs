@@ -1,7 +1,7 @@
 //! Explaining an exchange to the secretariat: to whom it went, by which version and rule, and what became of it; never what is in it.
 //!
 //! The hub keeps no index by exchange id, so that its journal is looked through from the newest entry back. Invariant: one lookup reads at most
-//! [`LOOKED_THROUGH_MAX`] entries in each direction, without bodies, beside no other lookup.
+//! [`LOOKED_THROUGH_MAX`] entries in each direction and not much more than [`LOOKED_THROUGH_MAX_BYTES`], without bodies, beside no other lookup.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +21,10 @@ use crate::shared::{Shared, internal};
 
 /// Entries that one lookup looks through for an exchange, and again for what became of it.
 pub const LOOKED_THROUGH_MAX: u64 = 100_000;
-/// Entries that are read at once.
-const READ_TOGETHER: u64 = 256;
+/// What the entries may have that are looked through in one direction: where many of them are large, they are fewer.
+pub const LOOKED_THROUGH_MAX_BYTES: u64 = 1 << 30;
+/// Entries that are read, and held in memory, at once.
+const READ_TOGETHER: u64 = 32;
 
 /// Lets one lookup in at a time. Clones share it.
 #[derive(Clone)]
@@ -103,11 +105,12 @@ struct Found {
 fn find(shared: &Shared, asked: &Asked, tail: u64) -> Result<Found, Refusal> {
     let end = if asked.before == 0 { tail.saturating_add(1) } else { asked.before.min(tail.saturating_add(1)) };
     let first = end.saturating_sub(LOOKED_THROUGH_MAX).max(1);
-    let (mut high, mut unread) = (end, 0);
-    while high > first {
+    let (mut high, mut unread, mut size) = (end, 0, 0);
+    while high > first && size < LOOKED_THROUGH_MAX_BYTES {
         let low = high.saturating_sub(READ_TOGETHER).max(first);
         let (entries, damaged) = entries(shared, low, high)?;
         unread += damaged;
+        size += size_of_all(&entries);
         for entry in entries.iter().rev().filter(|entry| entry.kind == KIND_CONSIGNMENT) {
             if let Some(found) = in_entry(entry, &asked.id)? {
                 return Ok(found);
@@ -115,7 +118,7 @@ fn find(shared: &Shared, asked: &Asked, tail: u64) -> Result<Found, Refusal> {
         }
         high = low;
     }
-    Err(not_found(&asked.id, first, end, unread))
+    Err(not_found(&asked.id, high, end, unread))
 }
 
 fn not_found(id: &ExchangeId, first: u64, end: u64, unread: u64) -> Refusal {
@@ -128,6 +131,10 @@ fn not_found(id: &ExchangeId, first: u64, end: u64, unread: u64) -> Refusal {
         what += &format!("; an older one is looked for with `--before {first}`");
     }
     Refusal::new(Reason::ExchangeUnknown, what)
+}
+
+fn size_of_all(entries: &[Entry]) -> u64 {
+    entries.iter().map(|entry| entry.payload.len() as u64).sum()
 }
 
 /// The entries of `low..high` that are there, and how many of them cannot be read.
@@ -217,8 +224,8 @@ impl Found {
     ) -> Result<(), Refusal> {
         let waits = |party: &pb::ExplainedParty| party.state() == pb::ExplainedState::Waits;
         let last = tail.min(self.sequence.saturating_add(LOOKED_THROUGH_MAX));
-        let mut low = self.sequence.saturating_add(1);
-        while low <= last && parties.values().any(waits) {
+        let (mut low, mut size) = (self.sequence.saturating_add(1), 0);
+        while low <= last && size < LOOKED_THROUGH_MAX_BYTES && parties.values().any(waits) {
             let high = low.saturating_add(READ_TOGETHER).min(last.saturating_add(1));
             let (entries, _) = entries(shared, low, high)?;
             for entry in entries.iter().filter(|entry| entry.kind == KIND_ACKNOWLEDGED) {
@@ -231,8 +238,9 @@ impl Found {
                 }
             }
             low = high;
+            size += size_of_all(&entries);
         }
-        if last < tail {
+        if low <= tail {
             parties.values_mut().filter(|party| waits(party)).for_each(|party| {
                 party.set_state(pb::ExplainedState::Unspecified);
             });
