@@ -100,4 +100,6 @@ pub const MISTAKES: &[&str] = &[
     "deliver-the-withdrawn",
     // check: -p concord-node --lib only_its_own_origin
     "withdraw-for-anyone",
+    // check: -p concord-node --lib what_an_agency_may_not_have_is_explained
+    "explain-without-right",
 ];

@@ -15,6 +15,7 @@ pub mod consign;
 pub mod damaged;
 pub mod delivery;
 mod error;
+pub mod explain;
 pub mod feed;
 pub mod feeds;
 pub mod fencing;

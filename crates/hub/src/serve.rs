@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::damaged::Damaged;
 use crate::error::HubError;
+use crate::explain::Lookups;
 use crate::feeds::FeedsShown;
 use crate::fencing::RunsSeen;
 use crate::follow::follow;
@@ -119,6 +120,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         shared: Arc::clone(&shared),
         keeper,
         backups: concord_backup::Backups::new(source, Arc::clone(&journal), backup_key),
+        lookups: Lookups::default(),
         connections: server.connections.clone(),
         readiness: readiness.clone(),
         started_at: clock.now(),

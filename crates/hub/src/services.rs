@@ -51,6 +51,7 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/ListAudit", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ExplainExchange", allow: &[OFFICER] },
 ];
 
 /// The hub's gRPC server, with every service but operations, which asks for more than the services share.

@@ -1,5 +1,7 @@
 //! Questions to the views and to the journal behind them: where an exchange stands, what an agency has yet to get.
 
+mod received;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +22,8 @@ use crate::projection::{
 };
 use crate::state::NodeState;
 use crate::state::rights::About;
+
+pub(crate) use received::{Became, ReceivedOne};
 
 /// The views or the journal could not answer. Neither is the caller's fault.
 #[derive(Debug, thiserror::Error)]
@@ -273,33 +277,47 @@ impl Index {
 
     /// Own exchanges whose id begins with these hexadecimal digits, at most two: one is found, two are ambiguous.
     pub fn exchanges(&self, digits: &str, of: &Name) -> Result<Vec<Place>, IndexError> {
+        let mut found = Vec::new();
+        self.begin_so(EXCHANGE, digits, |key, value| {
+            let place = Place::decode(key, value).ok_or(IndexError::Row("an exchange"))?;
+            // Others' submissions are not the caller's to know of. Whose it was that came back from the hub nobody knows: it is
+            // shown to whoever has all of its id, which was told to whoever queued it.
+            let is_own = match &place.agency {
+                Some(agency) => agency == of,
+                None => digits.len() == EXCHANGE_ID_DIGITS,
+            } || concord_faults::planted("show-what-others-sent");
+            if is_own {
+                found.push(place);
+            }
+            Ok(found.len() > 1)
+        })?;
+        Ok(found)
+    }
+
+    /// Shows the rows of a table of exchange ids that begin with these hexadecimal digits, until enough were seen.
+    fn begin_so(
+        &self,
+        table: Table,
+        digits: &str,
+        mut is_enough: impl FnMut(&[u8], &[u8]) -> Result<bool, IndexError>,
+    ) -> Result<(), IndexError> {
         let whole: Vec<u8> = digits
             .as_bytes()
             .chunks_exact(2)
             .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
             .collect();
-        let mut found = Vec::new();
         let mut from = Vec::new();
         loop {
-            let rows = self.views.scan(EXCHANGE, &from, &whole, SCAN_ROWS_MAX)?;
+            let rows = self.views.scan(table, &from, &whole, SCAN_ROWS_MAX)?;
             for (key, value) in &rows {
-                let place = Place::decode(key, value).ok_or(IndexError::Row("an exchange"))?;
-                // Others' submissions are not the caller's to know of. Whose it was that came back from the hub nobody knows: it is
-                // shown to whoever has all of its id, which was told to whoever queued it.
-                let is_own = match &place.agency {
-                    Some(agency) => agency == of,
-                    None => digits.len() == EXCHANGE_ID_DIGITS,
-                } || concord_faults::planted("show-what-others-sent");
-                if place.id.to_string().starts_with(digits) && is_own {
-                    found.push(place);
-                }
-                if found.len() > 1 {
-                    return Ok(found);
+                let id = Digest::from_slice(key).map_err(|_| IndexError::Row("an exchange"))?;
+                if ExchangeId(id).to_string().starts_with(digits) && is_enough(key, value)? {
+                    return Ok(());
                 }
             }
             match rows.last() {
                 Some((key, _)) if rows.len() == SCAN_ROWS_MAX => from = after(key),
-                _ => return Ok(found),
+                _ => return Ok(()),
             }
         }
     }

@@ -66,6 +66,9 @@ pub(crate) const WITHDRAWN: Table = Table::new(15).grouped_by_first_bits(GROUP_D
 /// Journal sequence, index → exchange id, origin: a withdrawal, or what was withdrawn before it came, by which content is to go.
 pub(crate) const LEAVING: Table = Table::new(16).grouped_by_first_bits(GROUP_SEQUENCE_BITS);
 
+/// Exchange id → lane, mailbox number, journal sequence, index: set aside, the last time where it came more than once.
+pub(crate) const SET_ASIDE: Table = Table::new(17).grouped_by_first_bits(GROUP_DIGEST_BITS);
+
 const _: () = assert!(Table::all_differ(&[
     EXCHANGE,
     REQUEST,
@@ -83,6 +86,7 @@ const _: () = assert!(Table::all_differ(&[
     FOUND,
     WITHDRAWN,
     LEAVING,
+    SET_ASIDE,
 ]));
 
 /// Turns a node's entries into rows.
@@ -91,7 +95,7 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 9;
+    pub const VERSION: u32 = 10;
 }
 
 /// How a recipient's state is told apart, and which of two is the later one.
@@ -323,6 +327,7 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
                 let (mut row, header) = InboxRow::of(delivery, entry, index, first_blob)?;
                 let (id, origin) = (ExchangeId(Digest(row.exchange_id)), &header.origin);
                 row.about.is_withdrawn = batch.get(WITHDRAWN, withdrawn_key(&id, origin).as_ref())?.is_some();
+                row.was_taken = row.about.is_withdrawn && batch.get(TAKEN_BEFORE, key.as_ref())?.is_some();
                 if row.about.is_withdrawn {
                     leaves((entry.sequence, index), &id, origin, batch)?;
                 }
@@ -338,8 +343,11 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
                     batch.put(UNTAKEN, key.as_ref(), about_row(&row.about).as_ref())?;
                 }
             }
-            Verdict::SetAside(_, reason) => {
+            Verdict::SetAside(delivery, reason) => {
                 batch.put(ASIDE, key.as_ref(), Key::new().text(reason).as_ref())?;
+                let id = header::exchange_id(&delivery.header);
+                let place = key.clone().number(entry.sequence).number(index);
+                batch.put(SET_ASIDE, id.0.as_bytes(), place.as_ref())?;
             }
             Verdict::Withheld(_) => batch.put(ASIDE, key.as_ref(), Key::new().text("").as_ref())?,
             Verdict::Repeated(repeated) => {
@@ -378,6 +386,7 @@ fn withdrawn_by(
     if let Some(value) = batch.get(INBOX, inbox.as_ref())? {
         let mut row = InboxRow::decode(&value).ok_or_else(|| malformed("the row of a delivery"))?;
         row.about.is_withdrawn = true;
+        row.was_taken = batch.get(UNTAKEN, inbox.as_ref())?.is_none();
         batch.put(INBOX, inbox.as_ref(), row.encode().as_ref())?;
     }
     batch.remove(UNTAKEN, inbox.as_ref());
@@ -494,6 +503,8 @@ pub(crate) struct InboxRow {
     /// When it was journaled here, in microseconds.
     pub(crate) delivered_at: i64,
     pub(crate) exchange_id: [u8; 32],
+    /// Of what is withdrawn: whether an agency had acknowledged it before. Of the rest that it is not among the untaken tells.
+    pub(crate) was_taken: bool,
     pub(crate) about: About,
 }
 
@@ -539,6 +550,7 @@ impl InboxRow {
             recorded_at: recorded_at.as_micros(),
             delivered_at: entry.recorded_at,
             exchange_id: *header::exchange_id(&delivery.header).0.as_bytes(),
+            was_taken: false,
             about: About::of(&parsed),
         };
         Ok((row, parsed))
@@ -551,7 +563,8 @@ impl InboxRow {
             .number(self.first_blob)
             .number(self.recorded_at.cast_unsigned())
             .number(self.delivered_at.cast_unsigned())
-            .fixed(&self.exchange_id);
+            .fixed(&self.exchange_id)
+            .small(u8::from(self.was_taken));
         with_about(key, &self.about)
     }
 
@@ -564,6 +577,7 @@ impl InboxRow {
             recorded_at: reader.number()?.cast_signed(),
             delivered_at: reader.number()?.cast_signed(),
             exchange_id: reader.fixed()?,
+            was_taken: reader.small()? != 0,
             about: about_of(&mut reader)?,
         })
     }

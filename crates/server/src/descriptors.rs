@@ -152,11 +152,12 @@ mod tests {
     const REVOKE: Row = Row { method: "/concord.operations.v1.OperationsService/RevokeAgency", allow: BOTH };
     const LIST: Row = Row { method: "/concord.operations.v1.OperationsService/ListAgencies", allow: BOTH };
     const AUDIT: Row = Row { method: "/concord.operations.v1.OperationsService/ListAudit", allow: BOTH };
+    const EXPLAIN: Row = Row { method: "/concord.operations.v1.OperationsService/ExplainExchange", allow: OFFICER };
     const RETAIN: Row = Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: OFFICER };
 
     /// The rows under test, beside those that are always right.
     fn check(rows: &[Row], except: &[&str], expected: &[&str]) {
-        let rows = [rows, &[BACKUP, PREVIEW, RETAIN, GRANT, REVOKE, LIST, AUDIT]].concat();
+        let rows = [rows, &[BACKUP, PREVIEW, RETAIN, GRANT, REVOKE, LIST, AUDIT, EXPLAIN]].concat();
         let table = MethodTable::new(ParticipantCode::secretariat(), &rows);
         let served = Served {
             services: &["concord.operations.v1.OperationsService"],

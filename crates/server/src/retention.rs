@@ -282,12 +282,9 @@ mod tests {
         assert_eq!(Retention::default().cut_off(asked(None, Some(3)), false, now), cut_off(6, Some(6)));
         let refused = |retention: Retention, asked, now| retention.cut_off(asked, false, now).unwrap_err().reason;
         assert_eq!(refused(configured, asked(None, None), None), Reason::ClockSuspect);
-        assert_eq!(refused(configured, asked(None, Some(1)), false, now), Reason::ArgumentInvalid);
-        assert_eq!(
-            refused(configured, asked(Some(0), Some(RETENTION_DAYS_MAX + 1)), false, now),
-            Reason::ArgumentInvalid
-        );
-        assert_eq!(refused(Retention::default(), asked(None, None), false, now), Reason::ArgumentInvalid);
+        assert_eq!(refused(configured, asked(None, Some(1)), now), Reason::ArgumentInvalid);
+        assert_eq!(refused(configured, asked(Some(0), Some(RETENTION_DAYS_MAX + 1)), now), Reason::ArgumentInvalid);
+        assert_eq!(refused(Retention::default(), asked(None, None), now), Reason::ArgumentInvalid);
     }
 
     #[test]

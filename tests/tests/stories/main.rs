@@ -19,6 +19,7 @@ mod damaged_bodies;
 mod demo;
 mod disk;
 mod epochs;
+mod explained;
 mod folders_refused;
 mod healing_hub;
 mod healing_node;

@@ -36,6 +36,8 @@ enum Who {
     /// One that its state's anchor vouches for and that is not enrolled.
     SpareNode,
     ForeignNode,
+    /// Of a state that the secretariat holds.
+    HeldNode,
     Officer,
     ForeignOfficer,
     Operator,
@@ -49,8 +51,8 @@ enum Who {
 }
 use Who::*;
 
-/// The certificate of each, and whether the handshake of hub and node lets it in. A held participant's node is let in, and
-/// hears here what any node does: what a hold keeps from it the story `agreed` shows.
+/// The certificate of each, and whether the handshake of hub and node lets it in. A held participant's node is let in, and hears here
+/// what any node does whose calls do not say which run they are of: what those hear that do is in [`OF_RUN`].
 const CALLERS: &[(Who, &str, bool, bool)] = &[
     (Anonymous, "", false, false),
     (Agency, "spiffe://kaz.concord/agency/agency", false, true),
@@ -60,6 +62,7 @@ const CALLERS: &[(Who, &str, bool, bool)] = &[
     (Node, "spiffe://kaz.concord/node/main", true, false),
     (SpareNode, "spiffe://kaz.concord/node/spare", true, false),
     (ForeignNode, "spiffe://irn.concord/node/main", true, false),
+    (HeldNode, "spiffe://tur.concord/node/main", true, false),
     (Officer, "spiffe://kaz.concord/officer/first", false, true),
     (ForeignOfficer, "spiffe://irn.concord/officer/first", false, false),
     (Operator, "spiffe://kaz.concord/operator/first", false, true),
@@ -97,6 +100,7 @@ const ANY_AT_HUB: &[(Who, &str)] = &[
     (Node, "OK"),
     (SpareNode, "OK"),
     (ForeignNode, "OK"),
+    (HeldNode, "OK"),
     (SecretariatsNode, "OK"),
     (SecretariatsOfficer, "OK"),
     (SecretariatsOperator, "OK"),
@@ -105,7 +109,7 @@ const ANY_AT_NODE: &[(Who, &str)] =
     &[(Agency, "OK"), (OtherAgency, "OK"), (UnknownAgency, "OK"), (Officer, "OK"), (Operator, "OK")];
 /// Calls that need the run of a node, of which these say none. The registry names a node of the secretariat's, too.
 const NODES: &[(Who, &str)] =
-    &[(Node, INVALID), (ForeignNode, INVALID), (SpareNode, NOT_IT), (SecretariatsNode, INVALID)];
+    &[(Node, INVALID), (ForeignNode, INVALID), (HeldNode, INVALID), (SpareNode, NOT_IT), (SecretariatsNode, INVALID)];
 const AGENCIES_AND_OFFICER: &[(Who, &str)] =
     &[(Agency, "OK"), (OtherAgency, "OK"), (UnknownAgency, UNKNOWN), (Officer, "OK")];
 const ALL_AT_NODE: &[(Who, &str)] =
@@ -129,6 +133,7 @@ const ROWS: &[Row] = &[
             (SecretariatsOfficer, "STATEMENT_MALFORMED"),
             (Node, INVALID),
             (ForeignNode, INVALID),
+            (HeldNode, INVALID),
             (SpareNode, NOT_IT),
             (SecretariatsNode, INVALID),
         ],
@@ -166,6 +171,7 @@ const ROWS: &[Row] = &[
         &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
         &[(Officer, "OK"), (Operator, "OK")],
     ),
+    row("/concord.operations.v1.OperationsService/ExplainExchange", empty, &[(SecretariatsOfficer, INVALID)], NOBODY),
     row("/concord.operations.v1.OperationsService/AddAgency", empty, NOBODY, &[(Operator, INVALID)]),
     row("/concord.operations.v1.OperationsService/GrantAgency", empty, NOBODY, &[(Officer, INVALID)]),
     row(
@@ -235,6 +241,16 @@ const ROWS: &[Row] = &[
         NOBODY,
         &[(Agency, "EXCHANGE_UNKNOWN"), (OtherAgency, "EXCHANGE_UNKNOWN"), (UnknownAgency, UNKNOWN)],
     ),
+];
+
+type OfRun = (&'static str, fn(Bytes) -> Vec<u8>, &'static str, &'static str);
+
+/// Calls of the run that is served: a method, what it is called with, and what the node of a held participant and any other hears.
+const OF_RUN: &[OfRun] = &[
+    ("/concord.exchange.v1.ExchangeService/Consign", consign_of, "PARTICIPANT_HELD", "OK"),
+    ("/concord.exchange.v1.ExchangeService/Receive", receive_of, "PARTICIPANT_HELD", "OK"),
+    ("/concord.exchange.v1.ExchangeService/FetchConsignments", fetch_of, "OK", "OK"),
+    ("/concord.agreement.v1.StatementService/Submit", submit_of, "STATEMENT_MALFORMED", "STATEMENT_MALFORMED"),
 ];
 
 /// A method about an object: what the four states hear, each by its relation to it: the origin, a recipient, a party that the origin's
@@ -355,6 +371,24 @@ const OBJECT_ROWS: &[ObjectRow] = &[
         "EXCHANGE_UNKNOWN",
     ),
     about(
+        "what became of an exchange",
+        EXPLAIN,
+        By::Agency,
+        Object::Exchange,
+        explain_own,
+        ["OK", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
+        "what became of an exchange",
+        EXPLAIN,
+        By::OtherAgency,
+        Object::Exchange,
+        explain_own,
+        ["EXCHANGE_UNKNOWN", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
         "an exchange to withdraw",
         WITHDRAW,
         By::Agency,
@@ -435,21 +469,37 @@ fn list_services() -> Vec<u8> {
 }
 
 fn consign() -> Vec<u8> {
+    consign_of(Bytes::new())
+}
+
+fn consign_of(run: Bytes) -> Vec<u8> {
     let chain = exchange::ChainKey { hub: "main".to_owned(), node: "main".to_owned(), epoch: 1, lane: 3 };
-    let hello = exchange::ConsignHello { limits: Some(concord_wire::limits()), chain: Some(chain), run: Bytes::new() };
+    let hello = exchange::ConsignHello { limits: Some(concord_wire::limits()), chain: Some(chain), run };
     exchange::ConsignRequest { message: Some(exchange::consign_request::Message::Hello(hello)), ..Default::default() }
         .encode_to_vec()
 }
 
 fn receive() -> Vec<u8> {
-    let hello = exchange::ReceiveHello { limits: Some(concord_wire::limits()), lane: 3, ..Default::default() };
+    receive_of(Bytes::new())
+}
+
+fn receive_of(run: Bytes) -> Vec<u8> {
+    let hello = exchange::ReceiveHello { limits: Some(concord_wire::limits()), lane: 3, run, ..Default::default() };
     exchange::ReceiveRequest { message: Some(exchange::receive_request::Message::Hello(hello)) }.encode_to_vec()
 }
 
 fn fetch() -> Vec<u8> {
+    fetch_of(Bytes::new())
+}
+
+fn fetch_of(run: Bytes) -> Vec<u8> {
     let chain = exchange::ChainKey { hub: "main".to_owned(), node: "main".to_owned(), epoch: 1, lane: 3 };
     let limits = Some(concord_wire::limits());
-    exchange::FetchConsignmentsRequest { limits, chain: Some(chain), ..Default::default() }.encode_to_vec()
+    exchange::FetchConsignmentsRequest { limits, chain: Some(chain), run, ..Default::default() }.encode_to_vec()
+}
+
+fn submit_of(run: Bytes) -> Vec<u8> {
+    agreement::SubmitRequest { statement: None, wait: None, run }.encode_to_vec()
 }
 
 fn follow() -> Vec<u8> {
@@ -496,6 +546,10 @@ fn get_soon(_: &Stage, _: &str, id: &str) -> Vec<u8> {
 
 fn explain(_: &Stage, _: &str, id: &str) -> Vec<u8> {
     agency::ExplainRequest { exchange_id: id.to_owned(), participant: "TUR".to_owned() }.encode_to_vec()
+}
+
+fn explain_own(_: &Stage, _: &str, id: &str) -> Vec<u8> {
+    agency::ExplainRequest { exchange_id: id.to_owned(), participant: String::new() }.encode_to_vec()
 }
 
 fn withdraw(_: &Stage, _: &str, id: &str) -> Vec<u8> {
@@ -560,6 +614,13 @@ impl Stage {
         // Each party proposed or consented.
         let stated = Mutex::new(STATES[..3].iter().map(|code| (*code, 1)).collect());
         Self { forum, runtime, anchors, raw: BTreeMap::new(), stated, reference: None }
+    }
+
+    /// Lets the secretariat hold a state.
+    fn hold(&self, code: &str) {
+        let profile = self.folder("SEC").join("officer");
+        let hold = concord_tests::words!["participant", "hold", code, "--reason", "it floods", "--profile", profile];
+        concord_tests::concord(hold).ok();
     }
 
     fn folder(&self, code: &str) -> PathBuf {
@@ -660,9 +721,10 @@ fn every_method_of_the_protocol_has_one_row_and_every_row_is_a_method() {
 
 #[test]
 fn every_method_answers_exactly_those_whom_the_table_names_and_denies_all_others_alike() {
-    let stage = Stage::new(&["KAZ", "IRN"]);
+    let stage = Stage::new(&["KAZ", "IRN", "TUR"]);
     stage.forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
     concord_tests::concord(concord_tests::words!["agency", "add", "second", "--dir", stage.folder("KAZ")]).ok();
+    stage.hold("TUR");
     let (mut wrong, mut cells) = (Wrong::default(), 0);
     stage.runtime.block_on(async {
         let expired = |params: &mut rcgen::CertificateParams| {
@@ -712,20 +774,34 @@ fn every_method_answers_exactly_those_whom_the_table_names_and_denies_all_others
             }
         }
     });
+    for (code, is_held) in [("TUR", true), ("IRN", false)] {
+        let shown = stage.issue(&format!("spiffe://{}.concord/node/main", code.to_lowercase()), |_| {});
+        let run = RawNode::of(&stage.forum, code).run();
+        stage.runtime.block_on(async {
+            for (method, request, held, other) in OF_RUN {
+                // A connection of its own: what the node itself has open goes on or comes again.
+                let channel = stage.connect(&stage.listener("SEC", "listen"), &shown).await.unwrap();
+                let said = call_any(&channel, method, request(run.clone())).await;
+                let expected = if is_held { held } else { other };
+                wrong.unless(said.word() == *expected, || format!("{method} of {code}: {expected} expected, {said:?}"));
+                cells += 1;
+            }
+        });
+    }
     println!("{cells} cells");
     assert!(cells > 300);
 }
 
 #[test]
 fn who_is_on_a_revocation_list_is_out_in_every_role() {
-    let stage = Stage::new(&["KAZ", "IRN"]);
+    let stage = Stage::new(&["KAZ", "IRN", "TUR"]);
     // One list of each anchor, of everybody who was let in.
     let shown: Vec<(&str, Shown)> = CALLERS
         .iter()
         .filter(|(_, uri, ..)| !uri.is_empty())
         .map(|(_, uri, ..)| (*uri, stage.issue(uri, |_| {})))
         .collect();
-    for (server, codes) in [("SEC", ["KAZ", "IRN", "SEC"].as_slice()), ("KAZ", &["KAZ"])] {
+    for (server, codes) in [("SEC", ["KAZ", "IRN", "TUR", "SEC"].as_slice()), ("KAZ", &["KAZ"])] {
         let folder = stage.folder(server).join("revocation");
         std::fs::create_dir(&folder).unwrap();
         for code in codes {
@@ -847,7 +923,7 @@ fn names(answer: &[u8], id: &str) -> bool {
 
 #[test]
 fn every_page_of_an_admin_listener_is_for_operators_of_its_own_participant_only() {
-    let mut stage = Stage::new(&["KAZ", "IRN"]);
+    let mut stage = Stage::new(&["KAZ", "IRN", "TUR"]);
     stage.forum.configure_hub(|settings| replace_line(settings, "admin", "\"0.0.0.0:0\""));
     stage.forum.configure_node("KAZ", |settings| replace_line(settings, "admin", "\"0.0.0.0:0\""));
     // Each page has a line here, and the beginning of what it answers.

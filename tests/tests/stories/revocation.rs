@@ -194,11 +194,11 @@ fn what_an_officer_signs_whose_certificate_was_taken_back_the_hub_refuses_and_wh
     let forum = Forum::of(&["KAZ", "IRN"]);
     forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
     let (hub_dir, kaz) = (forum.hub_dir(), forum.node_dir("KAZ"));
-    let hub = listener(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
+    let hub = Listener::of(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
     let anchor = Authority::anchor(&kaz, "KAZ");
     let spare = anchor.leaf("spiffe://kaz.concord/node/spare", |_| {});
     let officer = serial_in(&kaz.join("officer/certificate.pem"));
-    let path = put(&hub_dir, "kaz.crl", anchor.list(&[&officer, &spare.serial]));
+    let path = put_list(&hub_dir, "kaz.crl", anchor.list(&[&officer, &spare.serial]));
     // The list counts once the other one that it names is out.
     runtime().block_on(await_let_in(&hub, &spare, false));
 

@@ -71,6 +71,13 @@ pub(crate) struct Recipient {
     pub(crate) reason: Option<String>,
 }
 
+impl NotCurrent {
+    pub(crate) fn in_words(&self) -> String {
+        let by = self.successor.as_ref().unwrap_or(&self.withdrawal);
+        format!("{} by {by} at {}", self.kind, short_time(self.at.as_deref()))
+    }
+}
+
 impl Tracked {
     /// The hub's later refusal, as the failure that a waiting command ends with.
     pub(crate) fn refusal(&self) -> Option<Failure> {
@@ -169,7 +176,7 @@ fn read(response: &TrackResponse) -> Result<Tracked, Failure> {
     })
 }
 
-fn not_current(message: &concord_wire::proto::agency::v1::NotCurrent) -> Result<NotCurrent, Failure> {
+pub(crate) fn not_current(message: &concord_wire::proto::agency::v1::NotCurrent) -> Result<NotCurrent, Failure> {
     let kind = match message.kind() {
         WithdrawalKind::Unspecified => return Err(Failure::answer("why it is not current is missing")),
         WithdrawalKind::Withdrawn => "withdrawn",
@@ -209,10 +216,7 @@ fn shown(tracked: &Tracked) -> String {
         ("recorded", short_time(tracked.recorded_at.as_deref())),
     ];
     rows.extend(tracked.reason.iter().map(|reason| ("reason", reason.clone())));
-    if let Some(NotCurrent { kind, withdrawal, successor, at }) = &tracked.not_current {
-        let by = successor.as_ref().unwrap_or(withdrawal);
-        rows.push(("not current", format!("{kind} by {by} at {}", short_time(at.as_deref()))));
-    }
+    rows.extend(tracked.not_current.iter().map(|why| ("not current", why.in_words())));
     rows.extend(tracked.withdraws.iter().map(|id| ("withdraws", id.clone())));
     rows.extend(tracked.supersedes.iter().map(|id| ("supersedes", id.clone())));
     if tracked.recipients.is_empty() {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use concord_backup::{BackupError, Backups};
 use concord_ledger::AgreementState;
-use concord_model::{ParticipantCode, Reason, Refusal, Role, Timestamp};
+use concord_model::{Digest, ExchangeId, ParticipantCode, Reason, Refusal, Role, Timestamp};
 use concord_server::audit::{AuditStream, Event, Object};
 use concord_server::{AskedDays, Connections, Readiness};
-use concord_wire::convert::timestamp;
+use concord_wire::convert::{refuse, timestamp};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::operations_service_server::{OperationsService, OperationsServiceServer};
 use concord_wire::status::to_status;
@@ -16,11 +16,13 @@ use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
 use super::caller;
+use crate::explain::{Asked, Lookups, explain};
 use crate::projection::run_with;
 use crate::retention::Keeper;
 use crate::shared::{Shared, internal};
 
 const BACKUP: &str = "/concord.operations.v1.OperationsService/CreateBackup";
+const EXPLAIN: &str = "/concord.operations.v1.OperationsService/ExplainExchange";
 const RETENTION: &str = "/concord.operations.v1.OperationsService/RunRetention";
 
 /// Tells how the hub is.
@@ -31,6 +33,8 @@ pub struct Operations {
     pub backups: Backups,
     /// Lets go what is settled and old.
     pub keeper: Arc<Keeper>,
+    /// Looks for exchanges.
+    pub lookups: Lookups,
     /// Who is connected.
     pub connections: Connections,
     /// What is wrong.
@@ -141,6 +145,18 @@ impl OperationsService for Operations {
         Ok(Response::new(pb::RunRetentionResponse { report }))
     }
 
+    async fn explain_exchange(
+        &self,
+        request: Request<pb::ExplainExchangeRequest>,
+    ) -> Result<Response<pb::ExplainExchangeResponse>, Status> {
+        let by = caller(&request)?.identity;
+        let asked = asked(request.into_inner()).map_err(|refusal| to_status(&refusal))?;
+        let about = Object::exchange(&asked.id);
+        let explained = explain(&self.shared, &self.lookups, asked).await;
+        self.shared.note_act(&by, EXPLAIN, about, &explained);
+        explained.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+
     // Agencies are the nodes'. None of these is in the hub's method table: no call gets here.
 
     async fn add_agency(
@@ -170,6 +186,14 @@ impl OperationsService for Operations {
     ) -> Result<Response<pb::ListAgenciesResponse>, Status> {
         Err(of_nodes())
     }
+}
+
+fn asked(request: pb::ExplainExchangeRequest) -> Result<Asked, Refusal> {
+    let pb::ExplainExchangeRequest { exchange_id, participant, before } = request;
+    let id = Digest::from_hex(&exchange_id.to_ascii_lowercase()).map_err(refuse(Reason::ArgumentInvalid))?;
+    let participant = Some(participant).filter(|code| !code.is_empty());
+    let participant = participant.map(|code| ParticipantCode::parse(&code)).transpose();
+    Ok(Asked { id: ExchangeId(id), participant: participant.map_err(refuse(Reason::ParticipantUnknown))?, before })
 }
 
 fn of_nodes() -> Status {

@@ -120,8 +120,7 @@ impl AgencyService for AgencyApi {
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
         let agency = self.agency(&request)?;
         let request = request.into_inner();
-        let place = track::find(&self.context, agency, request.exchange_id).await?;
-        explain::explain(&self.context, place, &request.participant).await.map(Response::new)
+        explain(&self.context, agency, request).await.map(Response::new)
     }
 
     async fn track(&self, request: Request<TrackRequest>) -> Result<Response<Self::TrackStream>, Status> {

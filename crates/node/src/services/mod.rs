@@ -35,6 +35,7 @@ use agency::AgencyApi;
 pub use agency::acknowledge;
 use agreements::AgreementApi;
 pub use cursor::{Cursor, Cursors};
+pub(crate) use explain::explain;
 pub(crate) use operations::OperationsApi;
 pub use receive::{Item, Items, give, given};
 use registry::RegistryApi;
@@ -169,7 +170,10 @@ mod tests {
 
     use super::*;
 
-    const HUB_ONLY: &[&str] = &["/concord.operations.v1.RegistryService/GetBundle"];
+    const HUB_ONLY: &[&str] = &[
+        "/concord.operations.v1.RegistryService/GetBundle",
+        "/concord.operations.v1.OperationsService/ExplainExchange",
+    ];
 
     #[test]
     fn the_table_says_what_the_comments_of_the_protocol_say() {

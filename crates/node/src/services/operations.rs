@@ -10,9 +10,10 @@ use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
 use concord_wire::proto::operations::v1::{
     AddAgencyRequest, AddAgencyResponse, AgencyRule, CreateBackupRequest, CreateBackupResponse, EndOfAgency,
-    GetStatusRequest, GetStatusResponse, GrantAgencyRequest, GrantAgencyResponse, ListAgenciesRequest,
-    ListAgenciesResponse, ListAuditRequest, ListedAgency, PreviewRetentionRequest, PreviewRetentionResponse,
-    RevokeAgencyRequest, RevokeAgencyResponse, RunRetentionRequest, RunRetentionResponse, revoke_agency_request,
+    ExplainExchangeRequest, ExplainExchangeResponse, GetStatusRequest, GetStatusResponse, GrantAgencyRequest,
+    GrantAgencyResponse, ListAgenciesRequest, ListAgenciesResponse, ListAuditRequest, ListedAgency,
+    PreviewRetentionRequest, PreviewRetentionResponse, RevokeAgencyRequest, RevokeAgencyResponse, RunRetentionRequest,
+    RunRetentionResponse, revoke_agency_request,
 };
 use concord_wire::right::{parse_right, right};
 use concord_wire::stored::node::RightsChange;
@@ -46,6 +47,14 @@ impl OperationsApi {
 impl OperationsService for OperationsApi {
     type CreateBackupStream = BoxStream<'static, Result<CreateBackupResponse, Status>>;
     type ListAuditStream = AuditStream;
+
+    /// The hub's: no call gets here.
+    async fn explain_exchange(
+        &self,
+        _: Request<ExplainExchangeRequest>,
+    ) -> Result<Response<ExplainExchangeResponse>, Status> {
+        Err(refused(Refusal::new(Reason::CallerNotAllowed, "this method is not for this caller")))
+    }
 
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<Response<Self::ListAuditStream>, Status> {
         let lines = self.context.audit.list(request.into_inner(), self.context.shutdown.clone());

@@ -29,14 +29,20 @@ pub(super) async fn find(context: &Context, agency: Name, digits: String) -> Res
 
 /// The same. Blocks.
 pub(crate) fn find_now(index: &Index, agency: &Name, digits: &str) -> Result<Place, Refusal> {
-    let digits = digits.to_ascii_lowercase();
-    let is_prefix = (PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&digits.len())
-        && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let unknown = || Refusal::new(Reason::ExchangeUnknown, "no exchange that this agency submitted begins so");
-    if !is_prefix {
-        return Err(unknown());
-    }
-    let mut found = index.exchanges(&digits, agency).map_err(|error| crate::submit::internal(&error))?;
+    let digits = id_digits(digits).ok_or_else(not_submitted)?;
+    let found = index.exchanges(&digits, agency).map_err(|error| crate::submit::internal(&error))?;
+    only(found, &digits, not_submitted)
+}
+
+/// The digits that ids are looked for by, where they are some, and enough.
+pub(super) fn id_digits(text: &str) -> Option<String> {
+    let is_prefix =
+        (PREFIX_DIGITS_MIN..=ID_DIGITS).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_prefix.then(|| text.to_ascii_lowercase())
+}
+
+/// The one that was found.
+pub(super) fn only<T>(mut found: Vec<T>, digits: &str, unknown: impl FnOnce() -> Refusal) -> Result<T, Refusal> {
     match (found.pop(), found.is_empty()) {
         (Some(only), true) => Ok(only),
         (None, _) => Err(unknown()),
@@ -45,6 +51,10 @@ pub(crate) fn find_now(index: &Index, agency: &Name, digits: &str) -> Result<Pla
             Err(Refusal::new(Reason::ExchangeAmbiguous, what))
         }
     }
+}
+
+pub(super) fn not_submitted() -> Refusal {
+    Refusal::new(Reason::ExchangeUnknown, "no exchange that this agency submitted begins so")
 }
 
 /// Tells each change until `until` is reached; once where nothing is waited for.
@@ -131,19 +141,22 @@ pub(super) fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, Inde
 /// What it says of others, and what others say of it.
 fn words(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
     let header = parse(&index.own_header(place)?).map_err(|_| IndexError::Row("an exchange"))?;
-    let bytes = |id: ExchangeId| Bytes::copy_from_slice(id.0.as_bytes());
     let not_current = withdrawn(index, &place.id, &header.origin)?.map(|row| NotCurrent {
         kind: withdrawal_kind(row.kind).into(),
-        withdrawal: bytes(row.by),
-        successor: row.successor.map(bytes).unwrap_or_default(),
+        withdrawal: bytes_of(row.by),
+        successor: row.successor.map(bytes_of).unwrap_or_default(),
         at: Some(timestamp(Timestamp::from_micros(row.at))),
     });
     Ok(TrackResponse {
         not_current,
-        withdraws: header.withdraws.map(|withdrawal| bytes(withdrawal.exchange)).unwrap_or_default(),
-        supersedes: header.supersedes.map(bytes).unwrap_or_default(),
+        withdraws: header.withdraws.map(|withdrawal| bytes_of(withdrawal.exchange)).unwrap_or_default(),
+        supersedes: header.supersedes.map(bytes_of).unwrap_or_default(),
         ..TrackResponse::default()
     })
+}
+
+pub(super) fn bytes_of(id: ExchangeId) -> Bytes {
+    Bytes::copy_from_slice(id.0.as_bytes())
 }
 
 fn recipient(

@@ -2,6 +2,7 @@
 
 mod acknowledging;
 mod epochs;
+mod explaining;
 mod feed;
 mod fencing;
 mod full;

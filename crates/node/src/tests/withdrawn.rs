@@ -36,7 +36,7 @@ fn withdrawal(forum: &Forum, origin: &Member, of: ExchangeId, lane: Lane) -> (He
 }
 
 /// One that was judged to hold.
-fn came(forum: &Forum, origin: &Member, of: ExchangeId, number: u64) -> Judged {
+pub(super) fn came(forum: &Forum, origin: &Member, of: ExchangeId, number: u64) -> Judged {
     let (header, blobs) = withdrawal(forum, origin, of, Lane::Priority);
     let mut delivery = delivered(origin, &header, &blobs, number);
     let id = Some(header::exchange_id(&delivery.header));

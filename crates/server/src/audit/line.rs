@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use concord_model::{Class, Identity, Lane, Name, ParticipantCode, Reason, Refusal, Right, Timestamp};
+use concord_model::{Class, ExchangeId, Identity, Lane, Name, ParticipantCode, Reason, Refusal, Right, Timestamp};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1::RetentionReport;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,11 @@ impl Object {
     /// A mailbox.
     pub fn mailbox(lane: Lane) -> Self {
         Self(format!("mailbox {lane}"))
+    }
+
+    /// An exchange, by its id.
+    pub fn exchange(id: &ExchangeId) -> Self {
+        Self(format!("exchange {id}"))
     }
 
     /// A consignment as far as it is named.
