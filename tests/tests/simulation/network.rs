@@ -22,6 +22,9 @@ const ON_THE_WAY_MAX: usize = 8;
 /// Either side gives a silent connection up after so long.
 const KEEPALIVE_SECONDS: u64 = 30;
 
+/// Where all is steady, nodes are so far apart that no two of them answer the hub at the same moment: which comes first must not be
+/// chance.
+const STEADY_APART_MILLISECONDS: u64 = 40;
 /// What a slow connection adds to each message's delay at most.
 const SLOW_CONNECTION_MILLISECONDS_MAX: u64 = 2_000;
 
@@ -147,7 +150,7 @@ impl Network {
     fn delay(&self, node: usize) -> Duration {
         let mut state = self.state();
         if state.steady {
-            return Duration::from_millis(1);
+            return Duration::from_millis(1 + STEADY_APART_MILLISECONDS * node as u64);
         }
         let max = state.paths[node].delay_max;
         Duration::from_millis(state.chance.within(1..max + 1))

@@ -1,13 +1,13 @@
 //! A message as lines of field paths and values, for a comparison of two runs: of what is random by its nature only the length is said.
 //!
-//! [`RANDOM`] and [`TIMES`] are all that is left out of a comparison, by field.
+//! [`RANDOM`] and [`DRAWN`] are all that is left out of a comparison, by field.
 
 use concord_wire::proto::DESCRIPTORS;
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, ReflectMessage as _, Value};
 
 /// Fields of which only the length is compared: ids, salts, nonces, digests, roots and signatures, which are drawn or follow from
 /// what is drawn, and positions in journals' histories. Each is fixed in length, so that the length says nothing either.
-pub(crate) const RANDOM: &[&str] = &[
+const RANDOM: &[&str] = &[
     "concord.exchange.v1.Header.uuid",
     "concord.exchange.v1.Header.description",
     "concord.exchange.v1.Part.commitment",
@@ -29,17 +29,6 @@ pub(crate) const RANDOM: &[&str] = &[
 /// Numbers that are drawn: the place of an exchange in its consignment's tree.
 const DRAWN: &[&str] = &["concord.exchange.v1.Delivery.slot"];
 
-/// Left out only where the secret goes on at the same moment as what is compared: then a commit waits for another's.
-pub(crate) const TIMES: &[&str] = &[
-    "concord.exchange.v1.Header.created",
-    "concord.exchange.v1.Delivery.recorded_at",
-    "concord.exchange.v1.RecordedStatement.recorded_at",
-    "concord.feed.v1.FeedItem.recorded_at",
-    "concord.feed.v1.FollowWelcome.sent_at",
-    "concord.agency.v1.ReceiveResponse.recorded_at",
-    "concord.agency.v1.ReceiveResponse.delivered_at",
-];
-
 /// Bytes that are a message themselves.
 const SERIALISED: &[(&str, &str)] = &[
     ("concord.exchange.v1.Delivery.header", "concord.exchange.v1.Header"),
@@ -53,14 +42,13 @@ const SERIALISED: &[(&str, &str)] = &[
 /// Reads messages by the protocol's own descriptors: a new field is compared by itself.
 pub(crate) struct Plain {
     pool: DescriptorPool,
-    with_times: bool,
 }
 
 impl Plain {
-    pub(crate) fn new(with_times: bool) -> Self {
-        let plain = Self { pool: DescriptorPool::decode(DESCRIPTORS).unwrap(), with_times };
+    pub(crate) fn new() -> Self {
+        let plain = Self { pool: DescriptorPool::decode(DESCRIPTORS).unwrap() };
         // A field that has another name by now must not be missing from a list in silence.
-        let listed = RANDOM.iter().chain(DRAWN).chain(TIMES).copied();
+        let listed = RANDOM.iter().chain(DRAWN).copied();
         for field in listed.chain(SERIALISED.iter().map(|(field, _)| *field)) {
             let (message, name) = field.rsplit_once('.').unwrap();
             let known = plain.pool.get_message_by_name(message).and_then(|message| message.get_field_by_name(name));
@@ -97,9 +85,6 @@ impl Plain {
 
     fn value(&self, field: &FieldDescriptor, value: &Value, path: &str, lines: &mut Vec<String>) {
         let name = field.full_name();
-        if TIMES.contains(&name) && !self.with_times {
-            return lines.push(format!("{path}: a time"));
-        }
         if DRAWN.contains(&name) {
             return lines.push(format!("{path}: drawn"));
         }
