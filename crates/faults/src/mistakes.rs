@@ -94,4 +94,18 @@ pub const MISTAKES: &[&str] = &[
     "forget-the-narrowing",
     // check: --workspace --test batteries canaries
     "show-what-others-sent",
+    // check: --workspace --test simulation an_end_of_a_right
+    "end-the-leavers-streams-alone",
+    // check: --workspace --test simulation an_end_of_a_right
+    "hold-who-comes-only",
+    // check: --workspace --test simulation an_end_of_a_right
+    "say-left-of-all",
+    // check: --workspace --test simulation what_others_have
+    "date-by-the-journal",
+    // check: --workspace --test batteries canaries
+    "deliver-what-expired",
+    // check: --workspace --test batteries canaries
+    "give-what-names-others",
+    // check: -p concord-node --lib what_is_strict
+    "give-strict-to-all",
 ];

@@ -321,7 +321,7 @@ async fn send_number(
         index as usize,
         number,
         blobs,
-        loaded.recorded_at,
+        dated(loaded.recorded_at, recorded),
         feed_number,
     )
     .ok_or_else(|| internal("a mailbox row names an exchange that the entry does not have"))?;
@@ -331,6 +331,13 @@ async fn send_number(
     let sent = writer.deliver(permit, recorded, delivery).await;
     concord_faults::point("hub.deliver.sent");
     Ok(sent.into())
+}
+
+/// When it was recorded, as its recipient is told.
+fn dated(recorded_at: Timestamp, recorded: u64) -> Timestamp {
+    // A mistake that tells how much else the hub has.
+    let also = if concord_faults::planted("date-by-the-journal") { recorded as i64 } else { 0 };
+    Timestamp::from_micros(recorded_at.as_micros() + also)
 }
 
 /// Asks the ledger whether a recipient may have one exchange of an entry now.
@@ -349,5 +356,6 @@ pub fn permit(
         return Err(WithheldReason::Left);
     }
     let expires_at = kept.sealed.headers.get(index as usize).and_then(|header| expires_at(header));
+    let expires_at = expires_at.filter(|_| !concord_faults::planted("deliver-what-expired"));
     ledger.permit(recipient, &Mail { recorded, agreement: &group.agreement, expires_at }, now)
 }

@@ -70,7 +70,7 @@ impl Plain {
     }
 
     fn fields(&self, message: &DynamicMessage, path: &str, lines: &mut Vec<String>) {
-        for field in message.descriptor().fields().filter(|field| message.has_field(field)) {
+        for field in message.descriptor().fields().filter(|field| is_said(message, field)) {
             let path = format!("{path}.{}", field.name());
             match &*message.get_field(&field) {
                 Value::List(values) => {
@@ -101,4 +101,9 @@ impl Plain {
             (value, _) => lines.push(format!("{path}: {value:?}")),
         }
     }
+}
+
+/// What is there; and what is drawn also where 0 was, which no message has.
+fn is_said(message: &DynamicMessage, field: &FieldDescriptor) -> bool {
+    message.has_field(field) || DRAWN.contains(&field.full_name())
 }

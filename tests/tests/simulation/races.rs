@@ -163,12 +163,15 @@ async fn race(world: World, fan_out: FanOut, step: u64) -> u64 {
     world.network.tap.switch_on();
     let machine = if fan_out.act == Act::Revoke { world.nodes[fan_out.target].machine } else { HUB };
     let reached = world.scheduler.after_steps(machine, step);
+    // Before its task begins: else all would be at rest already.
+    world.log().busy += 1;
     world.spawn(CLIENTS, submit_all(world.clone(), fan_out.clone()));
     let mut steps = 0;
     if step == u64::MAX {
         // Without the act in the middle: it comes when everybody has everything.
         at_rest(&world).await;
         steps = world.scheduler.steps();
+        assert!(steps > 10, "{fan_out:?}: a fan-out of {steps} steps");
     } else {
         let _none_left = timeout(Duration::from_secs(60), reached).await;
     }
@@ -297,7 +300,6 @@ async fn say_as(world: &World, member: &Member, content: DraftContent) -> Result
 }
 
 async fn submit_all(world: World, fan_out: FanOut) {
-    world.log().busy += 1;
     for number in 0..fan_out.exchanges {
         let request = SubmitRequest {
             request_id: format!("race-{number}"),
