@@ -102,4 +102,20 @@ pub const MISTAKES: &[&str] = &[
     "withdraw-for-anyone",
     // check: -p concord-node --lib what_an_agency_may_not_have_is_explained
     "explain-without-right",
+    // check: --workspace --test simulation an_end_of_a_right
+    "end-the-leavers-streams-alone",
+    // check: --workspace --test simulation an_end_of_a_right
+    "hold-who-comes-only",
+    // check: --workspace --test simulation an_end_of_a_right
+    "say-left-of-all",
+    // check: --workspace --test simulation what_others_have
+    "date-by-the-journal",
+    // check: --workspace --test simulation what_others_have
+    "count-others-in-the-feed",
+    // check: --workspace --test batteries canaries
+    "deliver-what-expired",
+    // check: --workspace --test batteries canaries
+    "give-what-names-others",
+    // check: -p concord-node --lib what_is_strict
+    "give-strict-to-all",
 ];

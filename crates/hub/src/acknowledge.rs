@@ -177,6 +177,7 @@ impl Notices {
             }
         });
         let reason = as_told_to(ledger.agreements(), &fact, index, reason);
+        let reason = if concord_faults::planted("say-left-of-all") { WithheldReason::Left } else { reason };
         self.fact = Some((run.sequence, fact, kept));
         Ok(NoticeOutcome::Withheld(reason))
     }

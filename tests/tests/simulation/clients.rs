@@ -296,7 +296,7 @@ async fn conflict(
 }
 
 /// An agency that follows what it is given, acknowledges now or later, and now and then begins again.
-async fn receive(world: World, state: usize, agency: usize, mut chance: Chance) {
+pub(crate) async fn receive(world: World, state: usize, agency: usize, mut chance: Chance) {
     let node = world.nodes[state].clone();
     loop {
         let Some(context) = node.running() else {
@@ -320,6 +320,7 @@ async fn receive(world: World, state: usize, agency: usize, mut chance: Chance) 
             if let Some(item) = item {
                 let (lane, number) = world.log().keep((state, agency), &node.member, &item);
                 world.trace.line(format_args!("{} {} is given {lane} {number}", STATES[state], AGENCIES[agency]));
+                world.network.tap.given(state, agency, &item);
                 last = Some(item.cursor);
             }
             let healed = world.log().healed;

@@ -17,6 +17,8 @@ use crate::chance::Chance;
 
 /// Syncs take up to so long, one in twenty up to twenty times as long.
 const SYNC_MILLISECONDS_MAX: u64 = 20;
+/// Syncs of a disk that is steady.
+const STEADY_SYNC_MILLISECONDS: u64 = 5;
 
 /// What survives a crash. Clones are the same disk.
 #[derive(Clone)]
@@ -31,6 +33,8 @@ struct Moving {
     /// Handed over and not yet durable.
     unsynced: Option<(Tail, Vec<Draft>)>,
     full: bool,
+    /// Every sync takes the same time.
+    steady: bool,
     /// By entry and index: bodies that the disk does not give back any more, until they are mended.
     damaged: BTreeSet<(u64, usize)>,
     mended: u64,
@@ -50,7 +54,14 @@ pub(crate) enum Crash {
 
 impl Disk {
     pub(crate) fn new(durable: MemoryJournal, chance: Chance) -> Self {
-        let moving = Mutex::new(Moving { unsynced: None, full: false, damaged: BTreeSet::new(), mended: 0, chance });
+        let moving = Mutex::new(Moving {
+            unsynced: None,
+            full: false,
+            steady: false,
+            damaged: BTreeSet::new(),
+            mended: 0,
+            chance,
+        });
         Self(Arc::new(Inner { durable: Mutex::new(durable), moving }))
     }
 
@@ -84,6 +95,11 @@ impl Disk {
     /// Whether it refuses what is appended for want of room.
     pub(crate) fn set_full(&self, full: bool) {
         self.0.moving().full = full;
+    }
+
+    /// From now on every sync takes the same time, so that one more changes nothing for those that come later.
+    pub(crate) fn be_steady(&self) {
+        self.0.moving().steady = true;
     }
 
     /// The machine lost power, and is opened again at `now`, in microseconds since the Unix epoch.
@@ -139,8 +155,12 @@ impl Journal for Disk {
             let sync = {
                 let mut moving = disk.moving();
                 moving.unsynced = Some((expected, batch.clone()));
-                let slow = if moving.chance.one_in(20) { 20 } else { 1 };
-                Duration::from_millis(moving.chance.within(1..SYNC_MILLISECONDS_MAX) * slow)
+                if moving.steady {
+                    Duration::from_millis(STEADY_SYNC_MILLISECONDS)
+                } else {
+                    let slow = if moving.chance.one_in(20) { 20 } else { 1 };
+                    Duration::from_millis(moving.chance.within(1..SYNC_MILLISECONDS_MAX) * slow)
+                }
             };
             tokio::time::sleep(sync).await;
             {

@@ -6,6 +6,7 @@ use concord_hub::damaged::Damaged;
 use concord_hub::feeds::FeedsShown;
 use concord_hub::fencing::RunsSeen;
 use concord_hub::follow::follow;
+use concord_hub::lapses::keep_lapsing;
 use concord_hub::losses::Losses;
 use concord_hub::projection::HubProjection;
 use concord_hub::sequencer::SequencerTask;
@@ -110,7 +111,8 @@ pub(crate) fn open(
     let sequencing = async move { task.run().await.expect("the disk takes every commit") };
     let following = follow(views, journal, sequencer.watch(), sequencer.recent());
     let following = async move { following.await.expect("the views follow") };
-    (shared, vec![Box::pin(sequencing), Box::pin(following)])
+    let lapsing = keep_lapsing(Arc::downgrade(&shared));
+    (shared, vec![Box::pin(sequencing), Box::pin(following), Box::pin(lapsing)])
 }
 
 /// The ledger of all facts of a journal.

@@ -417,13 +417,18 @@ fn received(node: &Party<Context>) -> Received {
     received
 }
 
+/// What a node took in.
+pub(crate) fn accepted(node: &Party<Context>) -> BTreeMap<ExchangeId, (Lane, u64)> {
+    received(node).accepted
+}
+
 fn in_order(accepted: &BTreeMap<ExchangeId, (Lane, u64)>) -> Vec<(ExchangeId, (Lane, u64))> {
     let mut all: Vec<_> = accepted.iter().map(|(id, place)| (*id, *place)).collect();
     all.sort_by_key(|(_, place)| *place);
     all
 }
 
-fn entries(journal: &dyn Journal) -> Vec<Entry> {
+pub(crate) fn entries(journal: &dyn Journal) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     loop {
         let next = entries.last().map_or(1, |entry| entry.sequence + 1);

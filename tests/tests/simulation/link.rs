@@ -27,6 +27,7 @@ use tonic::Status;
 
 use crate::hub::Hub;
 use crate::network::{Connection, Direction, Network};
+use crate::tap::Stage;
 
 const CONNECT_TIMEOUT_SECONDS: u64 = 10;
 
@@ -70,6 +71,18 @@ impl SimulatedLink {
         let connection = self.fresh().await?;
         *self.known() = Some(Arc::clone(&connection));
         Ok(connection)
+    }
+
+    /// A stream of the hub's messages, as the tap hears it.
+    fn heard<T: prost::Message + 'static>(
+        &self,
+        stage: Stage,
+        stream: String,
+        kind: &'static str,
+        messages: Incoming<T>,
+    ) -> Incoming<T> {
+        let (network, node) = (Arc::clone(&self.network), self.node);
+        messages.inspect(move |message| network.tap.hear(node, stage, &stream, kind, message)).boxed()
     }
 
     /// Calls the hub over a connection; a lost one says so, and a silent one is given up.
@@ -136,7 +149,12 @@ impl HubLink for SimulatedLink {
             let responses = self.call(&connection, |shared, caller| {
                 Box::pin(async move { exchange::consign(&shared, caller, inbound) })
             });
-            let responses = responses.await?.boxed();
+            let responses = self.heard(
+                Stage::Handed,
+                format!("consign {lane}"),
+                "concord.exchange.v1.ConsignResponse",
+                responses.await?.boxed(),
+            );
             let label = move |response: &Result<ConsignResponse, Status>| match response {
                 Ok(ConsignResponse { message: Some(consign_response::Message::Welcome(welcome)) }) => {
                     format!("consign {lane} welcome after {}", welcome.last_number)
@@ -144,7 +162,8 @@ impl HubLink for SimulatedLink {
                 Ok(_) => format!("receipt {lane}"),
                 Err(status) => format!("consign {lane} ends: {}", status.message()),
             };
-            Ok(flat(self.network.carry(&connection, Direction::Down, responses, &reset, label)))
+            let carried = flat(self.network.carry(&connection, Direction::Down, responses, &reset, label));
+            Ok(self.heard(Stage::Arrived, format!("consign {lane}"), "concord.exchange.v1.ConsignResponse", carried))
         })
     }
 
@@ -164,7 +183,12 @@ impl HubLink for SimulatedLink {
             let responses = self.call(&connection, |shared, caller| {
                 Box::pin(async move { exchange::receive(&shared, caller, inbound) })
             });
-            let responses = responses.await?.boxed();
+            let responses = self.heard(
+                Stage::Handed,
+                format!("receive {lane}"),
+                "concord.exchange.v1.ReceiveResponse",
+                responses.await?.boxed(),
+            );
             let label = move |response: &Result<ReceiveResponse, Status>| match response {
                 Ok(ReceiveResponse { message: Some(message) }) => match message {
                     receive_response::Message::Delivery(delivery) => format!("delivery {lane} {}", delivery.number),
@@ -177,7 +201,8 @@ impl HubLink for SimulatedLink {
                 Ok(_) => "receive".to_owned(),
                 Err(status) => format!("receive {lane} ends: {}", status.message()),
             };
-            Ok(flat(self.network.carry(&connection, Direction::Down, responses, &reset, label)))
+            let carried = flat(self.network.carry(&connection, Direction::Down, responses, &reset, label));
+            Ok(self.heard(Stage::Arrived, format!("receive {lane}"), "concord.exchange.v1.ReceiveResponse", carried))
         })
     }
 
@@ -187,7 +212,12 @@ impl HubLink for SimulatedLink {
             let responses = self.call(&connection, |shared, caller| {
                 Box::pin(async move { feed::follow(&shared, &caller, &request).await })
             });
-            let responses = responses.await?.boxed();
+            let responses = self.heard(
+                Stage::Handed,
+                "feed".to_owned(),
+                "concord.feed.v1.FollowResponse",
+                responses.await?.boxed(),
+            );
             let label = |response: &Result<FollowResponse, Status>| match response {
                 Ok(FollowResponse { message: Some(follow_response::Message::Item(item)) }) => {
                     format!("feed item {}", item.number)
@@ -196,7 +226,8 @@ impl HubLink for SimulatedLink {
                 Err(status) => format!("feed ends: {}", status.message()),
             };
             let reset = CancellationToken::new();
-            Ok(flat(self.network.carry(&connection, Direction::Down, responses, &reset, label)))
+            let carried = flat(self.network.carry(&connection, Direction::Down, responses, &reset, label));
+            Ok(self.heard(Stage::Arrived, "feed".to_owned(), "concord.feed.v1.FollowResponse", carried))
         })
     }
 
@@ -221,10 +252,16 @@ impl HubLink for SimulatedLink {
             let connection = self.connection(None).await?;
             let responses = self
                 .call(&connection, |shared, caller| Box::pin(async move { fetch(&shared, &caller, request).await }));
-            let responses = responses.await?.boxed();
+            let responses = self.heard(
+                Stage::Handed,
+                "fetch".to_owned(),
+                "concord.exchange.v1.FetchConsignmentsResponse",
+                responses.await?.boxed(),
+            );
             let label = |_: &Result<FetchConsignmentsResponse, Status>| "given back".to_owned();
             let reset = CancellationToken::new();
-            Ok(flat(self.network.carry(&connection, Direction::Down, responses, &reset, label)))
+            let carried = flat(self.network.carry(&connection, Direction::Down, responses, &reset, label));
+            Ok(self.heard(Stage::Arrived, "fetch".to_owned(), "concord.exchange.v1.FetchConsignmentsResponse", carried))
         })
     }
 
@@ -235,7 +272,13 @@ impl HubLink for SimulatedLink {
             let called = self.call(&connection, |shared, caller| {
                 Box::pin(async move { statement::submit(&shared, &caller, request).await })
             });
-            called.await
+            let called = called.await;
+            self.network.tap.note(self.node, "statement", || match &called {
+                Ok(()) => "accepted".to_owned(),
+                Err(LinkEnd::Lost(why)) => format!("lost: {why}"),
+                Err(refused) => format!("refused: {refused:?}"),
+            });
+            called
         })
     }
 }

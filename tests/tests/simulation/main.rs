@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a simulation that cannot go on fails its test")]
 
+mod apart;
 mod chance;
 mod chaos;
 mod clients;
@@ -19,8 +20,11 @@ mod link;
 mod log;
 mod network;
 mod node;
+mod plain;
+mod races;
 mod real_stack;
 mod scheduler;
+mod tap;
 mod trace;
 mod trimmed;
 mod world;

@@ -14,6 +14,7 @@ use tonic::Status;
 
 use crate::chance::Chance;
 use crate::scheduler::{Machine, Scheduler};
+use crate::tap::Tap;
 use crate::trace::Trace;
 
 /// Messages on the way in one direction of a stream; the sender waits with more.
@@ -21,6 +22,9 @@ const ON_THE_WAY_MAX: usize = 8;
 /// Either side gives a silent connection up after so long.
 const KEEPALIVE_SECONDS: u64 = 30;
 
+/// Where all is steady, nodes are so far apart that no two of them answer the hub at the same moment: which comes first must not be
+/// chance.
+const STEADY_APART_MILLISECONDS: u64 = 40;
 /// What a slow connection adds to each message's delay at most.
 const SLOW_CONNECTION_MILLISECONDS_MAX: u64 = 2_000;
 
@@ -35,6 +39,8 @@ pub(crate) enum Direction {
 pub(crate) struct Network {
     pub(crate) scheduler: Scheduler,
     pub(crate) trace: Arc<Trace>,
+    /// What the nodes are handed and get, where a story listens.
+    pub(crate) tap: Tap,
     machine: Machine,
     state: Mutex<State>,
     changed: Notify,
@@ -44,6 +50,8 @@ struct State {
     chance: Chance,
     paths: Vec<Path>,
     next_connection: u64,
+    /// All messages take the same time, whatever else is on the way.
+    steady: bool,
 }
 
 #[derive(Default)]
@@ -83,8 +91,8 @@ impl Connection {
 impl Network {
     pub(crate) fn new(scheduler: Scheduler, machine: Machine, trace: Arc<Trace>, nodes: usize, chance: Chance) -> Self {
         let paths = (0..nodes).map(|_| Path { delay_max: 20, ..Path::default() }).collect();
-        let state = Mutex::new(State { chance, paths, next_connection: 1 });
-        Self { scheduler, trace, machine, state, changed: Notify::new() }
+        let state = Mutex::new(State { chance, paths, next_connection: 1, steady: false });
+        Self { scheduler, trace, tap: Tap::default(), machine, state, changed: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -94,8 +102,11 @@ impl Network {
     /// A connection that stands at both ends.
     pub(crate) fn connected(&self, node: usize) -> Arc<Connection> {
         let mut state = self.state();
-        let slow_by =
-            if state.chance.one_in(6) { state.chance.within(50..SLOW_CONNECTION_MILLISECONDS_MAX) } else { 0 };
+        let slow_by = if !state.steady && state.chance.one_in(6) {
+            state.chance.within(50..SLOW_CONNECTION_MILLISECONDS_MAX)
+        } else {
+            0
+        };
         let connection = Arc::new(Connection {
             id: state.next_connection,
             node,
@@ -138,8 +149,16 @@ impl Network {
 
     fn delay(&self, node: usize) -> Duration {
         let mut state = self.state();
+        if state.steady {
+            return Duration::from_millis(1 + STEADY_APART_MILLISECONDS * node as u64);
+        }
         let max = state.paths[node].delay_max;
         Duration::from_millis(state.chance.within(1..max + 1))
+    }
+
+    /// From now on every message takes the same time, so that one more changes nothing for the others.
+    pub(crate) fn be_steady(&self) {
+        self.state().steady = true;
     }
 
     pub(crate) fn set_delay(&self, node: usize, max_milliseconds: u64) {

@@ -34,7 +34,15 @@ struct State {
     next: u64,
     current: Machine,
     chance: Chance,
+    /// How often tasks of this machine were polled, and who waits for some such number.
+    steps: Option<Steps>,
     outer: Option<Waker>,
+}
+
+struct Steps {
+    machine: Machine,
+    done: u64,
+    awaited: Option<(u64, oneshot::Sender<()>)>,
 }
 
 struct Task {
@@ -64,6 +72,16 @@ impl Wake for TaskWaker {
     }
 }
 
+impl State {
+    /// Counts a step, and gives whoever waits for just this one.
+    fn count_step(&mut self, machine: Machine) -> Option<oneshot::Sender<()>> {
+        let steps = self.steps.as_mut().filter(|steps| steps.machine == machine)?;
+        steps.done += 1;
+        let is_due = steps.awaited.as_ref().is_some_and(|(count, _)| *count <= steps.done);
+        if is_due { steps.awaited.take().map(|(_, reached)| reached) } else { None }
+    }
+}
+
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,7 +90,15 @@ impl Inner {
 
 impl Scheduler {
     pub(crate) fn new(chance: Chance) -> Self {
-        let state = State { tasks: BTreeMap::new(), ready: BTreeSet::new(), next: 0, current: 0, chance, outer: None };
+        let state = State {
+            tasks: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            next: 0,
+            current: 0,
+            chance,
+            steps: None,
+            outer: None,
+        };
         Self(Arc::new(Inner(Mutex::new(state))))
     }
 
@@ -101,6 +127,18 @@ impl Scheduler {
             let _hung_up = answer.send(work.await);
         });
         answered
+    }
+
+    /// Counts the steps of a machine from now on; the answer comes right after so many of them.
+    pub(crate) fn after_steps(&self, machine: Machine, count: u64) -> oneshot::Receiver<()> {
+        let (reached, answer) = oneshot::channel();
+        self.0.state().steps = Some(Steps { machine, done: 0, awaited: Some((count, reached)) });
+        answer
+    }
+
+    /// How many steps the machine made that is counted.
+    pub(crate) fn steps(&self) -> u64 {
+        self.0.state().steps.as_ref().map_or(0, |steps| steps.done)
     }
 
     /// Ends all tasks of a machine; not from one of its own.
@@ -168,6 +206,7 @@ impl Scheduler {
         let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
         let mut state = self.0.state();
         state.current = usize::MAX;
+        let reached = state.count_step(machine);
         let left = match polled {
             Poll::Ready(()) => {
                 let ended = state.tasks.remove(&id);
@@ -184,6 +223,9 @@ impl Scheduler {
         };
         drop(state);
         drop(left);
+        if let Some(reached) = reached {
+            let _nobody_waits = reached.send(());
+        }
         true
     }
 }

@@ -28,7 +28,7 @@ use crate::trace::Trace;
 pub(crate) const WORLD: Machine = 0;
 const NETWORK: Machine = 1;
 pub(crate) const CLIENTS: Machine = 2;
-const HUB: Machine = 3;
+pub(crate) const HUB: Machine = 3;
 const FIRST_NODE: Machine = 4;
 
 /// How many of the states are on [`SOME`](crate::forum::SOME).

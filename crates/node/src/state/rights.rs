@@ -47,6 +47,7 @@ impl About {
 pub fn entitled(agency: &Agency, about: &About) -> bool {
     let is_it = |one: &AgencyName| one.agency == agency.name && one.participant == agency.participant;
     let is_named = about.only.as_ref().is_none_or(|only| only.iter().any(is_it));
+    let is_named = is_named || concord_faults::planted("give-what-names-others");
     is_named && !about.is_withdrawn && agency.receive.grant_for(about).is_some()
 }
 
@@ -144,6 +145,7 @@ impl Rules {
 
     /// What is `strict` only a rule gives that names the measure; any takes it away.
     fn grant(&self, measure: &MeasureCode, agreement: Option<&AgreementId>, strict: bool) -> Option<&Rule> {
+        let strict = strict && !concord_faults::planted("give-strict-to-all");
         let mut found: Option<&Rule> = None;
         for rule in self.0.iter().filter(|rule| rule.is_about(measure, agreement)) {
             found = match rule.granted {
