@@ -2,3 +2,4 @@
 
 pub use crate::services::{Cursor, Cursors, Item, Items, acknowledge, give, given, hand_in};
 pub use crate::submit::submit;
+pub use crate::withdraw::withdraw;

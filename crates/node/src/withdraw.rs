@@ -19,11 +19,7 @@ use crate::submit::{check_may_queue, internal, new_request_id, random};
 use crate::writer::{Accepted, Prepared, Second, first_answer};
 
 /// Takes one exchange back; durable here when this returns.
-pub(crate) async fn withdraw(
-    context: &Context,
-    agency: &Name,
-    request: WithdrawRequest,
-) -> Result<WithdrawResponse, Refusal> {
+pub async fn withdraw(context: &Context, agency: &Name, request: WithdrawRequest) -> Result<WithdrawResponse, Refusal> {
     let (looking, name) = (context.clone(), agency.clone());
     let prepared = concord_server::blocking(move || prepare(&looking, &name, request));
     let (outcome, mut response) = prepared.await.map_err(|error| internal(&error))??;

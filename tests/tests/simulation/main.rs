@@ -23,6 +23,7 @@ mod real_stack;
 mod scheduler;
 mod trace;
 mod trimmed;
+mod withdraw;
 mod world;
 
 use concord_tests::battery::{Budget, report};
