@@ -62,7 +62,10 @@ impl Log {
             let is_open = !self.withdrawn.contains_key(id) && !self.not_current.contains(id);
             (queued.state, queued.agency) == who && is_open && !notices.contains(id)
         });
-        own.map(|(id, queued)| (*id, queued.request.clone())).collect()
+        let mut own: Vec<_> = own.map(|(id, queued)| (*id, queued.request.clone())).collect();
+        // Ids follow from keys, which every process makes anew; what a seed does must not.
+        own.sort_by(|(_, one), (_, other)| one.request_id.cmp(&other.request_id));
+        own
     }
 
     /// What the node of a state knows to be withdrawn, since it told so: no stream that begins now gives it.
