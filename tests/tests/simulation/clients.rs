@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chance::Chance;
 use crate::forum::{AGENCIES, ALL, MEASURE, SOME, STATES, name};
 use crate::log::Queued;
+use crate::withdraw;
 use crate::world::{CLIENTS, SOME_PARTIES, World};
 
 /// All of the load begins within so many simulated milliseconds.
@@ -92,6 +93,8 @@ pub(crate) fn start(world: &World) {
             let purpose = 100 + (state * AGENCIES.len() + agency) as u64;
             world.spawn(CLIENTS, submit_all(world.clone(), state, agency, Chance::of(seed, purpose)));
             world.spawn(CLIENTS, receive(world.clone(), state, agency, Chance::of(seed, purpose + 50)));
+            let back = withdraw::take_back(world.clone(), state, agency, Chance::of(seed, purpose + 400));
+            world.spawn(CLIENTS, back);
         }
         let chance = Chance::of(seed, 200 + state as u64);
         world.spawn(CLIENTS, consent(world.clone(), state, chance, true));
@@ -305,6 +308,7 @@ pub(crate) async fn receive(world: World, state: usize, agency: usize, mut chanc
         };
         let (items, given) = mpsc::channel(1);
         let replaced = CancellationToken::new();
+        let taken_back = world.log().taken_back_at(state);
         let request = ReceiveRequest { follow: true, without_bodies: false };
         let mut given = Box::pin(calls::given(&context, name(AGENCIES[agency]), ReceiverStream::new(given)));
         let giving = calls::give(context, name(AGENCIES[agency]), request, items, replaced.clone());
@@ -318,6 +322,8 @@ pub(crate) async fn receive(world: World, state: usize, agency: usize, mut chanc
             };
             let idle = item.is_none();
             if let Some(item) = item {
+                let given = concord_wire::header::exchange_id(&item.header);
+                assert!(!taken_back.contains(&given), "{} gave {given} after it gave notice", STATES[state]);
                 let (lane, number) = world.log().keep((state, agency), &node.member, &item);
                 world.trace.line(format_args!("{} {} is given {lane} {number}", STATES[state], AGENCIES[agency]));
                 world.network.tap.given(state, agency, &item);

@@ -1,6 +1,8 @@
 //! What must be true when everything has healed: I6 that all drains, then I1 to I4 from the journals and from what the agencies
 //! were answered and given.
 
+mod withdrawn;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -107,7 +109,11 @@ fn agencies_have_all(parties: &Parties, log: &Log) -> bool {
         let accepted = received(node).accepted;
         (0..AGENCIES.len()).all(|agency| {
             let given = log.given.get(&(state, agency));
-            accepted.keys().all(|id| given.is_some_and(|given| given.exchanges.contains_key(id)))
+            accepted.keys().all(|id| {
+                // What its node knows to be withdrawn it gives to nobody who had not got it.
+                let is_withdrawn = log.withdrawn.get(id).is_some_and(|by| accepted.contains_key(by));
+                is_withdrawn || given.is_some_and(|given| given.exchanges.contains_key(id))
+            })
         })
     })
 }
@@ -132,9 +138,22 @@ pub(crate) fn judge(parties: &Parties, log: &Log) -> u64 {
     for (id, exchange) in &hub.exchanges {
         let queued = log.queued.get(id);
         let queued = queued.unwrap_or_else(|| panic!("I1: the hub recorded {id}, which nobody was answered"));
-        judge_outcome(&ledger, exchange, queued);
+        match exchange.withdraws {
+            Some(_) => withdrawn::judge_notice(&hub, log, id, exchange),
+            None => judge_outcome(&ledger, exchange, queued),
+        }
+        let is_withdrawn = withdrawn::is_withdrawn(&hub, log, id);
+        let comes_behind = exchange.refused == Some(Reason::ExchangeWithdrawn);
+        assert!(is_withdrawn || !comes_behind, "I8: {id} was refused as withdrawn, and nobody did that");
         for (node, journal) in parties.nodes.iter().zip(&journals) {
-            judge_at(&ledger, log.hub_put_back, id, exchange, &node.code, journal);
+            judge_at(
+                &ledger,
+                (log.hub_put_back, is_withdrawn, withdrawn::has_overtaken(&hub, log, id)),
+                id,
+                exchange,
+                &node.code,
+                journal,
+            );
         }
     }
     for (state, (node, journal)) in parties.nodes.iter().zip(&journals).enumerate() {
@@ -147,6 +166,10 @@ pub(crate) fn judge(parties: &Parties, log: &Log) -> u64 {
         assert_eq!(kept, answered, "I1, I3: what {code} queued and what its agencies were answered");
         let mut last: BTreeMap<(ParticipantCode, Lane), (u32, u64, u32)> = BTreeMap::new();
         for (id, (lane, _)) in in_order(&journal.accepted) {
+            // A hub that forgot both tells them again, the exchange before it has the withdrawal: it is kept as withdrawn.
+            if log.hub_put_back && withdrawn::came_behind(log, journal, &id) {
+                continue;
+            }
             let (chain, number, index) = &hub.exchanges[&id].place;
             let place = (chain.epoch, *number, *index);
             let before = last.insert((chain.origin.clone(), lane), place);
@@ -164,6 +187,7 @@ pub(crate) fn judge(parties: &Parties, log: &Log) -> u64 {
                 );
             }
         }
+        withdrawn::judge_holder(&hub, &ledger, log, (state, code), journal);
         for id in &journal.set_aside {
             let origin = &hub.exchanges[id].place.0.origin;
             let is_late = log.hub_put_back && may_set_aside(&ledger, origin);
@@ -173,7 +197,7 @@ pub(crate) fn judge(parties: &Parties, log: &Log) -> u64 {
             assert_eq!(log.queued[id].request.body, *body, "I1: {code} took {id} in with another body");
         }
         if !log.hub_put_back {
-            judge_numbers(&hub, code, journal);
+            judge_numbers(&hub, log, code, journal);
         }
     }
     hub.exchanges.len() as u64
@@ -214,6 +238,8 @@ fn judge_outcome(ledger: &Ledger, exchange: &Recorded, queued: &Queued) {
         Some(Reason::AgreementNotInForce) => {
             assert_eq!(agreement.state, AgreementState::Ended, "I8: {place:?} goes under what is in force");
         }
+        // Compared with its withdrawal.
+        Some(Reason::ExchangeWithdrawn) => {}
         Some(reason) => panic!("I8: {place:?} was refused with {reason:?}, and nothing here explains it"),
     }
 }
@@ -221,7 +247,7 @@ fn judge_outcome(ledger: &Ledger, exchange: &Recorded, queued: &Queued) {
 /// Whoever is in the frozen audience has it, unless it left; nobody else does.
 fn judge_at(
     ledger: &Ledger,
-    hub_put_back: bool,
+    (hub_put_back, is_withdrawn, has_overtaken): (bool, bool, bool),
     id: &ExchangeId,
     exchange: &Recorded,
     code: &ParticipantCode,
@@ -235,19 +261,21 @@ fn judge_at(
         hub_put_back && (has_left(ledger, exchange, code) || has_left(ledger, exchange, &exchange.place.0.origin));
     let Recorded { place, audience, refused, .. } = exchange;
     assert!(
-        is_meant || !has || had,
+        is_meant || !has || had || has_overtaken,
         "I2: {code} has {id}, which is not for it: {place:?} went to {audience:?}, refused {refused:?}"
     );
     // The origin left before its node handed it in again: it is recorded after the leave, and set aside with its evidence.
     let origin = &exchange.place.0.origin;
     let comes_too_late = hub_put_back && has_left(ledger, exchange, origin) && journal.set_aside.contains(id);
     // Where nothing was put back, `judge_numbers` says for each whether its leave came first.
-    let excused = has_left(ledger, exchange, code) || comes_too_late;
+    // A notice goes also to who left.
+    let is_notice = exchange.withdraws.is_some();
+    let excused = is_withdrawn || (has_left(ledger, exchange, code) && !is_notice) || comes_too_late;
     assert!(!is_meant || has || excused, "I1: {code} never got {:?} {id}", exchange.place);
 }
 
 /// Each number stands for what the hub gave it to; withheld or set aside is only what had not been accepted when its recipient left.
-fn judge_numbers(hub: &AtHub, code: &ParticipantCode, journal: &Received) {
+fn judge_numbers(hub: &AtHub, log: &Log, code: &ParticipantCode, journal: &Received) {
     let own = hub.numbers.iter().filter(|((recipient, ..), _)| recipient == code);
     for ((_, lane, number), id) in own {
         let place = format!("number {number} of {code} {lane}");
@@ -257,8 +285,13 @@ fn judge_numbers(hub: &AtHub, code: &ParticipantCode, journal: &Received) {
             Some(accepted) => assert_eq!(accepted, id, "I4: {place} is another exchange"),
             None => {
                 let left = journal.left.get(&hub.exchanges[id].agreement);
-                let is_after = left.is_some_and(|left| left < sequence);
-                assert!(is_after, "I1: {place} was not accepted before its recipient said that it leaves");
+                let is_notice = hub.exchanges[id].withdraws.is_some();
+                let is_after = !is_notice && left.is_some_and(|left| left < sequence);
+                let is_withdrawn = withdrawn::is_withdrawn(hub, log, id);
+                assert!(
+                    is_after || is_withdrawn,
+                    "I1: {place} was not accepted before its recipient said that it leaves"
+                );
             }
         }
     }
@@ -275,6 +308,10 @@ struct Recorded {
     audience: Vec<ParticipantCode>,
     refused: Option<Reason>,
     agreement: AgreementId,
+    /// Of a withdrawal: what it takes back.
+    withdraws: Option<ExchangeId>,
+    /// In which entry of the hub.
+    entry: u64,
     body: Option<Bytes>,
 }
 
@@ -302,11 +339,14 @@ fn recorded(journal: &MemoryJournal) -> AtHub {
             let group =
                 fact.groups.iter().find(|group| group.items.iter().any(|items| items.indices().contains(&index)));
             let refused = fact.refused.iter().find(|refusal| refusal.index == index).map(|refusal| refusal.reason);
+            let parsed = concord_wire::header::parse(header).unwrap();
             let exchange = Recorded {
                 place: (fact.chain.clone(), fact.number, index),
                 audience: group.map(|group| group.recipients.clone()).unwrap_or_default(),
                 refused,
-                agreement: concord_wire::header::parse(header).unwrap().agreement.id,
+                agreement: parsed.agreement.id,
+                withdraws: parsed.withdraws.map(|withdrawal| withdrawal.exchange),
+                entry: entry.sequence,
                 body: body(journal, entry.sequence, kept.blob_range(index as usize)),
             };
             let twice = hub.exchanges.insert(exchange_id(header), exchange);
@@ -397,7 +437,9 @@ fn received(node: &Party<Context>) -> Received {
                     let twice = received.accepted.insert(id, (lane, number));
                     assert!(twice.is_none(), "I3: {code} took an exchange in twice");
                     let body = body(journal, entry.sequence, blobs);
-                    received.bodies.insert(id, body.expect("an accepted exchange has its body"));
+                    if concord_wire::header::withdraws(&delivery.header).is_none() {
+                        received.bodies.insert(id, body.expect("an accepted exchange has its body"));
+                    }
                     Some(id)
                 }
                 Verdict::SetAside(delivery, _) => {

@@ -27,6 +27,7 @@ mod scheduler;
 mod tap;
 mod trace;
 mod trimmed;
+mod withdraw;
 mod world;
 
 use concord_tests::battery::{Budget, report};
