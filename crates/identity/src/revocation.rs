@@ -19,6 +19,8 @@ use crate::anchors::AnchorTable;
 use crate::certificate::parse;
 use crate::moment;
 
+const PEM_BEGIN: &[u8] = b"-----BEGIN";
+const PEM_END: &[u8] = b"-----END ";
 const LIST_BLOCK: &str = "X509 CRL";
 const CERTIFICATE_BLOCK: &str = "CERTIFICATE";
 const NAME_SHOWN_MAX_CHARS: usize = 80;
@@ -70,9 +72,8 @@ impl RevocationFile {
     /// Reads PEM with blocks `X509 CRL` and `CERTIFICATE`, or one list or certificate in DER. Says in words what is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let (mut lists, mut authorities) = (Vec::new(), Vec::new());
-        if bytes.trim_ascii_start().starts_with(b"-----BEGIN ") {
-            let blocks = pem::parse_many(bytes).map_err(|error| format!("the PEM text is damaged: {error}"))?;
-            for block in blocks {
+        if bytes.trim_ascii_start().starts_with(PEM_BEGIN) {
+            for block in whole_blocks(bytes)? {
                 match block.tag() {
                     LIST_BLOCK => lists.push(List::parse(block.contents())?),
                     CERTIFICATE_BLOCK => authorities.push(authority(block.contents())?),
@@ -96,6 +97,22 @@ impl RevocationFile {
     pub fn next_update(&self) -> Option<Timestamp> {
         self.lists.iter().map(|list| list.next_update).min()
     }
+}
+
+/// The blocks of a PEM text, if all that it begins are there to their ends: a file that was written in part says less than its
+/// owner meant, and what its next block names would be let in again.
+fn whole_blocks(text: &[u8]) -> Result<Vec<pem::Pem>, String> {
+    let blocks = pem::parse_many(text).map_err(|error| format!("the PEM text is damaged: {error}"))?;
+    let begun = text.windows(PEM_BEGIN.len()).filter(|window| *window == PEM_BEGIN).count();
+    if begun != blocks.len() {
+        return Err(format!("it is not whole: of {begun} blocks that it begins {} end", blocks.len()));
+    }
+    // Even the word that begins the next block may be there in part.
+    let last_line = text.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    if !last_line.starts_with(PEM_END) {
+        return Err("it is not whole: it goes on behind its last block".to_owned());
+    }
+    Ok(blocks)
 }
 
 impl List {

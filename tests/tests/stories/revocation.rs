@@ -150,7 +150,7 @@ fn a_file_that_does_not_count_is_told_by_its_name_and_what_it_said_before_counts
     let forged = Authority::namesake("KAZ").list(&[&other.serial]);
     for (content, words) in [
         (b"no list at all".to_vec(), "it is no usable list"),
-        (good.as_bytes()[..good.len() / 2].to_vec(), "it has neither a list nor a certificate"),
+        (good.as_bytes()[..good.len() / 2].to_vec(), "it is not whole: of 1 blocks that it begins 0 end"),
         (Vec::new(), "it is no usable list"),
         (forged.into_bytes(), "its signature is not of"),
         (vec![b'x'; 5 * 1024 * 1024], "it is larger than"),
