@@ -57,6 +57,8 @@ impl ChainNumbers {
 pub struct RevocationFile {
     lists: Vec<List>,
     authorities: Vec<CertificateDer<'static>>,
+    /// Those of other files that its lists are by.
+    beside: Vec<CertificateDer<'static>>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,7 +92,22 @@ impl RevocationFile {
         if lists.is_empty() && authorities.is_empty() {
             return Err("it has neither a list nor a certificate".to_owned());
         }
-        Ok(Self { lists, authorities })
+        Ok(Self { lists, authorities, beside: Vec::new() })
+    }
+
+    /// The same file with the authorities in these others that its lists are by, so that it goes on to count where one of the others
+    /// is gone.
+    #[must_use]
+    pub fn beside(&self, others: &[&Self]) -> Self {
+        let mut beside = Vec::new();
+        for der in others.iter().flat_map(|other| &other.authorities) {
+            let Ok(certificate) = EndEntityCert::try_from(der) else { continue };
+            let is_issuer = self.lists.iter().any(|list| list.list.issuer() == certificate.subject());
+            if is_issuer && !self.authorities.contains(der) && !beside.contains(der) {
+                beside.push(der.clone());
+            }
+        }
+        Self { lists: self.lists.clone(), authorities: self.authorities.clone(), beside }
     }
 
     /// When the first of its lists was to be followed by the next one. It counts on after that.
@@ -142,7 +159,7 @@ pub struct Revocations(BTreeMap<ParticipantCode, Vec<Arc<CertRevocationList<'sta
 
 impl Revocations {
     /// Takes from each file what verifies under one of these anchors, or under an authority that one of them issued and
-    /// whose certificate is in one of the files. For each file, in order: whether all of it does, and if not, why; then
+    /// whose certificate is in one of the files or was beside it. For each file, in order: whether all of it does, and if not, why; then
     /// nothing of it counts.
     pub fn verified(files: &[&RevocationFile], anchors: &AnchorTable) -> (Self, Vec<Result<(), String>>) {
         let anchors: Vec<Issuer<'_>> = anchors
@@ -151,7 +168,7 @@ impl Revocations {
             .filter_map(|(participant, der)| Issuer::read(participant, der))
             .collect();
         let mut issuers = anchors.clone();
-        let authorities = files.iter().flat_map(|file| &file.authorities);
+        let authorities = files.iter().flat_map(|file| file.authorities.iter().chain(&file.beside));
         issuers.extend(authorities.flat_map(|der| Issuer::below(&anchors, der)));
 
         let mut counted = Self::default();
