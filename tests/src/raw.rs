@@ -212,6 +212,7 @@ impl RawNode {
         let request = |(consignment, withdrawn)| pb::ConsignRequest {
             message: Some(Message::Consignment(consignment)),
             withdrawn,
+            withdrawn_receipts: Vec::new(),
         };
         self.request(std::iter::once(hello).chain(consignments.into_iter().map(request)).collect())
     }

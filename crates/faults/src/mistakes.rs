@@ -96,6 +96,8 @@ pub const MISTAKES: &[&str] = &[
     "show-what-others-sent",
     // check: --workspace --test sequencer an_overdue_amendment
     "leave-before-the-lapse",
+    // check: --workspace --test simulation nothing_acknowledged
+    "withdraw-without-the-receipt",
     // check: --workspace --test stories what_is_withdrawn_before
     "deliver-the-withdrawn",
     // check: -p concord-node --lib only_its_own_origin

@@ -192,7 +192,7 @@ impl Notices {
     }
 }
 
-/// Why a recipient did not get it, as its origin is told. One that is no member any more hears nothing of what became of the others.
+/// Why a recipient did not get it, as its origin is told. One that left or was taken off hears nothing of what became of the others since.
 fn as_told_to(
     agreements: &Agreements,
     fact: &ConsignmentRecorded,
@@ -202,7 +202,7 @@ fn as_told_to(
     let of_membership = matches!(reason, WithheldReason::Removed | WithheldReason::AgreementEnded);
     let group = fact.group_of(index).filter(|_| of_membership);
     match group {
-        Some(group) if !agreements.is_member(&group.agreement.id, &fact.chain.origin) => WithheldReason::Left,
+        Some(group) if !agreements.was_member_to_the_last(&group.agreement, &fact.chain.origin) => WithheldReason::Left,
         _ => reason,
     }
 }

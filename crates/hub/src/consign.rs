@@ -8,8 +8,9 @@ use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::withdrawal::look_again;
 use concord_ledger::{Audience, Candidate, Stood};
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
-use concord_model::{ChainKey, Reason, Refusal, Timestamp};
+use concord_model::{ChainKey, Lane, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{self, parse_chain_key};
+use concord_wire::convert;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::hub::HubEntry;
@@ -20,9 +21,9 @@ use tokio::sync::oneshot;
 use crate::fencing::NodeRun;
 use crate::healing::rehanded;
 use crate::positions::Positions;
-use crate::sequencer::{Answer, AnswerReceiver, Proposal, RecordedAt, answered};
+use crate::sequencer::{Answer, AnswerReceiver, Proposal, Published, RecordedAt, answered};
 use crate::shared::{Shared, internal};
-use crate::withdrawals::find_targets;
+use crate::withdrawals::{ToldOfWithdrawn, find_targets};
 
 /// Consignments of one stream that are opened and verified at once, in other threads. More wait on the wire.
 const VERIFY_AHEAD: usize = 4;
@@ -57,8 +58,22 @@ pub fn welcome(
             .map(|epoch| published.ledger.chain_last(&ChainKey { epoch, ..chain.clone() }))
             .collect(),
         damaged: Vec::new(),
+        lasts: lasts(&published, &chain),
     };
     Ok((chain, welcome))
+}
+
+/// How far the chains of a node are recorded, of all lanes and epochs.
+fn lasts(published: &Published, of: &ChainKey) -> Vec<pb::LastConsignment> {
+    let ledger = &published.ledger;
+    let epochs = FIRST_EPOCH..=ledger.epochs().current(&of.origin);
+    let chains = epochs.flat_map(|epoch| Lane::ALL.map(|lane| ChainKey { lane, epoch, ..of.clone() }));
+    let last = |chain: ChainKey| pb::LastConsignment {
+        lane: convert::lane(chain.lane).into(),
+        epoch: chain.epoch,
+        number: ledger.chain_last(&chain),
+    };
+    chains.map(last).filter(|last| last.number > 0).collect()
 }
 
 /// A consignment as a node brings it: with this hub's receipt, where it brings it again.
@@ -71,10 +86,12 @@ pub struct Brought {
     pub history: bytes::Bytes,
     /// Where its node has what the withdrawals in it are about.
     pub withdrawn: Vec<pb::WithdrawnPlace>,
+    /// First receipts of what of that this hub is to have forgotten.
+    pub withdrawn_receipts: Vec<pb::RecordedReceipt>,
 }
 
 /// A consignment that was opened, and what came beside it.
-type OpenedWith = (Box<consignment::Opened>, Option<Recorded>, Vec<pb::WithdrawnPlace>);
+type OpenedWith = (Box<consignment::Opened>, Option<Recorded>, ToldOfWithdrawn);
 
 /// The number that a consignment names, before anything of it is verified.
 pub fn named_number(consignment: &pb::Consignment) -> Option<u64> {
@@ -144,11 +161,11 @@ async fn propose_with_withdrawals(
     by: &NodeRun,
     mut opened: Box<consignment::Opened>,
     stood: Option<Vec<Stood>>,
-    places: Vec<pb::WithdrawnPlace>,
+    told: ToldOfWithdrawn,
 ) -> Result<AnswerReceiver, Refusal> {
-    let places = Arc::new(places);
+    let told = Arc::new(told);
     loop {
-        opened.targets = find_targets(shared, &opened, &places).await?;
+        opened.targets = find_targets(shared, &opened, &told).await?;
         concord_faults::point("hub.withdrawal.found");
         let proposal = proposal(opened.clone(), stood.clone());
         let decided = answered(shared.sequencer.propose_by(by, proposal).await?).await;
@@ -163,7 +180,7 @@ async fn propose_with_withdrawals(
 }
 
 fn open(shared: &Shared, chain: &ChainKey, brought: Brought) -> Result<OpenedWith, Refusal> {
-    let Brought { consignment: message, receipt, history: newest, withdrawn } = brought;
+    let Brought { consignment: message, receipt, history: newest, withdrawn, withdrawn_receipts } = brought;
     concord_faults::point("hub.consign.arrived");
     let opened = consignment::open(message, &chain.origin, |key, message, signature| {
         shared.verify_enrolled(&chain.origin, key, message, signature)
@@ -177,39 +194,46 @@ fn open(shared: &Shared, chain: &ChainKey, brought: Brought) -> Result<OpenedWit
         shared.room.check()?;
     }
     concord_faults::point("hub.consign.opened");
-    let mut receipt = receipt.map(|receipt| own_receipt(shared, &opened, &receipt)).transpose()?;
+    let mut receipt = receipt.map(|receipt| receipt_for_it(shared, &opened, &receipt)).transpose()?;
     // Outcomes are of the first; which past it was lost from, the newest tells.
     if let Some(receipt) = receipt.as_mut().filter(|_| !newest.is_empty()) {
         let wrong = || Refusal::new(Reason::ConsignmentMalformed, "a history has 16 bytes");
         receipt.history = HistoryId(newest[..].try_into().map_err(|_| wrong())?);
     }
-    Ok((Box::new(opened), receipt, withdrawn))
+    let receipts = withdrawn_receipts.iter().map(|receipt| own_receipt(shared, receipt)).collect::<Result<_, _>>()?;
+    Ok((Box::new(opened), receipt, ToldOfWithdrawn { places: withdrawn, receipts }))
 }
 
-/// A receipt counts only where this hub signed it, for exactly this consignment.
-fn own_receipt(
+/// A receipt of exactly this consignment.
+fn receipt_for_it(
     shared: &Shared,
     opened: &consignment::Opened,
     message: &pb::RecordedReceipt,
 ) -> Result<Recorded, Refusal> {
-    let wrong = |what: &str| {
-        Refusal::new(Reason::SignatureInvalid, format!("the receipt brought with it does not hold: {what}"))
-    };
-    let own = shared.signing_key.public();
-    let recorded = receipt::verify(message, |key, bytes, signature| {
-        if *key != own.fingerprint {
-            return Err(wrong("it is signed with a key that is not this hub's"));
-        }
-        verify(&own.bytes, bytes, signature).map_err(|_| wrong("its signature is not this hub's"))
-    })?;
+    let recorded = own_receipt(shared, message)?;
     let sealed = &opened.sealed;
     if recorded.chain != sealed.chain || recorded.number != sealed.number || recorded.digest != sealed.digest {
-        return Err(wrong("it is for another consignment"));
+        return Err(receipt_wrong("it is for another consignment"));
     }
     if recorded.outcomes.len() != sealed.headers.len() {
-        return Err(wrong("it does not have one outcome for each exchange"));
+        return Err(receipt_wrong("it does not have one outcome for each exchange"));
     }
     Ok(recorded)
+}
+
+/// A receipt counts only where this hub signed it.
+fn own_receipt(shared: &Shared, message: &pb::RecordedReceipt) -> Result<Recorded, Refusal> {
+    let own = shared.signing_key.public();
+    receipt::verify(message, |key, bytes, signature| {
+        if *key != own.fingerprint {
+            return Err(receipt_wrong("it is signed with a key that is not this hub's"));
+        }
+        verify(&own.bytes, bytes, signature).map_err(|_| receipt_wrong("its signature is not this hub's"))
+    })
+}
+
+fn receipt_wrong(what: &str) -> Refusal {
+    Refusal::new(Reason::SignatureInvalid, format!("the receipt brought with it does not hold: {what}"))
 }
 
 fn stood(outcome: Outcome) -> Stood {

@@ -18,6 +18,7 @@ use concord_wire::consignment::Opened;
 use concord_wire::convert::parse_lane;
 use concord_wire::header::{exchange_id, parse};
 use concord_wire::proto::exchange::v1 as pb;
+use concord_wire::receipt::{Outcome, Recorded};
 
 use crate::projection::consignment_entry;
 use crate::sequencer::{Proposal, Published};
@@ -28,11 +29,20 @@ const REDACTED_TOGETHER_MAX: usize = 256;
 /// After a full disk.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// What a node tells beside a consignment of what the withdrawals in it are about.
+#[derive(Debug)]
+pub struct ToldOfWithdrawn {
+    /// Where it stands.
+    pub places: Vec<pb::WithdrawnPlace>,
+    /// This hub's own receipts for what of it this hub lost, verified.
+    pub receipts: Vec<Recorded>,
+}
+
 /// What the withdrawals of a consignment are about, as far as it is recorded.
 pub async fn find_targets(
     shared: &Arc<Shared>,
     opened: &Opened,
-    places: &Arc<Vec<pb::WithdrawnPlace>>,
+    told: &Arc<ToldOfWithdrawn>,
 ) -> Result<BTreeMap<u32, Target>, Refusal> {
     let withdrawing: Arc<Vec<(u32, Header)>> = Arc::new(
         (0..)
@@ -47,14 +57,16 @@ pub async fn find_targets(
     loop {
         // Before looking, so that a row that comes meanwhile is not waited for in vain.
         projected.borrow_and_update();
-        let (chain, places) = (opened.sealed.chain.clone(), Arc::clone(places));
+        let (chain, told) = (opened.sealed.chain.clone(), Arc::clone(told));
         let withdrawing = Arc::clone(&withdrawing);
         let found = shared.blocking(move |shared| {
             let published = shared.published();
             let mut targets = BTreeMap::new();
             for (index, header) in withdrawing.iter() {
-                let Some(place) = places.iter().find(|place| place.index == *index) else { continue };
-                let Some(target) = find(shared, &published, &chain, header, place)? else { return Ok(None) };
+                let Some(place) = told.places.iter().find(|place| place.index == *index) else { continue };
+                let Some(target) = find(shared, &published, &chain, header, (place, &told.receipts))? else {
+                    return Ok(None);
+                };
                 targets.insert(*index, target);
             }
             Ok(Some(targets))
@@ -72,7 +84,7 @@ fn find(
     published: &Published,
     chain: &ChainKey,
     withdrawal: &Header,
-    place: &pb::WithdrawnPlace,
+    (place, receipts): (&pb::WithdrawnPlace, &[Recorded]),
 ) -> Result<Option<Target>, Refusal> {
     let ledger = &published.ledger;
     let (epoch, number) = (place.epoch, place.number);
@@ -86,7 +98,8 @@ fn find(
     }
     let known = ledger.chains().get(&chain);
     if known.is_none_or(|known| known.last < number) {
-        return target(Found::NotYet);
+        let receipt = receipts.iter().find(|receipt| receipt.chain == chain && receipt.number == number);
+        return target(receipt.map_or(Found::NotYet, |receipt| by_receipt(receipt, withdrawal, place.target_index)));
     }
     let kept = known.and_then(|known| known.kept.iter().find(|kept| kept.number == number)).map(|kept| kept.sequence);
     let sequence = match kept {
@@ -110,6 +123,18 @@ fn find(
         }
         None => Found::Refused,
     })
+}
+
+/// What a receipt says of an exchange that this hub lost. It does not show the exchange; but whoever sent it, and nobody else, tells of it, and
+/// those who are told are none but those to whom this hub gave what stood there.
+fn by_receipt(receipt: &Recorded, withdrawal: &Header, index: u32) -> Found {
+    match usize::try_from(index).ok().and_then(|index| receipt.outcomes.get(index)) {
+        Some(Outcome::Recorded { agreement, audience }) if agreement.id == withdrawal.agreement.id => {
+            Found::Forgotten(Audience { agreement: agreement.clone(), recipients: audience.clone() })
+        }
+        Some(Outcome::Refused(_)) => Found::Refused,
+        _ => Found::Other,
+    }
 }
 
 /// Whether a withdrawal is about this exchange, and says of it what the exchange says itself: so the same terms and rights apply to both.

@@ -62,10 +62,10 @@ impl Ledger {
 
     /// What a withdrawal did not find and is here by now has to be looked for again.
     fn check_targets(&self, consign: &Consign) -> Result<(), Refusal> {
-        let came = consign
-            .targets
-            .values()
-            .any(|target| target.found == Found::NotYet && self.chains().last(&target.chain) >= target.number);
+        let came = consign.targets.values().any(|target| {
+            let is_ahead = matches!(target.found, Found::NotYet | Found::Forgotten(_));
+            is_ahead && self.chains().last(&target.chain) >= target.number
+        });
         if came { Err(look_again()) } else { Ok(()) }
     }
 
@@ -240,11 +240,13 @@ impl<'a> Grouping<'a> {
             }
             Found::Recorded(_, audience) => audience.clone(),
             Found::NotYet => {
-                let here = self.withdrawals.iter().filter(|one| one.target.is_none()).count() as u64;
-                if self.ledger.withdrawals().ahead(origin).saturating_add(here) >= WITHDRAWN_AHEAD_MAX {
-                    return Err(Reason::QuotaExceeded);
-                }
+                self.check_ahead(origin)?;
                 Audience { agreement: item.header.agreement.clone(), recipients: Vec::new() }
+            }
+            // Whoever has it from before must hear of it, and when it is handed in again it goes to nobody.
+            Found::Forgotten(audience) => {
+                self.check_ahead(origin)?;
+                audience.clone()
             }
             Found::Refused | Found::Other => return Err(Reason::ExchangeUnknown),
         };
@@ -252,6 +254,12 @@ impl<'a> Grouping<'a> {
         let place = self.place_of(audience);
         self.add_to(place, index);
         Ok(())
+    }
+
+    fn check_ahead(&self, origin: &ParticipantCode) -> Result<(), Reason> {
+        let here = self.withdrawals.iter().filter(|one| one.target.is_none()).count() as u64;
+        let ahead = self.ledger.withdrawals().ahead(origin).saturating_add(here);
+        if ahead >= WITHDRAWN_AHEAD_MAX { Err(Reason::QuotaExceeded) } else { Ok(()) }
     }
 
     /// What takes the place of something stands right before the withdrawal and was accepted, so that nothing goes without it.

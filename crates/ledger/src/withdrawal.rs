@@ -31,6 +31,8 @@ pub struct Target {
 pub enum Found {
     /// Its consignment has yet to be recorded.
     NotYet,
+    /// Its consignment was recorded for these, as a receipt shows, and this hub lost it: it has yet to be handed in again.
+    Forgotten(Audience),
     /// It was recorded for these.
     Recorded(ExchangePlace, Audience),
     /// It was refused, so that there is nothing to withdraw.

@@ -43,8 +43,8 @@ fn prepare(
     request: WithdrawRequest,
 ) -> Result<(Option<Box<Prepared>>, WithdrawResponse), Refusal> {
     let request_id = new_request_id(&request.request_id)?;
-    let current = Current::find(&context.index, agency, &request.exchange_id)?;
-    let withdraws = current.place.id;
+    let place = find_now(&context.index, agency, &request.exchange_id)?;
+    let withdraws = place.id;
     let answer = |by: &Accepted, was_withdrawn| WithdrawResponse {
         request_id: request_id.to_string(),
         exchange_id: Bytes::copy_from_slice(by.id.0.as_bytes()),
@@ -57,6 +57,8 @@ fn prepare(
     if let Some(first) = first {
         return Ok((None, answer(&first?, false)));
     }
+    // Not before: what was answered stands, whatever became of the exchange since.
+    let current = Current::at(&context.index, place)?;
     if let Some(before) = &current.withdrawn {
         return Ok((None, answer(&current.accepted(before.by), true)));
     }
@@ -91,7 +93,10 @@ pub(crate) struct Current {
 impl Current {
     /// Refuses with `EXCHANGE_UNKNOWN`, `EXCHANGE_AMBIGUOUS`, or `EXCHANGE_NOT_CURRENT` where there is nothing to take back. Blocks.
     pub(crate) fn find(index: &Index, agency: &Name, digits: &str) -> Result<Self, Refusal> {
-        let place = find_now(index, agency, digits)?;
+        Self::at(index, find_now(index, agency, digits)?)
+    }
+
+    fn at(index: &Index, place: Place) -> Result<Self, Refusal> {
         let failed = |error: IndexError| internal(&error);
         let header = parse(&index.own_header(&place).map_err(failed)?)?;
         let over = |what: String| Err(Refusal::new(Reason::ExchangeNotCurrent, what));

@@ -82,7 +82,7 @@ impl CutOff {
 }
 
 fn days_before(now: Timestamp, days: u32) -> Timestamp {
-    Timestamp::from_micros(now.as_micros().saturating_sub(i64::from(days) * MICROS_PER_DAY))
+    Timestamp::from_micros(now.as_micros().saturating_sub(i64::from(days).saturating_mul(MICROS_PER_DAY)))
 }
 
 impl Retention {

@@ -27,6 +27,7 @@ use crate::clients;
 use crate::forum::{AGENCIES, ALL, MEASURE, STATES, name};
 use crate::plain::Plain;
 use crate::tap::{Stage, What};
+use crate::withdraw;
 use crate::world::{AGREED, CLIENTS, World, play};
 
 /// The third: on the agreement of all, and on no other.
@@ -189,6 +190,14 @@ async fn keep_among_others(world: World, secret: Secret, began: Instant) {
                     let what = format!("secret {turn} {number}");
                     submit(&world, state, &request(&what, ALL, lane, Some(other))).await;
                 }
+                // Some of it is taken back later.
+                let state = chance.below(THIRD as u64) as usize;
+                let current = world.log().current((state, 0));
+                if let Some((id, _)) = current.into_iter().find(|(_, one)| is_secret(one)) {
+                    let mut calm = Chance::of(world.seed, 602);
+                    let by = withdraw::withdraw(&world, (state, 0), id, &mut calm).await.unwrap();
+                    world.log().withdrawn.insert(id, by);
+                }
             }
             Secret::Agreement => {
                 let mut second = first.clone();
@@ -213,11 +222,15 @@ async fn keep_among_others(world: World, secret: Secret, began: Instant) {
     }
 }
 
+fn is_secret(request: &SubmitRequest) -> bool {
+    request.request_id.starts_with("secret")
+}
+
 fn went_on(world: &World, secret: Secret) -> bool {
     let (_, hub) = world.hub.running().unwrap();
     let published = hub.published();
     match secret {
-        Secret::Exchanges => world.log().queued.values().any(|queued| queued.request.request_id.starts_with("secret")),
+        Secret::Exchanges => world.log().queued.values().any(|queued| is_secret(&queued.request)),
         Secret::Agreement => {
             let agreements = published.ledger.agreements();
             let known = agreements.get(&AgreementId::parse(SECRET).unwrap());

@@ -146,14 +146,7 @@ pub(crate) fn judge(parties: &Parties, log: &Log) -> u64 {
         let comes_behind = exchange.refused == Some(Reason::ExchangeWithdrawn);
         assert!(is_withdrawn || !comes_behind, "I8: {id} was refused as withdrawn, and nobody did that");
         for (node, journal) in parties.nodes.iter().zip(&journals) {
-            judge_at(
-                &ledger,
-                (log.hub_put_back, is_withdrawn, withdrawn::has_overtaken(&hub, log, id)),
-                id,
-                exchange,
-                &node.code,
-                journal,
-            );
+            judge_at(&ledger, (log.hub_put_back, is_withdrawn), id, exchange, &node.code, journal);
         }
     }
     for (state, (node, journal)) in parties.nodes.iter().zip(&journals).enumerate() {
@@ -247,7 +240,7 @@ fn judge_outcome(ledger: &Ledger, exchange: &Recorded, queued: &Queued) {
 /// Whoever is in the frozen audience has it, unless it left; nobody else does.
 fn judge_at(
     ledger: &Ledger,
-    (hub_put_back, is_withdrawn, has_overtaken): (bool, bool, bool),
+    (hub_put_back, is_withdrawn): (bool, bool),
     id: &ExchangeId,
     exchange: &Recorded,
     code: &ParticipantCode,
@@ -261,7 +254,7 @@ fn judge_at(
         hub_put_back && (has_left(ledger, exchange, code) || has_left(ledger, exchange, &exchange.place.0.origin));
     let Recorded { place, audience, refused, .. } = exchange;
     assert!(
-        is_meant || !has || had || has_overtaken,
+        is_meant || !has || had,
         "I2: {code} has {id}, which is not for it: {place:?} went to {audience:?}, refused {refused:?}"
     );
     // The origin left before its node handed it in again: it is recorded after the leave, and set aside with its evidence.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use concord_hub::delivery::DELIVERIES_PERMITTED_MAX;
 use concord_hub::services::statement;
 use concord_identity::Caller;
 use concord_ledger::StatementContent;
@@ -22,7 +23,7 @@ use concord_node::calls;
 use concord_tests::battery::{Budget, report};
 use concord_wire::agreement::{DraftContent, agreement_digest, encode_text};
 use concord_wire::convert;
-use concord_wire::header::exchange_id;
+use concord_wire::header::{exchange_id, withdraws};
 use concord_wire::proto::agency::v1::SubmitRequest;
 use concord_wire::proto::agreement::v1::SubmitRequest as StatementRequest;
 use concord_wire::proto::exchange::v1::{ReceiveResponse, receive_response};
@@ -37,7 +38,9 @@ use crate::clients;
 use crate::clock::{BEGIN, HOUR};
 use crate::forum::{AGENCIES, MEASURE, Member, SOME, STATES, name};
 use crate::judge::{self, DRAIN_SECONDS_MAX};
+use crate::log::Queued;
 use crate::tap::{Heard, Stage, What};
+use crate::withdraw;
 use crate::world::{AGREED, CLIENTS, HUB, SOME_PARTIES, World, play};
 
 /// What ends a right.
@@ -55,18 +58,26 @@ enum Act {
     Hold,
     /// A recipient's agency may receive no more.
     Revoke,
+    /// The origin's agency takes back what it submitted so far.
+    Withdraw,
 }
 
-/// All acts. A withdrawal by the origin belongs here once there is one: [`act`], [`Act::losers`] and [`Act::reason`] say what it does.
-const ACTS: [Act; 6] = [Act::Leave, Act::Amend, Act::End, Act::Lapse, Act::Hold, Act::Revoke];
+/// All acts.
+const ACTS: [Act; 7] = [Act::Leave, Act::Amend, Act::End, Act::Lapse, Act::Hold, Act::Revoke, Act::Withdraw];
 
 impl Act {
-    /// Who must be handed nothing more.
-    fn losers(self, fan_out: &FanOut) -> Vec<usize> {
+    /// Who must be handed nothing more, and of which exchanges.
+    fn loses(
+        self,
+        target: usize,
+        withdrawn: &BTreeMap<ExchangeId, ExchangeId>,
+        (state, id): (usize, &ExchangeId),
+    ) -> bool {
         match self {
-            Self::Leave | Self::Amend | Self::Hold => vec![fan_out.target],
-            Self::End | Self::Lapse => (0..SOME_PARTIES).collect(),
-            Self::Revoke => Vec::new(),
+            Self::Leave | Self::Amend | Self::Hold => state == target,
+            Self::End | Self::Lapse => state < SOME_PARTIES,
+            Self::Revoke => false,
+            Self::Withdraw => withdrawn.contains_key(id),
         }
     }
 
@@ -77,6 +88,7 @@ impl Act {
             Self::Amend => "REMOVED",
             Self::End | Self::Lapse => "AGREEMENT_ENDED",
             Self::Hold | Self::Revoke => "nothing: it waits",
+            Self::Withdraw => "WITHDRAWN",
         }
     }
 }
@@ -227,7 +239,7 @@ async fn prepared(world: &World, fan_out: &FanOut) -> (AgreementRef, Option<Agre
             }
             (reference(&text), None)
         }
-        Act::Leave | Act::Hold | Act::Revoke => (reference(&first), None),
+        Act::Leave | Act::Hold | Act::Revoke | Act::Withdraw => (reference(&first), None),
     }
 }
 
@@ -265,8 +277,37 @@ async fn act(world: &World, fan_out: &FanOut, (now, waits): &(AgreementRef, Opti
             };
             world.scheduler.call(node.machine, work).await.unwrap()
         }
+        Act::Withdraw => {
+            withdraw_all(world, fan_out).await;
+            // Recorded, it is known to every stream; what had been permitted is out by then.
+            sleep(Duration::from_millis(100)).await;
+            Ok(world.network.tap.now())
+        }
     };
     said.unwrap_or_else(|refusal| panic!("{fan_out:?}: the act was refused: {refusal}"))
+}
+
+/// Takes back all that was submitted so far; done when the hub has recorded it.
+async fn withdraw_all(world: &World, fan_out: &FanOut) {
+    let (origin, mut chance) = (fan_out.origin, Chance::of(fan_out.seed, 703));
+    let agency = (origin, 0);
+    let current = world.log().current(agency);
+    for (id, request) in current {
+        let by = withdraw::withdraw(world, agency, id, &mut chance).await;
+        let by = by.unwrap_or_else(|refusal| panic!("{id} was not withdrawn: {refusal}"));
+        let queued = Queued { state: origin, agency: 0, request: SubmitRequest { body: Bytes::new(), ..request } };
+        let mut log = world.log();
+        log.withdrawn.insert(id, by);
+        log.note(by, queued);
+    }
+    let code = world.forum.states[origin].code.clone();
+    let recorded = |world: &World| {
+        let hub = world.hub.running().unwrap().1.published();
+        world.log().withdrawn.keys().all(|id| hub.ledger.withdrawals().is_withdrawn(&code, id))
+    };
+    while !recorded(world) {
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn release(world: &World, target: usize) {
@@ -313,9 +354,12 @@ async fn submit_all(world: World, fan_out: FanOut) {
         };
         let node = &world.nodes[fan_out.origin];
         let (context, agency) = (node.running().unwrap(), name(AGENCIES[0]));
-        // Its own node may have heard of the end by now, and refuse.
+        let queued = Queued { state: fan_out.origin, agency: 0, request: request.clone() };
         let work = async move { calls::submit(&context, &agency, request).await };
-        let _refused = world.scheduler.call(node.machine, work).await.unwrap();
+        // Its own node may have heard of the end by now, and refuse.
+        if let Ok(response) = world.scheduler.call(node.machine, work).await.unwrap() {
+            world.log().note(ExchangeId(Digest::from_slice(&response.exchange_id).unwrap()), queued);
+        }
     }
     world.log().busy -= 1;
 }
@@ -334,25 +378,33 @@ fn reference(text: &AgreementText) -> AgreementRef {
     AgreementRef { id: text.id.clone(), version: text.version, digest: agreement_digest(&encode_text(text)) }
 }
 
+/// A lane of the origin, a consignment, and the index there.
+type Place = (Lane, u64, u32);
+
 /// An exchange as the hub's journal has it, and whether that was before the act.
 struct Recorded {
     audience: Vec<ParticipantCode>,
-    place: (u64, u32),
+    withdraws: Option<ExchangeId>,
+    place: Place,
     before: bool,
 }
 
 fn judge_race(world: &World, fan_out: &FanOut, step: u64, (ended, until): (usize, usize)) {
     let again = format!("{fan_out:?} with the act after step {step}");
     let heard = world.network.tap.heard();
-    let losers = fan_out.act.losers(fan_out);
-    let is_loser = |state: usize| losers.contains(&state);
+    let withdrawn = world.log().withdrawn.clone();
+    let loses = |state: usize, id: &ExchangeId| fan_out.act.loses(fan_out.target, &withdrawn, (state, id));
 
     // Sent means handed to the kernel: nothing more is handed once the act was answered.
+    let mut on_their_way = [0; STATES.len()];
     for late in &heard[ended..until.min(heard.len())] {
         if let Some(id) = delivered(late)
-            && is_loser(late.node)
+            && loses(late.node, &id)
         {
-            panic!("I2: {id} was handed to {} after the act was answered: {again}", STATES[late.node]);
+            // No stream ends for a withdrawal: what had its permit goes out, and the notice follows.
+            on_their_way[late.node] += 1;
+            let is_permitted = fan_out.act == Act::Withdraw && on_their_way[late.node] <= DELIVERIES_PERMITTED_MAX + 1;
+            assert!(is_permitted, "I2: {id} was handed to {} after the act was answered: {again}", STATES[late.node]);
         }
         let is_agency = late.stream == format!("agency {}", AGENCIES[0]) && late.node == fan_out.target;
         assert!(
@@ -367,32 +419,40 @@ fn judge_race(world: &World, fan_out: &FanOut, step: u64, (ended, until): (usize
     }
     let told = told(&heard, fan_out.origin);
     let parties = world.parties();
-    for (id, exchange) in recorded(world, fan_out) {
+    let recorded = recorded(world, fan_out);
+    for (id, exchange) in &recorded {
+        let withdrawn = exchange.withdraws.map(|withdrawn| recorded.get(&withdrawn));
         for state in 0..STATES.len() {
+            let is_loser = loses(state, id);
             let (code, again) = (STATES[state], format!("{id} and {}: {again}", STATES[state]));
             let was_meant = exchange.audience.iter().any(|one| one.as_str() == code);
-            let had_right = state < SOME_PARTIES
-                && state != fan_out.origin
-                && (exchange.before || !is_loser(state) || fan_out.act == Act::Hold);
+            let had_right = match withdrawn {
+                // What was withdrawn before it was recorded nobody has, and nobody is told.
+                Some(withdrawn) => withdrawn.is_some_and(|one| one.audience == exchange.audience) && was_meant,
+                None => {
+                    let before = exchange.before || !is_loser || matches!(fan_out.act, Act::Hold | Act::Withdraw);
+                    state < SOME_PARTIES && state != fan_out.origin && before
+                }
+            };
             assert_eq!(was_meant, had_right, "I2: who is meant by what was recorded when: {again}");
-            let was_handed = handed.get(&state).is_some_and(|ids| ids.contains(&id));
+            let was_handed = handed.get(&state).is_some_and(|ids| ids.contains(id));
             assert!(was_meant || !was_handed, "I2: handed to one who is not meant: {again}");
-            let has = judge::accepted(&parties.nodes[state]).contains_key(&id);
+            let has = judge::accepted(&parties.nodes[state]).contains_key(id);
             assert!(was_handed || !has, "I2: it has what was never handed: {again}");
             if !was_meant {
                 continue;
             }
             let outcome = told.get(&(code.to_owned(), exchange.place));
-            if !is_loser(state) || fan_out.act == Act::Hold {
+            if !is_loser || fan_out.act == Act::Hold {
                 assert!(has, "I1: it lost nothing, and does not have it: {again}");
             }
             match outcome {
                 Some((ReceiptState::Withheld, reason)) => {
                     assert!(!has, "withheld, and it has it: {again}");
                     assert_eq!(reason, fan_out.act.reason(), "the reason why it was withheld: {again}");
-                    assert!(is_loser(state), "withheld from one who lost nothing: {again}");
+                    assert!(is_loser, "withheld from one who lost nothing: {again}");
                 }
-                Some((ReceiptState::SetAside, _)) => assert!(was_handed && is_loser(state), "set aside: {again}"),
+                Some((ReceiptState::SetAside, _)) => assert!(was_handed && is_loser, "set aside: {again}"),
                 Some((ReceiptState::Delivered | ReceiptState::Taken, _)) => assert!(has, "told delivered: {again}"),
                 other => panic!("its origin was told {other:?}: {again}"),
             }
@@ -412,7 +472,7 @@ fn delivered(heard: &Heard) -> Option<ExchangeId> {
 }
 
 /// What the origin was told last of each exchange at each recipient.
-fn told(heard: &[Heard], origin: usize) -> BTreeMap<(String, (u64, u32)), (ReceiptState, String)> {
+fn told(heard: &[Heard], origin: usize) -> BTreeMap<(String, Place), (ReceiptState, String)> {
     let mut told = BTreeMap::new();
     for one in heard.iter().filter(|one| one.node == origin && one.stage == Stage::Arrived) {
         let What::Message { kind: "concord.feed.v1.FollowResponse", bytes } = &one.what else { continue };
@@ -422,8 +482,9 @@ fn told(heard: &[Heard], origin: usize) -> BTreeMap<(String, (u64, u32)), (Recei
         };
         let Some(feed_item::Content::Receipts(receipts)) = item.content else { continue };
         for receipt in receipts.receipts {
+            let lane = convert::parse_lane(receipt.chain.as_ref().unwrap().lane).unwrap();
             for index in receipt.items.iter().flat_map(|range| range.first..range.first + range.count) {
-                let place = (receipts.recipient.clone(), (receipt.number, index));
+                let place = (receipts.recipient.clone(), (lane, receipt.number, index));
                 told.insert(place, (receipt.state(), receipt.reason.clone()));
             }
         }
@@ -457,8 +518,9 @@ fn recorded(world: &World, fan_out: &FanOut) -> BTreeMap<ExchangeId, Recorded> {
                     let mut groups = fact.groups.iter();
                     let group = groups.find(|group| group.items.iter().any(|items| items.indices().contains(&index)));
                     let Some(group) = group else { continue };
-                    let exchange = Recorded { audience: group.recipients.clone(), place: (fact.number, index), before };
-                    recorded.insert(exchange_id(header), exchange);
+                    let withdraws = withdraws(header).map(|withdrawal| withdrawal.exchange);
+                    let (audience, place) = (group.recipients.clone(), (fact.chain.lane, fact.number, index));
+                    recorded.insert(exchange_id(header), Recorded { audience, withdraws, place, before });
                 }
             }
             _ => {}

@@ -24,7 +24,7 @@ pub(crate) async fn take_back(world: World, state: usize, agency: usize, mut cha
             continue;
         }
         let (id, request) = chance.pick(&current).clone();
-        let answer = withdraw(&world, state, agency, id, &mut chance).await;
+        let answer = withdraw(&world, (state, agency), id, &mut chance).await;
         let outcome = answer.as_ref().map_or_else(|refusal| refusal.reason.code(), |_| "queued");
         world.trace.line(format_args!("{} {} withdraws {id}: {outcome}", STATES[state], AGENCIES[agency]));
         match answer {
@@ -49,10 +49,9 @@ fn request_id(of: &ExchangeId) -> String {
 }
 
 /// Withdraws until there is an answer; whoever asks again hears the same.
-async fn withdraw(
+pub(crate) async fn withdraw(
     world: &World,
-    state: usize,
-    agency: usize,
+    (state, agency): (usize, usize),
     id: ExchangeId,
     chance: &mut Chance,
 ) -> Result<ExchangeId, Refusal> {

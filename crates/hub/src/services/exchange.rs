@@ -220,19 +220,22 @@ fn consignments(
     use pb::consign_request::Message;
     let (counting, counted) = (Arc::clone(&shared), chain.clone());
     let read = move |request: Result<pb::ConsignRequest, Status>| match request {
-        Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)), withdrawn }) => {
+        Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)), withdrawn, withdrawn_receipts }) => {
             let (exchanges, bytes) = (consignment.headers.len() as u64, consignment.encoded_len() as u64);
             let taken = counting.shares.take(&counted.origin, counted.lane, exchanges, bytes);
-            Some(taken.map(|()| {
-                Said::Brought(Brought { consignment, receipt: None, history: bytes::Bytes::new(), withdrawn })
-            }))
+            let history = bytes::Bytes::new();
+            let brought = Brought { consignment, receipt: None, history, withdrawn, withdrawn_receipts };
+            Some(taken.map(|()| Said::Brought(brought)))
         }
         Ok(pb::ConsignRequest { message: Some(Message::Again(consignment)), .. }) => Some(Ok(Said::Again(consignment))),
         Ok(pb::ConsignRequest {
             message:
                 Some(Message::Rehanded(pb::RehandedConsignment { consignment: Some(consignment), receipt, history })),
             withdrawn,
-        }) if receipt.is_some() => Some(Ok(Said::Brought(Brought { consignment, receipt, history, withdrawn }))),
+            withdrawn_receipts,
+        }) if receipt.is_some() => {
+            Some(Ok(Said::Brought(Brought { consignment, receipt, history, withdrawn, withdrawn_receipts })))
+        }
         Ok(_) => Some(Err(Refusal::new(Reason::ConsignmentMalformed, "after the hello come consignments"))),
         // The decoder's word for a message that is over its limit.
         Err(status) if status.code() == Code::OutOfRange => {

@@ -113,6 +113,14 @@ impl Agreements {
         self.in_force(id).is_some() && self.versions(id).filter_map(since).any(|since| since <= position)
     }
 
+    /// Whether this participant is a member by the version named or by what that was amended to, or was one to the last, when it ended.
+    pub fn was_member_to_the_last(&self, named: &AgreementRef, participant: &ParticipantCode) -> bool {
+        let since = self.versions(&named.id).take_while(|version| version.text.version >= named.version);
+        let began: Vec<&Agreement> = since.filter(|version| version.in_force_since.is_some()).collect();
+        let last = began.into_iter().rev().find(|version| version.state != AgreementState::Amended);
+        last.and_then(|last| last.parties.get(participant)).is_some_and(|record| record.state == PartyState::Consented)
+    }
+
     /// Whether this participant left after this position, by whichever version.
     pub fn left_after(&self, id: &AgreementId, participant: &ParticipantCode, position: u64) -> bool {
         let left = |one: &Agreement| one.parties.get(participant).and_then(|record| record.left_at);

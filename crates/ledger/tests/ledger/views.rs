@@ -88,6 +88,28 @@ fn whoever_left_sees_nothing_of_its_past() {
 }
 
 #[test]
+fn a_member_to_the_last_is_who_is_one_or_was_one_when_it_ended() {
+    let Past { mut forum, versions, .. } = past();
+    let last = |forum: &Forum, version: usize, who: &str| {
+        forum.ledger.agreements().was_member_to_the_last(&versions[version], &t(who))
+    };
+    for version in 0..3 {
+        assert_eq!(
+            ["IRN", "KAZ", "UZB", "TUR", "CHN"].map(|who| last(&forum, version, who)),
+            [true, true, true, false, false]
+        );
+    }
+    assert!(!last(&forum, 3, "UZB"), "what waits has no members");
+    forum.say("KAZ", StatementContent::Leave(versions[2].clone())).unwrap();
+    assert!(!last(&forum, 0, "KAZ"));
+    for who in ["IRN", "UZB"] {
+        forum.say(who, StatementContent::End(versions[2].clone())).unwrap();
+    }
+    assert!(forum.ledger.agreements().in_force(&t(ID)).is_none());
+    assert_eq!(["IRN", "KAZ", "UZB", "TUR"].map(|who| last(&forum, 0, who)), [true, false, true, false]);
+}
+
+#[test]
 fn which_version_was_in_force_and_who_a_member_is_told_by_the_position() {
     let Past { mut forum, versions, began } = past();
     let at = |agreements: &Agreements, position| agreements.in_force_at(&t(ID), position).map(Agreement::reference);

@@ -135,6 +135,27 @@ fn what_comes_behind_its_withdrawal_is_refused_and_the_withdrawal_goes_to_nobody
 }
 
 #[test]
+fn whoever_has_what_its_hub_forgot_hears_that_it_was_withdrawn_before_it_is_handed_in_again() {
+    let mut story = Story::begin();
+    // As a receipt of before says it; one of them left since.
+    let audience = Audience { agreement: story.agreement.clone(), recipients: vec![t("IRN"), t("TUR")] };
+    story.forum.leave("TUR", ID).unwrap();
+    let target = story.target(Found::Forgotten(audience.clone()));
+    let withdrawn = story.withdraw(Lane::Priority, target).unwrap();
+    assert_eq!(recipients(&withdrawn), ["IRN", "TUR"]);
+    assert_eq!(withdrawn.withdrawals[0].target, None);
+    assert_eq!(story.forum.ledger.withdrawals().ahead(&t("KAZ")), 1);
+    let stood = Some(vec![Stood::Recorded(audience)]);
+    let again = story.forum.consign("KAZ", Lane::Routine, vec![story.exchange()]);
+    let again = story.forum.consigned(Consign { stood, ..again }).unwrap();
+    let at = story.forum.ledger.sequence();
+    assert_eq!(recipients(&again), ["IRN"], "it stands as it stood");
+    assert_eq!(story.permit_at("IRN", at, false), Err(WithheldReason::Withdrawn));
+    assert_eq!(story.forum.ledger.withdrawals().ahead(&t("KAZ")), 0);
+    assert_eq!(places(&story.forum.ledger), [ExchangePlace { sequence: at, index: 0 }]);
+}
+
+#[test]
 fn what_was_recorded_between_the_look_and_the_decision_is_looked_for_again_and_nothing_is_recorded_meanwhile() {
     let mut story = Story::begin();
     let target = story.target(Found::NotYet);

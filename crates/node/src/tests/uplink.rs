@@ -73,6 +73,7 @@ impl HubLink for FakeHub {
             past: Vec::new(),
             closed: Vec::new(),
             damaged: Vec::new(),
+            lasts: Vec::new(),
         };
         let (forum, recorded, streams) =
             (Arc::clone(&self.forum), Arc::clone(&self.recorded), Arc::clone(&self.streams));

@@ -11,11 +11,10 @@ use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
 use concord_model::{ChainKey, ConsignmentDigest, ExchangeId, Lane, Reason, Refusal};
 use concord_server::NOT_HEALED_NOTE;
 use concord_wire::consignment::{self, Sealed, blob_to_bytes, chain_key, to_message};
-use concord_wire::convert::lane as lane_number;
-use concord_wire::header::{exchange_id, withdraws};
+use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1::{
     ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, ConsignmentPlace, PastHistory,
-    RecordedReceipt, RehandedConsignment, WithdrawnPlace, consign_request, consign_response,
+    RecordedReceipt, RehandedConsignment, consign_request, consign_response,
 };
 use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::Kept;
@@ -26,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::epoch;
+use super::withdrawn::{HubHas, told_of_withdrawn};
 use crate::context::Context;
 use crate::index::{Index, IndexError};
 use crate::link::{Attempt, HUB_FULL_NOTE, HubLink, Incoming, LinkEnd, keep_up, welcomed};
@@ -111,6 +111,7 @@ async fn consign(
     let announced = welcome.limits.as_ref().map_or(0, |limits| limits.consign_unreceipted_max as usize);
     let unreceipted_max = announced.clamp(1, CONSIGN_UNRECEIPTED_MAX);
     let state = context.now_state();
+    let hub_has = HubHas::by(&welcome, &state);
     // What has its receipt here and comes again is what the hub forgot.
     let (receipted_through, mut to_consign) = check_welcome(&state, (lane, epoch), &welcome, &context.index).await?;
     *stood = true;
@@ -152,13 +153,13 @@ async fn consign(
                     sent.without_content.clear();
                 }
                 in_flight.push_back(sent);
-                let withdrawn = withdrawn_places(&context.index, &message).await?;
+                let told = told_of_withdrawn(&context.index, &message, &hub_has).await?;
                 let message = if has_receipt {
                     rehanded(&context.index, (lane, epoch), to_consign, message).await?
                 } else {
                     consign_request::Message::Consignment(message)
                 };
-                permit.send(ConsignRequest { message: Some(message), withdrawn });
+                permit.send(ConsignRequest { message: Some(message), ..told });
                 concord_faults::point("node.uplink.sent");
                 to_consign += 1;
             }
@@ -400,32 +401,6 @@ async fn load(
         Ok(Ok((to_message(&kept.sealed, blobs), InFlight { number, digest, count, without_content, withdrawn })))
     });
     loaded.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?
-}
-
-/// Where that stands now which the withdrawals of a consignment are about: it may have been packed anew since.
-async fn withdrawn_places(index: &Index, consignment: &Consignment) -> Result<Vec<WithdrawnPlace>, LinkEnd> {
-    let withdrawing = (0..).zip(&consignment.headers);
-    let withdrawing = withdrawing.filter_map(|(at, header)| Some((at, withdraws(header)?.exchange)));
-    let withdrawing: Vec<(u32, ExchangeId)> = withdrawing.collect();
-    if withdrawing.is_empty() {
-        return Ok(Vec::new());
-    }
-    let index = index.clone();
-    let found = concord_server::blocking(move || {
-        let mut places = Vec::with_capacity(withdrawing.len());
-        for (at, id) in withdrawing {
-            let Some(place) = index.exchange(&id)? else { continue };
-            places.push(WithdrawnPlace {
-                index: at,
-                lane: lane_number(place.lane).into(),
-                epoch: place.epoch,
-                number: place.number,
-                target_index: u32::try_from(place.index).unwrap_or(u32::MAX),
-            });
-        }
-        Ok(places)
-    });
-    found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)
 }
 
 /// Whether what is damaged may be lost, so that the rest goes on, is for a person to say.

@@ -4,6 +4,7 @@ pub(crate) mod epoch;
 mod fetch;
 mod lane;
 mod statements;
+mod withdrawn;
 
 use std::sync::Arc;
 

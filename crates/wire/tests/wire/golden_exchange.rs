@@ -170,6 +170,7 @@ fn hellos_and_welcomes() {
         past: past(),
         closed: vec![12],
         damaged: vec![pb::ConsignmentPlace { epoch: 2, number: 4 }],
+        lasts: vec![pb::LastConsignment { lane: convert::lane(Lane::Routine).into(), epoch: 1, number: 300 }],
     };
     let lane = convert::lane(Lane::Flash).into();
     let last_digest = convert::digest_bytes(&digest(0x77));

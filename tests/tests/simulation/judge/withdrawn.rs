@@ -12,13 +12,6 @@ pub(super) fn is_withdrawn(hub: &AtHub, log: &Log, id: &ExchangeId) -> bool {
     log.withdrawn.get(id).is_some_and(|by| hub.exchanges[by].refused.is_none())
 }
 
-/// Known, and open: a withdrawal that, on its own lane, overtakes what a hub forgot is recorded for nobody. Whoever got that before is
-/// never told.
-pub(super) fn has_overtaken(hub: &AtHub, log: &Log, id: &ExchangeId) -> bool {
-    let is_first = |by| hub.exchanges[by].entry < hub.exchanges[id].entry;
-    log.hub_put_back && log.withdrawn.get(id).is_some_and(is_first)
-}
-
 /// A notice goes to exactly those for whom what it withdraws was recorded; it is refused only where that was.
 pub(super) fn judge_notice(hub: &AtHub, log: &Log, by: &ExchangeId, notice: &Recorded) {
     let Some(id) = notice.withdraws else { return };
@@ -68,9 +61,8 @@ pub(super) fn judge_holder(
         let Recorded { place, audience, .. } = &hub.exchanges[id];
         // A hub that forgot that it went to one who left since records it again without that one, and so the notice too.
         let is_forgotten = log.hub_put_back && has_left(ledger, &hub.exchanges[id], code) && !audience.contains(code);
-        // Open: see `has_overtaken`.
         assert!(
-            !holds || is_forgotten || has_overtaken(hub, log, id),
+            !holds || is_forgotten,
             "{code} has {place:?}, and no notice that it was withdrawn by {:?}",
             hub.exchanges[by].place
         );
