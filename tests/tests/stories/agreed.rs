@@ -252,7 +252,7 @@ fn commands_on_the_hubs_folder_show_what_the_secretariat_reads_and_nothing_of_wh
     ]);
     assert_eq!(shown_at_hub(&hub, ""), expected);
     let backup = forum.path().join("hub.backup");
-    concord(words!["hub", "backup", "--profile", hub.join("operator"), "--out", backup]).ok();
+    concord(words!["hub", "backup", "--profile", hub.join("officer"), "--out", backup]).ok();
     assert_eq!(shown_at_hub(&backup, ""), expected);
     // Also where the proposal is before what is shown.
     let entries = concord(words!["journal", "show", hub]).ok().lines();
