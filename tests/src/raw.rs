@@ -173,11 +173,18 @@ impl RawNode {
 
     /// The same with a hello that names any chain.
     pub fn consign_as(&self, chain: &ChainKey, consignments: Vec<pb::Consignment>) -> Answer {
-        use pb::consign_request::Message;
-        let hello =
-            pb::ConsignHello { limits: Some(concord_wire::limits()), chain: Some(chain_key(chain)), run: self.run() };
-        let messages = std::iter::once(Message::Hello(hello)).chain(consignments.into_iter().map(Message::Consignment));
-        self.say(messages.collect())
+        let consignments = consignments.into_iter().map(pb::consign_request::Message::Consignment);
+        self.say(std::iter::once(self.hello_as(chain)).chain(consignments).collect())
+    }
+
+    /// The right hello of a lane's stream.
+    pub fn hello(&self, lane: Lane) -> pb::consign_request::Message {
+        self.hello_as(&self.chain(lane))
+    }
+
+    fn hello_as(&self, chain: &ChainKey) -> pb::consign_request::Message {
+        let (limits, chain) = (Some(concord_wire::limits()), Some(chain_key(chain)));
+        pb::consign_request::Message::Hello(pb::ConsignHello { limits, chain, run: self.run() })
     }
 
     /// The run that every hello names.

@@ -13,6 +13,7 @@ use concord_wire::consignment::{self, Opened};
 use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::stored::hub::HubEntry;
+use prost::Message as _;
 use tokio::sync::watch;
 
 use crate::shared::{Shared, internal};
@@ -153,6 +154,10 @@ pub async fn take_again(shared: &Arc<Shared>, chain: &ChainKey, message: pb::Con
 
 /// None where it is not wanted any more. Blocks.
 fn repair(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result<Option<Repair>, Refusal> {
+    // It takes no share of its participant's: so what nobody wants is not verified.
+    if named_place(&message, chain).is_some_and(|place| shared.damaged.wanted(&place).is_none()) {
+        return Ok(None);
+    }
     let Opened { sealed, blobs, .. } = consignment::open(message, &chain.origin, |key, message, signature| {
         shared.verify_enrolled(&chain.origin, key, message, signature)
     })?;
@@ -191,4 +196,10 @@ fn repair(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result
         }
     }
     Ok(Some(Repair { place, sequence, bodies, gone }))
+}
+
+/// The place that a consignment names, before anything of it is verified.
+fn named_place(message: &pb::Consignment, chain: &ChainKey) -> Option<Place> {
+    let head = pb::ConsignmentHead::decode(message.head.clone()).ok()?;
+    Some((consignment::parse_chain_key(chain.origin.clone(), head.chain.as_ref()?).ok()?, head.number))
 }

@@ -122,7 +122,8 @@ journal_segment_size_bytes = {journal_segment_size_bytes}
 # comes from it, and what agencies acknowledge goes on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
 
-# Exchanges of one lane that may wait for the hub. Further ones are refused with QUOTA_EXCEEDED until it has recorded some.
+# Exchanges of one lane that may wait for the hub, three quarters of them of one agency. Further ones are refused with QUOTA_EXCEEDED until
+# it has recorded some.
 waiting_exchanges_max = {waiting_exchanges_max}
 
 # When an exchange is withdrawn by its origin, its title and body go here too, of what was received and of what was sent. With true they

@@ -10,6 +10,7 @@ use concord_server::audit::Audit;
 use concord_server::{DiskRoom, Readiness, Shares, Shutdown};
 use tokio::sync::watch;
 
+use crate::backlog::Backlog;
 use crate::index::Index;
 use crate::state::NodeState;
 use crate::writer::NodeWriter;
@@ -55,8 +56,8 @@ pub struct Context {
     pub room: DiskRoom,
     /// What each agency may hand in.
     pub shares: Arc<Shares<Name>>,
-    /// Exchanges of one lane that may wait for the hub.
-    pub waiting_exchanges_max: u64,
+    /// What may wait for the hub.
+    pub backlog: Arc<Backlog>,
     /// The run of this process: by it the hub tells copies of one journal apart.
     pub run: [u8; 16],
 }

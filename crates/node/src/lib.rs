@@ -8,6 +8,7 @@
 //! pinned anchor of the hub, and the fingerprints that its officers consented to.
 
 mod agency;
+pub mod backlog;
 pub mod calls;
 pub mod config;
 pub mod context;

@@ -23,6 +23,7 @@ use concord_wire::proto::operations::v1::operations_service_server::OperationsSe
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::backlog::Backlog;
 use crate::config::NodeConfig;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
@@ -122,7 +123,7 @@ impl Node {
             audit,
             room,
             shares: Arc::new(Shares::new(config.quotas)),
-            waiting_exchanges_max: config.waiting_exchanges_max,
+            backlog: Arc::new(Backlog::new(config.waiting_exchanges_max)),
             run: concord_server::fresh()?,
         };
         let source = Source {

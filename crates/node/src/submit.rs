@@ -26,19 +26,23 @@ use crate::writer::{Accepted, Prepared, Refused, first_answer};
 
 /// Takes in one exchange; durable here when this returns.
 pub async fn submit(context: &Context, agency: &Name, request: SubmitRequest) -> Result<SubmitResponse, Refusal> {
-    let (context, agency) = (context.clone(), agency.clone());
-    let writer = context.writer.clone();
+    let (preparing, name) = (context.clone(), agency.clone());
     if concord_faults::planted("log-the-title") {
         tracing::info!(%agency, title = request.title, "an exchange is submitted");
     }
     // Hashing a body takes milliseconds: not on a thread that others' messages wait for.
-    let prepared = concord_server::blocking(move || prepare(&context, &agency, request));
+    let prepared = concord_server::blocking(move || prepare(&preparing, &name, request));
     let prepared = prepared.await.map_err(|error| internal(&error))??;
     concord_faults::point("node.submit.prepared");
     let (request_id, body_digest) = (prepared.request_id.to_string(), prepared.body_digest);
     let accepted = match prepared.outcome {
-        Outcome::New(prepared) => writer.submit(prepared).await?,
-        Outcome::Refused(refused) => writer.refused(refused).await?,
+        Outcome::New(prepared) => {
+            let (lane, exchanges) = (prepared.lane, 1 + u64::from(prepared.second.is_some()));
+            let accepted = context.writer.submit(prepared).await?;
+            context.backlog.queued(&context.now_state(), agency, lane, exchanges);
+            accepted
+        }
+        Outcome::Refused(refused) => context.writer.refused(refused).await?,
         Outcome::Repeat(accepted) => accepted,
     };
     concord_faults::point("node.submit.queued");
@@ -80,13 +84,14 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         return Ok(PreparedRequest { request_id, body_digest, outcome });
     }
     let made = parse_lane(request.lane).map_err(refuse(Reason::ArgumentInvalid)).and_then(|lane| {
-        check_may_queue(context, agency, lane, body.len() as u64)?;
         let superseded = match request.supersedes.as_str() {
             "" => None,
             digits => Some(Current::find(&context.index, agency, digits)?.not_withdrawn()?),
         };
         // The withdrawal goes right behind, in the same lane: the more urgent of both.
         let lane = superseded.as_ref().map_or(lane, |one| lane.min(one.header().lane));
+        let exchanges = 1 + u64::from(superseded.is_some());
+        check_may_queue(context, agency, (lane, exchanges, body.len() as u64))?;
         let made = make(context, &state, known, &request, lane, superseded.as_ref(), body)?;
         let second = superseded.map(|one| one.superseded(context, lane)).transpose()?;
         Ok((made, second))
@@ -134,22 +139,16 @@ pub(crate) fn new_request_id(text: &str) -> Result<RequestId, Refusal> {
     request_id.map_err(refuse(Reason::ArgumentInvalid))
 }
 
-/// Whether there is room for one more exchange of an agency in a lane; its share is taken by it.
-pub(crate) fn check_may_queue(context: &Context, agency: &Name, lane: Lane, size_bytes: u64) -> Result<(), Refusal> {
+/// Whether there is room for so many exchanges of an agency in a lane, of so many bytes; its share is taken by them.
+pub(crate) fn check_may_queue(
+    context: &Context,
+    agency: &Name,
+    (lane, exchanges, size_bytes): (Lane, u64, u64),
+) -> Result<(), Refusal> {
     context.room.check()?;
     context.check_fence()?;
-    check_waiting(context, &context.now_state(), lane)?;
-    context.shares.take(agency, lane, 1, size_bytes)
-}
-
-/// What waits for a hub that is away is bounded: the disk is everybody's.
-fn check_waiting(context: &Context, state: &NodeState, lane: Lane) -> Result<(), Refusal> {
-    let (waiting, most) = (state.unrecorded_exchanges(lane), context.waiting_exchanges_max);
-    if waiting >= most {
-        let words = format!("{waiting} exchanges of this lane wait for the hub here, the most is {most}");
-        return Err(Refusal::new(Reason::QuotaExceeded, words));
-    }
-    Ok(())
+    context.backlog.check(&context.now_state(), agency, lane)?;
+    context.shares.take(agency, lane, exchanges, size_bytes)
 }
 
 fn make(

@@ -27,7 +27,10 @@ pub async fn withdraw(context: &Context, agency: &Name, request: WithdrawRequest
     let accepted = match outcome {
         Some(prepared) => {
             concord_faults::point("node.withdraw.prepared");
-            context.writer.submit(prepared).await?
+            let lane = prepared.lane;
+            let accepted = context.writer.submit(prepared).await?;
+            context.backlog.queued(&context.now_state(), agency, lane, 1);
+            accepted
         }
         None => return Ok(response),
     };
@@ -63,7 +66,7 @@ fn prepare(
         return Ok((None, answer(&current.accepted(before.by), true)));
     }
     let lane = current.header.lane.min(Lane::Priority);
-    check_may_queue(context, agency, lane, 0)?;
+    check_may_queue(context, agency, (lane, 1, 0))?;
     let reason = if request.reason.is_empty() { "Withdrawn by its origin" } else { &request.reason };
     let (header, blobs) = current.withdrawal(context, lane, WithdrawalKind::Withdrawn, reason)?;
     let by = current.accepted(exchange_id(&header));

@@ -27,7 +27,7 @@ fn no_byte_of_an_exchange_is_found_with_anybody_outside_its_audience_nor_its_con
         exchanges += tally.recorded;
         report(&format!(
             "canaries: seed {seed}, {:?}: {} participants and the hub, {} files and answers, {} bytes, {} secrets of {} exchanges and {} \
-             refused ones; {} narrowed, {} withheld, {} questions, {} numbers of mailboxes; found {} times where they may be, {} times where they may not",
+             refused ones; {} narrowed, {} withheld, {} withdrawn, {} questions, {} numbers of mailboxes; found {} times where they may be, {} times where they may not",
             budget.elapsed(),
             searched.participants.len() - 1,
             searched.pieces,
@@ -37,6 +37,7 @@ fn no_byte_of_an_exchange_is_found_with_anybody_outside_its_audience_nor_its_con
             tally.refused,
             tally.narrowed,
             tally.withheld,
+            tally.withdrawn,
             tally.questions,
             tally.numbers,
             searched.allowed,
@@ -48,7 +49,7 @@ fn no_byte_of_an_exchange_is_found_with_anybody_outside_its_audience_nor_its_con
         assert!(history.wrong.is_empty(), "{} things: {:#?}", history.wrong.len(), shown(&history.wrong));
         assert_eq!(searched.participants.len(), CODES.len() + 1);
         assert_eq!(searched.sorts.len(), SORTS.len(), "{:?}", searched.sorts);
-        assert!(tally.narrowed > 0 && tally.withheld > 0 && tally.refused > 0, "{tally:?}");
+        assert!(tally.narrowed > 0 && tally.withheld > 0 && tally.withdrawn > 1 && tally.refused > 0, "{tally:?}");
     }
     budget.reached(exchanges, "exchanges");
 }

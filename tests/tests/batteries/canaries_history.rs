@@ -39,6 +39,7 @@ struct Agency {
 }
 
 /// An exchange that was handed in and has not been followed to its end.
+#[derive(Clone)]
 struct Pending {
     secret: usize,
     id: String,
@@ -66,6 +67,8 @@ pub(crate) struct Tally {
     pub(crate) recorded: u64,
     pub(crate) refused: u64,
     pub(crate) withheld: u64,
+    /// Exchanges that their origins took back.
+    pub(crate) withdrawn: u64,
     pub(crate) narrowed: u64,
     pub(crate) questions: u64,
     /// Of mailboxes, counted before the hub was restored.
@@ -154,6 +157,8 @@ impl History {
             Self::amended,
             Self::left,
             Self::taken_away,
+            Self::withdrawn,
+            Self::superseded,
             Self::node_restored,
             Self::hub_restored,
         ];

@@ -34,10 +34,16 @@ pub(crate) enum Kind {
     Caveat,
     /// To those outside the audience: that it exists.
     Id,
+    /// The same: the id of what it takes back, or takes the place of.
+    Before,
 }
 
 impl Kind {
     pub(crate) const CONTENT: [Self; 3] = [Self::Title, Self::Body, Self::Caveat];
+
+    fn is_id(self) -> bool {
+        matches!(self, Self::Id | Self::Before)
+    }
 }
 
 /// One exchange, and who may know what of it.
@@ -53,6 +59,8 @@ pub(crate) struct Secret {
     pub(crate) agencies: BTreeSet<String>,
     /// Whether the hub ever had it.
     pub(crate) is_recorded: bool,
+    /// Whether it was taken back: its content goes, and its id is with whatever took it back.
+    pub(crate) is_withdrawn: bool,
 }
 
 /// What kind of place something stands at.
@@ -81,7 +89,7 @@ pub(crate) struct Got {
 impl Got {
     /// Why this may not hold that, if it may not.
     fn forbids(&self, secret: &Secret, kind: Kind) -> Option<&'static str> {
-        let is_content = kind != Kind::Id;
+        let is_content = !kind.is_id();
         if self.owner == "hub" {
             return match self.place {
                 _ if !is_content => None,
@@ -149,7 +157,7 @@ impl<'a> Finder<'a> {
         let mut finder = Self { secrets, begins: vec![false; 1 << 16], by_head: HashMap::new() };
         for (secret, one) in secrets.iter().enumerate() {
             for (kind, word) in &one.words {
-                let raw = if *kind == Kind::Id { from_hex(word) } else { word.clone().into_bytes() };
+                let raw = if kind.is_id() { from_hex(word) } else { word.clone().into_bytes() };
                 let forms = std::iter::once(("raw", raw.clone()))
                     .chain([("hex", hex(&raw).into_bytes())])
                     .chain((0..3).map(|shift| ("base64", base64_within(&raw, shift))));
@@ -256,7 +264,8 @@ fn a_secret_is_found_in_every_form_at_every_place() {
     let id = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
     let words = BTreeMap::from([(Kind::Title, "Qzt0123456789abcdef".to_owned()), (Kind::Id, id.to_owned())]);
     let (states, agencies) = (BTreeSet::new(), BTreeSet::new());
-    let secrets = [Secret { words, origin: "KAZ/agency".to_owned(), states, agencies, is_recorded: true }];
+    let secrets =
+        [Secret { words, origin: "KAZ/agency".to_owned(), states, agencies, is_recorded: true, is_withdrawn: false }];
     let finder = Finder::of(&secrets);
     // Made by another implementation, behind none to two other bytes and before others.
     for text in [

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use concord_identity::Caller;
 use concord_journal::Journal;
 use concord_model::{Digest, Fingerprint, Identity, Role, Timestamp};
+use concord_node::backlog::Backlog;
 use concord_node::context::{Contact, Context};
 use concord_node::index::Index;
 use concord_node::link::HubLink;
@@ -115,7 +116,7 @@ pub(crate) fn open(
         audit: concord_server::audit::Audit::off(),
         room: DiskRoom::default(),
         shares: Arc::new(Shares::new(Quotas::default())),
-        waiting_exchanges_max: u64::MAX,
+        backlog: Arc::new(Backlog::new(u64::MAX)),
         run: concord_server::fresh().unwrap(),
     };
     let writing = async move { writer.run(CancellationToken::new()).await.expect("the disk takes every commit") };

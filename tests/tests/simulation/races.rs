@@ -117,7 +117,7 @@ impl FanOut {
 #[test]
 fn an_end_of_a_right_at_any_step_of_a_fan_out_lets_nothing_more_through() {
     const STEPS_TRIED: u64 = 4;
-    let budget = Budget::bounded(60, 8).by_seed(1);
+    let budget = Budget::bounded(90, 20).by_seed(1);
     let (mut done, mut plays) = (0, 0);
     while !budget.is_over(done) {
         let seed = budget.seed + done;

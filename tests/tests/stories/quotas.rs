@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use concord_tests::{Forum, Sent, concord, exchange_ids, replace_line, words};
+use bytes::Bytes;
+use concord_model::{ConsignmentDigest, Digest, Lane};
+use concord_tests::{Forum, RawNode, Sent, concord, exchange_ids, replace_line, words};
+use concord_wire::proto::exchange::v1 as pb;
 
 const AGREEMENT: &str = "KAZ/warnings";
 const MEASURE: &str = "environmental.5";
@@ -86,6 +89,54 @@ fn what_waits_for_a_hub_that_is_away_is_bounded_and_goes_on_when_it_is_back() {
     expected.sort();
     assert_eq!(received, expected);
     kaz.submit("again", "--wait delivered");
+}
+
+#[test]
+fn one_agency_does_not_take_all_the_room_that_its_node_has_for_a_hub_that_is_away() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(AGREEMENT, MEASURE, &["KAZ", "IRN"]);
+    concord(words!["agency", "add", "other", "--dir", forum.node_dir("KAZ")]).ok();
+    forum.configure_node("KAZ", |settings| replace_line(settings, "waiting_exchanges_max", "4"));
+    let (kaz, other) = (forum.agency("KAZ"), forum.agency_named("KAZ", "other"));
+    // What the hub has waits no more.
+    kaz.submit("before", "--wait recorded");
+    forum.stop_hub();
+    let sent: Vec<Sent> = (0..3).map(|number| kaz.submit(format!("waits {number}"), "")).collect();
+    let refused = kaz.try_submit("one too many of this agency", "");
+    assert!(refused.stderr.contains("the most of one agency is 3"), "{refused}");
+    refused.refused(4, "QUOTA_EXCEEDED");
+    let last = other.submit("the place that is left", "");
+    other.try_submit("one too many of all", "").refused(4, "QUOTA_EXCEEDED");
+    forum.start_hub();
+    let received = exchange_ids(&forum.agency("IRN").receive(5));
+    assert_eq!(received[1..], [ids(&sent), vec![last.id]].concat());
+    kaz.submit("again", "--wait delivered");
+}
+
+#[test]
+fn what_is_handed_in_again_although_the_hub_has_it_costs_its_share() {
+    use pb::consign_request::Message;
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.configure_hub(|settings| replace_line(settings, "exchanges_per_second", "5"));
+    forum.agree(AGREEMENT, MEASURE, &["KAZ", "IRN"]);
+    let agreement = forum.agreement(AGREEMENT, "KAZ");
+    forum.stop_node("KAZ");
+    let raw = RawNode::of(&forum, "KAZ");
+    let draft = raw.draft(&agreement, MEASURE, Lane::Routine, b"once");
+    let (sent, _) = raw.consignment(Lane::Routine, 1, ConsignmentDigest(Digest::ZERO), &[draft]);
+    let first = raw.consign(Lane::Routine, vec![sent.clone()]);
+    assert!(first.refused.is_none(), "{:?}", first.refused);
+    let receipt = first.receipts[0].clone();
+    let again = || pb::RehandedConsignment {
+        consignment: Some(sent.clone()),
+        receipt: Some(receipt.clone()),
+        history: Bytes::new(),
+    };
+    let messages = std::iter::once(raw.hello(Lane::Routine)).chain((0..100).map(|_| Message::Rehanded(again())));
+    let answer = raw.say(messages.collect());
+    let refused = answer.refused.expect("its share is used up");
+    assert!(refused.message().contains("its share") && answer.receipts.len() < 100, "{refused}");
+    assert!(answer.receipts.iter().all(|one| *one == receipt), "the same words as the first time");
 }
 
 #[test]

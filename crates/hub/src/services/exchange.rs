@@ -219,10 +219,16 @@ fn consignments(
 ) -> Pin<Box<dyn Stream<Item = Result<Brought, Refusal>> + Send>> {
     use pb::consign_request::Message;
     let (counting, counted) = (Arc::clone(&shared), chain.clone());
+    let take = {
+        let (shared, chain) = (Arc::clone(&shared), chain.clone());
+        move |consignment: &pb::Consignment| {
+            let (exchanges, bytes) = (consignment.headers.len() as u64, consignment.encoded_len() as u64);
+            shared.shares.take(&chain.origin, chain.lane, exchanges, bytes)
+        }
+    };
     let read = move |request: Result<pb::ConsignRequest, Status>| match request {
         Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)), withdrawn, withdrawn_receipts }) => {
-            let (exchanges, bytes) = (consignment.headers.len() as u64, consignment.encoded_len() as u64);
-            let taken = counting.shares.take(&counted.origin, counted.lane, exchanges, bytes);
+            let taken = take(&consignment);
             let history = bytes::Bytes::new();
             let brought = Brought { consignment, receipt: None, history, withdrawn, withdrawn_receipts };
             Some(taken.map(|()| Said::Brought(brought)))
@@ -234,7 +240,12 @@ fn consignments(
             withdrawn,
             withdrawn_receipts,
         }) if receipt.is_some() => {
-            Some(Ok(Said::Brought(Brought { consignment, receipt, history, withdrawn, withdrawn_receipts })))
+            // What this hub lost costs nothing; what it has is a repeat like any other.
+            let known = counting.published().ledger.chain_last(&counted);
+            let is_known = consign::named_number(&consignment).is_none_or(|number| number <= known);
+            let taken = if is_known { take(&consignment) } else { Ok(()) };
+            let brought = Brought { consignment, receipt, history, withdrawn, withdrawn_receipts };
+            Some(taken.map(|()| Said::Brought(brought)))
         }
         Ok(_) => Some(Err(Refusal::new(Reason::ConsignmentMalformed, "after the hello come consignments"))),
         // The decoder's word for a message that is over its limit.

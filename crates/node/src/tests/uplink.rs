@@ -180,7 +180,7 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
     Context {
         room: DiskRoom::default(),
         shares: Arc::new(Shares::new(Quotas::default())),
-        waiting_exchanges_max: crate::config::WAITING_EXCHANGES_DEFAULT,
+        backlog: Arc::new(crate::backlog::Backlog::new(crate::config::WAITING_EXCHANGES_DEFAULT)),
         participant: code("KAZ"),
         node: name("main"),
         anchor: forum.kaz.anchor.anchor().clone(),

@@ -47,10 +47,16 @@ impl History {
             }
             // By its beginning: an answer may not hold more than was asked with.
             let ids: Vec<&String> = self.secrets.iter().filter_map(|secret| secret.words.get(&Kind::Id)).collect();
+            let ids_whole: Vec<String> = ids.iter().map(|id| (*id).clone()).collect();
             if !ids.is_empty() {
                 let begins = ids[self.chance.below(ids.len() as u64) as usize][..16].to_owned();
                 self.as_agency(by, words!["track", &begins]);
-                self.as_agency(by, words!["explain", begins, "--participant", code]);
+                self.as_agency(by, words!["explain", &begins, "--participant", code]);
+                // The secretariat is told of the way of each, and of no content.
+                let whole = ids_whole[self.chance.below(ids_whole.len() as u64) as usize].clone();
+                let secretariat = self.forum.hub_dir().join("officer");
+                let line = words!["explain", whole, "--participant", code, "--profile", secretariat];
+                self.heard_of("hub", None, line);
             }
         }
     }

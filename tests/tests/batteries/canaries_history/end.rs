@@ -62,10 +62,13 @@ impl History {
     /// What the search did not find where it has to be: a search that finds nothing anywhere shows nothing.
     fn missing(&self, searched: &Searched) -> Vec<String> {
         let mut missing = Vec::new();
-        let recorded = self.secrets.iter().enumerate().filter(|(_, secret)| secret.is_recorded);
+        let recorded = self.secrets.iter().enumerate().filter(|(_, secret)| secret.is_recorded && !secret.is_withdrawn);
         for (at, secret) in recorded {
             for owner in secret.states.iter().map(String::as_str).chain(["hub"]) {
-                for kind in Kind::CONTENT.into_iter().filter(|kind| !searched.is_in_journal(at, *kind, owner)) {
+                let has = |kind: &Kind| secret.words.contains_key(kind);
+                for kind in
+                    Kind::CONTENT.into_iter().filter(has).filter(|kind| !searched.is_in_journal(at, *kind, owner))
+                {
                     missing.push(format!("{kind:?} of exchange {at} is not in the journal of {owner}"));
                 }
             }
@@ -75,8 +78,7 @@ impl History {
                 // It saw it listed, and then had the right to it no more.
                 let is_over = agency == "IRN/police" && self.is_revoked() && self.listed.contains(&its);
                 let is_given = self.given.contains(&its) || is_over;
-                let is_found =
-                    Kind::CONTENT.iter().chain([&Kind::Id]).all(|kind| is_over || searched.is_given(at, *kind, state));
+                let is_found = secret.words.keys().all(|kind| is_over || searched.is_given(at, *kind, state));
                 if !is_given || !is_found {
                     missing.push(format!("exchange {at} was not given to {agency}: {is_given} {is_found}"));
                 }

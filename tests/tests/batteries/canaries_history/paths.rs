@@ -1,6 +1,6 @@
 //! The paths on which an exchange can go, and what becomes of it on each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use concord_tests::{text_of, words};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{CODES, DRUGS, FOUR, History, LOUD, THREE, Wanted, in_seconds};
+use super::{CODES, DRUGS, FOUR, History, LOUD, Pending, THREE, Wanted, in_seconds};
 use crate::canaries_search::{Kind, Place, Secret};
 
 /// Time enough for it to be recorded, on a busy machine.
@@ -185,6 +185,47 @@ impl History {
             secret.agencies.remove("IRN/police");
         }
         self.send_all(count, Wanted { to: Some("IRN"), under: Some(FOUR), ..Wanted::default() });
+    }
+
+    /// Some of it is taken back when all but one have it. The reason is content, and that it was taken back a secret like what it is of.
+    pub(super) fn withdrawn(&mut self, count: u64) {
+        let away = self.anybody();
+        self.forum.stop_node(away);
+        self.send_all(count, Wanted { away: Some(away), ..Wanted::default() });
+        for at in 0..self.pending.len().min(2) {
+            let there = |pending: &Pending| pending.ends.keys().copied().filter(|code| *code != away).collect();
+            let (id, there): (_, BTreeSet<&str>) = (self.pending[at].id.clone(), there(&self.pending[at]));
+            self.await_there(self.pending[at].by, &id, &there);
+            self.withdraw(at);
+            if let Some(end) = self.pending[at].ends.get_mut(away) {
+                *end = "withheld WITHDRAWN";
+            }
+        }
+        self.start_node(away);
+    }
+
+    /// Something takes the place of what all have.
+    pub(super) fn superseded(&mut self, count: u64) {
+        self.settle();
+        self.send_all(count, Wanted::default());
+        let is_for_all = |pending: &&Pending| {
+            let agreed = self.agreements.iter().find(|agreed| agreed.measure == pending.measure).unwrap();
+            pending.handling == "AMBER" && pending.ends.len() + 1 == agreed.members.len()
+        };
+        let Some(before) = self.pending.iter().find(is_for_all).cloned() else { return };
+        self.await_there(before.by, &before.id, &before.ends.keys().copied().collect());
+        self.supersede(&before);
+    }
+
+    /// Waits until these have it.
+    fn await_there(&mut self, by: (&'static str, &'static str), id: &str, states: &BTreeSet<&'static str>) {
+        self.ask_until(|this| {
+            let tracked = this.as_agency(by, words!["track", id]).ok().json();
+            let recipients = tracked["recipients"].as_array().unwrap();
+            let came = recipients.iter().filter(|one| matches!(one["state"].as_str(), Some("delivered" | "taken")));
+            let came: BTreeSet<&str> = came.filter_map(|one| one["participant"].as_str()).collect();
+            states.is_subset(&came)
+        });
     }
 
     pub(super) fn node_restored(&mut self, count: u64) {

@@ -108,9 +108,57 @@ impl History {
             states: BTreeSet::from([by.0.to_owned()]),
             agencies: BTreeSet::from([format!("{}/{}", by.0, by.1)]),
             is_recorded: false,
+            is_withdrawn: false,
         });
         let ended = self.as_agency(by, line);
         (self.secrets.len() - 1, ended)
+    }
+
+    /// Takes back what is under way.
+    pub(super) fn withdraw(&mut self, at: usize) {
+        let taken = self.pending[at].clone();
+        let word = format!("Qzr{:016x}", self.chance.any());
+        let line = words!["withdraw", &taken.id, "--reason", &word, "--yes"];
+        let id = text_of(&self.as_agency(taken.by, line).ok().json(), "exchange_id");
+        let lane = if taken.lane == "flash" { "flash" } else { "priority" };
+        let origin = format!("{}/{}", taken.by.0, taken.by.1);
+        self.secrets.push(Secret {
+            words: BTreeMap::from([(Kind::Title, word), (Kind::Id, id.clone()), (Kind::Before, taken.id.clone())]),
+            states: BTreeSet::from([taken.by.0.to_owned()]),
+            agencies: BTreeSet::from([origin.clone()]),
+            origin,
+            is_recorded: true,
+            is_withdrawn: false,
+        });
+        self.is_taken_back(taken.secret);
+        let secret = self.secrets.len() - 1;
+        let ends = taken.ends.keys().map(|code| (*code, "delivered")).collect();
+        self.pending.push(Pending { secret, id, ends, lane, ..taken });
+    }
+
+    fn is_taken_back(&mut self, secret: usize) {
+        let taken = &mut self.secrets[secret];
+        taken.words.remove(&Kind::Id);
+        taken.is_withdrawn = true;
+        self.tally.withdrawn += 1;
+    }
+
+    /// Hands in what takes the place of another, for all to whom that went.
+    pub(super) fn supersede(&mut self, before: &Pending) {
+        let Pending { id, by, ends, lane, measure, .. } = before.clone();
+        let agreed = self.agreements.iter().find(|agreed| agreed.measure == measure).unwrap();
+        let options = words!["--agreement", agreed.id, "--measure", measure, "--lane", lane, "--supersedes", &id];
+        let (secret, said) = self.submit(by, "", "", options);
+        let new = text_of(&said.ok().json(), "exchange_id");
+        self.is_taken_back(before.secret);
+        self.secrets[secret].words.extend([(Kind::Id, new.clone()), (Kind::Before, id)]);
+        self.secrets[secret].is_recorded = true;
+        self.tally.recorded += 1;
+        // Behind what took its place the withdrawal went to those who had it.
+        for code in ends.keys() {
+            *self.numbers.entry((code, lane)).or_default() += 1;
+        }
+        self.pending.push(Pending { secret, id: new, ..before.clone() });
     }
 
     /// Submissions that their node refuses: what was in them is in no error and no log.
