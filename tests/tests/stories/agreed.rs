@@ -237,8 +237,9 @@ fn commands_on_the_hubs_folder_show_what_the_secretariat_reads_and_nothing_of_wh
         kaz.submit(format!("body-{name}"), &format!("--title title-{name} --agreement {id} --wait delivered")).id
     };
     let (carried, read) = (send("carried", "KAZ/carried"), send("read", ID));
-    // The version that an exchange names decides, not the one of now.
+    // The version that an exchange names decides: not the one of now, and not one that only waits.
     forum.as_officer("KAZ", &format!("agreement amend {ID} --secretariat carries")).ok();
+    let meanwhile = send("meanwhile", ID);
     consent_to_version(&forum, "IRN", 2);
     await_version(&forum, "KAZ", 2);
     let later = send("later", ID);
@@ -248,6 +249,7 @@ fn commands_on_the_hubs_folder_show_what_the_secretariat_reads_and_nothing_of_wh
     let expected = BTreeMap::from([
         (carried, carries()),
         (read.clone(), ("title-read".to_owned(), "body-read".to_owned())),
+        (meanwhile.clone(), ("title-meanwhile".to_owned(), "body-meanwhile".to_owned())),
         (later.clone(), carries()),
     ]);
     assert_eq!(shown_at_hub(&hub, ""), expected);
@@ -259,11 +261,11 @@ fn commands_on_the_hubs_folder_show_what_the_secretariat_reads_and_nothing_of_wh
     let consignments = entries.iter().filter(|entry| entry["kind"] == "consignment");
     let from: Vec<_> = consignments.map(|entry| entry["sequence"].as_u64().unwrap()).collect();
     let since_read = shown_at_hub(&hub, &format!("--from {}", from[1]));
-    assert_eq!(since_read.keys().collect::<BTreeSet<_>>(), BTreeSet::from([&read, &later]));
+    assert_eq!(since_read.keys().collect::<BTreeSet<_>>(), BTreeSet::from([&read, &meanwhile, &later]));
     assert!(since_read.iter().all(|(id, shown)| expected[id] == *shown), "{since_read:?}");
     for dir in [forum.node_dir("KAZ"), forum.node_dir("IRN")] {
         let shown = concord(words!["journal", "show", dir, "--bodies"]).ok().text();
-        for name in ["carried", "read", "later"] {
+        for name in ["carried", "read", "meanwhile", "later"] {
             assert!(shown.contains(&format!("title-{name}")) && shown.contains(&format!("body-{name}")), "{shown}");
         }
     }
