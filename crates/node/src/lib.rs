@@ -10,6 +10,7 @@
 mod agency;
 pub mod calls;
 pub mod config;
+mod confirming;
 pub mod context;
 pub mod damaged;
 pub mod downlink;

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use concord_journal::Blob;
 use concord_model::{
-    Description, Digest, ExchangeId, ExchangeUuid, Header, Lane, Name, ParticipantCode, Reason, Refusal, Title,
-    Withdrawal, WithdrawalKind,
+    AgreementId, Description, Digest, ExchangeId, ExchangeUuid, Header, Lane, MeasureCode, Name, ParticipantCode,
+    Reason, Refusal, Title, Withdrawal, WithdrawalKind,
 };
 use concord_wire::header::{encode, encode_description, exchange_id, parse};
 use concord_wire::proto::agency::v1::{WithdrawRequest, WithdrawResponse};
@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
 use crate::projection::WithdrawnRow;
 use crate::services::track::find_now;
+use crate::state::NodeState;
 use crate::submit::{check_may_queue, internal, new_request_id, random};
 use crate::writer::{Accepted, Prepared, Second, first_answer};
 
@@ -47,7 +48,7 @@ fn prepare(
     request: WithdrawRequest,
 ) -> Result<(Option<Box<Prepared>>, WithdrawResponse), Refusal> {
     let request_id = new_request_id(&request.request_id)?;
-    let current = Current::find(&context.index, agency, &request.exchange_id)?;
+    let current = Current::find(&context.now_state(), &context.index, agency, &request.exchange_id)?;
     let withdraws = current.place.id;
     let answer = |by: &Accepted, was_withdrawn| WithdrawResponse {
         request_id: request_id.to_string(),
@@ -79,6 +80,7 @@ fn prepare(
         answer: by,
         blobs,
         withdraws: Some(withdraws),
+        by_right: current.by_right(),
         second: None,
     };
     Ok((Some(Box::new(prepared)), response))
@@ -94,8 +96,8 @@ pub(crate) struct Current {
 
 impl Current {
     /// Refuses with `EXCHANGE_UNKNOWN`, `EXCHANGE_AMBIGUOUS`, or `EXCHANGE_NOT_CURRENT` where there is nothing to take back. Blocks.
-    pub(crate) fn find(index: &Index, agency: &Name, digits: &str) -> Result<Self, Refusal> {
-        let place = find_now(index, agency, digits)?;
+    pub(crate) fn find(state: &NodeState, index: &Index, agency: &Name, digits: &str) -> Result<Self, Refusal> {
+        let place = find_now(state, index, agency, digits)?;
         let failed = |error: IndexError| internal(&error);
         let header = parse(&index.own_header(&place).map_err(failed)?)?;
         let over = |what: String| Err(Refusal::new(Reason::ExchangeNotCurrent, what));
@@ -128,6 +130,12 @@ impl Current {
     /// Its id.
     pub(crate) fn id(&self) -> ExchangeId {
         self.place.id
+    }
+
+    /// What an agency must be allowed to send that takes it back, where it is not known whether that agency submitted it.
+    pub(crate) fn by_right(&self) -> Option<(MeasureCode, AgreementId)> {
+        let Header { measure, agreement, .. } = &self.header;
+        self.place.agency.is_none().then(|| (measure.clone(), agreement.id.clone()))
     }
 
     fn accepted(&self, id: ExchangeId) -> Accepted {
