@@ -198,10 +198,9 @@ impl Agency {
         if self.nothing_up_to.take().is_none() {
             return;
         }
-        for lane in Lane::ALL {
-            let from = |cursor: u64| cursor.min(numbers[lane.slot()]);
-            self.through[lane.slot()] = from(self.through(lane));
-            self.receive.begin(lane, from);
+        for (lane, number) in Lane::ALL.into_iter().zip(numbers) {
+            self.through[lane.slot()] = number.min(self.through(lane));
+            self.receive.begin(lane, |cursor| cursor.min(number));
         }
     }
 
