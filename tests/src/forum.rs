@@ -241,6 +241,11 @@ impl Forum {
         Agency::new(self.path(), dir.join("agencies/agency"), name)
     }
 
+    /// The officer of a node that was restored or rebuilt confirms all of its agencies; those that were added since have the past, too.
+    pub fn confirm_agencies(&self, dir: &Path) {
+        concord(words!["agency", "confirm", "--all", "--past", "--profile", dir.join("officer")]).ok();
+    }
+
     /// Starts the hub and waits until it is ready.
     pub fn start_hub(&mut self) {
         self.start_hub_with(&BTreeMap::new());

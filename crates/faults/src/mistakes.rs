@@ -102,6 +102,12 @@ pub const MISTAKES: &[&str] = &[
     "deliver-the-withdrawn",
     // check: -p concord-node --lib only_its_own_origin
     "withdraw-for-anyone",
+    // check: -p concord-node --lib behind_a_restore
+    "trust-the-restored",
+    // check: -p concord-node --lib a_cursor_of_before
+    "take-cursors-of-before",
+    // check: -p concord-node --lib what_nobody_is_known_to_have_sent
+    "take-anybodys-for-its-own",
     // check: -p concord-node --lib what_an_agency_may_not_have_is_explained
     "explain-without-right",
     // check: --workspace --test simulation an_end_of_a_right

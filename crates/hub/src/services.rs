@@ -99,6 +99,7 @@ mod tests {
                 "/concord.agreement.v1.AgreementService/PreviewAudience",
                 "/concord.operations.v1.OperationsService/AddAgency",
                 "/concord.operations.v1.OperationsService/GrantAgency",
+                "/concord.operations.v1.OperationsService/ConfirmAgency",
                 "/concord.operations.v1.OperationsService/RevokeAgency",
                 "/concord.operations.v1.OperationsService/ListAgencies",
             ],

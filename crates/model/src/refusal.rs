@@ -144,6 +144,9 @@ reasons! {
     /// A cursor that this stream never gave out.
     CursorInvalid = "CURSOR_INVALID", Invalid, "acknowledge with the cursor that came with the exchange";
 
+    /// A cursor of before the node's journal was put back or made anew.
+    CursorOutdated = "CURSOR_OUTDATED", Precondition, "receive again without it: what is not acknowledged comes again, each with a cursor of now";
+
     // Consignments.
     /// The consignment is over its size.
     ConsignmentTooLarge = "CONSIGNMENT_TOO_LARGE", Invalid, "close consignments at 5 MiB";
@@ -185,6 +188,8 @@ reasons! {
     CallerNotAllowed = "CALLER_NOT_ALLOWED", Denied, "use a profile of the role that the method is for";
     /// The certificate is good, but no such agency was added to this node, or it was ended.
     AgencyUnknown = "AGENCY_UNKNOWN", Denied, "see the agencies with `concord agency list`; add one with `concord agency add`";
+    /// The node's journal was put back or made anew, and no officer has confirmed this agency since.
+    AgencyUnconfirmed = "AGENCY_UNCONFIRMED", Unavailable, "what came waits: its state's officer confirms the agency with `concord agency confirm`, or ends it with `concord agency revoke NAME --all`";
     /// An agency of this name exists with other measures, or was ended.
     AgencyExists = "AGENCY_EXISTS", Conflict, "choose another name";
     /// The node has not joined a hub yet.

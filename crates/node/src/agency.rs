@@ -29,6 +29,8 @@ const ADDRESSES_FROM_AGENCY: &str = "../../addresses.json";
 pub struct AgencyAdded {
     /// The folder for `--profile`.
     pub profile_dir: PathBuf,
+    /// The journal was put back or made anew: it has nothing until an officer confirms it.
+    pub unconfirmed: bool,
 }
 
 /// Lets an agency in from now on. No measures means all. The same name and measures again is harmless.
@@ -43,20 +45,21 @@ pub async fn add_agency(dir: &Path, name: Name, mut measures: Vec<MeasureCode>) 
     let known = Profile::load(&profile_dir).is_ok();
     let anchor = if known { None } else { Some(load_anchor(&paths)?) };
 
-    match folder.lock() {
+    let unconfirmed = match folder.lock() {
         Ok(_lock) => {
-            add_stopped(&paths, &name, &measures)?;
+            let unconfirmed = add_stopped(&paths, &name, &measures)?;
             note(dir, &Event::local("agency add", Object::agency(&name, None)));
+            unconfirmed
         }
         Err(FolderError::InUse { .. }) => add_running(&paths, &name, &measures).await?,
         Err(error) => return Err(error.into()),
-    }
+    };
     if let Some(anchor) = anchor {
         let holder = identity(&config.participant, Role::Agency, &name);
         let server = identity(&config.participant, Role::Node, &config.name);
         make_profile(&anchor, &profile_dir, &holder, &server, ADDRESSES_FROM_AGENCY, SystemClock.now())?;
     }
-    Ok(AgencyAdded { profile_dir })
+    Ok(AgencyAdded { profile_dir, unconfirmed })
 }
 
 fn load_anchor(paths: &Paths) -> Result<AnchorKeys, NodeError> {
@@ -64,25 +67,26 @@ fn load_anchor(paths: &Paths) -> Result<AnchorKeys, NodeError> {
         .map_err(|source| NodeError::AnchorKey { path: paths.anchor_key(), source })
 }
 
-/// The lock is held: this process alone appends.
-fn add_stopped(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(), NodeError> {
+/// The lock is held: this process alone appends. Answers whether the agency waits for an officer's word.
+fn add_stopped(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<bool, NodeError> {
     let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
-    let state = fold(&snapshots(paths.snapshots()), journal.as_ref())?.state;
+    let mut state = fold(&snapshots(paths.snapshots()), journal.as_ref())?.state;
     if state.decide_agency(name, measures)? == Step::Append {
         append(&journal, stored::agency_added(name, measures, SystemClock.now()))?;
+        state = fold(&snapshots(paths.snapshots()), journal.as_ref())?.state;
     }
     journal.close();
-    Ok(())
+    Ok(state.unconfirmed().contains_key(name))
 }
 
-async fn add_running(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<(), NodeError> {
+async fn add_running(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<bool, NodeError> {
     let operator = Profile::load(&paths.operator())?;
     let address = operator.address()?;
     let channel = connect(&address, operator.client_config()?).await?;
     let request =
         AddAgencyRequest { name: name.to_string(), measures: measures.iter().map(ToString::to_string).collect() };
     match OperationsServiceClient::new(channel).add_agency(request).await {
-        Ok(_) => Ok(()),
+        Ok(added) => Ok(added.into_inner().unconfirmed),
         Err(status) => Err(match from_status(&status) {
             Some(refusal) => refusal.into(),
             // Whether the agency was let in is not known; the same command again finds out.

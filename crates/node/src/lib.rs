@@ -11,6 +11,7 @@ mod agency;
 pub mod backlog;
 pub mod calls;
 pub mod config;
+mod confirming;
 pub mod context;
 pub mod damaged;
 pub mod downlink;

@@ -26,7 +26,7 @@ use crate::index::{Index, IndexError, Place};
 use crate::open;
 use crate::projection::Standing;
 use crate::state::NodeState;
-use crate::state::rights::{About, is_awaited};
+use crate::state::rights::About;
 
 /// Goes through the journal from its beginning to what is too young.
 struct Survey {
@@ -147,7 +147,7 @@ impl Settled {
                     let is_collected = !index.is_untaken(lane, number)? || index.damaged().is_gone(lane, number);
                     // What its origin took back nobody is given any more.
                     let id = exchange_id(&delivery.header);
-                    is_collected && !is_awaited(self.state.agencies(), &about, lane, number)
+                    is_collected && !self.state.is_awaited(&about, lane, number)
                         || index.withdrawn(&id, &header.origin)?.is_some()
                 }
                 Err(_) => false,

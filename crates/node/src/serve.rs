@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backlog::Backlog;
 use crate::config::NodeConfig;
+use crate::confirming;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
 use crate::folders::{PUBLIC_FILES, Paths};
@@ -184,6 +185,7 @@ impl Node {
         links.spawn(revocations.watch(vec![server.connections.clone(), admin.connections()], Some(dialled)));
         links.spawn(measure(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
+        links.spawn(confirming::keep_told(context.clone()));
         links.spawn(keeper.keep());
         if !config.keep_withdrawn {
             links.spawn(withdrawals::keep_redacting(context.clone()));

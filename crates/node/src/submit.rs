@@ -19,7 +19,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
-use crate::state::decide::{agency_unknown, not_joined};
+use crate::state::decide::not_joined;
 use crate::state::{Agency, Directory, NodeState};
 use crate::withdraw::Current;
 use crate::writer::{Accepted, Prepared, Refused, first_answer};
@@ -71,7 +71,7 @@ enum Outcome {
 
 fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Result<PreparedRequest, Refusal> {
     let state = context.now_state();
-    let known = state.agencies().get(agency).ok_or_else(|| agency_unknown(agency))?;
+    let known = state.agency(agency)?;
     let request_id = new_request_id(&request.request_id)?;
     let body = std::mem::take(&mut request.body);
     let body_digest = Bytes::copy_from_slice(&Sha256::digest(&body));
@@ -86,17 +86,18 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
     let made = parse_lane(request.lane).map_err(refuse(Reason::ArgumentInvalid)).and_then(|lane| {
         let superseded = match request.supersedes.as_str() {
             "" => None,
-            digits => Some(Current::find(&context.index, agency, digits)?.not_withdrawn()?),
+            digits => Some(Current::find(&state, &context.index, agency, digits)?.not_withdrawn()?),
         };
         // The withdrawal goes right behind, in the same lane: the more urgent of both.
         let lane = superseded.as_ref().map_or(lane, |one| lane.min(one.header().lane));
         let exchanges = 1 + u64::from(superseded.is_some());
         check_may_queue(context, agency, (lane, exchanges, body.len() as u64))?;
         let made = make(context, &state, known, &request, lane, superseded.as_ref(), body)?;
+        let by_right = superseded.as_ref().and_then(Current::by_right);
         let second = superseded.map(|one| one.superseded(context, lane)).transpose()?;
-        Ok((made, second))
+        Ok((made, second, by_right))
     });
-    let ((header, blobs), second) = match made {
+    let ((header, blobs), second, by_right) = match made {
         Ok(made) => made,
         // Without an id of the agency's own, or a lane, nothing of before can be meant.
         Err(why) => {
@@ -125,6 +126,7 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         answer,
         blobs,
         withdraws: header.supersedes,
+        by_right,
         second,
     };
     Ok(PreparedRequest { request_id, body_digest, outcome: Outcome::New(Box::new(prepared)) })

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use concord_journal::Blob;
 use concord_model::{
-    Description, Digest, ExchangeId, ExchangeUuid, Header, Lane, Name, ParticipantCode, Reason, Refusal, Title,
-    Withdrawal, WithdrawalKind,
+    AgreementId, Description, Digest, ExchangeId, ExchangeUuid, Header, Lane, MeasureCode, Name, ParticipantCode,
+    Reason, Refusal, Title, Withdrawal, WithdrawalKind,
 };
 use concord_wire::header::{encode, encode_description, exchange_id, parse};
 use concord_wire::proto::agency::v1::{WithdrawRequest, WithdrawResponse};
@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
 use crate::projection::WithdrawnRow;
 use crate::services::track::find_now;
+use crate::state::NodeState;
 use crate::submit::{check_may_queue, internal, new_request_id, random};
 use crate::writer::{Accepted, Prepared, Second, first_answer};
 
@@ -46,7 +47,7 @@ fn prepare(
     request: WithdrawRequest,
 ) -> Result<(Option<Box<Prepared>>, WithdrawResponse), Refusal> {
     let request_id = new_request_id(&request.request_id)?;
-    let place = find_now(&context.index, agency, &request.exchange_id)?;
+    let place = find_now(&context.now_state(), &context.index, agency, &request.exchange_id)?;
     let withdraws = place.id;
     let answer = |by: &Accepted, was_withdrawn| WithdrawResponse {
         request_id: request_id.to_string(),
@@ -80,6 +81,7 @@ fn prepare(
         answer: by,
         blobs,
         withdraws: Some(withdraws),
+        by_right: current.by_right(),
         second: None,
     };
     Ok((Some(Box::new(prepared)), response))
@@ -95,8 +97,8 @@ pub(crate) struct Current {
 
 impl Current {
     /// Refuses with `EXCHANGE_UNKNOWN`, `EXCHANGE_AMBIGUOUS`, or `EXCHANGE_NOT_CURRENT` where there is nothing to take back. Blocks.
-    pub(crate) fn find(index: &Index, agency: &Name, digits: &str) -> Result<Self, Refusal> {
-        Self::at(index, find_now(index, agency, digits)?)
+    pub(crate) fn find(state: &NodeState, index: &Index, agency: &Name, digits: &str) -> Result<Self, Refusal> {
+        Self::at(index, find_now(state, index, agency, digits)?)
     }
 
     fn at(index: &Index, place: Place) -> Result<Self, Refusal> {
@@ -132,6 +134,12 @@ impl Current {
     /// Its id.
     pub(crate) fn id(&self) -> ExchangeId {
         self.place.id
+    }
+
+    /// What an agency must be allowed to send that takes it back, where it is not known whether that agency submitted it.
+    pub(crate) fn by_right(&self) -> Option<(MeasureCode, AgreementId)> {
+        let Header { measure, agreement, .. } = &self.header;
+        self.place.agency.is_none().then(|| (measure.clone(), agreement.id.clone()))
     }
 
     fn accepted(&self, id: ExchangeId) -> Accepted {

@@ -149,6 +149,7 @@ mod tests {
     const BACKUP: Row = Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: OFFICER };
     const PREVIEW: Row = Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: BOTH };
     const GRANT: Row = Row { method: "/concord.operations.v1.OperationsService/GrantAgency", allow: OFFICER };
+    const CONFIRM: Row = Row { method: "/concord.operations.v1.OperationsService/ConfirmAgency", allow: OFFICER };
     const REVOKE: Row = Row { method: "/concord.operations.v1.OperationsService/RevokeAgency", allow: BOTH };
     const LIST: Row = Row { method: "/concord.operations.v1.OperationsService/ListAgencies", allow: BOTH };
     const AUDIT: Row = Row { method: "/concord.operations.v1.OperationsService/ListAudit", allow: BOTH };
@@ -157,7 +158,7 @@ mod tests {
 
     /// The rows under test, beside those that are always right.
     fn check(rows: &[Row], except: &[&str], expected: &[&str]) {
-        let rows = [rows, &[BACKUP, PREVIEW, RETAIN, GRANT, REVOKE, LIST, AUDIT, EXPLAIN]].concat();
+        let rows = [rows, &[BACKUP, PREVIEW, RETAIN, GRANT, CONFIRM, REVOKE, LIST, AUDIT, EXPLAIN]].concat();
         let table = MethodTable::new(ParticipantCode::secretariat(), &rows);
         let served = Served {
             services: &["concord.operations.v1.OperationsService"],

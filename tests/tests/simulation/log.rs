@@ -109,6 +109,6 @@ impl Log {
 
 /// The lane, and the number in its mailbox: whoever has the node's key can open its cursors.
 fn place((_, agency): (usize, usize), member: &Member, cursor: &[u8]) -> (Lane, u64) {
-    let opened = Cursors::of(&member.signing_key(), &name(AGENCIES[agency])).open(cursor);
+    let opened = Cursors::of(&member.signing_key(), &name(AGENCIES[agency]), None).open(cursor);
     opened.unwrap_or_else(|refusal| panic!("I3: a cursor that was given is none: {refusal}")).place()
 }

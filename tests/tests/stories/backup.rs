@@ -103,6 +103,7 @@ fn a_folder_of_which_only_the_keys_are_left_is_restored_and_everything_goes_on()
     forum.start_node("KAZ");
     // A restored node asks the hub first what it may have lost.
     await_recovered(&forum, &forum.node_dir("KAZ"));
+    forum.confirm_agencies(&forum.node_dir("KAZ"));
     let after = kaz.submit("after the restore", "--wait delivered");
     assert_eq!(exchange_ids(&irn.receive(2)), [before.id.clone(), after.id]);
     kaz.await_taken(&before.id, "IRN");

@@ -57,6 +57,7 @@ impl Forked {
         forked.forum.start_hub();
         forked.forum.start_node("KAZ");
         await_recovered(&forked.forum, &forked.dir());
+        forked.forum.confirm_agencies(&forked.dir());
         forked
     }
 

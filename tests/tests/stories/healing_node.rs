@@ -67,6 +67,7 @@ impl Lost {
     fn check(self) -> Forum {
         let (forum, kaz, irn) = (&self.forum, &self.kaz, &self.irn);
         await_recovered(forum, &self.dir());
+        forum.confirm_agencies(&self.dir());
         for id in &self.sent {
             assert_eq!(kaz.settled(id), ["IRN delivered"], "{id}");
         }
@@ -128,6 +129,7 @@ fn a_node_restored_from_an_older_backup_gets_back_what_the_hub_has_and_makes_no_
     // Without the hub it takes nothing, since it does not know which numbers it gave out.
     lost.forum.stop_hub();
     lost.forum.start_node("KAZ");
+    lost.forum.confirm_agencies(&dir);
     lost.kaz.try_submit("too early", &format!("--agreement {WARNINGS}")).refused(4, "RECOVERING");
     lost.forum.start_hub();
     let forum = lost.check();
@@ -154,6 +156,7 @@ fn a_node_whose_journal_is_lost_without_a_backup_is_rebuilt_and_gets_back_what_t
         assert!(since.elapsed() < DEADLINE, "it does not come again");
     }
     concord(words!["agency", "add", "agency", "--dir", dir]).ok();
+    lost.kaz.try_submit("too early", &format!("--agreement {WARNINGS}")).refused(4, "AGENCY_UNCONFIRMED");
     lost.check();
 }
 
@@ -200,6 +203,7 @@ fn a_body_that_is_damaged_at_the_hub_is_missing_alone_and_all_else_comes_back() 
     concord(words!["node", "restore", file, "--dir", dir]).ok();
     forum.start_node("KAZ");
     await_recovered(&forum, &dir);
+    forum.confirm_agencies(&dir);
     for id in rest.iter().chain([&damaged]) {
         assert_eq!(kaz.settled(id), ["IRN delivered"], "{id}");
     }
@@ -320,6 +324,7 @@ fn a_copy_that_is_not_served_takes_nothing_after_a_restart_without_the_hub_until
     let declared = text_of(shown(&elsewhere).last().unwrap(), "about");
     assert!(declared.starts_with("declared") && declared.ends_with(&last_work), "{declared}, and not {last_work}");
     let second = start(&forum);
+    forum.confirm_agencies(&elsewhere);
     second_agency.try_submit("too early", "").refused(4, "RECOVERING");
     assert_eq!(count_of(&elsewhere, "fence-lifted"), 0);
     forum.start_hub();
@@ -396,6 +401,7 @@ fn an_active_node_is_told_the_moment_that_its_restored_copy_is_served_and_every_
         second.line_after("admin ");
         let handed_in = submitting.map(|lane| lane.join().unwrap()).concat();
         await_recovered(&forum, &elsewhere);
+        forum.confirm_agencies(&elsewhere);
         taken_over.store(true, Ordering::Relaxed);
         (second, sending.join().unwrap(), handed_in)
     });

@@ -174,6 +174,7 @@ const ROWS: &[Row] = &[
     row("/concord.operations.v1.OperationsService/ExplainExchange", empty, &[(SecretariatsOfficer, INVALID)], NOBODY),
     row("/concord.operations.v1.OperationsService/AddAgency", empty, NOBODY, &[(Operator, INVALID)]),
     row("/concord.operations.v1.OperationsService/GrantAgency", empty, NOBODY, &[(Officer, INVALID)]),
+    row("/concord.operations.v1.OperationsService/ConfirmAgency", empty, NOBODY, &[(Officer, INVALID)]),
     row(
         "/concord.operations.v1.OperationsService/RevokeAgency",
         empty,

@@ -24,6 +24,7 @@ fn enrol_in_place(forum: &mut Forum) {
     concord(words!["agency", "add", "agency", "--dir", dir]).ok();
     forum.start_node("KAZ");
     await_recovered(forum, &dir);
+    forum.confirm_agencies(&dir);
 }
 
 #[test]

@@ -164,3 +164,56 @@ fn an_agency_that_is_ended_is_out_at_once_and_for_good_and_what_it_leaves_waits_
     kaz.await_taken(&left.id, "IRN");
     assert!(cert.receive_rest().is_empty(), "it came twice");
 }
+
+#[test]
+fn what_was_taken_from_agencies_after_a_backup_is_not_theirs_again_by_its_restore() {
+    let mut forum = forum();
+    let (dir, kaz) = (forum.node_dir("IRN"), forum.agency("KAZ"));
+    let (main, cert) = (forum.agency("IRN"), forum.agency_named("IRN", "cert"));
+    let file = forum.path().join("irn.backup");
+    concord(words!["node", "backup", "--profile", dir.join("officer"), "--out", file]).ok();
+    agency(&forum, "operator", "revoke cert --all --yes").ok();
+    agency(&forum, "operator", "revoke agency --receive --measure challenges.2 --yes").ok();
+    forum.kill_node("IRN");
+    concord(words!["node", "restore", file, "--dir", dir]).ok();
+    forum.start_node("IRN");
+
+    // Both are back with their rights of then, and have nothing of them; what comes waits.
+    let note = forum.await_alarm(&dir, "agencies-unconfirmed");
+    assert!(
+        note.contains("agency, cert may send and receive nothing") && note.contains("concord agency confirm"),
+        "{note}"
+    );
+    let drugs = kaz.submit("one", "--agreement KAZ/drugs --wait delivered").id;
+    let cyber = kaz.submit("two", "--agreement KAZ/cyber --wait delivered").id;
+    for one in [&main, &cert] {
+        concord(words!["receive", "--profile", one.profile]).refused(4, "AGENCY_UNCONFIRMED");
+        one.try_submit("out", "--agreement KAZ/cyber").refused(4, "AGENCY_UNCONFIRMED");
+    }
+    agency(&forum, "operator", "confirm --all").refused(3, "CALLER_NOT_ALLOWED");
+    agency(&forum, "officer", "grant agency --measure challenges.3").refused(4, "AGENCY_UNCONFIRMED");
+    // The officer says again what was taken away, then confirms the rest.
+    agency(&forum, "officer", "revoke cert --all --yes").ok();
+    agency(&forum, "officer", "revoke agency --receive --measure challenges.2 --yes").ok();
+    let waiting = |forum: &Forum| {
+        let listed = agency(forum, "officer", "list").ok().lines();
+        listed.iter().filter(|one| one["unconfirmed"] == true).map(|one| text_of(one, "agency")).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting(&forum), ["agency"]);
+    agency(&forum, "officer", "confirm --all").ok();
+    assert_eq!(exchange_ids(&main.receive(1)), [cyber]);
+    assert!(main.receive_rest().is_empty() && waiting(&forum).is_empty());
+
+    // Who is added from now on waits for the officer's word, too, and is given nothing of before: what nobody may have stays.
+    let added = concord(words!["agency", "add", "police", "--dir", dir]).ok().json();
+    assert_eq!(added["unconfirmed"], true);
+    agency(&forum, "officer", "confirm police").ok();
+    let police = forum.agency_named("IRN", "police");
+    let new = kaz.submit("three", "--agreement KAZ/drugs --wait delivered").id;
+    assert_eq!(exchange_ids(&police.receive(1)), [new.clone()]);
+    assert!(police.receive_rest().is_empty());
+    agency(&forum, "officer", "grant agency --receive --measure challenges.2").ok();
+    assert_eq!(exchange_ids(&main.receive_rest()), [new, drugs], "what nobody had is the officer's to give");
+    let alarms = forum.status(&dir)["alarms"].to_string();
+    assert!(!alarms.contains("agencies-unconfirmed"), "{alarms}");
+}

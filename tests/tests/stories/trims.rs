@@ -188,6 +188,7 @@ fn backups_of_trimmed_journals_are_restored_and_a_rebuilt_node_is_given_all_of_i
         }
     });
     await_recovered(&story.forum, irn);
+    story.forum.confirm_agencies(irn);
     // Its agency had acknowledged that one before it was restored, and a hub that was restored too does not know it: KAZ hands it in again.
     assert_eq!(exchange_ids(&story.irn.receive(1)), story.ids[SETTLED_COUNT..]);
     story.check();
@@ -202,6 +203,7 @@ fn backups_of_trimmed_journals_are_restored_and_a_rebuilt_node_is_given_all_of_i
     concord(words!["agency", "add", "agency", "--dir", kaz]).ok();
     story.forum.start_node("KAZ");
     await_recovered(&story.forum, &kaz);
+    story.forum.confirm_agencies(&kaz);
     for id in &story.ids {
         assert_eq!(story.kaz.settled(id), ["IRN taken"], "{id}");
     }

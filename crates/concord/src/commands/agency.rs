@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
-use rights::{GrantArgs, ListArgs, RevokeArgs};
+use rights::{ConfirmArgs, GrantArgs, ListArgs, RevokeArgs};
 
 #[derive(Subcommand)]
 pub(crate) enum AgencyCommand {
@@ -19,6 +19,8 @@ pub(crate) enum AgencyCommand {
     Add(AddArgs),
     /// Give an agency a right more, as an officer; at once, on open streams too.
     Grant(GrantArgs),
+    /// Confirm agencies, as an officer, behind a restore or rebuild of the node: until then they have nothing.
+    Confirm(ConfirmArgs),
     /// Take a right from an agency, or end it, as an operator or officer; at once, on open streams too.
     Revoke(RevokeArgs),
     /// List the agencies and what each may send and receive.
@@ -45,12 +47,15 @@ struct AddLine {
     agency: String,
     profile: String,
     measures: Vec<String>,
+    /// It has nothing until an officer confirms it.
+    unconfirmed: bool,
 }
 
 pub(crate) async fn run(command: AgencyCommand, output: Output) -> Result<(), Failure> {
     match command {
         AgencyCommand::Add(args) => add(args, output).await,
         AgencyCommand::Grant(args) => rights::grant(args, output).await,
+        AgencyCommand::Confirm(args) => rights::confirm_all(args, output).await,
         AgencyCommand::Revoke(args) => rights::revoke(args, output).await,
         AgencyCommand::List(args) => rights::list(args, output).await,
     }
@@ -62,11 +67,21 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
         agency: args.name.to_string(),
         profile: added.profile_dir.display().to_string(),
         measures: args.measures.iter().map(ToString::to_string).collect(),
+        unconfirmed: added.unconfirmed,
     };
     output.result(&line, || {
         let measures = if line.measures.is_empty() { "all".to_owned() } else { line.measures.join(", ") };
         facts(&[("agency", line.agency.clone()), ("measures", measures), ("profile", line.profile.clone())])
     })?;
+    if added.unconfirmed {
+        let officer = args.dir.join("officer");
+        hint::next(
+            output,
+            "the journal of this node was put back or made anew: run the node, and let its officer confirm the agency; with --past if it was \
+             let in before",
+            &[Line::new("agency confirm").text(args.name.as_str()).words("--profile").path(&officer)],
+        );
+    }
     let profile = &added.profile_dir;
     hint::next(
         output,

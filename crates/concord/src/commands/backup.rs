@@ -226,6 +226,7 @@ pub(crate) fn restore_node(args: &NodeRestoreArgs, output: Output) -> Result<(),
     hint_serve(&args.dir, Owner::Node, output);
     output.say("what the hub has of it comes back at the first contact; what agencies handed in and the hub never had is lost:");
     output.say("they ask `concord track ID` for each exchange since the backup, and submit again what is unknown");
+    hint_confirm(&args.dir, output);
     Ok(())
 }
 
@@ -252,7 +253,18 @@ pub(crate) fn rebuild(dir: &Path, output: Output) -> Result<(), Failure> {
         hint::next(output, "let the agencies in again, each with its measures (--measure)", &lines);
     }
     hint_serve(dir, Owner::Node, output);
+    hint_confirm(dir, output);
     Ok(())
+}
+
+/// What was taken from agencies since, or that one was ended, is forgotten: they have nothing before an officer said so.
+fn hint_confirm(dir: &Path, output: Output) {
+    let officer = dir.join("officer");
+    hint::next(
+        output,
+        "its agencies may send and receive nothing until the officer has looked at their rights and confirmed them",
+        &[Line::new("agency list --profile").path(&officer), Line::new("agency confirm NAME --profile").path(&officer)],
+    );
 }
 
 fn hint_serve(dir: &Path, owner: Owner, output: Output) {

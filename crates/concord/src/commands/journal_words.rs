@@ -139,6 +139,10 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             RightsChange::Granted(right) => ("agency-granted", format!("{name}: {right}"), Vec::new()),
             RightsChange::Revoked(right) => ("agency-revoked", format!("{name}: {right}"), Vec::new()),
             RightsChange::Ended => ("agency-ended", name.to_string(), Vec::new()),
+            RightsChange::Confirmed { with_past } => {
+                let past = if with_past { ", with the past" } else { "" };
+                ("agency-confirmed", format!("{name}{past}"), Vec::new())
+            }
         },
         NodeEntry::AgencyCollected(fact) => {
             let about = format!("{} has {} {}, which nobody had collected", fact.agency, fact.lane, fact.number);

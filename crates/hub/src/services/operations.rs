@@ -175,6 +175,13 @@ impl OperationsService for Operations {
         Err(of_nodes())
     }
 
+    async fn confirm_agency(
+        &self,
+        _request: Request<pb::ConfirmAgencyRequest>,
+    ) -> Result<Response<pb::ConfirmAgencyResponse>, Status> {
+        Err(of_nodes())
+    }
+
     async fn revoke_agency(
         &self,
         _request: Request<pb::RevokeAgencyRequest>,

@@ -20,7 +20,6 @@ use tonic::{Request, Response, Status};
 use super::cursor::{Cursor, Cursors};
 use super::{called, ended, explain, known_caller, note_refusal, receive, refused, track};
 use crate::context::Context;
-use crate::state::decide::agency_unknown;
 
 /// Exchanges on their way to an agency that reads slowly: one being sent, one being read from the journal.
 const RECEIVED_WAITING_MAX: usize = 1;
@@ -137,7 +136,7 @@ impl AgencyService for AgencyApi {
             let telling = track::tell(context.clone(), place, until, items.clone());
             tokio::select! {
                 biased;
-                () = ended(&context, &agency) => drop(items.send(Err(refused(agency_unknown(&agency)))).await),
+                why = ended(&context, &agency) => drop(items.send(Err(refused(why))).await),
                 () = telling => {}
             }
             drop(open);

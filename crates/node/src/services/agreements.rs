@@ -12,7 +12,7 @@ use super::statements::duration;
 use super::{known_caller, refused};
 use crate::context::Context;
 use crate::state::NodeState;
-use crate::state::decide::{agency_unknown, not_joined};
+use crate::state::decide::not_joined;
 use crate::submit::preview;
 
 /// The longest that one call waits for an agreement; the caller asks again.
@@ -97,7 +97,7 @@ impl AgreementService for AgreementApi {
         let agency = match &seen_by {
             SeenBy::Officer => None,
             // One that was ended meanwhile is never taken for the officer.
-            SeenBy::Agency(name) => Some(state.agencies().get(name).ok_or_else(|| refused(agency_unknown(name)))?),
+            SeenBy::Agency(name) => Some(state.agency(name).map_err(refused)?),
         };
         preview(&self.context, &state, agency, request.into_inner()).map(Response::new).map_err(refused)
     }

@@ -3,9 +3,13 @@
 //! A cursor has the number of the exchange in its state's mailbox, and by the numbers one agency could count what its state received for
 //! the others. So it is sealed under a key that only this node has, for one agency: whoever changes a byte, or brings another
 //! agency's, hears `CURSOR_INVALID`, and learns nothing of what there is.
+//!
+//! Invariant: a cursor acknowledges only what was given by the journal as it was restored last. Behind a restore entries and rights are
+//! others under the same numbers: a cursor of before would acknowledge what was never given, and hears `CURSOR_OUTDATED`.
 
 use bytes::Bytes;
 use concord_identity::SigningKey;
+use concord_journal::HistoryId;
 use concord_model::{Lane, Name, Reason, Refusal};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
@@ -14,9 +18,11 @@ use crate::context::Context;
 
 /// Signed to nobody: the signature, which is always the same and leaves the process never, is the secret of the cursors' key. No message
 /// that is signed for somebody begins so.
-const SECRET_OF: &[u8] = b"concord agencies' cursors, version 1";
+const SECRET_OF: &[u8] = b"concord agencies' cursors, version 2";
 const TAG_SIZE_BYTES: usize = 16;
-const PLAIN_SIZE_BYTES: usize = 1 + 8 + 8;
+/// Of the history in which the journal was restored last: a part that tells it from any other. Zeros where it never was.
+const SINCE_SIZE_BYTES: usize = 8;
+const PLAIN_SIZE_BYTES: usize = 1 + 8 + 8 + SINCE_SIZE_BYTES;
 /// In the byte of the lane.
 const ONE: u8 = 0x80;
 
@@ -49,7 +55,7 @@ impl Cursor {
         }
     }
 
-    fn to_plain(self) -> [u8; PLAIN_SIZE_BYTES] {
+    fn to_plain(self, since: [u8; SINCE_SIZE_BYTES]) -> [u8; PLAIN_SIZE_BYTES] {
         let (lane, number) = self.place();
         let (kind, rights_at) = match self {
             Self::Through { rights_at, .. } => (0, rights_at),
@@ -58,14 +64,15 @@ impl Cursor {
         let mut plain = [0; PLAIN_SIZE_BYTES];
         plain[0] = lane.slot() as u8 | kind;
         plain[1..9].copy_from_slice(&number.to_be_bytes());
-        plain[9..].copy_from_slice(&rights_at.to_be_bytes());
+        plain[9..17].copy_from_slice(&rights_at.to_be_bytes());
+        plain[17..].copy_from_slice(&since);
         plain
     }
 
     fn from_plain(plain: &[u8; PLAIN_SIZE_BYTES]) -> Option<Self> {
         let lane = Lane::ALL.get(usize::from(plain[0] & !ONE)).copied()?;
         let number = u64::from_be_bytes(plain[1..9].try_into().ok()?);
-        let rights_at = u64::from_be_bytes(plain[9..].try_into().ok()?);
+        let rights_at = u64::from_be_bytes(plain[9..17].try_into().ok()?);
         Some(if plain[0] & ONE == 0 { Self::Through { lane, number, rights_at } } else { Self::One { lane, number } })
     }
 }
@@ -73,37 +80,46 @@ impl Cursor {
 /// Seals and opens the cursors of one agency.
 pub struct Cursors {
     keyed: Hmac<Sha256>,
+    since: [u8; SINCE_SIZE_BYTES],
 }
 
 impl Cursors {
-    /// Of one agency of the node with this key.
-    pub fn of(key: &SigningKey, agency: &Name) -> Self {
+    /// Of one agency of the node with this key, whose journal was restored last in this history, if it was.
+    pub fn of(key: &SigningKey, agency: &Name, restored_in: Option<HistoryId>) -> Self {
         #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
         let keyed = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
         let node = Sha256::digest(key.sign(SECRET_OF));
         let agency = keyed(&node).chain_update(agency.as_str()).finalize().into_bytes();
-        Self { keyed: keyed(&agency) }
+        let since = restored_in.and_then(|history| history.as_bytes().first_chunk().copied()).unwrap_or_default();
+        Self { keyed: keyed(&agency), since }
     }
 
     pub(super) fn new(context: &Context, agency: &Name) -> Self {
-        Self::of(&context.key, agency)
+        Self::of(&context.key, agency, context.state.borrow().line().restored_in)
     }
 
     pub(super) fn seal(&self, cursor: Cursor) -> Bytes {
-        let plain = cursor.to_plain();
+        let plain = cursor.to_plain(self.since);
         let tag = self.tag(&plain);
         let sealed = tag.into_iter().chain(self.masked(&tag, &plain));
         sealed.collect()
     }
 
-    /// Refuses with `CURSOR_INVALID`.
+    /// Refuses with `CURSOR_INVALID` and `CURSOR_OUTDATED`.
     pub fn open(&self, bytes: &[u8]) -> Result<Cursor, Refusal> {
         let opened = bytes.split_first_chunk::<TAG_SIZE_BYTES>().and_then(|(tag, sealed)| {
             let plain = self.masked(tag, sealed.try_into().ok()?);
-            Cursor::from_plain(&plain).filter(|_| self.tag(&plain) == *tag)
+            let cursor = Cursor::from_plain(&plain).filter(|_| self.tag(&plain) == *tag);
+            cursor.map(|cursor| (cursor, plain[17..] == self.since))
         });
-        opened
-            .ok_or_else(|| Refusal::new(Reason::CursorInvalid, "these bytes are no cursor that this agency was given"))
+        match opened {
+            Some((cursor, is_of_now)) if is_of_now || concord_faults::planted("take-cursors-of-before") => Ok(cursor),
+            Some(_) => {
+                let what = "the journal of this node was put back or made anew since this cursor was given";
+                Err(Refusal::new(Reason::CursorOutdated, what))
+            }
+            None => Err(Refusal::new(Reason::CursorInvalid, "these bytes are no cursor that this agency was given")),
+        }
     }
 
     fn tag(&self, plain: &[u8; PLAIN_SIZE_BYTES]) -> [u8; TAG_SIZE_BYTES] {
@@ -132,16 +148,16 @@ mod tests {
     #[test]
     fn a_cursor_reads_what_it_was_made_of_and_nothing_else_is_one() {
         let key = SigningKey::generate().unwrap();
-        let cursors = Cursors::of(&key, &name("cert"));
+        let cursors = Cursors::of(&key, &name("cert"), None);
         for lane in Lane::ALL {
             for number in [0, 1, u64::MAX] {
                 for cursor in [Cursor::Through { lane, number, rights_at: 7 }, Cursor::One { lane, number }] {
                     let sealed = cursors.seal(cursor);
                     assert_eq!(cursors.open(&sealed), Ok(cursor));
-                    assert_eq!(Cursors::of(&key, &name("cert")).seal(cursor), sealed, "the same after a restart");
+                    assert_eq!(Cursors::of(&key, &name("cert"), None).seal(cursor), sealed, "the same after a restart");
                     let others = [
-                        Cursors::of(&key, &name("police")),
-                        Cursors::of(&SigningKey::generate().unwrap(), &name("cert")),
+                        Cursors::of(&key, &name("police"), None),
+                        Cursors::of(&SigningKey::generate().unwrap(), &name("cert"), None),
                     ];
                     for other in others {
                         assert_eq!(other.open(&sealed).unwrap_err().reason, Reason::CursorInvalid);
@@ -154,14 +170,30 @@ mod tests {
                 }
             }
         }
-        for wrong in [&[][..], &[0; 9], &[0; 32], &[0; 34]] {
+        for wrong in [&[][..], &[0; 33], &[0; 40], &[0; 42]] {
             assert_eq!(cursors.open(wrong).unwrap_err().reason, Reason::CursorInvalid);
         }
     }
 
     #[test]
+    fn a_cursor_of_before_a_restore_is_told_from_one_that_never_was() {
+        let key = SigningKey::generate().unwrap();
+        let of = |restored_in| Cursors::of(&key, &name("cert"), restored_in);
+        let [never, once, twice] = [None, Some(HistoryId([1; 16])), Some(HistoryId([2; 16]))].map(of);
+        for cursor in [
+            Cursor::Through { lane: Lane::Flash, number: 3, rights_at: 7 },
+            Cursor::One { lane: Lane::Flash, number: 3 },
+        ] {
+            for (given, now) in [(&never, &once), (&once, &twice), (&once, &never)] {
+                assert_eq!(now.open(&given.seal(cursor)).unwrap_err().reason, Reason::CursorOutdated);
+                assert_eq!(now.open(&now.seal(cursor)), Ok(cursor));
+            }
+        }
+    }
+
+    #[test]
     fn neighbouring_numbers_have_nothing_in_common_that_could_be_seen() {
-        let cursors = Cursors::of(&SigningKey::generate().unwrap(), &name("cert"));
+        let cursors = Cursors::of(&SigningKey::generate().unwrap(), &name("cert"), None);
         let seal = |number| cursors.seal(Cursor::Through { lane: Lane::Flash, number, rights_at: 1 });
         let (one, two) = (seal(1), seal(2));
         let same = one.iter().zip(&two).filter(|(a, b)| a == b).count();

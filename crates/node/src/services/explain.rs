@@ -27,7 +27,7 @@ pub(crate) async fn explain(
     let now = context.clock.now();
     let work = move || {
         let participant = if request.participant.is_empty() { own.as_str() } else { &request.participant };
-        let explained = match find_now(&index, &agency, &request.exchange_id) {
+        let explained = match find_now(&state, &index, &agency, &request.exchange_id) {
             Ok(place) => to_origin(&state, &index, &place, participant),
             Err(refusal) if refusal.reason == Reason::ExchangeUnknown && participant == own.as_str() => {
                 to_recipient(&state, &index, &agency, &request.exchange_id)

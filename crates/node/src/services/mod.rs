@@ -29,7 +29,6 @@ use tonic::service::Routes;
 use tonic::{Request, Status};
 
 use crate::context::Context;
-use crate::state::decide::agency_unknown;
 
 use agency::AgencyApi;
 pub use agency::acknowledge;
@@ -74,6 +73,7 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/AddAgency", allow: &[OPERATOR] },
     Row { method: "/concord.operations.v1.OperationsService/GrantAgency", allow: &[OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ConfirmAgency", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RevokeAgency", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/ListAgencies", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
@@ -104,15 +104,20 @@ pub async fn server(context: &Context) -> Result<GrpcServer, ReflectionError> {
     })
 }
 
-/// Who calls. A certificate alone does not make an agency: it was added to this node, and was not ended since.
+/// Who calls. A certificate alone does not make an agency: it was added to this node, was not ended since, and does not wait for an
+/// officer's word.
 ///
-/// Refuses with `AGENCY_UNKNOWN`.
+/// Refuses with `AGENCY_UNKNOWN` and `AGENCY_UNCONFIRMED`.
 fn known_caller<T>(context: &Context, request: &Request<T>) -> Result<Caller, Status> {
     let caller = caller(request)?;
     let name = &caller.identity.name;
-    let is_known = caller.identity.role != Role::Agency || context.state.borrow().agencies().contains_key(name);
-    if !is_known && !concord_faults::planted("take-anybody-for-an-agency") {
-        let refusal = agency_unknown(name);
+    let known = match caller.identity.role {
+        Role::Agency => context.state.borrow().agency(name).map(drop),
+        _ => Ok(()),
+    };
+    if let Err(refusal) = known
+        && !concord_faults::planted("take-anybody-for-an-agency")
+    {
         note_refusal(context, &caller.identity, called(request), Object::nothing(), &refusal);
         return Err(refused(refusal));
     }
@@ -139,11 +144,13 @@ fn note_act<T>(context: &Context, by: &Identity, method: &'static str, about: Ob
     }
 }
 
-/// Waits until an agency is ended.
-async fn ended(context: &Context, agency: &Name) {
+/// Waits until an agency may not act any more, and says why.
+async fn ended(context: &Context, agency: &Name) -> Refusal {
     let mut published = context.state.clone();
-    if published.wait_for(|state| !state.agencies().contains_key(agency)).await.is_err() {
-        std::future::pending().await
+    let refusal = published.wait_for(|state| state.agency(agency).is_err()).await.ok();
+    match refusal.and_then(|state| state.agency(agency).err()) {
+        Some(refusal) => refusal,
+        None => std::future::pending().await,
     }
 }
 

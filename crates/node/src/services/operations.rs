@@ -9,11 +9,11 @@ use concord_server::audit::{AuditStream, Object};
 use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
 use concord_wire::proto::operations::v1::{
-    AddAgencyRequest, AddAgencyResponse, AgencyRule, CreateBackupRequest, CreateBackupResponse, EndOfAgency,
-    ExplainExchangeRequest, ExplainExchangeResponse, GetStatusRequest, GetStatusResponse, GrantAgencyRequest,
-    GrantAgencyResponse, ListAgenciesRequest, ListAgenciesResponse, ListAuditRequest, ListedAgency,
-    PreviewRetentionRequest, PreviewRetentionResponse, RevokeAgencyRequest, RevokeAgencyResponse, RunRetentionRequest,
-    RunRetentionResponse, revoke_agency_request,
+    AddAgencyRequest, AddAgencyResponse, AgencyRule, ConfirmAgencyRequest, ConfirmAgencyResponse, CreateBackupRequest,
+    CreateBackupResponse, EndOfAgency, ExplainExchangeRequest, ExplainExchangeResponse, GetStatusRequest,
+    GetStatusResponse, GrantAgencyRequest, GrantAgencyResponse, ListAgenciesRequest, ListAgenciesResponse,
+    ListAuditRequest, ListedAgency, PreviewRetentionRequest, PreviewRetentionResponse, RevokeAgencyRequest,
+    RevokeAgencyResponse, RunRetentionRequest, RunRetentionResponse, revoke_agency_request,
 };
 use concord_wire::right::{parse_right, right};
 use concord_wire::stored::node::RightsChange;
@@ -127,10 +127,11 @@ impl OperationsService for OperationsApi {
         codes.sort_unstable();
         codes.dedup();
         let about = Object::agency(&name, Some(&added(&codes)));
-        let done = self.context.writer.add_agency(name, codes).await;
+        let done = self.context.writer.add_agency(name.clone(), codes).await;
         note_act(&self.context, &by, method, about, &done);
         done.map_err(refused)?;
-        Ok(Response::new(AddAgencyResponse {}))
+        let unconfirmed = self.context.now_state().unconfirmed().contains_key(&name);
+        Ok(Response::new(AddAgencyResponse { unconfirmed }))
     }
 
     async fn grant_agency(
@@ -142,6 +143,16 @@ impl OperationsService for OperationsApi {
         let right = parse_right(&right.unwrap_or_default()).map_err(refused)?;
         self.change_rights(by, &name, RightsChange::Granted(right)).await?;
         Ok(Response::new(GrantAgencyResponse {}))
+    }
+
+    async fn confirm_agency(
+        &self,
+        request: Request<ConfirmAgencyRequest>,
+    ) -> Result<Response<ConfirmAgencyResponse>, Status> {
+        let by = (caller(&request)?.identity, called(&request));
+        let ConfirmAgencyRequest { name, with_past } = request.into_inner();
+        self.change_rights(by, &name, RightsChange::Confirmed { with_past }).await?;
+        Ok(Response::new(ConfirmAgencyResponse {}))
     }
 
     async fn revoke_agency(
@@ -166,10 +177,12 @@ impl OperationsService for OperationsApi {
     async fn list_agencies(&self, _: Request<ListAgenciesRequest>) -> Result<Response<ListAgenciesResponse>, Status> {
         let state = self.context.now_state();
         let mut agencies: Vec<ListedAgency> = state.agencies().values().map(listed).collect();
+        let waits = |agency| ListedAgency { unconfirmed: true, ..listed(agency) };
+        agencies.extend(state.unconfirmed().values().map(waits));
         agencies.extend(state.ended_agencies().iter().map(|name| ListedAgency {
             name: name.to_string(),
             ended: true,
-            rules: Vec::new(),
+            ..ListedAgency::default()
         }));
         Ok(Response::new(ListAgenciesResponse { agencies }))
     }
@@ -185,7 +198,7 @@ impl OperationsApi {
         let name = Name::parse(name).map_err(refuse(Reason::ArgumentInvalid)).map_err(refused)?;
         let right = match &change {
             RightsChange::Granted(right) | RightsChange::Revoked(right) => Some(right),
-            RightsChange::Ended => None,
+            RightsChange::Ended | RightsChange::Confirmed { .. } => None,
         };
         let about = Object::agency(&name, right);
         let done = self.context.writer.change_rights(name, change).await;
@@ -211,5 +224,5 @@ fn listed(agency: &Agency) -> ListedAgency {
         rules.iter().map(rule).collect()
     };
     let (send, receive) = (rules(&agency.send, true, false), rules(&agency.receive, false, true));
-    ListedAgency { name: agency.name.to_string(), ended: false, rules: [send, receive].concat() }
+    ListedAgency { name: agency.name.to_string(), rules: [send, receive].concat(), ..ListedAgency::default() }
 }

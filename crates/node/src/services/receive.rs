@@ -32,7 +32,6 @@ use crate::damaged::Damaged;
 use crate::index::{Index, IndexError};
 use crate::projection::InboxRow;
 use crate::state::NodeState;
-use crate::state::decide::agency_unknown;
 use crate::state::rights::About;
 use ahead::{Found, GivenBy, ReadAhead};
 
@@ -93,7 +92,7 @@ pub async fn give(context: Context, agency: Name, request: ReceiveRequest, items
             Err(refused(Refusal::new(Reason::StreamReplaced, what)))
         }
         () = context.shutdown.streams_end() => Err(Shutdown::status()),
-        () = ended(&context, &agency) => Err(refused(agency_unknown(&agency))),
+        why = ended(&context, &agency) => Err(refused(why)),
         () = items.closed() => return,
         end = give_all(&context, &agency, &request, &items) => end,
     };
@@ -106,7 +105,7 @@ pub async fn give(context: Context, agency: Name, request: ReceiveRequest, items
 async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, items: &Items) -> Result<(), Status> {
     let mut published = context.state.clone();
     let state = context.now_state();
-    let known = state.agencies().get(agency).ok_or_else(|| refused(agency_unknown(agency)))?;
+    let known = state.agency(agency).map_err(refused)?;
     let cursors = Cursors::new(context, agency);
     let reader = Reader { index: context.index.clone(), cursors, with_bodies: !request.without_bodies, last: None };
     let mut settled = context.index.damaged().watch_settled();

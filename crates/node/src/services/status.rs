@@ -47,11 +47,11 @@ pub(crate) fn status(context: &Context, started: Started) -> Result<GetStatusRes
 
 fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> {
     let outbox_statements: usize = state.officers().values().map(|officer| Officer::waiting(officer).count()).sum();
-    let agencies = state.agencies().iter().map(|(name, agency)| {
+    let agencies = state.all_agencies().map(|agency| {
         let (lag_items, oldest) = lag(context, state, agency)?;
         let age = |since: Timestamp| context.clock.now().as_micros().saturating_sub(since.as_micros()).max(0);
         Ok(AgencyStatus {
-            name: name.to_string(),
+            name: agency.name.to_string(),
             lag_items,
             lag_seconds: oldest.map_or(0.0, |since| age(since) as f64 / MICROS_PER_SECOND),
         })
@@ -106,7 +106,7 @@ fn uncollected(context: &Context, state: &NodeState, lane: Lane) -> Result<u64, 
         let Some((last, _)) = rows.last() else { break };
         from = last + 1;
         counted += rows.len();
-        let nobodys = |(_, about): &&(u64, About)| !state.agencies().values().any(|agency| entitled(agency, about));
+        let nobodys = |(_, about): &&(u64, About)| !state.all_agencies().any(|agency| entitled(agency, about));
         uncollected += rows.iter().filter(nobodys).count() as u64;
     }
     Ok(uncollected)

@@ -14,6 +14,7 @@ use super::{internal, refused};
 use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
 use crate::projection::Reached;
+use crate::state::NodeState;
 use crate::withdraw::withdrawn;
 
 /// Digits of an exchange id that must be given at least.
@@ -21,17 +22,26 @@ const PREFIX_DIGITS_MIN: usize = 8;
 const ID_DIGITS: usize = 64;
 
 /// The one exchange of this agency whose id begins so.
-pub(super) async fn find(context: &Context, agency: Name, digits: String) -> Result<Place, Status> {
-    let index = context.index.clone();
-    let found = concord_server::blocking(move || find_now(&index, &agency, &digits)).await;
+pub(crate) async fn find(context: &Context, agency: Name, digits: String) -> Result<Place, Status> {
+    let (state, index) = (context.now_state(), context.index.clone());
+    let found = concord_server::blocking(move || find_now(&state, &index, &agency, &digits)).await;
     found.map_err(internal)?.map_err(refused)
 }
 
 /// The same. Blocks.
-pub(crate) fn find_now(index: &Index, agency: &Name, digits: &str) -> Result<Place, Refusal> {
+///
+/// Who submitted what came back from the hub is unknown: it is an agency's that has all of its id, which was told to whoever queued it,
+/// and may send the like of it by a right that, behind a restore, an officer confirmed.
+pub(crate) fn find_now(state: &NodeState, index: &Index, agency: &Name, digits: &str) -> Result<Place, Refusal> {
+    let failed = |error: IndexError| crate::submit::internal(&error);
     let digits = id_digits(digits).ok_or_else(not_submitted)?;
-    let found = index.exchanges(&digits, agency).map_err(|error| crate::submit::internal(&error))?;
-    only(found, &digits, not_submitted)
+    let found = index.exchanges(&digits, agency).map_err(failed)?;
+    let place = only(found, &digits, not_submitted)?;
+    if place.agency.is_none() && !concord_faults::planted("take-anybodys-for-its-own") {
+        let header = parse(&index.own_header(&place).map_err(failed)?)?;
+        state.decide_send(agency, &header.measure, &header.agreement.id).map_err(|_| not_submitted())?;
+    }
+    Ok(place)
 }
 
 /// The digits that ids are looked for by, where they are some, and enough.
@@ -53,7 +63,7 @@ pub(super) fn only<T>(mut found: Vec<T>, digits: &str, unknown: impl FnOnce() ->
     }
 }
 
-pub(super) fn not_submitted() -> Refusal {
+pub(crate) fn not_submitted() -> Refusal {
     Refusal::new(Reason::ExchangeUnknown, "no exchange that this agency submitted begins so")
 }
 

@@ -59,9 +59,9 @@ impl NodeState {
 
     /// Whether an agency may send something of this measure under this agreement now.
     ///
-    /// Refuses with `AGENCY_UNKNOWN` and `MEASURE_NOT_ALLOWED`.
+    /// Refuses with `AGENCY_UNKNOWN`, `AGENCY_UNCONFIRMED` and `MEASURE_NOT_ALLOWED`.
     pub fn decide_send(&self, agency: &Name, measure: &MeasureCode, agreement: &AgreementId) -> Result<(), Refusal> {
-        let known = self.agencies().get(agency).ok_or_else(|| agency_unknown(agency))?;
+        let known = self.agency(agency)?;
         if known.may_send(measure, agreement) {
             return Ok(());
         }
@@ -257,7 +257,7 @@ impl NodeState {
         rights_at: u64,
     ) -> Result<Option<u64>, Refusal> {
         self.refuse_while_recovering()?;
-        let known = self.agencies().get(agency).ok_or_else(|| agency_unknown(agency))?;
+        let known = self.agency(agency)?;
         if through > self.mailbox(lane).received_through {
             return Err(Refusal::new(Reason::CursorInvalid, "the cursor lies beyond what this node has received"));
         }
@@ -269,7 +269,7 @@ impl NodeState {
     /// Refuses with `RECOVERING`, as above.
     pub fn decide_collect(&self, agency: &Name, about: &About) -> Result<Step, Refusal> {
         self.refuse_while_recovering()?;
-        let known = self.agencies().get(agency).ok_or_else(|| agency_unknown(agency))?;
+        let known = self.agency(agency)?;
         Ok(if entitled(known, about) { Step::Append } else { Step::Repeat })
     }
 

@@ -5,7 +5,7 @@ use concord_wire::stored::node::RightsChange;
 
 use super::decide::agency_unknown;
 use super::rights::RULES_MAX;
-use super::{NodeState, Step};
+use super::{Agency, NodeState, Step};
 
 /// Agencies of one node. Beyond it the operator hears `ARGUMENT_INVALID`.
 pub const AGENCIES_MAX: usize = 1024;
@@ -15,7 +15,7 @@ pub const AGENCY_NAMES_MAX: usize = 16_384;
 impl NodeState {
     /// Whether an agency may be let in under this name with these measures.
     pub fn decide_agency(&self, name: &Name, measures: &[MeasureCode]) -> Result<Step, Refusal> {
-        if let Some(known) = self.agencies().get(name) {
+        if let Some(known) = self.all_agencies().find(|known| known.name == *name) {
             let added_with = &known.added_with;
             let same = added_with.len() == measures.len() && measures.iter().all(|code| added_with.contains(code));
             return if same {
@@ -30,7 +30,7 @@ impl NodeState {
             let ended = format!("an agency {name} was ended at this node: its name is not used again");
             return Err(Refusal::new(Reason::AgencyExists, ended));
         }
-        let (agencies, ended) = (self.agencies().len(), self.ended_agencies().len());
+        let (agencies, ended) = (self.all_agencies().count(), self.ended_agencies().len());
         if agencies >= AGENCIES_MAX || agencies + ended >= AGENCY_NAMES_MAX {
             let full = format!(
                 "a node has at most {AGENCIES_MAX} agencies, and {AGENCY_NAMES_MAX} with those that were ended"
@@ -43,16 +43,22 @@ impl NodeState {
 
     /// Whether an agency's rights change by this; a repeat is what changes nothing.
     ///
-    /// What is taken away need not exist any more. Refuses with `AGENCY_UNKNOWN`, `MEASURE_UNKNOWN`, `AGREEMENT_UNKNOWN` and
-    /// `ARGUMENT_INVALID`.
+    /// What is taken away need not exist any more. Nothing is given to one that waits for an officer's word: it would not have it.
+    /// Refuses with `AGENCY_UNKNOWN`, `AGENCY_UNCONFIRMED`, `MEASURE_UNKNOWN`, `AGREEMENT_UNKNOWN` and `ARGUMENT_INVALID`.
     pub fn decide_rights(&self, name: &Name, change: &RightsChange) -> Result<Step, Refusal> {
         if *change == RightsChange::Ended && self.ended_agencies().contains(name) {
             return Ok(Step::Repeat);
         }
-        let known = self.agencies().get(name).ok_or_else(|| agency_unknown(name))?;
+        let confirmed = self.agency(name);
+        let known =
+            confirmed.clone().ok().or_else(|| self.unconfirmed().get(name)).ok_or_else(|| agency_unknown(name))?;
         match change {
             RightsChange::Ended => return Ok(Step::Append),
-            RightsChange::Granted(right) => self.check_right(right)?,
+            RightsChange::Confirmed { with_past } => return decide_confirm(confirmed.ok(), *with_past),
+            RightsChange::Granted(right) => {
+                confirmed?;
+                self.check_right(right)?;
+            }
             RightsChange::Revoked(_) => {}
         }
         let mut after = known.clone();
@@ -91,5 +97,17 @@ impl NodeState {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether an officer's word about an agency is news. What it begins with is said once: it may have acknowledged since.
+fn decide_confirm(confirmed: Option<&Agency>, with_past: bool) -> Result<Step, Refusal> {
+    match confirmed {
+        None => Ok(Step::Append),
+        Some(known) if with_past && known.is_new() => {
+            let what = format!("the agency {} was confirmed before, without the past", known.name);
+            Err(Refusal::new(Reason::ArgumentInvalid, what))
+        }
+        Some(_) => Ok(Step::Repeat),
     }
 }

@@ -22,7 +22,7 @@ use concord_ledger::ChainTip;
 use concord_model::{Digest, Lane, Name, ParticipantCode, Refusal, Timestamp};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{NodeEntry, Restored, RightsChange};
+use concord_wire::stored::node::{NodeEntry, Restored};
 use serde::{Deserialize, Serialize};
 
 pub use agencies::Agency;
@@ -42,6 +42,7 @@ pub struct NodeState {
     hub: Option<Arc<HubKeys>>,
     directory: Arc<Directory>,
     agencies: Arc<BTreeMap<Name, Agency>>,
+    unconfirmed: Arc<BTreeMap<Name, Agency>>,
     ended_agencies: Arc<BTreeSet<Name>>,
     /// The entry that last changed what some agency may have of what is there.
     rights_at: u64,
@@ -118,29 +119,8 @@ impl NodeState {
                 let hub = HubKeys::from_bundle(bundle).map_err(|error| impossible(error.to_string()))?;
                 self.hub = Some(Arc::new(hub));
             }
-            NodeEntry::AgencyAdded { name, measures } => {
-                let now = self.mailboxes.each_ref().map(|mailbox| mailbox.received_through);
-                // It may be one that was let in after the backup: then what comes back was given to it, and its word is lost.
-                let from = self.restoration.map_or(now, |restoration| restoration.received_through);
-                let Some((own, _)) = self.founded.clone() else { return Ok(()) };
-                Arc::make_mut(&mut self.agencies)
-                    .entry(name.clone())
-                    .or_insert_with(|| Agency::added(own, name, measures, sequence, from));
-                // It may have what came before it and nobody collected.
-                if from != [0; Lane::ALL.len()] {
-                    self.rights_at = sequence;
-                }
-            }
-            NodeEntry::RightsChanged(name, change) => {
-                let agencies = Arc::make_mut(&mut self.agencies);
-                if *change == RightsChange::Ended {
-                    agencies.remove(name);
-                    Arc::make_mut(&mut self.ended_agencies).insert(name.clone());
-                } else if let Some(agency) = agencies.get_mut(name) {
-                    agency.changed(change, sequence);
-                }
-                self.rights_at = sequence;
-            }
+            NodeEntry::AgencyAdded { name, measures } => self.agency_added(name, measures, sequence),
+            NodeEntry::RightsChanged(name, change) => self.rights_changed(name, change, sequence),
             NodeEntry::AgencyCollected(fact) => {
                 self.mailbox_mut(fact.lane).taken_count += fact.told().len() as u64;
             }
@@ -222,6 +202,7 @@ impl NodeState {
             NodeEntry::TakenRecovered(lane, taken) => self.mailbox_mut(*lane).taken_count += taken.len() as u64,
             NodeEntry::LaneRecovered(fact) => {
                 self.mailbox_mut(fact.lane).acknowledged_through = fact.delivered_through;
+                self.begin_behind(fact.lane, fact.delivered_through);
                 if let Some(restoration) = &mut self.restoration {
                     restoration.recovered[fact.lane.slot()] = true;
                     restoration.fetched += fact.fetched;
@@ -243,6 +224,7 @@ impl NodeState {
                     fetched: 0,
                     bodies_lost_count: 0,
                 });
+                self.suspend_agencies(sequence);
             }
         }
         Ok(())
@@ -261,21 +243,6 @@ impl NodeState {
     /// Registry, agreements and pins, as the feed told them.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.directory
-    }
-
-    /// The agencies let in.
-    pub fn agencies(&self) -> &BTreeMap<Name, Agency> {
-        &self.agencies
-    }
-
-    /// The names of agencies that were ended: none of them is let in again.
-    pub fn ended_agencies(&self) -> &Arc<BTreeSet<Name>> {
-        &self.ended_agencies
-    }
-
-    /// The entry of the journal that last changed what some agency may have of what is there; 0 before the first.
-    pub fn rights_at(&self) -> u64 {
-        self.rights_at
     }
 
     /// The officers that made statements.

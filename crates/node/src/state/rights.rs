@@ -3,9 +3,9 @@
 //! Invariant: what an agency may have is judged by [`entitled`] alone, wherever it is asked: when an exchange is read, when it is handed
 //! to the connection, when it is acknowledged, counted, or let go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use concord_model::{AgencyName, AgreementId, Handling, Header, Lane, MeasureCode, Name, Right, Scope};
+use concord_model::{AgencyName, AgreementId, Handling, Header, Lane, MeasureCode, Right, Scope};
 use serde::{Deserialize, Serialize};
 
 use super::Agency;
@@ -56,11 +56,6 @@ pub fn entitled(agency: &Agency, about: &About) -> bool {
 pub fn owed(agency: &Agency, about: &About, lane: Lane, number: u64) -> Option<u64> {
     let rule = agency.receive.grant_for(about).filter(|_| entitled(agency, about))?;
     (number > rule.through[lane.slot()]).then_some(rule.since)
-}
-
-/// Whether an exchange is to be given to some agency.
-pub fn is_awaited(agencies: &BTreeMap<Name, Agency>, about: &About, lane: Lane, number: u64) -> bool {
-    agencies.values().any(|agency| owed(agency, about, lane, number).is_some())
 }
 
 /// One rule of one direction.
@@ -183,6 +178,11 @@ impl Rules {
             let cursor = &mut rule.through[lane.slot()];
             *cursor = through.max(*cursor);
         }
+    }
+
+    /// Moves every cursor of a lane.
+    pub(super) fn begin(&mut self, lane: Lane, moved: impl Fn(u64) -> u64) {
+        self.0.iter_mut().map(|rule| &mut rule.through[lane.slot()]).for_each(|cursor| *cursor = moved(*cursor));
     }
 
     /// Up to where all that was given under those rights was acknowledged; none where nothing was given under them.

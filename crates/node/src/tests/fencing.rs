@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use concord_journal::{HistoryId, Journal as _, MemoryJournal};
 use concord_model::{Lane, Reason, Refusal};
 use concord_wire::agreement::{DraftContent, parse_statement};
-use concord_wire::stored::node::{self as stored, LaneRecovered, NodeEntry, Restored, read};
+use concord_wire::stored::node::{self as stored, LaneRecovered, NodeEntry, Restored, RightsChange, read};
 use futures::FutureExt as _;
 
 use super::full::{FULL, SOUND, node_on};
-use super::support::{Forum, HISTORY, Running, founded, prepared, reference};
+use super::support::{Forum, HISTORY, Running, founded, name, prepared, reference};
 use super::uplink::context;
 use crate::context::Context;
 use concord_server::{Clock as _, SystemClock};
@@ -97,7 +97,9 @@ async fn that_a_journal_is_said_to_be_restored_is_not_yet_that_the_hub_serves_it
     let journal = node.stop().await;
     journal.begin_history(journal.tail(), HistoryId([2; 16]), SystemClock.now().as_micros()).await.unwrap();
     let restored = stored::restored(Restored::Declared(SystemClock.now()), SystemClock.now());
-    journal.append(journal.tail(), vec![restored]).await.unwrap();
+    let confirmed =
+        stored::rights_changed(&name("customs"), &RightsChange::Confirmed { with_past: false }, SystemClock.now());
+    journal.append(journal.tail(), vec![restored, confirmed]).await.unwrap();
 
     let node = Running::start(&forum, journal, &place.path().join("restored"));
     assert_eq!(submit(&forum, &node, "r-1").await.unwrap_err().reason, Reason::Recovering);

@@ -12,6 +12,7 @@ mod links;
 mod queueing;
 mod receiving;
 mod recovering;
+mod restored;
 mod rights;
 mod saying;
 mod snapshots;

@@ -4,13 +4,13 @@ use concord_journal::{HistoryId, Journal as _};
 use concord_model::{Lane, Reason};
 use concord_wire::proto::feed::v1::StatementRefused;
 use concord_wire::proto::feed::v1::feed_item::Content;
-use concord_wire::stored::node::{self as stored, LaneRecovered, Restored};
+use concord_wire::stored::node::{self as stored, LaneRecovered, Restored, RightsChange};
 
 use super::judging::accepted;
 use super::support::{Forum, HISTORY, Running, founded, item, name, prepared};
 use concord_server::{Clock as _, SystemClock};
 
-fn recovered(lane: Lane, delivered_through: u64) -> LaneRecovered {
+pub(super) fn recovered(lane: Lane, delivered_through: u64) -> LaneRecovered {
     LaneRecovered { lane, fetched: 0, delivered_through, bodies_lost: Vec::new(), bodies_lost_count: 0 }
 }
 
@@ -35,6 +35,10 @@ async fn a_restored_node_takes_nothing_before_all_lanes_are_back_and_tells_nothi
     assert_eq!(line.ancestors, [(HistoryId([1; 16]), parent.sequence)]);
     assert_eq!((line.history, line.restored_in), (Some(HistoryId([2; 16])), Some(HistoryId([2; 16]))));
     assert!(state.is_recovering());
+    let confirm = async |agency: &str, with_past: bool| {
+        node.writer.change_rights(name(agency), RightsChange::Confirmed { with_past }).await.unwrap();
+    };
+    confirm("customs", false).await;
     assert_eq!(submit("early").await.err(), Some(Reason::Recovering));
     let early = node.writer.acknowledge(name("customs"), lane, 2, 0).await;
     assert_eq!(early.map_err(|refusal| refusal.reason), Err(Reason::Recovering));
@@ -57,8 +61,9 @@ async fn a_restored_node_takes_nothing_before_all_lanes_are_back_and_tells_nothi
     assert_eq!(node.now().mailbox(lane).acknowledged_through, 3);
     assert_eq!(node.now().mailbox(lane).taken_count, 3);
 
-    // One that is let in now may have been let in in the lost time, and begins where the backup had the mailbox.
+    // One that is let in now may have been let in in the lost time: by the officer's word it begins where the backup had the mailbox.
     node.writer.add_agency(name("police"), Vec::new()).await.unwrap();
+    confirm("police", true).await;
     // What it lost is delivered again, and given to the agency again; only what was taken by nobody is told.
     node.writer.mail(lane, HISTORY, vec![accepted(&forum, 3, 3), accepted(&forum, 4, 4)]).await.unwrap();
     let rows = node.index.inbox(lane, 2, 10).unwrap();
@@ -66,9 +71,13 @@ async fn a_restored_node_takes_nothing_before_all_lanes_are_back_and_tells_nothi
     node.writer.acknowledge(name("customs"), lane, 4, 0).await.unwrap();
     assert_eq!(node.index.taken_after(lane, 0, 10).unwrap(), [1, 3, 2, 4]);
     assert_eq!(node.now().mailbox(lane).taken_count, 4);
-    node.writer.add_agency(name("border"), Vec::new()).await.unwrap();
-    let through = ["customs", "police", "border"].map(|agency| node.now().agencies()[&name(agency)].through(lane));
-    assert_eq!(through, [4, 2, 2]);
+    for agency in ["border", "coast"] {
+        node.writer.add_agency(name(agency), Vec::new()).await.unwrap();
+        confirm(agency, agency == "border").await;
+    }
+    let through =
+        ["customs", "police", "border", "coast"].map(|agency| node.now().agencies()[&name(agency)].through(lane));
+    assert_eq!(through, [4, 2, 2, 4]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use concord_journal::Journal as _;
+use concord_journal::{Draft, Entry, HistoryId, Journal as _, MemoryJournal};
 use concord_model::{AgreementId, Digest, ExchangeId, Lane, Reason, Right, Scope};
-use concord_server::{AskedDays, Retention};
+use concord_server::{AskedDays, Clock as _, Retention, SystemClock};
 use concord_wire::header;
 use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse};
-use concord_wire::stored::node::{RightsChange, Verdict};
+use concord_wire::stored::node::{self as stored, Restored, RightsChange, Verdict};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::recovering::recovered;
 use super::support::{
     Forum, HISTORY, MEASURE, OTHER_MEASURE, Running, delivered, founded, measure, name, prepared, until,
 };
@@ -23,10 +24,10 @@ use crate::retention::Keeper;
 use crate::services::{acknowledge, give, given};
 use crate::writer::Judged;
 
-const LANE: Lane = Lane::Routine;
+pub(super) const LANE: Lane = Lane::Routine;
 
 /// To send and receive of some measures, or all, under some agreements, or all.
-fn right(measures: &[&str], agreements: &[&str]) -> Right {
+pub(super) fn right(measures: &[&str], agreements: &[&str]) -> Right {
     fn scope<T: Ord>(these: impl IntoIterator<Item = T>) -> Scope<T> {
         let these: BTreeSet<T> = these.into_iter().collect();
         if these.is_empty() { Scope::All } else { Scope::These(these) }
@@ -40,7 +41,7 @@ fn right(measures: &[&str], agreements: &[&str]) -> Right {
 }
 
 /// A delivery of this measure under `KAZ/drugs`, as it is journaled.
-fn mail(forum: &Forum, number: u64, of: &str) -> Judged {
+pub(super) fn mail(forum: &Forum, number: u64, of: &str) -> Judged {
     let (mut header, blobs) = forum.exchange(&forum.irn, number as u8);
     header.measure = measure(of);
     let mut delivery = delivered(&forum.irn, &header, &blobs, number);
@@ -49,35 +50,63 @@ fn mail(forum: &Forum, number: u64, of: &str) -> Judged {
     Judged { verdict: Verdict::Accepted(delivery), id: Some(id), blobs, size_bytes: 1024 }
 }
 
-struct Node {
-    forum: Forum,
-    running: Running,
-    context: Context,
-    _place: tempfile::TempDir,
+pub(super) struct Node {
+    pub(super) forum: Forum,
+    pub(super) running: Running,
+    pub(super) context: Context,
+    place: tempfile::TempDir,
 }
 
 impl Node {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let (forum, place) = (Forum::new(), tempfile::tempdir().unwrap());
         let running = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
         running.writer.feed(HISTORY, forum.feed(), 0).await.unwrap();
         let context = context(&forum, &running);
-        Self { forum, running, context, _place: place }
+        Self { forum, running, context, place }
+    }
+
+    /// The same journal, in a history that it says was begun by a restore; what was appended behind this one is lost.
+    pub(super) async fn restored(self, how: Restored, last: u64) -> Self {
+        let Self { forum, running, place, .. } = self;
+        let whole = running.stop().await;
+        let journal = MemoryJournal::new(HistoryId([1; 16]), 0);
+        for sequence in 2..=last {
+            let Entry { recorded_at, kind, version, payload, blobs, .. } = whole.entry(sequence).unwrap();
+            let blobs = blobs.into_iter().flatten().collect();
+            let draft = Draft { recorded_at, kind, version, payload, blobs };
+            journal.append(journal.tail(), vec![draft]).await.unwrap();
+        }
+        let now = SystemClock.now();
+        let history = HistoryId(concord_server::fresh().unwrap());
+        journal.begin_history(journal.tail(), history, now.as_micros()).await.unwrap();
+        journal.append(journal.tail(), vec![stored::restored(how, now)]).await.unwrap();
+        let running = Running::start(&forum, journal, &place.path().join(history.to_string()));
+        let context = context(&forum, &running);
+        Self { forum, running, context, place }
+    }
+
+    /// The hub gave back what it knows: the mailbox was acknowledged up to this number.
+    pub(super) async fn recovers(&self, delivered_through: u64) {
+        for lane in Lane::ALL {
+            let delivered_through = if lane == LANE { delivered_through } else { 0 };
+            self.running.writer.recovered(recovered(lane, delivered_through)).await.unwrap();
+        }
     }
 
     /// The next numbers of the mailbox, one for each measure.
-    async fn receives(&self, measures: &[&str]) {
+    pub(super) async fn receives(&self, measures: &[&str]) {
         let next = self.running.now().mailbox(LANE).received_through + 1;
         let mail = (next..).zip(measures).map(|(number, of)| mail(&self.forum, number, of)).collect();
         self.running.writer.mail(LANE, HISTORY, mail).await.unwrap();
     }
 
-    async fn change(&self, agency: &str, change: RightsChange) -> Result<(), Reason> {
+    pub(super) async fn change(&self, agency: &str, change: RightsChange) -> Result<(), Reason> {
         self.running.writer.change_rights(name(agency), change).await.map_err(|refusal| refusal.reason)
     }
 
     /// What the agency is given now, or goes on to be.
-    fn stream(&self, agency: &str, follow: bool) -> Given {
+    pub(super) fn stream(&self, agency: &str, follow: bool) -> Given {
         let (items, stream) = mpsc::channel(1);
         let stream = given(&self.context, name(agency), ReceiverStream::new(stream));
         let request = ReceiveRequest { follow, ..ReceiveRequest::default() };
@@ -93,7 +122,7 @@ impl Node {
     }
 
     /// The numbers that an agency is given now.
-    async fn now(&self, agency: &str) -> Vec<u64> {
+    pub(super) async fn now(&self, agency: &str) -> Vec<u64> {
         let (mut given, mut numbers) = (self.stream(agency, false), Vec::new());
         while let Some(item) = given.stream.next().await {
             numbers.push(given.number(&item.unwrap()));
@@ -101,28 +130,36 @@ impl Node {
         numbers
     }
 
-    async fn acknowledge(&self, agency: &str, item: &ReceiveResponse) -> Result<(), Reason> {
+    pub(super) async fn acknowledge(&self, agency: &str, item: &ReceiveResponse) -> Result<(), Reason> {
         acknowledge(&self.context, name(agency), &item.cursor).await.map_err(|refusal| refusal.reason)
     }
 
-    fn taken(&self) -> Vec<u64> {
+    pub(super) fn taken(&self) -> Vec<u64> {
         self.running.index.taken_after(LANE, 0, 1000).unwrap()
     }
 }
 
-struct Given {
+pub(super) struct Given {
     stream: futures::stream::BoxStream<'static, Result<ReceiveResponse, Status>>,
     numbers: Vec<ExchangeId>,
     _replaced: tokio_util::sync::DropGuard,
 }
 
 impl Given {
-    fn number(&self, item: &ReceiveResponse) -> u64 {
+    pub(super) fn number(&self, item: &ReceiveResponse) -> u64 {
         let id = header::exchange_id(&item.header);
         1 + self.numbers.iter().position(|known| *known == id).unwrap() as u64
     }
 
-    async fn next(&mut self) -> ReceiveResponse {
+    /// Whether it is nothing but this.
+    pub(super) async fn is_refused(&mut self, reason: Reason) -> bool {
+        let first = self.stream.next().await.and_then(Result::err);
+        first
+            .and_then(|status| concord_wire::status::from_status(&status))
+            .is_some_and(|refusal| refusal.reason == reason)
+    }
+
+    pub(super) async fn next(&mut self) -> ReceiveResponse {
         self.stream.next().await.unwrap().unwrap()
     }
 }

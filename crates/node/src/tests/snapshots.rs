@@ -4,11 +4,13 @@ use std::path::Path;
 
 use concord_journal::{Journal as _, MemoryJournal};
 use concord_model::{Lane, Reason, Refusal, Right, Scope, Timestamp};
+use concord_server::{Clock as _, SystemClock};
 use concord_wire::agreement::{DraftContent, parse_statement};
-use concord_wire::stored::node::{RightsChange, StatementAnswered, read};
+use concord_wire::stored::node::{self as stored, Restored, RightsChange, StatementAnswered, read};
 use proptest::prelude::*;
 
 use super::acknowledging::a_little_of_everything;
+use super::recovering::recovered;
 use super::support::{Forum, MEASURE, Running, founded, measure, name, prepared, reference};
 use super::uplink::receipt_of;
 use crate::open::{SNAPSHOT_FORM, fold, snapshots};
@@ -50,7 +52,19 @@ async fn everything(place: &Path) -> MemoryJournal {
             node.writer.lift_fence().await.unwrap();
         }
     }
-    node.stop().await
+    let journal = node.stop().await;
+    // Behind a restore: what was there, and what is added, waits for an officer.
+    let now = SystemClock.now();
+    let drafts = vec![
+        stored::restored(Restored::Rebuilt, now),
+        stored::agency_added(&name("border"), &[], now),
+        stored::agency_added(&name("coast"), &[], now),
+        stored::rights_changed(&name("border"), &RightsChange::Confirmed { with_past: false }, now),
+        stored::lane_recovered(&recovered(Lane::Routine, 7), now),
+        stored::rights_changed(&name("cyber"), &RightsChange::Confirmed { with_past: true }, now),
+    ];
+    journal.append(journal.tail(), drafts).await.unwrap();
+    journal
 }
 
 fn apply(state: &mut NodeState, journal: &MemoryJournal, sequence: u64) {

@@ -345,6 +345,7 @@ pub(super) fn prepared(forum: &Forum, request_id: &str, content: &'static [u8], 
         header: serialised,
         blobs,
         withdraws: None,
+        by_right: None,
         second: None,
     })
 }

@@ -18,6 +18,7 @@ use super::WriterError;
 use super::command::{Accepted, Answer, Command, Fetched, Judged, Prepared, Refused, Reply, answer};
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
+use crate::services::track::not_submitted;
 use crate::state::{FetchedStep, NodeState, Restoration, Step};
 
 /// First acknowledgements that are told again when a mailbox is resumed. More are not: their senders see them as delivered.
@@ -235,7 +236,12 @@ impl<'a> Batch<'a> {
         }
         // What the agency may send is judged by what holds when it is queued, not when it was looked at.
         let Accepted { measure, agreement, .. } = &prepared.answer;
-        // Whatever an agency sent it may take back, once.
+        // Whatever an agency sent it may take back, once; of what nobody is known to have sent only what it may send.
+        if let Some((measure, agreement)) = &prepared.by_right
+            && self.state.decide_send(&prepared.agency, measure, agreement).is_err()
+        {
+            return Ok(Err(not_submitted()));
+        }
         let is_withdrawal = prepared.withdraws.is_some() && prepared.second.is_none();
         if let Some(by) = self.withdrawn_before(&prepared)? {
             return Ok(match is_withdrawal {

@@ -28,6 +28,8 @@ pub(crate) struct Prepared {
     pub(crate) blobs: Vec<Blob>,
     /// An own exchange that it takes back, or takes the place of.
     pub(crate) withdraws: Option<ExchangeId>,
+    /// What its agency must be allowed to send for that, since nobody knows who submitted it.
+    pub(crate) by_right: Option<(MeasureCode, AgreementId)>,
     /// The withdrawal that goes right behind it.
     pub(crate) second: Option<Second>,
 }

@@ -116,6 +116,8 @@ pub(crate) fn granted() -> RightsChange {
     RightsChange::Granted(Right { send: false, receive: true, measures: Scope::All, agreements })
 }
 
+pub(crate) const CONFIRMED: RightsChange = RightsChange::Confirmed { with_past: true };
+
 pub(crate) fn revoked() -> RightsChange {
     let measures = Scope::These(measures().into_iter().collect());
     RightsChange::Revoked(Right { send: true, receive: true, measures, agreements: Scope::All })
@@ -180,6 +182,7 @@ pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
         ("AgencyRevoked", node::rights_changed(&name("cert"), &revoked(), NOW)),
         ("AgencyEnded", node::rights_changed(&name("cert"), &RightsChange::Ended, NOW)),
         ("AgencyCollected", node::collected(&collected(), NOW)),
+        ("AgencyConfirmed", node::rights_changed(&name("cert"), &CONFIRMED, NOW)),
     ]
 }
 
@@ -190,7 +193,7 @@ fn read(draft: &Draft) -> NodeEntry {
 #[test]
 fn kinds_are_numbered_from_101_and_never_change() {
     let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
-    assert_eq!(kinds, (101..=113).chain(115..=126).collect::<Vec<_>>());
+    assert_eq!(kinds, (101..=113).chain(115..=127).collect::<Vec<_>>());
     assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
 }
 
@@ -228,6 +231,7 @@ fn every_entry_is_read_as_it_was_stored() {
         assert!(matches!(next(), NodeEntry::RightsChanged(read, how) if read == name("cert") && how == change));
     }
     assert!(matches!(next(), NodeEntry::AgencyCollected(read) if read == collected()));
+    assert!(matches!(next(), NodeEntry::RightsChanged(_, how) if how == CONFIRMED));
     let anew = read(&packed_anew_draft());
     assert!(matches!(anew, NodeEntry::Queued(read) if read.packed_anew == Some((1, 7))
         && read.submissions.iter().all(|one| one.agency == "customs" && one.request_id.is_empty())));

@@ -242,6 +242,8 @@ impl History {
             shown.iter().filter(|entry| entry["kind"] == "recovered").count() >= 3
         };
         self.ask_until(recovered);
+        // Nobody has anything before; what waited comes then.
+        self.officer(who, words!["agency", "confirm", "--all"]).ok();
         self.send(Wanted { to: Some(who), ..Wanted::default() });
     }
 

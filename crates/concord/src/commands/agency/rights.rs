@@ -4,7 +4,8 @@ use clap::Args;
 use concord_model::{AgreementId, MeasureCode, Name, Right, Scope};
 use concord_wire::proto::operations::v1::revoke_agency_request::What;
 use concord_wire::proto::operations::v1::{
-    AgencyRule, EndOfAgency, GrantAgencyRequest, ListAgenciesRequest, ListedAgency, RevokeAgencyRequest,
+    AgencyRule, ConfirmAgencyRequest, EndOfAgency, GrantAgencyRequest, ListAgenciesRequest, ListedAgency,
+    RevokeAgencyRequest,
 };
 use concord_wire::right::{parse_right, right};
 use serde::Serialize;
@@ -46,6 +47,24 @@ pub(crate) struct RevokeArgs {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord agency list --profile /srv/concord/node/officer\n  concord agency confirm cert police --profile /srv/concord/node/officer\n  concord agency confirm --all --profile /srv/concord/node/officer\n\nWhat was taken from an agency, or that it was ended, between a backup and its restore is forgotten: take it away again first. One that the backup knew goes on from its own cursors. One that was added behind the restore begins there, unless --past says that it was let in before: then what came back is given to it."
+)]
+pub(crate) struct ConfirmArgs {
+    /// The agencies' names.
+    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    names: Vec<Name>,
+    /// All that wait for it, with the rights that `agency list` shows.
+    #[arg(long)]
+    all: bool,
+    /// What came back is given also to those that were added behind the restore.
+    #[arg(long)]
+    past: bool,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -133,6 +152,8 @@ fn names<T: Ord + ToString>(scope: &Scope<T>) -> Option<Vec<String>> {
 struct AgencyLine {
     agency: String,
     ended: bool,
+    /// It has nothing of its rules until an officer confirms it.
+    unconfirmed: bool,
     rules: Vec<RuleLine>,
 }
 
@@ -173,6 +194,25 @@ pub(super) async fn revoke(args: RevokeArgs, output: Output) -> Result<(), Failu
     tell(&name, if ends { "ended" } else { "revoked" }, taken.as_ref(), output)
 }
 
+pub(super) async fn confirm_all(args: ConfirmArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let mut names = args.names;
+    if args.all {
+        let listed = client.operations().list_agencies(call(ListAgenciesRequest {})).await?.into_inner();
+        let waiting = listed.agencies.iter().filter(|agency| agency.unconfirmed);
+        names = waiting.map(|agency| Name::parse(&agency.name)).collect::<Result<_, _>>()?;
+    }
+    let mut lines = Vec::with_capacity(names.len());
+    for name in names {
+        let request = ConfirmAgencyRequest { name: name.to_string(), with_past: args.past };
+        client.operations().confirm_agency(call(request)).await?;
+        lines.push(ChangeLine { agency: name.to_string(), change: "confirmed", right: None });
+    }
+    output.results(&lines, || {
+        table(&["agency", "change"], lines.iter().map(|line| vec![line.agency.clone(), line.change.to_owned()]))
+    })
+}
+
 fn tell(name: &Name, change: &'static str, right: Option<&Right>, output: Output) -> Result<(), Failure> {
     let line = ChangeLine { agency: name.to_string(), change, right: right.map(RightLine::of) };
     output.result(&line, || {
@@ -195,7 +235,7 @@ fn read(agency: &ListedAgency) -> Result<AgencyLine, Failure> {
         Ok::<_, Failure>(RuleLine { granted: rule.granted, right: RightLine::of(&right) })
     };
     let rules = agency.rules.iter().map(rule).collect::<Result<_, _>>()?;
-    Ok(AgencyLine { agency: agency.name.clone(), ended: agency.ended, rules })
+    Ok(AgencyLine { agency: agency.name.clone(), ended: agency.ended, unconfirmed: agency.unconfirmed, rules })
 }
 
 fn shown(line: &AgencyLine) -> Vec<Vec<String>> {
@@ -206,6 +246,7 @@ fn shown(line: &AgencyLine) -> Vec<Vec<String>> {
     let row = |rule: &RuleLine| {
         let may = if rule.right.send { "send" } else { "receive" };
         let may = if rule.granted { may.to_owned() } else { format!("not {may}") };
+        let may = if line.unconfirmed { format!("{may}, unconfirmed") } else { may };
         let all =
             |names: &Option<Vec<String>>| names.as_ref().map_or_else(|| "all".to_owned(), |names| names.join(", "));
         vec![line.agency.clone(), may, all(&rule.right.measures), all(&rule.right.agreements)]

@@ -1,12 +1,12 @@
 //! What an agency is to be given next: ahead of its cursors, flash first; then what lies behind them and nobody collected.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use concord_model::{Lane, Name};
 
 use crate::index::{Index, IndexError};
 use crate::projection::InboxRow;
-use crate::state::rights::{About, entitled, is_awaited, owed};
+use crate::state::rights::{About, entitled, owed};
 use crate::state::{Agency, NodeState};
 
 /// Rows of one lane that are read ahead; bodies are read one by one.
@@ -38,21 +38,16 @@ impl GivenBy {
         match self {
             // Where it was taken away and granted again, it is read again under the new rule.
             Self::Rule { since, .. } => owed(known, about, lane, number) == Some(since),
-            Self::Uncollected => is_uncollected(state.agencies(), known, about, lane, number),
+            Self::Uncollected => is_uncollected(state, known, about, lane, number),
         }
     }
 }
 
 /// Whether an agency may have what it passed without the right, since no agency is to be given it. That nobody has taken it is asked
 /// elsewhere.
-pub(super) fn is_uncollected(
-    agencies: &BTreeMap<Name, Agency>,
-    agency: &Agency,
-    about: &About,
-    lane: Lane,
-    number: u64,
-) -> bool {
-    number <= agency.through(lane) && entitled(agency, about) && !is_awaited(agencies, about, lane, number)
+pub(super) fn is_uncollected(state: &NodeState, agency: &Agency, about: &About, lane: Lane, number: u64) -> bool {
+    let is_behind = number <= agency.through(lane) && agency.collects(lane, number);
+    is_behind && entitled(agency, about) && !state.is_awaited(about, lane, number)
 }
 
 /// Where the stream of one agency stands.
@@ -233,8 +228,7 @@ impl Behind {
                 None => (self.place, self.next) = (self.place + 1, 0),
             }
             let may = page.into_iter().filter(|(number, about)| {
-                is_uncollected(state.agencies(), agency, about, lane, *number)
-                    && !index.damaged().is_gone(lane, *number)
+                is_uncollected(state, agency, about, lane, *number) && !index.damaged().is_gone(lane, *number)
             });
             self.rows.extend(may.map(|(number, _)| (lane, number)));
             self.found_some |= !self.rows.is_empty();

@@ -13,6 +13,7 @@ pub(super) const KIND_GRANTED: u16 = 123;
 pub(super) const KIND_REVOKED: u16 = 124;
 pub(super) const KIND_ENDED: u16 = 125;
 pub(super) const KIND_COLLECTED: u16 = 126;
+pub(super) const KIND_CONFIRMED: u16 = 127;
 
 /// What changed of an agency's rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,11 @@ pub enum RightsChange {
     Revoked(Right),
     /// It was ended.
     Ended,
+    /// An officer confirmed it behind a restore.
+    Confirmed {
+        /// What came back is given to it, where it was added behind the restore.
+        with_past: bool,
+    },
 }
 
 /// An agency acknowledged one delivery behind its cursor, which no agency had had the right to.
@@ -56,6 +62,9 @@ pub fn rights_changed(name: &Name, change: &RightsChange, recorded_at: Timestamp
             plain(KIND_REVOKED, &pb::AgencyRevoked { name, right: Some(right(taken)) }, recorded_at)
         }
         RightsChange::Ended => plain(KIND_ENDED, &pb::AgencyEnded { name }, recorded_at),
+        RightsChange::Confirmed { with_past } => {
+            plain(KIND_CONFIRMED, &pb::AgencyConfirmed { name, with_past: *with_past }, recorded_at)
+        }
     }
 }
 
@@ -88,6 +97,10 @@ pub(super) fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
         KIND_ENDED => {
             let message: pb::AgencyEnded = decode(entry)?;
             NodeEntry::RightsChanged(name(&message.name)?, RightsChange::Ended)
+        }
+        KIND_CONFIRMED => {
+            let pb::AgencyConfirmed { name: of, with_past } = decode(entry)?;
+            NodeEntry::RightsChanged(name(&of)?, RightsChange::Confirmed { with_past })
         }
         KIND_COLLECTED => {
             let message: pb::AgencyCollected = decode(entry)?;
