@@ -19,6 +19,8 @@ use crate::anchors::AnchorTable;
 use crate::certificate::parse;
 use crate::moment;
 
+const PEM_BEGIN: &[u8] = b"-----BEGIN";
+const PEM_END: &[u8] = b"-----END ";
 const LIST_BLOCK: &str = "X509 CRL";
 const CERTIFICATE_BLOCK: &str = "CERTIFICATE";
 const NAME_SHOWN_MAX_CHARS: usize = 80;
@@ -55,6 +57,8 @@ impl ChainNumbers {
 pub struct RevocationFile {
     lists: Vec<List>,
     authorities: Vec<CertificateDer<'static>>,
+    /// Those of other files that its lists are by.
+    beside: Vec<CertificateDer<'static>>,
 }
 
 #[derive(Debug, Clone)]
@@ -70,9 +74,8 @@ impl RevocationFile {
     /// Reads PEM with blocks `X509 CRL` and `CERTIFICATE`, or one list or certificate in DER. Says in words what is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let (mut lists, mut authorities) = (Vec::new(), Vec::new());
-        if bytes.trim_ascii_start().starts_with(b"-----BEGIN ") {
-            let blocks = pem::parse_many(bytes).map_err(|error| format!("the PEM text is damaged: {error}"))?;
-            for block in blocks {
+        if bytes.trim_ascii_start().starts_with(PEM_BEGIN) {
+            for block in whole_blocks(bytes)? {
                 match block.tag() {
                     LIST_BLOCK => lists.push(List::parse(block.contents())?),
                     CERTIFICATE_BLOCK => authorities.push(authority(block.contents())?),
@@ -89,13 +92,44 @@ impl RevocationFile {
         if lists.is_empty() && authorities.is_empty() {
             return Err("it has neither a list nor a certificate".to_owned());
         }
-        Ok(Self { lists, authorities })
+        Ok(Self { lists, authorities, beside: Vec::new() })
+    }
+
+    /// The same file with the authorities in these others that its lists are by, so that it goes on to count where one of the others
+    /// is gone.
+    #[must_use]
+    pub fn beside(&self, others: &[&Self]) -> Self {
+        let mut beside = Vec::new();
+        for der in others.iter().flat_map(|other| &other.authorities) {
+            let Ok(certificate) = EndEntityCert::try_from(der) else { continue };
+            let is_issuer = self.lists.iter().any(|list| list.list.issuer() == certificate.subject());
+            if is_issuer && !self.authorities.contains(der) && !beside.contains(der) {
+                beside.push(der.clone());
+            }
+        }
+        Self { lists: self.lists.clone(), authorities: self.authorities.clone(), beside }
     }
 
     /// When the first of its lists was to be followed by the next one. It counts on after that.
     pub fn next_update(&self) -> Option<Timestamp> {
         self.lists.iter().map(|list| list.next_update).min()
     }
+}
+
+/// The blocks of a PEM text, if all that it begins are there to their ends: a file that was written in part says less than its
+/// owner meant, and what its next block names would be let in again.
+fn whole_blocks(text: &[u8]) -> Result<Vec<pem::Pem>, String> {
+    let blocks = pem::parse_many(text).map_err(|error| format!("the PEM text is damaged: {error}"))?;
+    let begun = text.windows(PEM_BEGIN.len()).filter(|window| *window == PEM_BEGIN).count();
+    if begun != blocks.len() {
+        return Err(format!("it is not whole: of {begun} blocks that it begins {} end", blocks.len()));
+    }
+    // Even the word that begins the next block may be there in part.
+    let last_line = text.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    if !last_line.starts_with(PEM_END) {
+        return Err("it is not whole: it goes on behind its last block".to_owned());
+    }
+    Ok(blocks)
 }
 
 impl List {
@@ -125,7 +159,7 @@ pub struct Revocations(BTreeMap<ParticipantCode, Vec<Arc<CertRevocationList<'sta
 
 impl Revocations {
     /// Takes from each file what verifies under one of these anchors, or under an authority that one of them issued and
-    /// whose certificate is in one of the files. For each file, in order: whether all of it does, and if not, why; then
+    /// whose certificate is in one of the files or was beside it. For each file, in order: whether all of it does, and if not, why; then
     /// nothing of it counts.
     pub fn verified(files: &[&RevocationFile], anchors: &AnchorTable) -> (Self, Vec<Result<(), String>>) {
         let anchors: Vec<Issuer<'_>> = anchors
@@ -134,7 +168,7 @@ impl Revocations {
             .filter_map(|(participant, der)| Issuer::read(participant, der))
             .collect();
         let mut issuers = anchors.clone();
-        let authorities = files.iter().flat_map(|file| &file.authorities);
+        let authorities = files.iter().flat_map(|file| file.authorities.iter().chain(&file.beside));
         issuers.extend(authorities.flat_map(|der| Issuer::below(&anchors, der)));
 
         let mut counted = Self::default();

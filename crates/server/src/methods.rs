@@ -43,9 +43,8 @@ pub enum Whose {
     AnyParticipant,
 }
 
-/// Everybody who passed the handshake.
+/// Everybody who passed a handshake. A hub calls nobody: no listener lets one in.
 pub const EVERYBODY: &[Allow] = &[
-    Allow { role: Role::Hub, whose: Whose::AnyParticipant },
     Allow { role: Role::Node, whose: Whose::AnyParticipant },
     Allow { role: Role::Agency, whose: Whose::AnyParticipant },
     Allow { role: Role::Officer, whose: Whose::AnyParticipant },
@@ -173,6 +172,8 @@ pub(crate) fn denied() -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use concord_identity::Admission;
+
     use super::*;
 
     const ROWS: &[Row] = &[
@@ -199,6 +200,17 @@ mod tests {
             }
         }
         assert_eq!(allowed, expected, "{method}");
+    }
+
+    #[test]
+    fn everybody_is_whoever_a_listener_lets_in_and_nobody_else() {
+        let kaz = ParticipantCode::parse("KAZ").unwrap();
+        let doors = [Admission::hub(), Admission::node(&kaz), Admission::operators(&kaz)];
+        for role in Role::ALL {
+            let of = |code| format!("spiffe://{code}.concord/{role}/x").parse::<Identity>();
+            let is_let_in = ["kaz", "sec"].into_iter().flat_map(of).any(|it| doors.iter().any(|door| door.allows(&it)));
+            assert_eq!(EVERYBODY.iter().any(|allow| allow.role == role), is_let_in, "{role}");
+        }
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! The folder of revocation lists: read before a port opens and again whenever a file in it changes.
 //!
 //! What a list names is refused in every handshake from then on, and what is open with it ends. A folder that is not there, or
-//! has no list of an issuer, takes nothing back. A file that does not verify changes nothing: what it said before counts on, as
-//! long as this process runs and the same issuer is trusted.
+//! has no list of an issuer, takes nothing back. A file that cannot be read or does not verify changes nothing: what it said before
+//! counts on, as long as this process runs, some file of its name stands there and the same anchor is trusted; also where the
+//! certificate of the authority that signed it, in another file, is gone. *Invariant: what the alarm says to count on does.*
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use concord_identity::{AnchorTable, Anchors, RevocationFile, Revocations};
 use concord_model::Timestamp;
+use rustix::fs::OFlags;
 
 use crate::alarms::{REVOCATION_INVALID_ALARM, REVOCATION_OUTDATED_NOTE};
 use crate::clock::{Clock as _, SystemClock};
@@ -34,6 +36,10 @@ pub const REVOCATION_FILE_SIZE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Files that an alarm names; the log of the next change names others.
 const FILES_TOLD_MAX: usize = 8;
 
+const NO_FILE: &str = "it is no file";
+const COUNTS_ON: &str = "what it said before counts on";
+const NOTHING_COUNTS: &str = "nothing of it counts";
+
 /// What stands in the folder, and what of it counts.
 pub struct RevocationFolder {
     path: PathBuf,
@@ -48,12 +54,37 @@ pub struct RevocationFolder {
 }
 
 struct Known {
-    stamp: Stamp,
-    read: Result<RevocationFile, String>,
+    found: Found,
+    read: Result<RevocationFile, Unread>,
     /// Why it does not count as it stands there.
     problem: Option<String>,
-    /// What verified last under this name: that is what counts.
+    /// What verified last under this name, with the authorities that it verified by.
     good: Option<RevocationFile>,
+    /// Whether that still verifies under the anchors: then it is what counts.
+    counts: bool,
+}
+
+/// What stands under a name, following links.
+#[derive(Clone, PartialEq, Eq)]
+enum Found {
+    File(Stamp),
+    /// Nothing that is read: why.
+    Other(String),
+}
+
+/// Why a file says nothing.
+enum Unread {
+    /// It may be read the next time.
+    Failed(String),
+    Invalid(String),
+}
+
+impl Unread {
+    fn why(&self) -> &str {
+        match self {
+            Self::Failed(why) | Self::Invalid(why) => why,
+        }
+    }
 }
 
 /// Differs when a file was written, or another put in its place.
@@ -114,8 +145,7 @@ impl RevocationFolder {
     fn look(&mut self) -> bool {
         let read = self.read();
         let is_read = matches!(read, Ok(true));
-        self.unreadable =
-            read.err().map(|error| format!("the folder cannot be read ({error}); what it said before counts on"));
+        self.unreadable = read.err().map(|error| format!("the folder cannot be read ({error})"));
         let tables: Vec<_> = self.anchors.iter().map(Anchors::table).collect();
         let same_tables = tables.len() == self.judged_under.len()
             && tables.iter().zip(&self.judged_under).all(|(now, before)| Arc::ptr_eq(now, before));
@@ -134,48 +164,51 @@ impl RevocationFolder {
         let before = self.files.len();
         self.files.retain(|name, _| found.contains_key(name));
         let mut is_changed = self.files.len() != before;
-        for (name, stamp) in found {
-            let good = match self.files.get_mut(&name) {
-                Some(known) if known.stamp == stamp => continue,
-                Some(known) => known.good.take().filter(|_| !concord_faults::planted("forget-the-last-good-list")),
-                None => None,
+        for (name, found) in found {
+            let before = self.files.get(&name);
+            let is_same = before.is_some_and(|known| known.found == found);
+            let has_failed = before.is_some_and(|known| matches!(known.read, Err(Unread::Failed(_))));
+            if is_same && !has_failed {
+                continue;
+            }
+            let read = match &found {
+                Found::File(_) => read_file(&self.path.join(&name)),
+                Found::Other(why) => Err(Unread::Invalid(why.clone())),
             };
-            let read = read_file(&self.path.join(&name));
-            self.files.insert(name, Known { stamp, read, problem: None, good });
+            if is_same && matches!(read, Err(Unread::Failed(_))) {
+                continue;
+            }
+            let good = self.files.remove(&name).and_then(|known| known.good);
+            let good = good.filter(|_| !concord_faults::planted("forget-the-last-good-list"));
+            self.files.insert(name, Known { found, read, problem: None, good, counts: false });
             is_changed = true;
         }
         Ok(is_changed)
     }
 
-    /// The files by name. Hidden ones are passed over: whoever writes a file first and renames it then leaves them for a moment.
-    fn list(&self) -> io::Result<BTreeMap<String, Stamp>> {
+    /// What is there by name. Hidden ones are passed over: whoever writes a file first and renames it then leaves them for a moment.
+    fn list(&self) -> io::Result<BTreeMap<String, Found>> {
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            // A link that leads nowhere is no folder that is not there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&self.path).is_err() => {
+                return Ok(BTreeMap::new());
+            }
             Err(error) => return Err(error),
         };
-        let mut found = BTreeMap::new();
+        let mut all = BTreeMap::new();
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with('.') {
                 continue;
             }
-            let metadata = match fs::metadata(entry.path()) {
-                Ok(metadata) => metadata,
-                // Gone meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            if metadata.is_dir() {
-                continue;
-            }
-            if found.len() == REVOCATION_FILES_MAX {
+            if all.len() == REVOCATION_FILES_MAX {
                 return Err(io::Error::other(format!("it has more than {REVOCATION_FILES_MAX} files")));
             }
-            found.insert(name, Stamp::of(&metadata));
+            all.extend(Found::at(&entry.path()).map(|found| (name, found)));
         }
-        Ok(found)
+        Ok(all)
     }
 
     fn judge(&mut self, tables: &[Arc<AnchorTable>]) {
@@ -183,23 +216,34 @@ impl RevocationFolder {
         for (participant, trusted) in tables.iter().flat_map(|table| table.iter()) {
             anchors.entry(participant.clone()).or_default().extend(trusted.iter().cloned());
         }
-        let read: Vec<&RevocationFile> = self.files.values().filter_map(|known| known.read.as_ref().ok()).collect();
-        let mut judged = Revocations::verified(&read, &anchors).1.into_iter();
+        // Authorities in a file that cannot be read now are those that were in it.
+        let standing = self.files.values().filter_map(|known| known.read.as_ref().ok().or(known.good.as_ref()));
+        let standing: Vec<&RevocationFile> = standing.collect();
+        let read = self.files.values().filter_map(|known| known.read.as_ref().ok());
+        let read: Vec<RevocationFile> = read.map(|file| file.beside(&standing)).collect();
+        let judged = Revocations::verified(&read.iter().collect::<Vec<_>>(), &anchors).1;
+        let mut judged = read.into_iter().zip(judged);
         for known in self.files.values_mut() {
             // What does not verify now is kept as well: its issuer may be enrolled later.
             known.problem = match &known.read {
-                Ok(file) => match judged.next() {
-                    Some(Err(why)) => Some(why),
-                    Some(Ok(())) | None => {
-                        known.good = Some(file.clone());
+                Ok(_) => match judged.next() {
+                    Some((_, Err(why))) => Some(why),
+                    Some((file, Ok(()))) => {
+                        known.good = Some(file);
                         None
                     }
+                    None => None,
                 },
-                Err(why) => Some(why.clone()),
+                Err(unread) => Some(unread.why().to_owned()),
             };
         }
         let good: Vec<&RevocationFile> = self.files.values().filter_map(|known| known.good.as_ref()).collect();
-        self.counted = Arc::new(Revocations::verified(&good, &anchors).0);
+        let (counted, judged) = Revocations::verified(&good, &anchors);
+        let mut judged = judged.into_iter();
+        for known in self.files.values_mut() {
+            known.counts = known.good.is_some() && judged.next().is_some_and(|judged| judged.is_ok());
+        }
+        self.counted = Arc::new(counted);
         for anchors in &self.anchors {
             anchors.replace_revocations(Arc::clone(&self.counted));
         }
@@ -208,16 +252,18 @@ impl RevocationFolder {
     fn tell(&self) {
         let problem = |(name, known): (&String, &Known)| {
             let why = known.problem.as_ref()?;
-            let rest = if known.good.is_some() { "what it said before counts on" } else { "nothing of it counts" };
-            Some(format!("{name}: {why}; {rest}"))
+            Some(format!("{name}: {why}; {}", if known.counts { COUNTS_ON } else { NOTHING_COUNTS }))
         };
-        let problems: Vec<String> =
-            self.unreadable.iter().cloned().chain(self.files.iter().filter_map(problem)).collect();
+        let counts_on = self.files.values().any(|known| known.counts);
+        let unreadable = self.unreadable.as_ref();
+        let unreadable = unreadable.map(|why| format!("{why}; {}", if counts_on { COUNTS_ON } else { NOTHING_COUNTS }));
+        let problems: Vec<String> = unreadable.into_iter().chain(self.files.iter().filter_map(problem)).collect();
         self.set(REVOCATION_INVALID_ALARM, &problems, Readiness::raise);
 
         let now = SystemClock.now();
         let outdated = |(name, known): (&String, &Known)| {
-            known.good.as_ref()?.next_update().filter(|next: &Timestamp| *next <= now)?;
+            let good = known.good.as_ref().filter(|_| known.counts)?;
+            good.next_update().filter(|next: &Timestamp| *next <= now)?;
             Some(format!(
                 "{name}: its issuer was to put out another list before now; it counts on, ask for the next one"
             ))
@@ -250,13 +296,33 @@ impl Stamp {
     }
 }
 
-fn read_file(path: &Path) -> Result<RevocationFile, String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(REVOCATION_FILE_SIZE_MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("it cannot be read: {error}"))?;
-    if bytes.len() as u64 > REVOCATION_FILE_SIZE_MAX_BYTES {
-        return Err(format!("it is larger than {REVOCATION_FILE_SIZE_MAX_BYTES} bytes"));
+impl Found {
+    /// Absent if it went meanwhile.
+    fn at(path: &Path) -> Option<Self> {
+        Some(match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => Self::File(Stamp::of(&metadata)),
+            Ok(_) => Self::Other(NO_FILE.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::symlink_metadata(path).ok()?;
+                Self::Other("it is a link to nothing".to_owned())
+            }
+            Err(error) => Self::Other(format!("it cannot be read: {error}")),
+        })
     }
-    RevocationFile::parse(&bytes)
+}
+
+/// Reads a file, and nothing else: a pipe or a device that took its place meanwhile is neither waited for nor read.
+fn read_file(path: &Path) -> Result<RevocationFile, Unread> {
+    let failed = |error: io::Error| Unread::Failed(format!("it cannot be read: {error}"));
+    let at_once = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(at_once).open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(Unread::Failed(NO_FILE.to_owned()));
+    }
+    let mut bytes = Vec::new();
+    file.take(REVOCATION_FILE_SIZE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > REVOCATION_FILE_SIZE_MAX_BYTES {
+        return Err(Unread::Invalid(format!("it is larger than {REVOCATION_FILE_SIZE_MAX_BYTES} bytes")));
+    }
+    RevocationFile::parse(&bytes).map_err(Unread::Invalid)
 }

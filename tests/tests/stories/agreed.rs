@@ -1,5 +1,7 @@
 //! Only the agreed: what an amendment, an end, a term or a hold changes for everybody, and what it does not.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use concord_tests::{DEADLINE, Ended, Forum, concord, exchange_ids, text_of, words};
@@ -200,6 +202,73 @@ fn the_terms_bind_what_is_sent_are_shown_before_and_travel_with_it() {
         received[0]["caveats"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
     assert_eq!(caveats, ["Onward release: not beyond the agencies that were given it.", "mine"]);
     assert_eq!(text_of(&received[0], "handling"), "AMBER");
+}
+
+/// What a hub's journal shows of each exchange: its title and body, or why not.
+fn shown_at_hub(dir: &Path, options: &str) -> BTreeMap<String, (String, String)> {
+    let mut line = words!["journal", "show", dir, "--bodies"];
+    line.extend(options.split_whitespace().map(Into::into));
+    let entries = concord(line).ok().lines();
+    let recorded = entries.iter().filter(|entry| entry["kind"] == "consignment");
+    let content = recorded.flat_map(|entry| entry["content"].as_array().cloned().unwrap_or_default());
+    let shown = content.map(|one| {
+        let text = |key| one[key].as_str().unwrap_or_default().to_owned();
+        (
+            text("of"),
+            if one["title"].is_null() { (text("not_shown"), text("text")) } else { (text("title"), text("text")) },
+        )
+    });
+    shown.collect()
+}
+
+#[test]
+fn commands_on_the_hubs_folder_show_what_the_secretariat_reads_and_nothing_of_what_it_carries() {
+    let forum = Forum::of(&["KAZ", "IRN"]);
+    for (id, secretariat) in [("KAZ/carried", ""), (ID, "--secretariat reads")] {
+        let propose = format!("agreement propose {id} --title T --measure {MEASURE} --participant IRN {secretariat}");
+        forum.as_officer("KAZ", &propose).ok();
+        forum.consent(id, "IRN");
+        for code in ["KAZ", "IRN"] {
+            forum.await_in_force(id, code);
+        }
+    }
+    let kaz = forum.agency("KAZ");
+    let send = |name: &str, id: &str| {
+        kaz.submit(format!("body-{name}"), &format!("--title title-{name} --agreement {id} --wait delivered")).id
+    };
+    let (carried, read) = (send("carried", "KAZ/carried"), send("read", ID));
+    // The version that an exchange names decides: not the one of now, and not one that only waits.
+    forum.as_officer("KAZ", &format!("agreement amend {ID} --secretariat carries")).ok();
+    let meanwhile = send("meanwhile", ID);
+    consent_to_version(&forum, "IRN", 2);
+    await_version(&forum, "KAZ", 2);
+    let later = send("later", ID);
+
+    let hub = forum.hub_dir();
+    let carries = || ("SECRETARIAT_CARRIES".to_owned(), String::new());
+    let expected = BTreeMap::from([
+        (carried, carries()),
+        (read.clone(), ("title-read".to_owned(), "body-read".to_owned())),
+        (meanwhile.clone(), ("title-meanwhile".to_owned(), "body-meanwhile".to_owned())),
+        (later.clone(), carries()),
+    ]);
+    assert_eq!(shown_at_hub(&hub, ""), expected);
+    let backup = forum.path().join("hub.backup");
+    concord(words!["hub", "backup", "--profile", hub.join("officer"), "--out", backup]).ok();
+    assert_eq!(shown_at_hub(&backup, ""), expected);
+    // Also where the proposal is before what is shown.
+    let entries = concord(words!["journal", "show", hub]).ok().lines();
+    let consignments = entries.iter().filter(|entry| entry["kind"] == "consignment");
+    let from: Vec<_> = consignments.map(|entry| entry["sequence"].as_u64().unwrap()).collect();
+    let since_read = shown_at_hub(&hub, &format!("--from {}", from[1]));
+    assert_eq!(since_read.keys().collect::<BTreeSet<_>>(), BTreeSet::from([&read, &meanwhile, &later]));
+    assert!(since_read.iter().all(|(id, shown)| expected[id] == *shown), "{since_read:?}");
+    for dir in [forum.node_dir("KAZ"), forum.node_dir("IRN")] {
+        let shown = concord(words!["journal", "show", dir, "--bodies"]).ok().text();
+        for name in ["carried", "read", "meanwhile", "later"] {
+            assert!(shown.contains(&format!("title-{name}")) && shown.contains(&format!("body-{name}")), "{shown}");
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! count changes nothing and is told by its name.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -150,7 +151,7 @@ fn a_file_that_does_not_count_is_told_by_its_name_and_what_it_said_before_counts
     let forged = Authority::namesake("KAZ").list(&[&other.serial]);
     for (content, words) in [
         (b"no list at all".to_vec(), "it is no usable list"),
-        (good.as_bytes()[..good.len() / 2].to_vec(), "it has neither a list nor a certificate"),
+        (good.as_bytes()[..good.len() / 2].to_vec(), "it is not whole: of 1 blocks that it begins 0 end"),
         (Vec::new(), "it is no usable list"),
         (forged.into_bytes(), "its signature is not of"),
         (vec![b'x'; 5 * 1024 * 1024], "it is larger than"),
@@ -214,6 +215,93 @@ fn what_an_officer_signs_whose_certificate_was_taken_back_the_hub_refuses_and_wh
     forum.as_officer("KAZ", propose).ok();
     forum.consent("KAZ/new", "IRN");
     forum.await_in_force("KAZ/new", "KAZ");
+}
+
+#[test]
+fn what_is_no_file_is_told_by_its_name_holds_up_nothing_and_takes_nothing_of_before_away() {
+    let mut forum = Forum::of(&["KAZ"]);
+    let (hub_dir, kaz) = (forum.hub_dir(), forum.node_dir("KAZ"));
+    let hub = Listener::of(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
+    let anchor = Authority::anchor(&kaz, "KAZ");
+    let gone = anchor.leaf("spiffe://kaz.concord/node/spare", |_| {});
+    let folder = hub_dir.join("revocation");
+    forum.stop_hub();
+    fs::create_dir_all(folder.join("a-folder")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(folder.join("a-pipe.crl")).status().unwrap();
+    assert!(made.success());
+    symlink("/dev/zero", folder.join("a-device.crl")).unwrap();
+    symlink("nowhere", folder.join("a-link.crl")).unwrap();
+    symlink("a-circle.crl", folder.join("a-circle.crl")).unwrap();
+    fs::write(hub_dir.join("kaz.crl"), anchor.list(&[&gone.serial])).unwrap();
+    symlink("../kaz.crl", folder.join("kaz.crl")).unwrap();
+    forum.start_hub();
+    let told = alarms(&forum, &hub_dir);
+    for words in [
+        "a-folder: it is no file; nothing of it counts",
+        "a-pipe.crl: it is no file; nothing of it counts",
+        "a-device.crl: it is no file; nothing of it counts",
+        "a-link.crl: it is a link to nothing; nothing of it counts",
+        "a-circle.crl: it cannot be read",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    let runtime = runtime();
+    assert!(!told.contains("kaz.crl") && !runtime.block_on(is_let_in(&hub, &gone)), "{told}");
+
+    // What was a list and is none now.
+    fs::remove_file(hub_dir.join("kaz.crl")).unwrap();
+    await_alarms(&forum, &hub_dir, |told| {
+        told.contains("kaz.crl: it is a link to nothing; what it said before counts on")
+    });
+    assert!(!runtime.block_on(is_let_in(&hub, &gone)));
+    fs::remove_file(folder.join("kaz.crl")).unwrap();
+    fs::create_dir(folder.join("kaz.crl")).unwrap();
+    await_alarms(&forum, &hub_dir, |told| told.contains("kaz.crl: it is no file; what it said before counts on"));
+    assert!(!runtime.block_on(is_let_in(&hub, &gone)));
+    fs::remove_dir_all(&folder).unwrap();
+    symlink("nowhere", &folder).unwrap();
+    await_alarms(&forum, &hub_dir, |told| told.contains("the folder cannot be read") && told.contains("counts on"));
+    assert!(!runtime.block_on(is_let_in(&hub, &gone)));
+    fs::remove_file(&folder).unwrap();
+    runtime.block_on(await_let_in(&hub, &gone, true));
+    await_alarms(&forum, &hub_dir, |told| told.contains("\"ready\":true"));
+}
+
+#[test]
+fn a_list_counts_on_where_the_file_with_its_authority_is_gone_and_no_alarm_says_so_where_it_does_not() {
+    let mut forum = Forum::of(&["KAZ"]);
+    let (hub_dir, kaz) = (forum.hub_dir(), forum.node_dir("KAZ"));
+    let hub = Listener::of(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
+    let authority = Authority::anchor(&kaz, "KAZ").below("authority of KAZ", |_| {});
+    let [gone, other] = [(); 2].map(|()| authority.leaf("spiffe://kaz.concord/node/spare", |_| {}));
+    let runtime = runtime();
+    let beside = put_list(&hub_dir, "ca.pem", authority.certificates());
+    put_list(&hub_dir, "below.crl", authority.list(&[&gone.serial]));
+    runtime.block_on(await_let_in(&hub, &gone, false));
+
+    // Damaged, the authority is known from before, also for what comes new.
+    put_list(&hub_dir, "ca.pem", "no certificate");
+    put_list(&hub_dir, "below.crl", authority.list(&[&gone.serial, &other.serial]));
+    runtime.block_on(await_let_in(&hub, &other, false));
+    let told = await_alarms(&forum, &hub_dir, |told| told.contains("ca.pem: it is no usable list"));
+    assert!(told.contains("what it said before counts on") && !told.contains("below.crl"), "{told}");
+    // Gone, what verified by it counts on, and nothing new does.
+    fs::remove_file(beside).unwrap();
+    await_alarms(&forum, &hub_dir, |told| told.contains("below.crl: nobody known here") && told.contains("counts on"));
+    assert!(!runtime.block_on(is_let_in(&hub, &gone)) && !runtime.block_on(is_let_in(&hub, &other)));
+    put_list(&hub_dir, "below.crl", authority.list(&[]));
+    put_list(&hub_dir, "beside.crl", authority.list(&[]));
+    let told = await_alarms(&forum, &hub_dir, |told| told.contains("beside.crl: nobody known here"));
+    assert!(told.contains("nothing of it counts") && told.contains("counts on"), "{told}");
+    assert!(!runtime.block_on(is_let_in(&hub, &gone)) && !runtime.block_on(is_let_in(&hub, &other)));
+
+    forum.stop_hub();
+    put_list(&hub_dir, "below.crl", authority.list(&[&gone.serial]));
+    fs::remove_file(hub_dir.join("revocation/beside.crl")).unwrap();
+    forum.start_hub();
+    let told = alarms(&forum, &hub_dir);
+    assert!(told.contains("below.crl: nobody known here") && told.contains("nothing of it counts"), "{told}");
+    assert!(!told.contains("counts on") && runtime.block_on(is_let_in(&hub, &gone)), "{told}");
 }
 
 /// How many connections a server says that it has.

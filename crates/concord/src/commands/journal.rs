@@ -7,6 +7,7 @@ use concord_journal::Entry;
 use serde::Serialize;
 
 use super::journal_words::{Words, words};
+use super::secretariat::Agreed;
 use super::verify;
 use crate::exit::Failure;
 use crate::output::{self, Output};
@@ -26,7 +27,7 @@ pub(crate) struct ShowArgs {
     /// Begin with this entry.
     #[arg(long, default_value_t = 1, value_name = "N")]
     from: u64,
-    /// Show titles and bodies too.
+    /// Show titles and bodies too. At a hub only of exchanges whose agreement says that the secretariat reads.
     #[arg(long)]
     bodies: bool,
 }
@@ -47,13 +48,16 @@ pub(crate) fn run(command: &JournalCommand, output: Output) -> Result<(), Failur
     let JournalCommand::Show(args) = command;
     let (_, disk) = verify::open(&args.dir)?;
     let walk = concord_journal::walk(disk, args.bodies).map_err(|error| verify::failure(&error))?;
-    let mut last = 0;
+    let (mut last, mut agreed) = (0, Agreed::default());
     // Every entry is verified on the way, also those that are not shown.
     for entry in walk {
         let entry = entry.map_err(|error| verify::failure(&error))?;
         last = entry.sequence;
+        if args.bodies {
+            agreed.learn(&entry);
+        }
         if entry.sequence >= args.from {
-            show(&entry, args.bodies, output)?;
+            show(&entry, args.bodies.then_some(&agreed), output)?;
         }
     }
     match last {
@@ -66,8 +70,9 @@ pub(crate) fn run(command: &JournalCommand, output: Output) -> Result<(), Failur
     }
 }
 
-fn show(entry: &Entry, bodies: bool, output: Output) -> Result<(), Failure> {
-    let (kind, words) = words(entry, bodies).map_err(|error| Failure::failed("ENTRY_UNKNOWN", error.to_string()))?;
+fn show(entry: &Entry, with_content: Option<&Agreed>, output: Output) -> Result<(), Failure> {
+    let (kind, words) =
+        words(entry, with_content).map_err(|error| Failure::failed("ENTRY_UNKNOWN", error.to_string()))?;
     let line = EntryLine {
         sequence: entry.sequence,
         recorded_at: output::time(concord_model::Timestamp::from_micros(entry.recorded_at)),

@@ -11,6 +11,7 @@ use concord_wire::stored::node::{self, NodeEntry, Received, Restored, RightsChan
 use concord_wire::stored::{Kept, StoredError};
 use serde::Serialize;
 
+use super::secretariat::Agreed;
 use crate::media;
 use crate::output::{hex, safe};
 
@@ -31,13 +32,20 @@ pub(super) struct Words {
 #[derive(Debug, Serialize)]
 pub(super) struct Content {
     of: String,
-    title: String,
+    title: Option<String>,
     media_type: Option<String>,
     text: Option<String>,
     hex: Option<String>,
+    /// Why there is neither title nor body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_shown: Option<&'static str>,
 }
 
 impl Content {
+    fn without(self, why: &'static str) -> Self {
+        Self { title: None, text: None, hex: None, not_shown: Some(why), ..self }
+    }
+
     pub(super) fn shown(&self) -> String {
         let media_type = self.media_type.as_deref().unwrap_or("agreement");
         let body = match (&self.text, &self.hex) {
@@ -45,15 +53,17 @@ impl Content {
             (None, Some(hex)) => format!("\n          {} bytes, not text", hex.len() / 2),
             (None, None) => String::new(),
         };
-        format!("{}  {}  {media_type}{body}", self.of.get(..16).unwrap_or(&self.of), safe(&self.title))
+        let title = self.title.as_deref().map(safe);
+        let title = title.unwrap_or_else(|| format!("not shown ({})", self.not_shown.unwrap_or_default()));
+        format!("{}  {title}  {media_type}{body}", self.of.get(..16).unwrap_or(&self.of))
     }
 }
 
-/// The kind of an entry and its words.
-pub(super) fn words(entry: &Entry, with_content: bool) -> Result<(&'static str, Words), StoredError> {
-    let (kind, about, content) =
-        if is_reserved_kind(entry.kind) || HUB_KINDS.contains(&entry.kind) { of_hub(entry)? } else { of_node(entry)? };
-    let content = (with_content && !content.is_empty()).then_some(content);
+/// The kind of an entry and its words. With content: of a hub's as far as these agreements let the secretariat read it.
+pub(super) fn words(entry: &Entry, with_content: Option<&Agreed>) -> Result<(&'static str, Words), StoredError> {
+    let is_hubs = is_reserved_kind(entry.kind) || HUB_KINDS.contains(&entry.kind);
+    let (kind, about, content) = if is_hubs { of_hub(entry, with_content)? } else { of_node(entry)? };
+    let content = (with_content.is_some() && !content.is_empty()).then_some(content);
     Ok((kind, Words { about, content }))
 }
 
@@ -70,7 +80,7 @@ fn own_effect(entry: &Entry) -> Parts {
     ("journal", words.to_owned(), Vec::new())
 }
 
-fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
+fn of_hub(entry: &Entry, agreed: Option<&Agreed>) -> Result<Parts, StoredError> {
     Ok(match hub::read(entry)? {
         HubEntry::HistoryBegun(begun) => {
             let parent = begun.parent.map_or_else(String::new, |parent| format!(" after {}", hex(&parent)));
@@ -86,7 +96,10 @@ fn of_hub(entry: &Entry) -> Result<Parts, StoredError> {
             ("founded", about, Vec::new())
         }
         HubEntry::Statement(decided, _) => ("statement", decision(&decided), titles(&decided.statement)),
-        HubEntry::Consignment(recorded, kept) => ("consignment", recording(&recorded), contents(entry, &kept)),
+        HubEntry::Consignment(recorded, kept) => {
+            let content = agreed.map_or_else(Vec::new, |agreed| contents_at_hub(entry, &kept, agreed));
+            ("consignment", recording(&recorded), content)
+        }
         HubEntry::Acknowledged(acknowledged, _) => ("acknowledged", acknowledgement(&acknowledged), Vec::new()),
         HubEntry::FeedResumed(fact) => {
             ("feed-resumed", format!("feed of {}{}", fact.participant, goes_on(&fact.resume)), Vec::new())
@@ -384,6 +397,20 @@ fn contents(entry: &Entry, kept: &Kept) -> Vec<Content> {
     headers.filter_map(|(index, header)| of_exchange(entry, header, kept.blob_range(index))).collect()
 }
 
+/// The same, as far as the secretariat may read it.
+fn contents_at_hub(entry: &Entry, kept: &Kept, agreed: &Agreed) -> Vec<Content> {
+    let headers = kept.sealed.headers.iter().enumerate();
+    let content = headers.filter_map(|(index, header)| {
+        let version = concord_wire::header::parse(header).ok()?.agreement;
+        let content = of_exchange(entry, header, kept.blob_range(index))?;
+        Some(match agreed.allow(&version) {
+            Ok(()) => content,
+            Err(why) => content.without(why),
+        })
+    });
+    content.collect()
+}
+
 /// Title and body of one exchange, where its blobs are held and were read.
 fn of_exchange(entry: &Entry, header: &[u8], blobs: std::ops::Range<usize>) -> Option<Content> {
     let mut blobs = entry.blobs.get(blobs)?.iter().flatten();
@@ -393,10 +420,11 @@ fn of_exchange(entry: &Entry, header: &[u8], blobs: std::ops::Range<usize>) -> O
     let text = std::str::from_utf8(body).ok().filter(|_| media::is_text(&media_type));
     Some(Content {
         of: concord_wire::header::exchange_id(header).to_string(),
-        title: description.title.to_string(),
+        title: Some(description.title.to_string()),
         media_type: Some(media_type.to_string()),
         text: text.map(ToOwned::to_owned),
         hex: text.is_none().then(|| hex(body)),
+        not_shown: None,
     })
 }
 
@@ -405,10 +433,11 @@ fn titles(statement: &Statement) -> Vec<Content> {
         StatementContent::Propose { text, .. } => {
             vec![Content {
                 of: text.id.to_string(),
-                title: text.title.to_string(),
+                title: Some(text.title.to_string()),
                 media_type: None,
                 text: None,
                 hex: None,
+                not_shown: None,
             }]
         }
         _ => Vec::new(),

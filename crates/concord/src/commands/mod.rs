@@ -22,6 +22,7 @@ pub(crate) mod withdraw;
 
 mod journal_words;
 mod keep;
+mod secretariat;
 
 use crate::bench;
 use crate::cli::Command;

@@ -1,4 +1,5 @@
-//! `OperationsService` at the hub: counts, sizes and health, never titles or bodies.
+//! `OperationsService` at the hub: counts, sizes and health, never titles or bodies. Ids of exchanges only where something is lost for
+//! good (`not-healed`): what cannot be healed is listed.
 
 use std::sync::Arc;
 
@@ -59,7 +60,8 @@ impl OperationsService for Operations {
         &self,
         request: Request<pb::ListAuditRequest>,
     ) -> Result<Response<Self::ListAuditStream>, Status> {
-        let lines = self.shared.audit.list(request.into_inner(), self.shared.shutdown.clone());
+        let by = caller(&request)?.identity;
+        let lines = self.shared.audit.list(&by, request.into_inner(), self.shared.shutdown.clone());
         lines.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 

@@ -179,6 +179,34 @@ fn what_is_no_list_is_said_to_be_none() {
     assert_eq!(read.next_update(), Some(Timestamp::from_micros(1_893_456_000_000_000)));
 }
 
+/// Whatever of a file with several blocks has been written so far: it is taken only where it ends with a block, and then it says all
+/// that stands there.
+#[test]
+fn a_file_that_was_written_in_part_is_none() {
+    let ca = Ca::usual();
+    let below = ca.below(3);
+    let blocks = [
+        in_pem("X509 CRL", &ca.list(&[7])),
+        in_pem("CERTIFICATE", &below.certificate),
+        in_pem("X509 CRL", &below.list(&[8])),
+    ];
+    for (line_end, between) in [("\n", ""), ("\r\n", "\r\n"), ("\n", "# the next one\n")] {
+        let blocks = blocks.each_ref().map(|block| block.lines().collect::<Vec<_>>().join(line_end) + line_end);
+        let text = blocks.join(between);
+        RevocationFile::parse(text.as_bytes()).unwrap();
+        let mut whole = vec![false; text.len()];
+        for (end, _) in text.match_indices("-----END") {
+            let end = end + text[end..].find(line_end).unwrap();
+            let spaces = text[end..].len() - text[end..].trim_start().len();
+            whole[end..(end + spaces + 1).min(text.len())].fill(true);
+        }
+        for (cut, is_whole) in whole.into_iter().enumerate() {
+            let read = RevocationFile::parse(&text.as_bytes()[..cut]);
+            assert_eq!(read.is_ok(), is_whole, "the first {cut} bytes: {read:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_was_taken_back_is_refused_from_the_next_handshake_on_whichever_side_shows_it() {
     let world = World::new();

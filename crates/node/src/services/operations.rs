@@ -57,7 +57,8 @@ impl OperationsService for OperationsApi {
     }
 
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<Response<Self::ListAuditStream>, Status> {
-        let lines = self.context.audit.list(request.into_inner(), self.context.shutdown.clone());
+        let by = caller(&request)?.identity;
+        let lines = self.context.audit.list(&by, request.into_inner(), self.context.shutdown.clone());
         lines.map(Response::new).map_err(refused)
     }
 

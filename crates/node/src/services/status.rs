@@ -1,4 +1,5 @@
-//! The status of a node: counts and times, never titles, bodies or ids.
+//! The status of a node: counts and times, never titles or bodies. Ids of exchanges only where content is lost for good (`not-healed`):
+//! what cannot be healed is listed.
 
 use bytes::Bytes;
 use concord_model::{Lane, Timestamp};

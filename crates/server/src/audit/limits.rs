@@ -24,9 +24,12 @@ pub struct Rates {
     pub per_minute: u32,
 }
 
-/// Of refusals.
+/// Of refusals of who showed a name that counts.
 pub const REFUSALS: Rates =
     Rates { of_caller_at_once: 32, of_caller_every_seconds: 60, at_once: 1024, per_minute: 240 };
+/// Of refusals of who did not, by address.
+pub const STRANGERS: Rates =
+    Rates { of_caller_at_once: 32, of_caller_every_seconds: 60, at_once: 512, per_minute: 120 };
 /// Of acts, which the journal has too where they changed something. At this rate it takes one caller most of a day to push out those of
 /// before.
 pub const ACTS: Rates = Rates { of_caller_at_once: 512, of_caller_every_seconds: 2, at_once: 2048, per_minute: 120 };
@@ -73,7 +76,7 @@ pub(super) struct Limits {
     own: ParticipantCode,
     all: Bucket,
     callers: BTreeMap<String, OfCaller>,
-    /// Left out of callers that were forgotten since.
+    /// Left out of callers that are not told apart: they were forgotten since, or their lines found no room.
     of_others: u64,
 }
 
@@ -103,10 +106,19 @@ impl Limits {
         false
     }
 
-    /// What was left out since it was asked last: for each caller the last of it and how many there were; and of whom is forgotten.
-    pub(super) fn left_out(&mut self) -> (Vec<(Event, u64)>, u64) {
-        let of_callers = self.callers.values_mut().filter_map(|of_caller| of_caller.left_out.take());
-        (of_callers.collect(), std::mem::take(&mut self.of_others))
+    /// What was left out since it was asked last: for each caller the last of it and how many there were.
+    pub(super) fn left_out(&mut self) -> Vec<(Event, u64)> {
+        self.callers.values_mut().filter_map(|of_caller| of_caller.left_out.take()).collect()
+    }
+
+    /// How many were left out, since it was asked last, of callers who are not told apart.
+    pub(super) const fn of_others(&mut self) -> u64 {
+        std::mem::replace(&mut self.of_others, 0)
+    }
+
+    /// So many that were to be written, and were not, are counted with those who are not told apart.
+    pub(super) const fn count_again(&mut self, count: u64) {
+        self.of_others += count;
     }
 
     /// A state names its callers as it likes, so that all of a foreign one are one here; and so is the network of an IPv6 address.
@@ -152,10 +164,10 @@ mod tests {
         assert_eq!(written, REFUSALS.of_caller_at_once);
         assert!(limits.admit(&event("spiffe://tur.concord/node/main"), now));
         assert!(limits.admit(&event("spiffe://kaz.concord/agency/a"), now));
-        let (left_out, of_others) = limits.left_out();
+        let (left_out, of_others) = (limits.left_out(), limits.of_others());
         let counts: Vec<u64> = left_out.iter().map(|(_, count)| *count).collect();
         assert_eq!((counts, of_others), (vec![10_000 - u64::from(written)], 0));
-        assert!(limits.left_out().0.is_empty(), "each is counted once");
+        assert!(limits.left_out().is_empty(), "each is counted once");
         let later = now + Duration::from_secs(REFUSALS.of_caller_every_seconds.into());
         assert!(limits.admit(&event("spiffe://irn.concord/node/main"), later));
         assert!(!limits.admit(&event("spiffe://irn.concord/node/main"), later));
@@ -171,7 +183,7 @@ mod tests {
         }
         assert_eq!(written, u64::from(REFUSALS.at_once));
         assert!(limits.callers.len() <= CALLERS_MAX);
-        let (left_out, of_others) = limits.left_out();
+        let (left_out, of_others) = (limits.left_out(), limits.of_others());
         let counted: u64 = left_out.iter().map(|(_, count)| count).sum();
         assert_eq!(written + counted + of_others, calls);
     }

@@ -1,10 +1,10 @@
 //! Reading the audit log: what is there, and what comes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use concord_model::{Reason, Refusal, Timestamp};
+use concord_model::{Identity, Reason, Refusal, Timestamp};
 use concord_wire::convert::{optional_timestamp, parse_timestamp};
 use concord_wire::proto::operations::v1::{self as pb, ListAuditRequest, ListAuditResponse};
 use concord_wire::status::to_status;
@@ -20,11 +20,53 @@ use crate::drain::Shutdown;
 
 /// Lists that are given at once. One more hears `QUEUE_FULL`.
 pub const LISTS_OPEN_MAX: usize = 8;
+/// Of these, lists of one caller, so that nobody who follows in many windows shuts out the others. One more hears `QUEUE_FULL`.
+pub const LISTS_OPEN_PER_CALLER_MAX: usize = 2;
 /// Lines on their way to a slow reader; the files have the rest.
 const LINES_WAITING_MAX: usize = 64;
 
 /// What a list is given as.
 pub type AuditStream = BoxStream<'static, Result<ListAuditResponse, Status>>;
+
+/// How many lists each caller has open. Who has none is not in it.
+#[derive(Clone, Default)]
+pub(super) struct OpenLists(Arc<Mutex<BTreeMap<Identity, usize>>>);
+
+impl OpenLists {
+    fn take(&self, by: &Identity) -> Result<OpenList, Refusal> {
+        let mut open = self.open();
+        if open.values().sum::<usize>() >= LISTS_OPEN_MAX {
+            return Err(Refusal::new(Reason::QueueFull, format!("{LISTS_OPEN_MAX} lists of the audit log are open")));
+        }
+        let of_caller = open.get(by).copied().unwrap_or_default();
+        if of_caller >= LISTS_OPEN_PER_CALLER_MAX {
+            let full = format!("{by} has {of_caller} lists of the audit log open, the most for one caller; end one");
+            return Err(Refusal::new(Reason::QueueFull, full));
+        }
+        open.insert(by.clone(), of_caller + 1);
+        Ok(OpenList { by: by.clone(), lists: self.clone() })
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<Identity, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place that is taken until this is dropped.
+struct OpenList {
+    by: Identity,
+    lists: OpenLists,
+}
+
+impl Drop for OpenList {
+    fn drop(&mut self) {
+        let mut open = self.lists.open();
+        match open.get_mut(&self.by) {
+            Some(lists) if *lists > 1 => *lists -= 1,
+            _ => drop(open.remove(&self.by)),
+        }
+    }
+}
 
 /// Which lines.
 struct Wanted {
@@ -45,10 +87,9 @@ impl Audit {
     /// Gives the lines that are asked for, in their order, and goes on with those that come where that is asked for.
     ///
     /// Refuses with `QUEUE_FULL`.
-    pub fn list(&self, request: ListAuditRequest, shutdown: Shutdown) -> Result<AuditStream, Refusal> {
+    pub fn list(&self, by: &Identity, request: ListAuditRequest, shutdown: Shutdown) -> Result<AuditStream, Refusal> {
         let Some(inner) = &self.0 else { return Ok(futures::stream::empty().boxed()) };
-        let full = || Refusal::new(Reason::QueueFull, format!("{LISTS_OPEN_MAX} lists of the audit log are open"));
-        let open = Arc::clone(&inner.lists).try_acquire_owned().map_err(|_| full())?;
+        let open = inner.lists.take(by)?;
         let (lines, stream) = mpsc::channel(LINES_WAITING_MAX);
         let (audit, follow) = (self.clone(), request.follow);
         let reader = Reader { folder: inner.folder.clone(), position: Position::default(), written: written(inner) };

@@ -2,7 +2,9 @@
 //!
 //! It is beside the journal and no part of it: what Submit and Consign bring is in the journals. It never holds up a call and never fails
 //! one: what its queue or the disk does not take is lost, counted, and told by a note. *Invariant: refusals never push out acts*: they have
-//! files of their own, their number is limited before they reach the queue, and half of the queue is left to acts.
+//! files of their own, their number is limited before they reach the queue, and half of the queue is left to acts. *Nor do strangers, who
+//! showed no name that counts, push out refusals of who has one*: they are limited apart, have a quarter of the queue, and what finds no
+//! room there is no loss: it is counted in a line.
 
 mod files;
 mod limits;
@@ -15,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use concord_model::ParticipantCode;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::alarms::AUDIT_LOST_NOTE;
@@ -25,11 +27,13 @@ use crate::readiness::Readiness;
 pub use files::{AUDIT_FOLDER, AUDIT_SIZE_MAX_BYTES, SEGMENT_SIZE_MAX_BYTES, SEGMENTS_MAX};
 use files::{Class, Files};
 use limits::Limits;
-pub use limits::{ACTS, CALLERS_MAX, REFUSALS, Rates};
+pub use limits::{ACTS, CALLERS_MAX, REFUSALS, Rates, STRANGERS};
 pub use line::{Actor, AuditLine, Event, Object, is_by_rule, outcome};
-pub use list::{AuditStream, LISTS_OPEN_MAX};
+use list::OpenLists;
+pub use list::{AuditStream, LISTS_OPEN_MAX, LISTS_OPEN_PER_CALLER_MAX};
 
-/// Lines that wait to be written. Refusals beyond half of it, and acts beyond all of it, are lost and counted.
+/// Lines that wait to be written. Refusals beyond half of it, and acts beyond all of it, are lost and counted; of strangers no more than
+/// a quarter wait.
 pub const AUDIT_WAITING_MAX: usize = 1024;
 /// Lines that are written at once.
 const LINES_AT_ONCE_MAX: usize = 256;
@@ -41,26 +45,65 @@ const COUNTED_EVERY: Duration = Duration::from_secs(60);
 pub struct Audit(Option<Arc<Inner>>);
 
 struct Inner {
-    limits: Mutex<OfBoth>,
+    limits: Mutex<OfAll>,
     lines: mpsc::Sender<Written>,
     folder: PathBuf,
     readiness: Readiness,
     /// Told whenever something was written.
     written: watch::Sender<()>,
-    lists: Arc<Semaphore>,
+    lists: OpenLists,
 }
 
-/// The limits of both kinds.
-struct OfBoth {
+/// Whose lines are limited together, so that none of the others loses by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    Acts,
+    Refusals,
+    /// Refusals of who showed no name under an anchor that counts.
+    Strangers,
+}
+
+impl Share {
+    const ALL: [Self; 3] = [Self::Acts, Self::Refusals, Self::Strangers];
+
+    const fn of(event: &Event) -> Self {
+        match (event.refused, &event.by) {
+            (None, _) => Self::Acts,
+            (Some(_), Actor::Address(_) | Actor::Unknown) => Self::Strangers,
+            (Some(_), Actor::Caller(_) | Actor::Server) => Self::Refusals,
+        }
+    }
+
+    const fn class(self) -> Class {
+        match self {
+            Self::Acts => Class::Acts,
+            Self::Refusals | Self::Strangers => Class::Refusals,
+        }
+    }
+
+    /// Places of the queue that it leaves to the others.
+    const fn leaves(self) -> usize {
+        match self {
+            Self::Acts => 0,
+            Self::Refusals => AUDIT_WAITING_MAX / 2,
+            Self::Strangers => AUDIT_WAITING_MAX / 4 * 3,
+        }
+    }
+}
+
+/// The limits of all shares.
+struct OfAll {
     acts: Limits,
     refusals: Limits,
+    strangers: Limits,
 }
 
-impl OfBoth {
-    fn of(&mut self, class: Class) -> &mut Limits {
-        match class {
-            Class::Acts => &mut self.acts,
-            Class::Refusals => &mut self.refusals,
+impl OfAll {
+    const fn of(&mut self, share: Share) -> &mut Limits {
+        match share {
+            Share::Acts => &mut self.acts,
+            Share::Refusals => &mut self.refusals,
+            Share::Strangers => &mut self.strangers,
         }
     }
 }
@@ -82,15 +125,16 @@ impl Audit {
     pub fn begin(data: &Path, own: ParticipantCode, readiness: Readiness) -> Self {
         let (lines, waiting) = mpsc::channel(AUDIT_WAITING_MAX);
         let inner = Arc::new(Inner {
-            limits: Mutex::new(OfBoth {
+            limits: Mutex::new(OfAll {
                 acts: Limits::new(ACTS, own.clone(), Instant::now()),
-                refusals: Limits::new(REFUSALS, own, Instant::now()),
+                refusals: Limits::new(REFUSALS, own.clone(), Instant::now()),
+                strangers: Limits::new(STRANGERS, own, Instant::now()),
             }),
             lines,
             folder: data.join(AUDIT_FOLDER),
             readiness,
             written: watch::Sender::new(()),
-            lists: Arc::new(Semaphore::new(LISTS_OPEN_MAX)),
+            lists: OpenLists::default(),
         });
         tokio::spawn(write_all(Arc::downgrade(&inner), inner.folder.clone(), waiting));
         Self(Some(inner))
@@ -107,9 +151,9 @@ impl Audit {
     /// Notes what happened; at once, whatever becomes of the line.
     pub fn note(&self, event: Event) {
         let Some(inner) = &self.0 else { return };
-        let class = if event.refused.is_none() { Class::Acts } else { Class::Refusals };
-        if inner.limits().of(class).admit(&event, Instant::now()) {
-            inner.hand_over(class, event, 0);
+        let share = Share::of(&event);
+        if inner.limits().of(share).admit(&event, Instant::now()) {
+            inner.hand_over(share, event, 0);
         } else {
             metrics::counter!("concord_audit_left_out_total").increment(1);
         }
@@ -128,28 +172,34 @@ impl Audit {
 }
 
 impl Inner {
-    fn limits(&self) -> MutexGuard<'_, OfBoth> {
+    fn limits(&self) -> MutexGuard<'_, OfAll> {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hand_over(&self, class: Class, event: Event, more: u64) {
-        let has_room = class == Class::Acts || self.lines.capacity() > AUDIT_WAITING_MAX / 2;
-        if !has_room || self.lines.try_send(Written::Line(class, event, more)).is_err() {
+    fn hand_over(&self, share: Share, event: Event, more: u64) {
+        let has_room = self.lines.capacity() > share.leaves();
+        if has_room && self.lines.try_send(Written::Line(share.class(), event, more)).is_ok() {
+            return;
+        }
+        if share == Share::Strangers {
+            self.limits().of(share).count_again(more.max(1));
+        } else {
             self.lost(1, "more is noted than is written");
         }
     }
 
     fn count_left_out(&self) {
-        for class in Class::ALL {
-            let (left_out, of_others) = self.limits().of(class).left_out();
+        for share in Share::ALL {
+            let left_out = self.limits().of(share).left_out();
             for (event, count) in left_out {
-                self.hand_over(class, event, count);
+                self.hand_over(share, event, count);
             }
+            let of_others = self.limits().of(share).of_others();
             if of_others > 0 {
                 let about = Object::words("of callers that are too many to be told apart");
-                let refused = (class == Class::Refusals).then_some("VARIOUS");
+                let refused = (share != Share::Acts).then_some("VARIOUS");
                 let event = Event { listener: "all", by: Actor::Unknown, method: "various", about, refused };
-                self.hand_over(class, event, of_others);
+                self.hand_over(share, event, of_others);
             }
         }
     }

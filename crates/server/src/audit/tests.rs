@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use concord_model::{Name, Reason};
+use concord_model::{Identity, Name, Reason};
 use concord_wire::proto::operations::v1::ListAuditRequest;
 use futures::StreamExt as _;
 
@@ -27,6 +27,10 @@ fn begin(place: tempfile::TempDir) -> Log {
     Log { place, audit, readiness }
 }
 
+fn operator(name: &str) -> Identity {
+    format!("spiffe://kaz.concord/operator/{name}").parse().unwrap()
+}
+
 fn refusal(by: &str, method: &'static str) -> Event {
     Event::of_call(&by.parse().unwrap(), method, Object::nothing(), Err(Reason::CallerNotAllowed))
 }
@@ -46,7 +50,7 @@ impl Log {
     }
 
     async fn lines(&self, request: ListAuditRequest) -> Vec<(u64, String, u64)> {
-        let given = self.audit.list(request, Shutdown::new()).unwrap();
+        let given = self.audit.list(&operator("reader"), request, Shutdown::new()).unwrap();
         let line = |line: Result<concord_wire::proto::operations::v1::ListAuditResponse, _>| {
             let line = line.unwrap().line.unwrap();
             (line.number, format!("{} {} {} {}", line.caller, line.method, line.about, line.outcome), line.more)
@@ -106,6 +110,66 @@ async fn a_flood_of_refusals_is_counted_stays_small_and_leaves_acts_and_others_w
     assert!(log.size() < 64 * 1024 && log.readiness.list().is_empty());
 }
 
+#[tokio::test]
+async fn strangers_from_everywhere_lose_no_line_of_who_has_a_name_and_raise_nothing() {
+    let log = begin(tempfile::tempdir().unwrap());
+    // Nothing is written before the first await, so that the queue takes all of it.
+    let strangers = 20_000_u32;
+    for number in 0..strangers {
+        let address = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (u128::from(number) << 64));
+        let by = Actor::Address(address.into());
+        let about = Object::nothing();
+        log.audit.note(Event { listener: "grpc", by, method: "handshake", about, refused: Some("ANCHOR_UNKNOWN") });
+    }
+    for name in ["cert", "police", "weather"] {
+        for _ in 0..REFUSALS.of_caller_at_once {
+            log.audit.note(refusal(&format!("spiffe://kaz.concord/agency/{name}"), "/t.S/Secret"));
+        }
+    }
+    log.audit.note(act("cert"));
+    // What found no room the first time is in a line of the second.
+    log.lines(ListAuditRequest::default()).await;
+    let all = log.lines(ListAuditRequest::default()).await;
+    let of_known: Vec<_> = all.iter().filter(|(_, line, _)| line.starts_with("spiffe://")).collect();
+    assert_eq!(of_known.len(), 3 * REFUSALS.of_caller_at_once as usize + 1);
+    assert!(of_known.iter().all(|(.., more)| *more == 0), "{of_known:#?}");
+    let counted: u64 = all.iter().filter(|(_, line, _)| !line.starts_with("spiffe://")).map(|line| line.2.max(1)).sum();
+    assert_eq!(counted, u64::from(strangers), "what was not written is not counted");
+    assert!(log.readiness.list().is_empty(), "{:?}", log.readiness.list());
+}
+
+#[tokio::test]
+async fn refusals_of_who_has_a_name_that_found_no_room_are_told_as_lost() {
+    let log = begin(tempfile::tempdir().unwrap());
+    for number in 0..AUDIT_WAITING_MAX {
+        log.audit.note(refusal(&format!("spiffe://kaz.concord/agency/a{number}"), "/t.S/Secret"));
+    }
+    assert_eq!(log.readiness.list()[0].name, AUDIT_LOST_NOTE);
+}
+
+#[tokio::test]
+async fn one_who_follows_in_every_window_shuts_out_nobody() {
+    let log = begin(tempfile::tempdir().unwrap());
+    let follow = |name: &str| {
+        let request = ListAuditRequest { follow: true, ..Default::default() };
+        log.audit.list(&operator(name), request, Shutdown::new())
+    };
+    let mut open: Vec<_> = (0..LISTS_OPEN_PER_CALLER_MAX).map(|_| follow("one").unwrap()).collect();
+    for _ in 0..LISTS_OPEN_MAX {
+        let refusal = follow("one").err().unwrap();
+        assert!(refusal.reason == Reason::QueueFull && refusal.message.contains("operator/one"), "{refusal}");
+    }
+    open.extend((open.len()..LISTS_OPEN_MAX).map(|number| follow(&format!("n{number}")).unwrap()));
+    assert!(follow("late").err().is_some_and(|refusal| refusal.message.starts_with("8 lists")));
+    // A place is free again when its list is gone, which its task notices.
+    open.clear();
+    let since = std::time::Instant::now();
+    while follow("one").is_err() {
+        assert!(since.elapsed() < Duration::from_secs(30), "its places are not given back");
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn files_stay_within_their_bounds_and_refusals_push_out_no_act() {
     let place = tempfile::tempdir().unwrap();
@@ -150,7 +214,7 @@ async fn whoever_follows_is_given_what_comes() {
     log.audit.note(act("one"));
     let request = ListAuditRequest { follow: true, ..Default::default() };
     let shutdown = Shutdown::new();
-    let mut given = log.audit.list(request, shutdown.clone()).unwrap();
+    let mut given = log.audit.list(&operator("reader"), request, shutdown.clone()).unwrap();
     let about = |line: concord_wire::proto::operations::v1::ListAuditResponse| line.line.unwrap().about;
     assert_eq!(about(given.next().await.unwrap().unwrap()), "agency one");
     log.audit.note(act("two"));
