@@ -422,9 +422,9 @@ fn judge_race(world: &World, fan_out: &FanOut, step: u64, (ended, until): (usize
     let recorded = recorded(world, fan_out);
     for (id, exchange) in &recorded {
         let withdrawn = exchange.withdraws.map(|withdrawn| recorded.get(&withdrawn));
-        for state in 0..STATES.len() {
+        for (state, code) in STATES.into_iter().enumerate() {
             let is_loser = loses(state, id);
-            let (code, again) = (STATES[state], format!("{id} and {}: {again}", STATES[state]));
+            let again = format!("{id} and {code}: {again}");
             let was_meant = exchange.audience.iter().any(|one| one.as_str() == code);
             let had_right = match withdrawn {
                 // What was withdrawn before it was recorded nobody has, and nobody is told.
