@@ -64,7 +64,7 @@ reasons! {
     /// The named version, or its digest, is not one of this agreement.
     AgreementVersionMismatch = "AGREEMENT_VERSION_MISMATCH", Precondition, "submit again: the node takes the version that is in force";
     /// Not all on it have consented, or it was declined, or it has ended.
-    AgreementNotInForce = "AGREEMENT_NOT_IN_FORCE", Precondition, "see who has yet to consent with `concord agreement show`";
+    AgreementNotInForce = "AGREEMENT_NOT_IN_FORCE", Precondition, "see how it stands, and who has yet to consent, with `concord agreement show`";
     /// The id is taken by a proposal that waits or an agreement in force.
     AgreementExists = "AGREEMENT_EXISTS", Conflict, "choose another name after the slash";
     /// The proposal is not well formed.
@@ -130,7 +130,7 @@ reasons! {
     /// The header names another origin, node or lane than the chain that carries it.
     HeaderChainMismatch = "HEADER_CHAIN_MISMATCH", Invalid, "an exchange goes in its own origin's chain of its own lane";
     /// No such exchange, or it is not the caller's.
-    ExchangeUnknown = "EXCHANGE_UNKNOWN", Unknown, "give the id, or at least its first 8 digits, of an exchange that you submitted";
+    ExchangeUnknown = "EXCHANGE_UNKNOWN", Unknown, "give the id, or at least its first 8 digits, of an exchange that you submitted; of one that you received `concord explain` tells without --participant";
     /// More than one exchange begins with this prefix.
     ExchangeAmbiguous = "EXCHANGE_AMBIGUOUS", Invalid, "give more digits of the id";
     /// The exchange was refused, or is a withdrawal: there is nothing to withdraw.

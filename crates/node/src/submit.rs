@@ -92,6 +92,11 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         let lane = superseded.as_ref().map_or(lane, |one| lane.min(one.header().lane));
         let exchanges = 1 + u64::from(superseded.is_some());
         check_may_queue(context, agency, (lane, exchanges, body.len() as u64))?;
+        // What takes the place of something goes under the same agreement, unless another one is named.
+        let mut request = request.clone();
+        if let Some(one) = superseded.as_ref().filter(|_| request.agreement_id.is_empty()) {
+            request.agreement_id = one.header().agreement.id.to_string();
+        }
         let made = make(context, &state, known, &request, lane, superseded.as_ref(), body)?;
         let by_right = superseded.as_ref().and_then(Current::by_right);
         let second = superseded.map(|one| one.superseded(context, lane)).transpose()?;

@@ -37,6 +37,13 @@ impl Readiness {
         Self::default()
     }
 
+    /// Everything that stands in words, each with its name before it; and the names of those that are notes.
+    pub fn in_words(&self) -> (Vec<String>, Vec<String>) {
+        let all = self.list();
+        let notes = all.iter().filter(|alarm| !alarm.stops).map(|alarm| alarm.name.to_owned()).collect();
+        (all.into_iter().map(|alarm| format!("{}: {}", alarm.name, alarm.message)).collect(), notes)
+    }
+
     /// Raises an alarm, or gives one that stands another message.
     pub fn raise(&self, name: &'static str, message: impl Into<String>) {
         self.set(name, message.into(), true);

@@ -135,7 +135,9 @@ fn a_node_restored_from_an_older_backup_gets_back_what_the_hub_has_and_makes_no_
     let forum = lost.check();
     let alarms = forum.status(&dir)["alarms"].to_string();
     assert!(alarms.contains("this node was restored; 4 consignments came back"), "{alarms}");
-    assert!(forum.status(&forum.hub_dir())["alarms"].to_string().contains("node-restored"));
+    let status = forum.status(&forum.hub_dir());
+    assert!(status["alarms"].to_string().contains("node-restored"));
+    assert!(status["notes"].to_string().contains("node-restored"), "it is no alarm: the hub is ready");
 }
 
 #[test]

@@ -42,8 +42,14 @@ pub(crate) enum AgreementCommand {
     /// Propose a change of an agreement in force; it goes on as it is until all have consented.
     Amend(AmendArgs),
     /// Leave an agreement, at once, for everything not yet delivered too.
+    #[command(
+        after_help = "Example:\n  concord agreement leave KAZ/flood-warnings --profile /srv/concord/node/officer --yes"
+    )]
     Leave(SureArgs),
     /// Say that an agreement is to end; it does when all its members have said so.
+    #[command(
+        after_help = "Example:\n  concord agreement end KAZ/flood-warnings --profile /srv/concord/node/officer --yes"
+    )]
     End(SureArgs),
     /// List what waits for this state's consent.
     Pending(PendingArgs),
@@ -152,9 +158,6 @@ pub(crate) struct HistoryArgs {
 }
 
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  concord agreement leave KAZ/flood-warnings --profile /srv/concord/node/officer --yes"
-)]
 pub(crate) struct SureArgs {
     #[command(flatten)]
     one: OneArgs,
@@ -303,7 +306,7 @@ async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
         .text(args.id.as_str())
         .words("--wait in-force --profile")
         .path(&args.client.profile);
-    hint::next(output, "wait until all on it have consented", &[next]);
+    hint::next(output, "it is in force once all on it have consented; this waits for it", &[next]);
     Ok(())
 }
 

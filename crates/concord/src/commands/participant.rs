@@ -261,10 +261,12 @@ async fn release(args: &ReleaseArgs, output: Output) -> Result<(), Failure> {
     let found = all.iter().find(|one| one.participant.as_ref().is_some_and(|one| one.code == args.code.as_str()));
     let holds = &found.ok_or_else(|| unknown(&args.code))?.holds;
     let hold = holds.iter().find(|hold| hold.by == own).ok_or_else(|| {
-        Failure::from(Refusal::new(
-            Reason::HoldUnknown,
-            format!("{own} holds {} by nothing that is known here", args.code),
-        ))
+        let others: Vec<&str> = holds.iter().map(|hold| hold.by.as_str()).collect();
+        let whose = match others.as_slice() {
+            [] => "nobody holds it".to_owned(),
+            others => format!("it is held by {}, whose officer alone can release it", others.join(", ")),
+        };
+        Failure::from(Refusal::new(Reason::HoldUnknown, format!("{own} has laid no hold on {}: {whose}", args.code)))
     })?;
     let digest = Digest::from_slice(&hold.statement).map_err(Failure::answer)?;
     let said = say(&client, DraftContent::Release(digest)).await?;

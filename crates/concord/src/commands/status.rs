@@ -34,6 +34,8 @@ struct StatusLine {
     certificate_not_after: Option<String>,
     certificate_days_left: Option<i64>,
     alarms: Vec<String>,
+    /// The names of those that are notes.
+    notes: Vec<String>,
     #[serde(flatten)]
     detail: Detail,
 }
@@ -132,6 +134,7 @@ fn read(status: GetStatusResponse) -> Result<StatusLine, Failure> {
         certificate_not_after: output::optional_time(status.certificate_not_after.as_ref()),
         certificate_days_left: left.map(|micros| micros.div_euclid(MICROS_PER_DAY)),
         alarms: status.alarms,
+        notes: status.notes,
         detail,
     })
 }

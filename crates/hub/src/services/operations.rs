@@ -97,6 +97,7 @@ impl OperationsService for Operations {
             agreements_in_force: ledger.agreements().all().filter(|agreement| in_force(agreement.state)).count() as u64,
             mailboxes,
         };
+        let (alarms, notes) = self.readiness.in_words();
         Ok(Response::new(pb::GetStatusResponse {
             participant: ParticipantCode::secretariat().to_string(),
             name: self.shared.hub.to_string(),
@@ -108,12 +109,8 @@ impl OperationsService for Operations {
                 digest: bytes::Bytes::copy_from_slice(published.tail.digest.as_bytes()),
             }),
             certificate_not_after: Some(timestamp(self.certificate_not_after)),
-            alarms: self
-                .readiness
-                .list()
-                .into_iter()
-                .map(|alarm| format!("{}: {}", alarm.name, alarm.message))
-                .collect(),
+            alarms,
+            notes,
             role: Some(pb::get_status_response::Role::Hub(hub)),
         }))
     }

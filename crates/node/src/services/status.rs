@@ -28,7 +28,7 @@ pub(crate) struct Started {
 pub(crate) fn status(context: &Context, started: Started) -> Result<GetStatusResponse, IndexError> {
     let state = context.now_state();
     let tail = context.index.journal().tail();
-    let alarms = context.readiness.list().into_iter().map(|alarm| format!("{}: {}", alarm.name, alarm.message));
+    let (alarms, notes) = context.readiness.in_words();
     Ok(GetStatusResponse {
         participant: context.participant.to_string(),
         name: context.node.to_string(),
@@ -40,7 +40,8 @@ pub(crate) fn status(context: &Context, started: Started) -> Result<GetStatusRes
             digest: Bytes::copy_from_slice(tail.digest.as_bytes()),
         }),
         certificate_not_after: Some(timestamp(started.certificate_not_after)),
-        alarms: alarms.collect(),
+        alarms,
+        notes,
         role: Some(get_status_response::Role::Node(node(context, &state)?)),
     })
 }

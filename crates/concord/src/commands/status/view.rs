@@ -15,7 +15,9 @@ pub(super) fn shown(line: &StatusLine) -> String {
     if let Some(days) = line.certificate_days_left {
         rows.push(("certificate", format!("{days} days left")));
     }
-    rows.extend(line.alarms.iter().map(|alarm| ("ALARM", safe(alarm))));
+    let is_note = |alarm: &str| line.notes.iter().any(|note| alarm.split(':').next() == Some(note.as_str()));
+    let kind = |alarm: &str| if is_note(alarm) { "note" } else { "ALARM" };
+    rows.extend(line.alarms.iter().map(|alarm| (kind(alarm), safe(alarm))));
     match &line.detail {
         Detail::Node(node) => of_node(rows, node),
         Detail::Hub(hub) => of_hub(rows, hub),
