@@ -93,9 +93,14 @@ pub struct Brought {
 /// A consignment that was opened, and what came beside it.
 type OpenedWith = (Box<consignment::Opened>, Option<Recorded>, ToldOfWithdrawn);
 
+/// What a consignment says that it is, before anything of it is verified.
+pub(crate) fn named_head(consignment: &pb::Consignment) -> Option<pb::ConsignmentHead> {
+    pb::ConsignmentHead::decode(consignment.head.clone()).ok()
+}
+
 /// The number that a consignment names, before anything of it is verified.
 pub fn named_number(consignment: &pb::Consignment) -> Option<u64> {
-    pb::ConsignmentHead::decode(consignment.head.clone()).ok().map(|head| head.number)
+    named_head(consignment).map(|head| head.number)
 }
 
 /// Turns consignments of a run into receipts, in order. The first refusal is the last item.

@@ -13,9 +13,9 @@ use concord_wire::consignment::{self, Opened};
 use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::stored::hub::HubEntry;
-use prost::Message as _;
 use tokio::sync::watch;
 
+use crate::consign::named_head;
 use crate::shared::{Shared, internal};
 
 /// Consignments that one welcome names; when those came the next one names more.
@@ -200,6 +200,6 @@ fn repair(shared: &Shared, chain: &ChainKey, message: pb::Consignment) -> Result
 
 /// The place that a consignment names, before anything of it is verified.
 fn named_place(message: &pb::Consignment, chain: &ChainKey) -> Option<Place> {
-    let head = pb::ConsignmentHead::decode(message.head.clone()).ok()?;
+    let head = named_head(message)?;
     Some((consignment::parse_chain_key(chain.origin.clone(), head.chain.as_ref()?).ok()?, head.number))
 }

@@ -11,7 +11,7 @@ use concord_ledger::{
     AudienceRule, ConsignmentRecorded, Fact, Ledger, MailAcknowledged, NoticeOutcome, why_not_in_audience,
 };
 use concord_model::{ExchangeId, Header, ParticipantCode, Reason, Refusal, Timestamp};
-use concord_wire::convert::timestamp;
+use concord_wire::convert::{digest_bytes, timestamp};
 use concord_wire::header::{agreement_ref, exchange_id, parse};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::stored::hub::{HubEntry, KIND_ACKNOWLEDGED, KIND_CONSIGNMENT, read};
@@ -82,12 +82,12 @@ fn explain_now(shared: &Shared, asked: &Asked) -> Result<pb::ExplainExchangeResp
     let mut parties = found.parties(ledger, asked.participant.as_ref());
     found.tell_what_became(shared, &mut parties, tail)?;
     Ok(pb::ExplainExchangeResponse {
-        exchange_id: bytes_of(&asked.id),
+        exchange_id: digest_bytes(&asked.id.0),
         origin: found.header.origin.to_string(),
         agreement: Some(agreement_ref(&found.header.agreement)),
         recorded_at: Some(timestamp(found.recorded_at)),
         refused: found.refused().map(|reason| reason.code().to_owned()).unwrap_or_default(),
-        withdraws: found.header.withdraws.map(|withdrawal| bytes_of(&withdrawal.exchange)).unwrap_or_default(),
+        withdraws: found.header.withdraws.map(|withdrawal| digest_bytes(&withdrawal.exchange.0)).unwrap_or_default(),
         parties: parties.into_values().collect(),
     })
 }
@@ -262,10 +262,6 @@ impl Found {
             NoticeOutcome::SetAside(reason) => (pb::ExplainedState::SetAside, reason.as_str()),
         })
     }
-}
-
-fn bytes_of(id: &ExchangeId) -> bytes::Bytes {
-    bytes::Bytes::copy_from_slice(id.0.as_bytes())
 }
 
 #[cfg(test)]

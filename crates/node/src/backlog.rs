@@ -15,7 +15,15 @@ const LEFT_TO_OTHERS: u64 = 4;
 #[derive(Debug)]
 pub struct Backlog {
     most: u64,
-    queued: Mutex<BTreeMap<(Name, Lane), VecDeque<Queued>>>,
+    waiting: Mutex<BTreeMap<(Name, Lane), Waiting>>,
+}
+
+/// What one agency has waiting in a lane.
+#[derive(Debug, Default)]
+struct Waiting {
+    queued: VecDeque<Queued>,
+    /// Of all of it: a submission must not count what may be many consignments.
+    exchanges: u64,
 }
 
 /// Exchanges up to a consignment. What is packed anew is counted no more.
@@ -35,7 +43,7 @@ impl Queued {
 impl Backlog {
     /// So many exchanges may wait in each lane.
     pub fn new(most: u64) -> Self {
-        Self { most, queued: Mutex::default() }
+        Self { most, waiting: Mutex::default() }
     }
 
     /// Refuses with `QUOTA_EXCEEDED` where one more may not wait, of anybody or of this agency.
@@ -57,14 +65,15 @@ impl Backlog {
     }
 
     fn waiting_of(&self, state: &NodeState, agency: &Name, lane: Lane) -> u64 {
-        let mut all = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (agency.clone(), lane);
-        let Some(queued) = all.get_mut(&key) else { return 0 };
-        while queued.front().is_some_and(|first| !first.waits(state, lane)) {
-            queued.pop_front();
+        let Some(of_agency) = all.get_mut(&key) else { return 0 };
+        while let Some(first) = of_agency.queued.front().filter(|first| !first.waits(state, lane)) {
+            of_agency.exchanges -= first.exchanges;
+            of_agency.queued.pop_front();
         }
-        let waiting = queued.iter().map(|queued| queued.exchanges).sum();
-        if queued.is_empty() {
+        let waiting = of_agency.exchanges;
+        if waiting == 0 {
             all.remove(&key);
         }
         waiting
@@ -74,11 +83,12 @@ impl Backlog {
     pub(crate) fn queued(&self, state: &NodeState, agency: &Name, lane: Lane, exchanges: u64) {
         let chain = state.chain(lane);
         let (epoch, through) = (chain.epoch, chain.last_number);
-        let mut all = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
-        let queued = all.entry((agency.clone(), lane)).or_default();
-        match queued.back_mut() {
+        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = all.entry((agency.clone(), lane)).or_default();
+        waiting.exchanges += exchanges;
+        match waiting.queued.back_mut() {
             Some(last) if (last.epoch, last.through) == (epoch, through) => last.exchanges += exchanges,
-            _ => queued.push_back(Queued { epoch, through, exchanges }),
+            _ => waiting.queued.push_back(Queued { epoch, through, exchanges }),
         }
     }
 }

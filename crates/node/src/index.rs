@@ -23,7 +23,7 @@ use crate::projection::{
 use crate::state::NodeState;
 use crate::state::rights::About;
 
-pub(crate) use received::{Became, ReceivedOne};
+pub(crate) use received::Became;
 
 /// The views or the journal could not answer. Neither is the caller's fault.
 #[derive(Debug, thiserror::Error)]

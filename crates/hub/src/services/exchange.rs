@@ -219,16 +219,18 @@ fn consignments(
 ) -> Pin<Box<dyn Stream<Item = Result<Brought, Refusal>> + Send>> {
     use pb::consign_request::Message;
     let (counting, counted) = (Arc::clone(&shared), chain.clone());
-    let take = {
-        let (shared, chain) = (Arc::clone(&shared), chain.clone());
-        move |consignment: &pb::Consignment| {
-            let (exchanges, bytes) = (consignment.headers.len() as u64, consignment.encoded_len() as u64);
-            shared.shares.take(&chain.origin, chain.lane, exchanges, bytes)
+    let take = move |consignment: &pb::Consignment, is_rehanded: bool| {
+        // What this hub lost costs nothing; what it has is a repeat like any other.
+        let is_lost = |number| number > counting.published().ledger.chain_last(&counted);
+        if is_rehanded && consign::named_number(consignment).is_some_and(is_lost) {
+            return Ok(());
         }
+        let (exchanges, bytes) = (consignment.headers.len() as u64, consignment.encoded_len() as u64);
+        counting.shares.take(&counted.origin, counted.lane, exchanges, bytes)
     };
     let read = move |request: Result<pb::ConsignRequest, Status>| match request {
         Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)), withdrawn, withdrawn_receipts }) => {
-            let taken = take(&consignment);
+            let taken = take(&consignment, false);
             let history = bytes::Bytes::new();
             let brought = Brought { consignment, receipt: None, history, withdrawn, withdrawn_receipts };
             Some(taken.map(|()| Said::Brought(brought)))
@@ -240,10 +242,7 @@ fn consignments(
             withdrawn,
             withdrawn_receipts,
         }) if receipt.is_some() => {
-            // What this hub lost costs nothing; what it has is a repeat like any other.
-            let known = counting.published().ledger.chain_last(&counted);
-            let is_known = consign::named_number(&consignment).is_none_or(|number| number <= known);
-            let taken = if is_known { take(&consignment) } else { Ok(()) };
+            let taken = take(&consignment, true);
             let brought = Brought { consignment, receipt, history, withdrawn, withdrawn_receipts };
             Some(taken.map(|()| Said::Brought(brought)))
         }

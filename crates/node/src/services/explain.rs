@@ -4,16 +4,16 @@
 //! Invariant: of what an agency did not submit it hears only where [`entitled`] lets it have that; all else is an exchange that is none.
 
 use concord_ledger::{AudienceRule, why_not_in_audience};
-use concord_model::{Header, Name, ParticipantCode, Reason, Refusal, Timestamp};
-use concord_wire::convert::{optional_timestamp, refuse, timestamp};
-use concord_wire::header::{agreement_ref, parse, withdrawal_kind};
-use concord_wire::proto::agency::v1::{ExplainRequest, ExplainResponse, NotCurrent, TrackState};
+use concord_model::{Header, Name, ParticipantCode, Reason, Refusal};
+use concord_wire::convert::{digest_bytes, optional_timestamp, refuse, timestamp};
+use concord_wire::header::{agreement_ref, parse};
+use concord_wire::proto::agency::v1::{ExplainRequest, ExplainResponse, TrackState};
 use tonic::Status;
 
-use super::track::{bytes_of, find_now, id_digits, look, only};
+use super::track::{find_now, id_digits, look, not_current, only};
 use super::{internal, refused};
 use crate::context::Context;
-use crate::index::{Became, Index, IndexError, Place, ReceivedOne};
+use crate::index::{Became, Index, IndexError, Place};
 use crate::state::NodeState;
 use crate::state::rights::{About, entitled};
 
@@ -105,28 +105,17 @@ fn to_recipient(
         Became::SetAside(reason) => ("", TrackState::SetAside, reason.as_str()),
     };
     let explained = ExplainResponse {
-        exchange_id: bytes_of(one.id),
+        exchange_id: digest_bytes(&one.id.0),
         in_audience: true,
         rule: rule.to_owned(),
         state: track_state.into(),
         reason: reason.to_owned(),
         recorded_at: one.recorded_at.map(timestamp),
         delivered_at: Some(timestamp(one.delivered_at)),
-        not_current: not_current(index, &one, &header).map_err(failed)?,
+        not_current: index.withdrawn(&one.id, &header.origin).map_err(failed)?.map(|row| not_current(&row)),
         ..ExplainResponse::default()
     };
     Ok((explained, header))
-}
-
-/// By what its origin took it back, as far as that came here.
-fn not_current(index: &Index, one: &ReceivedOne, header: &Header) -> Result<Option<NotCurrent>, IndexError> {
-    let row = index.withdrawn(&one.id, &header.origin)?;
-    Ok(row.map(|row| NotCurrent {
-        kind: withdrawal_kind(row.kind).into(),
-        withdrawal: bytes_of(row.by),
-        successor: row.successor.map(bytes_of).unwrap_or_default(),
-        at: Some(timestamp(Timestamp::from_micros(row.at))),
-    }))
 }
 
 fn read_header(serialised: &[u8]) -> Result<Header, Refusal> {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use concord_model::{ExchangeId, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::Shutdown;
-use concord_wire::convert::timestamp;
+use concord_wire::convert::{digest_bytes, timestamp};
 use concord_wire::header::{parse, withdrawal_kind};
 use concord_wire::proto::agency::v1::{NotCurrent, TrackRecipient, TrackResponse, TrackState, TrackUntil};
 use concord_wire::receipt::{self, Outcome};
@@ -13,7 +13,7 @@ use tonic::Status;
 use super::{internal, refused};
 use crate::context::Context;
 use crate::index::{Index, IndexError, Place};
-use crate::projection::Reached;
+use crate::projection::{Reached, WithdrawnRow};
 use crate::state::NodeState;
 use crate::withdraw::withdrawn;
 
@@ -151,22 +151,23 @@ pub(super) fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, Inde
 /// What it says of others, and what others say of it.
 fn words(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
     let header = parse(&index.own_header(place)?).map_err(|_| IndexError::Row("an exchange"))?;
-    let not_current = withdrawn(index, &place.id, &header.origin)?.map(|row| NotCurrent {
-        kind: withdrawal_kind(row.kind).into(),
-        withdrawal: bytes_of(row.by),
-        successor: row.successor.map(bytes_of).unwrap_or_default(),
-        at: Some(timestamp(Timestamp::from_micros(row.at))),
-    });
+    let not_current = withdrawn(index, &place.id, &header.origin)?.map(|row| not_current(&row));
     Ok(TrackResponse {
         not_current,
-        withdraws: header.withdraws.map(|withdrawal| bytes_of(withdrawal.exchange)).unwrap_or_default(),
-        supersedes: header.supersedes.map(bytes_of).unwrap_or_default(),
+        withdraws: header.withdraws.map(|withdrawal| digest_bytes(&withdrawal.exchange.0)).unwrap_or_default(),
+        supersedes: header.supersedes.map(|superseded| digest_bytes(&superseded.0)).unwrap_or_default(),
         ..TrackResponse::default()
     })
 }
 
-pub(super) fn bytes_of(id: ExchangeId) -> Bytes {
-    Bytes::copy_from_slice(id.0.as_bytes())
+/// By what its origin took an exchange back.
+pub(super) fn not_current(row: &WithdrawnRow) -> NotCurrent {
+    NotCurrent {
+        kind: withdrawal_kind(row.kind).into(),
+        withdrawal: digest_bytes(&row.by.0),
+        successor: row.successor.map(|successor| digest_bytes(&successor.0)).unwrap_or_default(),
+        at: Some(timestamp(Timestamp::from_micros(row.at))),
+    }
 }
 
 fn recipient(
