@@ -1,6 +1,6 @@
 //! What the hub notes in its audit log beside what the server itself does: acts of people, and what was refused whole.
 
-use concord_ledger::Statement;
+use concord_ledger::{Holds, Statement};
 use concord_model::{Identity, Refusal};
 use concord_server::audit::{Event, Object, is_by_rule};
 
@@ -23,8 +23,8 @@ impl Shared {
     }
 }
 
-/// A statement, in names.
-pub(crate) fn about_statement(statement: &Statement) -> Object {
+/// A statement, in names; the holds are those of before it.
+pub(crate) fn about_statement(statement: &Statement, holds: &Holds) -> Object {
     let Statement { participant, officer, number, content, .. } = statement;
-    Object::statement(participant, officer, *number, &content.in_names())
+    Object::statement(participant, officer, *number, &content.in_names(holds))
 }

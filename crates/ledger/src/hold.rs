@@ -39,6 +39,11 @@ impl Holds {
         self.laid.values().any(|hold| hold.participant == *participant)
     }
 
+    /// The hold that the statement with this digest laid, while it stands.
+    pub fn get(&self, digest: &Digest) -> Option<&Hold> {
+        self.laid.get(digest)
+    }
+
     /// Everything that holds now, each with the digest by which it is lifted.
     pub fn iter(&self) -> impl Iterator<Item = (&Digest, &Hold)> {
         self.laid.iter()

@@ -6,6 +6,7 @@ use concord_model::{
 };
 
 use crate::epoch::EpochOpening;
+use crate::hold::Holds;
 
 /// A verified statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +63,9 @@ pub enum StatementContent {
 }
 
 impl StatementContent {
-    /// What it says and about what, in names only: for whoever notes who said what.
-    pub fn in_names(&self) -> String {
+    /// What it says and about what, in names only: for whoever notes who said what. A release names its hold by a digest; whose that
+    /// is the holds of before it tell.
+    pub fn in_names(&self, holds: &Holds) -> String {
         match self {
             Self::Propose { text, .. } => format!("propose {} version {}", text.id, text.version),
             Self::Consent(agreement) => format!("consent {} version {}", agreement.id, agreement.version),
@@ -75,7 +77,10 @@ impl StatementContent {
             }
             Self::End(agreement) => format!("end {} version {}", agreement.id, agreement.version),
             Self::Hold { participant, .. } => format!("hold {participant}"),
-            Self::Release(_) => "release".to_owned(),
+            Self::Release(hold) => match holds.get(hold) {
+                Some(hold) => format!("release {}", hold.participant),
+                None => "release of a hold that does not stand".to_owned(),
+            },
             Self::OpenEpoch(opening) => format!("open epoch {} of node {}", opening.epoch, opening.node),
         }
     }

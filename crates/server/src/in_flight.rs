@@ -85,7 +85,7 @@ where
         let place = match request.extensions().get::<Caller>() {
             Some(caller) => self.in_flight.take(&caller.identity),
             // The table lets nobody through without a name; should it ever, nobody is served without a limit.
-            None => Err(denied()),
+            None => Err(denied(None)),
         };
         match place {
             Ok(place) => {

@@ -159,15 +159,23 @@ where
         }
         let by = caller.map_or(Actor::Unknown, |caller| Actor::Caller(caller.identity.clone()));
         tracing::info!(caller = %by, method, "a call was denied");
-        let (about, refused) = (Object::nothing(), Some(denied().reason.code()));
+        let denied = denied(caller.map(|caller| &caller.identity));
+        let (about, refused) = (Object::nothing(), Some(denied.reason.code()));
         self.audit.note(Event { listener: "grpc", by, method, about, refused });
         metrics::counter!("concord_calls_denied_total").increment(1);
-        Either::Right(ready(Ok(to_status(&denied()).into_http())))
+        Either::Right(ready(Ok(to_status(&denied).into_http())))
     }
 }
 
-pub(crate) fn denied() -> Refusal {
-    Refusal::new(Reason::CallerNotAllowed, "this method is not for this caller")
+/// Says who the caller is taken for, since that is what people mistake, and nothing of the method.
+pub fn denied(caller: Option<&Identity>) -> Refusal {
+    let what = match caller {
+        None => "this is not for a caller without a certificate".to_owned(),
+        Some(Identity { participant, role, name }) => {
+            format!("this is not for the {role} {name} of {participant}, whose certificate was shown")
+        }
+    };
+    Refusal::new(Reason::CallerNotAllowed, what)
 }
 
 #[cfg(test)]

@@ -217,11 +217,12 @@ fn what_takes_the_place_of_something_withdraws_it_and_where_it_is_refused_nothin
 
     // What would take its place expires before the hub has it.
     forum.stop_hub();
-    let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 1;
+    let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 5;
     let expires = prost_types::Timestamp::from(UNIX_EPOCH + Duration::from_secs(soon));
     let third = kaz.submit("too late", &format!("{under} --supersedes {} --expires {expires}", second.id));
-    while SystemTime::now() < UNIX_EPOCH + Duration::from_secs(soon + 1) {
-        std::thread::yield_now();
+    let over = UNIX_EPOCH + Duration::from_secs(soon + 1);
+    while let Ok(left) = over.duration_since(SystemTime::now()) {
+        std::thread::sleep(left);
     }
     forum.start_hub();
     let tracked = outcome(&kaz, &third.id);

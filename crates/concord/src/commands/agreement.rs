@@ -18,12 +18,12 @@ use concord_wire::proto::exchange::v1::HandlingCode;
 use serde::Serialize;
 
 use super::statement::{Said, confirm, say};
-use super::submit::narrowing;
+use super::submit::{narrowing, note_other_agencies};
 use crate::cli::ClientArgs;
 use crate::client::{CALL_TIMEOUT, Client, WAIT_MARGIN, call, call_within, duration};
 use crate::exit::{Exit, Failure};
 use crate::hint::{self, Line};
-use crate::output::{Output, facts};
+use crate::output::{Output, facts, short_time};
 use text::{Changes, PartySpec, TermsArgs};
 use view::Shown;
 pub(crate) use view::in_words as rule_in_words;
@@ -299,13 +299,15 @@ async fn next_version(client: &Client, id: &AgreementId) -> Result<u32, Failure>
 async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
     let shown = get(&client, &args.id, None).await?.waiting()?;
-    output.say(&shown.with_fingerprints());
+    if let Some(at) = shown.consented_at(&client.profile().own().identity.participant) {
+        let at = short_time(Some(at));
+        output.say(&format!("this state consented to version {} already, at {at}", shown.reference.version));
+    } else if shown.waits() {
+        output.say(&shown.with_fingerprints());
+    }
     let said = say(&client, DraftContent::Consent(shown.reference.clone())).await?;
     tell(&shown.reference, "consent", said, output)?;
-    let next = Line::new("agreement show")
-        .text(args.id.as_str())
-        .words("--wait in-force --profile")
-        .path(&args.client.profile);
+    let next = about("agreement show", args).words("--wait in-force");
     hint::next(output, "it is in force once all on it have consented; this waits for it", &[next]);
     Ok(())
 }
@@ -314,7 +316,15 @@ async fn decline(args: &OneArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
     let shown = get(&client, &args.id, None).await?.waiting()?;
     let said = say(&client, DraftContent::Decline(shown.reference.clone())).await?;
-    tell(&shown.reference, "decline", said, output)
+    tell(&shown.reference, "decline", said, output)?;
+    let what = match &shown.text.amends {
+        Some(_) => {
+            "the amendment never comes into force, and the agreement stays as it is; any member may propose another one"
+        }
+        None => "it never comes into force; whoever proposed it may propose another version",
+    };
+    hint::next(output, what, &[about("agreement history", args)]);
+    Ok(())
 }
 
 async fn leave(args: &SureArgs, output: Output) -> Result<(), Failure> {
@@ -326,7 +336,10 @@ async fn leave(args: &SureArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.one.client).await?;
     let shown = Shown::read(&get(&client, id, None).await?.counting)?;
     let said = say(&client, DraftContent::Leave(shown.reference.clone())).await?;
-    tell(&shown.reference, "leave", said, output)
+    tell(&shown.reference, "leave", said, output)?;
+    let what = "this state is out at once, and what was not delivered is not; no amendment takes it in again";
+    hint::next(output, what, &[about("agreement history", &args.one)]);
+    Ok(())
 }
 
 async fn end(args: &SureArgs, output: Output) -> Result<(), Failure> {
@@ -338,7 +351,14 @@ async fn end(args: &SureArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.one.client).await?;
     let shown = Shown::read(&get(&client, id, None).await?.counting)?;
     let said = say(&client, DraftContent::End(shown.reference.clone())).await?;
-    tell(&shown.reference, "end", said, output)
+    tell(&shown.reference, "end", said, output)?;
+    let own = &client.profile().settings().identity.participant;
+    let what = match shown.yet_to_end(own).as_slice() {
+        [] => "all its members have said so: it is over".to_owned(),
+        others => format!("it is over when {} have said so too; until then it goes on", others.join(", ")),
+    };
+    hint::next(output, &what, &[about("agreement show", &args.one)]);
+    Ok(())
 }
 
 async fn history(args: &OneArgs, output: Output) -> Result<(), Failure> {
@@ -358,14 +378,33 @@ async fn preview(args: &PreviewArgs, output: Output) -> Result<(), Failure> {
         body_size_bytes: args.size,
     };
     let answer = client.agreements().preview_audience(call(request)).await?.into_inner();
-    view::previewed(&answer, output)
+    view::previewed(&answer, output)?;
+    // The rules speak of participants; what is sent is bound by the terms besides.
+    let shown = Shown::read(&get(&client, &args.one.id, None).await?.counting)?;
+    if args.media_type.is_none() && !shown.text.terms.media.is_empty() {
+        let types: Vec<_> = shown.text.terms.media.iter().map(ToString::to_string).collect();
+        output.say(&format!("only bodies of {} are exchanged under it: --media-type checks one", types.join(", ")));
+    }
+    note_other_agencies(output, &client, &args.to_agency);
+    Ok(())
+}
+
+/// A command about the same agreement, of the same caller.
+fn about(words: &str, args: &OneArgs) -> Line {
+    Line::new(words).text(args.id.as_str()).words("--profile").path(&args.client.profile)
 }
 
 async fn list(args: &ClientArgs, pending: bool, output: Output) -> Result<(), Failure> {
     let client = Client::connect(args).await?;
     let answer = client.agreements().list_agreements(call(ListAgreementsRequest { pending })).await?.into_inner();
     let all = answer.agreements.iter().map(Shown::read).collect::<Result<Vec<_>, _>>()?;
-    view::list(&all, output)
+    view::list(&all, output)?;
+    if let (true, Some(first)) = (pending, all.first()) {
+        let about = |words: &str| Line::new(words).text(first.text.id.as_str()).words("--profile").path(&args.profile);
+        let next = ["agreement show", "agreement consent", "agreement decline"].map(about);
+        hint::next(output, "read each, then consent to it or decline it", &next);
+    }
+    Ok(())
 }
 
 async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use concord_model::ParticipantCode;
-use concord_wire::proto::agency::v1::{ExplainRequest, ExplainResponse};
+use concord_wire::proto::agency::v1::{ExplainRequest, ExplainResponse, TrackState};
 use concord_wire::proto::exchange::v1::AgreementRef;
 use concord_wire::proto::operations::v1::{
     ExplainExchangeRequest, ExplainExchangeResponse, ExplainedParty, ExplainedState,
@@ -43,7 +43,8 @@ struct ExplainLine {
     participant: String,
     in_audience: bool,
     rule: Option<String>,
-    state: &'static str,
+    /// None of one that a rule kept out.
+    state: Option<&'static str>,
     reason: Option<String>,
     recorded_at: Option<String>,
     delivered_at: Option<String>,
@@ -113,7 +114,10 @@ fn read(answer: &ExplainResponse) -> Result<ExplainLine, Failure> {
         participant: answer.participant.clone(),
         in_audience: answer.in_audience,
         rule: track::stated(&answer.rule),
-        state: track::word(answer.state())?,
+        state: match answer.state() {
+            TrackState::Unspecified => None,
+            state => Some(track::word(state)?),
+        },
         reason: track::stated(&answer.reason),
         recorded_at: output::optional_time(answer.recorded_at.as_ref()),
         delivered_at: output::optional_time(answer.delivered_at.as_ref()),
@@ -167,7 +171,7 @@ fn shown(line: &ExplainLine) -> String {
         ("recorded", short_time(line.recorded_at.as_deref())),
         ("participant", format!("{} {goes}", line.participant)),
         ("because it", line.rule.as_deref().map_or("-", agreement::rule_in_words).to_owned()),
-        ("state", with_reason(line.state, line.reason.as_deref())),
+        ("state", with_reason(line.state.unwrap_or("-"), line.reason.as_deref())),
     ];
     rows.extend(line.delivered_at.iter().map(|at| ("came", short_time(Some(at)))));
     rows.extend(line.not_current.iter().map(|why| ("not current", why.in_words())));

@@ -250,7 +250,12 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
 async fn hold(args: HoldArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
     let said = say(&client, DraftContent::Hold(args.code.clone(), args.reason)).await?;
-    tell_held(&args.code, "hold", said, output)
+    tell_held(&args.code, "hold", said, output)?;
+    let why = "its mail waits, its words and the feed go on; all are told the reason. This lifts it";
+    let release =
+        Line::new("participant release").text(args.code.as_str()).words("--profile").path(&args.client.profile);
+    hint::next(output, why, &[release]);
+    Ok(())
 }
 
 /// A hold is lifted by its own name, which the registry shows: so an older word never lifts a newer hold.
@@ -270,7 +275,12 @@ async fn release(args: &ReleaseArgs, output: Output) -> Result<(), Failure> {
     })?;
     let digest = Digest::from_slice(&hold.statement).map_err(Failure::answer)?;
     let said = say(&client, DraftContent::Release(digest)).await?;
-    tell_held(&args.code, "release", said, output)
+    tell_held(&args.code, "release", said, output)?;
+    let others: Vec<&str> = holds.iter().map(|hold| hold.by.as_str()).filter(|by| *by != own).collect();
+    if !others.is_empty() {
+        output.say(&format!("{} is still held by {}", args.code, others.join(", ")));
+    }
+    Ok(())
 }
 
 fn tell_held(code: &ParticipantCode, verb: &'static str, said: Said, output: Output) -> Result<(), Failure> {

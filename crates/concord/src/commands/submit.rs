@@ -125,6 +125,7 @@ pub(crate) async fn run(args: SubmitArgs, output: Output) -> Result<(), Failure>
             }
         }
     }
+    note_other_agencies(output, &client, &args.to_agency);
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     for (file, answer) in submitted {
         match wait(&client, &answer, args.wait, deadline).await {
@@ -225,6 +226,16 @@ pub(crate) fn narrowing(to: &[ParticipantCode]) -> Option<Narrowing> {
     let mut participants: Vec<String> = to.iter().map(ToString::to_string).collect();
     participants.sort();
     (!participants.is_empty()).then_some(Narrowing { participants })
+}
+
+/// Which agencies a state has is known to that state alone: a name that is none of them is accepted, delivered, and never taken.
+pub(crate) fn note_other_agencies(output: Output, client: &Client, named: &[AgencyName]) {
+    let own = &client.profile().own().identity.participant;
+    let others: Vec<_> = named.iter().filter(|one| one.participant != *own).map(ToString::to_string).collect();
+    if !others.is_empty() {
+        let named = others.join(", ");
+        output.say(&format!("nobody here knows whether {named} exists: `concord track` says taken once it has it"));
+    }
 }
 
 /// The state that it has come to, and why the command fails for it, if it does.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use concord_identity::Caller;
 use concord_ledger::AgreementState;
 use concord_model::{AgreementId, ParticipantCode, Reason, Refusal};
+use concord_server::denied;
 use concord_wire::agreement::shown;
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::agreement_service_server::{AgreementService, AgreementServiceServer};
@@ -59,9 +61,10 @@ impl AgreementService for AgreementsView {
     /// Only a node knows what its own state would send; the method table lets nobody get here.
     async fn preview_audience(
         &self,
-        _: Request<pb::PreviewAudienceRequest>,
+        request: Request<pb::PreviewAudienceRequest>,
     ) -> Result<Response<pb::PreviewAudienceResponse>, Status> {
-        Err(to_status(&Refusal::new(Reason::CallerNotAllowed, "this method is not for this caller")))
+        let by = request.extensions().get::<Caller>().map(|caller| &caller.identity);
+        Err(to_status(&denied(by)))
     }
 }
 

@@ -51,7 +51,10 @@ impl StatementService for Statements {
         let request = request.into_inner();
         // As far as it can be read, whoever it is of.
         let read = request.statement.as_ref().map(parse_statement);
-        let about = read.and_then(Result::ok).map_or_else(Object::nothing, |statement| about_statement(&statement));
+        let published = self.0.published();
+        let holds = published.ledger.registry().holds();
+        let read = read.and_then(Result::ok);
+        let about = read.map_or_else(Object::nothing, |statement| about_statement(&statement, holds));
         let done = submit(&self.0, &caller, request).await;
         self.0.note_act(&caller.identity, SUBMIT, about, &done);
         done.map_err(|refusal| to_status(&refusal))?;

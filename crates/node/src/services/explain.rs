@@ -70,11 +70,17 @@ fn to_origin(
         // Not recorded, or for nobody: its state says why.
         _ => "",
     };
+    // What became of the exchange for others is nothing about one who was not to have it.
+    let state = match recipient {
+        Some(one) => one.state,
+        None if rule.is_empty() => tracked.state,
+        None => TrackState::Unspecified.into(),
+    };
     let explained = ExplainResponse {
         exchange_id: tracked.exchange_id.clone(),
         in_audience: recipient.is_some(),
         rule: rule.to_owned(),
-        state: recipient.map_or(tracked.state, |one| one.state),
+        state,
         reason: recipient.map_or(&tracked.reason, |one| &one.reason).clone(),
         recorded_at: tracked.recorded_at,
         not_current: tracked.not_current,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use concord_backup::{BackupError, Backups};
 use concord_model::{Identity, MeasureCode, Name, Reason, Refusal, Right, Scope};
-use concord_server::AskedDays;
 use concord_server::audit::{AuditStream, Object};
+use concord_server::{AskedDays, denied};
 use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
 use concord_wire::proto::operations::v1::{
@@ -51,9 +51,9 @@ impl OperationsService for OperationsApi {
     /// The hub's: no call gets here.
     async fn explain_exchange(
         &self,
-        _: Request<ExplainExchangeRequest>,
+        request: Request<ExplainExchangeRequest>,
     ) -> Result<Response<ExplainExchangeResponse>, Status> {
-        Err(refused(Refusal::new(Reason::CallerNotAllowed, "this method is not for this caller")))
+        Err(refused(denied(Some(&caller(&request)?.identity))))
     }
 
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<Response<Self::ListAuditStream>, Status> {

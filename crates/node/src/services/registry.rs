@@ -2,14 +2,15 @@
 
 use concord_identity::enrolment_fingerprint;
 use concord_ledger::Enrolment;
-use concord_model::{ParticipantCode, Reason, Refusal};
+use concord_model::ParticipantCode;
+use concord_server::denied;
 use concord_wire::convert::{digest_bytes, timestamp};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::registry_service_server::RegistryService;
 use concord_wire::registry as wire;
 use tonic::{Request, Response, Status};
 
-use super::{known_caller, refused};
+use super::{caller, known_caller, refused};
 use crate::context::Context;
 
 /// Serves officers, operators and agencies.
@@ -55,8 +56,11 @@ impl RegistryService for RegistryApi {
     }
 
     /// Only the hub makes bundles; the method table lets nobody get here.
-    async fn get_bundle(&self, _: Request<pb::GetBundleRequest>) -> Result<Response<pb::GetBundleResponse>, Status> {
-        Err(refused(Refusal::new(Reason::CallerNotAllowed, "this method is not for this caller")))
+    async fn get_bundle(
+        &self,
+        request: Request<pb::GetBundleRequest>,
+    ) -> Result<Response<pb::GetBundleResponse>, Status> {
+        Err(refused(denied(Some(&caller(&request)?.identity))))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use concord_identity::{check_signer, verify_statement};
-use concord_ledger::Statement;
+use concord_ledger::{Holds, Statement};
 use concord_model::{Name, Reason, Refusal};
 use concord_server::audit::Object;
 use concord_wire::agreement::parse_statement;
@@ -119,8 +119,10 @@ impl StatementService for StatementApi {
         let SubmitRequest { statement, wait, run: _ } = request.into_inner();
         let signed = statement.unwrap_or_default();
         // As far as it can be read, whoever it is of.
+        let state = self.context.now_state();
+        let holds = state.directory().registry.holds();
         let about =
-            parse_statement(&signed).map_or_else(|_| Object::nothing(), |statement| about_statement(&statement));
+            parse_statement(&signed).map_or_else(|_| Object::nothing(), |statement| about_statement(&statement, holds));
         let queued = hand_in(&self.context, &identity.name, signed).await;
         note_act(&self.context, &identity, method, about.clone(), &queued);
         let statement = queued.map_err(refused)?;
@@ -135,9 +137,9 @@ impl StatementService for StatementApi {
     }
 }
 
-fn about_statement(statement: &Statement) -> Object {
+fn about_statement(statement: &Statement, holds: &Holds) -> Object {
     let Statement { participant, officer, number, content, .. } = statement;
-    Object::statement(participant, officer, *number, &content.in_names())
+    Object::statement(participant, officer, *number, &content.in_names(holds))
 }
 
 /// A wait that a caller asked for, within what one call may take.

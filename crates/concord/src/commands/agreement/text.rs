@@ -51,10 +51,10 @@ pub(crate) struct TermsArgs {
     /// Days after which hub and nodes let the bodies of what is settled go, at the latest; 0: as each keeps by its own rules.
     #[arg(long, value_name = "DAYS")]
     retention_days: Option<u32>,
-    /// What the secretariat may do with what passes: carries or reads.
+    /// What the secretariat may do with what passes: carries (where nothing is said) or reads.
     #[arg(long, value_name = "ACCESS")]
     secretariat: Option<SecretariatAccess>,
-    /// How far a recipient may pass it on: none, state, with-consent or free.
+    /// How far a recipient may pass it on: none (where nothing is said), state, with-consent or free.
     #[arg(long, value_name = "HOW")]
     onward_release: Option<OnwardRelease>,
     /// When the agreement lapses by itself, such as 2027-12-31T00:00:00Z; `never` lifts it.

@@ -119,6 +119,24 @@ impl Shown {
         self.line.state
     }
 
+    /// Whether it waits for consents.
+    pub(super) fn waits(&self) -> bool {
+        self.state() == "proposed"
+    }
+
+    /// When this participant consented to it, if it did.
+    pub(super) fn consented_at(&self, participant: &ParticipantCode) -> Option<&str> {
+        let parties = self.line.participants.iter().chain(&self.line.outgoing);
+        let mut own = parties.filter(|party| party.participant == participant.as_str() && party.state == "consented");
+        own.find_map(|party| party.at.as_deref())
+    }
+
+    /// The others on it who have yet to say that it is to end.
+    pub(super) fn yet_to_end(&self, own: &ParticipantCode) -> Vec<&str> {
+        let members = self.line.participants.iter().filter(|party| party.state != "left" && party.ends_at.is_none());
+        members.map(|party| party.participant.as_str()).filter(|code| *code != own.as_str()).collect()
+    }
+
     /// Those who left it.
     pub(super) fn left(&self) -> Vec<ParticipantCode> {
         let left = self.line.participants.iter().filter(|party| party.state == "left");
