@@ -73,6 +73,9 @@ impl Forum {
         fs::create_dir(forum.place.path().join("logs")).unwrap();
         fs::create_dir(forum.place.path().join("outgoing")).unwrap();
         let mut init = words!["hub", "init", "--dir", forum.hub_dir()];
+        if !options.iter().any(|option| option == "--quorum") {
+            init.extend(words!["--quorum", "1"]);
+        }
         init.extend(options);
         concord(init).ok();
         // As if it had listened there before.

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::commands::{
-    agency, agreement, audit, explain, hub, journal, node, participant, receive, status, submit, track, verify,
-    withdraw,
+    agency, agreement, approval, audit, explain, hub, journal, measure, node, participant, receive, status, submit,
+    track, verify, withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -43,9 +43,15 @@ pub(crate) enum Command {
     /// Set up and run a state's node.
     #[command(subcommand, after_help = "Example:\n  concord node init --dir /srv/concord/node --participant KAZ")]
     Node(node::NodeCommand),
-    /// Show the registry; enrol a state (secretariat only).
+    /// Show the registry; enrol a state, record what the forum decided about it (secretariat only).
     #[command(subcommand, after_help = "Example:\n  concord participant list --profile /srv/concord/hub/officer")]
     Participant(participant::ParticipantCommand),
+    /// Show the catalogue; record that the forum added a measure (secretariat only).
+    #[command(subcommand, after_help = "Example:\n  concord measure list --profile /srv/concord/node/officer")]
+    Measure(measure::MeasureCommand),
+    /// Sign, or reject, what other officers of the secretariat said and what needs several of them.
+    #[command(subcommand, after_help = "Example:\n  concord approval list --profile /srv/concord/hub/officer-2")]
+    Approval(approval::ApprovalCommand),
     /// Let national agencies in; say what each may send and receive.
     #[command(subcommand, after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node")]
     Agency(agency::AgencyCommand),

@@ -126,4 +126,8 @@ pub const MISTAKES: &[&str] = &[
     "give-what-names-others",
     // check: -p concord-node --lib what_is_strict
     "give-strict-to-all",
+    // check: --workspace --test stories one_signature_is_not_enough
+    "count-one-officer-twice",
+    // check: --workspace --test stories one_signature_is_not_enough
+    "enrol-before-quorum",
 ];

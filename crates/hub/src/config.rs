@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use concord_ledger::Quorum;
 use concord_model::Name;
 use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Quotas, Retention};
 use serde::Deserialize;
@@ -24,6 +25,8 @@ pub struct Config {
     pub journal_segment_size_bytes: u64,
     /// What is kept free on the disk for what is under way, in bytes.
     pub disk_reserve_bytes: u64,
+    /// How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of its hold.
+    pub quorum: Quorum,
     /// What each participant may bring.
     pub quotas: Quotas,
     /// What goes by itself.
@@ -40,6 +43,7 @@ struct File {
     announce: Vec<String>,
     journal_segment_size_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
+    quorum: Option<u32>,
     #[serde(default)]
     quotas: Quotas,
     #[serde(default)]
@@ -80,6 +84,7 @@ impl Config {
             journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
             disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
+            quorum: checked_quorum(file.quorum.unwrap_or(QUORUM_DEFAULT))?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
         })
@@ -109,6 +114,10 @@ journal_segment_size_bytes = {segment}
 # What is kept free on the disk, in bytes. With less, new consignments are refused with DISK_FULL and wait at their nodes; receipts,
 # deliveries, acknowledgements and officers' words go on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
+
+# How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of a hold of the secretariat's: 1 to
+# {quorum_max}. What one of them says waits until others approve it (`concord approval list`), for 30 days; one rejection ends it.
+quorum = {quorum}
 {quotas}{retention}"#,
             name = self.name,
             listen = self.listen,
@@ -116,10 +125,20 @@ disk_reserve_bytes = {disk_reserve_bytes}
             announce = announce.join(", "),
             segment = self.journal_segment_size_bytes,
             disk_reserve_bytes = self.disk_reserve_bytes,
+            quorum_max = Quorum::MAX,
+            quorum = self.quorum.get(),
             quotas = self.quotas.to_toml("participant"),
             retention = self.retention.to_toml(),
         )
     }
+}
+
+/// What a new hub asks for.
+pub const QUORUM_DEFAULT: u32 = 2;
+
+/// How many officers must sign, as a person says it.
+pub(crate) fn checked_quorum(officers: u32) -> Result<Quorum, String> {
+    Quorum::new(officers).ok_or_else(|| format!("quorum = {officers}: it is 1 to {} officers", Quorum::MAX))
 }
 
 #[cfg(test)]
@@ -134,6 +153,7 @@ mod tests {
             announce: vec!["hub.example.org:7443".to_owned()],
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
+            quorum: Quorum::new(3).unwrap(),
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
         }
@@ -164,6 +184,8 @@ mod tests {
         check(text.replace("65536", "65535"), "journal_segment_size_bytes");
         check(text.replace("exchanges_per_second = 7", "exchanges_per_second = 0"), "exchanges_per_second");
         check(text.replace("exchanges_per_second = 7", "exchanges_per_minute = 7"), "exchanges_per_minute");
+        check(text.replace("quorum = 3", "quorum = 0"), "quorum");
+        check(text.replace("quorum = 3", "quorum = 9"), "quorum");
         check(text.replace("bodies_days = 30", "bodies_days = 0"), "bodies_days");
         check(text.replace("bodies_days = 30", "entries_days = 30"), "entries_days");
     }

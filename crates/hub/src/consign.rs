@@ -252,7 +252,7 @@ pub(crate) async fn receipt_for(shared: &Arc<Shared>, answer: Answer) -> Result<
     let recorded = match answer {
         Answer::Recorded(recorded) => *recorded,
         Answer::Repeat(sequence) => shared.blocking(move |shared| recorded_before(shared, sequence)).await?,
-        Answer::Accepted | Answer::Acknowledged | Answer::Stands => {
+        Answer::Accepted | Answer::Waits(_) | Answer::Acknowledged | Answer::Stands => {
             return Err(internal("a consignment got another proposal's answer"));
         }
     };

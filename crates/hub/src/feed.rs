@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use concord_journal::{Entry, HistoryId};
+use concord_ledger::{Completed, Statement, Waiting};
 use concord_model::{ParticipantCode, Reason, Refusal, Timestamp};
 use concord_wire::consignment::closed_epoch;
 use concord_wire::convert::timestamp;
 use concord_wire::header::agreement_ref;
+use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1 as pb;
 use concord_wire::stored::hub::HubEntry;
 use concord_wire::{feed, registry};
@@ -73,17 +75,22 @@ pub fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Resu
 /// What an entry tells one participant. Receipts of other origins in the same entry are left out.
 fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Entry) -> Result<pb::FeedItem, Refusal> {
     use pb::feed_item::Content;
-    let mut closes = None;
+    let (mut closes, mut approvals) = (None, Vec::new());
     let content = match concord_wire::stored::hub::read(entry).map_err(internal)? {
         HubEntry::Founded(founding) => {
             Content::Registry(registry::registry(&founding.participants, &founding.areas, &founding.measures))
         }
-        HubEntry::Statement(fact, signed) => match fact.refused {
+        HubEntry::Statement(fact, signed, with) => match fact.refused {
             None => {
+                let told = match &fact.completes {
+                    Some(completed) => completed_statement(shared, completed, signed)?,
+                    None => Effective { statement: fact.statement, signed, approvals: with },
+                };
                 // How many consignments somebody handed in is nobody else's matter.
-                let own = fact.statement.closes().is_some_and(|(whose, _)| whose == participant);
+                let own = told.statement.closes().is_some_and(|(whose, _)| whose == participant);
                 closes = fact.closes.as_deref().filter(|_| own).map(closed_epoch);
-                Content::Statement(signed)
+                approvals = told.approvals;
+                Content::Statement(told.signed)
             }
             Some(reason) => Content::StatementRefused(pb::StatementRefused {
                 officer: fact.statement.officer.to_string(),
@@ -109,5 +116,36 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
         }
     };
     let recorded_at = Some(timestamp(Timestamp::from_micros(entry.recorded_at)));
-    Ok(pb::FeedItem { number, recorded_at, content: Some(content), closes })
+    Ok(pb::FeedItem { number, recorded_at, content: Some(content), closes, approvals })
+}
+
+/// A statement as it takes effect, with all who signed it.
+struct Effective {
+    statement: Statement,
+    signed: SignedStatement,
+    approvals: Vec<SignedStatement>,
+}
+
+/// What the last approval lets take effect: the statement that waited, and the approvals in the order in which they came. So it is what
+/// comes back, too, where a hub that lost data is handed it all at once.
+fn completed_statement(shared: &Shared, completed: &Completed, last: SignedStatement) -> Result<Effective, Refusal> {
+    let read = |sequence| match concord_wire::stored::hub::read(&shared.entry(sequence)?).map_err(internal)? {
+        HubEntry::Statement(fact, signed, with) => Ok((fact.statement, signed, with)),
+        _ => Err(internal(format!("entry {sequence} is named as a statement and is none"))),
+    };
+    let (statement, signed, mut approvals) = read(completed.statement)?;
+    for sequence in &completed.approvals {
+        approvals.push(read(*sequence)?.1);
+    }
+    approvals.push(last);
+    Ok(Effective { statement, signed, approvals })
+}
+
+/// A statement of the secretariat's that waits, as its officer signed it. Blocks.
+pub fn waiting_statement(shared: &Shared, waiting: &Waiting) -> Result<SignedStatement, Refusal> {
+    let sequence = waiting.signed.first().map_or(0, |signed| signed.sequence);
+    match concord_wire::stored::hub::read(&shared.entry(sequence)?).map_err(internal)? {
+        HubEntry::Statement(_, signed, _) => Ok(signed),
+        _ => Err(internal(format!("entry {sequence} is named as a statement and is none"))),
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concord_identity::{Anchor, CertificateRefusal, StatementError, verify_statement};
 use concord_journal::HistoryId;
-use concord_ledger::{ClosedEpoch, Handed, Lost, NotHealed, Resume, Shown, Statement};
+use concord_ledger::{ClosedEpoch, Handed, Lost, NotHealed, Quorum, Resume, Shown, Statement, that_count};
 use concord_model::{Class, Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::detach;
 use concord_wire::agreement::parse_statement;
@@ -237,7 +237,9 @@ impl Taking<'_> {
         let closes = item.closes.as_ref().map(parse_closed_epoch).transpose();
         let closes = closes.map_err(|error| Refusal::new(Reason::ArgumentInvalid, error.to_string()))?;
         match item.content {
-            Some(pb::feed_item::Content::Statement(signed)) => self.hand(signed, Some(closes), None, at).await,
+            Some(pb::feed_item::Content::Statement(signed)) => {
+                self.hand(signed, item.approvals, Some(closes), None, at).await
+            }
             // It only shows how far both have the same.
             Some(_) => Ok(()),
             None => Err(Refusal::new(Reason::ArgumentInvalid, "an item is handed back without its content")),
@@ -253,14 +255,15 @@ impl Taking<'_> {
             // A reason of another version: refused it was, whatever the word.
             code => Some(Reason::from_code(code).unwrap_or(Reason::Internal)),
         };
-        self.hand(signed, None, refused, None).await
+        self.hand(signed, Vec::new(), None, refused, None).await
     }
 
     /// Verifies and decides one statement. One that cannot be taken is told, and the rest goes on. `told` where the feed told it, with
-    /// the end of the epoch that it closed.
+    /// the end of the epoch that it closed; `approvals` of the others who signed it.
     async fn hand(
         &mut self,
         signed: SignedStatement,
+        approvals: Vec<SignedStatement>,
         told: Option<Option<ClosedEpoch>>,
         refused: Option<Reason>,
         told_at: Option<Timestamp>,
@@ -279,11 +282,22 @@ impl Taking<'_> {
         // Where its own chains ended is nobody's matter but the participant's own.
         let closes =
             told.flatten().filter(|_| statement.closes().is_some_and(|(whose, _)| *whose == self.by.participant));
-        let handed = Handed { statement, by: self.by.participant.clone(), was_told: told.is_some(), refused, closes };
+        let mut handed = Handed {
+            statement,
+            by: self.by.participant.clone(),
+            was_told: told.is_some(),
+            refused,
+            closes,
+            approvals: Vec::new(),
+            // The sequencer's to say.
+            quorum: Quorum::ONE,
+        };
         let statement = &handed.statement;
         let ledger = &self.shared.published().ledger;
         let known = ledger.signers().decided(&statement.participant, &statement.officer, statement.number);
-        if known.is_some_and(|known| known.digest == statement.digest && handed.changes_nothing(&known)) {
+        // What is known here and has no effect yet may come with the signatures that it lacks.
+        let has_effect = !ledger.approvals().is_without_effect(&statement.digest);
+        if has_effect && known.is_some_and(|known| known.digest == statement.digest && handed.changes_nothing(&known)) {
             return Ok(());
         }
         // Nothing that it says counts, nor is shown as said by the one whom it names, before its signature holds.
@@ -295,9 +309,10 @@ impl Taking<'_> {
             self.tell_not_taken(statement, &refusal);
             return Ok(());
         }
+        let approvals = self.counted(&mut handed, approvals, told_at)?;
         self.shared.room.check()?;
         let told = handed.statement.clone();
-        match decide(self.shared, self.by, handed, signed).await {
+        match decide(self.shared, self.by, handed, signed, approvals).await {
             Ok(Answer::Accepted) => {
                 self.answer.taken += 1;
                 // What an own officer signs can be new.
@@ -316,6 +331,36 @@ impl Taking<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The approvals that count for a statement that is handed back, as they were signed: those whose signatures hold, each of another
+    /// officer. The others are nobody's.
+    fn counted(
+        &mut self,
+        handed: &mut Handed,
+        approvals: Vec<SignedStatement>,
+        told_at: Option<Timestamp>,
+    ) -> Result<Vec<SignedStatement>, Refusal> {
+        let mut counted = Vec::new();
+        for signed in approvals.into_iter().take(Quorum::MAX as usize) {
+            let verified = parse_statement(&signed).and_then(|approval| {
+                verify_handed(self.shared, &approval, &signed, told_at)?;
+                Ok(approval)
+            });
+            match verified {
+                Ok(approval) => {
+                    handed.approvals.push(approval);
+                    if that_count(&handed.statement, &handed.approvals).len() == handed.approvals.len() {
+                        counted.push(signed);
+                    } else {
+                        handed.approvals.pop();
+                    }
+                }
+                Err(refusal) if refusal.reason == Reason::ClockSuspect => return Err(refusal),
+                Err(refusal) => self.note_unverified(&refusal),
+            }
+        }
+        Ok(counted)
     }
 
     fn note_unverified(&mut self, refusal: &Refusal) {
@@ -358,14 +403,20 @@ async fn decide(
     by: &NodeRun,
     handed: Handed,
     signed: SignedStatement,
+    approvals: Vec<SignedStatement>,
 ) -> Result<Answer, Refusal> {
     let consequences = Consequences::of(&handed.statement, &shared.published().ledger);
     let (shared, by) = (Arc::clone(shared), by.clone());
     let (done, settled) = oneshot::channel();
     detach(async move {
-        let answer = shared.sequencer.decide_by(&by, Proposal::HandBack(Box::new(handed), signed)).await;
+        let answer = shared.sequencer.decide_by(&by, Proposal::HandBack(Box::new(handed), signed, approvals)).await;
         concord_faults::point("hub.heal.taken");
-        if answer.is_ok() {
+        if let Ok(Answer::Waits(_)) = &answer {
+            // The hub asks for more signatures than it came with.
+            tracing::warn!(
+                "a statement of the secretariat's was handed back and waits for signatures: see `concord approval list`"
+            );
+        } else if answer.is_ok() {
             consequences.follow(&shared).await;
         }
         // Whoever is gone needs no answer.

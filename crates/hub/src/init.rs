@@ -12,7 +12,7 @@ use concord_ledger::Founding;
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role, Timestamp};
 use concord_server::{Folder, FolderKind};
 
-use crate::config::Config;
+use crate::config::{Config, checked_quorum};
 use crate::error::HubError;
 use crate::seed::Seed;
 use concord_server::{Clock as _, SystemClock};
@@ -32,6 +32,8 @@ pub struct InitOptions {
     pub announce: Vec<String>,
     /// Further DNS names and addresses for the certificate.
     pub dns: Vec<String>,
+    /// How many officers of the secretariat must sign what needs more than one; as many profiles are made.
+    pub quorum: u32,
     /// The registry and the catalogue that it begins with.
     pub seed: Seed,
 }
@@ -73,6 +75,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
             announce: options.announce,
             journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
             disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
+            quorum: checked_quorum(options.quorum).map_err(|what| HubError::Argument(format!("--{what}")))?,
             quotas: concord_server::Quotas::default(),
             retention: concord_server::Retention::default(),
         }
@@ -95,8 +98,12 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
     issue_server(&anchor, &hub, &config, &options.dns, now, &folder)?;
     let signing_key = SigningKey::generate()?;
     signing_key.save(&at(files::SIGNING_KEY))?;
-    let officer = make_profile(&anchor, &hub, Role::Officer, &folder, now)?;
-    let operator = make_profile(&anchor, &hub, Role::Operator, &folder, now)?;
+    let officer = make_profile(&anchor, &hub, Role::Officer, "officer", &folder, now)?;
+    // So that a new hub can do what it asks several officers for.
+    for number in 2..=config.quorum.get() {
+        make_profile(&anchor, &hub, Role::Officer, &format!("officer-{number}"), &folder, now)?;
+    }
+    let operator = make_profile(&anchor, &hub, Role::Operator, "operator", &folder, now)?;
 
     let anchor_der = anchor.anchor().der().to_vec();
     let fingerprint = bundle_fingerprint(&options.name, &anchor_der, &signing_key.public());
@@ -160,14 +167,15 @@ fn make_profile(
     anchor: &AnchorKeys,
     hub: &Identity,
     role: Role,
+    name: &str,
     folder: &Folder,
     now: Timestamp,
 ) -> Result<PathBuf, HubError> {
-    let name = Name::parse(role.as_str()).map_err(|error| HubError::Argument(error.to_string()))?;
+    let name = Name::parse(name).map_err(|error| HubError::Argument(error.to_string()))?;
+    let path = folder.path().join(name.as_str());
     let identity = Identity { participant: hub.participant.clone(), role, name };
     let key = LeafKey::generate(LeafKeyKind::for_role(role))?;
     let certificate = anchor.issue(&CertificateRequest::leaf(&identity, key.public(), now))?;
-    let path = folder.path().join(role.as_str());
     let settings = ProfileSettings {
         identity,
         server: hub.clone(),

@@ -40,7 +40,7 @@ pub mod snapshot;
 pub mod streams;
 pub mod withdrawals;
 
-pub use config::Config;
+pub use config::{Config, QUORUM_DEFAULT};
 pub use error::HubError;
 pub use init::{InitOptions, Initialised, init};
 pub use restore::{Restored, refound, restore};

@@ -1,6 +1,6 @@
 //! What the hub notes in its audit log beside what the server itself does: acts of people, and what was refused whole.
 
-use concord_ledger::{Holds, Statement};
+use concord_ledger::{Ledger, Statement, StatementContent};
 use concord_model::{Identity, Refusal};
 use concord_server::audit::{Event, Object, is_by_rule};
 
@@ -23,8 +23,16 @@ impl Shared {
     }
 }
 
-/// A statement, in names; the holds are those of before it.
-pub(crate) fn about_statement(statement: &Statement, holds: &Holds) -> Object {
+/// A statement, in names; the ledger is that of before it.
+pub(crate) fn about_statement(statement: &Statement, before: &Ledger) -> Object {
     let Statement { participant, officer, number, content, .. } = statement;
-    Object::statement(participant, officer, *number, &content.in_names(holds))
+    let holds = before.registry().holds();
+    let mut words = content.in_names(holds);
+    // What is approved or rejected, beside the id by which it is.
+    if let StatementContent::Approve(about) | StatementContent::Reject(about) = content
+        && let Some(waiting) = before.approvals().get(about)
+    {
+        words = format!("{words}, {}", waiting.statement.content.in_names(holds));
+    }
+    Object::statement(participant, officer, *number, &words)
 }

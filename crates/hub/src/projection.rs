@@ -22,7 +22,7 @@ const _: () = assert!(Table::all_differ(&[MAILBOXES, FEEDS, CONSIGNMENTS, TAKEN]
 /// Rows of 2^10 neighbouring numbers are checked together.
 const GROUP_NUMBER_BITS: u16 = 10;
 /// Raised when a row changes its shape: views are rebuilt then.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Projects the hub's journal.
 pub struct HubProjection;
@@ -40,7 +40,7 @@ impl Projection for HubProjection {
 
 /// Writes the rows of one fact.
 pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), ViewsError> {
-    let mut tell = |participant: &ParticipantCode, number: u64| {
+    let mut tell = |participant: &ParticipantCode, number: u64, sequence: u64| {
         let row = FeedRow { sequence, again_behind: None };
         batch.put(FEEDS, feed_key(participant, number).as_ref(), row.encode().as_ref())
     };
@@ -48,22 +48,28 @@ pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result
         Fact::HistoryBegun(_) | Fact::JournalEffect | Fact::NodeSeen(_) | Fact::NotHealed(_) => {}
         Fact::Founded(founding) => {
             for participant in &founding.participants {
-                tell(&participant.code, FOUNDING_FEED_NUMBER)?;
+                tell(&participant.code, FOUNDING_FEED_NUMBER, sequence)?;
             }
         }
         Fact::Statement(fact) => {
+            // The feed of a participant that joins the registry begins with what everybody was told.
+            if let Some(added) = fact.begins() {
+                for (number, sequence) in (1..).zip(&fact.begins_with) {
+                    tell(added, number, *sequence)?;
+                }
+            }
             for told in &fact.told {
-                tell(&told.participant, told.number)?;
+                tell(&told.participant, told.number, sequence)?;
             }
         }
         Fact::Lapsed(fact) => {
             for told in &fact.told {
-                tell(&told.participant, told.number)?;
+                tell(&told.participant, told.number, sequence)?;
             }
         }
         Fact::Acknowledged(fact) => {
             for notices in &fact.told {
-                tell(&notices.told.participant, notices.told.number)?;
+                tell(&notices.told.participant, notices.told.number, sequence)?;
             }
             let mut notices = fact.told.iter().flat_map(|told| &told.notices);
             if notices.any(|notice| notice.outcome == NoticeOutcome::Taken) {

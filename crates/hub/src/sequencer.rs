@@ -15,7 +15,7 @@ use concord_journal::{
     AppendError, Bodies, COMMIT_SIZE_MAX_BYTES, Committed, HistoryId, Journal, PreparedTrim, Redacted, Tail,
 };
 use concord_ledger::{
-    Acknowledge, At, ConsignmentRecorded, Fact, Handed, HistoryBegun, Ledger, NotHealed, Shown, Statement,
+    Acknowledge, At, ConsignmentRecorded, Fact, Handed, HistoryBegun, Ledger, NotHealed, Quorum, Shown, Statement,
     StatementContent, Stood,
 };
 use concord_model::{AgreementRef, Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
@@ -51,8 +51,8 @@ pub enum Proposal {
     Acknowledge(Box<Acknowledge>, exchange::Acknowledgement),
     /// A consignment that this hub forgot, with what it had decided about each exchange.
     Rehand(Box<Opened>, Vec<Stood>),
-    /// A verified statement that is handed back.
-    HandBack(Box<Handed>, SignedStatement),
+    /// A verified statement that is handed back, with its approvals as they were signed.
+    HandBack(Box<Handed>, SignedStatement, Vec<SignedStatement>),
     /// A feed goes on for a node that handed everything back.
     ResumeFeed {
         /// Whose feed.
@@ -100,6 +100,8 @@ pub enum Proposal {
 pub enum Answer {
     /// The statement is recorded and accepted.
     Accepted,
+    /// It is recorded, and what it says takes effect when this many more officers have signed.
+    Waits(u32),
     /// The consignment is recorded.
     Recorded(Box<RecordedAt>),
     /// The consignment was recorded before, at this sequence.
@@ -224,6 +226,7 @@ pub struct SequencerTask {
     flash: Line,
     ordinary: Line,
     room: DiskRoom,
+    quorum: Quorum,
 }
 
 /// What waits, and the first of it that did not fit into the open commit: only its own line waits for it.
@@ -255,8 +258,27 @@ impl SequencerTask {
         let ordinary = Line::new(ordinary, COMMIT_SIZE_MAX_BYTES - FLASH_RESERVE_BYTES);
         let recent = Recent::default();
         let room = DiskRoom::default();
-        let task = Self { journal, clock, hub, ledger, tail, publisher, recent: recent.clone(), flash, ordinary, room };
+        let task = Self {
+            journal,
+            clock,
+            hub,
+            ledger,
+            tail,
+            publisher,
+            recent: recent.clone(),
+            flash,
+            ordinary,
+            room,
+            quorum: Quorum::ONE,
+        };
         (task, Sequencer { flash: flash_in, ordinary: ordinary_in, published, recent })
+    }
+
+    /// How many officers of the secretariat must sign what needs more than one.
+    #[must_use]
+    pub fn with_quorum(mut self, quorum: Quorum) -> Self {
+        self.quorum = quorum;
+        self
     }
 
     /// Tells appends for which there was no room here.

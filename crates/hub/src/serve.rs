@@ -83,7 +83,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let (task, sequencer) =
         SequencerTask::new(Arc::clone(&dyn_journal), Arc::clone(&clock), config.name.clone(), ledger);
     let room = DiskRoom::new(config.disk_reserve_bytes, readiness.clone());
-    let task = task.with_room(room.clone());
+    let task = task.with_room(room.clone()).with_quorum(config.quorum);
     let shared = Arc::new(Shared {
         hub: config.name.clone(),
         sequencer: sequencer.clone(),

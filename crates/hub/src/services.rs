@@ -46,6 +46,7 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.RegistryService/ListParticipants", allow: &[OFFICER, OPERATOR] },
     Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR] },
     Row { method: "/concord.operations.v1.RegistryService/GetBundle", allow: &[OFFICER] },
+    Row { method: "/concord.operations.v1.RegistryService/ListApprovals", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },

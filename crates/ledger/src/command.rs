@@ -7,6 +7,7 @@ use concord_model::{
     SetAsideReason, Timestamp, WithheldReason,
 };
 
+use crate::approval::Quorum;
 use crate::audience::Audience;
 use crate::epoch::{ChainTip, ClosedEpoch};
 use crate::fact::{Founding, IndexRange, NotHealed};
@@ -30,8 +31,8 @@ pub struct At {
 pub enum Command {
     /// The beginning of a hub.
     Found(Founding),
-    /// A verified statement.
-    Statement(Statement),
+    /// A verified statement, and how many officers of the secretariat must sign what needs more than one.
+    Statement(Statement, Quorum),
     /// A consignment whose seal, root and signature hold.
     Consign(Consign),
     /// A recipient's verified word about its mailbox.
@@ -82,6 +83,10 @@ pub struct Handed {
     pub refused: Option<Reason>,
     /// Of one that opens an epoch: where the one before ended, as its own node was told.
     pub closes: Option<ClosedEpoch>,
+    /// The approvals that came with it, each verified as the statement itself.
+    pub approvals: Vec<Statement>,
+    /// How many officers of the secretariat must have signed what needs more than one.
+    pub quorum: Quorum,
 }
 
 impl Handed {

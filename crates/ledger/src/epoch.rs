@@ -33,7 +33,7 @@ struct Ended {
 }
 
 /// What an officer says to close an epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochOpening {
     /// The state's own node.
     pub node: Name,

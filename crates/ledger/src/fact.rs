@@ -10,7 +10,7 @@ use crate::command::NoticeOutcome;
 use crate::epoch::ClosedEpoch;
 use crate::loss::Lost;
 use crate::resume::Resume;
-use crate::statement::Statement;
+use crate::statement::{DecisionContent, ForumDecision, Statement, StatementContent};
 
 /// One entry of the hub's journal, as the ledger sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +116,55 @@ pub struct StatementDecided {
     pub told: Vec<Told>,
     /// Of an accepted one that opens an epoch: where the one before ended.
     pub closes: Option<Box<ClosedEpoch>>,
+    /// How many officers must sign before it takes effect, its own included; 1 where it does by itself. The configuration said so when
+    /// it was decided.
+    pub needs: u32,
+    /// Of one that is handed back: the approvals that came with it, each of another officer.
+    pub approvals: Vec<Statement>,
+    /// Of the last approval that was needed: what takes effect here.
+    pub completes: Option<Completed>,
+    /// Of one that adds a participant: the entries that its feed begins with.
+    pub begins_with: Vec<u64>,
+}
+
+/// What has all the signatures that it needs, by the entries where they stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completed {
+    /// The statement that waited.
+    pub statement: u64,
+    /// The approvals that came before the one that completes it, in order; those that it was handed back with stand in its own entry.
+    pub approvals: Vec<u64>,
+}
+
+impl StatementDecided {
+    /// A statement that needs nobody else.
+    pub fn alone(statement: Statement, refused: Option<Reason>, told: Vec<Told>) -> Self {
+        Self {
+            statement,
+            refused,
+            told,
+            closes: None,
+            needs: 1,
+            approvals: Vec::new(),
+            completes: None,
+            begins_with: Vec::new(),
+        }
+    }
+
+    /// The participant that it adds, whose feed begins with entries of before.
+    pub fn begins(&self) -> Option<&ParticipantCode> {
+        match &self.statement.content {
+            StatementContent::Decided(ForumDecision { content: DecisionContent::AddParticipant(added), .. }) => {
+                Some(&added.code).filter(|_| !self.begins_with.is_empty())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it was accepted, and takes effect only with further signatures.
+    pub fn waits(&self) -> bool {
+        self.refused.is_none() && u64::from(self.needs) > 1 + self.approvals.len() as u64
+    }
 }
 
 /// A participant's feed goes on after the hub lost data.

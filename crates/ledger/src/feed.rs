@@ -9,7 +9,7 @@ use crate::agreement::Agreements;
 use crate::fact::{FeedResumed, Founding, Told};
 use crate::registry::Registry;
 use crate::resume::{Resume, Resumes};
-use crate::statement::{Statement, StatementContent};
+use crate::statement::{DecisionContent, ForumDecision, Statement, StatementContent};
 
 /// The number that the founding has in every feed.
 pub const FOUNDING_FEED_NUMBER: u64 = 1;
@@ -19,6 +19,8 @@ pub const FOUNDING_FEED_NUMBER: u64 = 1;
 pub struct Feed {
     last: BTreeMap<ParticipantCode, u64>,
     resumes: BTreeMap<ParticipantCode, Resumes>,
+    /// The entries that everybody is told: with these the feed of a participant begins that joins the registry.
+    of_all: Vec<u64>,
 }
 
 impl Feed {
@@ -41,6 +43,16 @@ impl Feed {
                 number: self.last(participant).saturating_add(1),
             })
             .collect()
+    }
+
+    /// The entries that everybody was told, in order.
+    pub fn of_all(&self) -> &[u64] {
+        &self.of_all
+    }
+
+    /// Takes in that everybody is told an entry.
+    pub(crate) fn told_all(&mut self, sequence: u64) {
+        self.of_all.push(sequence);
     }
 
     /// Takes in the founding, the first thing that everyone is told.
@@ -112,5 +124,23 @@ pub(crate) fn told_of<'a>(
         StatementContent::Hold { .. } | StatementContent::Release(_) => {
             registry.participants().map(|participant| &participant.code).collect()
         }
+        StatementContent::Decided(ForumDecision { content: DecisionContent::AddParticipant(added), .. }) => {
+            let all = registry.participants().map(|participant| &participant.code);
+            all.filter(|code| **code != added.code).chain([&added.code]).collect()
+        }
+        StatementContent::Decided(_) => registry.participants().map(|participant| &participant.code).collect(),
+        StatementContent::Approve(_) | StatementContent::Reject(_) => vec![own],
     }
+}
+
+/// Whether everybody is told of a statement that takes effect, so that whoever joins the registry later has to be told of it too.
+pub(crate) fn is_told_to_all(content: &StatementContent) -> bool {
+    matches!(
+        content,
+        StatementContent::Enrol(_)
+            | StatementContent::Replace(_)
+            | StatementContent::Hold { .. }
+            | StatementContent::Release(_)
+            | StatementContent::Decided(_)
+    )
 }

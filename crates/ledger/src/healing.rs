@@ -9,7 +9,9 @@
 use concord_model::{AgreementText, Lane, ParticipantCode, Reason, Refusal};
 
 use crate::agreement::{AgreementState, check_amendment, check_form};
+use crate::approval::{needs_others, that_count};
 use crate::command::Handed;
+use crate::decision::{check_decision, check_decision_form};
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
 use crate::feed::told_of;
 use crate::hold::check_hold;
@@ -17,7 +19,7 @@ use crate::ledger::{Decision, Ledger};
 use crate::loss::Lost;
 use crate::resume::Shown;
 use crate::signer::SignerStep;
-use crate::statement::{Replacement, StatementContent};
+use crate::statement::{DecisionContent, ForumDecision, Replacement, StatementContent};
 
 /// How far after the last known version of an agreement one that is handed back may lie.
 const VERSIONS_AHEAD_MAX: u32 = 1000;
@@ -36,8 +38,21 @@ impl Ledger {
         {
             return Ok(Decision::Nothing);
         }
+        // They come beside what they are about, and mean nothing by themselves.
+        if matches!(statement.content, StatementContent::Approve(_) | StatementContent::Reject(_)) {
+            return Ok(Decision::Nothing);
+        }
+        if that_count(statement, &handed.approvals).len() != handed.approvals.len() {
+            let what =
+                "an approval that comes with a statement is of another one, or of an officer who signed it already";
+            return Err(Refusal::new(Reason::StatementMalformed, what));
+        }
+        let needs = if needs_others(self.registry(), statement) { handed.quorum.get() } else { 1 };
+        let has_all = 1 + handed.approvals.len() as u64 >= u64::from(needs);
         match self.signers().check_handed(self.registry(), statement)? {
             None => return Ok(Decision::Nothing),
+            // It took effect after what this hub knows of it: with all its signatures it does here, too.
+            Some(SignerStep::Repeat(_)) if has_all && self.approvals().is_without_effect(&statement.digest) => {}
             // A node that says that its own statement was refused is not believed where another was told that it was accepted:
             // else one who left could have its leave forgotten. Nor is it believed that one was accepted that is known as refused.
             Some(SignerStep::Repeat(known)) if handed.changes_nothing(&known) => return Ok(Decision::Nothing),
@@ -51,17 +66,29 @@ impl Ledger {
             // Its own node knows that it was refused.
             (Some(_), _) => Vec::new(),
             (None, Some(_)) => vec![statement.participant.clone()],
+            // It waits for signatures here.
+            (None, None) if !has_all => vec![statement.participant.clone()],
             (None, None) => self.told_of_handed(handed),
         };
         let refused = handed.refused.or(meaningless.as_ref().map(|refusal| refusal.reason));
         // What its node was told of the end of an epoch stands, also where what was recorded up to there is yet to be handed in again, and
         // where something else is recorded there since: its chain goes on from there, and would lead nowhere else.
-        let closes = match refused.is_none() && statement.closes().is_some() {
+        let closes = match refused.is_none() && has_all && statement.closes().is_some() {
             true => handed.closes.or_else(|| self.closed_by(statement)).map(Box::new),
             false => None,
         };
-        let told = self.feed().tell(&told);
-        let fact = Fact::Statement(StatementDecided { statement: statement.clone(), refused, told, closes });
+        let takes_effect = refused.is_none() && has_all;
+        let begins_with = if takes_effect { self.begins_with(statement) } else { Vec::new() };
+        let fact = Fact::Statement(StatementDecided {
+            statement: statement.clone(),
+            refused,
+            told: self.tell(told.iter().collect(), &begins_with),
+            closes,
+            needs,
+            approvals: handed.approvals.clone(),
+            completes: None,
+            begins_with,
+        });
         Ok(Decision::Fact { fact, refusal: meaningless })
     }
 
@@ -80,6 +107,13 @@ impl Ledger {
             }),
             // What it lifts may have yet to come back.
             StatementContent::Release(_) => Ok(()),
+            // What it changes may have yet to come back, and changes that came before it.
+            StatementContent::Decided(ForumDecision {
+                content: content @ (DecisionContent::Rename { .. } | DecisionContent::SetKind { .. }),
+                ..
+            }) => check_decision_form(registry, by, content),
+            StatementContent::Decided(decision) => check_decision(registry, by, decision),
+            StatementContent::Approve(_) | StatementContent::Reject(_) => Ok(()),
             StatementContent::Propose { text, digest } => {
                 let malformed = |what: String| Err(Refusal::new(Reason::AgreementMalformed, what));
                 check_form(text, by)?;

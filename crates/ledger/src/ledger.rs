@@ -6,11 +6,12 @@ use concord_model::{ChainKey, Lane, Name, Participant, ParticipantCode, Refusal,
 use serde::{Deserialize, Serialize};
 
 use crate::agreement::{Agreement, Agreements};
+use crate::approval::Approvals;
 use crate::chain::Chains;
 use crate::command::At;
 use crate::epoch::Epochs;
 use crate::fact::{ConsignmentRecorded, Fact, StatementDecided, WithdrawalRecorded};
-use crate::feed::Feed;
+use crate::feed::{Feed, is_told_to_all};
 use crate::history::{Histories, PastPositions};
 use crate::loss::Losses;
 use crate::mailbox::{Mailbox, Mailboxes};
@@ -24,7 +25,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 12;
+pub const LEDGER_STATE_VERSION: u32 = 13;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,6 +33,7 @@ pub struct Ledger {
     registry: Arc<Registry>,
     agreements: Arc<Agreements>,
     signers: Arc<Signers>,
+    approvals: Arc<Approvals>,
     chains: Arc<Chains>,
     epochs: Arc<Epochs>,
     mailboxes: Arc<Mailboxes>,
@@ -89,12 +91,13 @@ impl Ledger {
             Fact::Founded(founding) => {
                 if self.registry.hub().is_none() {
                     Arc::make_mut(&mut self.feed).found(founding);
+                    Arc::make_mut(&mut self.feed).told_all(at.sequence);
                     Arc::make_mut(&mut self.registry).found(founding, self.recorded_at);
                 }
             }
             Fact::Statement(decided) => {
                 if decided.refused.is_none() {
-                    self.apply_accepted(decided);
+                    self.apply_said(decided, at.sequence);
                     let Statement { participant, officer, number, .. } = &decided.statement;
                     if self.losses.lists(participant, officer, *number) {
                         Arc::make_mut(&mut self.losses).came_back(participant, officer, *number);
@@ -136,15 +139,50 @@ impl Ledger {
         }
     }
 
-    fn apply_accepted(&mut self, decided: &StatementDecided) {
-        let statement = &decided.statement;
+    /// Takes in a statement that was accepted: it takes effect, waits for signatures, or is one.
+    fn apply_said(&mut self, decided: &StatementDecided, sequence: u64) {
+        let (statement, at) = (&decided.statement, self.recorded_at);
+        let approvals = Arc::make_mut(&mut self.approvals);
+        match &statement.content {
+            StatementContent::Reject(rejected) => approvals.end(rejected),
+            StatementContent::Approve(approved) => {
+                approvals.sign(approved, &statement.officer, at, sequence);
+                if decided.completes.is_some()
+                    && let Some(waiting) = approvals.take(approved)
+                {
+                    let signed_by: Vec<Name> = waiting.signed.iter().map(|signed| signed.officer.clone()).collect();
+                    self.apply_effective(&waiting.statement, &signed_by, decided, sequence);
+                }
+            }
+            _ if decided.waits() => approvals.wait(statement, decided.needs, &decided.approvals, at, sequence),
+            _ => {
+                // It may have waited here when it was handed back with its signatures.
+                approvals.take(&statement.digest);
+                let signed_by = std::iter::once(statement).chain(&decided.approvals);
+                let signed_by: Vec<Name> = signed_by.map(|one| one.officer.clone()).collect();
+                self.apply_effective(statement, &signed_by, decided, sequence);
+            }
+        }
+    }
+
+    /// Takes in a statement that takes effect with what was decided here.
+    fn apply_effective(
+        &mut self,
+        statement: &Statement,
+        signed_by: &[Name],
+        decided: &StatementDecided,
+        sequence: u64,
+    ) {
+        if is_told_to_all(&statement.content) {
+            Arc::make_mut(&mut self.feed).told_all(sequence);
+        }
         match statement.content {
             StatementContent::Enrol(_) | StatementContent::Replace(_) | StatementContent::OpenEpoch(_) => {
-                self.close_epoch(decided);
-                Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
+                self.close_epoch(statement, decided);
+                Arc::make_mut(&mut self.registry).apply(statement, signed_by, self.recorded_at);
             }
-            StatementContent::Hold { .. } | StatementContent::Release(_) => {
-                Arc::make_mut(&mut self.registry).apply(statement, self.recorded_at);
+            StatementContent::Hold { .. } | StatementContent::Release(_) | StatementContent::Decided(_) => {
+                Arc::make_mut(&mut self.registry).apply(statement, signed_by, self.recorded_at);
             }
             _ => {
                 let (position, at) = (self.sequence, self.recorded_at);
@@ -153,9 +191,9 @@ impl Ledger {
         }
     }
 
-    fn close_epoch(&mut self, decided: &StatementDecided) {
-        let Some((participant, _)) = decided.statement.closes() else { return };
-        let is_replaced = matches!(decided.statement.content, StatementContent::Replace(_));
+    fn close_epoch(&mut self, statement: &Statement, decided: &StatementDecided) {
+        let Some((participant, _)) = statement.closes() else { return };
+        let is_replaced = matches!(statement.content, StatementContent::Replace(_));
         let key = self.registry.enrolment(participant).map(|enrolment| enrolment.signing_key.fingerprint);
         let closed = decided.closes.as_deref().copied().unwrap_or_default();
         Arc::make_mut(&mut self.epochs).close(participant, closed, key.filter(|_| is_replaced));
@@ -197,6 +235,11 @@ impl Ledger {
     /// The officers' last statements.
     pub fn signers(&self) -> &Signers {
         &self.signers
+    }
+
+    /// What waits for signatures of the secretariat's officers.
+    pub fn approvals(&self) -> &Approvals {
+        &self.approvals
     }
 
     /// All chains.

@@ -6,9 +6,11 @@
 //! both sides read the same statements the same way.
 
 pub mod agreement;
+pub mod approval;
 pub mod audience;
 pub mod chain;
 pub mod command;
+pub mod decision;
 pub mod epoch;
 pub mod fact;
 pub mod feed;
@@ -29,14 +31,16 @@ mod consignment;
 mod healing;
 
 pub use agreement::{Agreement, AgreementState, Agreements, PartyRecord, PartyState};
+pub use approval::{APPROVAL_LASTS, APPROVALS_WAITING_MAX, Approvals, Quorum, Signed, Waiting, that_count};
 pub use audience::{Audience, AudienceRule, audience, check_terms, preview, why_not_in_audience};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};
+pub use decision::{Change, Changes};
 pub use epoch::{ChainTip, ClosedEpoch, EpochOpening, Epochs};
 pub use fact::{
-    AgreementLapsed, AudienceGroup, ConsignmentRecorded, ExchangePlace, Fact, FeedResumed, Founding, HistoryBegun,
-    IndexRange, ItemRefusal, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices,
-    ReceiptNotice, Recipient, StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
+    AgreementLapsed, AudienceGroup, Completed, ConsignmentRecorded, ExchangePlace, Fact, FeedResumed, Founding,
+    HistoryBegun, IndexRange, ItemRefusal, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed,
+    OriginNotices, ReceiptNotice, Recipient, StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
 };
 pub use feed::Feed;
 pub use history::{Histories, PastPositions};
@@ -49,5 +53,5 @@ pub use permit::{Mail, Permit};
 pub use registry::{EarlierKeys, Enrolment, Registry};
 pub use resume::{Resume, Resumes, Shown};
 pub use signer::{LastStatement, Officer, SignerStep, Signers};
-pub use statement::{JoinRequest, Replacement, Statement, StatementContent};
+pub use statement::{DecisionContent, ForumDecision, JoinRequest, Replacement, Statement, StatementContent};
 pub use withdrawal::{Found, Target, Withdrawals};

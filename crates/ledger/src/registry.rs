@@ -8,9 +8,10 @@ use concord_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::decision::{Change, Changes, insert_measure};
 use crate::fact::Founding;
 use crate::hold::{Hold, Holds};
-use crate::statement::{JoinRequest, Replacement, Statement, StatementContent};
+use crate::statement::{DecisionContent, ForumDecision, JoinRequest, Replacement, Statement, StatementContent};
 
 /// The registry and the catalogue of one forum.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,6 +22,10 @@ pub struct Registry {
     measures: Vec<Measure>,
     enrolments: BTreeMap<ParticipantCode, Enrolment>,
     holds: Holds,
+    /// As they began, at the founding or by a decision.
+    begun: BTreeMap<ParticipantCode, Participant>,
+    changes: BTreeMap<ParticipantCode, Changes>,
+    added_measures: BTreeMap<MeasureCode, Changes>,
 }
 
 /// The keys that a participant is known by.
@@ -36,6 +41,8 @@ pub struct Enrolment {
     pub signing_key: PublicKey,
     /// When the hub recorded it.
     pub enrolled_at: Timestamp,
+    /// The officers of the secretariat who signed for these keys, in order; none for the founding.
+    pub signed_by: Vec<Name>,
     /// What it was known by before, the first first: what was said and signed with them stands for ever.
     pub earlier: Vec<EarlierKeys>,
 }
@@ -149,6 +156,7 @@ impl Registry {
         self.hub = Some(founding.hub.clone());
         self.participants =
             founding.participants.iter().map(|participant| (participant.code.clone(), participant.clone())).collect();
+        self.begun.clone_from(&self.participants);
         self.areas.clone_from(&founding.areas);
         self.measures.clone_from(&founding.measures);
         self.enrolments.entry(ParticipantCode::secretariat()).or_insert_with(|| Enrolment {
@@ -157,12 +165,14 @@ impl Registry {
             anchor_fingerprint: founding.anchor_fingerprint,
             signing_key: founding.signing_key.clone(),
             enrolled_at: at,
+            signed_by: Vec::new(),
             earlier: Vec::new(),
         });
     }
 
-    /// Takes in an accepted statement; only a participant's first enrolment means something here, a replacement of its keys, and holds.
-    pub fn apply(&mut self, statement: &Statement, at: Timestamp) {
+    /// Takes in a statement that takes effect, with those who signed it: only a participant's first enrolment means something here, a
+    /// replacement of its keys, holds, and what the forum decided.
+    pub fn apply(&mut self, statement: &Statement, signed_by: &[Name], at: Timestamp) {
         match &statement.content {
             StatementContent::Enrol(request) => {
                 self.enrolments.entry(request.participant.clone()).or_insert_with(|| Enrolment {
@@ -171,6 +181,7 @@ impl Registry {
                     anchor_fingerprint: request.anchor_fingerprint,
                     signing_key: request.signing_key.clone(),
                     enrolled_at: at,
+                    signed_by: signed_by.to_vec(),
                     earlier: Vec::new(),
                 });
             }
@@ -183,14 +194,57 @@ impl Registry {
                 enrolment.earlier.push(EarlierKeys { anchor, signing_key });
                 enrolment.anchor_fingerprint = request.anchor_fingerprint;
                 enrolment.enrolled_at = at;
+                enrolment.signed_by = signed_by.to_vec();
             }
             StatementContent::Hold { participant, reason } => {
                 let (participant, by, reason) = (participant.clone(), statement.participant.clone(), reason.clone());
                 self.holds.lay(statement.digest, Hold { participant, by, reason, since: at });
             }
             StatementContent::Release(hold) => self.holds.lift(&statement.participant, *hold),
+            StatementContent::Decided(decision) => self.decide(statement, decision, at),
             _ => {}
         }
+    }
+
+    /// What is there first under a code stays, and changes may come before what they change.
+    fn decide(&mut self, statement: &Statement, decision: &ForumDecision, at: Timestamp) {
+        let participant = match &decision.content {
+            DecisionContent::AddMeasure(measure) => {
+                if self.measure(&measure.code).is_none() {
+                    insert_measure(&mut self.measures, measure.clone());
+                    self.added_measures.entry(measure.code.clone()).or_default().take_in(statement, decision, at);
+                }
+                return;
+            }
+            DecisionContent::AddParticipant(participant) => {
+                if self.begun.contains_key(&participant.code) {
+                    return;
+                }
+                self.begun.insert(participant.code.clone(), participant.clone());
+                &participant.code
+            }
+            DecisionContent::Rename { participant, .. } | DecisionContent::SetKind { participant, .. } => participant,
+        };
+        let changes = self.changes.entry(participant.clone()).or_default();
+        changes.take_in(statement, decision, at);
+        if let Some(begun) = self.begun.get(participant) {
+            self.participants.insert(participant.clone(), changes.applied_to(begun));
+        }
+    }
+
+    /// What the forum decided about a participant since it began.
+    pub fn changes_of(&self, participant: &ParticipantCode) -> Option<&Changes> {
+        self.changes.get(participant)
+    }
+
+    /// A participant as it began.
+    pub fn begun(&self, participant: &ParticipantCode) -> Option<&Participant> {
+        self.begun.get(participant)
+    }
+
+    /// By what a measure joined the catalogue; none of the founding's.
+    pub fn addition_of(&self, measure: &MeasureCode) -> Option<&Change> {
+        self.added_measures.get(measure)?.iter().next().map(|(_, change)| change)
     }
 
     /// The technical holds.

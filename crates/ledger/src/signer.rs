@@ -116,11 +116,23 @@ impl Signers {
     /// Takes in a decided statement; a refused one uses its number up, too.
     pub fn apply(&mut self, decided: &StatementDecided, sequence: u64) {
         let statement = &decided.statement;
+        let (number, digest, refused) = (statement.number, statement.digest, decided.refused);
+        self.keep(statement, LastStatement { number, digest, refused, sequence });
+        for approval in &decided.approvals {
+            // An officer who had to begin anew with its numbers, since a hub lost them, may have said something else under this one: its
+            // signature holds all the same.
+            if matches!(self.known(approval), Ok(None)) {
+                let (number, digest) = (approval.number, approval.digest);
+                self.keep(approval, LastStatement { number, digest, refused: None, sequence });
+            }
+        }
+    }
+
+    fn keep(&mut self, statement: &Statement, last: LastStatement) {
         let officers = self.by_participant.entry(statement.participant.clone()).or_default();
         let officer = Arc::make_mut(officers).entry(statement.officer.clone()).or_default();
         let officer = Arc::make_mut(officer);
-        let (number, digest, refused) = (statement.number, statement.digest, decided.refused);
-        officer.kept.insert(number, LastStatement { number, digest, refused, sequence });
+        officer.kept.insert(last.number, last);
         while officer.kept.len() > STATEMENTS_KEPT_PER_OFFICER {
             if let Some((dropped, _)) = officer.kept.pop_first() {
                 officer.dropped_through = dropped;

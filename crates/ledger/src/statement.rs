@@ -1,15 +1,18 @@
 //! What an officer says for the state, after its signature was verified outside.
 
+use std::collections::BTreeMap;
+
 use concord_model::{
-    AgreementDigest, AgreementRef, AgreementText, Digest, Fingerprint, Name, ParticipantCode, PublicKey, Timestamp,
-    Title,
+    AgreementDigest, AgreementRef, AgreementText, Digest, Fingerprint, Measure, Name, Participant, ParticipantCode,
+    ParticipantKind, PublicKey, Timestamp, Title,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::epoch::EpochOpening;
 use crate::hold::Holds;
 
 /// A verified statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
     /// The participant that the officer speaks for.
     pub participant: ParticipantCode,
@@ -28,7 +31,7 @@ pub struct Statement {
 }
 
 /// What statements say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatementContent {
     /// Proposes an agreement and consents to it.
     Propose {
@@ -60,6 +63,12 @@ pub enum StatementContent {
     },
     /// Lifts the hold that the statement with this digest laid.
     Release(Digest),
+    /// Signs, too, what another officer of the secretariat said in the statement with this digest.
+    Approve(Digest),
+    /// Ends what waits for signatures: the statement with this digest.
+    Reject(Digest),
+    /// Records what the forum decided about itself.
+    Decided(ForumDecision),
 }
 
 impl StatementContent {
@@ -82,12 +91,61 @@ impl StatementContent {
                 None => "release of a hold that does not stand".to_owned(),
             },
             Self::OpenEpoch(opening) => format!("open epoch {} of node {}", opening.epoch, opening.node),
+            Self::Approve(digest) => format!("approve {}", shortened(digest)),
+            Self::Reject(digest) => format!("reject {}", shortened(digest)),
+            Self::Decided(decision) => match &decision.content {
+                DecisionContent::AddParticipant(participant) => format!("add participant {}", participant.code),
+                DecisionContent::Rename { participant, .. } => format!("rename {participant}"),
+                DecisionContent::SetKind { participant, kind, .. } => format!("set kind of {participant} to {kind}"),
+                DecisionContent::AddMeasure(measure) => format!("add measure {}", measure.code),
+            },
         }
     }
 }
 
+/// The first digits of a statement's digest: the id by which people name what waits for signatures.
+fn shortened(digest: &Digest) -> String {
+    digest.to_string().chars().take(8).collect()
+}
+
+/// What the forum decided about itself, as its secretariat records it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForumDecision {
+    /// What.
+    pub content: DecisionContent,
+    /// The paper of the decision: told to all.
+    pub reference: Title,
+}
+
+/// A change of the registry or the catalogue. Both only grow: nothing is removed, no code is used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecisionContent {
+    /// A participant that there was not. It is nobody's keys yet.
+    AddParticipant(Participant),
+    /// New names of a participant, by language; the others stay.
+    Rename {
+        /// Whose.
+        participant: ParticipantCode,
+        /// Exactly the one after the last change of it: so the newest counts, in whatever order they come back to a hub that lost data.
+        revision: u32,
+        /// By language tag.
+        names: BTreeMap<String, String>,
+    },
+    /// What the forum makes of a participant from now on.
+    SetKind {
+        /// Of whom.
+        participant: ParticipantCode,
+        /// As with a renaming.
+        revision: u32,
+        /// What it is.
+        kind: ParticipantKind,
+    },
+    /// A measure that there was not, of an area that there is.
+    AddMeasure(Measure),
+}
+
 /// New keys for a node whose own are lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replacement {
     /// What the new node brings.
     pub request: JoinRequest,
@@ -107,7 +165,7 @@ impl Statement {
 }
 
 /// What a node brings to be enrolled; proofs of possession were verified outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
     /// Who joins.
     pub participant: ParticipantCode,

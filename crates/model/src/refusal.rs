@@ -101,6 +101,18 @@ reasons! {
     HoldExists = "HOLD_EXISTS", Conflict, "see the holds with `concord participant list`";
     /// No such hold, or another one laid it.
     HoldUnknown = "HOLD_UNKNOWN", Unknown, "whoever laid a hold lifts it: see `concord participant list`";
+    /// What needs several officers' signatures waits for them already.
+    ApprovalExists = "APPROVAL_EXISTS", Conflict, "another officer signs what waits: `concord approval list` shows it, `concord approval approve` signs it";
+    /// Nothing waits under this id: it was never said, took effect, was rejected or is over.
+    ApprovalUnknown = "APPROVAL_UNKNOWN", Unknown, "see what waits with `concord approval list`; where it is over, say it anew";
+    /// This officer signed it before.
+    ApprovalRepeated = "APPROVAL_REPEATED", Precondition, "another officer of the secretariat signs it, with a profile of its own";
+    /// There is a participant of this code, or there was.
+    ParticipantExists = "PARTICIPANT_EXISTS", Conflict, "choose a code that nobody has: `concord participant list` shows all";
+    /// There is a measure of this code.
+    MeasureExists = "MEASURE_EXISTS", Conflict, "choose the next free code: `concord measure list` shows all";
+    /// Another officer changed it meanwhile.
+    RegistryChanged = "REGISTRY_CHANGED", Precondition, "look at it with `concord participant show`, and say it again where it is still to be changed";
     /// A fingerprint signed in the agreement differs from the registry's.
     FingerprintMismatch = "FINGERPRINT_MISMATCH", Precondition, "compare the fingerprints by telephone; where keys were replaced, a new agreement names the new ones";
 

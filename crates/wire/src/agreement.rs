@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
-use concord_ledger::{EpochOpening, JoinRequest, Replacement, Statement, StatementContent};
+use concord_ledger::{EpochOpening, ForumDecision, JoinRequest, Replacement, Statement, StatementContent};
 use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_PARTIES_MAX, STATEMENT_SIZE_MAX_BYTES};
 use concord_model::{
     AgreementDigest, AgreementId, AgreementText, Digest, Fingerprint, MeasureCode, Name, ParticipantCode, Party,
@@ -15,6 +15,7 @@ use crate::convert::{decode_canonical, digest_bytes, parse_timestamp, refuse, re
 use crate::header::{agreement_ref, parse_agreement_ref};
 use crate::proto::agreement::v1 as pb;
 
+mod decisions;
 mod terms;
 
 const AGREEMENT_DOMAIN: &str = "concord agreement v1";
@@ -145,6 +146,12 @@ pub enum DraftContent {
     Hold(ParticipantCode, Title),
     /// Lifts the hold that the statement with this digest laid.
     Release(Digest),
+    /// Signs, too, what waits under this digest.
+    Approve(Digest),
+    /// Ends what waits under this digest.
+    Reject(Digest),
+    /// Records what the forum decided about itself.
+    Decided(ForumDecision),
 }
 
 /// Serialises a statement; its officer signs these bytes in [`STATEMENT_DOMAIN`].
@@ -167,6 +174,9 @@ pub fn encode_statement(draft: &Draft) -> Bytes {
         DraftContent::OpenEpoch(EpochOpening { node, epoch }) => {
             Content::EpochOpening(pb::EpochOpening { node: node.to_string(), epoch: *epoch })
         }
+        DraftContent::Approve(statement) => Content::Approval(pb::Approval { statement: digest_bytes(statement) }),
+        DraftContent::Reject(statement) => Content::Rejection(pb::Rejection { statement: digest_bytes(statement) }),
+        DraftContent::Decided(decision) => decisions::encode(decision),
     };
     let message = pb::Statement {
         participant: draft.participant.to_string(),
@@ -228,6 +238,16 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
         Content::EpochOpening(pb::EpochOpening { node, epoch }) => {
             StatementContent::OpenEpoch(EpochOpening { node: Name::parse(&node).map_err(&wrong)?, epoch })
         }
+        Content::Approval(approval) => {
+            StatementContent::Approve(Digest::from_slice(&approval.statement).map_err(&wrong)?)
+        }
+        Content::Rejection(rejection) => {
+            StatementContent::Reject(Digest::from_slice(&rejection.statement).map_err(&wrong)?)
+        }
+        content @ (Content::ParticipantAddition(_)
+        | Content::ParticipantRenaming(_)
+        | Content::ParticipantKindChange(_)
+        | Content::MeasureAddition(_)) => StatementContent::Decided(decisions::parse(content)?),
     };
     let made_at = required(reason, "the time of the statement", message.made_at)?;
     Ok(Statement {

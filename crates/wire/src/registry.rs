@@ -1,5 +1,8 @@
 //! The registry and the catalogue as messages say them.
 
+use std::collections::BTreeMap;
+
+use concord_ledger::{Change, DecisionContent};
 use concord_model::{Area, Measure, MeasureCode, Name, ParseError, Participant, ParticipantCode, ParticipantKind};
 
 use crate::convert::{digest_bytes, timestamp};
@@ -49,34 +52,95 @@ pub fn parse(message: &pb::Registry) -> Result<Registry, ParseError> {
 
 /// A participant as a message.
 pub fn participant(participant: &Participant) -> pb::Participant {
-    let kind = match participant.kind {
+    pb::Participant {
+        code: participant.code.to_string(),
+        kind: kind(participant.kind).into(),
+        names: names(&participant.names),
+    }
+}
+
+/// A kind of participant as a message.
+pub fn kind(kind: ParticipantKind) -> pb::ParticipantKind {
+    match kind {
         ParticipantKind::Member => pb::ParticipantKind::Member,
         ParticipantKind::ObserverState => pb::ParticipantKind::ObserverState,
         ParticipantKind::ObserverOrganisation => pb::ParticipantKind::ObserverOrganisation,
         ParticipantKind::Secretariat => pb::ParticipantKind::Secretariat,
+    }
+}
+
+/// Reads a kind of participant.
+pub fn parse_kind(kind: i32) -> Result<ParticipantKind, ParseError> {
+    Ok(match pb::ParticipantKind::try_from(kind) {
+        Ok(pb::ParticipantKind::Member) => ParticipantKind::Member,
+        Ok(pb::ParticipantKind::ObserverState) => ParticipantKind::ObserverState,
+        Ok(pb::ParticipantKind::ObserverOrganisation) => ParticipantKind::ObserverOrganisation,
+        Ok(pb::ParticipantKind::Secretariat) => ParticipantKind::Secretariat,
+        Ok(pb::ParticipantKind::Unspecified) | Err(_) => {
+            return Err(ParseError::new("kind of participant", kind.to_string(), "a kind that is known here"));
+        }
+    })
+}
+
+fn names(names: &BTreeMap<String, String>) -> Vec<pb::LocalName> {
+    let one = |(language, name): (&String, &String)| pb::LocalName { language: language.clone(), name: name.clone() };
+    names.iter().map(one).collect()
+}
+
+/// What the forum decided about a participant since it began, as messages.
+pub fn decisions(
+    registry: &concord_ledger::Registry,
+    participant: &ParticipantCode,
+) -> Vec<operations::RegistryDecision> {
+    let Some(changes) = registry.changes_of(participant) else { return Vec::new() };
+    // What it was before each change: as it began, and as the changes before made it.
+    let mut before = registry.begun(participant).cloned();
+    let mut made = Vec::new();
+    for (revision, change) in changes.iter() {
+        made.push(decision(revision, change, before.as_ref()));
+        if let Some(before) = &mut before {
+            change.apply_to(before);
+        }
+    }
+    made
+}
+
+/// By what measures joined the catalogue since it began, as messages.
+pub fn measure_decisions(registry: &concord_ledger::Registry) -> Vec<operations::RegistryDecision> {
+    let added = registry.measures().iter().filter_map(|measure| registry.addition_of(&measure.code));
+    added.map(|change| decision(0, change, None)).collect()
+}
+
+fn decision(revision: u32, change: &Change, before: Option<&Participant>) -> operations::RegistryDecision {
+    use operations::registry_decision::What;
+    let what = match &change.decision.content {
+        DecisionContent::AddParticipant(added) => What::Added(participant(added)),
+        DecisionContent::AddMeasure(added) => What::MeasureAdded(measure(added)),
+        DecisionContent::Rename { names: new, .. } => {
+            let named = before.map(|before| &before.names);
+            let of_these = named.into_iter().flatten().filter(|(language, _)| new.contains_key(*language));
+            let of_these: BTreeMap<_, _> = of_these.map(|(language, name)| (language.clone(), name.clone())).collect();
+            What::Renamed(operations::ParticipantRenamed { names: names(new), before: names(&of_these) })
+        }
+        DecisionContent::SetKind { kind: new, .. } => What::KindChanged(operations::KindChanged {
+            kind: kind(*new).into(),
+            before: before.map_or(pb::ParticipantKind::Unspecified, |before| kind(before.kind)).into(),
+        }),
     };
-    let names = participant.names.iter();
-    pb::Participant {
-        code: participant.code.to_string(),
-        kind: kind.into(),
-        names: names.map(|(language, name)| pb::LocalName { language: language.clone(), name: name.clone() }).collect(),
+    operations::RegistryDecision {
+        what: Some(what),
+        reference: change.decision.reference.to_string(),
+        officer: change.officer.to_string(),
+        at: Some(timestamp(change.at)),
+        revision,
     }
 }
 
 /// Reads a participant.
 pub fn parse_participant(message: &pb::Participant) -> Result<Participant, ParseError> {
-    let kind = match message.kind() {
-        pb::ParticipantKind::Member => ParticipantKind::Member,
-        pb::ParticipantKind::ObserverState => ParticipantKind::ObserverState,
-        pb::ParticipantKind::ObserverOrganisation => ParticipantKind::ObserverOrganisation,
-        pb::ParticipantKind::Secretariat => ParticipantKind::Secretariat,
-        pb::ParticipantKind::Unspecified => {
-            return Err(ParseError::new("kind of participant", message.kind.to_string(), "a kind that is known here"));
-        }
-    };
     Ok(Participant {
         code: ParticipantCode::parse(&message.code)?,
-        kind,
+        kind: parse_kind(message.kind)?,
         names: message.names.iter().map(|local| (local.language.clone(), local.name.clone())).collect(),
     })
 }

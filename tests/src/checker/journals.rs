@@ -191,7 +191,11 @@ impl HubRecord {
                     self.told.entry(participant.code.to_string()).or_default().push(1);
                 }
             }
-            HubEntry::Statement(decided, _) => {
+            HubEntry::Statement(decided, ..) => {
+                if let Some(added) = decided.begins() {
+                    let numbers = 1..=decided.begins_with.len() as u64;
+                    self.told.entry(added.to_string()).or_default().extend(numbers);
+                }
                 told.extend(decided.told.iter().cloned());
                 let said = &decided.statement;
                 let signer = (said.participant.to_string(), said.officer.to_string(), said.number);

@@ -270,7 +270,7 @@ impl HubLink for SimulatedLink {
             let connection = self.connection(None).await?;
             self.network.trace.line(format_args!("node {} forwards a statement", self.node));
             let called = self.call(&connection, |shared, caller| {
-                Box::pin(async move { statement::submit(&shared, &caller, request).await })
+                Box::pin(async move { statement::submit(&shared, &caller, request).await.map(drop) })
             });
             let called = called.await;
             self.network.tap.note(self.node, "statement", || match &called {

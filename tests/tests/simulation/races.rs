@@ -336,7 +336,7 @@ async fn say_as(world: &World, member: &Member, content: DraftContent) -> Result
     let last = shared.published().ledger.signers().last(&member.code, &name("officer"));
     let signed = member.says(last.map_or(1, |last| last.number + 1), content);
     let (request, inner) = (StatementRequest { statement: Some(signed), ..Default::default() }, world.clone());
-    let work = async move { statement::submit(&shared, &caller, request).await.map(|()| inner.network.tap.now()) };
+    let work = async move { statement::submit(&shared, &caller, request).await.map(|_| inner.network.tap.now()) };
     world.scheduler.call(machine, work).await.unwrap()
 }
 
@@ -507,7 +507,7 @@ fn recorded(world: &World, fan_out: &FanOut) -> BTreeMap<ExchangeId, Recorded> {
     let mut entries = judge::entries(&journal);
     for entry in entries.drain(..) {
         match read(&entry).unwrap() {
-            HubEntry::Statement(fact, _) => {
+            HubEntry::Statement(fact, ..) => {
                 let by = fact.statement.participant.as_str();
                 let is_it = acts(&fact.statement.content) && (by == target || fan_out.act == Act::Hold);
                 before &= !is_it;

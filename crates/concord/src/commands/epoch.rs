@@ -62,6 +62,7 @@ pub(crate) async fn run(command: EpochCommand, output: Output) -> Result<(), Fai
     })?;
     match said {
         Said::Accepted => output.say("the node packs anew what the hub has not recorded, and sends it"),
+        Said::Waits(_) => return Err(Failure::answer("a node's officer needs nobody's signature but its own")),
         Said::Queued => output.say("the node forwards it when the hub can be reached"),
     }
     Ok(())

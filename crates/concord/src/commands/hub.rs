@@ -70,6 +70,10 @@ pub(crate) struct InitArgs {
     /// The registry and catalogue to begin with: cica-2007, or a TOML file of the same shape.
     #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
     seed: String,
+    /// How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of a hold of the secretariat's;
+    /// as many officers' profiles are made.
+    #[arg(long, default_value_t = concord_hub::QUORUM_DEFAULT, value_name = "N")]
+    quorum: u32,
 }
 
 #[derive(Args)]
@@ -121,9 +125,9 @@ pub(crate) fn start_log() -> Result<(), Failure> {
 
 fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
     let seed = read_seed(&args.seed)?;
-    let InitArgs { dir, name, listen, admin, announce, dns, .. } = args;
+    let InitArgs { dir, name, listen, admin, announce, dns, quorum, .. } = args;
     let hub = name.to_string();
-    let made = concord_hub::init(InitOptions { dir: dir.clone(), name, listen, admin, announce, dns, seed })?;
+    let made = concord_hub::init(InitOptions { dir: dir.clone(), name, listen, admin, announce, dns, quorum, seed })?;
     let line = InitLine { hub, dir: dir.display().to_string(), fingerprint: made.fingerprint.grouped() };
     output.result(&line, || {
         facts(&[
@@ -133,6 +137,11 @@ fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
             ("settings", dir.join("hub.toml").display().to_string()),
         ])
     })?;
+    if quorum > 1 {
+        output.say(&format!(
+            "{quorum} officers sign what lets a state in: give officer/, officer-2/ … to {quorum} people (quorum in hub.toml)"
+        ));
+    }
     hint::next(output, "run the hub", &[Line::new("hub serve --dir").path(&dir)]);
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use concord_journal::{Entry, HistoryId, KIND_REDACTED, KIND_REDACTION_STEP, KIND_TRIMMED, is_reserved_kind};
 use concord_ledger::epoch::FIRST_EPOCH;
-use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided};
+use concord_ledger::{
+    ConsignmentRecorded, DecisionContent, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided,
+};
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item};
@@ -95,7 +97,7 @@ fn of_hub(entry: &Entry, agreed: Option<&Agreed>) -> Result<Parts, StoredError> 
             );
             ("founded", about, Vec::new())
         }
-        HubEntry::Statement(decided, _) => ("statement", decision(&decided), titles(&decided.statement)),
+        HubEntry::Statement(decided, ..) => ("statement", decision(&decided), titles(&decided.statement)),
         HubEntry::Consignment(recorded, kept) => {
             let content = agreed.map_or_else(Vec::new, |agreed| contents_at_hub(entry, &kept, agreed));
             ("consignment", recording(&recorded), content)
@@ -258,6 +260,25 @@ fn say(statement: &Statement) -> String {
         StatementContent::Enrol(request) => {
             format!("enrols {} with node {}, anchor {}", request.participant, request.node, request.anchor_fingerprint)
         }
+        StatementContent::Approve(statement) => format!("approves statement {}", short(statement)),
+        StatementContent::Reject(statement) => format!("rejects statement {}", short(statement)),
+        StatementContent::Decided(decision) => {
+            let what = match &decision.content {
+                DecisionContent::AddParticipant(added) => {
+                    let name = added.names.get("en").map_or("", String::as_str);
+                    format!("adds the participant {} ({}, {})", added.code, safe(name), added.kind)
+                }
+                DecisionContent::Rename { participant, names, .. } => {
+                    let names: Vec<_> = names.iter().map(|(tag, name)| format!("{tag} {}", safe(name))).collect();
+                    format!("renames {participant}: {}", names.join(", "))
+                }
+                DecisionContent::SetKind { participant, kind, .. } => format!("makes {participant} a {kind}"),
+                DecisionContent::AddMeasure(added) => {
+                    format!("adds the measure {} ({})", added.code, safe(&added.title))
+                }
+            };
+            format!("{what}, by {}", safe(decision.reference.as_str()))
+        }
     };
     format!("{} {} number {} {what}", statement.participant, statement.officer, statement.number)
 }
@@ -265,7 +286,12 @@ fn say(statement: &Statement) -> String {
 fn decision(decided: &StatementDecided) -> String {
     let told: Vec<String> = decided.told.iter().map(|told| format!("{} {}", told.participant, told.number)).collect();
     let refused = decided.refused.map_or_else(String::new, |reason| format!("; refused {reason}"));
-    format!("{}{refused}; told {}", say(&decided.statement), told.join(", "))
+    let signatures = match &decided.completes {
+        Some(completed) => format!("; with it entry {} takes effect", completed.statement),
+        None if decided.waits() => format!("; waits until {} officers have signed", decided.needs),
+        None => decided.approvals.iter().map(|approval| format!("; signed by {} too", approval.officer)).collect(),
+    };
+    format!("{}{refused}{signatures}; told {}", say(&decided.statement), told.join(", "))
 }
 
 fn recording(recorded: &ConsignmentRecorded) -> String {

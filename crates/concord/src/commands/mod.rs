@@ -3,12 +3,14 @@
 mod again;
 pub(crate) mod agency;
 pub(crate) mod agreement;
+pub(crate) mod approval;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod epoch;
 pub(crate) mod explain;
 pub(crate) mod hub;
 pub(crate) mod journal;
+pub(crate) mod measure;
 pub(crate) mod node;
 pub(crate) mod participant;
 pub(crate) mod receive;
@@ -20,6 +22,7 @@ pub(crate) mod track;
 pub(crate) mod verify;
 pub(crate) mod withdraw;
 
+mod compare;
 mod journal_words;
 mod keep;
 mod secretariat;
@@ -35,6 +38,8 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Hub(command) => hub::run(command, output).await,
         Command::Node(command) => node::run(command, output).await,
         Command::Participant(command) => participant::run(command, output).await,
+        Command::Measure(command) => measure::run(command, output).await,
+        Command::Approval(command) => approval::run(command, output).await,
         Command::Agency(command) => agency::run(command, output).await,
         Command::Agreement(command) => agreement::run(command, output).await,
         Command::Submit(args) => submit::run(args, output).await,

@@ -15,6 +15,7 @@ use crate::signals::Stop;
 
 use super::again::unless_full;
 use super::backup::{self, BackupArgs, NodeRestoreArgs};
+use super::compare::Compared;
 use super::epoch::{self, EpochCommand};
 use super::hub::start_log;
 use super::retention::{self, RetentionCommand};
@@ -74,7 +75,9 @@ pub(crate) struct InitArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord node join --dir /srv/concord/node bundle.json")]
+#[command(
+    after_help = "Example:\n  concord node join --dir /srv/concord/node bundle.json\n  concord node join --dir /srv/concord/node bundle.json --fingerprint \"2f1b09aa 77e04d1e 5c0d8e21 90b3f6d4 1a2b3c4d 5e6f7081 92a3b4c5 d6e7f809\""
+)]
 pub(crate) struct JoinArgs {
     /// The bundle that the secretariat made.
     #[arg(value_name = "BUNDLE")]
@@ -82,6 +85,8 @@ pub(crate) struct JoinArgs {
     /// The node's folder.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    #[command(flatten)]
+    compared: Compared,
 }
 
 #[derive(Args)]
@@ -152,7 +157,7 @@ fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
     })?;
     hint::next(
         output,
-        "send the request to the secretariat, read it the fingerprint by telephone, and let it run",
+        "send the request to the secretariat, read it the fingerprint by telephone when it asks, and let it run",
         &[Line::new("participant enrol").path(&made.join_request_path).words("--profile HUBDIR/officer")],
     );
     output.say("then join with the bundle that it sends back");
@@ -169,10 +174,11 @@ fn join(args: &JoinArgs, output: Output) -> Result<(), Failure> {
         Failure::usage(format!("the bundle {} cannot be read: {error}", args.bundle.display()))
             .help("give the file that the secretariat sent")
     })?;
+    let paper = concord_node::paper::bundle_from_json(&bundle)?;
+    args.compared.check("the bundle", paper.fingerprint, output)?;
     let joined = concord_node::join(&args.dir, &bundle)?;
     let line = JoinLine { hub: joined.hub.to_string(), fingerprint: joined.fingerprint.grouped() };
     output.result(&line, || facts(&[("hub", line.hub.clone()), ("fingerprint", line.fingerprint.clone())]))?;
-    output.say("compare the fingerprint with the secretariat's by telephone");
     hint::next(
         output,
         "let an agency in, and run the node",

@@ -1,27 +1,37 @@
-//! `concord participant`: the registry, and enrolling, which is the secretariat's.
-
-use std::path::{Path, PathBuf};
+//! `concord participant`: the registry; enrolling, and what the forum decided about itself, which are the secretariat's.
 
 use clap::{Args, Subcommand};
-use concord_identity::write_public;
 use concord_model::{Digest, Fingerprint, ParticipantCode, Reason, Refusal, Title};
-use concord_node::paper::{self, JoinPaper};
 use concord_wire::agreement::DraftContent;
-use concord_wire::proto::operations::v1::{GetBundleRequest, ListParticipantsRequest, RegisteredParticipant};
+use concord_wire::proto::operations::v1::{ListParticipantsRequest, RegisteredParticipant};
 use concord_wire::registry::parse_participant;
 use serde::Serialize;
 
-use super::statement::{Said, say};
+use super::approval;
+use super::statement::{Said, say, say_it};
 use crate::cli::ClientArgs;
 use crate::client::{Client, call};
 use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{self, Output, facts, hex, safe, table};
 
+pub(crate) mod decisions;
+mod enrol;
+
+use decisions::DecisionLine;
+
 #[derive(Subcommand)]
 pub(crate) enum ParticipantCommand {
     /// Bind a state to the anchor and keys of its node, as an officer of the secretariat.
-    Enrol(EnrolArgs),
+    Enrol(enrol::EnrolArgs),
+    /// Write the bundle with which an enrolled node joins, again.
+    Bundle(enrol::BundleArgs),
+    /// Record that the forum took a participant in.
+    Add(decisions::AddArgs),
+    /// Record new names of a participant; names in other languages stay.
+    Rename(decisions::RenameArgs),
+    /// Record what the forum makes of a participant from now on.
+    SetKind(decisions::SetKindArgs),
     /// List all participants.
     List(ListArgs),
     /// Show one participant with its fingerprints.
@@ -57,27 +67,6 @@ pub(crate) struct ReleaseArgs {
 }
 
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  concord participant enrol join-request.json --profile /srv/concord/hub/officer --out bundle.json\n  concord participant enrol join-request.json --replace --reference \"note verbale 17/2026\" --profile /srv/concord/hub/officer"
-)]
-pub(crate) struct EnrolArgs {
-    /// The join request that the node made.
-    #[arg(value_name = "REQUEST")]
-    request: PathBuf,
-    #[command(flatten)]
-    client: ClientArgs,
-    /// The node's own keys are lost: these take their place, and the chains go on in a new epoch.
-    #[arg(long, requires = "reference")]
-    replace: bool,
-    /// The paper that a replacement rests on, in one line: told to all.
-    #[arg(long, requires = "replace", value_name = "TEXT")]
-    reference: Option<String>,
-    /// Where the bundle for the node goes; beside the request where it is not said.
-    #[arg(long, value_name = "BUNDLE")]
-    out: Option<PathBuf>,
-}
-
-#[derive(Args)]
 #[command(after_help = "Example:\n  concord participant list --profile /srv/concord/node/officer")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
@@ -94,16 +83,6 @@ pub(crate) struct ShowArgs {
 }
 
 #[derive(Serialize)]
-struct EnrolLine {
-    participant: String,
-    node: String,
-    fingerprint: String,
-    hub: String,
-    bundle: String,
-    bundle_fingerprint: String,
-}
-
-#[derive(Serialize)]
 struct ParticipantLine {
     participant: String,
     kind: String,
@@ -113,7 +92,10 @@ struct ParticipantLine {
     fingerprint: Option<String>,
     anchor_fingerprint: Option<String>,
     signing_key_fingerprint: Option<String>,
+    /// The officers of the secretariat who signed for these keys.
+    approved_by: Vec<String>,
     holds: Vec<HoldLine>,
+    decisions: Vec<DecisionLine>,
 }
 
 #[derive(Serialize)]
@@ -132,72 +114,16 @@ struct HeldLine {
 
 pub(crate) async fn run(command: ParticipantCommand, output: Output) -> Result<(), Failure> {
     match command {
-        ParticipantCommand::Enrol(args) => enrol(&args, output).await,
+        ParticipantCommand::Enrol(args) => enrol::enrol(&args, output).await,
+        ParticipantCommand::Bundle(args) => enrol::bundle(&args, output).await,
+        ParticipantCommand::Add(args) => decisions::add(args, output).await,
+        ParticipantCommand::Rename(args) => decisions::rename(args, output).await,
+        ParticipantCommand::SetKind(args) => decisions::set_kind(args, output).await,
         ParticipantCommand::List(args) => list(&args, output).await,
         ParticipantCommand::Show(args) => show(&args, output).await,
         ParticipantCommand::Hold(args) => hold(args, output).await,
         ParticipantCommand::Release(args) => release(&args, output).await,
     }
-}
-
-async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failure> {
-    let asked = read_request(&args.request)?;
-    let content = match &args.reference {
-        None => DraftContent::Enrol(asked.request.clone()),
-        Some(reference) => {
-            let reference = Title::parse(reference).map_err(|error| Failure::usage(error.to_string()))?;
-            DraftContent::Replace(asked.request.clone(), reference)
-        }
-    };
-    let client = Client::connect(&args.client).await?;
-    if say(&client, content).await? == Said::Queued {
-        return Err(Failure::answer("the hub answered as a node does"));
-    }
-    let asking = GetBundleRequest { participant: asked.participant.to_string() };
-    let answer = client.registry().get_bundle(call(asking)).await?.into_inner();
-    let bundle = answer.bundle.ok_or_else(|| Failure::answer("the bundle is missing"))?;
-
-    let out = args.out.clone().unwrap_or_else(|| beside(&args.request));
-    let text = paper::bundle_to_json(&bundle).map_err(Failure::answer)?;
-    let bundle_fingerprint = paper::fingerprint_of(&bundle).map_err(Failure::answer)?;
-    write_public(&out, text.as_bytes()).map_err(|error| Failure::failed("FILE", error.to_string()))?;
-
-    let line = EnrolLine {
-        participant: asked.participant.to_string(),
-        node: asked.node.to_string(),
-        fingerprint: asked.fingerprint.grouped(),
-        hub: bundle.hub,
-        bundle: out.display().to_string(),
-        bundle_fingerprint: bundle_fingerprint.grouped(),
-    };
-    output.result(&line, || {
-        facts(&[
-            ("enrolled", format!("{}, node {}", line.participant, line.node)),
-            ("fingerprint", line.fingerprint.clone()),
-            ("bundle", line.bundle.clone()),
-            ("bundle's fingerprint", line.bundle_fingerprint.clone()),
-        ])
-    })?;
-    output.say("compare both fingerprints with the node's operator by telephone");
-    hint::next(
-        output,
-        "send the bundle to the node, and let it join there",
-        &[Line::new("node join --dir NODEDIR").path(&out)],
-    );
-    Ok(())
-}
-
-fn read_request(path: &Path) -> Result<JoinPaper, Failure> {
-    let unreadable = |why: String| {
-        Failure::usage(format!("the join request {} cannot be read: {why}", path.display()))
-            .help("give the join-request.json that `concord node init` made")
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-    paper::join_request_from_json(&text).map_err(|error| unreadable(error.to_string()))
-}
-
-fn beside(request: &Path) -> PathBuf {
-    request.with_file_name("bundle.json")
 }
 
 async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
@@ -239,10 +165,12 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
         add("fingerprint", &line.fingerprint);
         add("anchor", &line.anchor_fingerprint);
         add("signing key", &line.signing_key_fingerprint);
+        add("approved by", &Some(line.approved_by.join(", ")).filter(|officers| !officers.is_empty()));
         for hold in &line.holds {
             let since = output::short_time(hold.since.as_deref());
             rows.push(("held", format!("by {} since {since}: {}", hold.by, safe(&hold.reason))));
         }
+        rows.extend(line.decisions.iter().map(|decision| ("decided", decision.words())));
         facts(&rows)
     })
 }
@@ -274,8 +202,12 @@ async fn release(args: &ReleaseArgs, output: Output) -> Result<(), Failure> {
         Failure::from(Refusal::new(Reason::HoldUnknown, format!("{own} has laid no hold on {}: {whose}", args.code)))
     })?;
     let digest = Digest::from_slice(&hold.statement).map_err(Failure::answer)?;
-    let said = say(&client, DraftContent::Release(digest)).await?;
+    let (said, statement) = say_it(&client, DraftContent::Release(digest)).await?;
     tell_held(&args.code, "release", said, output)?;
+    if let Said::Waits(missing) = said {
+        approval::tell_waits(missing, &statement, output);
+        return Ok(());
+    }
     let others: Vec<&str> = holds.iter().map(|hold| hold.by.as_str()).filter(|by| *by != own).collect();
     if !others.is_empty() {
         output.say(&format!("{} is still held by {}", args.code, others.join(", ")));
@@ -315,6 +247,8 @@ fn line(one: &RegisteredParticipant) -> Result<ParticipantLine, Failure> {
         fingerprint: keys.and_then(|keys| shown(&keys.enrolment_fingerprint)),
         anchor_fingerprint: keys.and_then(|keys| shown(&keys.anchor_fingerprint)),
         signing_key_fingerprint: keys.and_then(|keys| shown(&keys.signing_key_fingerprint)),
+        approved_by: keys.map(|keys| keys.signed_by.clone()).unwrap_or_default(),
+        decisions: one.decisions.iter().map(decisions::line).collect::<Result<_, _>>()?,
         holds: one
             .holds
             .iter()

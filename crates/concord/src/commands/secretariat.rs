@@ -23,7 +23,7 @@ impl Agreed {
         if entry.kind != KIND_STATEMENT {
             return;
         }
-        if let Ok(HubEntry::Statement(decided, _)) = hub::read(entry)
+        if let Ok(HubEntry::Statement(decided, ..)) = hub::read(entry)
             && let StatementContent::Propose { text, digest } = &decided.statement.content
         {
             let version = AgreementRef { id: text.id.clone(), version: text.version, digest: *digest };

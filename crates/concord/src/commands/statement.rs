@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
-use concord_model::{Name, ParticipantCode};
-use concord_wire::agreement::{Draft, DraftContent, encode_statement};
+use concord_model::{Digest, Name, ParticipantCode};
+use concord_wire::agreement::{Draft, DraftContent, encode_statement, parse_statement};
 use concord_wire::proto::agreement::v1::{PrepareRequest, SignedStatement, StatementState, SubmitRequest};
 
 use crate::client::{Client, WAIT_MARGIN, call, call_within, duration};
@@ -21,6 +21,8 @@ pub(crate) enum Said {
     Accepted,
     /// Durable at the node, which forwards it when the hub can be reached.
     Queued,
+    /// Recorded by the hub, and takes effect when so many more officers have signed it.
+    Waits(u32),
 }
 
 impl Said {
@@ -28,6 +30,7 @@ impl Said {
         match self {
             Self::Accepted => "accepted",
             Self::Queued => "queued",
+            Self::Waits(_) => "waits",
         }
     }
 }
@@ -50,6 +53,11 @@ pub(crate) fn confirm(output: Output, what: &str, question: &str, word: &str) ->
 
 /// Signs a statement with the profile's officer key and hands it in.
 pub(crate) async fn say(client: &Client, content: DraftContent) -> Result<Said, Failure> {
+    say_it(client, content).await.map(|(said, _)| said)
+}
+
+/// The same, with the digest of the statement: by it what waits for signatures is known.
+pub(crate) async fn say_it(client: &Client, content: DraftContent) -> Result<(Said, Digest), Failure> {
     let signer = client.profile().statement_signer()?;
     let mut service = client.statements();
     let prepared = service.prepare(call(PrepareRequest {})).await?.into_inner();
@@ -73,12 +81,14 @@ pub(crate) async fn say(client: &Client, content: DraftContent) -> Result<Said, 
         certificates: signer.chain().iter().map(|der| der.clone().into()).collect(),
         suite: concord_wire::SUITE_ED25519,
     };
+    let digest = parse_statement(&signed).map_err(Failure::from)?.digest;
     let request =
         SubmitRequest { statement: Some(signed), wait: Some(duration(HUB_ANSWER_WAIT)), ..Default::default() };
     let answer = service.submit(call_within(request, HUB_ANSWER_WAIT + WAIT_MARGIN)).await?.into_inner();
     match answer.state() {
-        StatementState::Accepted => Ok(Said::Accepted),
-        StatementState::Queued => Ok(Said::Queued),
+        StatementState::Accepted => Ok((Said::Accepted, digest)),
+        StatementState::Queued => Ok((Said::Queued, digest)),
+        StatementState::Waits => Ok((Said::Waits(answer.signatures_missing), digest)),
         StatementState::Unspecified => Err(Failure::answer("the state of the statement is missing")),
     }
 }

@@ -124,7 +124,7 @@ fn write_samples(places: &Places) -> Result<(), Failure> {
 
 async fn start_hub(stage: &mut Stage, places: &Places, teller: &Teller) -> Result<(), Failure> {
     let hub = places.hub();
-    stage.run("hub", words([&"hub", &"init", &"--dir", &hub])).await?;
+    stage.run("hub", words([&"hub", &"init", &"--dir", &hub, &"--quorum", &"1"])).await?;
     let address = stage.serve("hub", words([&"hub", &"serve", &"--dir", &hub])).await?;
     teller.tell(&Event::HubReady { address: &address })
 }

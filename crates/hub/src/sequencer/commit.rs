@@ -124,7 +124,10 @@ pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
             };
             consignment_size(opened) + stood.iter().map(listed).sum::<usize>() as u64
         }
-        Proposal::Statement(_, signed) | Proposal::HandBack(_, signed) => prost::Message::encoded_len(signed) as u64,
+        Proposal::Statement(_, signed) => prost::Message::encoded_len(signed) as u64,
+        Proposal::HandBack(_, signed, approvals) => {
+            approvals.iter().chain([signed]).map(|signed| prost::Message::encoded_len(signed) as u64).sum()
+        }
         Proposal::Acknowledge(acknowledge, signed) => {
             prost::Message::encoded_len(signed) as u64 + acknowledge.notices.len() as u64 * 256
         }

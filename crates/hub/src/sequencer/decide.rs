@@ -2,11 +2,13 @@
 
 use concord_journal::{Blob, Draft};
 use concord_ledger::{
-    At, Audience, Candidate, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, StatementDecided, Stood,
+    At, Audience, Candidate, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, Quorum, Statement,
+    StatementContent, StatementDecided, Stood, Waiting,
 };
-use concord_model::{ChainKey, Reason, Refusal, Timestamp};
+use concord_model::{ChainKey, Name, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed, epoch_link};
 use concord_wire::header::exchange_id;
+use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::stored;
 
 use super::commit::{Decided, Due, impossible};
@@ -16,14 +18,17 @@ impl SequencerTask {
     /// What becomes of a proposal at this place; the ledger has applied it then.
     pub(super) fn decide(&mut self, proposal: Proposal, at: At) -> Result<Decided, Refusal> {
         match proposal {
-            Proposal::HandBack(handed, signed) => {
+            Proposal::HandBack(mut handed, signed, approvals) => {
+                handed.quorum = self.quorum;
                 let contradicted = self.ledger.contradicted(&handed);
                 let decision = self.ledger.decide(&Command::HandBack(*handed), at)?;
                 if decision == Decision::Nothing {
                     return Ok(Decided::Known(Due::Answer(Ok(Answer::Stands))));
                 }
-                let decided = self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
-                    Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, now)),
+                let waits = matches!(&decision, Decision::Fact { fact: Fact::Statement(fact), .. } if fact.waits());
+                let accepted = if waits { Answer::Waits(self.quorum.get()) } else { Answer::Accepted };
+                let decided = self.settle(decision, at, accepted, |fact, now| match fact {
+                    Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, approvals, now)),
                     _ => None,
                 })?;
                 self.list_handed(decided, contradicted, at)
@@ -70,13 +75,7 @@ impl SequencerTask {
                 let decided = self.decide_consignment(*opened, stood, at)?;
                 self.list_lost(decided, had, at)
             }
-            Proposal::Statement(statement, signed) => {
-                let decision = self.ledger.decide(&Command::Statement(*statement), at)?;
-                self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
-                    Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, now)),
-                    _ => None,
-                })
-            }
+            Proposal::Statement(statement, signed) => self.decide_statement(*statement, signed, at),
             Proposal::Acknowledge(acknowledge, signed) => {
                 let hub = self.hub.clone();
                 let decision = self.ledger.decide(&Command::Acknowledge(*acknowledge), at)?;
@@ -86,6 +85,54 @@ impl SequencerTask {
                 })
             }
             Proposal::Consign(opened) => self.decide_consignment(*opened, None, at),
+        }
+    }
+
+    fn decide_statement(&mut self, statement: Statement, signed: SignedStatement, at: At) -> Result<Decided, Refusal> {
+        let planted = concord_faults::planted("enrol-before-quorum");
+        let quorum = if planted { Quorum::ONE } else { self.quorum };
+        let decision = self.decide_said(statement.clone(), quorum, at)?;
+        let accepted = match self.missing_after(&statement, &decision) {
+            0 => Answer::Accepted,
+            missing => Answer::Waits(missing),
+        };
+        self.settle(decision, at, accepted, |fact, now| match fact {
+            Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, Vec::new(), now)),
+            _ => None,
+        })
+    }
+
+    fn decide_said(&self, statement: Statement, quorum: Quorum, at: At) -> Result<Decision, Refusal> {
+        if !matches!(statement.content, StatementContent::Approve(_))
+            || !concord_faults::planted("count-one-officer-twice")
+        {
+            return self.ledger.decide(&Command::Statement(statement, quorum), at);
+        }
+        // As if another officer said it.
+        let other = Name::parse("other").map_err(|_| impossible())?;
+        let disguised = Statement { officer: other, number: 1, ..statement.clone() };
+        let mut decision = self.ledger.decide(&Command::Statement(disguised, quorum), at)?;
+        if let Decision::Fact { fact: Fact::Statement(fact), .. } = &mut decision {
+            fact.statement = statement;
+        }
+        Ok(decision)
+    }
+
+    /// How many signatures what a statement is about lacks when this is decided; 0 where it takes effect, or took effect before.
+    fn missing_after(&self, statement: &Statement, decision: &Decision) -> u32 {
+        let about = match &statement.content {
+            StatementContent::Approve(approved) => *approved,
+            _ => statement.digest,
+        };
+        let waiting = self.ledger.approvals().get(&about).map_or(0, Waiting::missing);
+        match decision {
+            Decision::Fact { fact: Fact::Statement(fact), .. } if fact.waits() => fact.needs.saturating_sub(1),
+            Decision::Fact { fact: Fact::Statement(fact), .. } if fact.completes.is_some() => 0,
+            Decision::Fact { .. } if matches!(statement.content, StatementContent::Approve(_)) => {
+                waiting.saturating_sub(1)
+            }
+            Decision::Fact { .. } => 0,
+            Decision::Repeat { .. } | Decision::Nothing => waiting,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use concord_identity::enrolment_fingerprint;
-use concord_ledger::{Enrolment, Ledger};
+use concord_ledger::{Enrolment, Ledger, Waiting};
 use concord_model::{Participant, ParticipantCode, Reason, Refusal};
 use concord_wire::convert::{digest_bytes, timestamp};
 use concord_wire::proto::operations::v1 as pb;
@@ -12,6 +12,7 @@ use concord_wire::registry;
 use concord_wire::status::to_status;
 use tonic::{Request, Response, Status};
 
+use crate::feed::waiting_statement;
 use crate::shared::{Shared, internal};
 
 /// Shows the registry and makes bundles.
@@ -42,7 +43,16 @@ impl RegistryService for RegistryView {
         Ok(Response::new(pb::ListMeasuresResponse {
             areas: known.areas().iter().map(registry::area).collect(),
             measures: known.measures().iter().map(registry::measure).collect(),
+            decisions: registry::measure_decisions(known),
         }))
+    }
+
+    async fn list_approvals(
+        &self,
+        _request: Request<pb::ListApprovalsRequest>,
+    ) -> Result<Response<pb::ListApprovalsResponse>, Status> {
+        let waiting = self.0.blocking(waiting).await.map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(pb::ListApprovalsResponse { waiting }))
     }
 
     async fn get_bundle(
@@ -89,9 +99,36 @@ fn registered(ledger: &Ledger, participant: &Participant) -> pb::RegisteredParti
         signing_key_fingerprint: digest_bytes(&enrolment.signing_key.fingerprint.0),
         enrolment_fingerprint: fingerprint(&participant.code, enrolment),
         enrolled_at: Some(timestamp(enrolment.enrolled_at)),
+        signed_by: enrolment.signed_by.iter().map(ToString::to_string).collect(),
     });
     let holds = registry::holds(ledger.registry().holds(), &participant.code);
-    pb::RegisteredParticipant { participant: Some(registry::participant(participant)), enrolled, holds }
+    let decisions = registry::decisions(ledger.registry(), &participant.code);
+    pb::RegisteredParticipant { participant: Some(registry::participant(participant)), enrolled, holds, decisions }
+}
+
+/// What waits for signatures now, the oldest first; blocks.
+fn waiting(shared: &Shared) -> Result<Vec<pb::WaitingStatement>, Refusal> {
+    let published = shared.published();
+    let now = shared.clock.now();
+    let mut waiting: Vec<_> = published.ledger.approvals().iter().map(|(_, waiting)| waiting).collect();
+    waiting.retain(|waiting| now < waiting.lapses_at());
+    waiting.sort_by_key(|waiting| (waiting.since, waiting.statement.digest));
+    let shown = |waiting: &Waiting| {
+        Ok(pb::WaitingStatement {
+            statement: Some(waiting_statement(shared, waiting)?),
+            needs: waiting.needs,
+            signed_by: waiting
+                .signed
+                .iter()
+                .map(|signed| pb::StatementSignature {
+                    officer: signed.officer.to_string(),
+                    at: Some(timestamp(signed.at)),
+                })
+                .collect(),
+            lapses_at: Some(timestamp(waiting.lapses_at())),
+        })
+    };
+    waiting.into_iter().map(shown).collect()
 }
 
 fn fingerprint(participant: &ParticipantCode, enrolment: &Enrolment) -> bytes::Bytes {

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use super::caller;
 use crate::fencing::NodeRun;
 use crate::noted::about_statement;
-use crate::sequencer::Proposal;
+use crate::sequencer::{Answer, Proposal};
 use crate::shared::{Shared, internal};
 
 const SUBMIT: &str = "/concord.agreement.v1.StatementService/Submit";
@@ -52,18 +52,22 @@ impl StatementService for Statements {
         // As far as it can be read, whoever it is of.
         let read = request.statement.as_ref().map(parse_statement);
         let published = self.0.published();
-        let holds = published.ledger.registry().holds();
         let read = read.and_then(Result::ok);
-        let about = read.map_or_else(Object::nothing, |statement| about_statement(&statement, holds));
+        let about = read.map_or_else(Object::nothing, |statement| about_statement(&statement, &published.ledger));
         let done = submit(&self.0, &caller, request).await;
         self.0.note_act(&caller.identity, SUBMIT, about, &done);
-        done.map_err(|refusal| to_status(&refusal))?;
-        Ok(Response::new(pb::SubmitResponse { state: pb::StatementState::Accepted.into() }))
+        let signatures_missing = done.map_err(|refusal| to_status(&refusal))?;
+        let state = match signatures_missing {
+            0 => pb::StatementState::Accepted,
+            _ => pb::StatementState::Waits,
+        };
+        Ok(Response::new(pb::SubmitResponse { state: state.into(), signatures_missing }))
     }
 }
 
-/// Takes a statement; done when it is recorded and what follows from it has happened.
-pub async fn submit(shared: &Arc<Shared>, caller: &Caller, request: pb::SubmitRequest) -> Result<(), Refusal> {
+/// Takes a statement; done when it is recorded and what follows from it has happened. Returns how many signatures of other officers what
+/// it says lacks before that does.
+pub async fn submit(shared: &Arc<Shared>, caller: &Caller, request: pb::SubmitRequest) -> Result<u32, Refusal> {
     let by = match caller.identity.role {
         Role::Node => {
             let (participant, _) = shared.enrolled_node(caller)?;
@@ -95,16 +99,19 @@ async fn settle(
     by: Option<&NodeRun>,
     statement: Statement,
     signed: pb::SignedStatement,
-) -> Result<(), Refusal> {
+) -> Result<u32, Refusal> {
     let consequences = Consequences::of(&statement, &shared.published().ledger);
     let proposal = Proposal::Statement(Box::new(statement), signed);
-    match by {
+    let answer = match by {
         Some(by) => shared.sequencer.decide_by(by, proposal).await?,
         None => shared.sequencer.decide(proposal).await?,
     };
     concord_faults::point("hub.statement.decided");
+    if let Answer::Waits(missing) = answer {
+        return Ok(missing);
+    }
     consequences.follow(shared).await;
-    Ok(())
+    Ok(0)
 }
 
 /// What has to happen when a statement was decided, before whoever handed it in has its answer. It is the same when it happens again.
@@ -120,6 +127,12 @@ pub(crate) struct Consequences {
 impl Consequences {
     /// Of this statement, with the ledger before it is decided.
     pub(crate) fn of(statement: &Statement, before: &Ledger) -> Self {
+        // What it may be the last signature for.
+        let waiting = match &statement.content {
+            StatementContent::Approve(approved) => before.approvals().get(approved),
+            _ => None,
+        };
+        let statement = waiting.map_or(statement, |waiting| &waiting.statement);
         let (mut left, mut replaced, mut held, mut agreement) = (None, None, None, None);
         match &statement.content {
             // It may end the agreement for others too, or let an amendment take its place.
@@ -134,7 +147,10 @@ impl Consequences {
             StatementContent::Decline(_)
             | StatementContent::Enrol(_)
             | StatementContent::OpenEpoch(_)
-            | StatementContent::Release(_) => {}
+            | StatementContent::Release(_)
+            | StatementContent::Approve(_)
+            | StatementContent::Reject(_)
+            | StatementContent::Decided(_) => {}
         }
         let members_of = |id: &AgreementId| (id.clone(), before.agreements().members(id).cloned().collect());
         let enrols = matches!(statement.content, StatementContent::Enrol(_));

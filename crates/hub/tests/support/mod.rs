@@ -16,7 +16,7 @@ use concord_journal::{
 };
 use concord_ledger::{
     At, Audience, ClosedEpoch, Command, Decision, EpochOpening, Founding, Handed, JoinRequest, Ledger, NodeLine,
-    Statement, StatementContent, Stood,
+    Quorum, Statement, StatementContent, Stood,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Description, Digest,
@@ -284,7 +284,7 @@ impl State {
     }
 
     fn says(&self, number: u64, content: StatementContent) -> Proposal {
-        let Command::Statement(statement) = statement(&self.code, number, content) else { panic!("a statement") };
+        let Command::Statement(statement, _) = statement(&self.code, number, content) else { panic!("a statement") };
         Proposal::Statement(Box::new(statement), SignedStatement::default())
     }
 
@@ -292,17 +292,33 @@ impl State {
     pub(crate) fn handed_leave_of_nothing(&self, number: u64) -> Proposal {
         let id = AgreementId::parse("KAZ/nothing").unwrap();
         let content = StatementContent::Leave(AgreementRef { id, version: 1, digest: digest_of_text() });
-        let Command::Statement(statement) = statement(&self.code, number, content) else { panic!("a statement") };
-        let handed = Handed { statement, by: self.code.clone(), was_told: true, refused: None, closes: None };
-        Proposal::HandBack(Box::new(handed), SignedStatement::default())
+        let Command::Statement(statement, _) = statement(&self.code, number, content) else { panic!("a statement") };
+        let handed = Handed {
+            statement,
+            by: self.code.clone(),
+            was_told: true,
+            refused: None,
+            closes: None,
+            approvals: Vec::new(),
+            quorum: Quorum::ONE,
+        };
+        Proposal::HandBack(Box::new(handed), SignedStatement::default(), Vec::new())
     }
 
     /// The opening of epoch 2, handed back by its own node, which was told that its chains ended here.
     pub(crate) fn handed_epoch(&self, number: u64, closes: ClosedEpoch) -> Proposal {
         let content = StatementContent::OpenEpoch(EpochOpening { node: self.chain(Lane::Routine).node, epoch: 2 });
-        let Command::Statement(statement) = statement(&self.code, number, content) else { panic!("a statement") };
-        let handed = Handed { statement, by: self.code.clone(), was_told: true, refused: None, closes: Some(closes) };
-        Proposal::HandBack(Box::new(handed), SignedStatement::default())
+        let Command::Statement(statement, _) = statement(&self.code, number, content) else { panic!("a statement") };
+        let handed = Handed {
+            statement,
+            by: self.code.clone(),
+            was_told: true,
+            refused: None,
+            closes: Some(closes),
+            approvals: Vec::new(),
+            quorum: Quorum::ONE,
+        };
+        Proposal::HandBack(Box::new(handed), SignedStatement::default(), Vec::new())
     }
 
     fn consign(&self, lane: Lane, number: u64, size: usize) -> Proposal {
@@ -403,7 +419,7 @@ fn agreed_ledger(journal: &dyn Journal) -> Ledger {
 }
 
 fn statement(by: &ParticipantCode, number: u64, content: StatementContent) -> Command {
-    Command::Statement(Statement {
+    let statement = Statement {
         participant: by.clone(),
         officer: name("officer"),
         hub: name("main"),
@@ -411,7 +427,8 @@ fn statement(by: &ParticipantCode, number: u64, content: StatementContent) -> Co
         made_at: NOW,
         digest: Digest([number as u8; 32]),
         content,
-    })
+    };
+    Command::Statement(statement, Quorum::ONE)
 }
 
 fn agreement_text() -> AgreementText {

@@ -43,7 +43,10 @@ impl Agreements {
             | StatementContent::Replace(_)
             | StatementContent::OpenEpoch(_)
             | StatementContent::Hold { .. }
-            | StatementContent::Release(_) => {}
+            | StatementContent::Release(_)
+            | StatementContent::Approve(_)
+            | StatementContent::Reject(_)
+            | StatementContent::Decided(_) => {}
         }
     }
 

@@ -4,6 +4,7 @@ use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_MEDIA_MAX, AGREEME
 use concord_model::{AgreementId, AgreementRef, AgreementText, ParticipantCode, Reason, Refusal, Timestamp};
 
 use super::{AGREEMENT_MEMBERS_MIN, Agreement, AgreementState, Agreements, PartyState};
+use crate::decision::check_decision;
 use crate::epoch::Epochs;
 use crate::hold::{check_hold, check_release};
 use crate::registry::Registry;
@@ -29,6 +30,13 @@ pub fn check_content(
         StatementContent::OpenEpoch(opening) => epochs.check_open(registry, by, opening),
         StatementContent::Hold { participant, .. } => check_hold(registry, by, participant),
         StatementContent::Release(hold) => check_release(registry, by, hold),
+        StatementContent::Decided(decision) => check_decision(registry, by, decision),
+        StatementContent::Approve(_) | StatementContent::Reject(_) if *by != ParticipantCode::secretariat() => {
+            let what = "only the secretariat's officers sign for each other; a state's officer speaks for it alone";
+            Err(Refusal::new(Reason::CallerNotAllowed, what))
+        }
+        // What waits, the hub's ledger alone knows.
+        StatementContent::Approve(_) | StatementContent::Reject(_) => Ok(()),
     }
 }
 

@@ -2,27 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use concord_model::{AgreementRef, ChainKey, Lane, ParticipantCode, Reason, Refusal};
+use concord_model::{AgreementRef, ChainKey, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 
 use super::{Decision, Ledger};
 use crate::agreement::check_content;
+use crate::approval::{Quorum, needs_others};
 use crate::command::{Acknowledge, At, Command, SenderNotice};
 use crate::epoch::ClosedEpoch;
 use crate::fact::{
-    AgreementLapsed, Fact, Founding, MailAcknowledged, NodeSeen, NotHealed, OriginNotices, ReceiptNotice,
+    AgreementLapsed, Completed, Fact, Founding, MailAcknowledged, NodeSeen, NotHealed, OriginNotices, ReceiptNotice,
     StatementDecided, Told,
 };
 use crate::feed::told_of;
 use crate::nodes::NodeLine;
 use crate::signer::SignerStep;
-use crate::statement::Statement;
+use crate::statement::{DecisionContent, ForumDecision, Statement, StatementContent};
 
 impl Ledger {
     /// Decides one command for the place where its fact would stand. A refusal as a whole records nothing.
     pub fn decide(&self, command: &Command, at: At) -> Result<Decision, Refusal> {
         match command {
             Command::Found(founding) => self.decide_founding(founding),
-            Command::Statement(statement) => self.decide_statement(statement, at),
+            Command::Statement(statement, quorum) => self.decide_statement(statement, *quorum, at),
             Command::Consign(consign) => self.decide_consignment(consign, at),
             Command::Acknowledge(acknowledge) => self.decide_acknowledgement(acknowledge),
             Command::HandBack(handed) => self.decide_handed(handed),
@@ -69,7 +70,7 @@ impl Ledger {
         Decision::Fact { fact, refusal: None }
     }
 
-    fn decide_statement(&self, statement: &Statement, at: At) -> Result<Decision, Refusal> {
+    fn decide_statement(&self, statement: &Statement, quorum: Quorum, at: At) -> Result<Decision, Refusal> {
         if let SignerStep::Repeat(last) = self.signers.check(&self.registry, statement)? {
             return Ok(Decision::Repeat {
                 sequence: last.sequence,
@@ -78,21 +79,83 @@ impl Ledger {
         }
         let by = &statement.participant;
         let now = self.recorded_at(at.now);
-        let refusal = check_content(&self.registry, &self.agreements, &self.epochs, by, &statement.content, now).err();
-        // What a refused statement said concerns nobody but the state that said it.
-        let told = match refusal {
-            Some(_) => vec![by],
-            None => told_of(&self.registry, &self.agreements, statement, false),
+        let needs = if needs_others(&self.registry, statement) { quorum.get() } else { 1 };
+        let allowed = check_content(&self.registry, &self.agreements, &self.epochs, by, &statement.content, now);
+        let (effective, refusal) = match allowed.and_then(|()| self.takes_effect(statement, needs, now)) {
+            Ok(effective) => (effective, None),
+            Err(refusal) => (None, Some(refusal)),
         };
+        // What a refused statement said concerns nobody but the state that said it; what waits, nobody but the secretariat.
+        let told = match effective {
+            None => vec![by],
+            Some(effective) => told_of(&self.registry, &self.agreements, effective, false),
+        };
+        let begins_with = effective.map_or_else(Vec::new, |effective| self.begins_with(effective));
         Ok(Decision::Fact {
             fact: Fact::Statement(StatementDecided {
                 statement: statement.clone(),
                 refused: refusal.as_ref().map(|refusal| refusal.reason),
-                told: self.feed.tell(told),
-                closes: if refusal.is_none() { self.closed_by(statement).map(Box::new) } else { None },
+                told: self.tell(told, &begins_with),
+                closes: effective.and_then(|effective| self.closed_by(effective)).map(Box::new),
+                needs,
+                approvals: Vec::new(),
+                completes: self.completed_by(statement).filter(|_| refusal.is_none()),
+                begins_with,
             }),
             refusal,
         })
+    }
+
+    /// What takes effect by a statement that may be said: itself, or what it was the last signature for. That is judged again now, since
+    /// the registry may have changed while it waited.
+    fn takes_effect<'a>(
+        &'a self,
+        statement: &'a Statement,
+        needs: u32,
+        now: Timestamp,
+    ) -> Result<Option<&'a Statement>, Refusal> {
+        match &statement.content {
+            StatementContent::Reject(rejected) => self.approvals.check_reject(rejected, now).map(|()| None),
+            StatementContent::Approve(approved) => {
+                let waiting = self.approvals.check_approve(statement, approved, now)?;
+                if waiting.missing() > 1 {
+                    return Ok(None);
+                }
+                let Statement { participant, content, .. } = &waiting.statement;
+                check_content(&self.registry, &self.agreements, &self.epochs, participant, content, now)?;
+                Ok(Some(&waiting.statement))
+            }
+            _ if needs > 1 => self.approvals.check_room(statement, now).map(|()| None),
+            _ => Ok(Some(statement)),
+        }
+    }
+
+    fn completed_by(&self, statement: &Statement) -> Option<Completed> {
+        let StatementContent::Approve(approved) = &statement.content else { return None };
+        let waiting = self.approvals.get(approved).filter(|waiting| waiting.missing() <= 1)?;
+        let (statement, approvals) = waiting.entries();
+        Some(Completed { statement, approvals })
+    }
+
+    /// The entries that the feed of a participant begins with that this one adds: what everybody was told.
+    pub(crate) fn begins_with(&self, effective: &Statement) -> Vec<u64> {
+        match &effective.content {
+            StatementContent::Decided(ForumDecision { content: DecisionContent::AddParticipant(added), .. })
+                if self.registry.participant(&added.code).is_none() =>
+            {
+                self.feed.of_all().to_vec()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Gives each of these the next number of its feed; whose feed begins, the one behind what it begins with.
+    pub(crate) fn tell(&self, participants: Vec<&ParticipantCode>, begins_with: &[u64]) -> Vec<Told> {
+        let mut told = self.feed.tell(participants);
+        for told in told.iter_mut().filter(|told| told.number == 1) {
+            told.number = told.number.saturating_add(begins_with.len() as u64);
+        }
+        told
     }
 
     /// Where the chains stand that an accepted statement closes.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use concord_ledger::{AgreementState, Agreements, Command, Decision, Fact, Handed, PartyState, StatementContent};
+use concord_ledger::{
+    AgreementState, Agreements, Command, Decision, Fact, Handed, PartyState, Quorum, StatementContent,
+};
 use concord_model::limits::AGREEMENT_MEDIA_MAX;
 use concord_model::{
     AgreementDigest, AgreementRef, AgreementText, Handling, MediaRange, Party, PartyRole, Reason, Terms, Timestamp,
@@ -159,7 +161,15 @@ fn a_text_has_one_spelling_and_says_nothing_that_means_nothing() {
         // Handed back by another it is judged by its form only.
         let digest = AgreementDigest(crate::forum::digest(what));
         let statement = forum.statement("IRN", StatementContent::Propose { text: text.clone(), digest });
-        let handed = Handed { statement, by: t("KAZ"), was_told: true, refused: None, closes: None };
+        let handed = Handed {
+            statement,
+            by: t("KAZ"),
+            was_told: true,
+            refused: None,
+            closes: None,
+            approvals: Vec::new(),
+            quorum: Quorum::ONE,
+        };
         let decided = forum.ledger.decide(&Command::HandBack(handed), forum.at());
         let Ok(Decision::Fact { refusal: Some(refusal), .. }) = decided else { panic!("{what}: {decided:?}") };
         assert_eq!(refusal.reason, Reason::AgreementMalformed, "{what}");

@@ -1,7 +1,8 @@
 //! Chain epochs: who closes one, where it ends, and what the next begins with.
 
 use concord_ledger::{
-    ChainTip, ClosedEpoch, Command, Consign, Decision, EpochOpening, Epochs, Handed, Lost, StatementContent, Stood,
+    ChainTip, ClosedEpoch, Command, Consign, Decision, EpochOpening, Epochs, Handed, Lost, Quorum, StatementContent,
+    Stood,
 };
 use concord_model::limits::EPOCHS_MAX;
 use concord_model::{AgreementRef, ChainKey, ConsignmentDigest, Lane, Reason};
@@ -102,7 +103,15 @@ fn a_hub_that_forgot_an_epoch_is_handed_it_back_with_the_end_that_it_had_told() 
     let tip = ChainTip { number: 8, digest: ConsignmentDigest(digest("recorded and forgotten")) };
     let mut closes = forum.ledger.chains().tips(&key(1));
     closes.tips[Lane::Routine.slot()] = tip;
-    let handed = Handed { statement, by: t("KAZ"), was_told: true, refused: None, closes: Some(closes) };
+    let handed = Handed {
+        statement,
+        by: t("KAZ"),
+        was_told: true,
+        refused: None,
+        closes: Some(closes),
+        approvals: Vec::new(),
+        quorum: Quorum::ONE,
+    };
     forum.run(&Command::HandBack(handed.clone())).unwrap();
     assert_eq!(forum.ledger.epochs().closed(&t("KAZ"), 1).unwrap().tip(Lane::Routine), tip);
     assert_eq!(forum.run(&Command::HandBack(handed)).unwrap(), Decision::Nothing);
@@ -124,8 +133,15 @@ fn an_end_that_contradicts_what_is_recorded_stands_and_what_it_says_is_lost_is_k
         closes.tips[Lane::Routine.slot()] = ChainTip { number, digest };
         closes
     };
-    let handed =
-        |statement, closes| Handed { statement, by: t("KAZ"), was_told: true, refused: None, closes: Some(closes) };
+    let handed = |statement, closes| Handed {
+        statement,
+        by: t("KAZ"),
+        was_told: true,
+        refused: None,
+        closes: Some(closes),
+        approvals: Vec::new(),
+        quorum: Quorum::ONE,
+    };
     let statement = forum.statement("KAZ", opening(2));
     // What it lost since, and an end that it had told before it took back what it had lost then.
     for closes in [end(3, recorded[2]), end(9, another), end(2, recorded[1]), ClosedEpoch::default()] {

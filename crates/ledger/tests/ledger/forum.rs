@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use concord_ledger::{
     At, AudienceRule, Candidate, Command, Consign, ConsignmentRecorded, Decision, Fact, Founding, HistoryBegun, Item,
-    JoinRequest, Ledger, Mail, Statement, StatementContent, StatementDecided, audience, preview,
+    JoinRequest, Ledger, Mail, Quorum, Statement, StatementContent, StatementDecided, audience, preview,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, Area, ChainKey, ConsignmentDigest, Digest, ExchangeId,
@@ -94,7 +94,7 @@ impl Forum {
     /// Says it, and hears the officer's answer.
     pub(crate) fn say(&mut self, who: &str, content: StatementContent) -> Result<(), Refusal> {
         let statement = self.statement(who, content);
-        match self.run(&Command::Statement(statement))? {
+        match self.run(&Command::Statement(statement, Quorum::ONE))? {
             Decision::Fact { refusal: Some(refusal), .. } => Err(refusal),
             _ => Ok(()),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use concord_ledger::{
     AgreementState, Audience, ClosedEpoch, Command, Decision, Fact, FeedResumed, Handed, MailboxResumed, PartyState,
-    Shown, Statement, StatementContent, Stood,
+    Quorum, Shown, Statement, StatementContent, Stood,
 };
 use concord_model::{AgreementId, AgreementRef, AgreementText, Lane, ParticipantCode, Reason};
 use proptest::prelude::*;
@@ -38,7 +38,15 @@ fn hand_all(forum: &mut Forum, by: &str, list: &[Statement]) {
 
 /// Hands back what the node of `by` was told.
 fn hand(forum: &mut Forum, by: &str, statement: &Statement, refused: Option<Reason>) -> Result<Decision, Reason> {
-    let handed = Handed { statement: statement.clone(), by: t(by), was_told: true, refused, closes: None };
+    let handed = Handed {
+        statement: statement.clone(),
+        by: t(by),
+        was_told: true,
+        refused,
+        closes: None,
+        approvals: Vec::new(),
+        quorum: Quorum::ONE,
+    };
     reason(forum.run(&Command::HandBack(handed)))
 }
 
@@ -155,7 +163,15 @@ fn the_end_of_an_epoch_is_believed_of_a_statement_that_closes_one_and_of_no_othe
     let mut healed = rolled_back(&told, 2);
     for statement in &lists(&told)["KAZ"] {
         let closes = Some(ClosedEpoch::default());
-        let handed = Handed { statement: statement.clone(), by: t("KAZ"), was_told: true, refused: None, closes };
+        let handed = Handed {
+            statement: statement.clone(),
+            by: t("KAZ"),
+            was_told: true,
+            refused: None,
+            closes,
+            approvals: Vec::new(),
+            quorum: Quorum::ONE,
+        };
         healed.run(&Command::HandBack(handed)).unwrap();
     }
     let decided =
@@ -402,7 +418,15 @@ fn what_was_answered_and_not_yet_told_is_told_to_its_own_node_too() {
     let mut forum = Forum::of(["KAZ", "IRN"]);
     let proposed = forum.propose(ID, &["IRN", "KAZ"]).unwrap();
     let consent = forum.statement("IRN", StatementContent::Consent(proposed));
-    let handed = |was_told| Handed { statement: consent.clone(), by: t("IRN"), was_told, refused: None, closes: None };
+    let handed = |was_told| Handed {
+        statement: consent.clone(),
+        by: t("IRN"),
+        was_told,
+        refused: None,
+        closes: None,
+        approvals: Vec::new(),
+        quorum: Quorum::ONE,
+    };
     for (was_told, expected) in [(true, vec![t("KAZ")]), (false, vec![t("IRN"), t("KAZ")])] {
         let decided = forum.ledger.decide(&Command::HandBack(handed(was_told)), forum.at()).unwrap();
         let Decision::Fact { fact: Fact::Statement(decided), refusal: None } = decided else { panic!("{decided:?}") };

@@ -4,9 +4,11 @@
 
 mod agreements;
 mod amendments;
+mod approvals;
 mod audiences;
 mod chains;
 mod consignments;
+mod decisions;
 mod enrolments;
 mod epochs;
 mod forum;

@@ -81,6 +81,6 @@ fn a_replacement_that_is_said_anew_to_a_hub_that_lost_it_changes_no_keys_where_i
     forum.say("SEC", replace(request())).unwrap();
     let known = forum.ledger.registry().clone();
     let mut told_again = known.clone();
-    told_again.apply(&forum.last_statement().statement, Timestamp::from_micros(1));
+    told_again.apply(&forum.last_statement().statement, &[], Timestamp::from_micros(1));
     assert_eq!(told_again, known);
 }

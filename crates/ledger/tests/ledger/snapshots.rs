@@ -1,15 +1,16 @@
 //! A snapshot is the ledger: nothing is lost in it, and what it holds changes only with its version.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use concord_ledger::{
-    Acknowledge, At, Command, Fact, HistoryBegun, LEDGER_STATE_VERSION, Ledger, Lost, NodeSeen, NotHealed,
-    NoticeOutcome, SenderNotice,
+    Acknowledge, At, Command, DecisionContent, Fact, ForumDecision, HistoryBegun, JoinRequest, LEDGER_STATE_VERSION,
+    Ledger, Lost, NodeSeen, NotHealed, NoticeOutcome, Quorum, Replacement, SenderNotice, StatementContent,
 };
-use concord_model::{Digest, ExchangeId, Lane, Name, Reason};
+use concord_model::{Digest, ExchangeId, Lane, Measure, Name, Reason, Title};
 
-use crate::forum::{Forum, HISTORY, chain, t};
+use crate::forum::{Forum, HISTORY, chain, join_request, t};
 
 /// Folds the facts through a snapshot after each of them, and beside it without any.
 pub(crate) fn check_at_every_fact(facts: &[(Fact, At)]) {
@@ -61,6 +62,25 @@ fn everything() -> Forum {
     forum.record(Fact::NotHealed(NotHealed { participant: t("KAZ"), lost: lost.into() }));
     for history in [3, 4] {
         forum.record(Fact::NodeSeen(NodeSeen { participant: t("IRN"), history: [history; 16], run: [5; 16] }));
+    }
+    // One that was rejected, and one that waits.
+    for keys in ["ABC", "ABD"] {
+        let request = JoinRequest { participant: t("TUR"), ..join_request(keys) };
+        let replacement = Replacement { request, reference: Title::parse("note 17").unwrap() };
+        let said = forum.statement("SEC", StatementContent::Replace(replacement));
+        forum.run(&Command::Statement(said.clone(), Quorum::new(2).unwrap())).unwrap();
+        assert!(forum.last_statement().waits());
+        if keys == "ABC" {
+            forum.say("SEC", StatementContent::Reject(said.digest)).unwrap();
+        }
+    }
+    let names = BTreeMap::from([("en".to_owned(), "Another name".to_owned())]);
+    let measure = Measure { code: t("challenges.77"), slug: t("water"), title: "Shared rivers".to_owned() };
+    for content in
+        [DecisionContent::Rename { participant: t("KAZ"), revision: 1, names }, DecisionContent::AddMeasure(measure)]
+    {
+        let reference = Title::parse("decision 4").unwrap();
+        forum.say("SEC", StatementContent::Decided(ForumDecision { content, reference })).unwrap();
     }
     forum
 }

@@ -1,4 +1,4 @@
-use concord_ledger::{Command, Decision, Statement, StatementContent};
+use concord_ledger::{Command, Decision, Quorum, Statement, StatementContent};
 use concord_model::Reason;
 
 use crate::forum::{Forum, digest, reason, t};
@@ -14,7 +14,7 @@ fn a_statement_that_is_not_its_officers_next_records_nothing() {
         let mut statement = forum.statement("KAZ", StatementContent::Leave(left));
         change(&mut statement);
         let before = forum.ledger.clone();
-        assert_eq!(reason(forum.run(&Command::Statement(statement))), Err(expected));
+        assert_eq!(reason(forum.run(&Command::Statement(statement, Quorum::ONE))), Err(expected));
         assert_eq!(forum.ledger, before);
     };
     check(&|said| said.hub = t("other"), Reason::StatementMalformed);
@@ -31,17 +31,17 @@ fn a_statement_given_again_hears_the_same_answer() {
     let mut forum = Forum::of(["KAZ", "IRN"]);
     let agreement = forum.propose(ID, &["IRN", "KAZ"]).unwrap();
     let accepted = forum.statement("IRN", StatementContent::Consent(agreement.clone()));
-    let first = forum.run(&Command::Statement(accepted.clone()));
+    let first = forum.run(&Command::Statement(accepted.clone(), Quorum::ONE));
     assert!(matches!(first, Ok(Decision::Fact { refusal: None, .. })));
     let sequence = forum.ledger.sequence();
-    let again = forum.run(&Command::Statement(accepted));
+    let again = forum.run(&Command::Statement(accepted, Quorum::ONE));
     let refusal = None;
     assert_eq!(again, Ok(Decision::Repeat { sequence, refusal }));
 
     let refused = forum.statement("IRN", StatementContent::Decline(agreement));
-    forum.run(&Command::Statement(refused.clone())).unwrap();
+    forum.run(&Command::Statement(refused.clone(), Quorum::ONE)).unwrap();
     let at = forum.ledger.sequence();
-    match forum.run(&Command::Statement(refused)) {
+    match forum.run(&Command::Statement(refused, Quorum::ONE)) {
         Ok(Decision::Repeat { sequence, refusal: Some(refusal) }) => {
             assert_eq!((sequence, refusal.reason), (at, Reason::AgreementNotPending))
         }
@@ -57,7 +57,7 @@ fn a_refused_statement_uses_its_number_up_and_tells_only_its_own_participant() {
     let before = forum.ledger.clone();
     let statement = forum.statement("TUR", StatementContent::Consent(agreement));
     let number = statement.number;
-    let decision = forum.run(&Command::Statement(statement)).unwrap();
+    let decision = forum.run(&Command::Statement(statement, Quorum::ONE)).unwrap();
     let Decision::Fact { refusal: Some(refusal), .. } = decision else {
         panic!("{decision:?}");
     };
@@ -99,7 +99,7 @@ fn each_officer_counts_for_itself() {
     statement.officer = t("second");
     statement.number = 1;
     statement.digest = digest("of the second");
-    let decided = forum.run(&Command::Statement(statement));
+    let decided = forum.run(&Command::Statement(statement, Quorum::ONE));
     assert!(matches!(decided, Ok(Decision::Fact { refusal: Some(_), .. })));
 }
 

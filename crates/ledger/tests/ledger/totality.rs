@@ -2,9 +2,10 @@
 
 use concord_ledger::{
     Acknowledge, At, AudienceGroup, Candidate, ChainTip, ClosedEpoch, Command, Consign, ConsignmentRecorded,
-    EpochOpening, Fact, FeedResumed, Handed, HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, Ledger, Lost,
-    Mail, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, NoticeOutcome, OriginNotices,
-    ReceiptNotice, Replacement, Resume, SenderNotice, Shown, Statement, StatementContent, StatementDecided, Told,
+    DecisionContent, EpochOpening, Fact, FeedResumed, ForumDecision, Handed, HistoryBegun, IndexRange, Item,
+    ItemRefusal, JoinRequest, Ledger, Lost, Mail, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed,
+    NoticeOutcome, OriginNotices, Quorum, ReceiptNotice, Replacement, Resume, SenderNotice, Shown, Statement,
+    StatementContent, StatementDecided, Told,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
@@ -102,6 +103,13 @@ fn content() -> impl Strategy<Value = StatementContent> {
             StatementContent::Replace(Replacement { request, reference: Title::parse("x").unwrap() })
         }),
         (name(), small()).prop_map(|(node, epoch)| StatementContent::OpenEpoch(EpochOpening { node, epoch })),
+        any_digest().prop_map(StatementContent::Approve),
+        any_digest().prop_map(StatementContent::Reject),
+        (code(), small()).prop_map(|(participant, revision)| {
+            let names = std::collections::BTreeMap::from([("en".to_owned(), "Another name".to_owned())]);
+            let content = DecisionContent::Rename { participant, revision, names };
+            StatementContent::Decided(ForumDecision { content, reference: Title::parse("x").unwrap() })
+        }),
     ]
 }
 
@@ -210,7 +218,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3), prop::option::of(closed())).prop_map(
             |(statement, refused, told, closes)| {
                 let closes = closes.map(Box::new);
-                Fact::Statement(StatementDecided { statement, refused, told, closes })
+                Fact::Statement(StatementDecided { closes, ..StatementDecided::alone(statement, refused, told) })
             }
         ),
         2 => (code(), resume()).prop_map(|(participant, resume)| Fact::FeedResumed(FeedResumed { participant, resume })),
@@ -279,12 +287,14 @@ fn command() -> impl Strategy<Value = Command> {
         });
     prop_oneof![
         1 => Just(()).prop_map(|()| Command::Found(founding(&["KAZ"]))),
-        3 => statement().prop_map(Command::Statement),
+        3 => (statement(), 1..4_u32)
+            .prop_map(|(statement, quorum)| Command::Statement(statement, Quorum::new(quorum).unwrap())),
         3 => consign.prop_map(Command::Consign),
         2 => acknowledge.prop_map(Command::Acknowledge),
         3 => (statement(), code(), prop::option::of(reason()), any::<bool>(), prop::option::of(closed())).prop_map(
             |(statement, by, refused, was_told, closes)| {
-                Command::HandBack(Handed { statement, by, was_told, refused, closes })
+                let (approvals, quorum) = (Vec::new(), Quorum::ONE);
+                Command::HandBack(Handed { statement, by, was_told, refused, closes, approvals, quorum })
             }
         ),
         2 => (code(), shown(), number())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concord_identity::{Anchor, verify, verify_statement};
 use concord_journal::HistoryId;
-use concord_ledger::Statement;
+use concord_ledger::{Statement, that_count};
 use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::{LOWER_LIMITS_NOTE, NOT_HEALED_NOTE};
 use concord_wire::agreement::{carried_request, parse_join_request, parse_statement};
@@ -267,12 +267,35 @@ pub fn verify_items(
             let statement = parse_statement(signed).map_err(|refusal| false_item(refusal.message))?;
             if !directory.has_taken_in(&statement) {
                 verify_one(&directory, signed, &statement, recorded_at).map_err(false_item)?;
+                verify_approvals(&directory, &statement, &item.approvals, recorded_at).map_err(false_item)?;
             }
+        } else if !item.approvals.is_empty() {
+            return Err(false_item("it has approvals of nothing".to_owned()));
         }
         if let Some(Content::Receipts(receipts)) = &item.content {
             verify_receipts(receipts).map_err(false_item)?;
         }
         directory.apply(hub, own, item).map_err(|error| false_item(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Whether each approval that comes with a statement is one of that statement, signed by another officer of its participant. How many
+/// the hub asks for is a setting of the hub's; who signed is shown with the participant.
+fn verify_approvals(
+    directory: &Directory,
+    statement: &Statement,
+    approvals: &[agreement::SignedStatement],
+    at: Timestamp,
+) -> Result<(), String> {
+    let mut parsed = Vec::with_capacity(approvals.len());
+    for signed in approvals {
+        let approval = parse_statement(signed).map_err(|refusal| refusal.message)?;
+        verify_one(directory, signed, &approval, at)?;
+        parsed.push(approval);
+    }
+    if that_count(statement, &parsed).len() != parsed.len() {
+        return Err("an approval is of another statement, or of an officer who signed it already".to_owned());
     }
     Ok(())
 }

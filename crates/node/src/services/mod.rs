@@ -179,6 +179,7 @@ mod tests {
 
     const HUB_ONLY: &[&str] = &[
         "/concord.operations.v1.RegistryService/GetBundle",
+        "/concord.operations.v1.RegistryService/ListApprovals",
         "/concord.operations.v1.OperationsService/ExplainExchange",
     ];
 

@@ -133,7 +133,7 @@ impl StatementService for StatementApi {
             note_refusal(&self.context, &identity, method, about, refusal);
         }
         let state = answered.map_err(refused)?;
-        Ok(Response::new(SubmitResponse { state: state.into() }))
+        Ok(Response::new(SubmitResponse { state: state.into(), signatures_missing: 0 }))
     }
 }
 

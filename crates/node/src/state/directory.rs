@@ -105,7 +105,12 @@ impl Directory {
                     return Err(DirectoryError::EpochEnd(item.number));
                 }
                 if self.taken_in.insert(statement.digest) {
-                    self.take_in(own, &statement, closes, item.number, at);
+                    let approvals = item.approvals.iter().map(agreement::parse_statement);
+                    let officers = approvals.map(|approval| approval.map(|approval| approval.officer));
+                    let signed_by = std::iter::once(Ok(statement.officer.clone())).chain(officers);
+                    let signed_by: Vec<Name> =
+                        signed_by.collect::<Result<_, _>>().map_err(DirectoryError::Statement)?;
+                    self.take_in(own, &statement, &signed_by, closes, item.number, at);
                 }
                 Ok(Some(statement))
             }
@@ -127,6 +132,7 @@ impl Directory {
         &mut self,
         own: &ParticipantCode,
         statement: &Statement,
+        signed_by: &[Name],
         closes: Option<ClosedEpoch>,
         position: u64,
         at: Timestamp,
@@ -141,7 +147,7 @@ impl Directory {
             let replaced = key.filter(|_| matches!(statement.content, StatementContent::Replace(_)));
             self.epochs.close(own, closed, replaced);
         }
-        self.registry.apply(statement, at);
+        self.registry.apply(statement, signed_by, at);
         self.agreements.apply(statement, position, at);
         if statement.participant != *own {
             return;
@@ -160,7 +166,10 @@ impl Directory {
             | StatementContent::OpenEpoch(_)
             | StatementContent::End(_)
             | StatementContent::Hold { .. }
-            | StatementContent::Release(_) => {}
+            | StatementContent::Release(_)
+            | StatementContent::Approve(_)
+            | StatementContent::Reject(_)
+            | StatementContent::Decided(_) => {}
         }
     }
 

@@ -1,8 +1,9 @@
 //! The feed: without a gap, and only what was signed by whom it speaks for.
 
 use bytes::Bytes;
-use concord_model::Reason;
+use concord_model::{Digest, Reason};
 use concord_wire::agreement::DraftContent;
+use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::proto::feed::v1::feed_item::Content;
 
 use super::support::{Forum, HISTORY, Running, founded, item, reference};
@@ -72,6 +73,44 @@ fn a_statement_counts_only_when_an_officer_of_its_participant_signed_it() {
     // Nobody speaks before its enrolment.
     let early = [feed[0].clone(), feed[4].clone()];
     assert_eq!(verify(&early).unwrap_err().reason, Reason::StatementSignatureInvalid);
+}
+
+#[test]
+fn an_approval_counts_only_when_another_officer_of_the_secretariat_signed_that_very_statement() {
+    let forum = Forum::new();
+    let (own, sec) = (&forum.kaz.code, &forum.sec);
+    let enrolled = forum.enrolment_item(2, 1, &forum.kaz);
+    let Some(Content::Statement(enrolment)) = &enrolled.content else { panic!("an enrolment") };
+    let about = concord_wire::agreement::parse_statement(enrolment).unwrap().digest;
+    let verify = |approvals: Vec<_>| {
+        let items = [forum.registry_item(), FeedItem { approvals, ..enrolled.clone() }];
+        verify_items(Directory::default(), &forum.hub(), own, &items, SystemClock.now()).map(|()| items)
+    };
+    let approve = || DraftContent::Approve(about);
+    let second = sec.another_says("officer-2", 1, approve());
+    let items = verify(vec![second.clone(), sec.another_says("officer-3", 1, approve())]).unwrap();
+    let mut directory = Directory::default();
+    items.iter().for_each(|item| drop(directory.apply(&forum.hub(), own, item).unwrap()));
+    let signed_by = &directory.registry.enrolment(own).unwrap().signed_by;
+    assert_eq!(signed_by.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["officer", "officer-2", "officer-3"]);
+
+    let mut torn = second.clone();
+    torn.signature = Bytes::from_static(&[0; 64]);
+    for (what, approvals) in [
+        ("a signature that does not hold", vec![torn]),
+        ("under another's name", vec![sec.says_as("officer-2", 1, approve())]),
+        ("of the same officer", vec![sec.says(2, approve())]),
+        ("of one officer twice", vec![second.clone(), sec.another_says("officer-2", 2, approve())]),
+        ("of a state's officer", vec![forum.irn.says(1, approve())]),
+        ("of another statement", vec![sec.another_says("officer-2", 1, DraftContent::Approve(Digest::ZERO))]),
+        ("a rejection", vec![sec.another_says("officer-2", 1, DraftContent::Reject(about))]),
+    ] {
+        let refused = verify(approvals).map(drop).map_err(|refusal| refusal.reason);
+        assert_eq!(refused, Err(Reason::StatementSignatureInvalid), "{what}");
+    }
+    let of_nothing = FeedItem { approvals: vec![second], ..forum.registry_item() };
+    let refused = verify_items(Directory::default(), &forum.hub(), own, &[of_nothing], SystemClock.now());
+    assert_eq!(refused.unwrap_err().reason, Reason::StatementSignatureInvalid);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,10 +60,7 @@ impl Member {
     pub(super) fn new(text: &str) -> Self {
         let (code, now) = (code(text), SystemClock.now());
         let anchor = AnchorKeys::create(&code, now).unwrap();
-        let key = LeafKey::generate(LeafKeyKind::Ed25519).unwrap();
-        let identity = Identity { participant: code.clone(), role: Role::Officer, name: name("officer") };
-        let certificate = anchor.issue(&CertificateRequest::leaf(&identity, key.public(), now)).unwrap();
-        let officer = StatementSigner::new(&[certificate], key.into_signing_key().unwrap()).unwrap();
+        let officer = signer(&anchor, &code, "officer");
         Self { code, anchor, signing: SigningKey::generate().unwrap(), officer }
     }
 
@@ -82,6 +79,15 @@ impl Member {
 
     /// Signed by the one officer that there is, whatever name the statement gives.
     pub(super) fn says_as(&self, officer: &str, number: u64, content: DraftContent) -> SignedStatement {
+        self.says_by(&self.officer, officer, number, content)
+    }
+
+    /// Signed by another officer, with a key of its own.
+    pub(super) fn another_says(&self, officer: &str, number: u64, content: DraftContent) -> SignedStatement {
+        self.says_by(&signer(&self.anchor, &self.code, officer), officer, number, content)
+    }
+
+    fn says_by(&self, signer: &StatementSigner, officer: &str, number: u64, content: DraftContent) -> SignedStatement {
         let draft = Draft {
             participant: self.code.clone(),
             officer: name(officer),
@@ -92,9 +98,9 @@ impl Member {
         };
         let statement = agreement::encode_statement(&draft);
         SignedStatement {
-            certificates: self.officer.chain().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
+            certificates: signer.chain().iter().map(|der| Bytes::copy_from_slice(der)).collect(),
             suite: concord_wire::SUITE_ED25519,
-            signature: Bytes::copy_from_slice(&self.officer.sign_statement(&statement)),
+            signature: Bytes::copy_from_slice(&signer.sign_statement(&statement)),
             statement,
         }
     }
@@ -109,6 +115,13 @@ impl Member {
             self.signing.sign(message)
         })
     }
+}
+
+fn signer(anchor: &AnchorKeys, code: &ParticipantCode, officer: &str) -> StatementSigner {
+    let key = LeafKey::generate(LeafKeyKind::Ed25519).unwrap();
+    let identity = Identity { participant: code.clone(), role: Role::Officer, name: name(officer) };
+    let certificate = anchor.issue(&CertificateRequest::leaf(&identity, key.public(), SystemClock.now())).unwrap();
+    StatementSigner::new(&[certificate], key.into_signing_key().unwrap()).unwrap()
 }
 
 pub(super) struct Forum {
@@ -243,7 +256,13 @@ pub(super) fn reference(text: &AgreementText) -> AgreementRef {
 }
 
 pub(super) fn item(number: u64, content: Content) -> FeedItem {
-    FeedItem { number, recorded_at: Some(timestamp(SystemClock.now())), content: Some(content), closes: None }
+    FeedItem {
+        number,
+        recorded_at: Some(timestamp(SystemClock.now())),
+        content: Some(content),
+        closes: None,
+        approvals: Vec::new(),
+    }
 }
 
 /// A sealed exchange as a delivery with this number, judged at the end of [`Forum::feed`].

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_ledger::{
-    AgreementLapsed, AudienceGroup, ConsignmentRecorded, ExchangePlace, Fact, FeedResumed, Founding, HistoryBegun,
-    ItemRefusal, Lost, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, Resume, Shown,
-    StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
+    AgreementLapsed, AudienceGroup, Completed, ConsignmentRecorded, ExchangePlace, Fact, FeedResumed, Founding,
+    HistoryBegun, ItemRefusal, Lost, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices,
+    Resume, Shown, StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
 };
 use concord_model::{Digest, ExchangeId, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
@@ -47,8 +47,8 @@ pub enum HubEntry {
     JournalEffect,
     /// The beginning of a hub.
     Founded(Founding),
-    /// A statement, as it was signed.
-    Statement(StatementDecided, SignedStatement),
+    /// A statement, as it was signed, and the approvals that it was handed back with.
+    Statement(StatementDecided, SignedStatement, Vec<SignedStatement>),
     /// A consignment, as it was sealed; its blobs stand beside the entry.
     Consignment(ConsignmentRecorded, Box<Kept>),
     /// A recipient's word, as it was signed.
@@ -72,7 +72,7 @@ impl HubEntry {
             Self::HistoryBegun(fact) => Fact::HistoryBegun(fact),
             Self::JournalEffect => Fact::JournalEffect,
             Self::Founded(fact) => Fact::Founded(fact),
-            Self::Statement(fact, _) => Fact::Statement(fact),
+            Self::Statement(fact, ..) => Fact::Statement(fact),
             Self::Consignment(fact, _) => Fact::Consignment(fact),
             Self::Acknowledged(fact, _) => Fact::Acknowledged(fact),
             Self::FeedResumed(fact) => Fact::FeedResumed(fact),
@@ -95,13 +95,25 @@ pub fn founded(founding: &Founding, recorded_at: Timestamp) -> Draft {
     draft(KIND_FOUNDED, &message, Vec::new(), recorded_at)
 }
 
-/// A statement with its signature.
-pub fn statement(fact: &StatementDecided, signed: SignedStatement, recorded_at: Timestamp) -> Draft {
+/// A statement with its signature; `approvals` as they were signed that it was handed back with.
+pub fn statement(
+    fact: &StatementDecided,
+    signed: SignedStatement,
+    approvals: Vec<SignedStatement>,
+    recorded_at: Timestamp,
+) -> Draft {
     let message = pb::StatementDecided {
         signed: Some(signed),
         refused: fact.refused.map(|reason| reason.code().to_owned()).unwrap_or_default(),
         told: fact.told.iter().map(told).collect(),
         closes: fact.closes.as_deref().map(closed_epoch),
+        needs: if fact.needs > 1 { fact.needs } else { 0 },
+        approvals,
+        completes: fact.completes.as_ref().map(|completed| pb::StatementCompleted {
+            statement: completed.statement,
+            approvals: completed.approvals.clone(),
+        }),
+        begins_with: fact.begins_with.clone(),
     };
     draft(KIND_STATEMENT, &message, Vec::new(), recorded_at)
 }
@@ -387,10 +399,30 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
     let told = message.told.iter().map(read_told).collect::<Result<_, _>>().map_err(|error| malformed(entry, error))?;
     let closes = message.closes.as_ref().map(parse_closed_epoch).transpose();
     let closes = closes.map_err(|error| malformed(entry, error))?.map(Box::new);
-    if closes.is_some() != (refused.is_none() && statement.closes().is_some()) {
+    let approvals = message.approvals.iter().map(parse_statement).collect::<Result<Vec<_>, _>>();
+    let approvals = approvals.map_err(|refusal| malformed(entry, refusal))?;
+    let completes =
+        message.completes.map(|completed| Completed { statement: completed.statement, approvals: completed.approvals });
+    if message.needs == 1 || completes.is_some() && (refused.is_some() || !approvals.is_empty()) {
+        return Err(malformed(entry, "what it says of signatures does not fit together"));
+    }
+    let needs = message.needs.max(1);
+    let fact = StatementDecided {
+        statement,
+        refused,
+        told,
+        closes,
+        needs,
+        approvals,
+        completes,
+        begins_with: message.begins_with,
+    };
+    // What the last approval lets take effect stands in another entry.
+    let closing = fact.refused.is_none() && !fact.waits() && fact.statement.closes().is_some();
+    if fact.completes.is_none() && fact.closes.is_some() != closing {
         return Err(malformed(entry, "where an epoch ended stands with the statement that closed it, and only there"));
     }
-    Ok(HubEntry::Statement(StatementDecided { statement, refused, told, closes }, signed))
+    Ok(HubEntry::Statement(fact, signed, message.approvals))
 }
 
 fn read_audiences(

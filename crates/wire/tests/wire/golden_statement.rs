@@ -1,7 +1,8 @@
 //! Golden vectors of what officers and joining nodes sign.
 
 use bytes::Bytes;
-use concord_model::Title;
+use concord_ledger::{DecisionContent, ForumDecision};
+use concord_model::{Digest, Measure, MeasureCode, Name, Participant, ParticipantCode, ParticipantKind, Title};
 use concord_wire::agreement::{
     DraftContent, JoinProof, STATEMENT_DOMAIN, agreement_digest, encode_statement, encode_text, in_domain,
     parse_join_request, parse_text,
@@ -22,6 +23,34 @@ fn an_agreement_text() {
     golden.text("digest", agreement_digest(&bytes).0).check();
 }
 
+fn decided(content: DecisionContent) -> DraftContent {
+    DraftContent::Decided(ForumDecision { content, reference: Title::parse("decision 4 of 2026").unwrap() })
+}
+
+fn participant(code: &str, name: &str) -> Participant {
+    let names = [("en", name), ("ru", "Туркменистан")].map(|(tag, name)| (tag.to_owned(), name.to_owned()));
+    Participant {
+        code: ParticipantCode::parse(code).unwrap(),
+        kind: ParticipantKind::ObserverState,
+        names: names.into_iter().collect(),
+    }
+}
+
+fn renamed() -> DecisionContent {
+    let Participant { code: participant, names, .. } = participant("TUR", "Türkiye");
+    DecisionContent::Rename { participant, revision: 1, names }
+}
+
+fn kind_set() -> DecisionContent {
+    let participant = ParticipantCode::parse("TKM").unwrap();
+    DecisionContent::SetKind { participant, revision: 2, kind: ParticipantKind::Member }
+}
+
+fn measure() -> Measure {
+    let code = MeasureCode::parse("challenges.7").unwrap();
+    Measure { code, slug: Name::parse("water").unwrap(), title: "Shared rivers".to_owned() }
+}
+
 #[test]
 fn statements_of_every_kind() {
     let about = "Statements, signed over `concord statement v1` ‖ 0 ‖ statement. The key's private half is `officer of KAZ`, padded with zeros.";
@@ -36,6 +65,12 @@ fn statements_of_every_kind() {
         ("enrolment", DraftContent::Enrol(join_request())),
         ("epoch", DraftContent::OpenEpoch(epoch_opening())),
         ("replacement", DraftContent::Replace(join_request(), Title::parse("note verbale 17/2026").unwrap())),
+        ("approval", DraftContent::Approve(Digest([0xab; 32]))),
+        ("rejection", DraftContent::Reject(Digest([0xab; 32]))),
+        ("participant", decided(DecisionContent::AddParticipant(participant("TKM", "Turkmenistan")))),
+        ("name", decided(renamed())),
+        ("kind", decided(kind_set())),
+        ("measure", decided(DecisionContent::AddMeasure(measure()))),
     ]) {
         let statement = encode_statement(&draft(number, content));
         let signed = signed(statement.clone());

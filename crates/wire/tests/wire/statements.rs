@@ -158,6 +158,9 @@ proptest! {
                 StatementContent::Replace(Replacement { request, reference })
             }
             DraftContent::OpenEpoch(opening) => StatementContent::OpenEpoch(opening),
+            DraftContent::Approve(statement) => StatementContent::Approve(statement),
+            DraftContent::Reject(statement) => StatementContent::Reject(statement),
+            DraftContent::Decided(decision) => StatementContent::Decided(decision),
             DraftContent::Enrol(request) => StatementContent::Enrol(parse_join_request(&request).unwrap().0),
         };
         prop_assert_eq!(read.content, expected);

@@ -4,8 +4,8 @@ use concord_journal::{
     Digest as JournalDigest, Draft, HistoryBegun as JournalHistoryBegun, HistoryId, KIND_HISTORY_BEGUN, Tail,
 };
 use concord_ledger::{
-    ChainTip, ClosedEpoch, Fact, FeedResumed, HistoryBegun, Lost, MailboxResumed, MailboxRun, NodeSeen, NotHealed,
-    Resume, Shown, StatementDecided,
+    ChainTip, ClosedEpoch, Completed, Fact, FeedResumed, HistoryBegun, Lost, MailboxResumed, MailboxRun, NodeSeen,
+    NotHealed, Resume, Shown, StatementDecided,
 };
 use concord_model::{ConsignmentDigest, Digest, ExchangeId, Lane, Name, Reason};
 use concord_wire::agreement::{DraftContent, encode_statement, parse_statement};
@@ -35,8 +35,8 @@ pub(crate) fn consignment_draft() -> Draft {
 pub(crate) fn statement_decided(refused: Option<Reason>) -> (StatementDecided, Draft) {
     let signed = signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text()))));
     let told = vec![told(code("KAZ"), 4), told(code("UZB"), 300)];
-    let fact = StatementDecided { statement: parse_statement(&signed).unwrap(), refused, told, closes: None };
-    let draft = hub::statement(&fact, signed, NOW);
+    let fact = StatementDecided::alone(parse_statement(&signed).unwrap(), refused, told);
+    let draft = hub::statement(&fact, signed, Vec::new(), NOW);
     (fact, draft)
 }
 
@@ -49,25 +49,50 @@ fn epoch_closed() -> (StatementDecided, SignedStatement) {
     let signed = signed(encode_statement(&draft(2, DraftContent::OpenEpoch(epoch_opening()))));
     let statement = parse_statement(&signed).unwrap();
     let closes = Some(Box::new(closed_epoch()));
-    (StatementDecided { statement, refused: None, told: vec![told(code("KAZ"), 5)], closes }, signed)
+    let alone = StatementDecided::alone(statement, None, vec![told(code("KAZ"), 5)]);
+    (StatementDecided { closes, ..alone }, signed)
 }
 
 pub(crate) fn epoch_closed_draft() -> Draft {
     let (fact, signed) = epoch_closed();
-    hub::statement(&fact, signed, NOW)
+    hub::statement(&fact, signed, Vec::new(), NOW)
 }
 
 #[test]
 fn where_an_epoch_ended_stands_with_the_statement_that_closed_it_and_only_there() {
-    let read = |fact: &StatementDecided, signed: SignedStatement| hub::read(&entry(&hub::statement(fact, signed, NOW)));
+    let read = |fact: &StatementDecided, signed: SignedStatement| {
+        hub::read(&entry(&hub::statement(fact, signed, Vec::new(), NOW)))
+    };
     let (fact, signed) = epoch_closed();
-    assert!(matches!(read(&fact, signed.clone()), Ok(HubEntry::Statement(read, _)) if read == fact));
+    assert!(matches!(read(&fact, signed.clone()), Ok(HubEntry::Statement(read, ..)) if read == fact));
     let without = StatementDecided { closes: None, ..fact };
     assert!(matches!(read(&without, signed), Err(StoredError::Malformed { .. })));
     let (other, _) = statement_decided(None);
     let with = StatementDecided { closes: Some(Box::new(closed_epoch())), ..other };
     let proposal = crate::statements::signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text()))));
     assert!(matches!(read(&with, proposal), Err(StoredError::Malformed { .. })));
+}
+
+#[test]
+fn what_a_statement_needs_and_completes_survives_the_journal() {
+    let signed = |number, content| crate::statements::signed(encode_statement(&draft(number, content)));
+    let hold = signed(1, DraftContent::Release(Digest([5; 32])));
+    let release = parse_statement(&hold).unwrap();
+    let approval = signed(2, DraftContent::Approve(release.digest));
+    let approved = parse_statement(&approval).unwrap();
+    let alone = || StatementDecided::alone(release.clone(), None, vec![told(code("KAZ"), 5)]);
+    let waits = StatementDecided { needs: 3, approvals: vec![approved.clone()], ..alone() };
+    let read = |fact: &StatementDecided, signed: &SignedStatement, with: Vec<SignedStatement>| {
+        hub::read(&entry(&hub::statement(fact, signed.clone(), with, NOW)))
+    };
+    let Ok(HubEntry::Statement(fact, _, with)) = read(&waits, &hold, vec![approval.clone()]) else { panic!() };
+    assert_eq!((&fact, fact.waits(), with), (&waits, true, vec![approval.clone()]));
+    let completes = Some(Completed { statement: 7, approvals: vec![8, 9] });
+    let last = StatementDecided { completes, ..StatementDecided::alone(approved, None, Vec::new()) };
+    let Ok(HubEntry::Statement(fact, ..)) = read(&last, &approval, Vec::new()) else { panic!() };
+    assert_eq!(fact, last);
+    let refused = StatementDecided { refused: Some(Reason::ApprovalUnknown), ..last };
+    assert!(matches!(read(&refused, &approval, Vec::new()), Err(StoredError::Malformed { .. })));
 }
 
 #[test]
@@ -200,7 +225,7 @@ fn the_journals_own_entry_is_read_by_both_roles() {
 
 #[test]
 fn evidence_stands_beside_its_fact_unchanged() {
-    let Ok(HubEntry::Statement(_, evidence)) = hub::read(&entry(&statement_decided(None).1)) else { panic!() };
+    let Ok(HubEntry::Statement(_, evidence, _)) = hub::read(&entry(&statement_decided(None).1)) else { panic!() };
     assert_eq!(evidence, signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text())))));
     let Ok(HubEntry::Acknowledged(_, evidence)) = hub::read(&entry(&acknowledged_draft())) else { panic!() };
     assert_eq!(evidence, acknowledgement_of(&said()));
@@ -317,7 +342,8 @@ proptest! {
         let statement = parse_statement(&signed).unwrap();
         let closes = statement.closes().is_some() && reason.is_none();
         let closes = closes.then(|| Box::new(closed_epoch()));
-        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)], closes };
-        prop_assert_eq!(fact(&hub::statement(&decided, signed, NOW)), Fact::Statement(decided));
+        let alone = StatementDecided::alone(statement, reason, vec![told(code("KAZ"), u64::MAX)]);
+        let decided = StatementDecided { closes, ..alone };
+        prop_assert_eq!(fact(&hub::statement(&decided, signed, Vec::new(), NOW)), Fact::Statement(decided));
     }
 }

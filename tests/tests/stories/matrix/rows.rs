@@ -135,6 +135,7 @@ pub(super) const ROWS: &[Row] = &[
         AGENCIES_AND_OFFICER,
     ),
     row("/concord.agreement.v1.AgreementService/PreviewAudience", a_preview, NOBODY, AGENCIES_AND_OFFICER),
+    row("/concord.operations.v1.RegistryService/ListApprovals", empty, &[(SecretariatsOfficer, "OK")], NOBODY),
     row(
         "/concord.operations.v1.RegistryService/ListParticipants",
         empty,

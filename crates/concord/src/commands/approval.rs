@@ -1,0 +1,295 @@
+//! `concord approval`: what an officer of the secretariat said and what other officers have to sign too.
+//!
+//! Whoever approves signs the digest of the very bytes that are shown here, not what the hub says of them.
+
+use clap::{Args, Subcommand};
+use concord_identity::enrolment_fingerprint;
+use concord_ledger::{JoinRequest, Statement, StatementContent};
+use concord_model::{Digest, Fingerprint, Reason, Refusal};
+use concord_wire::agreement::{DraftContent, parse_statement};
+use concord_wire::proto::operations::v1::{ListApprovalsRequest, WaitingStatement};
+use serde::Serialize;
+
+use super::compare::Compared;
+use super::participant::registered;
+use super::statement::{Said, confirm, say};
+use crate::cli::ClientArgs;
+use crate::client::{Client, call};
+use crate::exit::Failure;
+use crate::hint::{self, Line};
+use crate::output::{self, Output, facts, safe, table};
+
+/// Digits of an id that are shown where a person types it.
+const ID_SHOWN_DIGITS: usize = 8;
+
+#[derive(Subcommand)]
+pub(crate) enum ApprovalCommand {
+    /// List what waits for signatures.
+    List(ListArgs),
+    /// Show one of them whole.
+    Show(ShowArgs),
+    /// Sign it, too; with the last signature that it needs it takes effect.
+    Approve(ApproveArgs),
+    /// End it: it never takes effect.
+    Reject(RejectArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord approval list --profile /srv/concord/hub/officer-2")]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord approval show 3f9a12bc --profile /srv/concord/hub/officer-2")]
+pub(crate) struct ShowArgs {
+    /// Its id, or how it begins.
+    id: String,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord approval approve 3f9a12bc --profile /srv/concord/hub/officer-2\n\nOf an enrolment the fingerprint is compared first, by this officer too."
+)]
+pub(crate) struct ApproveArgs {
+    /// Its id, or how it begins.
+    id: String,
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(flatten)]
+    compared: Compared,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord approval reject 3f9a12bc --profile /srv/concord/hub/officer-2")]
+pub(crate) struct RejectArgs {
+    /// Its id, or how it begins.
+    id: String,
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Serialize)]
+struct ApprovalLine {
+    id: String,
+    /// What it is: `enrol`, `replace` or `release`.
+    kind: &'static str,
+    participant: String,
+    node: Option<String>,
+    fingerprint: Option<String>,
+    reference: Option<String>,
+    said_by: String,
+    signed_by: Vec<String>,
+    needs: u32,
+    missing: u32,
+    lapses_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SaidLine {
+    id: String,
+    said: &'static str,
+    state: &'static str,
+    signatures_missing: u32,
+}
+
+pub(crate) async fn run(command: ApprovalCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        ApprovalCommand::List(args) => list(&args, output).await,
+        ApprovalCommand::Show(args) => show(&args, output).await,
+        ApprovalCommand::Approve(args) => approve(&args, output).await,
+        ApprovalCommand::Reject(args) => reject(&args, output).await,
+    }
+}
+
+/// Says that something waits, and how another officer signs it.
+pub(crate) fn tell_waits(missing: u32, statement: &Digest, output: Output) {
+    let signatures = if missing == 1 { "signature" } else { "signatures" };
+    let why =
+        format!("it waits for {missing} more {signatures}: another officer of the secretariat looks, and approves");
+    let id = shortened(&statement.to_string());
+    hint::next(
+        output,
+        &why,
+        &[
+            Line::new("approval show").words(&id).words("--profile HUBDIR/officer-2"),
+            Line::new("approval approve").words(&id).words("--profile HUBDIR/officer-2"),
+        ],
+    );
+}
+
+fn shortened(id: &str) -> String {
+    id.chars().take(ID_SHOWN_DIGITS).collect()
+}
+
+/// What waits, read from the bytes that its officer signed.
+struct Read {
+    statement: Statement,
+    waiting: WaitingStatement,
+    line: ApprovalLine,
+}
+
+async fn waiting(client: &Client) -> Result<Vec<Read>, Failure> {
+    let answer = client.registry().list_approvals(call(ListApprovalsRequest {})).await?.into_inner();
+    let mut read = Vec::with_capacity(answer.waiting.len());
+    for waiting in answer.waiting {
+        let signed = waiting.statement.as_ref().ok_or_else(|| Failure::answer("a statement is missing"))?;
+        let statement = parse_statement(signed).map_err(Failure::from)?;
+        let line = line(client, &statement, &waiting).await?;
+        read.push(Read { statement, waiting, line });
+    }
+    Ok(read)
+}
+
+async fn line(client: &Client, statement: &Statement, waiting: &WaitingStatement) -> Result<ApprovalLine, Failure> {
+    let (kind, participant, request, reference) = match &statement.content {
+        StatementContent::Enrol(request) => ("enrol", request.participant.to_string(), Some(request), None),
+        StatementContent::Replace(replacement) => {
+            let request = &replacement.request;
+            ("replace", request.participant.to_string(), Some(request), Some(replacement.reference.to_string()))
+        }
+        StatementContent::Release(hold) => ("release", held_by(client, hold).await?, None, None),
+        _ => return Err(Failure::answer("something waits for signatures that this version does not know")),
+    };
+    let signed_by: Vec<String> = waiting.signed_by.iter().map(|signed| signed.officer.clone()).collect();
+    let missing = waiting.needs.saturating_sub(u32::try_from(signed_by.len()).unwrap_or(u32::MAX));
+    Ok(ApprovalLine {
+        id: statement.digest.to_string(),
+        kind,
+        participant,
+        node: request.map(|request| request.node.to_string()),
+        fingerprint: request.map(|request| fingerprint(request).grouped()),
+        reference,
+        said_by: statement.officer.to_string(),
+        signed_by,
+        needs: waiting.needs,
+        missing,
+        lapses_at: output::optional_time(waiting.lapses_at.as_ref()),
+    })
+}
+
+/// Over code, anchor and key of the request itself, as its own node shows it.
+fn fingerprint(request: &JoinRequest) -> Fingerprint {
+    enrolment_fingerprint(&request.participant, &request.anchor, &request.signing_key)
+}
+
+/// Whom the hold is on that a release names.
+async fn held_by(client: &Client, hold: &Digest) -> Result<String, Failure> {
+    let all = registered(client).await?;
+    let has = |one: &&concord_wire::proto::operations::v1::RegisteredParticipant| {
+        one.holds.iter().any(|held| held.statement == hold.as_bytes()[..])
+    };
+    let held = all.iter().find(has).and_then(|one| one.participant.as_ref());
+    Ok(held.map_or_else(|| "-".to_owned(), |participant| participant.code.clone()))
+}
+
+async fn find(client: &Client, id: &str) -> Result<Read, Failure> {
+    let prefix = id.to_ascii_lowercase();
+    let mut found: Vec<Read> = waiting(client).await?;
+    found.retain(|read| !prefix.is_empty() && read.line.id.starts_with(&prefix));
+    if found.len() > 1 {
+        let many = format!("{} statements that wait begin with {id}", found.len());
+        return Err(Failure::usage(many).help("give more digits of the id"));
+    }
+    found.pop().ok_or_else(|| {
+        Refusal::new(Reason::ApprovalUnknown, format!("nothing that waits for signatures begins with {id}")).into()
+    })
+}
+
+async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let lines: Vec<ApprovalLine> = waiting(&client).await?.into_iter().map(|read| read.line).collect();
+    output.results(&lines, || {
+        table(
+            &["id", "what", "of", "signed by", "lacks", "until"],
+            lines.iter().map(|line| {
+                vec![
+                    shortened(&line.id),
+                    line.kind.to_owned(),
+                    line.participant.clone(),
+                    line.signed_by.join(", "),
+                    line.missing.to_string(),
+                    output::short_time(line.lapses_at.as_deref()),
+                ]
+            }),
+        )
+    })
+}
+
+async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let read = find(&client, &args.id).await?;
+    output.result(&read.line, || shown(&read))
+}
+
+fn shown(read: &Read) -> String {
+    let line = &read.line;
+    let signed = read.waiting.signed_by.iter().map(|signed| {
+        let at = output::optional_time(signed.at.as_ref());
+        format!("{} {}", signed.officer, output::short_time(at.as_deref()))
+    });
+    let mut rows = vec![("id", line.id.clone()), ("what", line.kind.to_owned()), ("of", line.participant.clone())];
+    let mut add = |name, value: &Option<String>| {
+        rows.extend(value.iter().map(|value| (name, safe(value))));
+    };
+    add("node", &line.node);
+    add("fingerprint", &line.fingerprint);
+    add("reference", &line.reference);
+    rows.push(("signed by", signed.collect::<Vec<_>>().join(", ")));
+    rows.push(("lacks", format!("{} of {} signatures", line.missing, line.needs)));
+    rows.push(("over", output::short_time(line.lapses_at.as_deref())));
+    facts(&rows)
+}
+
+async fn approve(args: &ApproveArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let read = find(&client, &args.id).await?;
+    let request = match &read.statement.content {
+        StatementContent::Enrol(request) => Some(request),
+        StatementContent::Replace(replacement) => Some(&replacement.request),
+        _ => None,
+    };
+    if let Some(request) = request {
+        args.compared.check(&format!("the join request of {}", request.participant), fingerprint(request), output)?;
+    }
+    let said = say(&client, DraftContent::Approve(read.statement.digest)).await?;
+    let missing = if let Said::Waits(missing) = said { missing } else { 0 };
+    let state = if missing == 0 { "in-effect" } else { said.as_str() };
+    tell(SaidLine { id: read.line.id.clone(), said: "approve", state, signatures_missing: missing }, output)?;
+    if missing > 0 {
+        tell_waits(missing, &read.statement.digest, output);
+    } else if request.is_some() {
+        let bundle = Line::new("participant bundle").text(&read.line.participant).words("--out BUNDLE --profile");
+        hint::next(
+            output,
+            "it is in effect, told to all with who signed: this writes the bundle for its node",
+            &[bundle.path(&args.client.profile)],
+        );
+    }
+    Ok(())
+}
+
+async fn reject(args: &RejectArgs, output: Output) -> Result<(), Failure> {
+    let client = Client::connect(&args.client).await?;
+    let read = find(&client, &args.id).await?;
+    if !args.yes {
+        let question = format!("\"{} {}\" never takes effect then.", read.line.kind, read.line.participant);
+        confirm(output, "rejecting", &question, &shortened(&read.line.id))?;
+    }
+    let said = say(&client, DraftContent::Reject(read.statement.digest)).await?;
+    tell(SaidLine { id: read.line.id, said: "reject", state: said.as_str(), signatures_missing: 0 }, output)?;
+    output.say("it never takes effect; where it is wanted after all, it is said anew");
+    Ok(())
+}
+
+fn tell(line: SaidLine, output: Output) -> Result<(), Failure> {
+    output.result(&line, || {
+        facts(&[("id", shortened(&line.id)), ("said", line.said.to_owned()), ("state", line.state.to_owned())])
+    })
+}

@@ -1,0 +1,161 @@
+//! What the forum decides about itself: participants and measures join, names and kinds change, and nothing goes.
+
+use std::collections::BTreeMap;
+
+use concord_ledger::{
+    Command, Decision, DecisionContent, ForumDecision, Handed, Quorum, Registry, Statement, StatementContent,
+};
+use concord_model::{Measure, Name, Participant, ParticipantKind, Reason, Refusal, Timestamp, Title};
+
+use crate::forum::{Forum, reason, t};
+
+fn named(code: &str) -> Participant {
+    let names = BTreeMap::from([("en".to_owned(), format!("The state {code}"))]);
+    Participant { code: t(code), kind: ParticipantKind::ObserverState, names }
+}
+
+fn measure(code: &str) -> Measure {
+    Measure { code: t(code), slug: t("water"), title: "Shared rivers".to_owned() }
+}
+
+fn rename(code: &str, revision: u32, name: &str) -> DecisionContent {
+    let names = BTreeMap::from([("en".to_owned(), name.to_owned())]);
+    DecisionContent::Rename { participant: t(code), revision, names }
+}
+
+fn set_kind(code: &str, revision: u32, kind: ParticipantKind) -> DecisionContent {
+    DecisionContent::SetKind { participant: t(code), revision, kind }
+}
+
+fn decided(content: DecisionContent) -> StatementContent {
+    StatementContent::Decided(ForumDecision { content, reference: Title::parse("decision 4").unwrap() })
+}
+
+impl Forum {
+    fn decides(&mut self, content: DecisionContent) -> Result<(), Refusal> {
+        self.say("SEC", decided(content))
+    }
+
+    /// The first measure's area with a number that is free.
+    fn free_measure(&self) -> String {
+        let first = self.ledger.registry().measures()[0].code.to_string();
+        format!("{}.77", first.split('.').next().unwrap())
+    }
+}
+
+#[test]
+fn a_participant_joins_with_a_feed_that_begins_with_what_everybody_was_told() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let told_before = forum.ledger.feed_last(&t("KAZ"));
+    forum.decides(DecisionContent::AddParticipant(named("TKM"))).unwrap();
+    let fact = forum.last_statement().clone();
+    // The founding, two enrolments.
+    assert_eq!((fact.begins_with.len(), fact.begins()), (3, Some(&t("TKM"))));
+    assert_eq!(forum.ledger.feed_last(&t("TKM")), 4);
+    assert_eq!(forum.ledger.feed_last(&t("KAZ")), told_before + 1);
+    forum.enrol("TKM").unwrap();
+    assert_eq!(forum.ledger.feed_last(&t("TKM")), 5);
+    forum.agree("KAZ/with-them", &["KAZ", "TKM"]);
+    assert!(forum.ledger.agreements().in_force(&t("KAZ/with-them")).is_some());
+    crate::snapshots::check_at_every_fact(&forum.facts);
+}
+
+#[test]
+fn codes_are_never_used_again_and_what_has_no_place_is_refused() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let free = forum.free_measure();
+    let refused = |decided: Result<(), Refusal>| decided.unwrap_err().reason;
+    let of = |participant: Participant| DecisionContent::AddParticipant(participant);
+    assert_eq!(refused(forum.decides(of(named("KAZ")))), Reason::ParticipantExists);
+    let secretariat = Participant { kind: ParticipantKind::Secretariat, ..named("TKM") };
+    assert_eq!(refused(forum.decides(of(secretariat))), Reason::ArgumentInvalid);
+    let nameless = Participant { names: BTreeMap::from([("ru".to_owned(), "Т".to_owned())]), ..named("TKM") };
+    assert_eq!(refused(forum.decides(of(nameless))), Reason::ArgumentInvalid);
+    let torn = Participant { names: BTreeMap::from([("en".to_owned(), "a\nb".to_owned())]), ..named("TKM") };
+    assert_eq!(refused(forum.decides(of(torn))), Reason::ArgumentInvalid);
+    assert_eq!(refused(forum.decides(rename("TKM", 1, "x"))), Reason::ParticipantUnknown);
+    assert_eq!(refused(forum.decides(rename("KAZ", 2, "x"))), Reason::RegistryChanged);
+    assert_eq!(refused(forum.decides(set_kind("SEC", 1, ParticipantKind::Member))), Reason::ArgumentInvalid);
+    forum.decides(DecisionContent::AddMeasure(measure(&free))).unwrap();
+    assert_eq!(refused(forum.decides(DecisionContent::AddMeasure(measure(&free)))), Reason::MeasureExists);
+    assert_eq!(refused(forum.decides(DecisionContent::AddMeasure(measure("nowhere.1")))), Reason::ArgumentInvalid);
+    let by_a_state = forum.say("KAZ", decided(of(named("TKM"))));
+    assert_eq!(reason(by_a_state), Err(Reason::CallerNotAllowed));
+}
+
+#[test]
+fn names_and_kinds_change_and_what_they_were_stays_known() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let before = forum.ledger.registry().participant(&t("KAZ")).unwrap().clone();
+    forum.decides(rename("KAZ", 1, "The first new name")).unwrap();
+    forum.decides(rename("KAZ", 2, "The second new name")).unwrap();
+    forum.decides(set_kind("KAZ", 3, ParticipantKind::ObserverState)).unwrap();
+    let registry = forum.ledger.registry();
+    let now = registry.participant(&t("KAZ")).unwrap();
+    assert_eq!((now.names["en"].as_str(), now.kind), ("The second new name", ParticipantKind::ObserverState));
+    assert_eq!(registry.begun(&t("KAZ")), Some(&before));
+    let changes = registry.changes_of(&t("KAZ")).unwrap();
+    assert_eq!(changes.iter().map(|(number, _)| number).collect::<Vec<_>>(), [1, 2, 3]);
+    let (_, first) = changes.iter().next().unwrap();
+    assert_eq!((first.officer.as_str(), first.decision.reference.as_str()), ("officer", "decision 4"));
+}
+
+/// Everything that a registry says, but for when it was recorded.
+fn said(registry: &Registry) -> (Vec<Participant>, Vec<Measure>) {
+    (registry.participants().cloned().collect(), registry.measures().to_vec())
+}
+
+#[test]
+fn whatever_order_decisions_come_back_in_the_registry_is_the_same() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let area = forum.free_measure();
+    let other = area.replace(".77", ".78");
+    let contents = [
+        DecisionContent::AddParticipant(named("TKM")),
+        rename("TKM", 1, "Their first name"),
+        rename("TKM", 2, "Their second name"),
+        set_kind("TKM", 3, ParticipantKind::Member),
+        DecisionContent::AddMeasure(measure(&area)),
+        DecisionContent::AddMeasure(measure(&other)),
+    ];
+    let statements: Vec<Statement> = contents
+        .into_iter()
+        .map(|content| {
+            let statement = forum.statement("SEC", decided(content));
+            forum.run(&Command::Statement(statement.clone(), Quorum::ONE)).unwrap();
+            statement
+        })
+        .collect();
+    let expected = said(forum.ledger.registry());
+
+    for shift in 0..statements.len() {
+        for reversed in [false, true] {
+            let mut order = statements.clone();
+            order.rotate_left(shift);
+            if reversed {
+                order.reverse();
+            }
+            // At a hub that lost them, handed back by a node.
+            let mut restored = Forum::of(["KAZ", "IRN"]);
+            // And at a node that is told them so.
+            let mut told = Forum::of(["KAZ", "IRN"]).ledger.registry().clone();
+            for statement in &order {
+                let handed = Handed {
+                    statement: statement.clone(),
+                    by: t("IRN"),
+                    was_told: true,
+                    refused: None,
+                    closes: None,
+                    approvals: Vec::new(),
+                    quorum: Quorum::ONE,
+                };
+                let decision = restored.run(&Command::HandBack(handed)).unwrap();
+                assert!(matches!(decision, Decision::Fact { refusal: None, .. }), "{decision:?}");
+                let officers: [Name; 1] = [statement.officer.clone()];
+                told.apply(statement, &officers, Timestamp::from_micros(1));
+            }
+            assert_eq!(said(restored.ledger.registry()), expected);
+            assert_eq!(said(&told), expected);
+        }
+    }
+}

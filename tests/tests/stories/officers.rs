@@ -1,0 +1,278 @@
+//! What the secretariat's officers decide: an enrolment takes several of them, whoever is asked may say no, and who signed is known to
+//! all; what the forum decides about itself is recorded by one, with its paper.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use concord_tests::{DEADLINE, Ended, Forum, concord, exchange_ids, text_of, words};
+use serde_json::Value;
+
+use crate::healing_hub::copy_folder;
+
+const MEASURE: &str = "environmental.5";
+const NEW_MEASURE: &str = "challenges.6";
+
+/// A hub that asks for two officers.
+fn of_two() -> Forum {
+    Forum::seeded(words!["--quorum", "2"])
+}
+
+fn first(forum: &Forum) -> PathBuf {
+    forum.hub_dir().join("officer")
+}
+
+fn second(forum: &Forum) -> PathBuf {
+    forum.hub_dir().join("officer-2")
+}
+
+fn make_node(forum: &Forum, code: &str) -> PathBuf {
+    let dir = forum.node_dir(code);
+    concord(words!["node", "init", "--dir", dir, "--participant", code]).ok();
+    dir.join("join-request.json")
+}
+
+/// One officer enrols, and the id by which another one approves comes back.
+fn enrol(forum: &Forum, request: &Path) -> String {
+    let said = concord(words!["participant", "enrol", request, "--yes", "--profile", first(forum)]).ok();
+    assert!(said.stderr.contains("waits for 1 more signature"), "{said}");
+    let said = said.json();
+    assert_eq!((said["state"].as_str(), said["signatures_missing"].as_u64()), (Some("waits"), Some(1)));
+    text_of(&said, "approval")
+}
+
+fn approve(id: &str, profile: &Path) -> Ended {
+    concord(words!["approval", "approve", id, "--yes", "--profile", profile])
+}
+
+fn bundle(forum: &Forum, code: &str) -> (Ended, PathBuf) {
+    let out = forum.path().join(format!("{code}.bundle.json"));
+    (concord(words!["participant", "bundle", code, "--out", out, "--profile", first(forum)]), out)
+}
+
+/// Enrolled by two, joined, and running.
+fn join(forum: &mut Forum, code: &str) {
+    let request = make_node(forum, code);
+    let id = enrol(forum, &request);
+    assert_eq!(approve(&id[..8], &second(forum)).ok().json()["state"], "in-effect");
+    start(forum, code);
+}
+
+fn start(forum: &mut Forum, code: &str) {
+    let (written, bundle) = bundle(forum, code);
+    written.ok();
+    let dir = forum.node_dir(code);
+    concord(words!["node", "join", bundle, "--yes", "--dir", dir]).ok();
+    concord(words!["agency", "add", "agency", "--dir", dir]).ok();
+    forum.start_node(code);
+}
+
+/// A participant, as a profile's server knows it, once it is as it should be.
+fn await_shown(profile: &Path, code: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let shown = concord(words!["participant", "show", code, "--profile", profile]);
+        if shown.code == Some(0) && is_so(&shown.json()) {
+            return shown.json();
+        }
+        assert!(Instant::now() < end, "{shown}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn is_signed_by_both(shown: &Value) -> bool {
+    shown["approved_by"] == serde_json::json!(["officer", "officer-2"])
+}
+
+#[test]
+fn one_signature_is_not_enough_and_the_second_lets_the_node_in() {
+    let mut forum = of_two();
+    let request = make_node(&forum, "KAZ");
+    let id = enrol(&forum, &request);
+    // Nothing of it counts: there is no bundle, and nobody has it in the registry.
+    bundle(&forum, "KAZ").0.refused(3, "PARTICIPANT_NOT_ENROLLED");
+    let shown = || concord(words!["participant", "show", "KAZ", "--profile", first(&forum)]).ok().json();
+    assert_eq!(shown()["node"], Value::Null);
+    // Neither the same officer again, nor the same request.
+    approve(&id, &first(&forum)).refused(3, "APPROVAL_REPEATED");
+    concord(words!["participant", "enrol", request, "--profile", first(&forum)]).refused(3, "APPROVAL_EXISTS");
+    assert_eq!(shown()["node"], Value::Null);
+
+    forum.kill_hub();
+    forum.start_hub();
+    let waiting = concord(words!["approval", "list", "--profile", second(&forum)]).ok().json();
+    assert_eq!((text_of(&waiting, "id"), text_of(&waiting, "kind")), (id.clone(), "enrol".to_owned()));
+    assert_eq!((waiting["missing"].as_u64(), waiting["signed_by"].clone()), (Some(1), serde_json::json!(["officer"])));
+    let own: Value = serde_json::from_slice(&fs::read(&request).unwrap()).unwrap();
+    assert_eq!(text_of(&waiting, "fingerprint"), text_of(&own, "fingerprint"));
+    // The second officer compares, too.
+    let other = text_of(&own, "fingerprint").replace(['0', '1', '2'], "3");
+    let wrong = words!["approval", "approve", id[..8], "--fingerprint", other, "--profile", second(&forum)];
+    concord(wrong).refused(3, "FINGERPRINT_MISMATCH");
+    let fingerprint = text_of(&own, "fingerprint");
+    let right = words!["approval", "approve", id[..8], "--fingerprint", fingerprint, "--profile", second(&forum)];
+    assert_eq!(concord(right).ok().json()["state"], "in-effect");
+    assert!(concord(words!["approval", "list", "--profile", second(&forum)]).ok().lines().is_empty());
+    start(&mut forum, "KAZ");
+    join(&mut forum, "IRN");
+
+    // Who signed is known to all, and by a node that verified each signature.
+    await_shown(&forum.officer("IRN"), "KAZ", is_signed_by_both);
+    await_shown(&forum.officer("KAZ"), "IRN", is_signed_by_both);
+    forum.agree("KAZ/warnings", MEASURE, &["KAZ", "IRN"]);
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    let sent = kaz.submit("to a state that two let in", "--wait delivered").id;
+    assert_eq!(exchange_ids(&irn.receive(1)), [sent]);
+    let audit = concord(words!["audit", "--profile", first(&forum)]).ok().text();
+    assert!(audit.contains("approve") && audit.contains("enrol KAZ node main"), "{audit}");
+}
+
+#[test]
+fn one_rejection_ends_an_enrolment_and_a_hold_is_lifted_by_two() {
+    let mut forum = of_two();
+    let request = make_node(&forum, "TUR");
+    let id = enrol(&forum, &request);
+    concord(words!["approval", "reject", id, "--profile", second(&forum)]).refused(2, "USAGE");
+    concord(words!["approval", "reject", id, "--yes", "--profile", second(&forum)]).ok();
+    assert!(concord(words!["approval", "list", "--profile", first(&forum)]).ok().lines().is_empty());
+    approve(&id, &second(&forum)).refused(3, "APPROVAL_UNKNOWN");
+    bundle(&forum, "TUR").0.refused(3, "PARTICIPANT_NOT_ENROLLED");
+
+    join(&mut forum, "KAZ");
+    let held = |shown: &Value| shown["holds"].as_array().is_some_and(|holds| !holds.is_empty());
+    concord(words!["participant", "hold", "KAZ", "--reason", "it floods", "--profile", first(&forum)]).ok();
+    await_shown(&forum.officer("KAZ"), "KAZ", held);
+    let release = concord(words!["participant", "release", "KAZ", "--profile", first(&forum)]).ok();
+    assert_eq!(release.json()["state"], "waits");
+    let waiting = concord(words!["approval", "list", "--profile", second(&forum)]).ok().json();
+    assert_eq!((text_of(&waiting, "kind"), text_of(&waiting, "participant")), ("release".into(), "KAZ".into()));
+    assert!(held(&await_shown(&first(&forum), "KAZ", |_| true)));
+    approve(&text_of(&waiting, "id"), &second(&forum)).ok();
+    await_shown(&forum.officer("KAZ"), "KAZ", |shown| !held(shown));
+}
+
+#[test]
+fn a_hub_that_was_put_back_has_who_was_approved_since() {
+    let mut forum = of_two();
+    join(&mut forum, "KAZ");
+    let request = make_node(&forum, "IRN");
+    let id = enrol(&forum, &request);
+    forum.stop_hub();
+    copy_folder(&forum.hub_dir(), &forum.path().join("copy"));
+    forum.start_hub();
+    // What the copy does not know: the second signature for IRN, and that there is a TKM at all.
+    approve(&id, &second(&forum)).ok();
+    start(&mut forum, "IRN");
+    let add = words!["participant", "add", "TKM", "--kind", "member", "--name", "en=T", "--reference", "decision 4"];
+    concord([add, words!["--profile", first(&forum)]].concat()).ok();
+    join(&mut forum, "TKM");
+    forum.agree("KAZ/warnings", MEASURE, &["KAZ", "IRN", "TKM"]);
+    for code in ["IRN", "TKM"] {
+        await_shown(&forum.officer("KAZ"), code, is_signed_by_both);
+    }
+
+    forum.stop_hub();
+    fs::remove_dir_all(forum.hub_dir()).unwrap();
+    fs::rename(forum.path().join("copy"), forum.hub_dir()).unwrap();
+    forum.start_hub();
+    for code in ["IRN", "TKM"] {
+        await_shown(&first(&forum), code, is_signed_by_both);
+    }
+    assert!(concord(words!["approval", "list", "--profile", second(&forum)]).ok().lines().is_empty());
+    let sent = forum.agency("TKM").submit("after it was put back", "--wait delivered").id;
+    for code in ["KAZ", "IRN"] {
+        assert_eq!(exchange_ids(&forum.agency(code).receive(1)), [sent.clone()]);
+    }
+}
+
+#[test]
+fn a_join_request_or_a_bundle_that_somebody_swapped_is_found_out_before_anything_is_done() {
+    let forum = Forum::empty();
+    let request = make_node(&forum, "KAZ");
+    let own: Value = serde_json::from_slice(&fs::read(&request).unwrap()).unwrap();
+    let fingerprint = text_of(&own, "fingerprint");
+    let swapped = forum.path().join("swapped");
+    concord(words!["node", "init", "--dir", swapped, "--participant", "KAZ"]).ok();
+    let swapped = swapped.join("join-request.json");
+    let officer = first(&forum);
+    let bundle = forum.path().join("kaz.bundle.json");
+    let enrol = |request: &Path, said: &str| {
+        concord(words!["participant", "enrol", request, "--fingerprint", said, "--profile", officer, "--out", bundle])
+    };
+    enrol(&swapped, &fingerprint).refused(3, "FINGERPRINT_MISMATCH");
+    assert!(!bundle.exists(), "nothing was done");
+    enrol(&request, "not a fingerprint").refused(2, "USAGE");
+    let typed = fingerprint.replace(' ', "").to_uppercase();
+    let enrolled = enrol(&request, &typed).ok().json();
+    // Off a terminal nobody is asked, and it says so.
+    let quiet = concord(words!["participant", "enrol", request, "--profile", officer, "--out", bundle]).ok();
+    assert!(quiet.stderr.contains("was not compared"), "{quiet}");
+
+    // Another hub made a bundle for the same node.
+    let other = Forum::empty();
+    let false_bundle = other.path().join("kaz.bundle.json");
+    let by_other = words!["participant", "enrol", request, "--yes", "--profile", first(&other), "--out", false_bundle];
+    concord(by_other).ok();
+    let said = text_of(&enrolled, "bundle_fingerprint");
+    let dir = forum.node_dir("KAZ");
+    let join = |bundle: &Path| concord(words!["node", "join", bundle, "--fingerprint", said, "--dir", dir]);
+    join(&false_bundle).refused(3, "FINGERPRINT_MISMATCH");
+    // Had it been installed, the true one would be refused now.
+    assert_eq!(text_of(&join(&bundle).ok().json(), "fingerprint"), said);
+}
+
+#[test]
+fn the_registry_and_the_catalogue_grow_by_command_while_nodes_are_connected() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    let officer = first(&forum);
+    let say = |line: &str, reference: &str| {
+        let mut words: Vec<_> = line.split(' ').map(std::ffi::OsString::from).collect();
+        words.extend(words!["--reference", reference, "--profile", officer]);
+        concord(words)
+    };
+    let add = "participant add TKM --kind observer --name en=Turkmenistan --name ru=Туркменистан";
+    say(add, "decision 4 of 2026").ok();
+    say(add, "decision 5 of 2026").refused(3, "PARTICIPANT_EXISTS");
+    say(&format!("measure add {NEW_MEASURE} --slug water --title Rivers"), "decision 6 of 2026").ok();
+    say(&format!("measure add {NEW_MEASURE} --slug else --title Else"), "decision 7 of 2026")
+        .refused(3, "MEASURE_EXISTS");
+
+    // A state that nobody had heard of joins, and knows all that was told before.
+    forum.join("TKM");
+    forum.start_node("TKM");
+    let at_its_own = forum.officer("TKM");
+    await_shown(&at_its_own, "KAZ", |shown| shown["node"] == "main");
+    let shown = await_shown(&forum.officer("KAZ"), "TKM", |shown| shown["node"] == "main");
+    assert_eq!(
+        (text_of(&shown, "kind"), text_of(&shown["names"], "ru")),
+        ("observer-state".into(), "Туркменистан".into())
+    );
+    assert_eq!(text_of(&shown["decisions"][0], "reference"), "decision 4 of 2026");
+
+    forum.agree("TKM/rivers", NEW_MEASURE, &["TKM", "KAZ", "IRN"]);
+    let sent = forum.agency("TKM").submit("of a measure that is new", "--wait delivered").id;
+    for code in ["KAZ", "IRN"] {
+        assert_eq!(exchange_ids(&forum.agency(code).receive(1)), [sent.clone()]);
+    }
+
+    say("participant rename TKM --name en=Turkmenia", "note verbale 1/2027").ok();
+    say("participant set-kind TKM member", "decision 1 of 2027").ok();
+    let is_so = |shown: &Value| shown["kind"] == "member" && shown["names"]["en"] == "Turkmenia";
+    let shown = await_shown(&forum.officer("IRN"), "TKM", is_so);
+    assert_eq!(shown["names"]["ru"], "Туркменистан", "what was not named stays");
+    let renamed = &shown["decisions"][1];
+    assert_eq!((renamed["before"]["en"].as_str(), renamed["by"].as_str()), (Some("Turkmenistan"), Some("officer")));
+    let measures = concord(words!["measure", "list", "--profile", at_its_own]).ok().lines();
+    let added = measures.iter().find(|measure| measure["measure"] == NEW_MEASURE).unwrap();
+    assert_eq!(added["added"]["reference"], "decision 6 of 2026");
+    assert!(measures.iter().filter(|measure| measure["added"] == Value::Null).count() > 20);
+    // It is recorded like any word of an officer: by nobody else.
+    let by_a_state = words!["participant", "add", "XYZ", "--kind", "member", "--name", "en=X", "--reference", "none"];
+    let ended = concord([by_a_state, words!["--profile", forum.officer("KAZ")]].concat());
+    ended.refused(3, "CALLER_NOT_ALLOWED");
+    forum.stop_node("TKM");
+    forum.stop_hub();
+    for dir in [forum.hub_dir(), forum.node_dir("TKM")] {
+        concord(words!["verify", dir]).ok();
+    }
+}
