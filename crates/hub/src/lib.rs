@@ -10,6 +10,7 @@
 
 pub mod acknowledge;
 pub mod allowance;
+mod approvals;
 mod config;
 pub mod consign;
 pub mod damaged;

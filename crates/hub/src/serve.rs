@@ -20,6 +20,7 @@ use concord_views::{Views, told_on_log};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::approvals;
 use crate::config::Config;
 use crate::damaged::Damaged;
 use crate::error::HubError;
@@ -137,6 +138,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
     tokio::spawn(lapses::keep_lapsing(Arc::downgrade(&shared)));
     tokio::spawn(withdrawals::keep_redacting(Arc::downgrade(&shared)));
+    tokio::spawn(approvals::keep_told(Arc::clone(&clock), readiness.clone(), sequencer.watch()));
     tokio::spawn(note_histories(audit.clone(), sequencer.watch()));
     tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));
     folder.write_addresses(&addresses)?;

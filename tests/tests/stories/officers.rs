@@ -1,16 +1,21 @@
 //! What the secretariat's officers decide: an enrolment takes several of them, whoever is asked may say no, and who signed is known to
 //! all; what the forum decides about itself is recorded by one, with its paper.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use concord_tests::{DEADLINE, Ended, Forum, concord, exchange_ids, text_of, words};
+use concord_tests::{DEADLINE, Ended, Forum, concord, exchange_ids, executable, run, text_of, words};
 use serde_json::Value;
 
 use crate::healing_hub::copy_folder;
+use crate::healing_node::await_recovered;
 
 const MEASURE: &str = "environmental.5";
+/// Before somebody is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
 const NEW_MEASURE: &str = "challenges.6";
 
 /// A hub that asks for two officers.
@@ -76,7 +81,7 @@ fn await_shown(profile: &Path, code: &str, is_so: impl Fn(&Value) -> bool) -> Va
             return shown.json();
         }
         assert!(Instant::now() < end, "{shown}");
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(AGAIN);
     }
 }
 
@@ -100,6 +105,7 @@ fn one_signature_is_not_enough_and_the_second_lets_the_node_in() {
 
     forum.kill_hub();
     forum.start_hub();
+    forum.await_alarm(&forum.hub_dir(), "approvals-waiting");
     let waiting = concord(words!["approval", "list", "--profile", second(&forum)]).ok().json();
     assert_eq!((text_of(&waiting, "id"), text_of(&waiting, "kind")), (id.clone(), "enrol".to_owned()));
     assert_eq!((waiting["missing"].as_u64(), waiting["signed_by"].clone()), (Some(1), serde_json::json!(["officer"])));
@@ -115,6 +121,11 @@ fn one_signature_is_not_enough_and_the_second_lets_the_node_in() {
     assert!(concord(words!["approval", "list", "--profile", second(&forum)]).ok().lines().is_empty());
     start(&mut forum, "KAZ");
     join(&mut forum, "IRN");
+    let since = Instant::now();
+    while forum.status(&forum.hub_dir())["notes"].to_string().contains("approvals-waiting") {
+        assert!(since.elapsed() < DEADLINE, "it is still said that something waits");
+        std::thread::sleep(AGAIN);
+    }
 
     // Who signed is known to all, and by a node that verified each signature.
     await_shown(&forum.officer("IRN"), "KAZ", is_signed_by_both);
@@ -149,6 +160,74 @@ fn one_rejection_ends_an_enrolment_and_a_hold_is_lifted_by_two() {
     assert!(held(&await_shown(&first(&forum), "KAZ", |_| true)));
     approve(&text_of(&waiting, "id"), &second(&forum)).ok();
     await_shown(&forum.officer("KAZ"), "KAZ", |shown| !held(shown));
+}
+
+#[test]
+fn keys_are_replaced_by_two_and_the_old_ones_count_until_then() {
+    let mut forum = of_two();
+    join(&mut forum, "KAZ");
+    join(&mut forum, "IRN");
+    forum.agree("KAZ/warnings", MEASURE, &["KAZ", "IRN"]);
+    let irn = forum.agency("IRN");
+    let before = irn.submit("to the old node", "--wait delivered").id;
+    let shown = concord(words!["participant", "show", "KAZ", "--profile", first(&forum)]).ok().json();
+    forum.stop_node("KAZ");
+    let dir = forum.node_dir("KAZ");
+    fs::rename(&dir, forum.path().join("lost")).unwrap();
+    let request = make_node(&forum, "KAZ");
+    let replace = words!["participant", "enrol", request, "--replace", "--reference", "note 17", "--yes"];
+    let said = concord([replace, words!["--profile", first(&forum)]].concat()).ok().json();
+    assert_eq!(said["state"], "waits");
+    let now = || concord(words!["participant", "show", "KAZ", "--profile", first(&forum)]).ok().json();
+    assert_eq!(now()["fingerprint"], shown["fingerprint"]);
+    let waiting = concord(words!["approval", "list", "--profile", second(&forum)]).ok().json();
+    assert_eq!((text_of(&waiting, "kind"), text_of(&waiting, "reference")), ("replace".into(), "note 17".into()));
+    approve(&text_of(&said, "approval"), &second(&forum)).ok();
+    assert_eq!(now()["fingerprint"], waiting["fingerprint"]);
+
+    start(&mut forum, "KAZ");
+    await_recovered(&forum, &dir);
+    forum.confirm_agencies(&dir);
+    let after = irn.submit("to the new node", "--wait delivered").id;
+    assert_eq!(exchange_ids(&forum.agency("KAZ").receive(2)), [before, after]);
+    await_shown(&forum.officer("IRN"), "KAZ", |shown| {
+        is_signed_by_both(shown) && shown["fingerprint"] == waiting["fingerprint"]
+    });
+}
+
+/// Runs a command on a terminal, where one line is typed, and returns its exit code and what the terminal showed.
+fn on_a_terminal(typed: &str, args: Vec<OsString>) -> (Option<i32>, String) {
+    const SCRIPT: &str = "import os, pty, sys\n\
+        typed = [sys.argv[1].encode() + b'\\n']\n\
+        status = pty.spawn(sys.argv[2:], stdin_read=lambda _: typed.pop() if typed else b'')\n\
+        sys.exit(os.waitstatus_to_exitcode(status))";
+    let mut command = Command::new("python3");
+    command.args(["-c", SCRIPT, typed]).arg(executable()).args(args);
+    let ended = run(command);
+    (ended.code, ended.text())
+}
+
+#[test]
+fn on_a_terminal_the_fingerprint_is_asked_for_before_anything_is_done() {
+    let forum = Forum::empty();
+    let request = make_node(&forum, "KAZ");
+    let own: Value = serde_json::from_slice(&fs::read(&request).unwrap()).unwrap();
+    let (fingerprint, bundle) = (text_of(&own, "fingerprint"), forum.path().join("kaz.bundle.json"));
+    let enrol = || words!["participant", "enrol", request, "--profile", first(&forum), "--out", bundle];
+    for typed in ["", "yes", "00000000 00000000"] {
+        let (code, shown) = on_a_terminal(typed, enrol());
+        assert_eq!(code, Some(3), "{shown}");
+        assert!(shown.contains(&fingerprint) && shown.contains("FINGERPRINT_MISMATCH"), "{shown}");
+        assert!(!bundle.exists(), "nothing was done");
+    }
+    let (code, shown) = on_a_terminal(&fingerprint[..17], enrol());
+    assert_eq!(code, Some(0), "{shown}");
+    let said: Value = serde_json::from_slice(&fs::read(&bundle).unwrap()).unwrap();
+    let join = || words!["node", "join", bundle, "--dir", forum.node_dir("KAZ")];
+    let (code, shown) = on_a_terminal("no", join());
+    assert_eq!(code, Some(3), "{shown}");
+    let (code, shown) = on_a_terminal(&text_of(&said, "fingerprint"), join());
+    assert_eq!(code, Some(0), "{shown}");
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use concord_ledger::{
-    APPROVAL_LASTS, APPROVALS_WAITING_MAX, Command, Decision, Handed, JoinRequest, Quorum, Statement, StatementContent,
+    APPROVAL_LASTS, APPROVALS_WAITING_MAX, Command, Decision, Handed, JoinRequest, Quorum, Replacement, Statement,
+    StatementContent,
 };
-use concord_model::{Digest, ParticipantCode, Reason, Refusal, Timestamp, Title};
+use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp, Title};
 
 use crate::forum::{Forum, digest, join_request, public_key, reason, t};
 
@@ -148,6 +149,24 @@ fn only_so_many_wait_and_none_for_a_state_or_an_officer_of_one() {
     }
     forum.says("officer-2", StatementContent::Approve(release), TWO).unwrap();
     assert!(!forum.ledger.registry().holds().is_held(&t("KAZ")));
+}
+
+#[test]
+fn a_replacement_closes_the_epoch_with_its_last_signature_where_the_chains_stand_then() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    let agreement = forum.agree("KAZ/floods", &["IRN", "KAZ"]);
+    let request = JoinRequest { participant: t("KAZ"), ..join_request("ABC") };
+    let replacement = Replacement { request: request.clone(), reference: Title::parse("note 17").unwrap() };
+    let waiting = forum.says("officer", StatementContent::Replace(replacement), TWO).unwrap();
+    assert_eq!((forum.ledger.epochs().current(&t("KAZ")), forum.last_statement().closes.as_ref()), (1, None));
+    let header = forum.header("KAZ", &agreement);
+    forum.send("KAZ", vec![header]).unwrap();
+    forum.says("officer-2", StatementContent::Approve(waiting), TWO).unwrap();
+    assert_eq!(forum.ledger.epochs().current(&t("KAZ")), 2);
+    let closes = forum.last_statement().closes.as_ref().unwrap();
+    assert_eq!(closes.tip(Lane::Routine).number, 1, "what was recorded while it waited counts");
+    assert_eq!(forum.ledger.registry().enrolment(&t("KAZ")).unwrap().signing_key, request.signing_key);
+    crate::snapshots::check_at_every_fact(&forum.facts);
 }
 
 #[test]
