@@ -20,6 +20,7 @@ pub mod feed;
 pub mod feeds;
 pub mod fencing;
 pub mod fetch;
+pub mod fleet;
 pub mod follow;
 pub mod healing;
 mod init;

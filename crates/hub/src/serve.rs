@@ -26,6 +26,7 @@ use crate::error::HubError;
 use crate::explain::Lookups;
 use crate::feeds::FeedsShown;
 use crate::fencing::RunsSeen;
+use crate::fleet::Fleet;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
 use crate::lapses;
@@ -98,6 +99,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         room: room.clone(),
         shares: Shares::new(config.quotas),
         runs: RunsSeen::default(),
+        fleet: Fleet::default(),
         losses: Losses::default(),
         damaged: Damaged::default(),
         audit: audit.clone(),

@@ -39,6 +39,7 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.exchange.v1.ExchangeService/FetchConsignments", allow: &[NODE] },
     Row { method: "/concord.feed.v1.FeedService/Follow", allow: &[NODE] },
     Row { method: "/concord.feed.v1.FeedService/HandBack", allow: &[NODE] },
+    Row { method: "/concord.feed.v1.FeedService/Report", allow: &[NODE] },
     Row { method: "/concord.agreement.v1.StatementService/Prepare", allow: &[OFFICER] },
     Row { method: "/concord.agreement.v1.StatementService/Submit", allow: &[OFFICER, NODE] },
     Row { method: "/concord.agreement.v1.AgreementService/ListAgreements", allow: &[OFFICER] },

@@ -17,6 +17,7 @@ use concord_wire::stored::hub::HubEntry;
 use crate::damaged::Damaged;
 use crate::feeds::FeedsShown;
 use crate::fencing::{NodeRun, RunsSeen};
+use crate::fleet::Fleet;
 use crate::losses::Losses;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::{Purpose, StreamGuard, StreamKey, Streams};
@@ -50,6 +51,8 @@ pub struct Shared {
     pub shares: Shares<ParticipantCode>,
     /// How many runs of each participant's node came to be served.
     pub runs: RunsSeen,
+    /// What was last heard of each node.
+    pub fleet: Fleet,
     /// What is known of lost data.
     pub losses: Losses,
     /// What is damaged here and wanted again.

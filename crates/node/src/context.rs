@@ -180,6 +180,13 @@ impl Contact {
         self.connected.send_if_modified(|connected| !std::mem::replace(connected, true));
     }
 
+    /// Waits until the feed's stream stands.
+    pub async fn until_connected(&self) {
+        if self.connected.subscribe().wait_for(|connected| *connected).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// The feed's stream ended.
     pub fn lost(&self) {
         self.connected.send_if_modified(|connected| std::mem::replace(connected, false));

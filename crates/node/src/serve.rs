@@ -33,6 +33,7 @@ use crate::index::Index;
 use crate::link::{HubLink, TonicLink};
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
+use crate::reporting;
 use crate::retention::Keeper;
 use crate::services::{self, OperationsApi, Started};
 use crate::state::NodeState;
@@ -177,6 +178,7 @@ impl Node {
             Some(link) => {
                 uplink::start(&mut links, &context, link);
                 downlink::start(&mut links, &context, link);
+                links.spawn(reporting::keep_telling(context.clone(), Arc::clone(link)));
                 let (contact, readiness) = (Arc::clone(&context.contact), context.readiness.clone());
                 links.spawn(async move { contact.watch(&readiness).await });
             }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use concord_hub::damaged::Damaged;
 use concord_hub::feeds::FeedsShown;
 use concord_hub::fencing::RunsSeen;
+use concord_hub::fleet::Fleet;
 use concord_hub::follow::follow;
 use concord_hub::lapses::keep_lapsing;
 use concord_hub::losses::Losses;
@@ -99,6 +100,7 @@ pub(crate) fn open(
         feeds: FeedsShown::default(),
         readiness: Readiness::new(),
         runs: RunsSeen::default(),
+        fleet: Fleet::default(),
         losses: Losses::default(),
         damaged: Damaged::default(),
         audit: Audit::off(),

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use concord_backup::{BackupError, Backups};
-use concord_ledger::AgreementState;
-use concord_model::{Digest, ExchangeId, ParticipantCode, Reason, Refusal, Role, Timestamp};
+use concord_ledger::{AgreementState, Enrolment, Ledger};
+use concord_model::{Digest, ExchangeId, Lane, ParticipantCode, Reason, Refusal, Role, Timestamp};
 use concord_server::audit::{AuditStream, Event, Object};
 use concord_server::{AskedDays, Connections, Readiness};
 use concord_wire::convert::{refuse, timestamp};
@@ -93,6 +93,7 @@ impl OperationsService for Operations {
         let in_force = |state| state == AgreementState::InForce;
         let hub = pb::HubStatus {
             nodes: self.nodes(),
+            health: self.health(ledger, &mailboxes),
             participants_enrolled: ledger.registry().enrolments().count() as u64,
             agreements_in_force: ledger.agreements().all().filter(|agreement| in_force(agreement.state)).count() as u64,
             mailboxes,
@@ -221,6 +222,45 @@ impl Operations {
             }
         }
         nodes
+    }
+}
+
+impl Operations {
+    /// How each enrolled node is.
+    fn health(&self, ledger: &Ledger, mailboxes: &[pb::RecipientLag]) -> Vec<pb::NodeHealth> {
+        let connected = self.nodes();
+        let of = |(participant, enrolment): (&ParticipantCode, &Enrolment)| {
+            let is_it = |one: &&pb::ConnectedNode| {
+                one.participant == participant.as_str() && one.node == enrolment.node.as_str()
+            };
+            let heard = self.shared.fleet.of(participant);
+            let word = heard.as_ref().and_then(|heard| heard.word.clone());
+            let lane = |lane: Lane| {
+                let is_its =
+                    |lag: &&pb::RecipientLag| lag.participant == participant.as_str() && lag.lane == lane.as_str();
+                let lag = mailboxes.iter().find(is_its);
+                pb::LaneHealth {
+                    lane: lane.to_string(),
+                    lag_items: lag.map_or(0, |lag| lag.items),
+                    lag_seconds: lag.map_or(0.0, |lag| lag.seconds),
+                    waiting_exchanges: word.as_ref().and_then(|word| word.waiting.get(&lane).copied()).unwrap_or(0),
+                }
+            };
+            pb::NodeHealth {
+                participant: participant.to_string(),
+                node: enrolment.node.to_string(),
+                connected: connected.iter().any(|one| is_it(&one)),
+                contact_at: heard.as_ref().map(|heard| timestamp(heard.at)),
+                certificate_not_after: heard.map(|heard| timestamp(heard.certificate_not_after)),
+                lanes: Lane::ALL.map(lane).to_vec(),
+                version: word.as_ref().map(|word| word.version.clone()).unwrap_or_default(),
+                clock_ahead_seconds: word.as_ref().and_then(|word| word.clock_ahead_seconds),
+                alarms: word.as_ref().map(|word| word.alarms.clone()).unwrap_or_default(),
+                notes: word.map(|word| word.notes).unwrap_or_default(),
+            }
+        };
+        let states = ledger.registry().enrolments().filter(|(code, _)| **code != ParticipantCode::secretariat());
+        states.map(of).collect()
     }
 }
 

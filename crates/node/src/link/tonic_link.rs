@@ -15,7 +15,9 @@ use concord_wire::proto::exchange::v1::{
     ReceiveResponse,
 };
 use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
+use concord_wire::proto::feed::v1::{
+    FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, ReportRequest, ReportResponse,
+};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt as _};
 use rustls::ClientConfig;
@@ -150,6 +152,13 @@ impl<D: Dial> HubLink for TonicLink<D> {
             let mut client =
                 ExchangeServiceClient::new(self.shared().await?).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
             Ok(self.answered(client.fetch_consignments(request)).await?.into_inner().boxed())
+        })
+    }
+
+    fn report(&self, request: ReportRequest) -> BoxFuture<'_, Result<ReportResponse, LinkEnd>> {
+        Box::pin(async move {
+            let mut client = FeedServiceClient::new(self.shared().await?);
+            Ok(self.answered(client.report(request)).await?.into_inner())
         })
     }
 

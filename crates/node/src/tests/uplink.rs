@@ -14,7 +14,9 @@ use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, ConsignWelcome, FetchConsignmentsRequest, FetchConsignmentsResponse,
     ReceiveRequest, ReceiveResponse, consign_request, consign_response,
 };
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
+use concord_wire::proto::feed::v1::{
+    FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, ReportRequest, ReportResponse,
+};
 use concord_wire::receipt;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -123,6 +125,10 @@ impl HubLink for FakeHub {
         _: FetchConsignmentsRequest,
     ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
         Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
+    fn report(&self, _: ReportRequest) -> BoxFuture<'_, Result<ReportResponse, LinkEnd>> {
+        Box::pin(async { Ok(ReportResponse::default()) })
     }
 
     fn submit(&self, _: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>> {

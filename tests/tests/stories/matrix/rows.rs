@@ -108,6 +108,7 @@ pub(super) const ROWS: &[Row] = &[
     row("/concord.exchange.v1.ExchangeService/FetchConsignments", fetch, NODES, NOBODY),
     row("/concord.feed.v1.FeedService/Follow", follow, NODES, NOBODY),
     row("/concord.feed.v1.FeedService/HandBack", hand_back, NODES, NOBODY),
+    row("/concord.feed.v1.FeedService/Report", empty, NODES, NOBODY),
     row("/concord.agreement.v1.StatementService/Prepare", empty, &[(SecretariatsOfficer, "OK")], &[(Officer, "OK")]),
     row(
         "/concord.agreement.v1.StatementService/Submit",

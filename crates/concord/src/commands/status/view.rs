@@ -1,6 +1,6 @@
 //! The status as a person reads it: what is wrong first, then the facts, then the queues.
 
-use super::{Detail, HubLine, NodeLine, StatusLine};
+use super::{Detail, HealthLine, HubLine, LaneLine, NodeLine, StatusLine};
 use crate::output::{facts, safe, short_time, table};
 
 pub(super) fn shown(line: &StatusLine) -> String {
@@ -49,14 +49,40 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
 fn of_hub(mut rows: Vec<(&str, String)>, hub: &HubLine) -> String {
     rows.push(("enrolled", format!("{} participants", hub.participants_enrolled)));
     rows.push(("in force", format!("{} agreements", hub.agreements_in_force)));
-    let nodes =
-        hub.nodes.iter().map(|one| vec![one.participant.clone(), one.node.clone(), short_time(one.since.as_deref())]);
-    let mailboxes = hub.mailboxes.iter().map(|one| {
-        vec![one.participant.clone(), one.lane.clone(), one.lag_items.to_string(), duration(one.lag_seconds)]
-    });
-    let nodes = table_if_any(&["connected", "node", "since"], nodes);
-    let mailboxes = table_if_any(&["mailbox", "lane", "not delivered", "oldest"], mailboxes);
-    format!("{}{nodes}{mailboxes}", facts(&rows))
+    let head = ["node", "contact", "version", "clock", "certificate", "not delivered", "waits there", "alarms"];
+    let nodes = table_if_any(&head, hub.health.iter().map(of_one));
+    format!("{}{nodes}", facts(&rows))
+}
+
+/// One line for each node: what a person looks for first stands first.
+fn of_one(one: &HealthLine) -> Vec<String> {
+    let contact = match (&one.contact_at, one.connected) {
+        (_, true) => "connected".to_owned(),
+        (None, false) => "not since the hub was started".to_owned(),
+        (Some(at), false) => format!("away since {}", short_time(Some(at))),
+    };
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let of_lanes = |of: &dyn Fn(&LaneLine) -> Option<String>| {
+        let told: Vec<_> = one.lanes.iter().filter_map(of).collect();
+        if told.is_empty() { "-".to_owned() } else { told.join(", ") }
+    };
+    let lag = |lane: &LaneLine| {
+        (lane.lag_items > 0).then(|| format!("{} {}, {}", lane.lane, lane.lag_items, duration(lane.lag_seconds)))
+    };
+    let waits =
+        |lane: &LaneLine| (lane.waiting_exchanges > 0).then(|| format!("{} {}", lane.lane, lane.waiting_exchanges));
+    let notes = one.notes.iter().map(|note| format!("({note})"));
+    let said: Vec<_> = one.alarms.iter().cloned().chain(notes).collect();
+    vec![
+        format!("{} {}", one.participant, one.node),
+        contact,
+        or_none(one.version.as_deref().map(safe)),
+        or_none(one.clock_ahead_seconds.map(|ahead| format!("{ahead:+.1} s"))),
+        or_none(one.certificate_days_left.map(|days| format!("{days} days left"))),
+        of_lanes(&lag),
+        of_lanes(&waits),
+        if said.is_empty() { "-".to_owned() } else { safe(&said.join(" ")) },
+    ]
 }
 
 fn table_if_any(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

@@ -1,0 +1,81 @@
+//! What the secretariat and operators see of how all is: by names and counts, never by content.
+
+use std::time::Instant;
+
+use concord_tests::{DEADLINE, Forum, Process, text_of, words};
+use rustix::process::Signal;
+use serde_json::Value;
+
+fn health(status: &Value, code: &str) -> Value {
+    let all = status["health"].as_array().unwrap();
+    all.iter().find(|one| text_of(one, "participant") == code).unwrap_or_else(|| panic!("no {code}: {status}")).clone()
+}
+
+/// Asks the hub again until it says this of a node.
+fn await_health(forum: &Forum, code: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let since = Instant::now();
+    loop {
+        let one = health(&forum.status(&forum.hub_dir()), code);
+        if holds(&one) {
+            return one;
+        }
+        assert!(since.elapsed() < DEADLINE, "{code}: {what}: {one}");
+    }
+}
+
+#[test]
+fn the_secretariat_sees_of_every_node_contact_lag_version_clock_certificate_and_names_of_alarms() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);
+    for code in ["KAZ", "IRN"] {
+        let one = await_health(&forum, code, "said nothing", |one| one["version"].is_string());
+        assert_eq!(text_of(&one, "version"), env!("CARGO_PKG_VERSION"));
+        assert!(one["connected"] == true && one["contact_at"].is_string(), "{one}");
+        // Of one machine, and of one word that came at once.
+        assert!(one["clock_ahead_seconds"].as_f64().unwrap().abs() < 60.0, "{one}");
+        assert!(one["certificate_days_left"].as_i64().unwrap() > 300, "{one}");
+        assert_eq!(one["alarms"], Value::Array(Vec::new()));
+    }
+
+    // What waits for one that is away, and when it was heard last.
+    forum.stop_node("IRN");
+    let away = await_health(&forum, "IRN", "connected still", |one| one["connected"] == false);
+    forum.agency("KAZ").submit("waits", "--wait recorded --lane priority");
+    let waits = health(&forum.status(&forum.hub_dir()), "IRN");
+    assert_eq!((&waits["contact_at"], waits["connected"] == false), (&away["contact_at"], true));
+    let lanes = waits["lanes"].as_array().unwrap();
+    let lag = lanes.iter().find(|lane| text_of(lane, "lane") == "priority").unwrap();
+    assert!(lag["lag_items"] == 1 && lag["lag_seconds"].as_f64().unwrap() > 0.0, "{waits}");
+
+    // The name of what stands at a node, and not a word of what it says.
+    let hold = ["participant", "hold", "KAZ", "--reason", "it-repeats-itself"];
+    let officer = forum.hub_dir().join("officer");
+    concord_tests::concord(hold.iter().map(Into::into).chain(words!["--profile", officer])).ok();
+    let held = await_health(&forum, "KAZ", "says nothing of the hold", |one| one["notes"].to_string().contains("held"));
+    assert!(!held.to_string().contains("it-repeats-itself"), "{held}");
+    // A hub that was started since has it again.
+    forum.stop_hub();
+    forum.start_hub();
+    await_health(&forum, "KAZ", "said nothing again", |one| one["notes"].to_string().contains("held"));
+    let shown = health(&forum.status(&forum.hub_dir()), "IRN");
+    assert!(shown["version"].is_null() && shown["contact_at"].is_null(), "{shown}");
+}
+
+#[test]
+fn a_watched_status_is_told_again_and_again_also_while_the_server_is_away_until_it_is_ended() {
+    let mut forum = Forum::of(&["KAZ"]);
+    let operator = forum.hub_dir().join("operator");
+    let log = forum.path().join("watch.log");
+    let watching = Process::start(&log, words!["status", "--watch", "1", "--profile", operator]);
+    assert_eq!(text_of(&watching.json(), "role"), "hub");
+    assert_eq!(text_of(&watching.json(), "role"), "hub");
+    forum.stop_hub();
+    forum.start_hub();
+    let since = Instant::now();
+    while watching.json()["uptime_seconds"].as_f64().unwrap() > 1.0 + since.elapsed().as_secs_f64() {
+        assert!(since.elapsed() < DEADLINE, "the hub that was started again is not seen");
+    }
+    watching.signal(Signal::TERM);
+    let (status, _) = watching.wait();
+    assert_eq!(status.code(), Some(0));
+}
