@@ -135,6 +135,7 @@ impl RawNode {
                     Ok(Some(Message::Delivery(delivery))) => heard.deliveries.push(delivery),
                     Ok(Some(Message::Recorded(recorded))) => heard.recorded.push(recorded),
                     Ok(Some(Message::Withheld(notice))) => heard.withheld.push(notice.number),
+                    Ok(Some(Message::Probe(_))) => {}
                     Ok(None) => return heard,
                     Err(status) => return Mailbox { refused: Some(shown(&status)), ..heard },
                 }

@@ -28,6 +28,7 @@ pub mod lapses;
 pub mod losses;
 mod noted;
 pub mod positions;
+pub mod probes;
 pub mod projection;
 pub mod responses;
 mod restore;

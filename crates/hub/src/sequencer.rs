@@ -82,6 +82,8 @@ pub enum Proposal {
     ListLost(NotHealed),
     /// The time of an agreement is over.
     Lapse(AgreementRef),
+    /// Nothing: it is answered when what was decided before it is durable.
+    Pulse(Lane),
     /// Bodies that nobody waits for any more go.
     Redact(Vec<Bodies>),
     /// Old segments go, for which a base is prepared.
@@ -181,6 +183,7 @@ impl Sequencer {
                 &self.flash
             }
             Proposal::Acknowledge(acknowledge, _) if acknowledge.lane == Lane::Flash => &self.flash,
+            Proposal::Pulse(Lane::Flash) => &self.flash,
             _ => &self.ordinary,
         };
         let (answer, receiver) = oneshot::channel();

@@ -31,6 +31,7 @@ use crate::follow::follow;
 use crate::init::{files, open_journal};
 use crate::lapses;
 use crate::losses::{self, Losses};
+use crate::probes::Probes;
 use crate::projection::HubProjection;
 use crate::retention::Keeper;
 use crate::sequencer::{Published, SequencerTask};
@@ -100,6 +101,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         shares: Shares::new(config.quotas),
         runs: RunsSeen::default(),
         fleet: Fleet::default(),
+        probes: Probes::default(),
         losses: Losses::default(),
         damaged: Damaged::default(),
         audit: audit.clone(),

@@ -103,6 +103,7 @@ mod tests {
                 "/concord.operations.v1.OperationsService/ConfirmAgency",
                 "/concord.operations.v1.OperationsService/RevokeAgency",
                 "/concord.operations.v1.OperationsService/ListAgencies",
+                "/concord.operations.v1.OperationsService/ProbeHub",
             ],
             roles: &[Role::Node, Role::Officer, Role::Operator],
         };

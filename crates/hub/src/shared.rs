@@ -19,6 +19,7 @@ use crate::feeds::FeedsShown;
 use crate::fencing::{NodeRun, RunsSeen};
 use crate::fleet::Fleet;
 use crate::losses::Losses;
+use crate::probes::Probes;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::{Purpose, StreamGuard, StreamKey, Streams};
 use concord_server::Clock;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub runs: RunsSeen,
     /// What was last heard of each node.
     pub fleet: Fleet,
+    /// Probes on their way back.
+    pub probes: Probes,
     /// What is known of lost data.
     pub losses: Losses,
     /// What is damaged here and wanted again.

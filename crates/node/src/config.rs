@@ -9,6 +9,7 @@ use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Quotas, Retention, wr
 use serde::Deserialize;
 
 use crate::error::NodeError;
+use crate::probe::ProbeSettings;
 
 /// The name of the file in the data folder.
 pub const CONFIG_FILE: &str = "node.toml";
@@ -32,6 +33,8 @@ pub struct NodeConfig {
     pub disk_reserve_bytes: u64,
     /// Exchanges of one lane that may wait for the hub.
     pub waiting_exchanges_max: u64,
+    /// How the way to the hub and back is watched.
+    pub probe: ProbeSettings,
     /// What each agency may hand in.
     pub quotas: Quotas,
     /// Whether the content of what was withdrawn stays here.
@@ -52,6 +55,8 @@ struct File {
     waiting_exchanges_max: Option<u64>,
     #[serde(default)]
     keep_withdrawn: bool,
+    #[serde(default)]
+    probe: ProbeSettings,
     #[serde(default)]
     quotas: Quotas,
     #[serde(default)]
@@ -86,6 +91,7 @@ impl NodeConfig {
                 other => other.unwrap_or(WAITING_EXCHANGES_DEFAULT),
             },
             keep_withdrawn: file.keep_withdrawn,
+            probe: file.probe.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
         })
@@ -100,6 +106,7 @@ impl NodeConfig {
         let Self { participant, name, listen, admin, journal_segment_size_bytes, disk_reserve_bytes, .. } = self;
         let (waiting_exchanges_max, quotas) = (self.waiting_exchanges_max, self.quotas.to_toml("agency"));
         let (keep_withdrawn, retention) = (self.keep_withdrawn, self.retention.to_toml());
+        let probe = self.probe.to_toml();
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -129,7 +136,7 @@ waiting_exchanges_max = {waiting_exchanges_max}
 # When an exchange is withdrawn by its origin, its title and body go here too, of what was received and of what was sent. With true they
 # stay until the retention takes them, and agencies are given them no more all the same.
 keep_withdrawn = {keep_withdrawn}
-{quotas}{retention}"
+{probe}{quotas}{retention}"
         )
     }
 }
@@ -148,6 +155,7 @@ mod tests {
             disk_reserve_bytes: 1024,
             waiting_exchanges_max: 9,
             keep_withdrawn: true,
+            probe: ProbeSettings { every_seconds: 77 },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
         }

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::backlog::Backlog;
 use crate::index::Index;
+use crate::probe::Probes;
 use crate::state::NodeState;
 use crate::writer::NodeWriter;
 use concord_server::Clock;
@@ -50,6 +51,8 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// Whether the hub is there.
     pub contact: Arc<Contact>,
+    /// Probes on their way to the hub and back.
+    pub probes: Arc<Probes>,
     /// Who did what, and what was refused.
     pub audit: Audit,
     /// Whether the disk takes more than what is under way.

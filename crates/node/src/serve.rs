@@ -33,13 +33,13 @@ use crate::index::Index;
 use crate::link::{HubLink, TonicLink};
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
-use crate::reporting;
 use crate::retention::Keeper;
 use crate::services::{self, OperationsApi, Started};
 use crate::state::NodeState;
 use crate::withdrawals;
 use crate::writer::{Writer, WriterError};
 use crate::{downlink, uplink};
+use crate::{probe, reporting};
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
 
 const NOT_JOINED_ALARM: &str = "not-joined";
@@ -122,6 +122,7 @@ impl Node {
             readiness,
             shutdown,
             contact: Arc::new(Contact::default()),
+            probes: Arc::default(),
             audit,
             room,
             shares: Arc::new(Shares::new(config.quotas)),
@@ -179,6 +180,7 @@ impl Node {
                 uplink::start(&mut links, &context, link);
                 downlink::start(&mut links, &context, link);
                 links.spawn(reporting::keep_telling(context.clone(), Arc::clone(link)));
+                links.spawn(probe::keep_probing(context.clone(), config.probe));
                 let (contact, readiness) = (Arc::clone(&context.contact), context.readiness.clone());
                 links.spawn(async move { contact.watch(&readiness).await });
             }

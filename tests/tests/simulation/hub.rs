@@ -9,6 +9,7 @@ use concord_hub::fleet::Fleet;
 use concord_hub::follow::follow;
 use concord_hub::lapses::keep_lapsing;
 use concord_hub::losses::Losses;
+use concord_hub::probes::Probes;
 use concord_hub::projection::HubProjection;
 use concord_hub::sequencer::SequencerTask;
 use concord_hub::shared::{Shared, anchors_of};
@@ -101,6 +102,7 @@ pub(crate) fn open(
         readiness: Readiness::new(),
         runs: RunsSeen::default(),
         fleet: Fleet::default(),
+        probes: Probes::default(),
         losses: Losses::default(),
         damaged: Damaged::default(),
         audit: Audit::off(),

@@ -113,6 +113,7 @@ pub(crate) fn open(
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
+        probes: Arc::default(),
         audit: concord_server::audit::Audit::off(),
         room: DiskRoom::default(),
         shares: Arc::new(Shares::new(Quotas::default())),

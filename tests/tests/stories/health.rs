@@ -79,3 +79,43 @@ fn a_watched_status_is_told_again_and_again_also_while_the_server_is_away_until_
     let (status, _) = watching.wait();
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn a_probe_goes_to_the_hub_and_back_on_every_lane_and_leaves_nothing_and_a_way_that_is_shut_is_said() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);
+    let node = forum.node_dir("KAZ");
+    let tail = |forum: &Forum, dir: &std::path::Path| forum.status(dir)["journal"]["sequence"].as_u64().unwrap();
+    let probe = || concord_tests::concord(words!["node", "probe", "--profile", node.join("operator")]);
+    let sent = forum.agency("KAZ").submit("stands", "--wait delivered");
+    forum.agency("IRN").receive(1);
+    forum.agency("KAZ").await_taken(&sent.id, "IRN");
+    let before = [tail(&forum, &forum.hub_dir()), tail(&forum, &node)];
+    let lines = probe().ok().lines();
+    let lanes: Vec<_> = lines.iter().map(|line| text_of(line, "lane")).collect();
+    assert_eq!(lanes, ["flash", "priority", "routine"]);
+    assert!(lines.iter().all(|line| line["seconds"].as_f64().unwrap() > 0.0 && line["lost"].is_null()), "{lines:?}");
+    assert_eq!([tail(&forum, &forum.hub_dir()), tail(&forum, &node)], before, "a probe is recorded nowhere");
+    let probes = forum.status(&node)["probes"].clone();
+    assert_eq!(probes.as_array().unwrap().len(), 3);
+
+    // A held node neither hands in nor receives, though its hub is connected.
+    let officer = forum.hub_dir().join("officer");
+    let hold = ["participant", "hold", "KAZ", "--reason", "it-floods"];
+    concord_tests::concord(hold.iter().map(Into::into).chain(words!["--profile", officer])).ok();
+    forum.await_alarm(&node, "held");
+    let shut = probe();
+    shut.refused(4, "PROBE_LOST");
+    let lost = shut.lines();
+    assert!(lost.iter().all(|line| line["seconds"].is_null() && line["lost"].is_string()), "{lost:?}");
+    concord_tests::concord(words!["participant", "release", "KAZ", "--profile", officer]).ok();
+    let since = Instant::now();
+    while probe().code != Some(0) {
+        assert!(since.elapsed() < DEADLINE, "the way stays shut");
+    }
+    // Nobody else's node takes part in it, and an agency has no probe.
+    concord_tests::concord(words!["node", "probe", "--profile", forum.agency("KAZ").profile])
+        .refused(3, "CALLER_NOT_ALLOWED");
+    concord_tests::concord(words!["node", "probe", "--profile", officer]).refused(3, "CALLER_NOT_ALLOWED");
+    forum.stop_hub();
+}

@@ -18,6 +18,7 @@ use super::backup::{self, BackupArgs, NodeRestoreArgs};
 use super::epoch::{self, EpochCommand};
 use super::hub::start_log;
 use super::retention::{self, RetentionCommand};
+use super::status::probe::{self, ProbeArgs};
 
 #[derive(Subcommand)]
 pub(crate) enum NodeCommand {
@@ -44,6 +45,8 @@ pub(crate) enum NodeCommand {
     /// The epochs of the node's chains of consignments.
     #[command(subcommand, after_help = "Example:\n  concord node epoch open --profile /srv/concord/node/officer")]
     Epoch(EpochCommand),
+    /// Send a probe to the hub and back on each lane, and say how long it took.
+    Probe(ProbeArgs),
     /// Make the journal of a node anew where it is lost, there is no backup, and the keys are there.
     Rebuild(RebuildArgs),
 }
@@ -128,6 +131,7 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
         NodeCommand::Restore(args) => backup::restore_node(&args, output),
         NodeCommand::Retention(command) => retention::run(command, Role::Node, output).await,
         NodeCommand::Epoch(command) => epoch::run(command, output).await,
+        NodeCommand::Probe(args) => probe::run(args, output).await,
         NodeCommand::Rebuild(args) => backup::rebuild(&args.dir, output),
     }
 }

@@ -1,5 +1,6 @@
 //! `concord status`: how a node or the hub is.
 
+pub(crate) mod probe;
 mod view;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::client::{Client, call};
 use crate::exit::Failure;
 use crate::output::{self, Output, hex};
 use crate::signals::Stop;
+use probe::ProbeLine;
 
 const MICROS_PER_SECOND: f64 = 1e6;
 const MICROS_PER_DAY: i64 = 86_400 * 1_000_000;
@@ -75,6 +77,7 @@ struct NodeLine {
     feed_number: u64,
     mailboxes: Vec<MailboxLine>,
     agencies: Vec<AgencyLine>,
+    probes: Vec<ProbeLine>,
 }
 
 #[derive(Serialize)]
@@ -229,6 +232,7 @@ fn read_node(node: concord_wire::proto::operations::v1::NodeStatus) -> NodeLine 
             .into_iter()
             .map(|one| AgencyLine { name: one.name, lag_items: one.lag_items, lag_seconds: one.lag_seconds })
             .collect(),
+        probes: node.probes.into_iter().map(ProbeLine::of).collect(),
     }
 }
 

@@ -52,6 +52,7 @@ impl SequencerTask {
                     _ => None,
                 })
             }
+            Proposal::Pulse(_) => Ok(Decided::Known(Due::Answer(Ok(Answer::Stands)))),
             Proposal::ListLost(lost) => {
                 let decision = self.ledger.decide(&Command::ListLost(lost), at)?;
                 self.settle(decision, at, Answer::Stands, not_healed)

@@ -157,7 +157,7 @@ impl OperationsService for Operations {
         explained.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
-    // Agencies are the nodes'. None of these is in the hub's method table: no call gets here.
+    // Agencies and probes are the nodes'. None of these is in the hub's method table: no call gets here.
 
     async fn add_agency(
         &self,
@@ -187,6 +187,13 @@ impl OperationsService for Operations {
         Err(of_nodes())
     }
 
+    async fn probe_hub(
+        &self,
+        _request: Request<pb::ProbeHubRequest>,
+    ) -> Result<Response<pb::ProbeHubResponse>, Status> {
+        Err(of_nodes())
+    }
+
     async fn list_agencies(
         &self,
         _request: Request<pb::ListAgenciesRequest>,
@@ -204,7 +211,7 @@ fn asked(request: pb::ExplainExchangeRequest) -> Result<Asked, Refusal> {
 }
 
 fn of_nodes() -> Status {
-    to_status(&Refusal::new(Reason::CallerNotAllowed, "agencies are added to nodes"))
+    to_status(&Refusal::new(Reason::CallerNotAllowed, "this is asked of nodes"))
 }
 
 impl Operations {

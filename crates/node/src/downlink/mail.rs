@@ -121,6 +121,7 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
             message = next(&mut incoming) => {
                 let mut gathered = gather(message?, &mut incoming);
                 concord_faults::point("node.mail.arrived");
+                gathered.probes.iter().for_each(|nonce| context.probes.came(lane, nonce));
                 if let Some(now_recorded) = gathered.recorded {
                     recorded = now_recorded;
                     concord_faults::point("node.acknowledge.recorded");
@@ -202,6 +203,8 @@ impl Mail {
 struct Gathered {
     mail: Vec<Mail>,
     recorded: Option<AcknowledgementRecorded>,
+    /// Own probes that came back.
+    probes: Vec<Bytes>,
     /// What came behind them.
     ended: Result<(), LinkEnd>,
 }
@@ -216,7 +219,7 @@ impl Gathered {
 
 /// A message and those that are there already.
 fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveResponse>) -> Gathered {
-    let mut gathered = Gathered { mail: Vec::new(), recorded: None, ended: Ok(()) };
+    let mut gathered = Gathered { mail: Vec::new(), recorded: None, probes: Vec::new(), ended: Ok(()) };
     let (mut message, mut size) = (Some(Ok(first)), 0);
     while let Some(received) = message.take() {
         match received {
@@ -230,6 +233,7 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
             }
             Ok(receive_response::Message::Withheld(notice)) => gathered.mail.push(Mail::Withheld(notice.number)),
             Ok(receive_response::Message::Recorded(recorded)) => gathered.recorded = Some(recorded),
+            Ok(receive_response::Message::Probe(probe)) => gathered.probes.push(probe.nonce),
             Ok(receive_response::Message::Welcome(_)) => {
                 gathered.ended = Err(unexpected("a second welcome came"));
                 return gathered;
@@ -239,7 +243,8 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
                 return gathered;
             }
         }
-        if gathered.mail.len() < DELIVERIES_TOGETHER_MAX && size < DELIVERIES_TOGETHER_MAX_BYTES {
+        if gathered.mail.len() + gathered.probes.len() < DELIVERIES_TOGETHER_MAX && size < DELIVERIES_TOGETHER_MAX_BYTES
+        {
             message = next(incoming).now_or_never();
         }
     }

@@ -76,6 +76,7 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.OperationsService/ConfirmAgency", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RevokeAgency", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/ListAgencies", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ProbeHub", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },

@@ -5,11 +5,12 @@ use bytes::Bytes;
 use concord_model::{Lane, Timestamp};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1::{
-    AgencyStatus, GetStatusResponse, JournalTail, MailboxStatus, NodeStatus, get_status_response,
+    AgencyStatus, GetStatusResponse, JournalTail, LaneProbe, MailboxStatus, NodeStatus, get_status_response,
 };
 
 use crate::context::Context;
 use crate::index::IndexError;
+use crate::probe::{Lost, Probed};
 use crate::state::rights::{About, entitled, owed};
 use crate::state::{Agency, NodeState, Officer};
 
@@ -74,7 +75,21 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
         feed_number: state.feed().number,
         mailboxes: mailboxes.collect::<Result<_, IndexError>>()?,
         agencies: agencies.collect::<Result<_, IndexError>>()?,
+        probes: Lane::ALL
+            .into_iter()
+            .filter_map(|lane| context.probes.last(lane).map(|last| lane_probe(lane, last)))
+            .collect(),
     })
+}
+
+/// What became of a probe, as it is told.
+pub(super) fn lane_probe(lane: Lane, probed: Probed) -> LaneProbe {
+    LaneProbe {
+        lane: lane.to_string(),
+        seconds: probed.took.ok().map(|took| took.as_secs_f64()),
+        lost: probed.took.err().map(Lost::in_words).unwrap_or_default().to_owned(),
+        at: Some(timestamp(probed.at)),
+    }
 }
 
 /// How many deliveries an agency has not acknowledged, and when the oldest of them came.

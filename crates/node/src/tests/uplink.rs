@@ -83,7 +83,9 @@ impl HubLink for FakeHub {
         let short = self.short;
         let answers = outgoing.map(move |request| {
             let given = match request.message.unwrap() {
-                consign_request::Message::Hello(_) | consign_request::Message::Again(_) => None,
+                consign_request::Message::Hello(_)
+                | consign_request::Message::Again(_)
+                | consign_request::Message::Probe(_) => None,
                 consign_request::Message::Consignment(consignment) => Some(consignment),
                 consign_request::Message::Rehanded(rehanded) => rehanded.consignment,
             };
@@ -199,6 +201,7 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
+        probes: Arc::default(),
         audit: concord_server::audit::Audit::off(),
         run: [7; 16],
     }

@@ -166,6 +166,7 @@ pub(super) const ROWS: &[Row] = &[
         &[(Operator, INVALID), (Officer, INVALID)],
     ),
     row("/concord.operations.v1.OperationsService/ListAgencies", empty, NOBODY, &[(Operator, "OK"), (Officer, "OK")]),
+    row("/concord.operations.v1.OperationsService/ProbeHub", empty, NOBODY, &[(Officer, "OK"), (Operator, "OK")]),
     row(
         "/concord.operations.v1.OperationsService/ListAudit",
         empty,

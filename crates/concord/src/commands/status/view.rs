@@ -1,5 +1,6 @@
 //! The status as a person reads it: what is wrong first, then the facts, then the queues.
 
+use super::probe::ProbeLine;
 use super::{Detail, HealthLine, HubLine, LaneLine, NodeLine, StatusLine};
 use crate::output::{facts, safe, short_time, table};
 
@@ -43,7 +44,9 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
         node.agencies.iter().map(|one| vec![one.name.clone(), one.lag_items.to_string(), duration(one.lag_seconds)]);
     let mailboxes = table_if_any(&["mailbox", "received", "set aside", "uncollected"], mailboxes);
     let agencies = table_if_any(&["agency", "not taken", "oldest"], agencies);
-    format!("{}{mailboxes}{agencies}", facts(&rows))
+    let probes = node.probes.iter().map(ProbeLine::cells);
+    let probes = table_if_any(&["probe", "to the hub and back", "at"], probes);
+    format!("{}{mailboxes}{agencies}{probes}", facts(&rows))
 }
 
 fn of_hub(mut rows: Vec<(&str, String)>, hub: &HubLine) -> String {
