@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use concord_model::Name;
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Quotas, Retention};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Overdue, Quotas, Retention};
 use serde::Deserialize;
 
 use crate::error::HubError;
@@ -24,6 +24,8 @@ pub struct Config {
     pub journal_segment_size_bytes: u64,
     /// What is kept free on the disk for what is under way, in bytes.
     pub disk_reserve_bytes: u64,
+    /// After which time what waits is overdue.
+    pub overdue: Overdue,
     /// What each participant may bring.
     pub quotas: Quotas,
     /// What goes by itself.
@@ -40,6 +42,8 @@ struct File {
     announce: Vec<String>,
     journal_segment_size_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
+    #[serde(default)]
+    overdue: Overdue,
     #[serde(default)]
     quotas: Quotas,
     #[serde(default)]
@@ -80,6 +84,7 @@ impl Config {
             journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
             disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
+            overdue: file.overdue.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
         })
@@ -109,13 +114,14 @@ journal_segment_size_bytes = {segment}
 # What is kept free on the disk, in bytes. With less, new consignments are refused with DISK_FULL and wait at their nodes; receipts,
 # deliveries, acknowledgements and officers' words go on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
-{quotas}{retention}"#,
+{overdue}{quotas}{retention}"#,
             name = self.name,
             listen = self.listen,
             admin = self.admin,
             announce = announce.join(", "),
             segment = self.journal_segment_size_bytes,
             disk_reserve_bytes = self.disk_reserve_bytes,
+            overdue = self.overdue.to_toml("an exchange for its recipient's node"),
             quotas = self.quotas.to_toml("participant"),
             retention = self.retention.to_toml(),
         )
@@ -134,6 +140,7 @@ mod tests {
             announce: vec!["hub.example.org:7443".to_owned()],
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
+            overdue: Overdue { flash_seconds: 7, ..Overdue::default() },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
         }

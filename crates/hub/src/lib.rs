@@ -27,6 +27,7 @@ mod init;
 pub mod lapses;
 pub mod losses;
 mod noted;
+pub mod overdue;
 pub mod positions;
 pub mod probes;
 pub mod projection;

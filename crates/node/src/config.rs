@@ -5,7 +5,7 @@ use std::path::Path;
 
 use concord_identity::read_text;
 use concord_model::{Name, ParticipantCode};
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Quotas, Retention, write_durably};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Overdue, Quotas, Retention, write_durably};
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -33,6 +33,8 @@ pub struct NodeConfig {
     pub disk_reserve_bytes: u64,
     /// Exchanges of one lane that may wait for the hub.
     pub waiting_exchanges_max: u64,
+    /// After which time what waits is overdue.
+    pub overdue: Overdue,
     /// How the way to the hub and back is watched.
     pub probe: ProbeSettings,
     /// What each agency may hand in.
@@ -55,6 +57,8 @@ struct File {
     waiting_exchanges_max: Option<u64>,
     #[serde(default)]
     keep_withdrawn: bool,
+    #[serde(default)]
+    overdue: Overdue,
     #[serde(default)]
     probe: ProbeSettings,
     #[serde(default)]
@@ -91,6 +95,7 @@ impl NodeConfig {
                 other => other.unwrap_or(WAITING_EXCHANGES_DEFAULT),
             },
             keep_withdrawn: file.keep_withdrawn,
+            overdue: file.overdue.checked()?,
             probe: file.probe.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
@@ -107,6 +112,8 @@ impl NodeConfig {
         let (waiting_exchanges_max, quotas) = (self.waiting_exchanges_max, self.quotas.to_toml("agency"));
         let (keep_withdrawn, retention) = (self.keep_withdrawn, self.retention.to_toml());
         let probe = self.probe.to_toml();
+        let overdue =
+            self.overdue.to_toml("an exchange for the hub, or for a recipient; a delivery for an agency that takes it");
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -136,7 +143,7 @@ waiting_exchanges_max = {waiting_exchanges_max}
 # When an exchange is withdrawn by its origin, its title and body go here too, of what was received and of what was sent. With true they
 # stay until the retention takes them, and agencies are given them no more all the same.
 keep_withdrawn = {keep_withdrawn}
-{probe}{quotas}{retention}"
+{overdue}{probe}{quotas}{retention}"
         )
     }
 }
@@ -155,6 +162,7 @@ mod tests {
             disk_reserve_bytes: 1024,
             waiting_exchanges_max: 9,
             keep_withdrawn: true,
+            overdue: Overdue { flash_seconds: 7, ..Overdue::default() },
             probe: ProbeSettings { every_seconds: 77 },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },

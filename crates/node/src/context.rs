@@ -7,7 +7,7 @@ use std::time::Duration;
 use concord_identity::{Anchor, Anchors, SigningKey};
 use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::audit::Audit;
-use concord_server::{DiskRoom, Readiness, Shares, Shutdown};
+use concord_server::{DiskRoom, Overdue, Readiness, Shares, Shutdown};
 use tokio::sync::watch;
 
 use crate::backlog::Backlog;
@@ -59,6 +59,8 @@ pub struct Context {
     pub room: DiskRoom,
     /// What each agency may hand in.
     pub shares: Arc<Shares<Name>>,
+    /// After which time what waits is overdue.
+    pub overdue: Overdue,
     /// What may wait for the hub.
     pub backlog: Arc<Backlog>,
     /// The run of this process: by it the hub tells copies of one journal apart.

@@ -22,6 +22,7 @@ mod init;
 mod join;
 pub mod link;
 mod open;
+mod overdue;
 pub mod paper;
 pub mod probe;
 mod projection;

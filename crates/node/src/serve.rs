@@ -39,7 +39,7 @@ use crate::state::NodeState;
 use crate::withdrawals;
 use crate::writer::{Writer, WriterError};
 use crate::{downlink, uplink};
-use crate::{probe, reporting};
+use crate::{overdue, probe, reporting};
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
 
 const NOT_JOINED_ALARM: &str = "not-joined";
@@ -126,6 +126,7 @@ impl Node {
             audit,
             room,
             shares: Arc::new(Shares::new(config.quotas)),
+            overdue: config.overdue,
             backlog: Arc::new(Backlog::new(config.waiting_exchanges_max)),
             run: concord_server::fresh()?,
         };
@@ -190,6 +191,7 @@ impl Node {
         links.spawn(measure(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(confirming::keep_told(context.clone()));
+        links.spawn(overdue::keep_noted(context.clone()));
         links.spawn(keeper.keep());
         if !config.keep_withdrawn {
             links.spawn(withdrawals::keep_redacting(context.clone()));

@@ -117,6 +117,7 @@ pub(crate) fn open(
         audit: concord_server::audit::Audit::off(),
         room: DiskRoom::default(),
         shares: Arc::new(Shares::new(Quotas::default())),
+        overdue: concord_server::Overdue::default(),
         backlog: Arc::new(Backlog::new(u64::MAX)),
         run: concord_server::fresh().unwrap(),
     };

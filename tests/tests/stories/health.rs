@@ -119,3 +119,52 @@ fn a_probe_goes_to_the_hub_and_back_on_every_lane_and_leaves_nothing_and_a_way_t
     concord_tests::concord(words!["node", "probe", "--profile", officer]).refused(3, "CALLER_NOT_ALLOWED");
     forum.stop_hub();
 }
+
+#[test]
+fn what_waits_for_too_long_or_for_nobody_is_noted_where_it_waits_and_told_to_its_sender() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);
+    let (hub, kaz, irn) = (forum.hub_dir(), forum.node_dir("KAZ"), forum.node_dir("IRN"));
+    forum.stop_node("KAZ");
+    forum.stop_node("IRN");
+    forum.stop_hub();
+    for (dir, file) in [(&hub, "hub.toml"), (&kaz, "node.toml"), (&irn, "node.toml")] {
+        let path = dir.join(file);
+        let changed = concord_tests::replace_line(&std::fs::read_to_string(&path).unwrap(), "routine_seconds", "1");
+        std::fs::write(&path, changed).unwrap();
+    }
+    forum.start_node("KAZ");
+    let sender = forum.agency("KAZ");
+    let sent = sender.submit("waits here", "");
+    forum.await_alarm(&kaz, "overdue");
+    let tracked = sender.track(&sent.id);
+    assert!(tracked["overdue"] == true && text_of(&tracked, "state") == "queued", "{tracked}");
+
+    // It goes on, and waits for the recipient's node.
+    forum.start_hub();
+    forum.await_alarm(&hub, "overdue");
+    let tracked = sender.track(&sent.id);
+    assert!(tracked["recipients"][0]["overdue"] == true, "{tracked}");
+    let since = Instant::now();
+    while forum.status(&kaz)["notes"].to_string().contains("overdue") {
+        assert!(since.elapsed() < DEADLINE, "nothing waits at the sender's node any more");
+    }
+
+    // It comes, and no agency may have it.
+    forum.start_node("IRN");
+    let operator = irn.join("operator");
+    concord_tests::concord(words!["agency", "revoke", "agency", "--receive", "--yes", "--profile", operator]).ok();
+    let second = sender.submit("for nobody", "--wait delivered");
+    let said = forum.await_alarm(&irn, "uncollected");
+    assert!(said.contains("concord agency grant") && !said.contains("for nobody"), "{said}");
+    let tracked = sender.track(&second.id);
+    assert!(tracked["overdue"] == false, "it was delivered: {tracked}");
+    let officer = forum.officer("IRN");
+    concord_tests::concord(words!["agency", "grant", "agency", "--receive", "--profile", officer]).ok();
+    forum.agency("IRN").receive(2);
+    let since = Instant::now();
+    while forum.status(&irn)["notes"].as_array().unwrap().iter().any(|note| note == "uncollected" || note == "overdue")
+    {
+        assert!(since.elapsed() < DEADLINE, "all is taken");
+    }
+}

@@ -272,7 +272,7 @@ impl Operations {
 }
 
 /// What each recipient's node has yet to acknowledge, and how old the oldest of it is.
-fn lags(shared: &Shared) -> Result<Vec<pb::RecipientLag>, Refusal> {
+pub(crate) fn lags(shared: &Shared) -> Result<Vec<pb::RecipientLag>, Refusal> {
     let published = shared.published();
     let now = shared.clock.now();
     let mut lags = Vec::new();

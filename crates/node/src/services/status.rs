@@ -115,7 +115,7 @@ fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, Op
 }
 
 /// How many deliveries of a lane no agency has taken, and none may have.
-fn uncollected(context: &Context, state: &NodeState, lane: Lane) -> Result<u64, IndexError> {
+pub(crate) fn uncollected(context: &Context, state: &NodeState, lane: Lane) -> Result<u64, IndexError> {
     let (mut from, mut counted, mut uncollected) = (0, 0, 0);
     while counted < LAG_COUNTED_MAX {
         let rows = context.index.untaken(lane, from, u64::MAX)?;

@@ -188,6 +188,7 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
     Context {
         room: DiskRoom::default(),
         shares: Arc::new(Shares::new(Quotas::default())),
+        overdue: concord_server::Overdue::default(),
         backlog: Arc::new(crate::backlog::Backlog::new(crate::config::WAITING_EXCHANGES_DEFAULT)),
         participant: code("KAZ"),
         node: name("main"),
