@@ -75,6 +75,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
             disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
             quotas: concord_server::Quotas::default(),
             retention: concord_server::Retention::default(),
+            revocation: concord_server::Lapsing::default(),
         }
         .to_toml(),
     )

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use concord_identity::read_text;
 use concord_model::{Name, ParticipantCode};
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Quotas, Retention, write_durably};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Lapsing, Quotas, Retention, write_durably};
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -38,6 +38,8 @@ pub struct NodeConfig {
     pub keep_withdrawn: bool,
     /// What goes by itself.
     pub retention: Retention,
+    /// When revocation lists are too old.
+    pub revocation: Lapsing,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +58,8 @@ struct File {
     quotas: Quotas,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    revocation: Lapsing,
 }
 
 impl NodeConfig {
@@ -88,6 +92,7 @@ impl NodeConfig {
             keep_withdrawn: file.keep_withdrawn,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
+            revocation: file.revocation.checked()?,
         })
     }
 
@@ -100,6 +105,7 @@ impl NodeConfig {
         let Self { participant, name, listen, admin, journal_segment_size_bytes, disk_reserve_bytes, .. } = self;
         let (waiting_exchanges_max, quotas) = (self.waiting_exchanges_max, self.quotas.to_toml("agency"));
         let (keep_withdrawn, retention) = (self.keep_withdrawn, self.retention.to_toml());
+        let revocation = self.revocation.to_toml();
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -129,7 +135,7 @@ waiting_exchanges_max = {waiting_exchanges_max}
 # When an exchange is withdrawn by its origin, its title and body go here too, of what was received and of what was sent. With true they
 # stay until the retention takes them, and agencies are given them no more all the same.
 keep_withdrawn = {keep_withdrawn}
-{quotas}{retention}"
+{quotas}{retention}{revocation}"
         )
     }
 }
@@ -150,6 +156,7 @@ mod tests {
             keep_withdrawn: true,
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
+            revocation: Lapsing { warn_days: 3, grace_days: 0 },
         }
     }
 

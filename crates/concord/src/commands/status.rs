@@ -33,11 +33,21 @@ struct StatusLine {
     journal: Option<JournalLine>,
     certificate_not_after: Option<String>,
     certificate_days_left: Option<i64>,
+    certificates: Vec<CertificateLine>,
     alarms: Vec<String>,
     /// The names of those that are notes.
     notes: Vec<String>,
     #[serde(flatten)]
     detail: Detail,
+}
+
+/// One that the server knows, with its own.
+#[derive(Serialize)]
+struct CertificateLine {
+    certificate: String,
+    holder: String,
+    not_after: Option<String>,
+    days_left: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -114,7 +124,16 @@ pub(crate) async fn run(args: StatusArgs, output: Output) -> Result<(), Failure>
 fn read(status: GetStatusResponse) -> Result<StatusLine, Failure> {
     let now = output::now().as_micros();
     let since = optional_timestamp(status.started_at.as_ref()).map(|at| now - at.as_micros());
-    let left = optional_timestamp(status.certificate_not_after.as_ref()).map(|at| at.as_micros() - now);
+    let days_left = |at: Option<&prost_types::Timestamp>| {
+        optional_timestamp(at).map(|at| (at.as_micros() - now).div_euclid(MICROS_PER_DAY))
+    };
+    let certificates = status.certificates.iter().map(|one| CertificateLine {
+        certificate: one.name.clone(),
+        holder: one.holder.clone(),
+        not_after: output::optional_time(one.not_after.as_ref()),
+        days_left: days_left(one.not_after.as_ref()),
+    });
+    let certificates = certificates.collect();
     let (role, detail) = match status.role.ok_or_else(|| Failure::answer("neither node nor hub"))? {
         Role::Node(node) => ("node", Detail::Node(read_node(node))),
         Role::Hub(hub) => ("hub", Detail::Hub(read_hub(hub))),
@@ -132,7 +151,8 @@ fn read(status: GetStatusResponse) -> Result<StatusLine, Failure> {
             digest: hex(&tail.digest),
         }),
         certificate_not_after: output::optional_time(status.certificate_not_after.as_ref()),
-        certificate_days_left: left.map(|micros| micros.div_euclid(MICROS_PER_DAY)),
+        certificate_days_left: days_left(status.certificate_not_after.as_ref()),
+        certificates,
         alarms: status.alarms,
         notes: status.notes,
         detail,

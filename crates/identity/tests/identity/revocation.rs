@@ -176,7 +176,8 @@ fn what_is_no_list_is_said_to_be_none() {
         assert!(why.contains(words), "{why}");
     }
     let read = RevocationFile::parse(&list).unwrap();
-    assert_eq!(read.next_update(), Some(Timestamp::from_micros(1_893_456_000_000_000)));
+    let due: Vec<_> = read.lists().map(|(_, due)| due).collect();
+    assert_eq!(due, [Timestamp::from_micros(1_893_456_000_000_000)]);
 }
 
 /// Whatever of a file with several blocks has been written so far: it is taken only where it ends with a block, and then it says all
