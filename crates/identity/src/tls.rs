@@ -70,7 +70,9 @@ impl Credentials {
         let chain =
             files::certificates_from_pem(&files::read_text(certificates)?).map_err(|why| content(certificates, why))?;
         let text = Zeroizing::new(files::read_text(key)?);
-        let parsed = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| content(key, error.to_string()))?;
+        // The library's own words may repeat a line of it.
+        let parsed = PrivateKeyDer::from_pem_slice(text.as_bytes())
+            .map_err(|_| content(key, "no private key in PEM can be read in it".to_owned()))?;
         Self::of(chain, parsed)
     }
 
@@ -221,6 +223,23 @@ fn provider() -> CryptoProvider {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_key_is_never_repeated_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let [key, certificates] = ["key.pem", "certificate.pem"].map(|name| folder.path().join(name));
+        let anchor = crate::AnchorKeys::create(
+            &concord_model::ParticipantCode::parse("KAZ").unwrap(),
+            concord_model::Timestamp::from_micros(0),
+        )
+        .unwrap();
+        std::fs::write(&certificates, anchor.anchor().to_pem()).unwrap();
+        for damaged in ["-----BEGIN PRIVATE KEY-----c2VjcmV0", "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n", "c2VjcmV0"] {
+            std::fs::write(&key, damaged).unwrap();
+            let error = Credentials::load(&certificates, &key).unwrap_err().to_string();
+            assert!(error.contains("key.pem is not usable") && !error.contains("c2VjcmV0"), "{error}");
+        }
+    }
 
     #[test]
     fn every_address_leads_to_some_server_name() {

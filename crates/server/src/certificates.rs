@@ -27,7 +27,7 @@ use crate::tasks::blocking;
 /// How often the files are looked at.
 pub const CERTIFICATE_CHECK_MILLISECONDS: u64 = 1000;
 /// So long files may not go together before that is an alarm: whoever renews writes one after the other.
-pub const CERTIFICATE_PATIENCE_SECONDS: u64 = 3;
+pub const CERTIFICATE_PATIENCE_SECONDS: u64 = 2;
 
 /// Where the files stand, and whose they are.
 #[derive(Debug, Clone)]
@@ -177,8 +177,9 @@ impl OwnCertificates {
     fn take(&mut self, found: &Credentials, anchors: Vec<Anchor>, is_asked: bool) -> bool {
         let participant = &self.files.identity.participant;
         let before = self.trusted.get(participant);
-        let is_less = before.iter().any(|anchor| !anchors.contains(anchor));
-        if before != anchors {
+        let is_less = self.files.anchors.is_some() && before.iter().any(|anchor| !anchors.contains(anchor));
+        // Where no file says it the table is its owner's, who may be replacing it just now.
+        if self.files.anchors.is_some() && before != anchors {
             let fingerprints: Vec<_> = anchors.iter().map(|anchor| anchor.fingerprint().to_string()).collect();
             tracing::info!(fingerprints = fingerprints.join(", "), "this server's own anchors were replaced");
             let mut table = BTreeMap::clone(&self.trusted.table());
@@ -221,5 +222,179 @@ impl OwnCertificates {
             certificate.display(),
             key.display()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use concord_identity::{AnchorKeys, CertificateRequest, LeafKey, LeafKeyKind, certificates_to_pem, write_public};
+    use concord_model::{ParticipantCode, Timestamp};
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    const NODE: &str = "spiffe://kaz.concord/node/main";
+
+    struct Place {
+        folder: tempfile::TempDir,
+        keys: AnchorKeys,
+        readiness: Readiness,
+        credentials: Credentials,
+        trusted: Anchors,
+        begun: Instant,
+    }
+
+    fn kaz() -> ParticipantCode {
+        ParticipantCode::parse("KAZ").unwrap()
+    }
+
+    fn leaf(keys: &AnchorKeys, identity: &str, not_after: Option<Timestamp>) -> (Vec<u8>, LeafKey) {
+        let key = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
+        let mut request = CertificateRequest::leaf(&identity.parse().unwrap(), key.public(), SystemClock.now());
+        request.not_after = not_after.unwrap_or(request.not_after);
+        (keys.issue(&request).unwrap().to_vec(), key)
+    }
+
+    impl Place {
+        fn new() -> (Self, OwnCertificates) {
+            let folder = tempfile::tempdir().unwrap();
+            let keys = AnchorKeys::create(&kaz(), SystemClock.now()).unwrap();
+            let (der, key) = leaf(&keys, NODE, None);
+            put(folder.path(), Some(&der), Some(&key));
+            write_public(&folder.path().join("anchor.pem"), keys.anchor().to_pem().as_bytes()).unwrap();
+            let files = OwnFiles {
+                identity: NODE.parse().unwrap(),
+                certificate: folder.path().join("certificate.pem"),
+                key: folder.path().join("key.pem"),
+                anchors: Some(folder.path().join("anchor.pem")),
+            };
+            let credentials = Credentials::load(&files.certificate, &files.key).unwrap();
+            let (readiness, trusted) = (Readiness::new(), Anchors::pinned(kaz(), keys.anchor().clone()));
+            let (shown, told, begun) = (credentials.clone(), readiness.clone(), Instant::now());
+            let clock = Arc::new(SystemClock);
+            let own = OwnCertificates::open(files, shown, trusted.clone(), Certificates::new(), told, clock);
+            (Self { folder, keys, readiness, credentials, trusted, begun }, own)
+        }
+
+        fn put(&self, der: Option<&[u8]>, key: Option<&LeafKey>) {
+            put(self.folder.path(), der, key);
+        }
+
+        fn shown(&self) -> Vec<u8> {
+            self.credentials.check_pair().unwrap();
+            self.credentials.chain()[0].to_vec()
+        }
+
+        /// Looks, so many seconds after the beginning; the alarm, if it stands then.
+        fn look(&self, own: &mut OwnCertificates, seconds: u64) -> Option<String> {
+            own.look(self.begun + Duration::from_secs(seconds), false);
+            self.readiness.list().into_iter().next().map(|alarm| alarm.message)
+        }
+    }
+
+    fn put(folder: &Path, der: Option<&[u8]>, key: Option<&LeafKey>) {
+        if let Some(key) = key {
+            key.save(&folder.join("key.pem")).unwrap();
+        }
+        if let Some(der) = der {
+            let pem = certificates_to_pem(&[der.into()]);
+            write_public(&folder.join("certificate.pem"), pem.as_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn half_of_a_pair_is_never_shown_and_is_no_alarm_for_as_long_as_it_takes_to_write_the_other_half() {
+        let (place, mut own) = Place::new();
+        let before = place.shown();
+        let (der, key) = leaf(&place.keys, NODE, None);
+        place.put(None, Some(&key));
+        assert_eq!(place.look(&mut own, 10), None);
+        assert_eq!(place.look(&mut own, 11), None);
+        assert_eq!(place.shown(), before);
+        place.put(Some(&der), None);
+        assert_eq!(place.look(&mut own, 12), None);
+        assert_eq!(place.shown(), der);
+
+        // One that stays so is told, goes on to show the old pair, and goes when it is put right.
+        let (other, other_key) = leaf(&place.keys, NODE, None);
+        place.put(Some(&other), None);
+        assert_eq!(place.look(&mut own, 20), None);
+        let told = place.look(&mut own, 20 + CERTIFICATE_PATIENCE_SECONDS).unwrap();
+        assert!(told.contains("belong together") && told.contains("certificate.pem"), "{told}");
+        assert_eq!(place.shown(), der);
+        place.put(None, Some(&other_key));
+        assert_eq!(place.look(&mut own, 30), None);
+        assert_eq!(place.shown(), other);
+    }
+
+    #[test]
+    fn what_peers_would_refuse_is_not_taken() {
+        let (place, mut own) = Place::new();
+        let before = place.shown();
+        let stranger = AnchorKeys::create(&kaz(), SystemClock.now()).unwrap();
+        let past = Timestamp::from_micros(SystemClock.now().as_micros() - 60_000_000);
+        for (at, (der, key), words) in [
+            (100, leaf(&place.keys, "spiffe://kaz.concord/node/two", None), "is of spiffe://kaz.concord/node/two"),
+            (200, leaf(&place.keys, NODE, Some(past)), "expired"),
+            (300, leaf(&stranger, NODE, None), "no anchor known here"),
+            (
+                400,
+                leaf(&place.keys, "spiffe://kaz.concord/agency/main", None),
+                "is of spiffe://kaz.concord/agency/main",
+            ),
+        ] {
+            place.put(Some(&der), Some(&key));
+            assert_eq!(place.look(&mut own, at).filter(|told| told.contains(words)), None, "not at once");
+            let told = place.look(&mut own, at + CERTIFICATE_PATIENCE_SECONDS).unwrap();
+            assert!(told.contains(words), "{told}");
+            assert_eq!(place.shown(), before, "{words}");
+        }
+        std::fs::write(place.folder.path().join("certificate.pem"), "no certificate").unwrap();
+        let told = place.look(&mut own, 500).unwrap();
+        assert!(told.contains("no certificate") && told.contains("certificate.pem"), "{told}");
+        std::fs::remove_file(place.folder.path().join("certificate.pem")).unwrap();
+        assert!(place.look(&mut own, 510).unwrap().contains("cannot read"));
+        assert_eq!(place.shown(), before);
+        let (der, key) = leaf(&place.keys, NODE, None);
+        place.put(Some(&der), Some(&key));
+        assert_eq!(place.look(&mut own, 520), None);
+        assert_eq!(place.shown(), der);
+    }
+
+    #[test]
+    fn an_anchor_is_added_beside_the_old_one_and_only_taking_one_away_ends_what_is_open() {
+        let (place, mut own) = Place::new();
+        let new = AnchorKeys::create(&kaz(), SystemClock.now()).unwrap();
+        let write = |text: String| write_public(&place.folder.path().join("anchor.pem"), text.as_bytes()).unwrap();
+        let look = |own: &mut OwnCertificates, seconds| own.look(place.begun + Duration::from_secs(seconds), false);
+        write(place.keys.anchor().to_pem() + &new.anchor().to_pem());
+        assert!(!look(&mut own, 1));
+        assert_eq!(place.trusted.get(&kaz()), [place.keys.anchor().clone(), new.anchor().clone()]);
+        // Not the new one alone while the leaf is of the old one.
+        write(new.anchor().to_pem());
+        assert!(!look(&mut own, 2));
+        assert_eq!(place.trusted.get(&kaz()).len(), 2);
+        let (der, key) = leaf(&new, NODE, None);
+        place.put(Some(&der), Some(&key));
+        assert!(look(&mut own, 3));
+        assert_eq!(place.trusted.get(&kaz()), [new.anchor().clone()]);
+        assert_eq!(place.shown(), der);
+        assert!(!look(&mut own, 4));
+    }
+
+    #[test]
+    fn one_that_has_ended_and_is_shown_already_is_told_of_elsewhere() {
+        let (place, own) = Place::new();
+        let soon = Timestamp::from_micros(SystemClock.now().as_micros() - 1_000_000);
+        let (der, key) = leaf(&place.keys, NODE, Some(soon));
+        place.put(Some(&der), Some(&key));
+        let (files, clock) = (own.files, Arc::new(SystemClock));
+        let credentials = Credentials::load(&files.certificate, &files.key).unwrap();
+        let (trusted, readiness) = (place.trusted.clone(), place.readiness.clone());
+        let mut own = OwnCertificates::open(files, credentials, trusted, Certificates::new(), readiness, clock);
+        own.look(place.begun + Duration::from_secs(10), true);
+        assert_eq!(place.look(&mut own, 20), None);
     }
 }
