@@ -9,7 +9,7 @@ use concord_backup::{Owner, StandingError, refuse_if_interrupted};
 use concord_identity::{Admission, Anchors, Application, Caller, Credentials, SigningKey, server_config};
 use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
-use concord_model::ParticipantCode;
+use concord_model::{Identity, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
     Addresses, AdminListener, Certificates, DiskRoom, Folder, FolderKind, Hangup, JOURNAL_BEHIND_VIEWS_ALARM,
@@ -146,7 +146,13 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let listening = vec![server.connections.clone(), admin.connections()];
     let revoking = tokio::spawn(revocations.watch(listening.clone(), None, hangup.clone()));
     let renewing = tokio::spawn(own.watch(listening, hangup));
-    let warning = certificates.watch(server.connections.clone(), readiness.clone(), Arc::clone(&clock));
+    let enrolled = sequencer.watch();
+    let is_node = move |identity: &Identity| {
+        let published = Arc::clone(&enrolled.borrow());
+        let enrolment = published.ledger.registry().enrolment(&identity.participant);
+        identity.role == Role::Node && enrolment.is_some_and(|enrolment| enrolment.node == identity.name)
+    };
+    let warning = certificates.watch(server.connections.clone(), is_node, readiness.clone(), Arc::clone(&clock));
     let warning = tokio::spawn(warning);
     let measured = Arc::clone(&journal);
     let measuring = tokio::spawn(room.watch(move || measured.available_bytes()));

@@ -224,7 +224,7 @@ impl Node {
         links.spawn(revocations.watch(listening.clone(), Some(dialled), hangup.clone()));
         links.spawn(renewed.watch(listening, hangup));
         let (told, clock) = (context.readiness.clone(), Arc::clone(&context.clock));
-        links.spawn(certificates.watch(server.connections.clone(), told, clock));
+        links.spawn(certificates.watch(server.connections.clone(), |_| false, told, clock));
         links.spawn(measure(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(confirming::keep_told(context.clone()));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use concord_identity::{Caller, rfc3339};
-use concord_model::{Identity, ParticipantCode, Role, Timestamp};
+use concord_model::{Identity, ParticipantCode, Timestamp};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1 as pb;
 
@@ -82,11 +82,14 @@ impl Certificates {
         self.set(OWN_ANCHOR.to_owned(), Known { holder: participant.to_string(), not_after, what: What::OwnAnchor });
     }
 
-    /// A peer showed this one. The participants that are enrolled bound how many there are: one node of each is remembered.
+    /// A peer showed this one.
     pub fn saw(&self, peer: &Caller) {
-        let Identity { participant, role, .. } = &peer.identity;
-        let known = Known { holder: peer.identity.to_string(), not_after: peer.not_after, what: What::Peers };
-        self.set(format!("{participant}/{role}"), known);
+        self.peer(&peer.identity, peer.not_after);
+    }
+
+    fn peer(&self, identity: &Identity, not_after: Timestamp) {
+        let known = Known { holder: identity.to_string(), not_after, what: What::Peers };
+        self.set(format!("{}/{}", identity.participant, identity.role), known);
     }
 
     /// For status: all of them.
@@ -104,13 +107,19 @@ impl Certificates {
         self.known().get(OWN).map(|known| known.not_after)
     }
 
-    /// Tells of each step that comes, until its task is dropped. Nodes that are connected are peers.
-    pub async fn watch(self, connections: Connections, readiness: Readiness, clock: Arc<dyn Clock>) {
+    /// Tells of each step that comes, until its task is dropped. Of who is connected the peers are known by `is_peer`: one of each
+    /// participant and role, so that nobody fills status and metrics with names that it gives itself.
+    pub async fn watch(
+        self,
+        connections: Connections,
+        is_peer: impl Fn(&Identity) -> bool + Send,
+        readiness: Readiness,
+        clock: Arc<dyn Clock>,
+    ) {
         loop {
             // The newest connection last: it has the newest certificate.
-            for one in connections.list().into_iter().filter(|one| one.identity.role == Role::Node) {
-                let known = Known { holder: one.identity.to_string(), not_after: one.not_after, what: What::Peers };
-                self.set(format!("{}/{}", one.identity.participant, one.identity.role), known);
+            for one in connections.list().into_iter().filter(|one| is_peer(&one.identity)) {
+                self.peer(&one.identity, one.not_after);
             }
             self.tell(&readiness, clock.shown());
             tokio::time::sleep(Duration::from_millis(EXPIRY_CHECK_MILLISECONDS)).await;
