@@ -128,7 +128,7 @@ pub const MISTAKES: &[&str] = &[
     "give-strict-to-all",
     // check: --workspace --test stories the_list_of_an_issuer_that_grew_too_old
     "let-a-lapsed-list-count-on",
-    // check: --workspace --test stories a_certificate_that_is_broken_or_anothers
+    // check: -p concord-server --lib what_peers_would_refuse
     "take-any-certificate",
     // check: --workspace --test closing a_connection_ends_with_the_certificate_of_the_server
     "outlive-the-servers-certificate",

@@ -8,16 +8,15 @@ use std::time::Instant;
 
 use concord_backup::{Backups, Owner, Source, StandingError, refuse_if_interrupted};
 use concord_identity::{
-    Admission, Anchor, Anchors, Application, Barred, Credentials, ExpectedServer, SigningKey, client_config, read_text,
-    server_config,
+    Admission, Anchor, Anchors, Application, Barred, Credentials, SigningKey, read_text, server_config,
 };
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
-    Addresses, AdminListener, Certificates, Cut, Dial, DiskRoom, Folder, FolderKind, Hangup,
-    JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, OwnCertificates, OwnFiles, PrometheusHandle, Reached, Readiness,
-    RevocationFolder, Shares, Shutdown, Tcp, bind, metrics_recorder, scrub,
+    Addresses, AdminListener, Certificates, Cut, DiskRoom, Folder, FolderKind, Hangup, JOURNAL_BEHIND_VIEWS_ALARM,
+    JOURNAL_CUT_ALARM, OwnCertificates, OwnFiles, PrometheusHandle, Readiness, RevocationFolder, Shares, Shutdown, Tcp,
+    bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -31,8 +30,8 @@ use crate::confirming;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
 use crate::folders::{PUBLIC_FILES, Paths};
+use crate::hub_link::{hub_anchors, hub_link_under, seen_by};
 use crate::index::Index;
-use crate::link::{HubLink, TonicLink};
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
 use crate::retention::Keeper;
@@ -381,48 +380,8 @@ pub(crate) fn check_founded(state: &NodeState, participant: &ParticipantCode, na
     }
 }
 
-/// The link to the hub that this node joined, if it has.
-pub fn hub_link(
-    dial: impl Dial,
-    context: &Context,
-    credentials: &Credentials,
-) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
-    hub_link_under(hub_anchors(context)?, dial, context, credentials, None)
-}
-
-/// Under what the node knows the hub that it joined, if it has.
-fn hub_anchors(context: &Context) -> Result<Option<Anchors>, NodeError> {
-    let state = context.now_state();
-    let Some(hub) = state.hub() else {
-        return Ok(None);
-    };
-    Ok(Some(Anchors::pinned(ParticipantCode::secretariat(), Anchor::from_der(&hub.anchor)?)))
-}
-
-fn hub_link_under(
-    anchors: Option<Anchors>,
-    dial: impl Dial,
-    context: &Context,
-    credentials: &Credentials,
-    reached: Option<Reached>,
-) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
-    let state = context.now_state();
-    let (Some(hub), Some(anchors)) = (state.hub(), anchors) else {
-        return Ok(None);
-    };
-    let expected = Identity { participant: ParticipantCode::secretariat(), role: Role::Hub, name: hub.name.clone() };
-    let tls = client_config(credentials, &anchors, ExpectedServer::Exactly(expected), Application::Grpc)?;
-    Ok(Some(Arc::new(TonicLink::new(dial, hub.addresses.clone(), tls).telling(reached))))
-}
-
 fn own_files(paths: &Paths, identity: Identity) -> OwnFiles {
     OwnFiles { identity, certificate: paths.tls_certificate(), key: paths.tls_key(), anchors: Some(paths.tls_anchor()) }
-}
-
-/// Remembers how long the hub's certificate lasts, as it was last seen.
-fn seen_by(certificates: &Certificates) -> Reached {
-    let certificates = certificates.clone();
-    Arc::new(move |hub| certificates.saw(hub))
 }
 
 fn note_start(audit: &Audit, journal: &dyn Journal, was_cut: bool) {
