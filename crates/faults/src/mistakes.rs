@@ -126,4 +126,10 @@ pub const MISTAKES: &[&str] = &[
     "give-what-names-others",
     // check: -p concord-node --lib what_is_strict
     "give-strict-to-all",
+    // check: --workspace --test stories the_list_of_an_issuer_that_grew_too_old
+    "let-a-lapsed-list-count-on",
+    // check: -p concord-server --lib what_peers_would_refuse
+    "take-any-certificate",
+    // check: --workspace --test closing a_connection_ends_with_the_certificate_of_the_server
+    "outlive-the-servers-certificate",
 ];

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use concord_model::Name;
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Overdue, Quotas, Retention};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Lapsing, Overdue, Quotas, Retention};
 use serde::Deserialize;
 
 use crate::error::HubError;
@@ -30,6 +30,8 @@ pub struct Config {
     pub quotas: Quotas,
     /// What goes by itself.
     pub retention: Retention,
+    /// When revocation lists are too old.
+    pub revocation: Lapsing,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +50,8 @@ struct File {
     quotas: Quotas,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    revocation: Lapsing,
 }
 
 impl Config {
@@ -87,6 +91,7 @@ impl Config {
             overdue: file.overdue.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
+            revocation: file.revocation.checked()?,
         })
     }
 
@@ -114,7 +119,7 @@ journal_segment_size_bytes = {segment}
 # What is kept free on the disk, in bytes. With less, new consignments are refused with DISK_FULL and wait at their nodes; receipts,
 # deliveries, acknowledgements and officers' words go on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
-{overdue}{quotas}{retention}"#,
+{overdue}{quotas}{retention}{revocation}"#,
             name = self.name,
             listen = self.listen,
             admin = self.admin,
@@ -124,6 +129,7 @@ disk_reserve_bytes = {disk_reserve_bytes}
             overdue = self.overdue.to_toml("an exchange for its recipient's node"),
             quotas = self.quotas.to_toml("participant"),
             retention = self.retention.to_toml(),
+            revocation = self.revocation.to_toml(),
         )
     }
 }
@@ -143,6 +149,7 @@ mod tests {
             overdue: Overdue { flash_seconds: 7, ..Overdue::default() },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
+            revocation: Lapsing { warn_days: 3, grace_days: 0 },
         }
     }
 
@@ -173,5 +180,6 @@ mod tests {
         check(text.replace("exchanges_per_second = 7", "exchanges_per_minute = 7"), "exchanges_per_minute");
         check(text.replace("bodies_days = 30", "bodies_days = 0"), "bodies_days");
         check(text.replace("bodies_days = 30", "entries_days = 30"), "entries_days");
+        check(text.replace("warn_days = 3", "warn_days = 366"), "warn_days");
     }
 }

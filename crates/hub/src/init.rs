@@ -76,6 +76,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
             overdue: concord_server::Overdue::default(),
             quotas: concord_server::Quotas::default(),
             retention: concord_server::Retention::default(),
+            revocation: concord_server::Lapsing::default(),
         }
         .to_toml(),
     )

@@ -226,7 +226,7 @@ impl Profile {
         let key = LeafKey::load(&self.folder.join(KEY_FILE))?
             .into_signing_key()
             .ok_or_else(|| StatementError::NotEd25519(identity.clone()))?;
-        Ok(StatementSigner::new(self.credentials.chain(), key)?)
+        Ok(StatementSigner::new(&self.credentials.chain(), key)?)
     }
 }
 

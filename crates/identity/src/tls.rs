@@ -5,14 +5,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use arc_swap::ArcSwap;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, InconsistentKeys, ServerConfig, SignatureScheme};
 use zeroize::Zeroizing;
 
 use crate::admission::{Admission, ExpectedServer};
@@ -46,16 +48,20 @@ pub enum TlsError {
     Refused(#[from] rustls::Error),
 }
 
-/// What one side shows of itself: its chain, leaf first, and the leaf's key. Shows only its length.
-pub struct Credentials {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
+/// What one side shows of itself: its chain, leaf first, and the leaf's key. Clones share it: what one renews, every configuration
+/// that was made of it shows from the next handshake on. Shows only its length.
+#[derive(Clone)]
+pub struct Credentials(Arc<ArcSwap<CertifiedKey>>);
 
 impl Credentials {
     /// Puts a chain, leaf first, and its key together.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: &LeafKey) -> Result<Self, TlsError> {
-        Ok(Self { chain, key: key.to_rustls()? })
+        Self::of(chain, key.to_rustls()?)
+    }
+
+    fn of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, TlsError> {
+        let key = default_provider().key_provider.load_private_key(key)?;
+        Ok(Self(Arc::new(ArcSwap::from_pointee(CertifiedKey::new(chain, key)))))
     }
 
     /// Reads a PEM file of certificates, leaf first, and one with a private key of any kind that TLS 1.3 knows.
@@ -64,26 +70,68 @@ impl Credentials {
         let chain =
             files::certificates_from_pem(&files::read_text(certificates)?).map_err(|why| content(certificates, why))?;
         let text = Zeroizing::new(files::read_text(key)?);
-        let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| content(key, error.to_string()))?;
-        Ok(Self { chain, key })
+        // The library's own words may repeat a line of it.
+        let parsed = PrivateKeyDer::from_pem_slice(text.as_bytes())
+            .map_err(|_| content(key, "no private key in PEM can be read in it".to_owned()))?;
+        Self::of(chain, parsed)
+    }
+
+    /// Refuses a key that is not the leaf's: two files may be read while only one of them is the new one.
+    pub fn check_pair(&self) -> Result<(), TlsError> {
+        match self.0.load().keys_match() {
+            // A kind of key that cannot say whose it is fails in the handshake.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Shows from the next handshake on what the other has, chain and key in one step.
+    pub fn renew(&self, with: &Self) {
+        self.0.store(with.0.load_full());
     }
 
     /// Who the holder of these is, by the rules that the peer will apply to the leaf's names.
     /// Servers ask at their start, so that a wrong certificate is found before a port opens.
     pub fn caller(&self) -> Result<Caller, CertificateRefusal> {
-        let leaf = self.chain.first().ok_or_else(|| CertificateRefusal::Malformed("there is none".to_owned()))?;
+        let shown = self.0.load();
+        let leaf = shown.cert.first().ok_or_else(|| CertificateRefusal::Malformed("there is none".to_owned()))?;
         Caller::from_verified_certificate(leaf)
     }
 
     /// The chain, leaf first.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.0.load().cert.clone()
+    }
+
+    fn shown(&self) -> Result<Arc<Shown>, TlsError> {
+        self.check_pair()?;
+        Ok(Arc::new(Shown(self.clone())))
     }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Credentials({} certificates)", self.chain.len())
+        write!(f, "Credentials({} certificates)", self.0.load().cert.len())
+    }
+}
+
+/// Hands a handshake the pair that is the present one when it asks.
+#[derive(Debug)]
+struct Shown(Credentials);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.0.load_full())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.0.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -105,7 +153,8 @@ impl Application {
     }
 }
 
-/// The configuration of a listener. `anchors` stays shared: replacing its table changes the next handshake.
+/// The configuration of a listener. `credentials` and `anchors` stay shared: renewing the one or replacing the other's table changes
+/// the next handshake.
 pub fn server_config(
     credentials: &Credentials,
     anchors: &Anchors,
@@ -118,7 +167,7 @@ pub fn server_config(
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())?;
+        .with_cert_resolver(credentials.shown()?);
     // A resumed session would skip the verifier: who left or was held could come back with a ticket.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -127,7 +176,7 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The configuration of a client that means to call `expected`, known under the pinned `anchors`.
+/// The configuration of a client that means to call `expected`, known under the pinned `anchors`. Both are shared as above.
 pub fn client_config(
     credentials: &Credentials,
     anchors: &Anchors,
@@ -141,7 +190,7 @@ pub fn client_config(
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())?;
+        .with_client_cert_resolver(credentials.shown()?);
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.alpn_protocols = application.protocols();
@@ -174,6 +223,23 @@ fn provider() -> CryptoProvider {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_key_is_never_repeated_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let [key, certificates] = ["key.pem", "certificate.pem"].map(|name| folder.path().join(name));
+        let anchor = crate::AnchorKeys::create(
+            &concord_model::ParticipantCode::parse("KAZ").unwrap(),
+            concord_model::Timestamp::from_micros(0),
+        )
+        .unwrap();
+        std::fs::write(&certificates, anchor.anchor().to_pem()).unwrap();
+        for damaged in ["-----BEGIN PRIVATE KEY-----c2VjcmV0", "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n", "c2VjcmV0"] {
+            std::fs::write(&key, damaged).unwrap();
+            let error = Credentials::load(&certificates, &key).unwrap_err().to_string();
+            assert!(error.contains("key.pem is not usable") && !error.contains("c2VjcmV0"), "{error}");
+        }
+    }
 
     #[test]
     fn every_address_leads_to_some_server_name() {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use concord_identity::read_text;
 use concord_model::{Name, ParticipantCode};
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Overdue, Quotas, Retention, write_durably};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Lapsing, Overdue, Quotas, Retention, write_durably};
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub keep_withdrawn: bool,
     /// What goes by itself.
     pub retention: Retention,
+    /// When revocation lists are too old.
+    pub revocation: Lapsing,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +67,8 @@ struct File {
     quotas: Quotas,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    revocation: Lapsing,
 }
 
 impl NodeConfig {
@@ -99,6 +103,7 @@ impl NodeConfig {
             probe: file.probe.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
+            revocation: file.revocation.checked()?,
         })
     }
 
@@ -114,6 +119,7 @@ impl NodeConfig {
         let probe = self.probe.to_toml();
         let overdue =
             self.overdue.to_toml("an exchange for the hub, or for a recipient; a delivery for an agency that takes it");
+        let revocation = self.revocation.to_toml();
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -143,7 +149,7 @@ waiting_exchanges_max = {waiting_exchanges_max}
 # When an exchange is withdrawn by its origin, its title and body go here too, of what was received and of what was sent. With true they
 # stay until the retention takes them, and agencies are given them no more all the same.
 keep_withdrawn = {keep_withdrawn}
-{overdue}{probe}{quotas}{retention}"
+{overdue}{probe}{quotas}{retention}{revocation}"
         )
     }
 }
@@ -166,6 +172,7 @@ mod tests {
             probe: ProbeSettings { every_seconds: 77 },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
+            revocation: Lapsing { warn_days: 3, grace_days: 0 },
         }
     }
 

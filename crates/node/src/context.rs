@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use concord_identity::{Anchor, Anchors, SigningKey};
+use concord_identity::{Anchors, SigningKey};
 use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::audit::Audit;
 use concord_server::{DiskRoom, Overdue, Readiness, Shares, Shutdown};
@@ -31,9 +31,7 @@ pub struct Context {
     pub participant: ParticipantCode,
     /// Its name.
     pub node: Name,
-    /// Own officers and agencies are known by it.
-    pub anchor: Anchor,
-    /// The same, and what lists in the folder take back under it.
+    /// Own officers and agencies are known by these anchors, and by what lists in the folder take back under them.
     pub own: Anchors,
     /// Signs acknowledgements; consignments are signed by the writer.
     pub key: Arc<SigningKey>,

@@ -63,6 +63,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
         probe: crate::probe::ProbeSettings::default(),
         quotas: concord_server::Quotas::default(),
         retention: concord_server::Retention::default(),
+        revocation: concord_server::Lapsing::default(),
         participant: options.participant.clone(),
         name: options.name.clone(),
         listen: address("listen", &options.listen)?,

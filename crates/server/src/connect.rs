@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use concord_identity::{HandshakeRefusal, server_name};
+use concord_identity::{Caller, HandshakeRefusal, server_name};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -18,6 +18,8 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
+use crate::clock::{Clock as _, SystemClock};
+use crate::dialled::Dialled;
 use crate::grpc::{
     CONNECTION_WINDOW_BYTES, FRAME_SIZE_MAX_BYTES, HEADER_LIST_SIZE_MAX_BYTES, KEEPALIVE_INTERVAL_SECONDS,
     KEEPALIVE_TIMEOUT_SECONDS, STREAM_WINDOW_BYTES,
@@ -93,18 +95,26 @@ pub enum ConnectError {
 ///
 /// A channel that loses its connection makes a new one at the next call, which fails with UNAVAILABLE if that fails.
 pub async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Channel, ConnectError> {
-    connect_over(Tcp, address, tls).await
+    connect_over(Tcp, address, tls, None).await
 }
 
-/// The same over a given network.
-pub async fn connect_over(dial: impl Dial, address: &str, tls: Arc<ClientConfig>) -> Result<Channel, ConnectError> {
+/// Hears whom each connection led to, and until when its certificate lasts.
+pub type Reached = Arc<dyn Fn(&Caller) + Send + Sync>;
+
+/// The same over a given network. Each connection ends with the certificate that the server showed.
+pub async fn connect_over(
+    dial: impl Dial,
+    address: &str,
+    tls: Arc<ClientConfig>,
+    reached: Option<Reached>,
+) -> Result<Channel, ConnectError> {
     let malformed = || ConnectError::AddressMalformed { address: address.to_owned() };
     let origin = format!("https://{address}").parse::<Uri>().map_err(|_| malformed())?;
     let is_all = origin.authority().is_some_and(|authority| authority.as_str() == address);
     if !is_all || origin.port().is_none() || address.contains('@') {
         return Err(malformed());
     }
-    let target = Target { dial, address: address.into(), tls: TlsConnector::from(tls) };
+    let target = Target { dial, address: address.into(), tls: TlsConnector::from(tls), reached };
     let first = target.clone().dial_in_time().await?;
     let dialer = Dialer { target, first: Some(first) };
     let protocol = |error: tonic::transport::Error| ConnectError::Protocol {
@@ -125,13 +135,14 @@ pub async fn connect_over(dial: impl Dial, address: &str, tls: Arc<ClientConfig>
     Channel::connect(dialer, endpoint).await.map_err(protocol)
 }
 
-type Io<D> = TokioIo<TlsStream<<D as Dial>::Socket>>;
+type Io<D> = TokioIo<Dialled<TlsStream<<D as Dial>::Socket>>>;
 
 #[derive(Clone)]
 struct Target<D> {
     dial: D,
     address: Arc<str>,
     tls: TlsConnector,
+    reached: Option<Reached>,
 }
 
 /// Hands out the connection that was made first, and makes new ones after it.
@@ -177,7 +188,15 @@ impl<D: Dial> Target<D> {
         // say that it did; and before they came nothing is written, whose loss would hide the server's alert.
         let let_in = stream.fill_buf().await.map(|bytes| !bytes.is_empty());
         match let_in {
-            Ok(true) => Ok(TokioIo::new(stream)),
+            Ok(true) => {
+                let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let leaf = leaf.ok_or_else(|| refused(HandshakeRefusal::NoCertificate))?;
+                let server = Caller::from_verified_certificate(leaf).map_err(|why| refused(why.into()))?;
+                if let Some(reached) = &self.reached {
+                    reached(&server);
+                }
+                Ok(TokioIo::new(Dialled::new(stream, server.not_after, SystemClock.now())))
+            }
             Ok(false) => Err(ConnectError::Closed { address: self.address() }),
             Err(error) => Err(match HandshakeRefusal::from_io(&error) {
                 HandshakeRefusal::Connection(_) => ConnectError::Closed { address: self.address() },

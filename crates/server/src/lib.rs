@@ -12,6 +12,7 @@ mod admin;
 mod alarms;
 pub mod audit;
 mod bind;
+mod certificates;
 mod clock;
 mod clock_trust;
 #[cfg(feature = "conformance")]
@@ -22,12 +23,16 @@ mod connections;
 mod cut;
 mod deadline;
 mod descriptors;
+mod dialled;
 mod drain;
+mod expiry;
 mod folder;
 mod frames;
 mod grpc;
+mod hangup;
 mod health;
 mod in_flight;
+mod lapsing;
 mod logging;
 mod methods;
 mod metrics;
@@ -42,6 +47,7 @@ mod scrub;
 #[cfg(any(debug_assertions, feature = "simulation"))]
 pub mod simulation;
 mod sockets;
+mod stamp;
 mod tasks;
 mod throttle;
 
@@ -58,9 +64,10 @@ pub use alarms::{
     NOT_HEALED_NOTE,
 };
 pub use bind::{BindError, bind};
+pub use certificates::{CERTIFICATE_CHECK_MILLISECONDS, CERTIFICATE_PATIENCE_SECONDS, OwnCertificates, OwnFiles};
 pub use clock::{Clock, SystemClock};
 pub use clock_trust::{CLOCK_CHECK_SECONDS, CLOCK_JUMP_SECONDS, ClockTrust, Monotonic};
-pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, connect, connect_over};
+pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, Reached, connect, connect_over};
 pub use connection::{Connection, PREFACE_TIMEOUT_SECONDS};
 pub use connections::{
     CONNECTIONS_MAX, CONNECTIONS_PER_CALLER_MAX, CONNECTIONS_PER_PARTICIPANT_MAX, ConnectedCaller, Connections,
@@ -69,7 +76,9 @@ pub use connections::{
 pub use cut::{Cut, CuttableDial, CuttableSocket};
 pub use deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
 pub use descriptors::{Served, check_against_descriptors};
+pub use dialled::Dialled;
 pub use drain::{DRAIN_TIMEOUT_SECONDS, Shutdown};
+pub use expiry::{CERTIFICATE_STEPS_DAYS, Certificates, EXPIRY_CHECK_MILLISECONDS};
 pub use folder::{Addresses, FOLDER_FORMAT, FileMode, Folder, FolderError, FolderKind, FolderLock, write_durably};
 pub use frames::{CONTENT_OF_FRAME_MIN_BYTES, EMPTY_FRAMES_AT_ONCE_MAX, EMPTY_FRAMES_PER_SECOND_MAX};
 pub use grpc::{
@@ -78,11 +87,13 @@ pub use grpc::{
     LOCAL_ERROR_RESETS_MAX, MESSAGE_SIZE_MAX_BYTES, PENDING_RESETS_MAX, STREAM_WINDOW_BYTES,
     STREAMS_PER_CONNECTION_MAX, ServeError,
 };
+pub use hangup::Hangup;
 pub use health::{Health, ReflectionError, reflection};
 pub use in_flight::{
     BYTES_IN_FLIGHT_PER_CALLER_MAX, BYTES_IN_FLIGHT_PER_PARTICIPANT_MAX, CALLS_IN_FLIGHT_PER_CALLER_MAX,
     CALLS_IN_FLIGHT_PER_PARTICIPANT_MAX,
 };
+pub use lapsing::{LAPSING_DAYS_MAX, Lapsing};
 pub use logging::{LOG_VARIABLE, LoggingError, init_logging};
 pub use methods::{Allow, Called, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTable, Row, Whose, denied};
 pub use metrics::{MetricsError, metrics_recorder};

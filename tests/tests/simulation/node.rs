@@ -103,7 +103,6 @@ pub(crate) fn open(
     let context = Context {
         participant: member.code.clone(),
         node: name("main"),
-        anchor: member.anchor().clone(),
         own: concord_identity::Anchors::pinned(member.code.clone(), member.anchor().clone()),
         key,
         writer: handle,

@@ -31,6 +31,7 @@ mod peers_refused;
 mod quotas;
 mod real_data;
 mod receipts;
+mod renewal;
 mod repeats;
 mod replaced_node;
 mod retention;

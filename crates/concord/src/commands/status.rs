@@ -46,11 +46,21 @@ struct StatusLine {
     journal: Option<JournalLine>,
     certificate_not_after: Option<String>,
     certificate_days_left: Option<i64>,
+    certificates: Vec<CertificateLine>,
     alarms: Vec<String>,
     /// The names of those that are notes.
     notes: Vec<String>,
     #[serde(flatten)]
     detail: Detail,
+}
+
+/// One that the server knows, with its own.
+#[derive(Serialize)]
+struct CertificateLine {
+    certificate: String,
+    holder: String,
+    not_after: Option<String>,
+    days_left: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -180,6 +190,13 @@ async fn ask(args: &ClientArgs) -> Result<StatusLine, Failure> {
 fn read(status: GetStatusResponse) -> Result<StatusLine, Failure> {
     let now = output::now().as_micros();
     let since = optional_timestamp(status.started_at.as_ref()).map(|at| now - at.as_micros());
+    let certificates = status.certificates.iter().map(|one| CertificateLine {
+        certificate: one.name.clone(),
+        holder: one.holder.clone(),
+        not_after: output::optional_time(one.not_after.as_ref()),
+        days_left: days_left(one.not_after.as_ref(), now),
+    });
+    let certificates = certificates.collect();
     let (role, detail) = match status.role.ok_or_else(|| Failure::answer("neither node nor hub"))? {
         Role::Node(node) => ("node", Detail::Node(read_node(node))),
         Role::Hub(hub) => ("hub", Detail::Hub(read_hub(hub, now))),
@@ -198,6 +215,7 @@ fn read(status: GetStatusResponse) -> Result<StatusLine, Failure> {
         }),
         certificate_not_after: output::optional_time(status.certificate_not_after.as_ref()),
         certificate_days_left: days_left(status.certificate_not_after.as_ref(), now),
+        certificates,
         alarms: status.alarms,
         notes: status.notes,
         detail,

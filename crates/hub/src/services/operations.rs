@@ -7,7 +7,7 @@ use concord_backup::{BackupError, Backups};
 use concord_ledger::{AgreementState, Enrolment, Ledger};
 use concord_model::{Digest, ExchangeId, Lane, ParticipantCode, Reason, Refusal, Role, Timestamp};
 use concord_server::audit::{AuditStream, Event, Object};
-use concord_server::{AskedDays, Connections, Readiness};
+use concord_server::{AskedDays, Certificates, Connections, Readiness};
 use concord_wire::convert::{refuse, timestamp};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::operations_service_server::{OperationsService, OperationsServiceServer};
@@ -42,8 +42,8 @@ pub struct Operations {
     pub readiness: Readiness,
     /// Since when the process runs.
     pub started_at: Timestamp,
-    /// When its certificate ends.
-    pub certificate_not_after: Timestamp,
+    /// How long certificates last.
+    pub certificates: Certificates,
 }
 
 /// The service.
@@ -109,7 +109,8 @@ impl OperationsService for Operations {
                 sequence: published.tail.sequence,
                 digest: bytes::Bytes::copy_from_slice(published.tail.digest.as_bytes()),
             }),
-            certificate_not_after: Some(timestamp(self.certificate_not_after)),
+            certificate_not_after: self.certificates.own_not_after().map(timestamp),
+            certificates: self.certificates.list(),
             alarms,
             notes,
             role: Some(pb::get_status_response::Role::Hub(hub)),

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use concord_model::Lane;
-use concord_server::{Dial, MESSAGE_SIZE_MAX_BYTES, connect_over};
+use concord_server::{Dial, MESSAGE_SIZE_MAX_BYTES, Reached, connect_over};
 use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
@@ -31,19 +31,27 @@ pub struct TonicLink<D> {
     dial: D,
     addresses: Vec<String>,
     tls: Arc<ClientConfig>,
+    reached: Option<Reached>,
     shared: Mutex<Option<Channel>>,
 }
 
 impl<D: Dial> TonicLink<D> {
     /// To the first of these addresses that answers under the pinned anchor.
     pub fn new(dial: D, addresses: Vec<String>, tls: Arc<ClientConfig>) -> Self {
-        Self { dial, addresses, tls, shared: Mutex::new(None) }
+        Self { dial, addresses, tls, reached: None, shared: Mutex::new(None) }
+    }
+
+    /// The same, telling of each connection whom it led to.
+    #[must_use]
+    pub fn telling(self, reached: Option<Reached>) -> Self {
+        Self { reached, ..self }
     }
 
     async fn fresh(&self) -> Result<Channel, LinkEnd> {
         let mut why = "the bundle names no address of the hub".to_owned();
         for address in &self.addresses {
-            match connect_over(self.dial.clone(), address, Arc::clone(&self.tls)).await {
+            let (tls, reached) = (Arc::clone(&self.tls), self.reached.clone());
+            match connect_over(self.dial.clone(), address, tls, reached).await {
                 Ok(channel) => return Ok(channel),
                 Err(error) => why = error.to_string(),
             }

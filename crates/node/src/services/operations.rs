@@ -125,9 +125,9 @@ impl OperationsService for OperationsApi {
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        let (context, started) = (self.context.clone(), self.started);
+        let (context, started) = (self.context.clone(), self.started.clone());
         // Counting what agencies have not acknowledged reads many rows.
-        let counted = concord_server::blocking(move || status(&context, started));
+        let counted = concord_server::blocking(move || status(&context, &started));
         Ok(Response::new(counted.await.map_err(internal)?.map_err(internal)?))
     }
 

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use concord_model::{Lane, Timestamp};
+use concord_server::Certificates;
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1::{
     AgencyStatus, GetStatusResponse, JournalTail, LaneProbe, MailboxStatus, NodeStatus, get_status_response,
@@ -20,13 +21,14 @@ const ROWS_AT_ONCE: usize = 4096;
 const MICROS_PER_SECOND: f64 = 1_000_000.0;
 
 /// What does not change while the process runs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Started {
     pub(crate) at: Timestamp,
-    pub(crate) certificate_not_after: Timestamp,
+    /// These do change: what is kept of them is shared.
+    pub(crate) certificates: Certificates,
 }
 
-pub(crate) fn status(context: &Context, started: Started) -> Result<GetStatusResponse, IndexError> {
+pub(crate) fn status(context: &Context, started: &Started) -> Result<GetStatusResponse, IndexError> {
     let state = context.now_state();
     let tail = context.index.journal().tail();
     let (alarms, notes) = context.readiness.in_words();
@@ -40,7 +42,8 @@ pub(crate) fn status(context: &Context, started: Started) -> Result<GetStatusRes
             sequence: tail.sequence,
             digest: Bytes::copy_from_slice(tail.digest.as_bytes()),
         }),
-        certificate_not_after: Some(timestamp(started.certificate_not_after)),
+        certificate_not_after: started.certificates.own_not_after().map(timestamp),
+        certificates: started.certificates.list(),
         alarms,
         notes,
         role: Some(get_status_response::Role::Node(node(context, &state)?)),

@@ -192,7 +192,6 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
         backlog: Arc::new(crate::backlog::Backlog::new(crate::config::WAITING_EXCHANGES_DEFAULT)),
         participant: code("KAZ"),
         node: name("main"),
-        anchor: forum.kaz.anchor.anchor().clone(),
         own: concord_identity::Anchors::pinned(code("KAZ"), forum.kaz.anchor.anchor().clone()),
         key: Arc::new(concord_identity::SigningKey::from_pkcs8_der(&der).unwrap()),
         writer: node.writer.clone(),

@@ -1,8 +1,11 @@
 //! The status as a person reads it: what is wrong first, then the facts, then the queues.
 
 use super::probe::ProbeLine;
-use super::{Detail, HealthLine, HubLine, LaneLine, NodeLine, StatusLine};
+use super::{CertificateLine, Detail, HealthLine, HubLine, LaneLine, NodeLine, StatusLine};
 use crate::output::{facts, safe, short_time, table};
+
+/// From so many days before its end on somebody else's certificate is shown.
+const CERTIFICATE_SHOWN_DAYS: i64 = 60;
 
 pub(super) fn shown(line: &StatusLine) -> String {
     let mut rows = vec![
@@ -15,6 +18,12 @@ pub(super) fn shown(line: &StatusLine) -> String {
     }
     if let Some(days) = line.certificate_days_left {
         rows.push(("certificate", format!("{days} days left")));
+    }
+    // Of others only what is soon to end: at a hub they are many.
+    let near = |one: &&CertificateLine| one.days_left.is_some_and(|days| days < CERTIFICATE_SHOWN_DAYS);
+    for one in line.certificates.iter().filter(|one| one.certificate != "own").filter(near) {
+        let days = one.days_left.unwrap_or_default();
+        rows.push(("certificate", format!("of {} ({}): {days} days left", safe(&one.holder), safe(&one.certificate))));
     }
     let is_note = |alarm: &str| line.notes.iter().any(|note| alarm.split(':').next() == Some(note.as_str()));
     let kind = |alarm: &str| if is_note(alarm) { "note" } else { "ALARM" };
