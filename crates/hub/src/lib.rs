@@ -25,6 +25,7 @@ pub mod healing;
 mod init;
 pub mod lapses;
 pub mod losses;
+pub mod node_clocks;
 mod noted;
 pub mod positions;
 pub mod projection;

@@ -30,6 +30,7 @@ use crate::follow::follow;
 use crate::init::{files, open_journal};
 use crate::lapses;
 use crate::losses::{self, Losses};
+use crate::node_clocks::NodeClocks;
 use crate::projection::HubProjection;
 use crate::retention::Keeper;
 use crate::sequencer::{Published, SequencerTask};
@@ -99,6 +100,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         shares: Shares::new(config.quotas),
         runs: RunsSeen::default(),
         losses: Losses::default(),
+        node_clocks: NodeClocks::default(),
         damaged: Damaged::default(),
         audit: audit.clone(),
         shutdown: shutdown.clone(),

@@ -18,6 +18,7 @@ use crate::damaged::Damaged;
 use crate::feeds::FeedsShown;
 use crate::fencing::{NodeRun, RunsSeen};
 use crate::losses::Losses;
+use crate::node_clocks::NodeClocks;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::{Purpose, StreamGuard, StreamKey, Streams};
 use concord_server::Clock;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub runs: RunsSeen,
     /// What is known of lost data.
     pub losses: Losses,
+    /// How far the nodes' clocks are from this one.
+    pub node_clocks: NodeClocks,
     /// What is damaged here and wanted again.
     pub damaged: Damaged,
     /// Who did what, and what was refused.

@@ -27,7 +27,7 @@ mod verifier;
 pub use admission::{Admission, Barred, ExpectedServer};
 pub use anchor::{Anchor, AnchorError};
 pub use anchors::{AnchorTable, Anchors};
-pub use certificate::Caller;
+pub use certificate::{Caller, validity};
 pub use chain::{CERTIFICATE_SIZE_MAX_BYTES, INTERMEDIATES_MAX, verify_certificate};
 pub use files::{
     FileError, PEM_FILE_SIZE_MAX_BYTES, certificates_from_pem, certificates_to_pem, read_text, write_private,
@@ -38,11 +38,15 @@ pub use issue::{
     ANCHOR_LIFETIME_DAYS, AnchorKeys, CertificateRequest, IssueError, LEAF_BACKDATED_SECONDS, LEAF_LIFETIME_DAYS,
 };
 pub use leaf_key::{LeafKey, LeafKeyKind, LeafPublicKey};
-pub use profile::{Profile, ProfileError, ProfileSettings};
+pub use moment::rfc3339;
+pub use profile::{Profile, ProfileError, ProfileSettings, ProfileWay};
 pub use refusal::{CertificateRefusal, HandshakeRefusal};
 pub use revocation::{ChainNumbers, RevocationFile, Revocations};
 pub use signing::{
     KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki, verify,
 };
 pub use statement::{STATEMENT_DOMAIN, StatementError, StatementSigner, check_signer, verify_statement};
-pub use tls::{Application, Credentials, TlsError, client_config, server_config, server_name};
+pub use tls::{
+    Application, Credentials, HybridKey, TlsError, client_config, client_config_with, judging_at, own_leaf,
+    server_config, server_name,
+};

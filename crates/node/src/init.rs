@@ -59,6 +59,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
         disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
         waiting_exchanges_max: crate::config::WAITING_EXCHANGES_DEFAULT,
         keep_withdrawn: false,
+        uplink: crate::config::Uplink::default(),
         quotas: concord_server::Quotas::default(),
         retention: concord_server::Retention::default(),
         participant: options.participant.clone(),

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use concord_backup::{Backups, Owner, Source, StandingError, refuse_if_interrupted};
 use concord_identity::{
-    Admission, Anchor, Anchors, Application, Barred, Credentials, ExpectedServer, SigningKey, client_config, read_text,
-    server_config,
+    Admission, Anchor, Anchors, Application, Barred, Credentials, ExpectedServer, SigningKey, client_config_with,
+    read_text, server_config,
 };
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::Backlog;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Uplink};
 use crate::confirming;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
@@ -156,7 +156,7 @@ impl Node {
         });
         let revocations = revocations.await.map_err(WriterError::from)?;
         let dialled = Cut::default();
-        let link = hub_link_under(hubs, dialled.over(Tcp), &context, &credentials)?;
+        let link = hub_link_under(hubs, dialled.over(Tcp), &context, &credentials, &config.uplink, folder.path())?;
 
         let remembered = folder.addresses()?;
         let listener = bind("listen", config.listen, remembered.map(|addresses| addresses.listen)).await?;
@@ -179,6 +179,8 @@ impl Node {
                 downlink::start(&mut links, &context, link);
                 let (contact, readiness) = (Arc::clone(&context.contact), context.readiness.clone());
                 links.spawn(async move { contact.watch(&readiness).await });
+                let clocks = context.clone();
+                links.spawn(async move { clocks.contact.watch_clock(clocks.clock.as_ref(), &clocks.readiness).await });
             }
             None => context.readiness.raise(NOT_JOINED_ALARM, "this node has not joined a hub: `concord node join`"),
         }
@@ -345,7 +347,7 @@ pub fn hub_link(
     context: &Context,
     credentials: &Credentials,
 ) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
-    hub_link_under(hub_anchors(context)?, dial, context, credentials)
+    hub_link_under(hub_anchors(context)?, dial, context, credentials, &Uplink::default(), Path::new(""))
 }
 
 /// Under what the node knows the hub that it joined, if it has.
@@ -362,14 +364,18 @@ fn hub_link_under(
     dial: impl Dial,
     context: &Context,
     credentials: &Credentials,
+    uplink: &Uplink,
+    folder: &Path,
 ) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
     let state = context.now_state();
     let (Some(hub), Some(anchors)) = (state.hub(), anchors) else {
         return Ok(None);
     };
     let expected = Identity { participant: ParticipantCode::secretariat(), role: Role::Hub, name: hub.name.clone() };
-    let tls = client_config(credentials, &anchors, ExpectedServer::Exactly(expected), Application::Grpc)?;
-    Ok(Some(Arc::new(TonicLink::new(dial, hub.addresses.clone(), tls))))
+    let expected = ExpectedServer::Exactly(expected);
+    let tls = client_config_with(credentials, &anchors, expected, Application::Grpc, uplink.hybrid_key)?;
+    let link = TonicLink::new(dial, hub.addresses.clone(), tls).through(uplink.proxy(folder)?);
+    Ok(Some(Arc::new(link.telling(Arc::clone(&context.contact)))))
 }
 
 fn note_start(audit: &Audit, journal: &dyn Journal, was_cut: bool) {

@@ -100,6 +100,7 @@ pub(crate) fn open(
         readiness: Readiness::new(),
         runs: RunsSeen::default(),
         losses: Losses::default(),
+        node_clocks: concord_hub::node_clocks::NodeClocks::default(),
         damaged: Damaged::default(),
         audit: Audit::off(),
         room: DiskRoom::default(),

@@ -35,6 +35,9 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
     rows.push(("hub", hub));
     rows.push(("outbox", format!("{} exchanges, {} statements", node.outbox_exchanges, node.outbox_statements)));
     rows.push(("feed", node.feed_number.to_string()));
+    if let Some(seconds) = node.clock_offset_seconds {
+        rows.push(("clock", format!("{} the hub's", apart(seconds))));
+    }
     let mailboxes = node.mailboxes.iter().map(|one| {
         let counts = [one.received_through, one.set_aside, one.uncollected];
         [vec![one.lane.clone()], counts.map(|count| count.to_string()).to_vec()].concat()
@@ -49,12 +52,14 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
 fn of_hub(mut rows: Vec<(&str, String)>, hub: &HubLine) -> String {
     rows.push(("enrolled", format!("{} participants", hub.participants_enrolled)));
     rows.push(("in force", format!("{} agreements", hub.agreements_in_force)));
-    let nodes =
-        hub.nodes.iter().map(|one| vec![one.participant.clone(), one.node.clone(), short_time(one.since.as_deref())]);
+    let nodes = hub.nodes.iter().map(|one| {
+        let clock = one.clock_offset_seconds.map_or_else(|| "-".to_owned(), apart);
+        vec![one.participant.clone(), one.node.clone(), short_time(one.since.as_deref()), clock]
+    });
     let mailboxes = hub.mailboxes.iter().map(|one| {
         vec![one.participant.clone(), one.lane.clone(), one.lag_items.to_string(), duration(one.lag_seconds)]
     });
-    let nodes = table_if_any(&["connected", "node", "since"], nodes);
+    let nodes = table_if_any(&["connected", "node", "since", "its clock"], nodes);
     let mailboxes = table_if_any(&["mailbox", "lane", "not delivered", "oldest"], mailboxes);
     format!("{}{nodes}{mailboxes}", facts(&rows))
 }
@@ -62,6 +67,12 @@ fn of_hub(mut rows: Vec<(&str, String)>, hub: &HubLine) -> String {
 fn table_if_any(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut rows = rows.peekable();
     if rows.peek().is_none() { String::new() } else { format!("\n{}", table(head, rows)) }
+}
+
+/// How one clock is beside the other.
+fn apart(seconds: f64) -> String {
+    let way = if seconds < 0.0 { "behind" } else { "ahead of" };
+    format!("{} {way}", duration(seconds.abs()))
 }
 
 fn duration(seconds: f64) -> String {
