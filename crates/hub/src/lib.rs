@@ -10,6 +10,7 @@
 
 pub mod acknowledge;
 pub mod allowance;
+mod check;
 mod config;
 pub mod consign;
 pub mod damaged;
@@ -41,6 +42,7 @@ pub mod snapshot;
 pub mod streams;
 pub mod withdrawals;
 
+pub use check::check;
 pub use config::Config;
 pub use error::HubError;
 pub use init::{InitOptions, Initialised, init};

@@ -12,6 +12,7 @@ mod admin;
 mod alarms;
 pub mod audit;
 mod bind;
+pub mod checks;
 mod clock;
 mod clock_offset;
 mod clock_trust;
