@@ -2,7 +2,6 @@
 //! the hub's, so that a node that serves beside it does not notice.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use concord_identity::{
@@ -17,6 +16,7 @@ use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, MESSAGE_SIZ
 use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
 use concord_wire::proto::operations::v1::{ListParticipantsRequest, RegisteredParticipant};
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::config::NodeConfig;
 use crate::error::NodeError;
@@ -209,7 +209,14 @@ impl Found {
         };
         let told = match registered(channel, &config.participant).await {
             Ok(told) => told,
-            Err(why) => return Check::untried(NAME, format!("the hub did not say what it has enrolled: {why}")),
+            Err(status) if status.code() == Code::PermissionDenied => {
+                let what = format!("the hub has no node {} of {} enrolled", config.name, config.participant);
+                return Check::failed(NAME, what, compare);
+            }
+            Err(status) => {
+                let what = format!("the hub did not say what it has enrolled: {}", status.message());
+                return Check::untried(NAME, what);
+            }
         };
         let Some(enrolled) = told.and_then(|told| told.enrolled) else {
             return Check::failed(NAME, format!("the hub has no keys of {} enrolled", config.participant), compare);
@@ -253,11 +260,11 @@ impl Hub {
     }
 }
 
-async fn registered(channel: Channel, own: &ParticipantCode) -> Result<Option<RegisteredParticipant>, String> {
+async fn registered(channel: Channel, own: &ParticipantCode) -> Result<Option<RegisteredParticipant>, Status> {
     let mut client = RegistryServiceClient::new(channel).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
     let asked = tokio::time::timeout(CALL_TIMEOUT, client.list_participants(ListParticipantsRequest {}));
-    let answer = asked.await.map_err(|_| "it did not answer in time".to_owned())?;
-    let listed = answer.map_err(|status| status.message().to_owned())?.into_inner().participants;
+    let answer = asked.await.map_err(|_| Status::deadline_exceeded("it did not answer in time"))?;
+    let listed = answer?.into_inner().participants;
     let is_own = |one: &RegisteredParticipant| one.participant.as_ref().is_some_and(|known| known.code == own.as_str());
     Ok(listed.into_iter().find(is_own))
 }
