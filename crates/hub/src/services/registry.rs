@@ -34,7 +34,11 @@ impl RegistryService for RegistryView {
             self.0.enrolled_node(&caller).map_err(|refusal| to_status(&refusal))?;
         }
         let published = self.0.published();
-        let registered = published.ledger.participants().map(|participant| registered(&published.ledger, participant));
+        // A node hears here of its own state alone: what it is to know of others its feed tells.
+        let is_shown =
+            |code: &ParticipantCode| caller.identity.role != Role::Node || *code == caller.identity.participant;
+        let shown = published.ledger.participants().filter(|participant| is_shown(&participant.code));
+        let registered = shown.map(|participant| registered(&published.ledger, participant));
         Ok(Response::new(pb::ListParticipantsResponse { participants: registered.collect() }))
     }
 
