@@ -10,6 +10,7 @@
 
 pub mod acknowledge;
 pub mod allowance;
+mod check;
 mod config;
 pub mod consign;
 pub mod damaged;
@@ -26,6 +27,7 @@ pub mod healing;
 mod init;
 pub mod lapses;
 pub mod losses;
+pub mod node_clocks;
 mod noted;
 pub mod overdue;
 pub mod positions;
@@ -43,6 +45,7 @@ pub mod snapshot;
 pub mod streams;
 pub mod withdrawals;
 
+pub use check::check;
 pub use config::Config;
 pub use error::HubError;
 pub use init::{InitOptions, Initialised, init};

@@ -31,6 +31,7 @@ use crate::fleet::Fleet;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
 use crate::losses::{self, Losses};
+use crate::node_clocks::NodeClocks;
 use crate::probes::Probes;
 use crate::projection::HubProjection;
 use crate::retention::Keeper;
@@ -117,6 +118,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         fleet: Fleet::default(),
         probes: Probes::default(),
         losses: Losses::default(),
+        node_clocks: NodeClocks::default(),
         damaged: Damaged::default(),
         audit: audit.clone(),
         shutdown: shutdown.clone(),

@@ -44,7 +44,7 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.agreement.v1.StatementService/Submit", allow: &[OFFICER, NODE] },
     Row { method: "/concord.agreement.v1.AgreementService/ListAgreements", allow: &[OFFICER] },
     Row { method: "/concord.agreement.v1.AgreementService/GetAgreement", allow: &[OFFICER] },
-    Row { method: "/concord.operations.v1.RegistryService/ListParticipants", allow: &[OFFICER, OPERATOR] },
+    Row { method: "/concord.operations.v1.RegistryService/ListParticipants", allow: &[OFFICER, OPERATOR, NODE] },
     Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR] },
     Row { method: "/concord.operations.v1.RegistryService/GetBundle", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },

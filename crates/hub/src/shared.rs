@@ -19,6 +19,7 @@ use crate::feeds::FeedsShown;
 use crate::fencing::{NodeRun, RunsSeen};
 use crate::fleet::Fleet;
 use crate::losses::Losses;
+use crate::node_clocks::NodeClocks;
 use crate::probes::Probes;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::{Purpose, StreamGuard, StreamKey, Streams};
@@ -58,6 +59,8 @@ pub struct Shared {
     pub probes: Probes,
     /// What is known of lost data.
     pub losses: Losses,
+    /// How far the nodes' clocks are from this one.
+    pub node_clocks: NodeClocks,
     /// What is damaged here and wanted again.
     pub damaged: Damaged,
     /// Who did what, and what was refused.

@@ -4,24 +4,31 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use concord_model::{Identity, Timestamp};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, InconsistentKeys, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, InconsistentKeys, NamedGroup, ServerConfig, SignatureScheme};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::admission::{Admission, ExpectedServer};
+use crate::anchor::Anchor;
 use crate::anchors::Anchors;
 use crate::certificate::Caller;
+use crate::chain::{Purpose, verify_chain};
 use crate::files::{self, FileError};
 use crate::leaf_key::LeafKey;
+use crate::moment::to_unix_time;
 use crate::refusal::CertificateRefusal;
 use crate::signing::KeyError;
 use crate::verifier::{CallerVerifier, ServerVerifier};
@@ -98,6 +105,16 @@ impl Credentials {
         Caller::from_verified_certificate(leaf)
     }
 
+    /// Who the holder is, if the anchors of that participant stand behind the chain at a moment, for clients and for servers alike.
+    pub fn verify_under(&self, anchors: &[Anchor], now: Timestamp) -> Result<Identity, CertificateRefusal> {
+        let chain = self.chain();
+        let (leaf, issuers) =
+            chain.split_first().ok_or_else(|| CertificateRefusal::Malformed("there is none".to_owned()))?;
+        let verify = |purpose| verify_chain(leaf, issuers, |_| anchors.to_vec(), purpose, to_unix_time(now));
+        verify(Purpose::Client)?;
+        verify(Purpose::Server).map(|leaf| leaf.identity)
+    }
+
     /// The chain, leaf first.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         self.0.load().cert.clone()
@@ -153,6 +170,28 @@ impl Application {
     }
 }
 
+/// Whether a client offers the hybrid key exchange, X25519MLKEM768. Its first message is then larger than one packet, which some
+/// devices between drop; whoever records the traffic without it can read it once there is a quantum computer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HybridKey {
+    /// Offered first; every server of ours takes it.
+    #[default]
+    Prefer,
+    /// Not offered.
+    Off,
+}
+
+impl HybridKey {
+    /// As a configuration names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prefer => "prefer",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// The configuration of a listener. `credentials` and `anchors` stay shared: renewing the one or replacing the other's table changes
 /// the next handshake.
 pub fn server_config(
@@ -164,7 +203,7 @@ pub fn server_config(
     let provider = provider();
     let verifier =
         CallerVerifier { anchors: anchors.clone(), admission, algorithms: provider.signature_verification_algorithms };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+    let mut config = ServerConfig::builder_with_details(Arc::new(provider), Arc::new(MachineTime))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(credentials.shown()?);
@@ -183,10 +222,24 @@ pub fn client_config(
     expected: ExpectedServer,
     application: Application,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = provider();
+    client_config_with(credentials, anchors, expected, application, HybridKey::Prefer)
+}
+
+/// The same, with or without the hybrid key exchange.
+pub fn client_config_with(
+    credentials: &Credentials,
+    anchors: &Anchors,
+    expected: ExpectedServer,
+    application: Application,
+    hybrid: HybridKey,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut provider = provider();
+    if hybrid == HybridKey::Off {
+        provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+    }
     let verifier =
         ServerVerifier { anchors: anchors.clone(), expected, algorithms: provider.signature_verification_algorithms };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+    let mut config = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(MachineTime))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
@@ -195,6 +248,42 @@ pub fn client_config(
     config.enable_early_data = false;
     config.alpn_protocols = application.protocols();
     Ok(Arc::new(config))
+}
+
+/// The same configuration, by which certificates are judged at a given moment and not by this machine's clock. What a server shows
+/// that is accepted by it was made by the pinned anchor, and may be over: only for asking such a server for its time, to *say* that a
+/// clock is wrong. Nothing may be decided by what it answers.
+pub fn judging_at(config: &ClientConfig, moment: Timestamp) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.time_provider = Arc::new(FixedTime(to_unix_time(moment)));
+    Arc::new(config)
+}
+
+/// What this side would show of itself: its leaf.
+pub fn own_leaf(config: &ClientConfig) -> Option<CertificateDer<'static>> {
+    let schemes = config.crypto_provider().signature_verification_algorithms.supported_schemes();
+    config.client_auth_cert_resolver.resolve(&[], &schemes)?.cert.first().cloned()
+}
+
+/// The machine's clock, as it is shown to everything else of this process, too.
+#[derive(Debug)]
+struct MachineTime;
+
+impl TimeProvider for MachineTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let shift = concord_faults::clock_offset_micros() / 1_000_000;
+        let seconds = UnixTime::now().as_secs();
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds.saturating_add_signed(shift))))
+    }
+}
+
+#[derive(Debug)]
+struct FixedTime(UnixTime);
+
+impl TimeProvider for FixedTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
+    }
 }
 
 /// The name that goes into the handshake (SNI) for `host:port`, a host or an address. It is never verified, so a

@@ -1,11 +1,12 @@
 //! `node.toml`: read whole before a port opens; a key that is not known is refused.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use concord_identity::read_text;
+use concord_identity::{HybridKey, read_text};
 use concord_model::{Name, ParticipantCode};
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Lapsing, Overdue, Quotas, Retention, write_durably};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Lapsing, Overdue, Proxy, Quotas, Retention, write_durably};
 use serde::Deserialize;
 
 use crate::error::NodeError;
@@ -41,10 +42,68 @@ pub struct NodeConfig {
     pub quotas: Quotas,
     /// Whether the content of what was withdrawn stays here.
     pub keep_withdrawn: bool,
+    /// How the hub is reached.
+    pub uplink: Uplink,
     /// What goes by itself.
     pub retention: Retention,
     /// When revocation lists are too old.
     pub revocation: Lapsing,
+}
+
+/// The `[uplink]` of a node: by what way it reaches its hub.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uplink {
+    /// `http://host:port` of a proxy that takes CONNECT.
+    pub proxy: Option<String>,
+    /// The file with `user:password` for it; relative to the node's folder.
+    pub proxy_credentials: Option<PathBuf>,
+    /// Whether the hybrid key exchange is offered.
+    #[serde(default)]
+    pub hybrid_key: HybridKey,
+}
+
+impl Uplink {
+    fn checked(self) -> Result<Self, String> {
+        match &self.proxy {
+            Some(url) => Proxy::parse(url).map_err(|why| format!("uplink: {why}")).map(|_| self),
+            None if self.proxy_credentials.is_some() => {
+                Err("uplink: proxy_credentials is set, and no proxy is".to_owned())
+            }
+            None => Ok(self),
+        }
+    }
+
+    /// The proxy, with its credentials, where one is set.
+    pub(crate) fn proxy(&self, folder: &Path) -> Result<Option<Arc<Proxy>>, NodeError> {
+        let credentials = self.proxy_credentials.as_ref().map(|file| folder.join(file));
+        Proxy::load(self.proxy.as_deref(), credentials.as_deref())
+            .map_err(|why| NodeError::Config { path: folder.join(CONFIG_FILE), why: format!("uplink: {why}") })
+    }
+
+    fn to_toml(&self) -> String {
+        let line = |key: &str, value: Option<&str>, example: &str| match value {
+            Some(value) => format!("{key} = {}", toml::Value::from(value)),
+            None => format!("# {key} = \"{example}\""),
+        };
+        let proxy = line("proxy", self.proxy.as_deref(), "http://proxy.example.kz:3128");
+        let credentials = self.proxy_credentials.as_ref().map(|file| file.to_string_lossy());
+        let credentials = line("proxy_credentials", credentials.as_deref(), "proxy-credentials");
+        let hybrid_key = self.hybrid_key.as_str();
+        format!(
+            "
+# How the hub is reached. `concord node check` tries it.
+[uplink]
+# Every connection to the hub goes through this HTTP proxy, by CONNECT; TLS goes through it to the hub, whole.
+{proxy}
+# A file with one line, user:password, that only its owner may read (mode 0600): for a proxy that asks who is calling. Relative to this folder.
+{credentials}
+# \"prefer\": the key exchange that a quantum computer does not open either (X25519MLKEM768) is offered first. \"off\": it is not, for a
+# network that drops its larger first message.
+hybrid_key = \"{hybrid_key}\"
+"
+        )
+    }
 }
 
 #[derive(Deserialize)]
@@ -63,6 +122,8 @@ struct File {
     overdue: Overdue,
     #[serde(default)]
     probe: ProbeSettings,
+    #[serde(default)]
+    uplink: Uplink,
     #[serde(default)]
     quotas: Quotas,
     #[serde(default)]
@@ -101,6 +162,7 @@ impl NodeConfig {
             keep_withdrawn: file.keep_withdrawn,
             overdue: file.overdue.checked()?,
             probe: file.probe.checked()?,
+            uplink: file.uplink.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
             revocation: file.revocation.checked()?,
@@ -120,6 +182,7 @@ impl NodeConfig {
         let overdue =
             self.overdue.to_toml("an exchange for the hub, or for a recipient; a delivery for an agency that takes it");
         let revocation = self.revocation.to_toml();
+        let uplink = self.uplink.to_toml();
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -149,7 +212,7 @@ waiting_exchanges_max = {waiting_exchanges_max}
 # When an exchange is withdrawn by its origin, its title and body go here too, of what was received and of what was sent. With true they
 # stay until the retention takes them, and agencies are given them no more all the same.
 keep_withdrawn = {keep_withdrawn}
-{overdue}{probe}{quotas}{retention}{revocation}"
+{uplink}{overdue}{probe}{quotas}{retention}{revocation}"
         )
     }
 }
@@ -170,6 +233,11 @@ mod tests {
             keep_withdrawn: true,
             overdue: Overdue { flash_seconds: 7, ..Overdue::default() },
             probe: ProbeSettings { every_seconds: 77 },
+            uplink: Uplink {
+                proxy: Some("http://proxy.example.kz:3128".to_owned()),
+                proxy_credentials: Some("proxy-credentials".into()),
+                hybrid_key: HybridKey::Off,
+            },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
             revocation: Lapsing { warn_days: 3, grace_days: 0 },
@@ -188,6 +256,15 @@ mod tests {
     }
 
     #[test]
+    fn without_an_uplink_the_hub_is_reached_at_once_and_the_hybrid_key_is_preferred() {
+        let config = NodeConfig { uplink: Uplink::default(), ..config() };
+        let template = config.template();
+        assert!(template.contains("# proxy = ") && template.contains("hybrid_key = \"prefer\""), "{template}");
+        let older = template.replace("[uplink]", "").replace("hybrid_key = \"prefer\"", "");
+        assert_eq!(NodeConfig::parse(&older), Ok(config));
+    }
+
+    #[test]
     fn a_key_that_is_not_known_and_a_value_that_is_none_are_refused_by_name() {
         let template = config().template();
         let error = NodeConfig::parse(&format!("{template}\nlisten_on = \"x\"\n")).unwrap_err();
@@ -202,6 +279,12 @@ mod tests {
         assert!(error.contains("waiting_exchanges_max"), "{error}");
         let error = NodeConfig::parse(&template.replace("per_second = 7", "per_second = 0")).unwrap_err();
         assert!(error.contains("exchanges_per_second"), "{error}");
+        let error = NodeConfig::parse(&template.replace("http://proxy", "proxy")).unwrap_err();
+        assert!(error.contains("write http://host:port"), "{error}");
+        let error = NodeConfig::parse(&template.replace("proxy = \"http", "# proxy = \"http")).unwrap_err();
+        assert!(error.contains("proxy_credentials is set"), "{error}");
+        let error = NodeConfig::parse(&template.replace("\"off\"\n", "\"never\"\n")).unwrap_err();
+        assert!(error.contains("never"), "{error}");
         let error = NodeConfig::parse(&template.replace("65536", "65535")).unwrap_err();
         assert!(error.contains("journal_segment_size_bytes"), "{error}");
     }

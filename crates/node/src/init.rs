@@ -61,6 +61,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
         keep_withdrawn: false,
         overdue: concord_server::Overdue::default(),
         probe: crate::probe::ProbeSettings::default(),
+        uplink: crate::config::Uplink::default(),
         quotas: concord_server::Quotas::default(),
         retention: concord_server::Retention::default(),
         revocation: concord_server::Lapsing::default(),

@@ -10,6 +10,7 @@
 mod agency;
 pub mod backlog;
 pub mod calls;
+mod check;
 pub mod config;
 mod confirming;
 pub mod context;
@@ -43,6 +44,7 @@ pub mod writer;
 mod tests;
 
 pub use agency::{AgencyAdded, add_agency};
+pub use check::check;
 pub use config::{CONFIG_FILE, NodeConfig};
 pub use error::NodeError;
 pub use hub_link::hub_link;

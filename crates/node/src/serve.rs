@@ -30,7 +30,7 @@ use crate::confirming;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
 use crate::folders::{PUBLIC_FILES, Paths};
-use crate::hub_link::{hub_anchors, hub_link_under, seen_by};
+use crate::hub_link::{Way, hub_anchors, hub_link_under, seen_by};
 use crate::index::Index;
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
@@ -196,7 +196,8 @@ impl Node {
         });
         let renewed = renewed.await.map_err(WriterError::from)?;
         let dialled = Cut::default();
-        let link = hub_link_under(hubs, dialled.over(Tcp), &context, &credentials, Some(seen_by(&certificates)))?;
+        let way = Way { reached: Some(seen_by(&certificates)), uplink: &config.uplink, folder: folder.path() };
+        let link = hub_link_under(hubs, dialled.over(Tcp), &context, &credentials, way)?;
 
         let remembered = folder.addresses()?;
         let listener = bind("listen", config.listen, remembered.map(|addresses| addresses.listen)).await?;
@@ -221,6 +222,8 @@ impl Node {
                 links.spawn(probe::keep_probing(context.clone(), config.probe));
                 let (contact, readiness) = (Arc::clone(&context.contact), context.readiness.clone());
                 links.spawn(async move { contact.watch(&readiness).await });
+                let clocks = context.clone();
+                links.spawn(async move { clocks.contact.watch_clock(clocks.clock.as_ref(), &clocks.readiness).await });
             }
             None => context.readiness.raise(NOT_JOINED_ALARM, "this node has not joined a hub: `concord node join`"),
         }

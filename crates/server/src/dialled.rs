@@ -22,6 +22,11 @@ impl<S> Dialled<S> {
         Self { stream, end: Box::pin(sleep(Duration::from_micros(u64::try_from(left).unwrap_or(0)))) }
     }
 
+    /// The connection below.
+    pub(crate) fn inner(&self) -> &S {
+        &self.stream
+    }
+
     /// Asked on every way in and out, as whoever waits has to be woken there.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let has_ended = self.end.is_elapsed() || self.end.as_mut().poll(context).is_ready();

@@ -13,7 +13,9 @@ mod alarms;
 pub mod audit;
 mod bind;
 mod certificates;
+pub mod checks;
 mod clock;
+mod clock_offset;
 mod clock_trust;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -37,6 +39,7 @@ mod logging;
 mod methods;
 mod metrics;
 mod overdue;
+mod proxy;
 mod quota;
 mod random;
 mod readiness;
@@ -66,8 +69,12 @@ pub use alarms::{
 pub use bind::{BindError, bind};
 pub use certificates::{CERTIFICATE_CHECK_MILLISECONDS, CERTIFICATE_PATIENCE_SECONDS, OwnCertificates, OwnFiles};
 pub use clock::{Clock, SystemClock};
+pub use clock_offset::{CLOCK_WRONG_SECONDS, ClockOffset, PeerClock};
 pub use clock_trust::{CLOCK_CHECK_SECONDS, CLOCK_JUMP_SECONDS, ClockTrust, Monotonic};
-pub use connect::{CONNECT_TIMEOUT_SECONDS, ConnectError, Reached, connect, connect_over};
+pub use connect::{
+    CONNECT_TIMEOUT_SECONDS, ConnectError, Reached, clock_offset_at, connect, connect_over, connect_through,
+    offset_by_date,
+};
 pub use connection::{Connection, PREFACE_TIMEOUT_SECONDS};
 pub use connections::{
     CONNECTIONS_MAX, CONNECTIONS_PER_CALLER_MAX, CONNECTIONS_PER_PARTICIPANT_MAX, ConnectedCaller, Connections,
@@ -99,6 +106,7 @@ pub use methods::{Allow, Called, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, 
 pub use metrics::{MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use overdue::Overdue;
+pub use proxy::{PROXY_ANSWER_SIZE_MAX_BYTES, PROXY_ANSWER_TIMEOUT_SECONDS, Proxy, ProxyRefusal};
 pub use quota::{QUOTA_MAX, QUOTA_SAVED_SECONDS, Quotas, Shares};
 pub use random::{NoRandomness, fresh};
 pub use readiness::{Alarm, Readiness, lost_before};

@@ -104,6 +104,7 @@ pub(crate) fn open(
         fleet: Fleet::default(),
         probes: Probes::default(),
         losses: Losses::default(),
+        node_clocks: concord_hub::node_clocks::NodeClocks::default(),
         damaged: Damaged::default(),
         audit: Audit::off(),
         room: DiskRoom::default(),

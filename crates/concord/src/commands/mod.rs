@@ -5,6 +5,7 @@ pub(crate) mod agency;
 pub(crate) mod agreement;
 pub(crate) mod audit;
 pub(crate) mod backup;
+mod check;
 pub(crate) mod epoch;
 pub(crate) mod explain;
 pub(crate) mod hub;

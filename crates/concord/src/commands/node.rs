@@ -15,6 +15,7 @@ use crate::signals::Stop;
 
 use super::again::unless_full;
 use super::backup::{self, BackupArgs, NodeRestoreArgs};
+use super::check::{self, CheckArgs};
 use super::epoch::{self, EpochCommand};
 use super::hub::start_log;
 use super::retention::{self, RetentionCommand};
@@ -28,6 +29,11 @@ pub(crate) enum NodeCommand {
     Join(JoinArgs),
     /// Run a node until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
+    /// Check a node's folder, its machine and its way to the hub: before it joins, after, and while it serves.
+    #[command(
+        after_help = "Example:\n  concord node check --dir /srv/concord/node\n\nEach line is OK, or the cause and the next step. Exit 0 only if all hold. It takes no lock, and a node that runs does not notice."
+    )]
+    Check(CheckArgs),
     /// Back a running node up: its journal, bodies included, its settings and certificates; never a private key.
     #[command(after_help = "Example:\n  concord node backup --profile /srv/concord/node/officer --out node.backup")]
     Backup(BackupArgs),
@@ -127,6 +133,7 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
             let ended = concord_node::serve(&args.dir).await;
             unless_full(&args.dir, &mut stop, ended, NodeError::may_want_room).await
         }
+        NodeCommand::Check(args) => check::node(args, output).await,
         NodeCommand::Backup(args) => backup::backup(args, Owner::Node, output).await,
         NodeCommand::Restore(args) => backup::restore_node(&args, output),
         NodeCommand::Retention(command) => retention::run(command, Role::Node, output).await,

@@ -85,6 +85,8 @@ struct NodeLine {
     outbox_exchanges: u64,
     outbox_statements: u64,
     feed_number: u64,
+    /// This machine's clock, the node's, less the hub's.
+    clock_offset_seconds: Option<f64>,
     mailboxes: Vec<MailboxLine>,
     agencies: Vec<AgencyLine>,
     probes: Vec<ProbeLine>,
@@ -143,6 +145,7 @@ struct ConnectedLine {
     participant: String,
     node: String,
     since: Option<String>,
+    clock_offset_seconds: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -235,6 +238,7 @@ fn read_node(node: concord_wire::proto::operations::v1::NodeStatus) -> NodeLine 
         outbox_exchanges: node.outbox_exchanges,
         outbox_statements: node.outbox_statements,
         feed_number: node.feed_number,
+        clock_offset_seconds: node.clock_offset_seconds,
         mailboxes: node
             .mailboxes
             .into_iter()
@@ -266,6 +270,7 @@ fn read_hub(hub: concord_wire::proto::operations::v1::HubStatus, now: i64) -> Hu
                 participant: one.participant,
                 node: one.node,
                 since: output::optional_time(one.since.as_ref()),
+                clock_offset_seconds: one.clock_offset_seconds,
             })
             .collect(),
         mailboxes: hub

@@ -6,7 +6,7 @@ use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ParticipantCode, Reason, Refusal};
 use concord_server::audit::Object;
-use concord_server::{LOWER_LIMITS_NOTE, Shutdown, detach};
+use concord_server::{ClockOffset, LOWER_LIMITS_NOTE, Shutdown, detach};
 use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::lower_limits;
 use concord_wire::proto::feed::v1 as pb;
@@ -120,6 +120,7 @@ pub async fn follow(
     let position = asked.position.clone().unwrap_or_default();
     if let Some(peer) = optional_timestamp(asked.sent_at.as_ref()) {
         shared.clock.heard(peer);
+        shared.node_clocks.heard(&participant, ClockOffset::between(peer, shared.clock.shown()));
     }
     let shown = shown(&position.history, position.last_number, &position.last_digest)?;
     if let Some(lower) = asked.limits.as_ref().and_then(lower_limits) {

@@ -7,7 +7,7 @@ use concord_backup::{BackupError, Backups};
 use concord_ledger::{AgreementState, Enrolment, Ledger};
 use concord_model::{Digest, ExchangeId, Lane, ParticipantCode, Reason, Refusal, Role, Timestamp};
 use concord_server::audit::{AuditStream, Event, Object};
-use concord_server::{AskedDays, Certificates, Connections, Readiness};
+use concord_server::{AskedDays, Certificates, ClockOffset, Connections, Readiness};
 use concord_wire::convert::{refuse, timestamp};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::operations_service_server::{OperationsService, OperationsServiceServer};
@@ -226,7 +226,13 @@ impl Operations {
             }
             let (participant, node) = (identity.participant.to_string(), identity.name.to_string());
             if !nodes.iter().any(|known| known.participant == participant && known.node == node) {
-                nodes.push(pb::ConnectedNode { participant, node, since: Some(timestamp(connected.since)) });
+                let offset = self.shared.node_clocks.offset(&identity.participant);
+                nodes.push(pb::ConnectedNode {
+                    participant,
+                    node,
+                    since: Some(timestamp(connected.since)),
+                    clock_offset_seconds: offset.map(ClockOffset::seconds),
+                });
             }
         }
         nodes

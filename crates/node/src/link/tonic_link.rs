@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use concord_model::Lane;
-use concord_server::{Dial, MESSAGE_SIZE_MAX_BYTES, Reached, connect_over};
+use concord_server::{ConnectError, Dial, MESSAGE_SIZE_MAX_BYTES, Proxy, Reached, connect_through};
 use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
@@ -24,6 +24,8 @@ use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
 
+use crate::context::Contact;
+
 use super::{HubLink, Incoming, LinkEnd, Outgoing, WELCOME_TIMEOUT_SECONDS};
 
 /// Connections to one hub: one for each stream of lane flash, one for all the rest.
@@ -33,12 +35,14 @@ pub struct TonicLink<D> {
     tls: Arc<ClientConfig>,
     reached: Option<Reached>,
     shared: Mutex<Option<Channel>>,
+    proxy: Option<Arc<Proxy>>,
+    contact: Option<Arc<Contact>>,
 }
 
 impl<D: Dial> TonicLink<D> {
     /// To the first of these addresses that answers under the pinned anchor.
     pub fn new(dial: D, addresses: Vec<String>, tls: Arc<ClientConfig>) -> Self {
-        Self { dial, addresses, tls, reached: None, shared: Mutex::new(None) }
+        Self { dial, addresses, tls, reached: None, shared: Mutex::new(None), proxy: None, contact: None }
     }
 
     /// The same, telling of each connection whom it led to.
@@ -47,13 +51,31 @@ impl<D: Dial> TonicLink<D> {
         Self { reached, ..self }
     }
 
+    /// The same, by way of a proxy, where there is one.
+    #[must_use]
+    pub fn through(self, proxy: Option<Arc<Proxy>>) -> Self {
+        Self { proxy, ..self }
+    }
+
+    /// The same, with what hears of a clock by which the hub's certificate does not hold.
+    #[must_use]
+    pub fn telling_clock(self, contact: Arc<Contact>) -> Self {
+        Self { contact: Some(contact), ..self }
+    }
+
     async fn fresh(&self) -> Result<Channel, LinkEnd> {
         let mut why = "the bundle names no address of the hub".to_owned();
         for address in &self.addresses {
             let (tls, reached) = (Arc::clone(&self.tls), self.reached.clone());
-            match connect_over(self.dial.clone(), address, tls, reached).await {
+            let connected = connect_through(self.dial.clone(), self.proxy.clone(), address, tls, reached);
+            match connected.await {
                 Ok(channel) => return Ok(channel),
-                Err(error) => why = error.to_string(),
+                Err(error) => {
+                    if let (ConnectError::ClockWrong { offset, .. }, Some(contact)) = (&error, &self.contact) {
+                        contact.clock_keeps_out(*offset);
+                    }
+                    why = error.to_string();
+                }
             }
         }
         Err(LinkEnd::Lost(why))

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use concord_model::{Lane, Timestamp};
-use concord_server::Certificates;
+use concord_server::{Certificates, ClockOffset};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1::{
     AgencyStatus, GetStatusResponse, JournalTail, LaneProbe, MailboxStatus, NodeStatus, get_status_response,
@@ -76,6 +76,7 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
         outbox_exchanges: Lane::ALL.iter().map(|lane| state.unrecorded_exchanges(*lane)).sum(),
         outbox_statements: outbox_statements as u64,
         feed_number: state.feed().number,
+        clock_offset_seconds: context.contact.clock_offset(context.clock.shown()).map(ClockOffset::seconds),
         mailboxes: mailboxes.collect::<Result<_, IndexError>>()?,
         agencies: agencies.collect::<Result<_, IndexError>>()?,
         probes: Lane::ALL

@@ -139,7 +139,15 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "/concord.operations.v1.RegistryService/ListParticipants",
         empty,
-        &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
+        &[
+            (SecretariatsOfficer, "OK"),
+            (SecretariatsOperator, "OK"),
+            (Node, "OK"),
+            (ForeignNode, "OK"),
+            (HeldNode, "OK"),
+            (SpareNode, NOT_IT),
+            (SecretariatsNode, "OK"),
+        ],
         ALL_AT_NODE,
     ),
     row(

@@ -45,6 +45,9 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
     rows.push(("hub", hub));
     rows.push(("outbox", format!("{} exchanges, {} statements", node.outbox_exchanges, node.outbox_statements)));
     rows.push(("feed", node.feed_number.to_string()));
+    if let Some(seconds) = node.clock_offset_seconds {
+        rows.push(("clock", format!("{} the hub's", apart(seconds))));
+    }
     let mailboxes = node.mailboxes.iter().map(|one| {
         let counts = [one.received_through, one.set_aside, one.uncollected];
         [vec![one.lane.clone()], counts.map(|count| count.to_string()).to_vec()].concat()
@@ -100,6 +103,12 @@ fn of_one(one: &HealthLine) -> Vec<String> {
 fn table_if_any(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut rows = rows.peekable();
     if rows.peek().is_none() { String::new() } else { format!("\n{}", table(head, rows)) }
+}
+
+/// How one clock is beside the other.
+fn apart(seconds: f64) -> String {
+    let way = if seconds < 0.0 { "behind" } else { "ahead of" };
+    format!("{} {way}", duration(seconds.abs()))
 }
 
 fn duration(seconds: f64) -> String {
