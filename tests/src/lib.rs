@@ -31,6 +31,7 @@ mod raw;
 mod raw_peer;
 mod small_disk;
 pub mod stage;
+mod supervisor;
 pub mod witness;
 
 pub use admin::{Page, get};
@@ -44,3 +45,4 @@ pub use proxy::{Flow, Proxy, Way};
 pub use raw::{Answer, Draft, RawNode, reason_of};
 pub use raw_peer::{IdleStreams, Mailbox, agreement_reference};
 pub use small_disk::SmallDisk;
+pub use supervisor::Supervisor;

@@ -86,6 +86,8 @@ pub enum Proposal {
     Redact(Vec<Bodies>),
     /// Old segments go, for which a base is prepared.
     Trim(PreparedTrim),
+    /// Nothing: whoever asks wants to know that the sequencer and the journal still go on.
+    Ask,
     /// A new history, since data of this one was lost; nothing, where another one began meanwhile.
     BeginHistory {
         /// The history in which the loss was found.
@@ -181,11 +183,20 @@ impl Sequencer {
                 &self.flash
             }
             Proposal::Acknowledge(acknowledge, _) if acknowledge.lane == Lane::Flash => &self.flash,
+            Proposal::Ask => &self.flash,
             _ => &self.ordinary,
         };
         let (answer, receiver) = oneshot::channel();
         line.send(Waiting { proposal, by, answer }).await.map_err(|_| ending())?;
         Ok(receiver)
+    }
+
+    /// Resolves when the sequencer has answered, and the journal has done what it was doing before; also where the answer is a refusal.
+    /// Never, where one of them hangs.
+    pub async fn ask(&self) {
+        if let Ok(receiver) = self.propose(Proposal::Ask).await {
+            drop(receiver.await);
+        }
     }
 
     /// Puts a proposal in line and waits for its answer.
@@ -273,6 +284,9 @@ impl SequencerTask {
         let mut in_flight: Option<InFlight> = None;
         let mut closed = false;
         loop {
+            if concord_faults::failure("hub.sequencer.goes-on").is_err() {
+                std::future::pending::<()>().await;
+            }
             // How many entries of its own the journal appends is known when it is done: nothing is decided behind them meanwhile.
             if in_flight.as_ref().is_none_or(|in_flight| !in_flight.is_effect) {
                 self.gather(&mut open);
@@ -334,6 +348,11 @@ impl SequencerTask {
         if let Err(refusal) = self.check_run(waiting.by.as_ref()) {
             // That another run is served may not be durable yet.
             open.answers.push((waiting.answer, Due::Answer(Err(refusal))));
+            return None;
+        }
+        if matches!(waiting.proposal, Proposal::Ask) {
+            // Behind whatever is being synced, so that a journal that hangs is found too.
+            open.answers.push((waiting.answer, Due::Answer(Ok(Answer::Stands))));
             return None;
         }
         // A history begins by an entry of the journal's own, so it has a commit of its own, and what comes waits for the next.

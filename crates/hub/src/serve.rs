@@ -13,7 +13,7 @@ use concord_model::ParticipantCode;
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
     Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, Readiness,
-    RevocationFolder, Shares, Shutdown, bind, metrics_recorder, scrub,
+    RevocationFolder, Shares, Shutdown, Supervisor, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -50,6 +50,11 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let readiness = Readiness::new();
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(HubError::Signals)?;
+    let supervisor = Supervisor::from_environment();
+    if concord_faults::planted("ready-before-the-ports") {
+        supervisor.ready();
+    }
+    let opening_told = supervisor.not_serving_yet("opening");
 
     let opening = (dir.to_owned(), config.clone(), readiness.clone());
     let opened = blocking(move || Opening::open(&opening.0, &opening.1, &opening.2)).await?;
@@ -142,8 +147,16 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     folder.write_addresses(&addresses)?;
     addresses.announce().map_err(HubError::Output)?;
     let mended = shared.damaged.watch();
+    let asked = sequencer.clone();
     drop((sequencer, shared));
     concord_faults::point("hub.serving");
+    drop(opening_told);
+    supervisor.ready();
+    // Ends with the request for the end, and gives its handle of the sequencer back then.
+    tokio::spawn(supervisor.keep_told(readiness.clone(), shutdown, move || {
+        let asked = asked.clone();
+        async move { asked.ask().await }
+    }));
 
     // Whatever ends first ends the hub: a failed write or view must not go on being served.
     let admin_end = CancellationToken::new();

@@ -15,13 +15,13 @@ use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
     Addresses, AdminListener, Cut, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
-    PrometheusHandle, Readiness, RevocationFolder, Shares, Shutdown, Tcp, bind, metrics_recorder, scrub,
+    PrometheusHandle, Readiness, RevocationFolder, Shares, Shutdown, Supervisor, Tcp, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
 use concord_wire::proto::operations::v1::operations_service_server::OperationsServiceServer;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backlog::Backlog;
 use crate::config::NodeConfig;
@@ -51,10 +51,12 @@ pub async fn serve(dir: &Path) -> Result<(), NodeError> {
     refuse_if_interrupted(dir)?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(|source| NodeError::System { doing: "listening to signals", source })?;
+    let supervisor = Supervisor::from_environment();
+    let opening_told = supervisor.not_serving_yet("opening");
     // Before anything is opened, so that what the opening finds is counted too.
     let recorder = metrics_recorder()?;
     let node = Node::build(dir, config, shutdown).await?;
-    let ended = node.serve(&folder, recorder).await;
+    let ended = node.serve(&folder, recorder, (supervisor, opening_told)).await;
     drop(lock);
     ended
 }
@@ -138,7 +140,12 @@ impl Node {
         Ok(Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups })
     }
 
-    async fn serve(self, folder: &Folder, recorder: PrometheusHandle) -> Result<(), NodeError> {
+    async fn serve(
+        self,
+        folder: &Folder,
+        recorder: PrometheusHandle,
+        (supervisor, opening_told): (Supervisor, DropGuard),
+    ) -> Result<(), NodeError> {
         let Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups } = self;
         let barred = Barred::default();
         bar_ended(&context, &barred);
@@ -207,6 +214,13 @@ impl Node {
         addresses.announce().map_err(NodeError::Output)?;
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "the node serves");
         concord_faults::point("node.serving");
+        drop(opening_told);
+        supervisor.ready();
+        let asked = context.writer.clone();
+        tokio::spawn(supervisor.keep_told(context.readiness.clone(), context.shutdown.clone(), move || {
+            let asked = asked.clone();
+            async move { asked.asked().await }
+        }));
 
         let shutdown = context.shutdown.clone();
         let views = context.index.views().clone();

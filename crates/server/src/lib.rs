@@ -41,6 +41,7 @@ mod scrub;
 #[cfg(any(debug_assertions, feature = "simulation"))]
 pub mod simulation;
 mod sockets;
+mod supervisor;
 mod tasks;
 mod throttle;
 
@@ -97,5 +98,6 @@ pub use revocation::{
 pub use room::{DISK_MEASURE_INTERVAL_MILLISECONDS, DISK_RESERVE_DEFAULT_BYTES, DiskRoom};
 pub use scrub::scrub;
 pub use sockets::{Dial, Listener, Socket, Tcp};
+pub use supervisor::Supervisor;
 pub use tasks::{blocking, detach};
 pub use throttle::Throttle;

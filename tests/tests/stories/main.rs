@@ -36,6 +36,7 @@ mod retention;
 mod revocation;
 mod rights;
 mod servers;
+mod service;
 mod strangers;
 mod trims;
 mod views_damaged;

@@ -132,6 +132,7 @@ pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
         | Proposal::ResumeMailbox { .. }
         | Proposal::SeeNode { .. }
         | Proposal::BeginHistory { .. }
+        | Proposal::Ask
         | Proposal::ListLost(_)
         | Proposal::Lapse(_)
         | Proposal::Redact(_)
