@@ -23,6 +23,7 @@ pub mod fetch;
 pub mod follow;
 pub mod healing;
 mod init;
+pub mod lags;
 pub mod lapses;
 pub mod losses;
 mod noted;

@@ -484,7 +484,7 @@ impl SequencerTask {
     /// whole and nobody told; a crash just after leaves them recorded, and whoever asks again gets the same answer.
     fn publish(&mut self, mut done: InFlight, written: Written) {
         let Written { committed, is_whole } = written;
-        metrics::histogram!("concord_commit_seconds").record(done.begun.elapsed().as_secs_f64());
+        metrics::histogram!("concord_commit_duration_seconds").record(done.begun.elapsed().as_secs_f64());
         concord_faults::point("hub.commit.durable");
         if done.is_effect {
             for sequence in self.tail.sequence + 1..=committed.tail.sequence {

@@ -12,8 +12,8 @@ use concord_ledger::Ledger;
 use concord_model::ParticipantCode;
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
-    Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, Readiness,
-    RevocationFolder, Shares, Shutdown, Supervisor, bind, metrics_recorder, scrub,
+    Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, MetricAt,
+    Readiness, RevocationFolder, Shares, Shutdown, Supervisor, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -28,6 +28,7 @@ use crate::feeds::FeedsShown;
 use crate::fencing::RunsSeen;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
+use crate::lags;
 use crate::lapses;
 use crate::losses::{self, Losses};
 use crate::projection::HubProjection;
@@ -46,7 +47,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let config = Config::load(dir)?;
     let _lock = folder.lock()?;
     refuse_if_interrupted(dir)?;
-    let metrics = metrics_recorder()?;
+    let metrics = metrics_recorder(MetricAt::Hub)?;
     let readiness = Readiness::new();
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(HubError::Signals)?;
@@ -133,6 +134,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     };
     server.routes = server.routes.add_service(services::operations::server(operations));
 
+    metrics::gauge!("concord_certificate_expires_timestamp_seconds", "certificate" => "tls")
+        .set(caller.not_after.as_micros() as f64 / 1e6);
     let mut sequencing = tokio::spawn(task.run());
     let revoking = tokio::spawn(revocations.watch(vec![server.connections.clone(), admin.connections()], None));
     let measured = Arc::clone(&journal);
@@ -141,6 +144,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let published = sequencer.watch();
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
     tokio::spawn(lapses::keep_lapsing(Arc::downgrade(&shared)));
+    tokio::spawn(lags::keep_measured(Arc::downgrade(&shared), server.connections.clone()));
     tokio::spawn(withdrawals::keep_redacting(Arc::downgrade(&shared)));
     tokio::spawn(note_histories(audit.clone(), sequencer.watch()));
     tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));

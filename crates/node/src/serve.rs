@@ -15,7 +15,8 @@ use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{
     Addresses, AdminListener, Cut, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
-    PrometheusHandle, Readiness, RevocationFolder, Shares, Shutdown, Supervisor, Tcp, bind, metrics_recorder, scrub,
+    MetricAt, PrometheusHandle, Readiness, RevocationFolder, Shares, Shutdown, Supervisor, Tcp, bind, metrics_recorder,
+    scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -54,7 +55,7 @@ pub async fn serve(dir: &Path) -> Result<(), NodeError> {
     let supervisor = Supervisor::from_environment();
     let opening_told = supervisor.not_serving_yet("opening");
     // Before anything is opened, so that what the opening finds is counted too.
-    let recorder = metrics_recorder()?;
+    let recorder = metrics_recorder(MetricAt::Node)?;
     let node = Node::build(dir, config, shutdown).await?;
     let ended = node.serve(&folder, recorder, (supervisor, opening_told)).await;
     drop(lock);
@@ -91,6 +92,8 @@ impl Node {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let readiness = Readiness::new();
         let started = Started { at: clock.now(), certificate_not_after: caller.not_after };
+        metrics::gauge!("concord_certificate_expires_timestamp_seconds", "certificate" => "tls")
+            .set(caller.not_after.as_micros() as f64 / 1e6);
 
         // Verifying a journal and rebuilding views take as long as there is to read.
         let opening = (Arc::clone(&clock), readiness.clone(), paths);
@@ -191,6 +194,7 @@ impl Node {
         }
         links.spawn(revocations.watch(vec![server.connections.clone(), admin.connections()], Some(dialled)));
         links.spawn(measure(context.clone()));
+        links.spawn(services::keep_measured(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(confirming::keep_told(context.clone()));
         links.spawn(keeper.keep());
@@ -424,12 +428,6 @@ async fn measure(context: Context) {
             metrics::gauge!("concord_outbox_exchanges", "lane" => label).set(outbox as f64);
             let received = state.mailbox(lane).received_through;
             metrics::gauge!("concord_mailbox_received_number", "lane" => label).set(received as f64);
-        }
-        for (name, agency) in state.agencies() {
-            let behind =
-                Lane::ALL.map(|lane| state.mailbox(lane).received_through.saturating_sub(agency.through(lane)));
-            let behind: u64 = behind.iter().sum();
-            metrics::gauge!("concord_agency_behind_numbers", "agency" => name.to_string()).set(behind as f64);
         }
         metrics::gauge!("concord_feed_applied_number").set(state.feed().number as f64);
         if published.changed().await.is_err() {

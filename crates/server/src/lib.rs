@@ -85,7 +85,7 @@ pub use in_flight::{
 };
 pub use logging::{LOG_VARIABLE, LoggingError, init_logging};
 pub use methods::{Allow, Called, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTable, Row, Whose, denied};
-pub use metrics::{MetricsError, metrics_recorder};
+pub use metrics::{METRICS, Metric, MetricAt, MetricKind, MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use quota::{QUOTA_MAX, QUOTA_SAVED_SECONDS, Quotas, Shares};
 pub use random::{NoRandomness, fresh};

@@ -17,6 +17,7 @@ mod consignments_refused;
 mod damage;
 mod damaged_bodies;
 mod demo;
+mod deployed;
 mod disk;
 mod epochs;
 mod explained;
