@@ -11,6 +11,7 @@ mod agency;
 pub mod any_call;
 pub mod battery;
 pub mod checker;
+mod collector;
 mod command;
 mod damage;
 pub mod fan;
@@ -36,6 +37,7 @@ pub mod witness;
 
 pub use admin::{Page, get};
 pub use agency::{Agency, Sent, body_of, count_in_journal, exchange_ids, text_of};
+pub use collector::{Collector, Posted, spans};
 pub use command::{DEADLINE, Ended, concord, executable, run};
 pub use damage::{append_to_last_segment, flip_bit, flip_bit_of_body, last_segment, remove_views};
 pub use forum::{Dying, Forum, replace_line};

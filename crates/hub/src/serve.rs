@@ -11,6 +11,7 @@ use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
 use concord_model::ParticipantCode;
 use concord_server::audit::{Audit, Event, Object};
+use concord_server::traces::Traces;
 use concord_server::{
     Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, MetricAt,
     Readiness, RevocationFolder, Shares, Shutdown, Supervisor, bind, metrics_recorder, scrub,
@@ -52,6 +53,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(HubError::Signals)?;
     let supervisor = Supervisor::from_environment();
+    let traces = Traces::begin("concord-hub");
     if concord_faults::planted("ready-before-the-ports") {
         supervisor.ready();
     }
@@ -191,6 +193,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     flatten(scrubbing.await)?;
     concord_faults::point("hub.close");
     audit.flush().await;
+    traces.end().await;
     journal.close();
     let (ledger, tail) = snapshot::of(&published.borrow());
     blocking(move || {

@@ -13,6 +13,7 @@ use concord_identity::{
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
+use concord_server::traces::Traces;
 use concord_server::{
     Addresses, AdminListener, Cut, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
     MetricAt, PrometheusHandle, Readiness, RevocationFolder, Shares, Shutdown, Supervisor, Tcp, bind, metrics_recorder,
@@ -57,7 +58,9 @@ pub async fn serve(dir: &Path) -> Result<(), NodeError> {
     // Before anything is opened, so that what the opening finds is counted too.
     let recorder = metrics_recorder(MetricAt::Node)?;
     let node = Node::build(dir, config, shutdown).await?;
+    let traces = Traces::begin("concord-node");
     let ended = node.serve(&folder, recorder, (supervisor, opening_told)).await;
+    traces.end().await;
     drop(lock);
     ended
 }

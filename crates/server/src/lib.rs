@@ -44,6 +44,7 @@ mod sockets;
 mod supervisor;
 mod tasks;
 mod throttle;
+pub mod traces;
 
 pub use accept::{
     ACCEPTED_WAITING_MAX, Door, HANDSHAKE_TIMEOUT_SECONDS, HANDSHAKES_AT_ONCE_MAX, Incoming,

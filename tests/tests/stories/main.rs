@@ -39,6 +39,7 @@ mod rights;
 mod servers;
 mod service;
 mod strangers;
+mod traced;
 mod trims;
 mod views_damaged;
 mod withdrawn;

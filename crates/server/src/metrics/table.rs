@@ -97,6 +97,7 @@ pub const METRICS: &[Metric] = &[
     Metric { name: "concord_ready", kind: Gauge, at: Both, labels: &[], help: "1 while no alarm stands that stops the service, else 0: what /readyz says." },
     Metric { name: "concord_receipts_recorded_total", kind: Counter, at: Node, labels: &["lane"], help: "Exchanges for which the hub's receipt came." },
     Metric { name: "concord_snapshot_failures_total", kind: Counter, at: Both, labels: &[], help: "Snapshots that could not be written." },
+    Metric { name: "concord_spans_dropped_total", kind: Counter, at: Both, labels: &[], help: "Spans of traces that found no room, or that the collector did not take." },
     Metric { name: "concord_statements_handed_back_total", kind: Counter, at: Hub, labels: &[], help: "Officers' statements that nodes handed back after a loss." },
     Metric { name: "concord_uncollected_deliveries", kind: Gauge, at: Node, labels: &["lane"], help: "Deliveries that no agency has the right to: they wait for one that is granted it." },
     Metric { name: "process_start_time_seconds", kind: Gauge, at: Both, labels: &[], help: "When the process began, in seconds since 1970." },
