@@ -88,6 +88,10 @@ pub const MISTAKES: &[&str] = &[
     "let-anybody-call",
     // check: --workspace --test stories every_method_answers_exactly
     "take-anybody-for-an-agency",
+    // check: --workspace --test stories the_supervisor_hears
+    "ready-before-the-ports",
+    // check: --workspace --test stories the_watchdog_hears
+    "live-by-the-clock",
     // check: --workspace --test batteries canaries
     "log-the-title",
     // check: --workspace --test batteries canaries

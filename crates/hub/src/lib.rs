@@ -25,6 +25,7 @@ pub mod fleet;
 pub mod follow;
 pub mod healing;
 mod init;
+pub mod lags;
 pub mod lapses;
 pub mod losses;
 pub mod node_clocks;

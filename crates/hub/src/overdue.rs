@@ -3,10 +3,10 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use concord_model::{Lane, Timestamp};
+use concord_model::Timestamp;
 use concord_server::Overdue;
 
-use crate::services::operations::lags;
+use crate::lags::lags;
 use crate::shared::Shared;
 
 /// How often it is looked.
@@ -31,16 +31,10 @@ async fn look(shared: &Arc<Shared>, limits: Overdue) {
     };
     let mut overdue = Vec::new();
     for lag in &lags {
-        let labels = [("participant", lag.participant.clone()), ("lane", lag.lane.clone())];
-        metrics::gauge!("concord_mailbox_lag_exchanges", &labels).set(lag.items as f64);
-        metrics::gauge!("concord_mailbox_lag_seconds", &labels).set(lag.seconds);
         let waited = Timestamp::from_micros((lag.seconds * 1e6) as i64);
-        let lane = Lane::ALL.into_iter().find(|lane| lane.as_str() == lag.lane);
-        if lane.is_some_and(|lane| limits.is(lane, Timestamp::from_micros(0), waited)) {
-            overdue.push(format!(
-                "{} for {} on lane {}, the oldest for {:.0} s",
-                lag.items, lag.participant, lag.lane, lag.seconds
-            ));
+        if limits.is(lag.lane, Timestamp::from_micros(0), waited) {
+            let (items, recipient, lane, seconds) = (lag.items, &lag.recipient, lag.lane, lag.seconds);
+            overdue.push(format!("{items} for {recipient} on lane {lane}, the oldest for {seconds:.0} s"));
         }
     }
     if overdue.is_empty() {

@@ -11,10 +11,11 @@ use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
 use concord_model::{Identity, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
+use concord_server::traces::Traces;
 use concord_server::{
     Addresses, AdminListener, Certificates, DiskRoom, Folder, FolderKind, Hangup, JOURNAL_BEHIND_VIEWS_ALARM,
-    JOURNAL_CUT_ALARM, OwnCertificates, OwnFiles, Readiness, RevocationFolder, Shares, Shutdown, bind,
-    metrics_recorder, scrub,
+    JOURNAL_CUT_ALARM, MetricAt, OwnCertificates, OwnFiles, Readiness, RevocationFolder, Shares, Shutdown, Supervisor,
+    bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -30,6 +31,7 @@ use crate::fencing::RunsSeen;
 use crate::fleet::Fleet;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
+use crate::lags;
 use crate::losses::{self, Losses};
 use crate::node_clocks::NodeClocks;
 use crate::probes::Probes;
@@ -50,11 +52,17 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let config = Config::load(dir)?;
     let _lock = folder.lock()?;
     refuse_if_interrupted(dir)?;
-    let metrics = metrics_recorder()?;
+    let metrics = metrics_recorder(MetricAt::Hub)?;
     let readiness = Readiness::new();
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(HubError::Signals)?;
     let hangup = Hangup::on_signal().map_err(HubError::Signals)?;
+    let supervisor = Supervisor::from_environment();
+    let traces = Traces::begin("concord-hub");
+    if concord_faults::planted("ready-before-the-ports") {
+        supervisor.ready();
+    }
+    let opening_told = supervisor.not_serving_yet("opening");
 
     let opening = (dir.to_owned(), config.clone(), readiness.clone());
     let opened = blocking(move || Opening::open(&opening.0, &opening.1, &opening.2)).await?;
@@ -147,7 +155,6 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         certificates: certificates.clone(),
     };
     server.routes = server.routes.add_service(services::operations::server(operations));
-
     let mut sequencing = tokio::spawn(task.run());
     let listening = vec![server.connections.clone(), admin.connections()];
     let revoking = tokio::spawn(revocations.watch(listening.clone(), None, hangup.clone()));
@@ -167,14 +174,23 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
     tokio::spawn(lapses::keep_lapsing(Arc::downgrade(&shared)));
     tokio::spawn(overdue::keep_noted(Arc::downgrade(&shared), config.overdue));
+    tokio::spawn(lags::keep_measured(Arc::downgrade(&shared), server.connections.clone()));
     tokio::spawn(withdrawals::keep_redacting(Arc::downgrade(&shared)));
     tokio::spawn(note_histories(audit.clone(), sequencer.watch()));
     tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));
     folder.write_addresses(&addresses)?;
     addresses.announce().map_err(HubError::Output)?;
     let mended = shared.damaged.watch();
+    let asked = sequencer.clone();
     drop((sequencer, shared));
     concord_faults::point("hub.serving");
+    drop(opening_told);
+    supervisor.ready();
+    // Ends with the request for the end, and gives its handle of the sequencer back then.
+    tokio::spawn(supervisor.keep_told(readiness.clone(), shutdown, move || {
+        let asked = asked.clone();
+        async move { asked.ask().await }
+    }));
 
     // Whatever ends first ends the hub: a failed write or view must not go on being served.
     let admin_end = CancellationToken::new();
@@ -207,6 +223,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     flatten(scrubbing.await)?;
     concord_faults::point("hub.close");
     audit.flush().await;
+    traces.end().await;
     journal.close();
     let (ledger, tail) = snapshot::of(&published.borrow());
     blocking(move || {

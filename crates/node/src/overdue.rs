@@ -40,7 +40,6 @@ fn look(context: &Context) -> Result<Waits, IndexError> {
     let (state, now) = (context.now_state(), context.clock.now());
     let mut waits = Waits::default();
     for lane in Lane::ALL {
-        let label = lane.as_str();
         let oldest = oldest_unrecorded(context, lane)?;
         let is_overdue = |since: &Timestamp| context.overdue.is(lane, *since, now);
         if let Some(since) = oldest.filter(is_overdue) {
@@ -55,7 +54,6 @@ fn look(context: &Context) -> Result<Waits, IndexError> {
             waits.overdue.push(format!("what came on lane {lane} at {} was taken by no agency", timestamp(since)));
         }
         let nobodys = uncollected(context, &state, lane)?;
-        metrics::gauge!("concord_uncollected_exchanges", "lane" => label).set(nobodys as f64);
         if nobodys > 0 {
             waits.uncollected.push(format!("{nobodys} of lane {lane}"));
         }

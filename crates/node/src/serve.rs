@@ -13,16 +13,17 @@ use concord_identity::{
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
+use concord_server::traces::Traces;
 use concord_server::{
     Addresses, AdminListener, Certificates, Cut, DiskRoom, Folder, FolderKind, Hangup, JOURNAL_BEHIND_VIEWS_ALARM,
-    JOURNAL_CUT_ALARM, OwnCertificates, OwnFiles, PrometheusHandle, Readiness, RevocationFolder, Shares, Shutdown, Tcp,
-    bind, metrics_recorder, scrub,
+    JOURNAL_CUT_ALARM, MetricAt, OwnCertificates, OwnFiles, PrometheusHandle, Readiness, RevocationFolder, Shares,
+    Shutdown, Supervisor, Tcp, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
 use concord_wire::proto::operations::v1::operations_service_server::OperationsServiceServer;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backlog::Backlog;
 use crate::config::NodeConfig;
@@ -55,10 +56,14 @@ pub async fn serve(dir: &Path) -> Result<(), NodeError> {
     let signals = |source| NodeError::System { doing: "listening to signals", source };
     shutdown.on_signals().map_err(signals)?;
     let hangup = Hangup::on_signal().map_err(signals)?;
+    let supervisor = Supervisor::from_environment();
+    let opening_told = supervisor.not_serving_yet("opening");
     // Before anything is opened, so that what the opening finds is counted too.
-    let recorder = metrics_recorder()?;
+    let recorder = metrics_recorder(MetricAt::Node)?;
     let node = Node::build(dir, config, shutdown).await?;
-    let ended = node.serve(&folder, recorder, hangup).await;
+    let traces = Traces::begin("concord-node");
+    let ended = node.serve(&folder, recorder, hangup, (supervisor, opening_told)).await;
+    traces.end().await;
     drop(lock);
     ended
 }
@@ -158,7 +163,13 @@ impl Node {
         })
     }
 
-    async fn serve(self, folder: &Folder, recorder: PrometheusHandle, hangup: Hangup) -> Result<(), NodeError> {
+    async fn serve(
+        self,
+        folder: &Folder,
+        recorder: PrometheusHandle,
+        hangup: Hangup,
+        (supervisor, opening_told): (Supervisor, DropGuard),
+    ) -> Result<(), NodeError> {
         let Self {
             config,
             credentials,
@@ -233,6 +244,7 @@ impl Node {
         let (told, clock) = (context.readiness.clone(), Arc::clone(&context.clock));
         links.spawn(certificates.watch(server.connections.clone(), |_| false, told, clock));
         links.spawn(measure(context.clone()));
+        links.spawn(services::keep_measured(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(confirming::keep_told(context.clone()));
         links.spawn(overdue::keep_noted(context.clone()));
@@ -257,6 +269,13 @@ impl Node {
         addresses.announce().map_err(NodeError::Output)?;
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "the node serves");
         concord_faults::point("node.serving");
+        drop(opening_told);
+        supervisor.ready();
+        let asked = context.writer.clone();
+        tokio::spawn(supervisor.keep_told(context.readiness.clone(), context.shutdown.clone(), move || {
+            let asked = asked.clone();
+            async move { asked.asked().await }
+        }));
 
         let shutdown = context.shutdown.clone();
         let views = context.index.views().clone();
@@ -431,12 +450,6 @@ async fn measure(context: Context) {
             metrics::gauge!("concord_outbox_exchanges", "lane" => label).set(outbox as f64);
             let received = state.mailbox(lane).received_through;
             metrics::gauge!("concord_mailbox_received_number", "lane" => label).set(received as f64);
-        }
-        for (name, agency) in state.agencies() {
-            let behind =
-                Lane::ALL.map(|lane| state.mailbox(lane).received_through.saturating_sub(agency.through(lane)));
-            let behind: u64 = behind.iter().sum();
-            metrics::gauge!("concord_agency_behind_numbers", "agency" => name.to_string()).set(behind as f64);
         }
         metrics::gauge!("concord_feed_applied_number").set(state.feed().number as f64);
         if published.changed().await.is_err() {

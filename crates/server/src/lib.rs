@@ -51,8 +51,10 @@ mod scrub;
 pub mod simulation;
 mod sockets;
 mod stamp;
+mod supervisor;
 mod tasks;
 mod throttle;
+pub mod traces;
 
 pub use accept::{
     ACCEPTED_WAITING_MAX, Door, HANDSHAKE_TIMEOUT_SECONDS, HANDSHAKES_AT_ONCE_MAX, Incoming,
@@ -103,7 +105,7 @@ pub use in_flight::{
 pub use lapsing::{LAPSING_DAYS_MAX, Lapsing};
 pub use logging::{LOG_VARIABLE, LoggingError, init_logging};
 pub use methods::{Allow, Called, EVERYBODY, HEALTH_AND_REFLECTION, MethodLayer, MethodTable, Row, Whose, denied};
-pub use metrics::{MetricsError, metrics_recorder};
+pub use metrics::{METRICS, Metric, MetricAt, MetricKind, MetricsError, metrics_recorder};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use overdue::Overdue;
 pub use proxy::{PROXY_ANSWER_SIZE_MAX_BYTES, PROXY_ANSWER_TIMEOUT_SECONDS, Proxy, ProxyRefusal};
@@ -118,5 +120,6 @@ pub use revocation::{
 pub use room::{DISK_MEASURE_INTERVAL_MILLISECONDS, DISK_RESERVE_DEFAULT_BYTES, DiskRoom};
 pub use scrub::scrub;
 pub use sockets::{Dial, Listener, Socket, Tcp};
+pub use supervisor::Supervisor;
 pub use tasks::{blocking, detach};
 pub use throttle::Throttle;

@@ -11,6 +11,7 @@ pub(crate) mod explain;
 pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod node;
+pub(crate) mod pages;
 pub(crate) mod participant;
 pub(crate) mod receive;
 pub(crate) mod retention;
@@ -49,5 +50,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Journal(command) => journal::run(&command, output),
         Command::Demo(args) => demo::run(args, output).await,
         Command::Bench(command) => bench::run(command, output).await,
+        Command::Completions(args) => pages::completions(&args, output),
+        Command::Man(args) => pages::man(&args, output),
     }
 }

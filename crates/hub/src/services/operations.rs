@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller;
 use crate::explain::{Asked, Lookups, explain};
-use crate::projection::run_with;
+use crate::lags::{Lag, lags};
 use crate::retention::Keeper;
 use crate::shared::{Shared, internal};
 
@@ -87,7 +87,14 @@ impl OperationsService for Operations {
         &self,
         _request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
-        let mailboxes = self.shared.blocking(lags).await.map_err(|refusal| to_status(&refusal))?;
+        let lags = self.shared.blocking(lags).await.map_err(|refusal| to_status(&refusal))?;
+        let of = |lag: Lag| pb::RecipientLag {
+            participant: lag.recipient.to_string(),
+            lane: lag.lane.to_string(),
+            items: lag.items,
+            seconds: lag.seconds,
+        };
+        let mailboxes: Vec<_> = lags.into_iter().map(of).collect();
         let published = self.shared.published();
         let ledger = &published.ledger;
         let in_force = |state| state == AgreementState::InForce;
@@ -276,29 +283,4 @@ impl Operations {
         let states = ledger.registry().enrolments().filter(|(code, _)| **code != ParticipantCode::secretariat());
         states.map(of).collect()
     }
-}
-
-/// What each recipient's node has yet to acknowledge, and how old the oldest of it is.
-pub(crate) fn lags(shared: &Shared) -> Result<Vec<pb::RecipientLag>, Refusal> {
-    let published = shared.published();
-    let now = shared.clock.now();
-    let mut lags = Vec::new();
-    for (recipient, lane, mailbox) in published.ledger.mailboxes().iter() {
-        let items = mailbox.last.saturating_sub(mailbox.delivered_through);
-        if mailbox.last == 0 {
-            continue;
-        }
-        let oldest = match items {
-            0 => None,
-            _ => run_with(&shared.views, &shared.hub, recipient, lane, mailbox.delivered_through + 1)
-                .map_err(internal)?,
-        };
-        let recorded_at = match oldest {
-            Some(run) => Some(shared.entry(run.sequence)?.recorded_at),
-            None => None,
-        };
-        let seconds = recorded_at.map_or(0.0, |at| (now.as_micros() - at).max(0) as f64 / 1e6);
-        lags.push(pb::RecipientLag { participant: recipient.to_string(), lane: lane.to_string(), items, seconds });
-    }
-    Ok(lags)
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use concord_journal::{Blob, HistoryId, MendError, NONCE_SIZE_BYTES, ReadError};
 use concord_model::{Lane, Reason, Refusal};
+use concord_server::traces::{self, Span, Step};
 use concord_wire::consignment::blob_from_bytes;
 use concord_wire::convert;
 use concord_wire::proto::exchange::v1::{
@@ -336,12 +337,15 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
     let state = feed_applied(context, lane, history, needed.unwrap_or(0)).await?;
     let own = context.participant.clone();
     let index = context.index.clone();
+    let begun = SystemTime::now();
     let judged = concord_server::blocking(move || {
         let judged = mail.into_iter().map(|item| judge_unless_known(&state, &index, &own, lane, item));
         judged.collect::<Result<Option<Vec<_>>, IndexError>>()
     });
     let judged = judged.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
     let judged = judged.ok_or_else(LinkEnd::closed)?;
+    let accepted = judged.iter().filter(|item| traces::is_traced() && matches!(item.verdict, Verdict::Accepted(_)));
+    let traced: Vec<_> = accepted.filter_map(|item| item.id).collect();
     for item in &judged {
         if let Verdict::SetAside(delivery, reason) = &item.verdict {
             let what = format!(
@@ -358,6 +362,11 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
     context.writer.mail(lane, history, judged).await.map_err(LinkEnd::not_kept)?;
     context.index.damaged().mail_came(&context.readiness, lane);
     concord_faults::point("node.mail.kept");
+    for exchange in traced {
+        let participant = context.participant.to_string();
+        let step = Step::Receive(participant.clone());
+        traces::trace(Span { exchange, step, lane, participant, begun, caller: None });
+    }
     metrics::counter!("concord_deliveries_received_total", "lane" => lane.as_str()).increment(count);
     Ok(())
 }

@@ -40,7 +40,7 @@ pub use receive::{Item, Items, give, given};
 use registry::RegistryApi;
 use statements::StatementApi;
 pub use statements::hand_in;
-pub(crate) use status::{Started, uncollected};
+pub(crate) use status::{Started, keep_measured, uncollected};
 
 const AGENCY: Allow = Allow { role: Role::Agency, whose: Whose::OwnParticipant };
 const OFFICER: Allow = Allow { role: Role::Officer, whose: Whose::OwnParticipant };

@@ -1,8 +1,10 @@
 //! The status of a node: counts and times, never titles or bodies. Ids of exchanges only where content is lost for good (`not-healed`):
 //! what cannot be healed is listed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use concord_model::{Lane, Timestamp};
+use concord_model::{Lane, Name, Timestamp};
 use concord_server::{Certificates, ClockOffset};
 use concord_wire::convert::timestamp;
 use concord_wire::proto::operations::v1::{
@@ -18,6 +20,8 @@ use crate::state::{Agency, NodeState, Officer};
 /// Deliveries that are counted for one agency and lane; a longer lag shows as this.
 const LAG_COUNTED_MAX: usize = 100_000;
 const ROWS_AT_ONCE: usize = 4096;
+/// How often what waits for agencies is counted for the metrics.
+const MEASURE_INTERVAL_SECONDS: u64 = 60;
 const MICROS_PER_SECOND: f64 = 1_000_000.0;
 
 /// What does not change while the process runs.
@@ -53,13 +57,8 @@ pub(crate) fn status(context: &Context, started: &Started) -> Result<GetStatusRe
 fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> {
     let outbox_statements: usize = state.officers().values().map(|officer| Officer::waiting(officer).count()).sum();
     let agencies = state.all_agencies().map(|agency| {
-        let (lag_items, oldest) = lag(context, state, agency)?;
-        let age = |since: Timestamp| context.clock.now().as_micros().saturating_sub(since.as_micros()).max(0);
-        Ok(AgencyStatus {
-            name: agency.name.to_string(),
-            lag_items,
-            lag_seconds: oldest.map_or(0.0, |since| age(since) as f64 / MICROS_PER_SECOND),
-        })
+        let (lag_items, lag_seconds) = lag(context, state, agency)?;
+        Ok(AgencyStatus { name: agency.name.to_string(), lag_items, lag_seconds })
     });
     let mailboxes = Lane::ALL.into_iter().map(|lane| {
         Ok(MailboxStatus {
@@ -96,8 +95,39 @@ pub(super) fn lane_probe(lane: Lane, probed: Probed) -> LaneProbe {
     }
 }
 
-/// How many deliveries an agency has not acknowledged, and when the oldest of them came.
-fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, Option<Timestamp>), IndexError> {
+/// Keeps the gauges of what waits for agencies, until the node ends.
+pub(crate) async fn keep_measured(context: Context) {
+    loop {
+        let counted = context.clone();
+        let measured = concord_server::blocking(move || measure(&counted)).await;
+        if let Ok(Err(error)) = measured {
+            // Told elsewhere: what cannot be read raises its own alarm.
+            tracing::debug!(%error, "what waits for agencies could not be counted");
+        }
+        tokio::time::sleep(Duration::from_secs(MEASURE_INTERVAL_SECONDS)).await;
+    }
+}
+
+fn measure(context: &Context) -> Result<(), IndexError> {
+    let state = context.now_state();
+    let show = |agency: &Name, items: u64, seconds: f64| {
+        metrics::gauge!("concord_agency_waiting_deliveries", "agency" => agency.to_string()).set(items as f64);
+        metrics::gauge!("concord_agency_oldest_waiting_seconds", "agency" => agency.to_string()).set(seconds);
+    };
+    state.ended_agencies().iter().for_each(|name| show(name, 0, 0.0));
+    for agency in state.all_agencies() {
+        let (items, seconds) = lag(context, &state, agency)?;
+        show(&agency.name, items, seconds);
+    }
+    for lane in Lane::ALL {
+        let count = uncollected(context, &state, lane)?;
+        metrics::gauge!("concord_uncollected_deliveries", "lane" => lane.as_str()).set(count as f64);
+    }
+    Ok(())
+}
+
+/// How many deliveries an agency has not acknowledged, and how many seconds ago the oldest of them came.
+fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, f64), IndexError> {
     let (mut items, mut oldest) = (0, None::<Timestamp>);
     for lane in Lane::ALL {
         let (mut from, mut counted) = (agency.from(lane) + 1, 0);
@@ -115,7 +145,8 @@ fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, Op
             }
         }
     }
-    Ok((items, oldest))
+    let age = |since: Timestamp| context.clock.now().as_micros().saturating_sub(since.as_micros()).max(0);
+    Ok((items, oldest.map_or(0.0, |since| age(since) as f64 / MICROS_PER_SECOND)))
 }
 
 /// How many deliveries of a lane no agency has taken, and none may have.
