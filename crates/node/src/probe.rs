@@ -162,7 +162,7 @@ pub(crate) async fn probe(context: &Context, lane: Lane) -> Result<Probed, Refus
     *of.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(probed.clone());
     let label = lane.as_str();
     match took {
-        Ok(took) => metrics::histogram!("concord_probe_seconds", "lane" => label).record(took.as_secs_f64()),
+        Ok(took) => metrics::histogram!("concord_probe_duration_seconds", "lane" => label).record(took.as_secs_f64()),
         Err(_) => metrics::counter!("concord_probes_lost_total", "lane" => label).increment(1),
     }
     Ok(probed)
