@@ -14,7 +14,7 @@ impl NodeClocks {
     /// A node said what its clock shows; `offset` is that less this clock.
     pub fn heard(&self, participant: &ParticipantCode, offset: ClockOffset) {
         let of = participant.to_string();
-        metrics::gauge!("concord_clock_offset_seconds", "participant" => of).set(offset.seconds());
+        metrics::gauge!("concord_node_clock_offset_seconds", "participant" => of).set(offset.seconds());
         self.held().insert(participant.clone(), offset);
     }
 

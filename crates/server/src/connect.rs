@@ -181,6 +181,7 @@ pub async fn clock_offset_at(
     moment: Timestamp,
 ) -> Option<ClockOffset> {
     let target = Target::new(Tcp, proxy, address, judging_at(tls, moment)).ok()?;
+    let target = Target { judged_at: Some(moment), ..target };
     target.clock_offset().await
 }
 
@@ -202,6 +203,8 @@ pub(crate) struct Target<D> {
     address: Arc<str>,
     tls: Arc<ClientConfig>,
     reached: Option<Reached>,
+    /// As of when certificates are judged, where that is not now.
+    judged_at: Option<Timestamp>,
 }
 
 /// Hands out the connection that was made first, and makes new ones after it.
@@ -236,7 +239,7 @@ impl<D: Dial> Target<D> {
         address: &str,
         tls: Arc<ClientConfig>,
     ) -> Result<Self, ConnectError> {
-        let target = Self { dial, proxy, address: address.into(), tls, reached: None };
+        let target = Self { dial, proxy, address: address.into(), tls, reached: None, judged_at: None };
         target.origin().map(|_| target)
     }
 
@@ -292,7 +295,7 @@ impl<D: Dial> Target<D> {
             }
             _ => return ConnectError::TlsRefused { address, refusal },
         };
-        let judging = Self { tls: judging_at(&self.tls, moment), ..self.clone() };
+        let judging = Self { tls: judging_at(&self.tls, moment), judged_at: Some(moment), ..self.clone() };
         match judging.clock_offset().await.filter(|offset| offset.is_wrong()) {
             Some(offset) => ConnectError::ClockWrong { address, offset },
             None => ConnectError::TlsRefused { address, refusal },
@@ -342,7 +345,11 @@ impl<D: Dial> Target<D> {
                 if let Some(reached) = &self.reached {
                     reached(&server);
                 }
-                Ok(TokioIo::new(Dialled::new(stream, server.not_after, SystemClock.now())))
+                Ok(TokioIo::new(Dialled::new(
+                    stream,
+                    server.not_after,
+                    self.judged_at.unwrap_or_else(|| SystemClock.now()),
+                )))
             }
             Ok(false) => Err(ConnectError::Closed { address: self.address() }),
             Err(error) => Err(match HandshakeRefusal::from_io(&error) {

@@ -217,7 +217,7 @@ fn a_wrong_clock_is_said_to_be_by_checks_commands_status_and_metrics() {
         metrics.contains("\nconcord_clock_offset_seconds 1") || metrics.contains("\nconcord_clock_offset_seconds 2")
     );
     let of_hub = get(&forum.address(&forum.hub_dir(), "admin"), "/metrics").body;
-    assert!(of_hub.contains("concord_clock_offset_seconds{participant=\"KAZ\"}"), "{of_hub}");
+    assert!(of_hub.contains("concord_node_clock_offset_seconds{participant=\"KAZ\"}"), "{of_hub}");
     assert_eq!(get(&forum.address(&dir, "admin"), "/readyz").status, 200);
     forum.stop_node("KAZ");
 

@@ -160,7 +160,7 @@ fn what_waits_for_too_long_or_for_nobody_is_noted_where_it_waits_and_told_to_its
     let tracked = sender.track(&second.id);
     assert!(tracked["overdue"] == false, "it was delivered: {tracked}");
     let officer = forum.officer("IRN");
-    concord_tests::concord(words!["agency", "grant", "agency", "--receive", "--profile", officer]).ok();
+    concord_tests::concord(words!["agency", "grant", "agency", "--receive", "--all", "--profile", officer]).ok();
     forum.agency("IRN").receive(2);
     let since = Instant::now();
     while forum.status(&irn)["notes"].as_array().unwrap().iter().any(|note| note == "uncollected" || note == "overdue")

@@ -90,6 +90,7 @@ pub const METRICS: &[Metric] = &[
     Metric { name: "concord_mailbox_oldest_waiting_seconds", kind: Gauge, at: Hub, labels: &["participant", "lane"], help: "How long ago the oldest delivery was recorded that a recipient's node has yet to acknowledge; 0 where none waits." },
     Metric { name: "concord_mailbox_received_number", kind: Gauge, at: Node, labels: &["lane"], help: "The last number of the mailbox that was received." },
     Metric { name: "concord_mailbox_waiting_deliveries", kind: Gauge, at: Hub, labels: &["participant", "lane"], help: "Deliveries that a recipient's node has yet to acknowledge." },
+    Metric { name: "concord_node_clock_offset_seconds", kind: Gauge, at: Hub, labels: &["participant"], help: "How far the clock of a participant's node is ahead of the hub's." },
     Metric { name: "concord_node_connected", kind: Gauge, at: Hub, labels: &["participant"], help: "1 while a node of this participant is connected, else 0." },
     Metric { name: "concord_node_copies_refused_total", kind: Counter, at: Hub, labels: &["reason"], help: "Copies of a node that were refused." },
     Metric { name: "concord_nodes_restored_total", kind: Counter, at: Hub, labels: &[], help: "Times that a node said that it was restored." },
