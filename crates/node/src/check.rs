@@ -1,7 +1,7 @@
 //! `concord node check`: whether a node can serve, from its folder to the hub's answer. It takes no lock, opens no journal and no stream of
 //! the hub's, so that a node that serves beside it does not notice.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use concord_identity::{
@@ -248,7 +248,7 @@ impl Found {
 }
 
 impl Hub {
-    fn read(path: &PathBuf) -> Result<Option<Self>, String> {
+    fn read(path: &Path) -> Result<Option<Self>, String> {
         let text = match read_text(path) {
             Ok(text) => text,
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -271,6 +271,8 @@ async fn registered(channel: Channel, own: &ParticipantCode) -> Result<Option<Re
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use concord_model::Name;
     use concord_server::checks::Verdict;
 
