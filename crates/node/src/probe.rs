@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use concord_model::{Lane, Reason, Refusal, Timestamp};
+use concord_model::{Lane, Refusal, Timestamp};
 use serde::Deserialize;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -140,13 +140,10 @@ impl Probes {
     }
 }
 
-/// Sends a probe on one lane and waits until it is back, or lost.
-///
-/// Refuses with `QUEUE_FULL` while another is on its way.
+/// Sends a probe on one lane, behind one that is on its way, and waits until it is back, or lost.
 pub(crate) async fn probe(context: &Context, lane: Lane) -> Result<Probed, Refusal> {
     let of = context.probes.of(lane);
-    let busy = |_| Refusal::new(Reason::QueueFull, "another probe of this lane is on its way");
-    let _one = of.one.try_lock().map_err(busy)?;
+    let _one = of.one.lock().await;
     let nonce: Nonce = concord_server::fresh().map_err(|error| crate::submit::internal(&error))?;
     let (at, begun) = (context.clock.now(), Instant::now());
     let mut came = of.came.subscribe();
@@ -161,9 +158,10 @@ pub(crate) async fn probe(context: &Context, lane: Lane) -> Result<Probed, Refus
     let probed = Probed { at, took };
     *of.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(probed.clone());
     let label = lane.as_str();
-    match took {
-        Ok(took) => metrics::histogram!("concord_probe_duration_seconds", "lane" => label).record(took.as_secs_f64()),
-        Err(_) => metrics::counter!("concord_probes_lost_total", "lane" => label).increment(1),
+    if let Ok(took) = took {
+        metrics::histogram!("concord_probe_duration_seconds", "lane" => label).record(took.as_secs_f64());
+    } else {
+        metrics::counter!("concord_probes_lost_total", "lane" => label).increment(1);
     }
     Ok(probed)
 }
@@ -189,7 +187,7 @@ pub(crate) async fn keep_probing(context: Context, settings: ProbeSettings) {
             match probed.as_ref().map(|probed| probed.took) {
                 Ok(Ok(_)) => *lost = 0,
                 Ok(Err(_)) => *lost += 1,
-                // Somebody else's is on its way.
+                // No word of chance was to be had: nothing is known of the way.
                 Err(_) => {}
             }
         }

@@ -90,12 +90,19 @@ fn a_probe_goes_to_the_hub_and_back_on_every_lane_and_leaves_nothing_and_a_way_t
     let sent = forum.agency("KAZ").submit("stands", "--wait delivered");
     forum.agency("IRN").receive(1);
     forum.agency("KAZ").await_taken(&sent.id, "IRN");
-    let before = [tail(&forum, &forum.hub_dir()), tail(&forum, &node)];
-    let lines = probe().ok().lines();
+    // Until nothing else is journaled beside it, which a busy machine may be late with.
+    let since = Instant::now();
+    let lines = loop {
+        let before = [tail(&forum, &forum.hub_dir()), tail(&forum, &node)];
+        let lines = probe().ok().lines();
+        if [tail(&forum, &forum.hub_dir()), tail(&forum, &node)] == before {
+            break lines;
+        }
+        assert!(since.elapsed() < DEADLINE, "a probe is recorded nowhere");
+    };
     let lanes: Vec<_> = lines.iter().map(|line| text_of(line, "lane")).collect();
     assert_eq!(lanes, ["flash", "priority", "routine"]);
     assert!(lines.iter().all(|line| line["seconds"].as_f64().unwrap() > 0.0 && line["lost"].is_null()), "{lines:?}");
-    assert_eq!([tail(&forum, &forum.hub_dir()), tail(&forum, &node)], before, "a probe is recorded nowhere");
     let probes = forum.status(&node)["probes"].clone();
     assert_eq!(probes.as_array().unwrap().len(), 3);
 

@@ -63,6 +63,8 @@ fn a_renewed_certificate_is_shown_at_once_in_both_directions_and_what_is_open_go
     let (hubs, nodes) = (sec.server_leaf(HUB, 300), kaz.server_leaf(KAZ, 20));
     let runtime = runtime();
     let mut open = runtime.block_on(async { [watch(&hub, &spare).await, watch(&node, &agency).await] });
+    // Who is connected is looked at again and again, not at once.
+    await_that("a look at the node", || not_after(&forum, &hub_dir, "KAZ/node").is_some());
     let before = not_after(&forum, &hub_dir, "KAZ/node").unwrap();
 
     hubs.install(&hub_dir);

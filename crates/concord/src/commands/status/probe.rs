@@ -10,8 +10,8 @@ use crate::exit::{Exit, Failure};
 use crate::hint::{self, Line};
 use crate::output::{self, Output, short_time, table};
 
-/// A node waits 20 s for a probe.
-const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+/// A node waits 20 s for a probe, and as long for one that was on its way.
+const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(50);
 const LOST: &str = "PROBE_LOST";
 
 #[derive(Args)]
