@@ -10,7 +10,7 @@ use crate::lags::lags;
 use crate::shared::Shared;
 
 /// How often it is looked.
-const LOOK_SECONDS: u64 = 30;
+const LOOK_SECONDS: u64 = 10;
 const OVERDUE_NOTE: &str = "overdue";
 
 /// Notes whose mail is overdue, while the hub runs.

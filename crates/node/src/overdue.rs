@@ -10,7 +10,7 @@ use crate::index::IndexError;
 use crate::services::uncollected;
 
 /// How often it is looked.
-const LOOK_SECONDS: u64 = 30;
+const LOOK_SECONDS: u64 = 10;
 const OVERDUE_NOTE: &str = "overdue";
 const UNCOLLECTED_NOTE: &str = "uncollected";
 

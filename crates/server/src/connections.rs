@@ -91,13 +91,14 @@ struct Entry {
 }
 
 impl Entry {
-    /// In the log and a counter, once.
-    fn tell_closed(&self, reason: &'static str, counter: &'static str) {
-        if !self.closing.is_cancelled() {
+    /// In the log, once; and whether this was the time.
+    fn tell_closed(&self, reason: &'static str) -> bool {
+        let is_first = !self.closing.is_cancelled();
+        if is_first {
             let (identity, peer) = (&self.caller.identity, self.caller.peer);
             tracing::warn!(%identity, %peer, reason, "a connection is closed");
-            metrics::counter!(counter).increment(1);
         }
+        is_first
     }
 }
 
@@ -139,7 +140,9 @@ impl Connections {
                 Unfit::Revoked => "its certificate is on a revocation list",
                 Unfit::Lapsed => "the newest revocation list of its issuer has lapsed",
             };
-            entry.tell_closed(why, "concord_connections_revoked_total");
+            if entry.tell_closed(why) {
+                metrics::counter!("concord_connections_revoked_total").increment(1);
+            }
             true
         })
     }
@@ -149,8 +152,8 @@ impl Connections {
     pub fn close_ended(&self, now: Timestamp) -> impl Future<Output = ()> + Send + use<> {
         self.close_where(&|entry| {
             let has_ended = entry.caller.not_after < now;
-            if has_ended {
-                entry.tell_closed("its certificate has ended", "concord_connections_expired_total");
+            if has_ended && entry.tell_closed("its certificate has ended") {
+                metrics::counter!("concord_connections_expired_total").increment(1);
             }
             has_ended
         })
