@@ -15,7 +15,9 @@ const OVERDUE_NOTE: &str = "overdue";
 
 /// Notes whose mail is overdue, while the hub runs.
 pub async fn keep_noted(shared: Weak<Shared>, limits: Overdue) {
-    let mut tick = tokio::time::interval(Duration::from_secs(LOOK_SECONDS));
+    // A start has enough to read without it.
+    let period = Duration::from_secs(LOOK_SECONDS);
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;

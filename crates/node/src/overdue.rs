@@ -16,7 +16,9 @@ const UNCOLLECTED_NOTE: &str = "uncollected";
 
 /// Notes what is overdue, and what nobody may have. Runs until its task is dropped.
 pub(crate) async fn keep_noted(context: Context) {
-    let mut tick = tokio::time::interval(Duration::from_secs(LOOK_SECONDS));
+    // A start has enough to read without it.
+    let period = Duration::from_secs(LOOK_SECONDS);
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;

@@ -22,6 +22,7 @@ const LAG_COUNTED_MAX: usize = 100_000;
 const ROWS_AT_ONCE: usize = 4096;
 /// How often what waits for agencies is counted for the metrics.
 const MEASURE_INTERVAL_SECONDS: u64 = 60;
+const FIRST_MEASURE_AFTER_SECONDS: u64 = 5;
 const MICROS_PER_SECOND: f64 = 1_000_000.0;
 
 /// What does not change while the process runs.
@@ -97,6 +98,8 @@ pub(super) fn lane_probe(lane: Lane, probed: Probed) -> LaneProbe {
 
 /// Keeps the gauges of what waits for agencies, until the node ends.
 pub(crate) async fn keep_measured(context: Context) {
+    // A start has enough to read without it.
+    tokio::time::sleep(Duration::from_secs(FIRST_MEASURE_AFTER_SECONDS)).await;
     loop {
         let counted = context.clone();
         let measured = concord_server::blocking(move || measure(&counted)).await;
