@@ -5,13 +5,11 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use concord_identity::{
-    Anchor, Anchors, Application, Credentials, ExpectedServer, HybridKey, Profile, SigningKey, client_config_with,
-    read_text,
-};
+use concord_identity::{Anchor, Credentials, Profile, SigningKey, read_text};
 use concord_model::{Identity, ParticipantCode, Role, Timestamp};
 use concord_server::checks::{
-    Check, FILES_TIMEOUT_SECONDS, apart, certificate_lasts, clock_beside_own, disk, fdatasync, own_certificate,
+    Check, FILES_TIMEOUT_SECONDS, apart, certificate_lasts, clock_beside_own, disk, fdatasync, key_is_another,
+    own_certificate,
 };
 use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, connect};
 
@@ -98,14 +96,8 @@ impl Found {
             (Err(why), _) | (_, Err(why)) => return Check::failed(NAME, why, PUT_BACK),
             (Ok(credentials), Ok(anchor)) => (credentials, anchor),
         };
-        let anchors = Anchors::pinned(own.participant.clone(), anchor.clone());
-        let (any, spoken) = (ExpectedServer::AnyHub, Application::Grpc);
-        if let Err(error) = client_config_with(credentials, &anchors, any, spoken, HybridKey::Prefer) {
-            return Check::failed(
-                NAME,
-                error.to_string(),
-                "put the key that belongs to tls/certificate.pem into tls/key.pem",
-            );
+        if let Some(another) = key_is_another(NAME, credentials) {
+            return another;
         }
         if let Err(why) = &self.signing {
             return Check::failed(NAME, why, PUT_BACK);

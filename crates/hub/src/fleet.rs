@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use concord_identity::Caller;
 use concord_model::{Lane, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_server::ClockOffset;
 use concord_wire::convert::{optional_timestamp, parse_lane, refuse};
 use concord_wire::proto::feed::v1::ReportRequest;
 
@@ -49,7 +50,7 @@ impl Word {
     /// As a node sends it. Refuses with `ARGUMENT_INVALID` what is over its limits, or no name.
     pub fn read(request: &ReportRequest, now: Timestamp) -> Result<Self, Refusal> {
         let sent_at = optional_timestamp(request.sent_at.as_ref());
-        let ahead = |sent: Timestamp| sent.as_micros().saturating_sub(now.as_micros()) as f64 / 1e6;
+        let ahead = |sent: Timestamp| ClockOffset::between(sent, now).seconds();
         let mut waiting = BTreeMap::new();
         for one in &request.waiting {
             waiting.insert(parse_lane(one.lane).map_err(refuse(Reason::ArgumentInvalid))?, one.exchanges);

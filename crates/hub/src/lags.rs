@@ -4,13 +4,14 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use concord_model::{Lane, ParticipantCode, Refusal, Role};
-use concord_server::Connections;
+use concord_server::{Connections, Overdue};
 
+use crate::overdue;
 use crate::projection::run_with;
 use crate::shared::{Shared, internal};
 
 /// How often the metrics are measured anew.
-const MEASURE_INTERVAL_SECONDS: u64 = 15;
+const MEASURE_INTERVAL_SECONDS: u64 = 10;
 
 /// What one recipient has in one lane.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,11 +51,14 @@ pub fn lags(shared: &Shared) -> Result<Vec<Lag>, Refusal> {
     Ok(lags)
 }
 
-/// Keeps the gauges of participants until the hub ends: what waits for each, and whose node is connected.
-pub async fn keep_measured(shared: Weak<Shared>, connections: Connections) {
+/// Keeps the gauges of participants until the hub ends: what waits for each, and whose node is connected. What waits for too long is noted.
+pub async fn keep_measured(shared: Weak<Shared>, connections: Connections, limits: Overdue) {
     while let Some(shared) = shared.upgrade() {
         match shared.blocking(lags).await {
-            Ok(lags) => lags.iter().for_each(show),
+            Ok(lags) => {
+                lags.iter().for_each(show);
+                overdue::note(&shared.readiness, limits, &lags);
+            }
             // Told elsewhere: what cannot be read raises its own alarm.
             Err(refusal) => tracing::debug!(reason = %refusal.reason, "what waits could not be measured"),
         }

@@ -32,6 +32,7 @@ use crate::fleet::Fleet;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
 use crate::lags;
+use crate::lapses;
 use crate::losses::{self, Losses};
 use crate::node_clocks::NodeClocks;
 use crate::probes::Probes;
@@ -43,7 +44,6 @@ use crate::shared::{Shared, anchors_of};
 use crate::snapshot;
 use crate::streams::Streams;
 use crate::withdrawals;
-use crate::{lapses, overdue};
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
 
 /// Serves the hub of this folder until SIGTERM or SIGINT. Tells its addresses on standard output once it is ready.
@@ -173,8 +173,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let published = sequencer.watch();
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
     tokio::spawn(lapses::keep_lapsing(Arc::downgrade(&shared)));
-    tokio::spawn(overdue::keep_noted(Arc::downgrade(&shared), config.overdue));
-    tokio::spawn(lags::keep_measured(Arc::downgrade(&shared), server.connections.clone()));
+    tokio::spawn(lags::keep_measured(Arc::downgrade(&shared), server.connections.clone(), config.overdue));
     tokio::spawn(withdrawals::keep_redacting(Arc::downgrade(&shared)));
     tokio::spawn(note_histories(audit.clone(), sequencer.watch()));
     tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));

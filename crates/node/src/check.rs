@@ -10,7 +10,8 @@ use concord_identity::{
 };
 use concord_model::{Digest, Fingerprint, Identity, ParticipantCode, Role};
 use concord_server::checks::{
-    Check, FILES_TIMEOUT_SECONDS, Reached, WayToServer, apart, clock_beside_own, disk, fdatasync, own_certificate,
+    Check, FILES_TIMEOUT_SECONDS, Reached, WayToServer, apart, clock_beside_own, disk, fdatasync, key_is_another,
+    own_certificate,
 };
 use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, MESSAGE_SIZE_MAX_BYTES};
 use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
@@ -104,14 +105,8 @@ impl Found {
         let Some(own) = self.identity() else {
             return Check::untried(NAME, "without node.toml it is not known whose it is to be");
         };
-        let anchors = Anchors::pinned(own.participant.clone(), anchor.clone());
-        let (any, spoken) = (ExpectedServer::AnyHub, Application::Grpc);
-        if let Err(error) = client_config_with(credentials, &anchors, any, spoken, HybridKey::Prefer) {
-            return Check::failed(
-                NAME,
-                error.to_string(),
-                "put the key that belongs to tls/certificate.pem into tls/key.pem",
-            );
+        if let Some(another) = key_is_another(NAME, credentials) {
+            return another;
         }
         if let Err(why) = &self.signing {
             return Check::failed(NAME, why, PUT_BACK);

@@ -56,6 +56,7 @@ fn look(context: &Context) -> Result<Waits, IndexError> {
             waits.overdue.push(format!("what came on lane {lane} at {} was taken by no agency", timestamp(since)));
         }
         let nobodys = uncollected(context, &state, lane)?;
+        metrics::gauge!("concord_uncollected_deliveries", "lane" => lane.as_str()).set(nobodys as f64);
         if nobodys > 0 {
             waits.uncollected.push(format!("{nobodys} of lane {lane}"));
         }

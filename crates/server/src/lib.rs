@@ -27,6 +27,7 @@ mod deadline;
 mod descriptors;
 mod dialled;
 mod drain;
+mod ending;
 mod expiry;
 mod folder;
 mod frames;
@@ -82,11 +83,12 @@ pub use connections::{
     CONNECTIONS_MAX, CONNECTIONS_PER_CALLER_MAX, CONNECTIONS_PER_PARTICIPANT_MAX, ConnectedCaller, Connections,
     ConnectionsFull,
 };
-pub use cut::{Cut, CuttableDial, CuttableSocket};
+pub use cut::{Cut, CutEnd, CuttableDial, CuttableSocket};
 pub use deadline::{DeadlineLayer, UNARY_TIME_MAX_SECONDS};
 pub use descriptors::{Served, check_against_descriptors};
-pub use dialled::Dialled;
+pub use dialled::{CertificateEnd, Dialled};
 pub use drain::{DRAIN_TIMEOUT_SECONDS, Shutdown};
+pub use ending::{End, Ending};
 pub use expiry::{CERTIFICATE_STEPS_DAYS, Certificates, EXPIRY_CHECK_MILLISECONDS};
 pub use folder::{Addresses, FOLDER_FORMAT, FileMode, Folder, FolderError, FolderKind, FolderLock, write_durably};
 pub use frames::{CONTENT_OF_FRAME_MIN_BYTES, EMPTY_FRAMES_AT_ONCE_MAX, EMPTY_FRAMES_PER_SECOND_MAX};

@@ -122,10 +122,6 @@ fn measure(context: &Context) -> Result<(), IndexError> {
         let (items, seconds) = lag(context, &state, agency)?;
         show(&agency.name, items, seconds);
     }
-    for lane in Lane::ALL {
-        let count = uncollected(context, &state, lane)?;
-        metrics::gauge!("concord_uncollected_deliveries", "lane" => lane.as_str()).set(count as f64);
-    }
     Ok(())
 }
 

@@ -113,6 +113,13 @@ pub async fn check_apart(check: &'static str, seconds: u64, work: impl FnOnce() 
     })
 }
 
+/// What is wrong where key and certificate do not belong together.
+pub fn key_is_another(check: &'static str, credentials: &Credentials) -> Option<Check> {
+    let error = credentials.check_pair().err()?;
+    let next = "put the key that belongs to tls/certificate.pem into tls/key.pem";
+    Some(Check::failed(check, error.to_string(), next))
+}
+
 /// A server's own certificate: it is `expected`'s, its anchor stands behind it by this machine's clock, and it has days left. That key
 /// and certificate belong together the caller has found out by then.
 pub fn own_certificate(check: &'static str, credentials: &Credentials, expected: &Identity, anchor: &Anchor) -> Check {
