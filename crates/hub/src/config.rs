@@ -5,7 +5,7 @@ use std::path::Path;
 
 use concord_ledger::Quorum;
 use concord_model::Name;
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Quotas, Retention};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Lapsing, Overdue, Quotas, Retention};
 use serde::Deserialize;
 
 use crate::error::HubError;
@@ -27,10 +27,14 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     /// How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of its hold.
     pub quorum: Quorum,
+    /// After which time what waits is overdue.
+    pub overdue: Overdue,
     /// What each participant may bring.
     pub quotas: Quotas,
     /// What goes by itself.
     pub retention: Retention,
+    /// When revocation lists are too old.
+    pub revocation: Lapsing,
 }
 
 #[derive(Deserialize)]
@@ -45,9 +49,13 @@ struct File {
     disk_reserve_bytes: Option<u64>,
     quorum: Option<u32>,
     #[serde(default)]
+    overdue: Overdue,
+    #[serde(default)]
     quotas: Quotas,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    revocation: Lapsing,
 }
 
 impl Config {
@@ -85,8 +93,10 @@ impl Config {
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
             disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
             quorum: checked_quorum(file.quorum.unwrap_or(QUORUM_DEFAULT))?,
+            overdue: file.overdue.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
+            revocation: file.revocation.checked()?,
         })
     }
 
@@ -118,7 +128,7 @@ disk_reserve_bytes = {disk_reserve_bytes}
 # How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of a hold of the secretariat's: 1 to
 # {quorum_max}. What one of them says waits until others approve it (`concord approval list`), for 30 days; one rejection ends it.
 quorum = {quorum}
-{quotas}{retention}"#,
+{overdue}{quotas}{retention}{revocation}"#,
             name = self.name,
             listen = self.listen,
             admin = self.admin,
@@ -127,8 +137,10 @@ quorum = {quorum}
             disk_reserve_bytes = self.disk_reserve_bytes,
             quorum_max = Quorum::MAX,
             quorum = self.quorum.get(),
+            overdue = self.overdue.to_toml("an exchange for its recipient's node"),
             quotas = self.quotas.to_toml("participant"),
             retention = self.retention.to_toml(),
+            revocation = self.revocation.to_toml(),
         )
     }
 }
@@ -154,8 +166,10 @@ mod tests {
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
             quorum: Quorum::new(3).unwrap(),
+            overdue: Overdue { flash_seconds: 7, ..Overdue::default() },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
+            revocation: Lapsing { warn_days: 3, grace_days: 0 },
         }
     }
 
@@ -188,5 +202,6 @@ mod tests {
         check(text.replace("quorum = 3", "quorum = 9"), "quorum");
         check(text.replace("bodies_days = 30", "bodies_days = 0"), "bodies_days");
         check(text.replace("bodies_days = 30", "entries_days = 30"), "entries_days");
+        check(text.replace("warn_days = 3", "warn_days = 366"), "warn_days");
     }
 }

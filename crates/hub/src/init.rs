@@ -76,8 +76,10 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
             journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
             disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
             quorum: checked_quorum(options.quorum).map_err(|what| HubError::Argument(format!("--{what}")))?,
+            overdue: concord_server::Overdue::default(),
             quotas: concord_server::Quotas::default(),
             retention: concord_server::Retention::default(),
+            revocation: concord_server::Lapsing::default(),
         }
         .to_toml(),
     )
