@@ -59,7 +59,8 @@ fn bundle(forum: &Forum, code: &str) -> (Ended, PathBuf) {
 fn join(forum: &mut Forum, code: &str) {
     let request = make_node(forum, code);
     let id = enrol(forum, &request);
-    assert_eq!(approve(&id[..8], &second(forum)).ok().json()["state"], "in-effect");
+    let approved = approve(code, &second(forum)).ok().json();
+    assert_eq!((text_of(&approved, "id"), approved["state"].as_str()), (id, Some("in-effect")));
     start(forum, code);
 }
 

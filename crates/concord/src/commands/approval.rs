@@ -42,9 +42,10 @@ pub(crate) struct ListArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord approval show 3f9a12bc --profile /srv/concord/hub/officer-2")]
+#[command(after_help = "Example:\n  concord approval show KAZ --profile /srv/concord/hub/officer-2")]
 pub(crate) struct ShowArgs {
-    /// Its id, or how it begins.
+    /// Its id, or how it begins; or the participant's code, where nothing else of it waits.
+    #[arg(value_name = "ID|CODE")]
     id: String,
     #[command(flatten)]
     client: ClientArgs,
@@ -52,10 +53,11 @@ pub(crate) struct ShowArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord approval approve 3f9a12bc --profile /srv/concord/hub/officer-2\n\nOf an enrolment the fingerprint is compared first, by this officer too."
+    after_help = "Example:\n  concord approval approve KAZ --profile /srv/concord/hub/officer-2\n  concord approval approve 3f9a12bc --profile /srv/concord/hub/officer-2\n\nOf an enrolment the fingerprint is compared first, by this officer too."
 )]
 pub(crate) struct ApproveArgs {
-    /// Its id, or how it begins.
+    /// Its id, or how it begins; or the participant's code, where nothing else of it waits.
+    #[arg(value_name = "ID|CODE")]
     id: String,
     #[command(flatten)]
     client: ClientArgs,
@@ -66,7 +68,8 @@ pub(crate) struct ApproveArgs {
 #[derive(Args)]
 #[command(after_help = "Example:\n  concord approval reject 3f9a12bc --profile /srv/concord/hub/officer-2")]
 pub(crate) struct RejectArgs {
-    /// Its id, or how it begins.
+    /// Its id, or how it begins; or the participant's code, where nothing else of it waits.
+    #[arg(value_name = "ID|CODE")]
     id: String,
     #[command(flatten)]
     client: ClientArgs,
@@ -192,13 +195,15 @@ async fn held_by(client: &Client, hold: &Digest) -> Result<String, Failure> {
 async fn find(client: &Client, id: &str) -> Result<Read, Failure> {
     let prefix = id.to_ascii_lowercase();
     let mut found: Vec<Read> = waiting(client).await?;
-    found.retain(|read| !prefix.is_empty() && read.line.id.starts_with(&prefix));
+    found.retain(|read| !prefix.is_empty() && (read.line.participant == id || read.line.id.starts_with(&prefix)));
     if found.len() > 1 {
-        let many = format!("{} statements that wait begin with {id}", found.len());
-        return Err(Failure::usage(many).help("give more digits of the id"));
+        let many = format!("{} statements that wait are of {id}, or begin with it", found.len());
+        return Err(Failure::usage(many).help("give more digits of the id: `concord approval list` shows them"));
     }
     found.pop().ok_or_else(|| {
-        Refusal::new(Reason::ApprovalUnknown, format!("nothing that waits for signatures begins with {id}")).into()
+        let what = format!("nothing that waits for signatures is of {id}, or begins with it");
+        Failure::from(Refusal::new(Reason::ApprovalUnknown, what))
+            .help("`concord approval list` shows what waits; what was rejected or waited over 30 days is said anew")
     })
 }
 
