@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::commands::{
-    agency, agreement, audit, explain, hub, journal, node, participant, receive, status, submit, track, verify,
-    withdraw,
+    agency, agreement, anchor, audit, explain, holder, hub, journal, node, participant, receive, status, submit, track,
+    verify, withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -49,6 +49,15 @@ pub(crate) enum Command {
     /// Let national agencies in; say what each may send and receive.
     #[command(subcommand, after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node")]
     Agency(agency::AgencyCommand),
+    /// The officers of a hub's or node's folder: who signs for the state.
+    #[command(subcommand, after_help = "Example:\n  concord officer list --dir /srv/concord/node")]
+    Officer(holder::OfficerCommand),
+    /// The operators of a hub's or node's folder: who sees how it is.
+    #[command(subcommand, after_help = "Example:\n  concord operator list --dir /srv/concord/node")]
+    Operator(holder::OperatorCommand),
+    /// A trust anchor that is kept elsewhere: make it, sign requests with it, take back what it issued.
+    #[command(subcommand, after_help = "Example:\n  concord anchor init --dir /media/anchor --participant KAZ")]
+    Anchor(anchor::AnchorCommand),
     /// Propose, consent to, decline, leave and show agreements.
     #[command(subcommand, after_help = "Example:\n  concord agreement pending --profile /srv/concord/node/officer")]
     Agreement(agreement::AgreementCommand),

@@ -42,7 +42,7 @@ pub mod withdrawals;
 
 pub use config::Config;
 pub use error::HubError;
-pub use init::{InitOptions, Initialised, init};
+pub use init::{InitOptions, Initialised, holders, init, init_by_request, install_certificates};
 pub use restore::{Restored, refound, restore};
 pub use seed::Seed;
 pub use serve::serve;

@@ -8,18 +8,17 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
-use zeroize::Zeroizing;
 
 use crate::admission::{Admission, ExpectedServer};
 use crate::anchors::Anchors;
 use crate::certificate::Caller;
-use crate::files::{self, FileError};
+use crate::files::FileError;
 use crate::leaf_key::LeafKey;
+use crate::pair;
 use crate::refusal::CertificateRefusal;
 use crate::signing::KeyError;
 use crate::verifier::{CallerVerifier, ServerVerifier};
@@ -58,13 +57,10 @@ impl Credentials {
         Ok(Self { chain, key: key.to_rustls()? })
     }
 
-    /// Reads a PEM file of certificates, leaf first, and one with a private key of any kind that TLS 1.3 knows.
+    /// Reads a PEM file of certificates, leaf first, and one with a private key of any kind that TLS 1.3 knows. Of several keys the
+    /// leaf's is taken: while a pair is replaced both stand there.
     pub fn load(certificates: &Path, key: &Path) -> Result<Self, TlsError> {
-        let content = |path: &Path, why| TlsError::Content { file: path.display().to_string(), why };
-        let chain =
-            files::certificates_from_pem(&files::read_text(certificates)?).map_err(|why| content(certificates, why))?;
-        let text = Zeroizing::new(files::read_text(key)?);
-        let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| content(key, error.to_string()))?;
+        let (chain, key) = pair::load(certificates, key)?;
         Ok(Self { chain, key })
     }
 
@@ -73,6 +69,11 @@ impl Credentials {
     pub fn caller(&self) -> Result<Caller, CertificateRefusal> {
         let leaf = self.chain.first().ok_or_else(|| CertificateRefusal::Malformed("there is none".to_owned()))?;
         Caller::from_verified_certificate(leaf)
+    }
+
+    /// The key, to sign a request with.
+    pub fn leaf_key(&self) -> Result<LeafKey, KeyError> {
+        LeafKey::from_pkcs8_der(self.key.secret_der())
     }
 
     /// The chain, leaf first.

@@ -27,6 +27,7 @@ mod folder;
 mod frames;
 mod grpc;
 mod health;
+pub mod holders;
 mod in_flight;
 mod logging;
 mod methods;

@@ -1,14 +1,16 @@
 //! `concord hub`: set a hub up, run it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use concord_backup::Owner;
-use concord_hub::{HubError, InitOptions, Seed};
+use concord_hub::{HubError, InitOptions, Initialised, Seed};
 use concord_model::{Name, Role};
+use concord_server::FolderKind;
 use serde::Serialize;
 
 use super::backup::{self, BackupArgs, RestoreArgs};
+use super::certificates::{DaysArgs, InstalledLine, RenewArgs, holders, renew_server, tell_asked};
 use super::retention::{self, RetentionCommand};
 use crate::exit::Failure;
 use crate::hint::{self, Line};
@@ -24,6 +26,13 @@ const SEED_BUILT_IN: &str = "cica-2007";
 pub(crate) enum HubCommand {
     /// Make a hub: its trust anchor and keys, its profiles, its settings, its registry.
     Init(InitArgs),
+    /// Put in certificates that were made elsewhere from the hub's requests; the first time, make its registry.
+    InstallCert(InstallArgs),
+    /// Make the hub's certificate anew under the same anchor, also one that has expired; nobody else has to do anything.
+    #[command(
+        after_help = "Example:\n  concord hub renew --dir /srv/concord/hub\n  concord hub renew --dir /srv/concord/hub --new-key --all\n  concord hub renew --dir /srv/concord/hub --csr"
+    )]
+    Renew(RenewArgs),
     /// Run a hub until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
     /// Back a running hub up: its journal, bodies included, its settings and certificates; never a private key.
@@ -70,6 +79,31 @@ pub(crate) struct InitArgs {
     /// The registry and catalogue to begin with: cica-2007, or a TOML file of the same shape.
     #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
     seed: String,
+    /// An officer of the secretariat by name, several by several; where none is named, one by the name of officer.
+    #[arg(long = "officer", value_delimiter = ',', value_name = "NAME")]
+    officers: Vec<Name>,
+    /// Make no trust anchor: write a file of requests for an anchor that is elsewhere.
+    #[arg(long)]
+    csr: bool,
+    #[command(flatten)]
+    days: DaysArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord hub install-cert certificates.pem --dir /srv/concord/hub")]
+pub(crate) struct InstallArgs {
+    /// The certificates (PEM).
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The certificate of the CA that signed them, where the file does not have it.
+    #[arg(long, value_name = "FILE")]
+    anchor: Option<PathBuf>,
+    /// The hub's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The registry and catalogue that a new hub begins with.
+    #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
+    seed: String,
 }
 
 #[derive(Args)]
@@ -101,6 +135,8 @@ struct InitLine {
 pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failure> {
     match command {
         HubCommand::Init(args) => init(args, output),
+        HubCommand::InstallCert(args) => install(&args, output),
+        HubCommand::Renew(args) => renew_server(&args, output),
         HubCommand::Serve(args) => {
             start_log()?;
             let mut stop = Stop::listen()?;
@@ -121,9 +157,17 @@ pub(crate) fn start_log() -> Result<(), Failure> {
 
 fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
     let seed = read_seed(&args.seed)?;
-    let InitArgs { dir, name, listen, admin, announce, dns, .. } = args;
+    let InitArgs { dir, name, listen, admin, announce, dns, officers, csr, days, .. } = args;
     let hub = name.to_string();
-    let made = concord_hub::init(InitOptions { dir: dir.clone(), name, listen, admin, announce, dns, seed })?;
+    let days = days.days;
+    let options = InitOptions { dir: dir.clone(), name, listen, admin, announce, dns, officers, days, seed };
+    if csr {
+        return tell_asked(&concord_hub::init_by_request(options)?, &dir, FolderKind::Hub, output);
+    }
+    tell_made(hub, &dir, &concord_hub::init(options)?, output)
+}
+
+fn tell_made(hub: String, dir: &Path, made: &Initialised, output: Output) -> Result<(), Failure> {
     let line = InitLine { hub, dir: dir.display().to_string(), fingerprint: made.fingerprint.grouped() };
     output.result(&line, || {
         facts(&[
@@ -133,7 +177,23 @@ fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
             ("settings", dir.join("hub.toml").display().to_string()),
         ])
     })?;
-    hint::next(output, "run the hub", &[Line::new("hub serve --dir").path(&dir)]);
+    hint::next(output, "run the hub", &[Line::new("hub serve --dir").path(dir)]);
+    Ok(())
+}
+
+fn install(args: &InstallArgs, output: Output) -> Result<(), Failure> {
+    let text = concord_identity::read_text(&args.file)?;
+    let seed = read_seed(&args.seed)?;
+    let (installed, made) = concord_hub::install_certificates(&args.dir, &text, args.anchor.as_deref(), seed)?;
+    let line = InstalledLine::of(&installed);
+    output.result(&line, || line.shown())?;
+    if let Some(made) = made {
+        let (holders, _) = holders(&args.dir)?;
+        return tell_made(holders.server().name.to_string(), &args.dir, &made, output);
+    }
+    if !installed.missing.is_empty() {
+        output.say("next: have the missing ones signed from the same file of requests, and run this again");
+    }
     Ok(())
 }
 

@@ -3,13 +3,16 @@
 mod again;
 pub(crate) mod agency;
 pub(crate) mod agreement;
+pub(crate) mod anchor;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod epoch;
 pub(crate) mod explain;
+pub(crate) mod holder;
 pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod node;
+mod p12;
 pub(crate) mod participant;
 pub(crate) mod receive;
 pub(crate) mod retention;
@@ -20,9 +23,12 @@ pub(crate) mod track;
 pub(crate) mod verify;
 pub(crate) mod withdraw;
 
+mod certificates;
 mod journal_words;
 mod keep;
 mod secretariat;
+
+use concord_model::Role;
 
 use crate::bench;
 use crate::cli::Command;
@@ -36,6 +42,9 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Node(command) => node::run(command, output).await,
         Command::Participant(command) => participant::run(command, output).await,
         Command::Agency(command) => agency::run(command, output).await,
+        Command::Officer(command) => holder::run(command.into_inner(), Role::Officer, output),
+        Command::Operator(command) => holder::run(command.into_inner(), Role::Operator, output),
+        Command::Anchor(command) => anchor::run(command, output),
         Command::Agreement(command) => agreement::run(command, output).await,
         Command::Submit(args) => submit::run(args, output).await,
         Command::Withdraw(args) => withdraw::run(args, output).await,
