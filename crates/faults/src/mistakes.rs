@@ -126,4 +126,8 @@ pub const MISTAKES: &[&str] = &[
     "give-what-names-others",
     // check: -p concord-node --lib what_is_strict
     "give-strict-to-all",
+    // check: --workspace --test identity a_request_that_does_not_prove_its_key
+    "certify-a-key-without-its-proof",
+    // check: --workspace --test identity a_new_list_names_all_that_those_before_it_named
+    "forget-who-was-taken-back-before",
 ];

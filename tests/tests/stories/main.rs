@@ -23,6 +23,7 @@ mod explained;
 mod folders_refused;
 mod healing_hub;
 mod healing_node;
+mod keys;
 mod kills;
 mod matrix;
 mod network;
