@@ -35,6 +35,15 @@ pub enum HubError {
     /// A certificate could not be made, requested, installed or taken back.
     #[error(transparent)]
     Holders(#[from] HoldersError),
+    /// The folder was set up by request, and its certificates have yet to come.
+    #[error(
+        "certificates have yet to come to this hub; have {} signed where the trust anchor is (`concord anchor sign`), then run `concord hub \
+         install-cert`", .request.display()
+    )]
+    CertificatesAwaited {
+        /// The file of requests.
+        request: PathBuf,
+    },
     /// Issuing a certificate.
     #[error(transparent)]
     Issue(#[from] IssueError),

@@ -8,7 +8,7 @@ use concord_identity::{AnchorFolder, SigningKey, bundle_fingerprint, write_publi
 use concord_journal::{FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, SEGMENT_SIZE_DEFAULT_BYTES};
 use concord_ledger::Founding;
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role, Timestamp};
-use concord_server::holders::{Asked, Holders, HoldersError, Installed, Lifetime};
+use concord_server::holders::{Asked, Holders, HoldersError, Installed, Lifetime, REQUEST_FILE};
 use concord_server::{Folder, FolderKind};
 
 use crate::config::Config;
@@ -130,6 +130,14 @@ fn of_name(dir: &Path, name: &Name) -> Holders {
 
 /// Says that certificates have yet to come to a new hub. It goes with its journal's beginning.
 const AWAITED_FILE: &str = "certificates-awaited";
+
+/// Refuses to serve from a folder that waits for certificates.
+pub(crate) fn refuse_if_awaited(dir: &Path) -> Result<(), HubError> {
+    if dir.join(AWAITED_FILE).exists() {
+        return Err(HubError::CertificatesAwaited { request: dir.join(REQUEST_FILE) });
+    }
+    Ok(())
+}
 
 /// What every new folder begins with.
 struct New {

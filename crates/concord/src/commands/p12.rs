@@ -16,6 +16,8 @@ use crate::output::Output;
 
 /// A shorter one is refused: the file is made to be carried about.
 const PASSWORD_CHARS_MIN: usize = 8;
+/// Whoever finds the file pays this for each guess at its password (PBKDF2 with SHA-256, as OWASP advises).
+const ITERATIONS: u32 = 600_000;
 
 /// The first line of a file, or what somebody types twice.
 pub(crate) fn password(file: Option<&Path>, output: Output) -> Result<Zeroizing<String>, Failure> {
@@ -74,6 +76,7 @@ pub(crate) fn write(profile: &Path, name: &str, out: &Path, password: &str) -> R
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| unusable(error.to_string()))?;
     let mut store = KeyStore::new();
     store.add_entry(name, KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new(name.as_bytes(), key, chain)));
-    let bytes = store.writer(password).write().map_err(|error| unusable(error.to_string()))?;
+    let writer = store.writer(password).encryption_iterations(ITERATIONS).mac_iterations(ITERATIONS);
+    let bytes = writer.write().map_err(|error| unusable(error.to_string()))?;
     Ok(write_private(out, &Zeroizing::new(bytes))?)
 }

@@ -47,6 +47,7 @@ impl From<HubError> for Failure {
             HubError::Config { .. } => Self::failed("CONFIG_INVALID", message),
             HubError::Folder(error) => of_folder(error),
             HubError::Holders(error) => of_holders(error),
+            HubError::CertificatesAwaited { .. } => Self::failed("CERTIFICATES_AWAITED", message),
             HubError::Backup(error) => of_backup(error),
             HubError::Standing(error) => of_standing(error),
             HubError::OtherHub { .. } => Self::failed("JOURNAL_OF_ANOTHER", message),
