@@ -58,7 +58,7 @@ pub enum HoldersError {
     #[error("the file has no certificate of a holder, only of authorities; give what was made from the request")]
     NoLeaf,
     /// What is wrong with the certificates of a file, all of it.
-    #[error("nothing was installed:\n{}", .0.join("\n"))]
+    #[error("nothing was installed: {}", .0.join("; "))]
     Unfit(Vec<String>),
     /// Its key is not here.
     #[error("the key of {holder} is not here; give a request that its holder made (--csr)")]
