@@ -97,9 +97,8 @@ fn certificates_of_an_existing_authority_are_put_in_if_they_are_fit_and_else_eve
     let foreign = place.leaf(&other, "officer/key.pem", officer, |params| params.subject_alt_names.clear());
     let both = place.file("both.pem", &format!("{good}{foreign}"));
     let refused = install(&both);
-    for words in ["certificate 2, for spiffe://kaz.concord/officer/officer: it has no URI name"] {
-        assert!(refused.message().contains(words), "{refused}");
-    }
+    let words = "certificate 2, for spiffe://kaz.concord/officer/officer: it has no URI name";
+    assert!(refused.message().contains(words), "{refused}");
     assert!(!refused.message().contains("certificate 1"), "{refused}");
     is_untouched(&dir);
     // Of a namesake with another key; for a key that is none of this folder; without any anchor; and an anchor that is none.
