@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::commands::{
-    agency, agreement, anchor, audit, explain, holder, hub, journal, node, participant, receive, status, submit, track,
-    verify, withdraw,
+    agency, agreement, anchor, audit, explain, holder, hub, journal, node, pages, participant, receive, status, submit,
+    track, verify, withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -85,6 +85,10 @@ pub(crate) enum Command {
     /// Measure how fast a hub takes consignments in, beside what this machine could do at all.
     #[command(subcommand, after_help = "Example:\n  concord bench ratio")]
     Bench(BenchCommand),
+    /// Print what a shell needs to complete commands and options.
+    Completions(pages::CompletionsArgs),
+    /// Write manual pages, one for each command.
+    Man(pages::ManArgs),
 }
 
 /// Prints what clap has to say, help or what is wrong with the line, and returns how the process ends.

@@ -19,6 +19,7 @@ mod fitness;
 mod issue;
 mod leaf_key;
 mod moment;
+mod own;
 mod pair;
 mod profile;
 mod refusal;
@@ -32,7 +33,7 @@ mod tls;
 mod verifier;
 
 pub use admission::{Admission, Barred, ExpectedServer};
-pub use anchor::{Anchor, AnchorError};
+pub use anchor::{ANCHORS_PER_FILE_MAX, Anchor, AnchorError};
 pub use anchor_folder::{AnchorFolder, MadeList};
 pub use anchors::{AnchorTable, Anchors};
 pub use certificate::Caller;
@@ -48,15 +49,20 @@ pub use issue::{
     ANCHOR_LIFETIME_DAYS, AnchorKeys, CertificateRequest, IssueError, LEAF_BACKDATED_SECONDS, LEAF_LIFETIME_DAYS,
 };
 pub use leaf_key::{LeafKey, LeafKeyKind, LeafPublicKey, PublicKeyUnsupported};
-pub use pair::{add_key, keys_in, replace_pair};
-pub use profile::{CERTIFICATE_FILE, KEY_FILE, Profile, ProfileError, ProfileSettings, SERVER_ANCHOR_FILE};
+pub use moment::rfc3339;
+pub use own::{OwnError, check_own};
+pub use pair::{add_key, keys_in, load_key_of, replace_pair};
+pub use profile::{CERTIFICATE_FILE, KEY_FILE, Profile, ProfileError, ProfileSettings, ProfileWay, SERVER_ANCHOR_FILE};
 pub use refusal::{CertificateRefusal, HandshakeRefusal};
 pub use register::{REGISTER_SIZE_MAX_BYTES, Register, Registered};
 pub use request::{REQUESTS_PER_FILE_MAX, RequestError, Requested};
-pub use revocation::{ChainNumbers, RevocationFile, Revocations};
+pub use revocation::{ChainNumbers, IssuerLists, RevocationFile, Revocations, Unfit};
 pub use revoking::{LIST_LIFETIME_DAYS, Revoked, is_only_of, revoked_in};
 pub use signing::{
     KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki, verify,
 };
 pub use statement::{STATEMENT_DOMAIN, StatementError, StatementSigner, check_signer, verify_statement};
-pub use tls::{Application, Credentials, TlsError, client_config, server_config, server_name};
+pub use tls::{
+    Application, Credentials, HybridKey, TlsError, client_config, client_config_with, judging_at, own_leaf,
+    server_config, server_name,
+};

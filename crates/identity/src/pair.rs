@@ -37,7 +37,10 @@ pub(crate) fn load(
         let of_leaf = keys.iter().position(|key| chain.first().is_some_and(|leaf| is_key_of(key, leaf)));
         if of_leaf.is_some() || looks == LOOKS_MAX {
             let found = keys.into_iter().nth(of_leaf.unwrap_or(0));
-            return Ok((chain, found.ok_or_else(|| content(key, "it has no private key".to_owned()))?));
+            return Ok((
+                chain,
+                found.ok_or_else(|| content(key, "no private key in PEM can be read in it".to_owned()))?,
+            ));
         }
     }
 }
@@ -46,9 +49,10 @@ fn read_keys(path: &Path) -> Result<Vec<PrivateKeyDer<'static>>, TlsError> {
     let content = |why: String| TlsError::Content { file: path.display().to_string(), why };
     let text = Zeroizing::new(files::read_text(path)?);
     let keys = PrivateKeyDer::pem_slice_iter(text.as_bytes()).take(KEYS_MAX).collect::<Result<Vec<_>, _>>();
-    let keys = keys.map_err(|error| content(error.to_string()))?;
+    // The library's own words may repeat a line of it.
+    let keys = keys.unwrap_or_default();
     if keys.is_empty() {
-        return Err(content("it has no private key".to_owned()));
+        return Err(content("no private key in PEM can be read in it".to_owned()));
     }
     Ok(keys)
 }
@@ -60,7 +64,7 @@ fn is_key_of(key: &PrivateKeyDer<'_>, leaf: &CertificateDer<'_>) -> bool {
 }
 
 /// The key of this leaf in a file of keys, to sign with.
-pub(crate) fn load_key_of(path: &Path, leaf: &CertificateDer<'_>) -> Result<LeafKey, KeyError> {
+pub fn load_key_of(path: &Path, leaf: &CertificateDer<'_>) -> Result<LeafKey, KeyError> {
     let text = Zeroizing::new(files::read_text(path)?);
     let keys = PrivateKeyDer::pem_slice_iter(text.as_bytes()).take(KEYS_MAX).filter_map(Result::ok);
     match keys.into_iter().find(|key| is_key_of(key, leaf)) {
@@ -120,6 +124,8 @@ fn write_public(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), FileErr
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use concord_model::{Identity, ParticipantCode, Timestamp};
 
     use super::*;
@@ -156,5 +162,12 @@ mod tests {
         found(&new);
         assert_eq!(files::read_text(&key).unwrap().matches("BEGIN").count(), 1, "the old key went");
         assert_eq!(load_key_of(&key, &new).unwrap().public(), new_key.public());
+        // Of several that are there in part, nothing is repeated in words.
+        let whole = files::read_text(&key).unwrap();
+        fs::write(&key, format!("{whole}-----BEGIN PRIVATE KEY-----c2VjcmV0\n")).unwrap();
+        let why = load(&certificate, &key).unwrap_err().to_string();
+        assert!(why.contains("key.pem is not usable") && !why.contains("c2VjcmV0"), "{why}");
+        let why = add_key(&key, &new_key).unwrap_err().to_string();
+        assert!(!why.contains("c2VjcmV0"), "{why}");
     }
 }

@@ -21,7 +21,7 @@ use crate::pair;
 use crate::refusal::CertificateRefusal;
 use crate::signing::KeyError;
 use crate::statement::{StatementError, StatementSigner};
-use crate::tls::{self, Application, Credentials, TlsError};
+use crate::tls::{self, Application, Credentials, HybridKey, TlsError};
 
 const SETTINGS_FILE: &str = "profile.toml";
 /// The chain of a profile, leaf first, in its folder.
@@ -128,6 +128,23 @@ struct SettingsFile {
     address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     addresses_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_credentials: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hybrid_key: Option<HybridKey>,
+}
+
+/// By what way the server is reached, where a person has set it in `profile.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProfileWay {
+    /// `http://host:port` of a proxy that takes CONNECT.
+    pub proxy: Option<String>,
+    /// The file with `user:password` for it.
+    pub proxy_credentials: Option<PathBuf>,
+    /// Whether the hybrid key exchange is offered.
+    pub hybrid_key: HybridKey,
 }
 
 /// The part of a server's addresses file that a client needs; it may say more.
@@ -141,6 +158,7 @@ struct AddressesFile {
 pub struct Profile {
     folder: PathBuf,
     settings: ProfileSettings,
+    way: ProfileWay,
     own: Caller,
     credentials: Credentials,
     server_anchor: Anchor,
@@ -190,8 +208,13 @@ impl Profile {
         if !path.is_file() {
             return Err(ProfileError::NotAProfile(folder.to_owned()));
         }
-        let file: SettingsFile = toml::from_str(&files::read_text(&path)?)
+        let mut file: SettingsFile = toml::from_str(&files::read_text(&path)?)
             .map_err(|error| ProfileError::Settings { path, why: error.to_string() })?;
+        let way = ProfileWay {
+            proxy: file.proxy.take(),
+            proxy_credentials: file.proxy_credentials.take().map(|file| folder.join(file)),
+            hybrid_key: file.hybrid_key.unwrap_or_default(),
+        };
         let settings = ProfileSettings::from_file(file)?;
         let key = folder.join(KEY_FILE);
         if !key.exists() {
@@ -203,12 +226,17 @@ impl Profile {
             return Err(ProfileError::OtherCertificate { expected: settings.identity, found: own.identity });
         }
         let server_anchor = Anchor::from_pem(&files::read_text(&folder.join(SERVER_ANCHOR_FILE))?)?;
-        Ok(Self { folder: folder.to_owned(), settings, own, credentials, server_anchor })
+        Ok(Self { folder: folder.to_owned(), settings, way, own, credentials, server_anchor })
     }
 
     /// Who I am, with the last moment of my certificate: a client says *expired* before the server refuses it.
     pub fn own(&self) -> &Caller {
         &self.own
+    }
+
+    /// By what way the server is reached.
+    pub fn way(&self) -> &ProfileWay {
+        &self.way
     }
 
     /// The settings.
@@ -239,7 +267,8 @@ impl Profile {
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, ProfileError> {
         let server = self.settings.server.clone();
         let anchors = Anchors::pinned(server.participant.clone(), self.server_anchor.clone());
-        Ok(tls::client_config(&self.credentials, &anchors, ExpectedServer::Exactly(server), Application::Grpc)?)
+        let (expected, hybrid) = (ExpectedServer::Exactly(server), self.way.hybrid_key);
+        Ok(tls::client_config_with(&self.credentials, &anchors, expected, Application::Grpc, hybrid)?)
     }
 
     /// Signs for the state. Only an officer's profile can.
@@ -248,11 +277,12 @@ impl Profile {
         if identity.role != Role::Officer {
             return Err(StatementError::NotAnOfficer(identity.clone()).into());
         }
-        let leaf = self.credentials.chain().first().ok_or(StatementError::NoCertificate)?;
+        let chain = self.credentials.chain();
+        let leaf = chain.first().ok_or(StatementError::NoCertificate)?;
         let key = pair::load_key_of(&self.folder.join(KEY_FILE), leaf)?
             .into_signing_key()
             .ok_or_else(|| StatementError::NotEd25519(identity.clone()))?;
-        Ok(StatementSigner::new(self.credentials.chain(), key)?)
+        Ok(StatementSigner::new(&chain, key)?)
     }
 }
 
@@ -271,6 +301,9 @@ impl ProfileSettings {
             server: self.server.to_string(),
             address: self.address.clone(),
             addresses_file: self.addresses_file.clone(),
+            proxy: None,
+            proxy_credentials: None,
+            hybrid_key: None,
         }
     }
 

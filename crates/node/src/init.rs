@@ -148,8 +148,12 @@ impl New {
             disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
             waiting_exchanges_max: crate::config::WAITING_EXCHANGES_DEFAULT,
             keep_withdrawn: false,
+            overdue: concord_server::Overdue::default(),
+            probe: crate::probe::ProbeSettings::default(),
+            uplink: crate::config::Uplink::default(),
             quotas: concord_server::Quotas::default(),
             retention: concord_server::Retention::default(),
+            revocation: concord_server::Lapsing::default(),
             participant: options.participant.clone(),
             name: options.name.clone(),
             listen: address("listen", &options.listen)?,
@@ -201,10 +205,9 @@ pub fn refresh_join_request(dir: &Path) -> Result<(), NodeError> {
 fn write_join_request(paths: &Paths, config: &NodeConfig, holders: &Holders) -> Result<Initialised, NodeError> {
     let anchor: Anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
     let credentials = Credentials::load(&paths.tls_certificate(), &paths.tls_key())?;
-    let certificate: &CertificateDer<'static> = credentials
-        .chain()
-        .first()
-        .ok_or_else(|| NodeError::Mismatch(format!("{} has no certificate", holders.server())))?;
+    let chain = credentials.chain();
+    let certificate: &CertificateDer<'static> =
+        chain.first().ok_or_else(|| NodeError::Mismatch(format!("{} has no certificate", holders.server())))?;
     let signing = SigningKey::load(&paths.signing_key())?;
     let request = encode_join_request(
         &config.participant,

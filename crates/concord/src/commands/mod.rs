@@ -6,6 +6,7 @@ pub(crate) mod agreement;
 pub(crate) mod anchor;
 pub(crate) mod audit;
 pub(crate) mod backup;
+mod check;
 pub(crate) mod epoch;
 pub(crate) mod explain;
 pub(crate) mod holder;
@@ -13,6 +14,7 @@ pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod node;
 mod p12;
+pub(crate) mod pages;
 pub(crate) mod participant;
 pub(crate) mod receive;
 pub(crate) mod retention;
@@ -57,5 +59,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Journal(command) => journal::run(&command, output),
         Command::Demo(args) => demo::run(args, output).await,
         Command::Bench(command) => bench::run(command, output).await,
+        Command::Completions(args) => pages::completions(&args, output),
+        Command::Man(args) => pages::man(&args, output),
     }
 }

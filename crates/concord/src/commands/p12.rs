@@ -4,7 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _};
 use std::path::Path;
 
 use concord_identity::{
-    Anchor, CERTIFICATE_FILE, Credentials, KEY_FILE, SERVER_ANCHOR_FILE, certificates_from_pem, read_text,
+    Anchor, CERTIFICATE_FILE, Credentials, KEY_FILE, SERVER_ANCHOR_FILE, certificates_from_pem, load_key_of, read_text,
     write_private,
 };
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
@@ -70,9 +70,12 @@ pub(crate) fn write(profile: &Path, name: &str, out: &Path, password: &str) -> R
     let anchor = anchor.first().ok_or_else(|| unusable("the profile has no anchor".to_owned()))?;
     Anchor::from_der(anchor).map_err(|error| unusable(error.to_string()))?;
 
-    let key = credentials.leaf_key().and_then(|key| key.to_pkcs8_der()).map_err(|error| unusable(error.to_string()))?;
+    let chain = credentials.chain();
+    let leaf = chain.first().ok_or_else(|| unusable("the profile has no certificate".to_owned()))?;
+    let key = load_key_of(&profile.join(KEY_FILE), leaf).and_then(|key| key.to_pkcs8_der());
+    let key = key.map_err(|error| unusable(error.to_string()))?;
     let key = PrivateKey::from_der(&key).map_err(|error| unusable(error.to_string()))?;
-    let chain = credentials.chain().iter().chain([anchor]).map(|der| Certificate::from_der(der));
+    let chain = chain.iter().chain([anchor]).map(|der| Certificate::from_der(der));
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| unusable(error.to_string()))?;
     let mut store = KeyStore::new();
     store.add_entry(name, KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new(name.as_bytes(), key, chain)));

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use concord_identity::{
-    AnchorFolder, CertificateFacts, CertificateRequest, Credentials, LeafKey, LeafKeyKind, LeafPublicKey, Profile,
-    Requested, add_key, certificates_from_pem, certificates_to_pem, read_text, replace_pair, write_public,
+    AnchorFolder, CertificateFacts, CertificateRequest, LeafKey, LeafKeyKind, LeafPublicKey, Profile, Requested,
+    TlsError, add_key, certificates_from_pem, certificates_to_pem, load_key_of, read_text, replace_pair, write_public,
 };
 use concord_model::{Identity, Timestamp};
 use rustls::pki_types::CertificateDer;
@@ -200,7 +200,7 @@ impl Holders {
                 if !place.key().exists() {
                     return Err(HoldersError::KeyElsewhere { holder: holder.clone() });
                 }
-                Credentials::load(&place.certificate(), &place.key())?.leaf_key()?
+                own_key(&place)?
             } else {
                 self.make_key(holder, &place)?
             };
@@ -216,6 +216,16 @@ impl Holders {
         write_public(&path, text.as_bytes())?;
         Ok(Asked { path, requests })
     }
+}
+
+/// The key of the certificate that is there; others may wait for theirs beside it.
+fn own_key(place: &Place) -> Result<LeafKey, HoldersError> {
+    let chain = certificates_from_pem(&read_text(&place.certificate())?);
+    let chain = chain.map_err(|why| TlsError::Content { file: place.certificate().display().to_string(), why })?;
+    Ok(match chain.first() {
+        Some(leaf) => load_key_of(&place.key(), leaf)?,
+        None => LeafKey::load(&place.key())?,
+    })
 }
 
 /// The name is ours to give, and nothing else of the request is taken but the key.
