@@ -405,7 +405,7 @@ impl Forum {
 
 /// A port that no other process is given while the hub stands still: nodes know the hub by it, and the system hands out those above for
 /// whatever connects.
-fn port_of_its_own() -> u16 {
+pub fn port_of_its_own() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;

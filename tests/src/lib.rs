@@ -42,7 +42,7 @@ pub use collector::{Collector, Posted, spans};
 pub use command::{DEADLINE, Ended, concord, executable, run};
 pub use connect_proxy::{ConnectProxy, Manner, Seen};
 pub use damage::{append_to_last_segment, flip_bit, flip_bit_of_body, last_segment, remove_views};
-pub use forum::{Dying, Forum, replace_line};
+pub use forum::{Dying, Forum, port_of_its_own, replace_line};
 pub use grpc::{ServerSays, ask_server, flood_of_denied_calls};
 pub use process::Process;
 pub use proxy::{Flow, Proxy, Way};

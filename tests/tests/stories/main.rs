@@ -41,6 +41,7 @@ mod replaced_node;
 mod retention;
 mod revocation;
 mod rights;
+mod run_for_real;
 mod servers;
 mod service;
 mod strangers;
