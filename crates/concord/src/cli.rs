@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::commands::{
-    agency, agreement, approval, audit, explain, hub, journal, measure, node, pages, participant, receive, status,
-    submit, track, verify, withdraw,
+    agency, agreement, anchor, approval, audit, explain, holder, hub, journal, measure, node, pages, participant,
+    receive, status, submit, track, verify, withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -50,11 +50,23 @@ pub(crate) enum Command {
     #[command(subcommand, after_help = "Example:\n  concord measure list --profile /srv/concord/node/officer")]
     Measure(measure::MeasureCommand),
     /// Sign, or reject, what other officers of the secretariat said and what needs several of them.
-    #[command(subcommand, after_help = "Example:\n  concord approval list --profile /srv/concord/hub/officer-2")]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  concord approval list --profile /srv/concord/hub/officers/officer-2"
+    )]
     Approval(approval::ApprovalCommand),
     /// Let national agencies in; say what each may send and receive.
     #[command(subcommand, after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node")]
     Agency(agency::AgencyCommand),
+    /// The officers of a hub's or node's folder: who signs for the state.
+    #[command(subcommand, after_help = "Example:\n  concord officer list --dir /srv/concord/node")]
+    Officer(holder::OfficerCommand),
+    /// The operators of a hub's or node's folder: who sees how it is.
+    #[command(subcommand, after_help = "Example:\n  concord operator list --dir /srv/concord/node")]
+    Operator(holder::OperatorCommand),
+    /// A trust anchor that is kept elsewhere: make it, sign requests with it, take back what it issued.
+    #[command(subcommand, after_help = "Example:\n  concord anchor init --dir /media/anchor --participant KAZ")]
+    Anchor(anchor::AnchorCommand),
     /// Propose, consent to, decline, leave and show agreements.
     #[command(subcommand, after_help = "Example:\n  concord agreement pending --profile /srv/concord/node/officer")]
     Agreement(agreement::AgreementCommand),

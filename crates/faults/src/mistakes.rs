@@ -134,6 +134,10 @@ pub const MISTAKES: &[&str] = &[
     "count-one-officer-twice",
     // check: --workspace --test stories one_signature_is_not_enough
     "enrol-before-quorum",
+    // check: --workspace --test identity a_request_that_does_not_prove_its_key
+    "certify-a-key-without-its-proof",
+    // check: --workspace --test identity a_new_list_names_all_that_those_before_it_named
+    "forget-who-was-taken-back-before",
     // check: --workspace --test stories the_list_of_an_issuer_that_grew_too_old
     "let-a-lapsed-list-count-on",
     // check: -p concord-server --lib what_peers_would_refuse

@@ -2,23 +2,26 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use concord_identity::{Anchor, Credentials, Profile, SigningKey, read_text};
+use concord_identity::{Anchor, Credentials, SigningKey, read_text};
 use concord_model::{Identity, ParticipantCode, Role, Timestamp};
 use concord_server::checks::{
-    Check, FILES_TIMEOUT_SECONDS, apart, certificate_lasts, clock_beside_own, disk, fdatasync, key_is_another,
-    own_certificate,
+    Check, FILES_TIMEOUT_SECONDS, apart, clock_beside_own, disk, fdatasync, key_is_another, own_certificate,
 };
 use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, connect};
+use tonic::transport::Channel;
 
 use crate::config::Config;
 use crate::init::files;
 
+mod officers;
+
+use officers::People;
+
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 const PUT_BACK: &str = "put the file back from a safe place";
-const PROFILES: [(&str, &str); 2] = [("officer-profile", "officer"), ("operator-profile", "operator")];
 
 /// Checks a hub's folder and its machine, in the order in which a person would look.
 pub async fn check(dir: &Path) -> Vec<Check> {
@@ -35,7 +38,8 @@ pub async fn check(dir: &Path) -> Vec<Check> {
     checks.push(clock_beside_own("clock", found.credentials.as_ref().ok(), found.written));
     checks.push(found.listen().await);
     checks.push(found.announce().await);
-    checks.extend(found.profiles.iter().map(profile));
+    checks.extend(found.people(dir));
+    checks.extend(found.approvals().await);
     checks
 }
 
@@ -46,7 +50,8 @@ struct Found {
     credentials: Result<Credentials, String>,
     anchor: Result<Anchor, String>,
     signing: Result<(), String>,
-    profiles: Vec<(&'static str, PathBuf, Result<Profile, String>)>,
+    /// None where hub.toml cannot be read.
+    people: Option<People>,
     /// When the journal was written last, by the clock of then.
     written: Option<Timestamp>,
 }
@@ -56,20 +61,15 @@ impl Found {
     fn read(dir: &Path) -> Self {
         let said = |error: &dyn std::fmt::Display| error.to_string();
         let anchor = read_text(&dir.join(files::ANCHOR_CERTIFICATE)).map_err(|error| said(&error));
+        let config = Config::load(dir);
         Self {
             folder: Folder::open(dir, FolderKind::Hub).map_err(|error| said(&error)),
-            config: Config::load(dir).map_err(|error| said(&error)),
+            people: config.as_ref().ok().map(|config| People::read(dir, config)),
+            config: config.map_err(|error| said(&error)),
             credentials: Credentials::load(&dir.join(files::TLS_CERTIFICATE), &dir.join(files::TLS_KEY))
                 .map_err(|error| said(&error)),
             anchor: anchor.and_then(|text| Anchor::from_pem(&text).map_err(|error| said(&error))),
             signing: SigningKey::load(&dir.join(files::SIGNING_KEY)).map(drop).map_err(|error| said(&error)),
-            profiles: PROFILES
-                .map(|(name, of)| {
-                    let path = dir.join(of);
-                    let read = Profile::load(&path).map_err(|error| said(&error));
-                    (name, path, read)
-                })
-                .into(),
             written: last_written(&dir.join(files::JOURNAL)),
         }
     }
@@ -109,14 +109,7 @@ impl Found {
     async fn listen(&self) -> Check {
         const NAME: &str = "listen";
         let Ok(config) = &self.config else { return Check::untried(NAME, "without hub.toml no address is known") };
-        let operator = self.profiles.iter().find_map(|(name, _, read)| match read {
-            Ok(profile) if *name == "operator-profile" => Some(profile),
-            _ => None,
-        });
-        if let Some(profile) = operator
-            && let (Ok(address), Ok(tls)) = (profile.address(), profile.client_config())
-            && connect(&address, tls).await.is_ok()
-        {
+        if let Some((address, _)) = self.served(Role::Operator).await {
             return Check::ok(NAME, format!("this hub serves at {address}"));
         }
         match TcpListener::bind(config.listen) {
@@ -133,6 +126,25 @@ impl Found {
                 Check::failed(NAME, what, "set `listen` in hub.toml to an address of this machine")
             }
         }
+    }
+
+    /// Where this hub serves, as somebody of this role whose profile is here finds it.
+    async fn served(&self, role: Role) -> Option<(String, Channel)> {
+        let profile = self.people.as_ref()?.profile(role)?;
+        let (address, tls) = (profile.address().ok()?, profile.client_config().ok()?);
+        let channel = connect(&address, tls).await.ok()?;
+        Some((address, channel))
+    }
+
+    fn people(&self, dir: &Path) -> Vec<Check> {
+        let (Some(people), Ok(config)) = (&self.people, &self.config) else { return Vec::new() };
+        people.profiles().chain([people.are_enough(dir, config)]).collect()
+    }
+
+    /// What waits for signatures: known only by a hub that serves, and told only to an officer.
+    async fn approvals(&self) -> Option<Check> {
+        let (_, channel) = self.served(Role::Officer).await?;
+        Some(officers::approvals(channel).await)
     }
 
     /// What nodes are told leads somewhere.
@@ -170,20 +182,6 @@ impl Found {
     }
 }
 
-fn profile((name, path, read): &(&'static str, PathBuf, Result<Profile, String>)) -> Check {
-    match read {
-        Err(why) => {
-            let next =
-                "bring the folder back from where it is kept; it need be here only for commands of the secretariat";
-            Check::failed(name, why, next)
-        }
-        Ok(profile) => {
-            let what = format!("{} in {}", profile.own().identity, path.display());
-            certificate_lasts(name, &what, profile.own().not_after)
-        }
-    }
-}
-
 fn last_written(journal: &Path) -> Option<Timestamp> {
     let files = std::fs::read_dir(journal).ok()?.flatten();
     let moments = files.filter_map(|file| file.metadata().ok()?.modified().ok());
@@ -193,6 +191,8 @@ fn last_written(journal: &Path) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use concord_server::checks::Verdict;
 
     use super::*;
@@ -208,6 +208,8 @@ mod tests {
             admin: "127.0.0.1:0".to_owned(),
             announce: vec!["127.0.0.1:7443".to_owned()],
             dns: Vec::new(),
+            officers: Vec::new(),
+            days: concord_server::holders::LEAF_LIFETIME_DAYS,
             seed: Seed::cica_2007().unwrap(),
             quorum: 1,
         };
@@ -216,7 +218,26 @@ mod tests {
     }
 
     fn failed(checks: &[Check]) -> Vec<&'static str> {
-        checks.iter().filter(|check| check.result == Verdict::Failed).map(|check| check.check).collect()
+        of(checks, Verdict::Failed)
+    }
+
+    fn of(checks: &[Check], verdict: Verdict) -> Vec<&'static str> {
+        checks.iter().filter(|check| check.result == verdict).map(|check| check.check).collect()
+    }
+
+    #[tokio::test]
+    async fn fewer_officers_than_must_sign_are_warned_of_and_no_profile_need_be_here() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = made(place.path());
+        let toml = dir.join("hub.toml");
+        let settings = std::fs::read_to_string(&toml).unwrap();
+        std::fs::write(&toml, settings.replace("quorum = 1", "quorum = 2")).unwrap();
+        assert_eq!(of(&check(&dir).await, Verdict::Warning), ["officers"]);
+        // With whom it is.
+        std::fs::rename(dir.join("officer"), place.path().join("officer")).unwrap();
+        std::fs::write(&toml, settings).unwrap();
+        let whole = check(&dir).await;
+        assert!(whole.iter().all(|check| check.result == Verdict::Ok), "{whole:?}");
     }
 
     #[tokio::test]

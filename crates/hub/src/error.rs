@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use concord_identity::{AnchorError, FileError, IssueError, KeyError, ProfileError, TlsError};
+use concord_server::holders::HoldersError;
 use concord_server::{AdminError, BindError, FolderError, MetricsError, ReflectionError, ServeError};
 
 /// Why a hub cannot be made or cannot serve; each says what to do.
@@ -31,6 +32,18 @@ pub enum HubError {
     /// The trust anchor.
     #[error("the hub's trust anchor: {0}")]
     Anchor(#[from] AnchorError),
+    /// A certificate could not be made, requested, installed or taken back.
+    #[error(transparent)]
+    Holders(#[from] HoldersError),
+    /// The folder was set up by request, and its certificates have yet to come.
+    #[error(
+        "certificates have yet to come to this hub; have {} signed where the trust anchor is (`concord anchor sign`), then run `concord hub \
+         install-cert`", .request.display()
+    )]
+    CertificatesAwaited {
+        /// The file of requests.
+        request: PathBuf,
+    },
     /// Issuing a certificate.
     #[error(transparent)]
     Issue(#[from] IssueError),

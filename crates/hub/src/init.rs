@@ -1,15 +1,14 @@
-//! `concord hub init`: everything that a hub needs, so that `serve` only opens.
+//! `concord hub init`: everything that a hub needs, so that `serve` only opens. Where the anchor's key is elsewhere, keys and requests for
+//! certificates first, and the rest once the certificates are there.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use concord_identity::{
-    AnchorKeys, CertificateRequest, LeafKey, LeafKeyKind, Profile, ProfileSettings, SigningKey, bundle_fingerprint,
-    certificates_to_pem, write_public,
-};
+use concord_identity::{AnchorFolder, SigningKey, bundle_fingerprint, write_public};
 use concord_journal::{FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, SEGMENT_SIZE_DEFAULT_BYTES};
-use concord_ledger::Founding;
+use concord_ledger::{Founding, Quorum};
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role, Timestamp};
+use concord_server::holders::{Asked, Holders, HoldersError, Installed, Lifetime, REQUEST_FILE};
 use concord_server::{Folder, FolderKind};
 
 use crate::config::{Config, checked_quorum};
@@ -32,7 +31,11 @@ pub struct InitOptions {
     pub announce: Vec<String>,
     /// Further DNS names and addresses for the certificate.
     pub dns: Vec<String>,
-    /// How many officers of the secretariat must sign what needs more than one; as many profiles are made.
+    /// The secretariat's officers; none named: as many as must sign, `officer`, `officer-2` and so on.
+    pub officers: Vec<Name>,
+    /// How long its certificates are valid, in days.
+    pub days: u32,
+    /// How many officers of the secretariat must sign what needs more than one.
     pub quorum: u32,
     /// The registry and the catalogue that it begins with.
     pub seed: Seed,
@@ -43,10 +46,6 @@ pub struct InitOptions {
 pub struct Initialised {
     /// What nodes compare when they join: the fingerprint that each bundle shows.
     pub fingerprint: Fingerprint,
-    /// The profile of the secretariat's officer.
-    pub officer: PathBuf,
-    /// The profile of the secretariat's operator.
-    pub operator: PathBuf,
 }
 
 /// The files of a hub's folder.
@@ -59,7 +58,6 @@ pub(crate) mod files {
     pub(crate) const VIEWS: &str = "views";
     pub(crate) const SNAPSHOTS: &str = "snapshots";
     pub(crate) const ANCHOR_CERTIFICATE: &str = "anchor/certificate.pem";
-    pub(crate) const ANCHOR_KEY: &str = "anchor/key.pem";
     pub(crate) const TLS_CERTIFICATE: &str = "tls/certificate.pem";
     pub(crate) const TLS_KEY: &str = "tls/key.pem";
     pub(crate) const SIGNING_KEY: &str = "signing/key.pem";
@@ -67,61 +65,148 @@ pub(crate) mod files {
 
 /// Makes a hub: anchor, keys, certificate, profiles, configuration, and a journal that begins with the seed.
 pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
-    let config = Config::parse(
-        &Config {
-            name: options.name.clone(),
-            listen: parse_address("--listen", &options.listen)?,
-            admin: parse_address("--admin", &options.admin)?,
-            announce: options.announce,
-            journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
-            disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
-            quorum: checked_quorum(options.quorum).map_err(|what| HubError::Argument(format!("--{what}")))?,
-            overdue: concord_server::Overdue::default(),
-            quotas: concord_server::Quotas::default(),
-            retention: concord_server::Retention::default(),
-            revocation: concord_server::Lapsing::default(),
-        }
-        .to_toml(),
-    )
-    .map_err(HubError::Argument)?;
-    let folder = Folder::create(&options.dir, FolderKind::Hub)?;
-    let at = |file: &str| folder.path().join(file);
-    for made in [files::ANCHOR_KEY, files::TLS_KEY, files::SIGNING_KEY] {
-        if let Some(parent) = at(made).parent() {
-            make_private_folder(parent)?;
-        }
-    }
-
     let now = SystemClock.now();
-    let secretariat = ParticipantCode::secretariat();
-    let anchor = AnchorKeys::create(&secretariat, now)?;
-    anchor.save(&at(files::ANCHOR_CERTIFICATE), &at(files::ANCHOR_KEY))?;
-    let hub = Identity { participant: secretariat, role: Role::Hub, name: options.name.clone() };
-    issue_server(&anchor, &hub, &config, &options.dns, now, &folder)?;
-    let signing_key = SigningKey::generate()?;
-    signing_key.save(&at(files::SIGNING_KEY))?;
-    let officer = make_profile(&anchor, &hub, Role::Officer, "officer", &folder, now)?;
-    // So that a new hub can do what it asks several officers for.
-    for number in 2..=config.quorum.get() {
-        make_profile(&anchor, &hub, Role::Officer, &format!("officer-{number}"), &folder, now)?;
+    let life = Lifetime { days: options.days, now };
+    let new = New::begin(&options)?;
+    let holders = &new.holders;
+    let anchor = AnchorFolder::create(&holders.anchor_folder(), &ParticipantCode::secretariat(), now)?;
+    holders.add_server(&anchor, hosts(&new.config, &options.dns), life)?;
+    for person in &new.people {
+        holders.add(&anchor, person, None, life)?;
     }
-    let operator = make_profile(&anchor, &hub, Role::Operator, "operator", &folder, now)?;
-
-    let anchor_der = anchor.anchor().der().to_vec();
-    let fingerprint = bundle_fingerprint(&options.name, &anchor_der, &signing_key.public());
-    let founding = Founding {
-        hub: options.name,
-        anchor_fingerprint: anchor.anchor().fingerprint(),
-        anchor: anchor_der,
-        signing_key: signing_key.public(),
-        participants: options.seed.participants,
-        areas: options.seed.areas,
-        measures: options.seed.measures,
-    };
-    found_journal(&at(files::JOURNAL), &founding, now)?;
+    let made = found(&options.dir, &new.config, holders, options.seed)?;
     // The configuration comes last: without it no hub serves from a folder that was made in part.
-    write_public(&at(Config::FILE), config.to_toml().as_bytes())?;
-    Ok(Initialised { fingerprint, officer, operator })
+    write_public(&options.dir.join(Config::FILE), new.config.to_toml().as_bytes())?;
+    Ok(made)
+}
+
+/// Makes a hub whose anchor's key is elsewhere: keys, and one file with a request for every certificate. It has no journal until they are
+/// there: [`install_certificates`].
+pub fn init_by_request(options: InitOptions) -> Result<Asked, HubError> {
+    let new = New::begin(&options)?;
+    let mut holders = vec![new.holders.server().clone()];
+    holders.extend(new.people.iter().cloned());
+    let asked = new.holders.request(&holders, Some(hosts(&new.config, &options.dns)), false, SystemClock.now())?;
+    write_public(&options.dir.join(AWAITED_FILE), b"`concord hub install-cert` has yet to be run\n")?;
+    write_public(&options.dir.join(Config::FILE), new.config.to_toml().as_bytes())?;
+    Ok(asked)
+}
+
+/// Puts in certificates that were made from requests of this folder, also while the hub runs. The first time that all are there the hub
+/// gets its journal, which begins with the seed.
+pub fn install_certificates(
+    dir: &Path,
+    text: &str,
+    anchor: Option<&Path>,
+    seed: Seed,
+) -> Result<(Installed, Option<Initialised>), HubError> {
+    let folder = Folder::open(dir, FolderKind::Hub)?;
+    let config = Config::load(dir)?;
+    let holders = holders(dir)?;
+    // A folder without an anchor never was complete: a journal that is not there is not a lost one.
+    let installed = holders.install(text, anchor, SystemClock.now())?;
+    let awaited = dir.join(AWAITED_FILE);
+    let is_complete = installed.missing.is_empty() && awaited.exists();
+    let made = if is_complete {
+        let _lock = folder.lock()?;
+        let made = found(dir, &config, &holders, seed)?;
+        // commit point: before it the same command makes it whole; after it a journal that is gone is a loss.
+        let gone = std::fs::remove_file(&awaited);
+        gone.map_err(|source| concord_identity::FileError { action: "remove", path: awaited, source })?;
+        Some(made)
+    } else {
+        None
+    };
+    Ok((installed, made))
+}
+
+/// The holders of certificates of a hub's folder.
+pub fn holders(dir: &Path) -> Result<Holders, HubError> {
+    Folder::open(dir, FolderKind::Hub)?;
+    Ok(of_name(dir, &Config::load(dir)?.name))
+}
+
+pub(crate) fn of_name(dir: &Path, name: &Name) -> Holders {
+    Holders::of(dir, Identity { participant: ParticipantCode::secretariat(), role: Role::Hub, name: name.clone() })
+}
+
+/// Says that certificates have yet to come to a new hub. It goes with its journal's beginning.
+const AWAITED_FILE: &str = "certificates-awaited";
+
+/// Refuses to serve from a folder that waits for certificates.
+pub(crate) fn refuse_if_awaited(dir: &Path) -> Result<(), HubError> {
+    if dir.join(AWAITED_FILE).exists() {
+        return Err(HubError::CertificatesAwaited { request: dir.join(REQUEST_FILE) });
+    }
+    Ok(())
+}
+
+/// What every new folder begins with.
+struct New {
+    config: Config,
+    holders: Holders,
+    people: Vec<Identity>,
+}
+
+impl New {
+    fn begin(options: &InitOptions) -> Result<Self, HubError> {
+        let config = Config::parse(
+            &Config {
+                name: options.name.clone(),
+                listen: parse_address("--listen", &options.listen)?,
+                admin: parse_address("--admin", &options.admin)?,
+                announce: options.announce.clone(),
+                journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
+                disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
+                quorum: checked_quorum(options.quorum).map_err(|what| HubError::Argument(format!("--{what}")))?,
+                overdue: concord_server::Overdue::default(),
+                quotas: concord_server::Quotas::default(),
+                retention: concord_server::Retention::default(),
+                revocation: concord_server::Lapsing::default(),
+            }
+            .to_toml(),
+        )
+        .map_err(HubError::Argument)?;
+        let folder = Folder::create(&options.dir, FolderKind::Hub)?;
+        let key = folder.path().join(files::SIGNING_KEY);
+        make_private_folder(key.parent().unwrap_or(folder.path()))?;
+        SigningKey::generate()?.save(&key)?;
+        let holders = of_name(folder.path(), &options.name);
+        let people = holders.first_people(&officers(&options.officers, config.quorum)?)?;
+        Ok(Self { config, holders, people })
+    }
+}
+
+/// So that a new hub can do what it asks several officers for.
+fn officers(named: &[Name], quorum: Quorum) -> Result<Vec<Name>, HubError> {
+    if !named.is_empty() {
+        return Ok(named.to_vec());
+    }
+    let first = Role::Officer.as_str();
+    let others = (2..=quorum.get()).map(|number| format!("{first}-{number}"));
+    let all = std::iter::once(first.to_owned()).chain(others);
+    all.map(|name| Name::parse(&name).map_err(|error| HubError::Argument(error.to_string()))).collect()
+}
+
+/// All keys and certificates are there: the journal, which begins with them.
+fn found(dir: &Path, config: &Config, holders: &Holders, seed: Seed) -> Result<Initialised, HubError> {
+    let anchor = holders.anchor()?.ok_or(HoldersError::AnchorUnknown)?;
+    let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;
+    let fingerprint = bundle_fingerprint(&config.name, anchor.der(), &signing_key.public());
+    let path = dir.join(files::JOURNAL);
+    if !FileJournal::is_in_folder(&path)? {
+        let founding = Founding {
+            hub: config.name.clone(),
+            anchor_fingerprint: anchor.fingerprint(),
+            anchor: anchor.der().to_vec(),
+            signing_key: signing_key.public(),
+            participants: seed.participants,
+            areas: seed.areas,
+            measures: seed.measures,
+        };
+        found_journal(&path, &founding, SystemClock.now())?;
+    }
+    Ok(Initialised { fingerprint })
 }
 
 /// Opens the journal of a folder; every open may have to begin a new history.
@@ -143,49 +228,14 @@ pub(crate) fn found_journal(path: &Path, founding: &Founding, now: Timestamp) ->
     Ok(())
 }
 
-fn issue_server(
-    anchor: &AnchorKeys,
-    hub: &Identity,
-    config: &Config,
-    dns: &[String],
-    now: Timestamp,
-    folder: &Folder,
-) -> Result<(), HubError> {
-    let key = LeafKey::generate(LeafKeyKind::for_role(Role::Hub))?;
-    let mut request = CertificateRequest::leaf(hub, key.public(), now);
+fn hosts(config: &Config, dns: &[String]) -> Vec<String> {
     let announced = config.announce.iter().filter_map(|address| address.rsplit_once(':'));
-    let hosts = announced.map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
+    let announced = announced.map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
     let own = ["localhost".to_owned(), config.listen.ip().to_string()];
-    request.hosts = hosts.chain(dns.iter().cloned()).chain(own).collect();
-    request.hosts.sort_unstable();
-    request.hosts.dedup();
-    let certificate = anchor.issue(&request)?;
-    write_public(&folder.path().join(files::TLS_CERTIFICATE), certificates_to_pem(&[certificate]).as_bytes())?;
-    key.save(&folder.path().join(files::TLS_KEY))?;
-    Ok(())
-}
-
-fn make_profile(
-    anchor: &AnchorKeys,
-    hub: &Identity,
-    role: Role,
-    name: &str,
-    folder: &Folder,
-    now: Timestamp,
-) -> Result<PathBuf, HubError> {
-    let name = Name::parse(name).map_err(|error| HubError::Argument(error.to_string()))?;
-    let path = folder.path().join(name.as_str());
-    let identity = Identity { participant: hub.participant.clone(), role, name };
-    let key = LeafKey::generate(LeafKeyKind::for_role(role))?;
-    let certificate = anchor.issue(&CertificateRequest::leaf(&identity, key.public(), now))?;
-    let settings = ProfileSettings {
-        identity,
-        server: hub.clone(),
-        address: None,
-        addresses_file: Some(PathBuf::from("../addresses.json")),
-    };
-    Profile::create(&path, &settings, &[certificate], &key, anchor.anchor())?;
-    Ok(path)
+    let mut hosts: Vec<String> = announced.chain(dns.iter().cloned()).chain(own).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts
 }
 
 fn parse_address(option: &str, text: &str) -> Result<SocketAddr, HubError> {

@@ -50,7 +50,7 @@ pub mod withdrawals;
 pub use check::check;
 pub use config::{Config, QUORUM_DEFAULT};
 pub use error::HubError;
-pub use init::{InitOptions, Initialised, init};
+pub use init::{InitOptions, Initialised, holders, init, init_by_request, install_certificates};
 pub use restore::{Restored, refound, restore};
 pub use seed::Seed;
 pub use serve::serve;

@@ -251,6 +251,7 @@ struct Opening {
 impl Opening {
     fn open(dir: &Path, config: &Config, readiness: &Readiness) -> Result<Self, HubError> {
         concord_faults::point("hub.open.begin");
+        crate::init::refuse_if_awaited(dir)?;
         let credentials = Credentials::load(&dir.join(files::TLS_CERTIFICATE), &dir.join(files::TLS_KEY))?;
         let caller = credentials.caller()?;
         let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;

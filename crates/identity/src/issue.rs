@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use concord_model::{Identity, ParticipantCode, Role, Timestamp};
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -17,7 +17,8 @@ use crate::certificate::parse;
 use crate::chain::INTERMEDIATES_MAX;
 use crate::files::{self, FileError};
 use crate::leaf_key::{CertificateSigner, LeafKey, LeafKeyKind, LeafPublicKey};
-use crate::moment::{plus_seconds, to_date_time};
+use crate::moment::{from_seconds, plus_seconds, rfc3339, to_date_time};
+use crate::refusal::CertificateRefusal;
 use crate::signing::KeyError;
 
 /// How long an anchor is valid. Its holder makes a new one before; peers keep trusting it until it is replaced.
@@ -27,7 +28,7 @@ pub const LEAF_LIFETIME_DAYS: i64 = 365;
 /// How far before its making a certificate is valid, for peers whose clocks are behind.
 pub const LEAF_BACKDATED_SECONDS: i64 = 10 * 60;
 
-const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
+pub(crate) const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 const ANCHOR_NAME_SUFFIX: &str = " trust anchor";
 
 /// A certificate or a request could not be made.
@@ -45,6 +46,15 @@ pub enum IssueError {
     /// The key is not the anchor's.
     #[error("the private key does not belong to this anchor")]
     KeyMismatch,
+    /// An anchor is there already.
+    #[error("{} has an anchor already; all that it issued would lose its trust with it. Choose another folder", .0.display())]
+    AnchorExists(PathBuf),
+    /// What the anchor would issue ends before it begins.
+    #[error("the anchor itself ended on {}; make a new one, and have it enrolled in its place", rfc3339(*.0))]
+    AnchorEnded(Timestamp),
+    /// What was issued cannot be read back.
+    #[error(transparent)]
+    Issued(#[from] CertificateRefusal),
     /// The certificate is no anchor.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
@@ -96,6 +106,13 @@ impl CertificateRequest {
         }
     }
 
+    /// The same, valid for so many days from now.
+    #[must_use]
+    pub fn lasting(mut self, now: Timestamp, days: u32) -> Self {
+        self.not_after = plus_seconds(now, i64::from(days) * SECONDS_PER_DAY);
+        self
+    }
+
     /// The same as a PKCS#10 request in PEM, for a CA that is not concord's. `key` is the private half of its key.
     pub fn to_pkcs10_pem(&self, key: &LeafKey) -> Result<String, IssueError> {
         if key.public() != self.key {
@@ -142,6 +159,7 @@ fn ascii(name: &str) -> Result<Ia5String, IssueError> {
 pub struct AnchorKeys {
     participant: ParticipantCode,
     anchor: Anchor,
+    not_after: Timestamp,
     key: LeafKey,
 }
 
@@ -155,7 +173,7 @@ impl AnchorKeys {
         params.not_before = to_date_time(plus_seconds(now, -LEAF_BACKDATED_SECONDS)).ok_or(IssueError::Validity)?;
         params.not_after = to_date_time(not_after).ok_or(IssueError::Validity)?;
         let certificate = params.self_signed(&CertificateSigner::new(&key))?;
-        Ok(Self { participant: participant.clone(), anchor: Anchor::from_der(certificate.der())?, key })
+        Self::from_parts(Anchor::from_der(certificate.der())?, key)
     }
 
     /// Reads what [`AnchorKeys::save`] wrote.
@@ -166,11 +184,11 @@ impl AnchorKeys {
 
     /// Puts an anchor that was made by [`AnchorKeys::create`] and its key together again.
     pub fn from_parts(anchor: Anchor, key: LeafKey) -> Result<Self, IssueError> {
-        let (public, participant) = read_own(&anchor).ok_or(IssueError::ForeignAnchor)?;
+        let (public, participant, not_after) = read_own(&anchor).ok_or(IssueError::ForeignAnchor)?;
         if public != key.public().subject_public_key_info() {
             return Err(IssueError::KeyMismatch);
         }
-        Ok(Self { participant, anchor, key })
+        Ok(Self { participant, anchor, not_after, key })
     }
 
     /// Writes the certificate for all to read and the key with mode 0600, both durable when this returns.
@@ -179,14 +197,25 @@ impl AnchorKeys {
         Ok(files::write_public(certificate, self.anchor.to_pem().as_bytes())?)
     }
 
-    /// Issues what the request asks for, with a random serial number.
+    /// Issues what the request asks for, with a random serial number; none lasts longer than the anchor.
     pub fn issue(&self, request: &CertificateRequest) -> Result<CertificateDer<'static>, IssueError> {
         let mut params = request.params()?;
+        let end = to_date_time(self.not_after).ok_or(IssueError::Validity)?;
+        if end <= params.not_before {
+            return Err(IssueError::AnchorEnded(self.not_after));
+        }
+        params.not_after = params.not_after.min(end);
         params.serial_number = Some(random_serial()?);
         params.use_authority_key_identifier_extension = true;
         let issuer_params = anchor_params(&self.participant);
         let issuer = Issuer::from_params(&issuer_params, CertificateSigner::new(&self.key));
         Ok(params.signed_by(&request.key, &issuer)?.into())
+    }
+
+    pub(crate) fn sign_list(&self, list: CertificateRevocationListParams) -> Result<String, IssueError> {
+        let issuer_params = anchor_params(&self.participant);
+        let issuer = Issuer::from_params(&issuer_params, CertificateSigner::new(&self.key));
+        Ok(list.signed_by(&issuer)?.pem()?)
     }
 
     /// Whose anchor this is.
@@ -215,9 +244,9 @@ fn anchor_params(participant: &ParticipantCode) -> CertificateParams {
     params
 }
 
-/// The public key and the participant of an anchor of our own form. Leaves repeat their issuer's name byte for byte,
+/// The public key, the participant and the last moment of an anchor of our own form. Leaves repeat their issuer's name byte for byte,
 /// and only that form can be written again.
-fn read_own(anchor: &Anchor) -> Option<(Vec<u8>, ParticipantCode)> {
+fn read_own(anchor: &Anchor) -> Option<(Vec<u8>, ParticipantCode, Timestamp)> {
     let certificate = parse(anchor.der()).ok()?;
     let names: Vec<_> = certificate.subject().iter_attributes().collect();
     let [common_name] = names.as_slice() else {
@@ -225,7 +254,8 @@ fn read_own(anchor: &Anchor) -> Option<(Vec<u8>, ParticipantCode)> {
     };
     let code = common_name.as_str().ok()?.strip_suffix(ANCHOR_NAME_SUFFIX)?;
     let public = certificate.public_key().raw.to_vec();
-    Some((public, ParticipantCode::parse(code).ok()?))
+    let not_after = from_seconds(certificate.validity().not_after.timestamp());
+    Some((public, ParticipantCode::parse(code).ok()?, not_after))
 }
 
 fn random_serial() -> Result<SerialNumber, IssueError> {

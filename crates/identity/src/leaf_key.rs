@@ -5,9 +5,14 @@ use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
-use concord_model::Role;
+use concord_model::{Digest, Fingerprint, Role};
+use rcgen::PublicKeyData as _;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, alg_id};
+use sha2::{Digest as _, Sha256};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -105,7 +110,11 @@ impl LeafKey {
             Pair::EcdsaP256(pair) => pair.public_key().as_ref().to_vec(),
             Pair::Ed25519(key) => key.public().bytes.to_vec(),
         };
-        LeafPublicKey { kind: self.kind(), bytes }
+        let kind = match self.kind() {
+            LeafKeyKind::EcdsaP256 => PublicKind::EcdsaP256,
+            LeafKeyKind::Ed25519 => PublicKind::Ed25519,
+        };
+        LeafPublicKey { kind, bytes }
     }
 
     /// The key as a signer of statements, if it is of the kind that signs them.
@@ -128,17 +137,73 @@ impl fmt::Debug for LeafKey {
     }
 }
 
-/// The public half of a leaf key.
+/// A public key of a kind, or a size, that connections here do not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("its key is {found}; use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits")]
+pub struct PublicKeyUnsupported {
+    found: String,
+}
+
+/// The public half of a leaf key, also of one that was made elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafPublicKey {
-    kind: LeafKeyKind,
+    kind: PublicKind,
     bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PublicKind {
+    EcdsaP256,
+    EcdsaP384,
+    Ed25519,
+    Rsa,
 }
 
 impl LeafPublicKey {
     /// The key as it stands in a certificate's BIT STRING.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Reads a SubjectPublicKeyInfo in DER.
+    pub fn from_spki(der: &[u8]) -> Result<Self, PublicKeyUnsupported> {
+        let unsupported = |found: &str| PublicKeyUnsupported { found: found.to_owned() };
+        let (_, spki) = SubjectPublicKeyInfo::from_der(der).map_err(|_| unsupported("not readable"))?;
+        let parsed = spki.parsed().map_err(|_| unsupported("of another kind"))?;
+        let kinds = [PublicKind::EcdsaP256, PublicKind::EcdsaP384, PublicKind::Ed25519, PublicKind::Rsa];
+        let bytes = spki.subject_public_key.data.to_vec();
+        let same = |kind: &PublicKind| Self { kind: *kind, bytes: bytes.clone() }.subject_public_key_info() == der;
+        let kind = kinds.into_iter().find(same).ok_or_else(|| unsupported("of another kind"))?;
+        match parsed {
+            PublicKey::RSA(rsa) if !(2048..=8192).contains(&rsa.key_size()) => {
+                Err(unsupported(&format!("RSA of {} bits", rsa.key_size())))
+            }
+            _ => Ok(Self { kind, bytes }),
+        }
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo, as people compare it.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(Digest(Sha256::digest(self.subject_public_key_info()).into()))
+    }
+
+    /// The content of its AlgorithmIdentifier in DER.
+    pub(crate) fn algorithm_id(&self) -> &'static [u8] {
+        match self.kind {
+            PublicKind::EcdsaP256 => alg_id::ECDSA_P256.as_ref(),
+            PublicKind::EcdsaP384 => alg_id::ECDSA_P384.as_ref(),
+            PublicKind::Ed25519 => alg_id::ED25519.as_ref(),
+            PublicKind::Rsa => alg_id::RSA_ENCRYPTION.as_ref(),
+        }
+    }
+
+    /// The kind of key that our own software would make of it, if it is one.
+    pub fn own_kind(&self) -> Option<LeafKeyKind> {
+        match self.kind {
+            PublicKind::EcdsaP256 => Some(LeafKeyKind::EcdsaP256),
+            PublicKind::Ed25519 => Some(LeafKeyKind::Ed25519),
+            PublicKind::EcdsaP384 | PublicKind::Rsa => None,
+        }
     }
 }
 
@@ -149,8 +214,10 @@ impl rcgen::PublicKeyData for LeafPublicKey {
 
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
         match self.kind {
-            LeafKeyKind::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-            LeafKeyKind::Ed25519 => &rcgen::PKCS_ED25519,
+            PublicKind::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+            PublicKind::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+            PublicKind::Ed25519 => &rcgen::PKCS_ED25519,
+            PublicKind::Rsa => &rcgen::PKCS_RSA_SHA256,
         }
     }
 }

@@ -8,18 +8,25 @@
 
 mod admission;
 mod anchor;
+mod anchor_folder;
 mod anchors;
 mod certificate;
 mod chain;
+mod facts;
 mod files;
 mod fingerprint;
+mod fitness;
 mod issue;
 mod leaf_key;
 mod moment;
 mod own;
+mod pair;
 mod profile;
 mod refusal;
+mod register;
+mod request;
 mod revocation;
+mod revoking;
 mod signing;
 mod statement;
 mod tls;
@@ -27,23 +34,30 @@ mod verifier;
 
 pub use admission::{Admission, Barred, ExpectedServer};
 pub use anchor::{ANCHORS_PER_FILE_MAX, Anchor, AnchorError};
+pub use anchor_folder::{AnchorFolder, MadeList};
 pub use anchors::{AnchorTable, Anchors};
-pub use certificate::{Caller, validity};
+pub use certificate::Caller;
 pub use chain::{CERTIFICATE_SIZE_MAX_BYTES, INTERMEDIATES_MAX, verify_certificate};
+pub use facts::CertificateFacts;
 pub use files::{
     FileError, PEM_FILE_SIZE_MAX_BYTES, certificates_from_pem, certificates_to_pem, read_text, write_private,
     write_public,
 };
 pub use fingerprint::{bundle_fingerprint, enrolment_fingerprint};
+pub use fitness::{is_authority, key_of, unfit_for};
 pub use issue::{
     ANCHOR_LIFETIME_DAYS, AnchorKeys, CertificateRequest, IssueError, LEAF_BACKDATED_SECONDS, LEAF_LIFETIME_DAYS,
 };
-pub use leaf_key::{LeafKey, LeafKeyKind, LeafPublicKey};
+pub use leaf_key::{LeafKey, LeafKeyKind, LeafPublicKey, PublicKeyUnsupported};
 pub use moment::rfc3339;
 pub use own::{OwnError, check_own};
-pub use profile::{Profile, ProfileError, ProfileSettings, ProfileWay};
+pub use pair::{add_key, keys_in, load_key_of, replace_pair};
+pub use profile::{CERTIFICATE_FILE, KEY_FILE, Profile, ProfileError, ProfileSettings, ProfileWay, SERVER_ANCHOR_FILE};
 pub use refusal::{CertificateRefusal, HandshakeRefusal};
+pub use register::{REGISTER_SIZE_MAX_BYTES, Register, Registered};
+pub use request::{REQUESTS_PER_FILE_MAX, RequestError, Requested};
 pub use revocation::{ChainNumbers, IssuerLists, RevocationFile, Revocations, Unfit};
+pub use revoking::{LIST_LIFETIME_DAYS, Revoked, is_only_of, revoked_in};
 pub use signing::{
     KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki, verify,
 };

@@ -17,15 +17,19 @@ use crate::anchors::Anchors;
 use crate::certificate::Caller;
 use crate::files::{self, FileError};
 use crate::leaf_key::LeafKey;
+use crate::pair;
 use crate::refusal::CertificateRefusal;
 use crate::signing::KeyError;
 use crate::statement::{StatementError, StatementSigner};
 use crate::tls::{self, Application, Credentials, HybridKey, TlsError};
 
 const SETTINGS_FILE: &str = "profile.toml";
-const CERTIFICATE_FILE: &str = "certificate.pem";
-const KEY_FILE: &str = "key.pem";
-const SERVER_ANCHOR_FILE: &str = "server-anchor.pem";
+/// The chain of a profile, leaf first, in its folder.
+pub const CERTIFICATE_FILE: &str = "certificate.pem";
+/// Its key.
+pub const KEY_FILE: &str = "key.pem";
+/// The anchor of its server.
+pub const SERVER_ANCHOR_FILE: &str = "server-anchor.pem";
 
 /// A profile cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,9 @@ pub enum ProfileError {
     /// The folder is something else, or does not exist.
     #[error("{} is not a Concord profile: it has no {SETTINGS_FILE}; give --profile the folder that was made for you", .0.display())]
     NotAProfile(PathBuf),
+    /// The key is elsewhere.
+    #[error("{} is not there: put the private key there that the certificate was requested with, in PEM and with mode 0600", .0.display())]
+    NoKey(PathBuf),
     /// There is one already.
     #[error("{} holds a profile already; remove it or choose another folder", .0.display())]
     Exists(PathBuf),
@@ -158,8 +165,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Writes a new profile into a folder, made if need be, that holds none yet. The settings come last: a folder
-    /// without them is no profile, so what a crash leaves half-made is never taken for one.
+    /// Writes a new profile into a folder, made if need be, that holds none yet.
     pub fn create(
         folder: &Path,
         settings: &ProfileSettings,
@@ -167,6 +173,19 @@ impl Profile {
         key: &LeafKey,
         server_anchor: &Anchor,
     ) -> Result<Self, ProfileError> {
+        Self::lay_out(folder, settings, chain, Some(key), server_anchor)?;
+        Self::load(folder)
+    }
+
+    /// The same with the key that is there already, or where none is, without one: its holder puts it there. The settings come last:
+    /// a folder without them is no profile, so what a crash leaves half-made is never taken for one.
+    pub fn lay_out(
+        folder: &Path,
+        settings: &ProfileSettings,
+        chain: &[CertificateDer<'_>],
+        key: Option<&LeafKey>,
+        server_anchor: &Anchor,
+    ) -> Result<(), ProfileError> {
         let settings_path = folder.join(SETTINGS_FILE);
         if settings_path.exists() {
             return Err(ProfileError::Exists(folder.to_owned()));
@@ -174,11 +193,13 @@ impl Profile {
         fs::create_dir_all(folder).map_err(|source| ProfileError::Folder { path: folder.to_owned(), source })?;
         let text = toml::to_string(&settings.to_file())
             .map_err(|error| ProfileError::Settings { path: settings_path.clone(), why: error.to_string() })?;
-        key.save(&folder.join(KEY_FILE))?;
+        if let Some(key) = key {
+            key.save(&folder.join(KEY_FILE))?;
+        }
         files::write_public(&folder.join(CERTIFICATE_FILE), files::certificates_to_pem(chain).as_bytes())?;
         files::write_public(&folder.join(SERVER_ANCHOR_FILE), server_anchor.to_pem().as_bytes())?;
         files::write_public(&settings_path, text.as_bytes())?;
-        Self::load(folder)
+        Ok(())
     }
 
     /// Reads a profile and refuses one whose parts do not belong together.
@@ -195,7 +216,11 @@ impl Profile {
             hybrid_key: file.hybrid_key.unwrap_or_default(),
         };
         let settings = ProfileSettings::from_file(file)?;
-        let credentials = Credentials::load(&folder.join(CERTIFICATE_FILE), &folder.join(KEY_FILE))?;
+        let key = folder.join(KEY_FILE);
+        if !key.exists() {
+            return Err(ProfileError::NoKey(key));
+        }
+        let credentials = Credentials::load(&folder.join(CERTIFICATE_FILE), &key)?;
         let own = credentials.caller()?;
         if own.identity != settings.identity {
             return Err(ProfileError::OtherCertificate { expected: settings.identity, found: own.identity });
@@ -252,10 +277,12 @@ impl Profile {
         if identity.role != Role::Officer {
             return Err(StatementError::NotAnOfficer(identity.clone()).into());
         }
-        let key = LeafKey::load(&self.folder.join(KEY_FILE))?
+        let chain = self.credentials.chain();
+        let leaf = chain.first().ok_or(StatementError::NoCertificate)?;
+        let key = pair::load_key_of(&self.folder.join(KEY_FILE), leaf)?
             .into_signing_key()
             .ok_or_else(|| StatementError::NotEd25519(identity.clone()))?;
-        Ok(StatementSigner::new(&self.credentials.chain(), key)?)
+        Ok(StatementSigner::new(&chain, key)?)
     }
 }
 

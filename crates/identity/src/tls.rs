@@ -11,7 +11,6 @@ use concord_model::{Identity, Timestamp};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -19,16 +18,16 @@ use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, InconsistentKeys, NamedGroup, ServerConfig, SignatureScheme};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::admission::{Admission, ExpectedServer};
 use crate::anchor::Anchor;
 use crate::anchors::Anchors;
 use crate::certificate::Caller;
 use crate::chain::{Purpose, verify_chain};
-use crate::files::{self, FileError};
+use crate::files::FileError;
 use crate::leaf_key::LeafKey;
 use crate::moment::to_unix_time;
+use crate::pair;
 use crate::refusal::CertificateRefusal;
 use crate::signing::KeyError;
 use crate::verifier::{CallerVerifier, ServerVerifier};
@@ -71,16 +70,11 @@ impl Credentials {
         Ok(Self(Arc::new(ArcSwap::from_pointee(CertifiedKey::new(chain, key)))))
     }
 
-    /// Reads a PEM file of certificates, leaf first, and one with a private key of any kind that TLS 1.3 knows.
+    /// Reads a PEM file of certificates, leaf first, and one with a private key of any kind that TLS 1.3 knows. Of several keys the
+    /// leaf's is taken: while a pair is replaced both stand there.
     pub fn load(certificates: &Path, key: &Path) -> Result<Self, TlsError> {
-        let content = |path: &Path, why| TlsError::Content { file: path.display().to_string(), why };
-        let chain =
-            files::certificates_from_pem(&files::read_text(certificates)?).map_err(|why| content(certificates, why))?;
-        let text = Zeroizing::new(files::read_text(key)?);
-        // The library's own words may repeat a line of it.
-        let parsed = PrivateKeyDer::from_pem_slice(text.as_bytes())
-            .map_err(|_| content(key, "no private key in PEM can be read in it".to_owned()))?;
-        Self::of(chain, parsed)
+        let (chain, key) = pair::load(certificates, key)?;
+        Self::of(chain, key)
     }
 
     /// Refuses a key that is not the leaf's: two files may be read while only one of them is the new one.

@@ -1,28 +1,24 @@
-//! Letting an agency in, whether the node runs or not: its certificate and profile, and the entry in the journal.
+//! Letting an agency in and ending it, whether the node runs or not: the entry in the journal, and its certificate and profile.
 
 use std::path::{Path, PathBuf};
 
-use concord_identity::{AnchorKeys, Profile};
+use concord_identity::{CERTIFICATE_FILE, Profile, Requested};
 use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
 use concord_model::{MeasureCode, Name, Role};
+use concord_server::holders::{HoldersError, Lifetime};
 use concord_server::{ConnectError, Folder, FolderError, FolderKind, connect};
-use concord_wire::proto::operations::v1::AddAgencyRequest;
 use concord_wire::proto::operations::v1::operations_service_client::OperationsServiceClient;
+use concord_wire::proto::operations::v1::{AddAgencyRequest, EndOfAgency, RevokeAgencyRequest, revoke_agency_request};
 use concord_wire::status::from_status;
-use concord_wire::stored::node as stored;
+use concord_wire::stored::node::{self as stored, RightsChange};
 
-use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::folders::Paths;
-use crate::init::{identity, make_profile};
 use crate::open::{append, fold, open_journal, snapshots};
 use crate::restore::note;
 use crate::state::Step;
 use concord_server::audit::{Event, Object};
 use concord_server::{Clock as _, SystemClock};
-
-/// Where an agency's profile finds the addresses of its node.
-const ADDRESSES_FROM_AGENCY: &str = "../../addresses.json";
 
 /// An agency that was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,17 +29,36 @@ pub struct AgencyAdded {
     pub unconfirmed: bool,
 }
 
+/// Whose key an agency's certificate is for, and what its profile says.
+#[derive(Debug, Clone)]
+pub struct AgencyKey {
+    /// A request that the agency made, which keeps its key; none: the key is made here.
+    pub requested: Option<Requested>,
+    /// Where the agency reaches the node from another machine, `host:port`.
+    pub address: Option<String>,
+    /// How long the certificate is valid, in days.
+    pub days: u32,
+}
+
 /// Lets an agency in from now on. No measures means all. The same name and measures again is harmless.
-pub async fn add_agency(dir: &Path, name: Name, mut measures: Vec<MeasureCode>) -> Result<AgencyAdded, NodeError> {
+pub async fn add_agency(
+    dir: &Path,
+    name: Name,
+    mut measures: Vec<MeasureCode>,
+    key: AgencyKey,
+) -> Result<AgencyAdded, NodeError> {
     measures.sort_unstable();
     measures.dedup();
     let folder = Folder::open(dir, FolderKind::Node)?;
-    let config = NodeConfig::load(dir)?;
-    let paths = Paths::of(dir);
-    let profile_dir = paths.agency(&name);
+    let (holders, paths) = (crate::init::holders(dir)?, Paths::of(dir));
+    let holder = holders.named(Role::Agency, &name);
+    let profile_dir = holders.folder_of(&holder)?;
     // First what can fail without an effect: the anchor's key may be kept elsewhere.
-    let known = Profile::load(&profile_dir).is_ok();
-    let anchor = if known { None } else { Some(load_anchor(&paths)?) };
+    let known = profile_dir.join(CERTIFICATE_FILE).exists();
+    if known && key.requested.is_some() {
+        return Err(HoldersError::Known(holder).into());
+    }
+    let anchor = if known { None } else { Some(holders.open_anchor()?) };
 
     let unconfirmed = match folder.lock() {
         Ok(_lock) => {
@@ -51,20 +66,69 @@ pub async fn add_agency(dir: &Path, name: Name, mut measures: Vec<MeasureCode>) 
             note(dir, &Event::local("agency add", Object::agency(&name, None)));
             unconfirmed
         }
-        Err(FolderError::InUse { .. }) => add_running(&paths, &name, &measures).await?,
+        Err(FolderError::InUse { .. }) => add_running(dir, &name, &measures).await?,
         Err(error) => return Err(error.into()),
     };
     if let Some(anchor) = anchor {
-        let holder = identity(&config.participant, Role::Agency, &name);
-        let server = identity(&config.participant, Role::Node, &config.name);
-        make_profile(&anchor, &profile_dir, &holder, &server, ADDRESSES_FROM_AGENCY, SystemClock.now())?;
+        let life = Lifetime { days: key.days, now: SystemClock.now() };
+        match &key.requested {
+            Some(requested) => holders.add_requested(&anchor, &holder, requested, key.address, life)?,
+            None => holders.add(&anchor, &holder, key.address, life)?,
+        };
     }
     Ok(AgencyAdded { profile_dir, unconfirmed })
 }
 
-fn load_anchor(paths: &Paths) -> Result<AnchorKeys, NodeError> {
-    AnchorKeys::load(&paths.anchor_certificate(), &paths.anchor_key())
-        .map_err(|source| NodeError::AnchorKey { path: paths.anchor_key(), source })
+/// Ends an agency for good, whether the node runs or not: its name is not used again. One that was ended before is no error.
+pub async fn end_agency(dir: &Path, name: &Name) -> Result<(), NodeError> {
+    let folder = Folder::open(dir, FolderKind::Node)?;
+    let paths = Paths::of(dir);
+    match folder.lock() {
+        Ok(_lock) => {
+            end_stopped(&paths, name)?;
+            note(dir, &Event::local("agency remove", Object::agency(name, None)));
+            Ok(())
+        }
+        Err(FolderError::InUse { .. }) => end_running(&holders_operator(dir)?, name).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn end_stopped(paths: &Paths, name: &Name) -> Result<(), NodeError> {
+    let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
+    let state = fold(&snapshots(paths.snapshots()), journal.as_ref())?.state;
+    if !state.ended_agencies().contains(name) && state.decide_rights(name, &RightsChange::Ended)? == Step::Append {
+        append(&journal, stored::rights_changed(name, &RightsChange::Ended, SystemClock.now()))?;
+    }
+    journal.close();
+    Ok(())
+}
+
+async fn end_running(operator: &Profile, name: &Name) -> Result<(), NodeError> {
+    let address = operator.address()?;
+    let channel = connect(&address, operator.client_config()?).await?;
+    let what = Some(revoke_agency_request::What::End(EndOfAgency {}));
+    let request = RevokeAgencyRequest { name: name.to_string(), what };
+    match OperationsServiceClient::new(channel).revoke_agency(request).await {
+        Ok(_) => Ok(()),
+        Err(status) => Err(match from_status(&status) {
+            Some(refusal) => refusal.into(),
+            None => ConnectError::Protocol { address, why: status.message().to_owned() }.into(),
+        }),
+    }
+}
+
+/// The profile of an operator whose certificate counts: the first that loads.
+fn holders_operator(dir: &Path) -> Result<Profile, NodeError> {
+    let holders = crate::init::holders(dir)?;
+    let operators = holders.everybody().into_iter().filter(|holder| holder.role == Role::Operator);
+    let now = SystemClock.now();
+    let profiles = operators.filter_map(|holder| Profile::load(&holders.folder_of(&holder).ok()?).ok());
+    let mut usable = profiles.filter(|profile| profile.own().not_after > now);
+    match usable.next() {
+        Some(profile) => Ok(profile),
+        None => Ok(Profile::load(&Paths::of(dir).operator())?),
+    }
 }
 
 /// The lock is held: this process alone appends. Answers whether the agency waits for an officer's word.
@@ -79,8 +143,8 @@ fn add_stopped(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<b
     Ok(state.unconfirmed().contains_key(name))
 }
 
-async fn add_running(paths: &Paths, name: &Name, measures: &[MeasureCode]) -> Result<bool, NodeError> {
-    let operator = Profile::load(&paths.operator())?;
+async fn add_running(dir: &Path, name: &Name, measures: &[MeasureCode]) -> Result<bool, NodeError> {
+    let operator = holders_operator(dir)?;
     let address = operator.address()?;
     let channel = connect(&address, operator.client_config()?).await?;
     let request =

@@ -276,14 +276,9 @@ mod tests {
 
     fn made(place: &Path) -> PathBuf {
         let dir = place.join("node");
-        let options = InitOptions {
-            dir: dir.clone(),
-            participant: ParticipantCode::parse("KAZ").unwrap(),
-            name: Name::parse("main").unwrap(),
-            listen: "127.0.0.1:0".to_owned(),
-            admin: "127.0.0.1:0".to_owned(),
-            dns: Vec::new(),
-        };
+        let [code, name] = ["KAZ", "main"];
+        let options =
+            InitOptions::usual(dir.clone(), ParticipantCode::parse(code).unwrap(), Name::parse(name).unwrap());
         init(options).unwrap();
         dir
     }

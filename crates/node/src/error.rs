@@ -8,6 +8,7 @@ use concord_identity::{
 };
 use concord_journal::{AppendError, OpenError, ReadError};
 use concord_model::{Fingerprint, ParticipantCode, Refusal};
+use concord_server::holders::HoldersError;
 use concord_server::{AdminError, BindError, ConnectError, FolderError, MetricsError, ReflectionError, ServeError};
 use concord_views::{CatchUpError, ViewsError};
 use concord_wire::stored::StoredError;
@@ -81,16 +82,19 @@ pub enum NodeError {
     /// A refusal by a rule.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The anchor's key is not here.
+    /// A certificate could not be made, requested, installed or taken back.
+    #[error(transparent)]
+    Holders(#[from] HoldersError),
+    /// The folder was set up by request, and its certificates have yet to come.
     #[error(
-        "the trust anchor's key is needed to issue a certificate, and {} cannot be used: {source}; put the folder back, or issue \
-         the certificate where the key is", path.display()
+        "certificates have yet to come for: {}; have {} signed where the trust anchor is (`concord anchor sign`), then run `concord node \
+         install-cert`", .missing.join(", "), .request.display()
     )]
-    AnchorKey {
-        /// Where it was looked for.
-        path: PathBuf,
-        /// Why not.
-        source: IssueError,
+    CertificatesAwaited {
+        /// Whose.
+        missing: Vec<String>,
+        /// The file of requests.
+        request: PathBuf,
     },
     /// A certificate could not be made.
     #[error(transparent)]

@@ -4,8 +4,6 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use concord_model::Name;
-
 use crate::error::NodeError;
 
 const FOLDER_MODE: u32 = 0o700;
@@ -42,15 +40,6 @@ impl Paths {
         self.0.join("views")
     }
 
-    /// May be taken away: only issuing certificates needs it.
-    pub(crate) fn anchor_certificate(&self) -> PathBuf {
-        self.0.join("anchor/certificate.pem")
-    }
-
-    pub(crate) fn anchor_key(&self) -> PathBuf {
-        self.0.join("anchor/key.pem")
-    }
-
     pub(crate) fn tls_certificate(&self) -> PathBuf {
         self.0.join("tls/certificate.pem")
     }
@@ -70,14 +59,6 @@ impl Paths {
 
     pub(crate) fn operator(&self) -> PathBuf {
         self.0.join("operator")
-    }
-
-    pub(crate) fn officer(&self) -> PathBuf {
-        self.0.join("officer")
-    }
-
-    pub(crate) fn agency(&self, name: &Name) -> PathBuf {
-        self.0.join("agencies").join(name.as_str())
     }
 
     pub(crate) fn join_request(&self) -> PathBuf {

@@ -1,17 +1,17 @@
-//! Setting a node up: anchor, keys, profiles, configuration, journal, and the request with which it joins.
+//! Setting a node up: anchor, keys, profiles, configuration, journal, and the request with which it joins. Where the anchor's key is
+//! elsewhere, keys and requests for certificates first, and the rest once the certificates are there.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use concord_identity::{
-    Anchor, AnchorKeys, CertificateRequest, LeafKey, LeafKeyKind, Profile, ProfileSettings, SigningKey,
-    certificates_to_pem, enrolment_fingerprint, write_public,
-};
-use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
-use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role, Timestamp};
+use concord_identity::{Anchor, AnchorFolder, Credentials, SigningKey, enrolment_fingerprint, read_text, write_public};
+use concord_journal::{FileJournal, SEGMENT_SIZE_DEFAULT_BYTES};
+use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role};
+use concord_server::holders::{Asked, Holders, Installed, LEAF_LIFETIME_DAYS, Lifetime, REQUEST_FILE};
 use concord_server::{FileMode, Folder, FolderKind, write_durably};
 use concord_wire::agreement::encode_join_request;
 use concord_wire::stored::node as stored;
+use rustls::pki_types::CertificateDer;
 
 use crate::config::{CONFIG_FILE, NodeConfig};
 use crate::error::NodeError;
@@ -19,9 +19,6 @@ use crate::folders::Paths;
 use crate::open::{append, open_journal};
 use crate::paper::join_request_to_json;
 use concord_server::{Clock as _, SystemClock};
-
-/// Where profiles inside the data folder find the addresses of their node.
-const ADDRESSES_FROM_PROFILE: &str = "../addresses.json";
 
 /// What a new node is to be.
 #[derive(Debug, Clone)]
@@ -38,6 +35,19 @@ pub struct InitOptions {
     pub admin: String,
     /// DNS names and addresses for the certificate, for software that is not ours.
     pub dns: Vec<String>,
+    /// Its officers; none named: one of the name `officer`.
+    pub officers: Vec<Name>,
+    /// How long its certificates are valid, in days.
+    pub days: u32,
+}
+
+impl InitOptions {
+    /// One that listens on loopback, with all else as usual.
+    pub fn usual(dir: PathBuf, participant: ParticipantCode, name: Name) -> Self {
+        let [listen, admin] = [(); 2].map(|()| "127.0.0.1:0".to_owned());
+        let (dns, officers) = Default::default();
+        Self { dir, participant, name, listen, admin, dns, officers, days: LEAF_LIFETIME_DAYS }
+    }
 }
 
 /// A node that was set up.
@@ -51,102 +61,167 @@ pub struct Initialised {
 
 /// Sets a node up in an absent or empty folder.
 pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
-    let address = |key: &str, text: &str| {
-        let why = format!("{key} = \"{text}\" is not an address such as 127.0.0.1:7443");
-        text.parse::<SocketAddr>().map_err(|_| NodeError::Config { path: PathBuf::from(CONFIG_FILE), why })
-    };
-    let config = NodeConfig {
-        disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
-        waiting_exchanges_max: crate::config::WAITING_EXCHANGES_DEFAULT,
-        keep_withdrawn: false,
-        overdue: concord_server::Overdue::default(),
-        probe: crate::probe::ProbeSettings::default(),
-        uplink: crate::config::Uplink::default(),
-        quotas: concord_server::Quotas::default(),
-        retention: concord_server::Retention::default(),
-        revocation: concord_server::Lapsing::default(),
-        participant: options.participant.clone(),
-        name: options.name.clone(),
-        listen: address("listen", &options.listen)?,
-        admin: address("admin", &options.admin)?,
-        journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
-    };
     let now = SystemClock.now();
-    let folder = Folder::create(&options.dir, FolderKind::Node)?;
-    let _lock = folder.lock()?;
-    let paths = Paths::of(folder.path());
-    for folder in [paths.anchor_key(), paths.tls_key(), paths.signing_key()] {
-        Paths::make(folder.parent().unwrap_or(&options.dir))?;
-    }
-
-    let anchor = AnchorKeys::create(&options.participant, now)?;
-    anchor.save(&paths.anchor_certificate(), &paths.anchor_key())?;
+    let life = Lifetime { days: options.days, now };
+    let new = New::begin(&options)?;
+    let (paths, holders) = (&new.paths, &new.holders);
+    let anchor = AnchorFolder::create(&holders.anchor_folder(), &options.participant, now)?;
+    Paths::make(&new.folder.path().join("tls"))?;
     write_public(&paths.tls_anchor(), anchor.anchor().to_pem().as_bytes())?;
-    let node = identity(&options.participant, Role::Node, &options.name);
-    let key = LeafKey::generate(LeafKeyKind::for_role(Role::Node))?;
-    let mut request = CertificateRequest::leaf(&node, key.public(), now);
-    request.hosts = hosts(&options.dns, config.listen);
-    let certificate = anchor.issue(&request)?;
-    key.save(&paths.tls_key())?;
-    write_public(&paths.tls_certificate(), certificates_to_pem(std::slice::from_ref(&certificate)).as_bytes())?;
-    let signing = SigningKey::generate()?;
-    signing.save(&paths.signing_key())?;
+    holders.add_server(&anchor, hosts(&options.dns, new.config.listen), life)?;
+    for person in new.people(&options)? {
+        holders.add(&anchor, &person, None, life)?;
+    }
+    let made = write_join_request(paths, &new.config, holders)?;
+    new.config.write(new.folder.path())?;
+    // commit point: before it the folder has no journal and `serve` says that the node was not founded; after it the node is whole.
+    found(paths, &new.config)?;
+    Ok(made)
+}
 
-    for role in [Role::Operator, Role::Officer] {
-        let name = Name::parse(role.as_str()).map_err(|error| NodeError::Mismatch(error.to_string()))?;
-        let folder = if role == Role::Operator { paths.operator() } else { paths.officer() };
-        make_profile(
-            &anchor,
-            &folder,
-            &identity(&options.participant, role, &name),
-            &node,
-            ADDRESSES_FROM_PROFILE,
-            now,
-        )?;
+/// Sets a node up whose anchor's key is elsewhere: keys, and one file with a request for every certificate. It has neither a journal nor
+/// a request to join until they are there: [`install_certificates`].
+pub fn init_by_request(options: InitOptions) -> Result<Asked, NodeError> {
+    let new = New::begin(&options)?;
+    let mut holders = vec![new.holders.server().clone()];
+    holders.extend(new.people(&options)?);
+    let hosts = hosts(&options.dns, new.config.listen);
+    let asked = new.holders.request(&holders, Some(hosts), false, SystemClock.now())?;
+    new.config.write(new.folder.path())?;
+    Ok(asked)
+}
+
+/// Puts in certificates that were made from requests of this folder, also while the node runs. The first time that all are there the node
+/// gets its journal and its request to join, which is returned.
+pub fn install_certificates(
+    dir: &Path,
+    text: &str,
+    anchor: Option<&Path>,
+) -> Result<(Installed, Option<Initialised>), NodeError> {
+    let folder = Folder::open(dir, FolderKind::Node)?;
+    let (config, paths) = (NodeConfig::load(dir)?, Paths::of(dir));
+    let holders = of_config(dir, &config);
+    let installed = holders.install(text, anchor, SystemClock.now())?;
+    let is_complete = installed.missing.is_empty();
+    let made = match paths.join_request().exists() {
+        false if is_complete => {
+            let _lock = folder.lock()?;
+            found(&paths, &config)?;
+            // commit point: before it the same command makes it whole; after it a journal that is gone is a loss.
+            Some(write_join_request(&paths, &config, &holders)?)
+        }
+        false => None,
+        true => {
+            refresh_join_request(dir)?;
+            None
+        }
+    };
+    Ok((installed, made))
+}
+
+/// The holders of certificates of a node's folder.
+pub fn holders(dir: &Path) -> Result<Holders, NodeError> {
+    Folder::open(dir, FolderKind::Node)?;
+    Ok(of_config(dir, &NodeConfig::load(dir)?))
+}
+
+fn of_config(dir: &Path, config: &NodeConfig) -> Holders {
+    Holders::of(dir, identity(&config.participant, Role::Node, &config.name))
+}
+
+/// What every new folder begins with.
+struct New {
+    folder: Folder,
+    _lock: concord_server::FolderLock,
+    config: NodeConfig,
+    paths: Paths,
+    holders: Holders,
+}
+
+impl New {
+    fn begin(options: &InitOptions) -> Result<Self, NodeError> {
+        let address = |key: &str, text: &str| {
+            let why = format!("{key} = \"{text}\" is not an address such as 127.0.0.1:7443");
+            text.parse::<SocketAddr>().map_err(|_| NodeError::Config { path: PathBuf::from(CONFIG_FILE), why })
+        };
+        let config = NodeConfig {
+            disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
+            waiting_exchanges_max: crate::config::WAITING_EXCHANGES_DEFAULT,
+            keep_withdrawn: false,
+            overdue: concord_server::Overdue::default(),
+            probe: crate::probe::ProbeSettings::default(),
+            uplink: crate::config::Uplink::default(),
+            quotas: concord_server::Quotas::default(),
+            retention: concord_server::Retention::default(),
+            revocation: concord_server::Lapsing::default(),
+            participant: options.participant.clone(),
+            name: options.name.clone(),
+            listen: address("listen", &options.listen)?,
+            admin: address("admin", &options.admin)?,
+            journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
+        };
+        let folder = Folder::create(&options.dir, FolderKind::Node)?;
+        let lock = folder.lock()?;
+        let paths = Paths::of(folder.path());
+        Paths::make(paths.signing_key().parent().unwrap_or(&options.dir))?;
+        SigningKey::generate()?.save(&paths.signing_key())?;
+        let holders = of_config(folder.path(), &config);
+        Ok(Self { folder, _lock: lock, config, paths, holders })
     }
 
+    fn people(&self, options: &InitOptions) -> Result<Vec<Identity>, NodeError> {
+        Ok(self.holders.first_people(&options.officers)?)
+    }
+}
+
+/// The node's journal, where there is none yet.
+fn found(paths: &Paths, config: &NodeConfig) -> Result<(), NodeError> {
+    if !FileJournal::is_in_folder(&paths.journal())? {
+        let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
+        append(&journal, stored::founded(&config.participant, &config.name, SystemClock.now()))?;
+        journal.close();
+    }
+    Ok(())
+}
+
+/// Refuses to serve from a folder that waits for certificates.
+pub(crate) fn refuse_if_awaited(dir: &Path, config: &NodeConfig) -> Result<(), NodeError> {
+    let holders = of_config(dir, config);
+    let missing: Vec<String> = holders.missing().iter().map(ToString::to_string).collect();
+    let request = dir.join(REQUEST_FILE);
+    let is_server_awaited = missing.contains(&holders.server().to_string()) && request.exists();
+    if is_server_awaited || (!missing.is_empty() && !Paths::of(dir).join_request().exists()) {
+        return Err(NodeError::CertificatesAwaited { missing, request });
+    }
+    Ok(())
+}
+
+/// Writes the request to join again, with the certificate that the node has now: the secretariat takes none that has expired.
+pub fn refresh_join_request(dir: &Path) -> Result<(), NodeError> {
+    let (config, paths) = (NodeConfig::load(dir)?, Paths::of(dir));
+    write_join_request(&paths, &config, &of_config(dir, &config)).map(drop)
+}
+
+fn write_join_request(paths: &Paths, config: &NodeConfig, holders: &Holders) -> Result<Initialised, NodeError> {
+    let anchor: Anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
+    let credentials = Credentials::load(&paths.tls_certificate(), &paths.tls_key())?;
+    let chain = credentials.chain();
+    let certificate: &CertificateDer<'static> =
+        chain.first().ok_or_else(|| NodeError::Mismatch(format!("{} has no certificate", holders.server())))?;
+    let signing = SigningKey::load(&paths.signing_key())?;
     let request = encode_join_request(
-        &options.participant,
-        &options.name,
-        anchor.anchor().der(),
+        &config.participant,
+        &config.name,
+        anchor.der(),
         &signing.public(),
-        &certificate,
+        certificate,
         |message| signing.sign(message),
     );
     write_durably(&paths.join_request(), join_request_to_json(&request)?.as_bytes(), FileMode::Public)?;
-    config.write(folder.path())?;
-
-    // commit point: before it the folder has no journal and `serve` says that the node was not founded; after it the node is whole.
-    let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
-    append(&journal, stored::founded(&options.participant, &options.name, now))?;
-    journal.close();
     Ok(Initialised {
-        enrolment_fingerprint: enrolment_fingerprint(&options.participant, anchor.anchor().der(), &signing.public()),
+        enrolment_fingerprint: enrolment_fingerprint(&config.participant, anchor.der(), &signing.public()),
         join_request_path: paths.join_request(),
     })
-}
-
-/// Issues a certificate for one of the participant's people or machines and writes its profile.
-pub(crate) fn make_profile(
-    anchor: &AnchorKeys,
-    folder: &std::path::Path,
-    holder: &Identity,
-    server: &Identity,
-    addresses_file: &str,
-    now: Timestamp,
-) -> Result<(), NodeError> {
-    Paths::make(folder)?;
-    let key = LeafKey::generate(LeafKeyKind::for_role(holder.role))?;
-    let certificate = anchor.issue(&CertificateRequest::leaf(holder, key.public(), now))?;
-    let settings = ProfileSettings {
-        identity: holder.clone(),
-        server: server.clone(),
-        address: None,
-        addresses_file: Some(addresses_file.into()),
-    };
-    let server_anchor: &Anchor = anchor.anchor();
-    Profile::create(folder, &settings, &[certificate], &key, server_anchor)?;
-    Ok(())
 }
 
 pub(crate) fn identity(participant: &ParticipantCode, role: Role, name: &Name) -> Identity {

@@ -43,12 +43,12 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use agency::{AgencyAdded, add_agency};
+pub use agency::{AgencyAdded, AgencyKey, add_agency, end_agency};
 pub use check::check;
 pub use config::{CONFIG_FILE, NodeConfig};
 pub use error::NodeError;
 pub use hub_link::hub_link;
-pub use init::{InitOptions, Initialised, init};
+pub use init::{InitOptions, Initialised, holders, init, init_by_request, install_certificates, refresh_join_request};
 pub use join::{Joined, join};
 pub use projection::NodeProjection;
 pub use restore::{Restored, declare, rebuild, restore};

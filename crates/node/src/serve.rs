@@ -86,6 +86,7 @@ struct Node {
 impl Node {
     async fn build(dir: &Path, config: NodeConfig, shutdown: Shutdown) -> Result<Self, NodeError> {
         let paths = Paths::of(dir);
+        crate::init::refuse_if_awaited(dir, &config)?;
         let credentials = Credentials::load(&paths.tls_certificate(), &paths.tls_key())?;
         let caller = credentials.caller()?;
         let expected =

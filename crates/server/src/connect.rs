@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use concord_identity::{
-    Caller, CertificateRefusal, HandshakeRefusal, judging_at, own_leaf, rfc3339, server_name, validity,
+    Caller, CertificateFacts, CertificateRefusal, HandshakeRefusal, judging_at, own_leaf, rfc3339, server_name,
 };
 use concord_model::Timestamp;
 use http::Uri;
@@ -284,10 +284,10 @@ impl<D: Dial> Target<D> {
                 seconds_from(*not_before, 1)
             }
             HandshakeRefusal::RefusedByPeer(_) => {
-                let own = own_leaf(&self.tls).and_then(|leaf| validity(&leaf).ok());
+                let own = own_leaf(&self.tls).and_then(|leaf| CertificateFacts::read(&leaf).ok());
                 let now = SystemClock.now();
-                return match own.filter(|(from, to)| now < *from || *to < now) {
-                    Some((not_before, not_after)) => {
+                return match own.filter(|own| now < own.not_before || own.not_after < now) {
+                    Some(CertificateFacts { not_before, not_after, .. }) => {
                         ConnectError::OwnCertificateOver { address, not_before, not_after, now }
                     }
                     None => ConnectError::TlsRefused { address, refusal },

@@ -34,6 +34,7 @@ mod frames;
 mod grpc;
 mod hangup;
 mod health;
+pub mod holders;
 mod in_flight;
 mod lapsing;
 mod logging;

@@ -26,6 +26,7 @@ mod folders_refused;
 mod healing_hub;
 mod healing_node;
 mod health;
+mod keys;
 mod kills;
 mod matrix;
 mod network;

@@ -28,7 +28,7 @@ fn first(forum: &Forum) -> PathBuf {
 }
 
 fn second(forum: &Forum) -> PathBuf {
-    forum.hub_dir().join("officer-2")
+    forum.hub_dir().join("officers/officer-2")
 }
 
 fn make_node(forum: &Forum, code: &str) -> PathBuf {

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use concord_identity::{CertificateFacts, certificates_from_pem};
 use concord_tests::forge::{Authority, Listener, Shown};
-use concord_tests::{DEADLINE, Forum, exchange_ids, get};
+use concord_tests::{DEADLINE, Forum, concord, exchange_ids, get, words};
 use futures::FutureExt as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic_health::pb::health_client::HealthClient;
@@ -24,6 +25,11 @@ async fn watch(listener: &Listener, shown: &Shown) -> tonic::Streaming<HealthChe
     let mut watch = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     watch.message().await.unwrap().unwrap();
     watch
+}
+
+fn facts(path: &Path) -> CertificateFacts {
+    let chain = certificates_from_pem(&fs::read_to_string(path).unwrap()).unwrap();
+    CertificateFacts::read(&chain[0]).unwrap()
 }
 
 fn await_that(what: &str, is_so: impl Fn() -> bool) {
@@ -103,6 +109,36 @@ fn a_renewed_certificate_is_shown_at_once_in_both_directions_and_what_is_open_go
     assert!(told.contains(KAZ) && told.contains("as last seen") && told.contains("\"ready\":true"), "{told}");
     let metrics = get(&forum.address(&hub_dir, "admin"), "/metrics").body;
     assert!(metrics.contains("concord_certificate_expires_timestamp_seconds{certificate=\"KAZ/node\"}"), "{metrics}");
+}
+
+#[test]
+fn a_new_key_by_command_is_shown_at_once_beside_a_running_node_and_hub_and_agencies_and_streams_go_on() {
+    let forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);
+    let (hub_dir, kaz_dir) = (forum.hub_dir(), forum.node_dir("KAZ"));
+    let kaz = Authority::anchor(&kaz_dir, "KAZ");
+    let spare = kaz.leaf("spiffe://kaz.concord/node/spare", |_| {});
+    let agency = kaz.leaf("spiffe://kaz.concord/agency/agency", |_| {});
+    let runtime = runtime();
+    for (kind, dir, name, shown) in [("hub", &hub_dir, HUB, &spare), ("node", &kaz_dir, KAZ, &agency)] {
+        let listener = Listener::of(&forum, dir, name);
+        let mut open = runtime.block_on(watch(&listener, shown));
+        let before = facts(&dir.join("tls/certificate.pem"));
+        let told = concord(words![kind, "renew", "--new-key", "--dir", dir]).ok().json();
+        let after = facts(&dir.join("tls/certificate.pem"));
+        assert!(after.key != before.key && after.hosts == before.hosts && told["serial"] == after.serial, "{told}");
+        let is_shown = || {
+            let leaf = runtime.block_on(listener.leaf_shown_to(shown));
+            CertificateFacts::read(&leaf).unwrap() == after
+        };
+        await_that("the new key", is_shown);
+        assert!(open.message().now_or_never().is_none(), "a stream that was open ended");
+        let sent = forum.agency("KAZ").submit("on the streams of before", "--wait recorded").id;
+        assert_eq!(exchange_ids(&forum.agency("IRN").receive(1)), [sent]);
+        forum.status(dir);
+        let metrics = get(&forum.address(dir, "admin"), "/metrics").body;
+        assert!(!metrics.contains("certificate-invalid"), "half a pair was told: {metrics}");
+    }
 }
 
 #[test]

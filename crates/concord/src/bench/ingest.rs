@@ -104,6 +104,8 @@ pub(crate) async fn found_hub_with(dir: &Path, quotas: concord_server::Quotas) -
         admin: "127.0.0.1:0".to_owned(),
         announce: Vec::new(),
         dns: Vec::new(),
+        officers: Vec::new(),
+        days: concord_server::holders::LEAF_LIFETIME_DAYS,
         quorum: 1,
         seed: concord_hub::Seed::cica_2007()?,
     })?;

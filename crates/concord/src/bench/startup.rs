@@ -101,14 +101,8 @@ pub(crate) async fn run(args: &StartupArgs, output: Output) -> Result<()> {
 async fn found(hub_dir: &Path, node_dir: &Path) -> Result<Forum> {
     let (server, forum) = found_hub(hub_dir).await?;
     server.stop().await?;
-    concord_node::init(concord_node::InitOptions {
-        dir: node_dir.to_owned(),
-        participant: ParticipantCode::parse("IRN")?,
-        name: Name::parse("main")?,
-        listen: "127.0.0.1:0".to_owned(),
-        admin: "127.0.0.1:0".to_owned(),
-        dns: Vec::new(),
-    })?;
+    let (participant, name) = (ParticipantCode::parse("IRN")?, Name::parse("main")?);
+    concord_node::init(concord_node::InitOptions::usual(node_dir.to_owned(), participant, name))?;
     Ok(forum)
 }
 

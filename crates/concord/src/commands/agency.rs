@@ -5,12 +5,17 @@ mod rights;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use concord_model::{MeasureCode, Name};
+use concord_model::{MeasureCode, Name, Role};
+use concord_node::AgencyKey;
+use concord_server::holders::HoldersError;
 use serde::Serialize;
 
+use super::certificates::{CertificateLine, DaysArgs, NextUpdateArgs, read_request, tell, tell_removed};
+use super::p12;
+use super::statement::confirm;
 use crate::exit::Failure;
 use crate::hint::{self, Line};
-use crate::output::{Output, facts};
+use crate::output::{self, Output, facts};
 use rights::{ConfirmArgs, GrantArgs, ListArgs, RevokeArgs};
 
 #[derive(Subcommand)]
@@ -23,8 +28,12 @@ pub(crate) enum AgencyCommand {
     Confirm(ConfirmArgs),
     /// Take a right from an agency, or end it, as an operator or officer; at once, on open streams too.
     Revoke(RevokeArgs),
-    /// List the agencies and what each may send and receive.
+    /// List the agencies and what each may send and receive; with --dir, their certificates.
     List(ListArgs),
+    /// Make an agency's certificate anew, also one that has expired.
+    Renew(RenewArgs),
+    /// End an agency for good, and take its certificates back.
+    Remove(RemoveArgs),
 }
 
 #[derive(Args)]
@@ -40,6 +49,63 @@ pub(crate) struct AddArgs {
     /// What it may send and receive, under all agreements; none named means all measures.
     #[arg(long = "measure", value_delimiter = ',', value_name = "CODE")]
     measures: Vec<MeasureCode>,
+    /// A request (PKCS#10, PEM) that the agency made with any tool: its key stays with it. The name is given here, whatever it asks for.
+    #[arg(long, value_name = "FILE")]
+    csr: Option<PathBuf>,
+    /// Where the agency reaches the node from another machine, for its profile.
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+    /// Write certificate, key and anchor into one file (PKCS#12) too, for programs that want that.
+    #[arg(long, value_name = "OUT", conflicts_with = "csr")]
+    p12: Option<PathBuf>,
+    /// The file whose first line is the password of the PKCS#12 file; without it a terminal is asked.
+    #[arg(long, value_name = "FILE", requires = "p12")]
+    p12_password: Option<PathBuf>,
+    #[command(flatten)]
+    days: DaysArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord agency renew drug-control --dir /srv/concord/node\n  concord agency renew drug-control --dir /srv/concord/node --csr agency.csr\n\nWithout --csr and --new-key it is for the key that the agency has, wherever that is: put the new certificate.pem beside it."
+)]
+pub(crate) struct RenewArgs {
+    /// The agency's name.
+    name: Name,
+    /// The node's folder.
+    #[arg(long, value_name = "NODEDIR")]
+    dir: PathBuf,
+    /// For a new key, made here.
+    #[arg(long, conflicts_with = "csr")]
+    new_key: bool,
+    /// For a new key of the agency's, by its request.
+    #[arg(long, value_name = "FILE")]
+    csr: Option<PathBuf>,
+    /// Write certificate, key and anchor into one file (PKCS#12) too.
+    #[arg(long, value_name = "OUT", conflicts_with = "csr")]
+    p12: Option<PathBuf>,
+    /// The file whose first line is the password of the PKCS#12 file; without it a terminal is asked.
+    #[arg(long, value_name = "FILE", requires = "p12")]
+    p12_password: Option<PathBuf>,
+    #[command(flatten)]
+    days: DaysArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord agency remove drug-control --dir /srv/concord/node --yes\n\nIts streams end, its certificates are refused, and its name is not used again."
+)]
+pub(crate) struct RemoveArgs {
+    /// The agency's name.
+    name: Name,
+    /// The node's folder.
+    #[arg(long, value_name = "NODEDIR")]
+    dir: PathBuf,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    next_update: NextUpdateArgs,
 }
 
 #[derive(Serialize)]
@@ -49,6 +115,12 @@ struct AddLine {
     measures: Vec<String>,
     /// It has nothing until an officer confirms it.
     unconfirmed: bool,
+    /// Its key is with the agency, which puts it into the profile.
+    key_elsewhere: bool,
+    /// The last moment of its certificate.
+    not_after: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p12: Option<String>,
 }
 
 pub(crate) async fn run(command: AgencyCommand, output: Output) -> Result<(), Failure> {
@@ -58,21 +130,48 @@ pub(crate) async fn run(command: AgencyCommand, output: Output) -> Result<(), Fa
         AgencyCommand::Confirm(args) => rights::confirm_all(args, output).await,
         AgencyCommand::Revoke(args) => rights::revoke(args, output).await,
         AgencyCommand::List(args) => rights::list(args, output).await,
+        AgencyCommand::Renew(args) => renew(&args, output),
+        AgencyCommand::Remove(args) => remove(&args, output).await,
     }
 }
 
 async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
-    let added = concord_node::add_agency(&args.dir, args.name.clone(), args.measures.clone()).await?;
+    // First what can fail without an effect.
+    let requested = args.csr.as_deref().map(read_request).transpose()?;
+    let password = args.p12.as_ref().map(|_| p12::password(args.p12_password.as_deref(), output)).transpose()?;
+    let key_elsewhere = requested.is_some();
+    let key = AgencyKey { requested, address: args.address.clone(), days: args.days.days };
+    let added = concord_node::add_agency(&args.dir, args.name.clone(), args.measures.clone(), key).await?;
+    if let (Some(out), Some(password)) = (&args.p12, password) {
+        p12::write(&added.profile_dir, args.name.as_str(), out, &password)?;
+    }
+    let holders = concord_node::holders(&args.dir)?;
+    let certificate = holders.certificate_of(&holders.named(Role::Agency, &args.name))?;
     let line = AddLine {
         agency: args.name.to_string(),
         profile: added.profile_dir.display().to_string(),
         measures: args.measures.iter().map(ToString::to_string).collect(),
         unconfirmed: added.unconfirmed,
+        key_elsewhere,
+        not_after: output::time(certificate.not_after),
+        p12: args.p12.as_ref().map(|path| path.display().to_string()),
     };
     output.result(&line, || {
         let measures = if line.measures.is_empty() { "all".to_owned() } else { line.measures.join(", ") };
-        facts(&[("agency", line.agency.clone()), ("measures", measures), ("profile", line.profile.clone())])
+        facts(&[
+            ("agency", line.agency.clone()),
+            ("measures", measures),
+            ("profile", line.profile.clone()),
+            ("valid until", line.not_after.clone()),
+        ])
     })?;
+    if key_elsewhere {
+        let certified = certificate.key_fingerprint().map(|key| key.grouped()).unwrap_or_default();
+        output.say(&format!(
+            "next: compare the key with the agency, {certified}; give it the folder {}, into which it puts its key as key.pem",
+            line.profile
+        ));
+    }
     if added.unconfirmed {
         let officer = args.dir.join("officer");
         hint::next(
@@ -93,4 +192,43 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
         ],
     );
     Ok(())
+}
+
+fn renew(args: &RenewArgs, output: Output) -> Result<(), Failure> {
+    let requested = args.csr.as_deref().map(read_request).transpose()?;
+    let password = args.p12.as_ref().map(|_| p12::password(args.p12_password.as_deref(), output)).transpose()?;
+    let holders = concord_node::holders(&args.dir)?;
+    let holder = holders.named(Role::Agency, &args.name);
+    let (anchor, folder) = (holders.open_anchor()?, holders.folder_of(&holder)?);
+    let made = match &requested {
+        Some(requested) => holders.renew_requested(&anchor, &holder, requested, args.days.life())?,
+        None => holders.renew(&anchor, &holder, args.new_key, args.days.life())?,
+    };
+    if let (Some(out), Some(password)) = (&args.p12, password) {
+        p12::write(&folder, args.name.as_str(), out, &password)?;
+    }
+    tell(&[CertificateLine::of(&made, Some(&folder))], output)?;
+    output.say("next: where the agency has a copy of its profile, put the new certificate.pem there too (and key.pem, if that is new)");
+    Ok(())
+}
+
+async fn remove(args: &RemoveArgs, output: Output) -> Result<(), Failure> {
+    let holders = concord_node::holders(&args.dir)?;
+    let holder = holders.named(Role::Agency, &args.name);
+    if !args.yes {
+        let question =
+            format!("End the agency {} and take its certificates back? Its name is not used again.", args.name);
+        confirm(output, &format!("removing {}", args.name), &question, args.name.as_str())?;
+    }
+    // The end counts by itself, also where the anchor's key is elsewhere: nobody of that name is admitted any more.
+    concord_node::end_agency(&args.dir, &args.name).await?;
+    match holders.remove(&holder, output::now(), args.next_update.next_update) {
+        Ok(removed) => tell_removed(&holder.to_string(), &removed, output),
+        Err(error @ HoldersError::AnchorKey { .. }) => {
+            let failure = Failure::from(error);
+            let message = format!("the agency is ended; its certificates are not on a list yet: {}", failure.message);
+            Err(Failure { message, ..failure })
+        }
+        Err(error) => Err(error.into()),
+    }
 }

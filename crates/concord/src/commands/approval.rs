@@ -35,14 +35,14 @@ pub(crate) enum ApprovalCommand {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord approval list --profile /srv/concord/hub/officer-2")]
+#[command(after_help = "Example:\n  concord approval list --profile /srv/concord/hub/officers/officer-2")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     client: ClientArgs,
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord approval show KAZ --profile /srv/concord/hub/officer-2")]
+#[command(after_help = "Example:\n  concord approval show KAZ --profile /srv/concord/hub/officers/officer-2")]
 pub(crate) struct ShowArgs {
     /// Its id, or how it begins; or the participant's code, where nothing else of it waits.
     #[arg(value_name = "ID|CODE")]
@@ -53,7 +53,7 @@ pub(crate) struct ShowArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord approval approve KAZ --profile /srv/concord/hub/officer-2\n  concord approval approve 3f9a12bc --profile /srv/concord/hub/officer-2\n\nOf an enrolment the fingerprint is compared first, by this officer too."
+    after_help = "Example:\n  concord approval approve KAZ --profile /srv/concord/hub/officers/officer-2\n  concord approval approve 3f9a12bc --profile /srv/concord/hub/officers/officer-2\n\nOf an enrolment the fingerprint is compared first, by this officer too."
 )]
 pub(crate) struct ApproveArgs {
     /// Its id, or how it begins; or the participant's code, where nothing else of it waits.
@@ -66,7 +66,7 @@ pub(crate) struct ApproveArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord approval reject 3f9a12bc --profile /srv/concord/hub/officer-2")]
+#[command(after_help = "Example:\n  concord approval reject 3f9a12bc --profile /srv/concord/hub/officers/officer-2")]
 pub(crate) struct RejectArgs {
     /// Its id, or how it begins; or the participant's code, where nothing else of it waits.
     #[arg(value_name = "ID|CODE")]
@@ -121,8 +121,8 @@ pub(crate) fn tell_waits(missing: u32, statement: &Digest, output: Output) {
         output,
         &why,
         &[
-            Line::new("approval show").words(&id).words("--profile HUBDIR/officer-2"),
-            Line::new("approval approve").words(&id).words("--profile HUBDIR/officer-2"),
+            Line::new("approval show").words(&id).words("--profile HUBDIR/officers/officer-2"),
+            Line::new("approval approve").words(&id).words("--profile HUBDIR/officers/officer-2"),
         ],
     );
 }

@@ -1,14 +1,16 @@
 //! `concord hub`: set a hub up, run it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use concord_backup::Owner;
-use concord_hub::{HubError, InitOptions, Seed};
+use concord_hub::{HubError, InitOptions, Initialised, Seed};
 use concord_model::{Name, Role};
+use concord_server::FolderKind;
 use serde::Serialize;
 
 use super::backup::{self, BackupArgs, RestoreArgs};
+use super::certificates::{DaysArgs, InstalledLine, RenewArgs, holders, renew_server, tell_asked};
 use super::check::{self, CheckArgs};
 use super::retention::{self, RetentionCommand};
 use crate::exit::Failure;
@@ -25,6 +27,13 @@ const SEED_BUILT_IN: &str = "cica-2007";
 pub(crate) enum HubCommand {
     /// Make a hub: its trust anchor and keys, its profiles, its settings, its registry.
     Init(InitArgs),
+    /// Put in certificates that were made elsewhere from the hub's requests; the first time, make its registry.
+    InstallCert(InstallArgs),
+    /// Make the hub's certificate anew under the same anchor, also one that has expired; nobody else has to do anything.
+    #[command(
+        after_help = "Example:\n  concord hub renew --dir /srv/concord/hub\n  concord hub renew --dir /srv/concord/hub --new-key --all\n  concord hub renew --dir /srv/concord/hub --csr"
+    )]
+    Renew(RenewArgs),
     /// Run a hub until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
     /// Check a hub's folder and its machine, also while it serves.
@@ -76,10 +85,34 @@ pub(crate) struct InitArgs {
     /// The registry and catalogue to begin with: cica-2007, or a TOML file of the same shape.
     #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
     seed: String,
-    /// How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of a hold of the secretariat's;
-    /// as many officers' profiles are made.
+    /// How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of a hold of the secretariat's.
     #[arg(long, default_value_t = concord_hub::QUORUM_DEFAULT, value_name = "N")]
     quorum: u32,
+    /// An officer of the secretariat by name, several by several; where none is named, as many as must sign: officer, officer-2 …
+    #[arg(long = "officer", value_delimiter = ',', value_name = "NAME")]
+    officers: Vec<Name>,
+    /// Make no trust anchor: write a file of requests for an anchor that is elsewhere.
+    #[arg(long)]
+    csr: bool,
+    #[command(flatten)]
+    days: DaysArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord hub install-cert certificates.pem --dir /srv/concord/hub")]
+pub(crate) struct InstallArgs {
+    /// The certificates (PEM).
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The certificate of the CA that signed them, where the file does not have it.
+    #[arg(long, value_name = "FILE")]
+    anchor: Option<PathBuf>,
+    /// The hub's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The registry and catalogue that a new hub begins with.
+    #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
+    seed: String,
 }
 
 #[derive(Args)]
@@ -111,6 +144,8 @@ struct InitLine {
 pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failure> {
     match command {
         HubCommand::Init(args) => init(args, output),
+        HubCommand::InstallCert(args) => install(&args, output),
+        HubCommand::Renew(args) => renew_server(&args, output),
         HubCommand::Serve(args) => {
             start_log()?;
             let mut stop = Stop::listen()?;
@@ -132,9 +167,17 @@ pub(crate) fn start_log() -> Result<(), Failure> {
 
 fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
     let seed = read_seed(&args.seed)?;
-    let InitArgs { dir, name, listen, admin, announce, dns, quorum, .. } = args;
+    let InitArgs { dir, name, listen, admin, announce, dns, quorum, officers, csr, days, .. } = args;
     let hub = name.to_string();
-    let made = concord_hub::init(InitOptions { dir: dir.clone(), name, listen, admin, announce, dns, quorum, seed })?;
+    let days = days.days;
+    let options = InitOptions { dir: dir.clone(), name, listen, admin, announce, dns, quorum, officers, days, seed };
+    if csr {
+        return tell_asked(&concord_hub::init_by_request(options)?, &dir, FolderKind::Hub, output);
+    }
+    tell_made(hub, &dir, &concord_hub::init(options)?, output)
+}
+
+fn tell_made(hub: String, dir: &Path, made: &Initialised, output: Output) -> Result<(), Failure> {
     let line = InitLine { hub, dir: dir.display().to_string(), fingerprint: made.fingerprint.grouped() };
     output.result(&line, || {
         facts(&[
@@ -144,12 +187,41 @@ fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
             ("settings", dir.join("hub.toml").display().to_string()),
         ])
     })?;
+    tell_officers(dir, output)?;
+    hint::next(output, "run the hub", &[Line::new("hub serve --dir").path(dir)]);
+    Ok(())
+}
+
+/// Who signs, where that takes several; and that they are too few while nothing waits for them yet.
+fn tell_officers(dir: &Path, output: Output) -> Result<(), Failure> {
+    let quorum = concord_hub::Config::load(dir)?.quorum.get();
+    let holders = concord_hub::holders(dir)?;
+    let officers = holders.everybody().into_iter().filter(|one| one.role == Role::Officer);
+    let folders = officers.map(|one| holders.folder_of(&one)).collect::<Result<Vec<_>, _>>().map_err(HubError::from)?;
     if quorum > 1 {
-        output.say(&format!(
-            "{quorum} officers sign what lets a state in: give officer/, officer-2/ … to {quorum} people (quorum in hub.toml)"
-        ));
+        let profiles = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+        output.say(&format!("{quorum} officers sign what lets a state in (`quorum` in hub.toml): give their profiles to as many people: {profiles}"));
     }
-    hint::next(output, "run the hub", &[Line::new("hub serve --dir").path(&dir)]);
+    if folders.len() < quorum as usize {
+        let add = Line::new("officer add NAME --dir").path(dir);
+        hint::next(output, &format!("of {quorum} officers {} are here: make the others", folders.len()), &[add]);
+    }
+    Ok(())
+}
+
+fn install(args: &InstallArgs, output: Output) -> Result<(), Failure> {
+    let text = concord_identity::read_text(&args.file)?;
+    let seed = read_seed(&args.seed)?;
+    let (installed, made) = concord_hub::install_certificates(&args.dir, &text, args.anchor.as_deref(), seed)?;
+    let line = InstalledLine::of(&installed);
+    output.result(&line, || line.shown())?;
+    if let Some(made) = made {
+        let (holders, _) = holders(&args.dir)?;
+        return tell_made(holders.server().name.to_string(), &args.dir, &made, output);
+    }
+    if !installed.missing.is_empty() {
+        output.say("next: have the missing ones signed from the same file of requests, and run this again");
+    }
     Ok(())
 }
 

@@ -3,16 +3,19 @@
 mod again;
 pub(crate) mod agency;
 pub(crate) mod agreement;
+pub(crate) mod anchor;
 pub(crate) mod approval;
 pub(crate) mod audit;
 pub(crate) mod backup;
 mod check;
 pub(crate) mod epoch;
 pub(crate) mod explain;
+pub(crate) mod holder;
 pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod measure;
 pub(crate) mod node;
+mod p12;
 pub(crate) mod pages;
 pub(crate) mod participant;
 pub(crate) mod receive;
@@ -24,10 +27,13 @@ pub(crate) mod track;
 pub(crate) mod verify;
 pub(crate) mod withdraw;
 
+mod certificates;
 mod compare;
 mod journal_words;
 mod keep;
 mod secretariat;
+
+use concord_model::Role;
 
 use crate::bench;
 use crate::cli::Command;
@@ -43,6 +49,9 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Measure(command) => measure::run(command, output).await,
         Command::Approval(command) => approval::run(command, output).await,
         Command::Agency(command) => agency::run(command, output).await,
+        Command::Officer(command) => holder::run(command.into_inner(), Role::Officer, output),
+        Command::Operator(command) => holder::run(command.into_inner(), Role::Operator, output),
+        Command::Anchor(command) => anchor::run(command, output),
         Command::Agreement(command) => agreement::run(command, output).await,
         Command::Submit(args) => submit::run(args, output).await,
         Command::Withdraw(args) => withdraw::run(args, output).await,

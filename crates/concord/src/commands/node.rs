@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use concord_backup::Owner;
 use concord_model::{Name, ParticipantCode, Role};
-use concord_node::{InitOptions, NodeError};
+use concord_node::{InitOptions, Initialised, NodeError};
+use concord_server::FolderKind;
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -15,6 +16,7 @@ use crate::signals::Stop;
 
 use super::again::unless_full;
 use super::backup::{self, BackupArgs, NodeRestoreArgs};
+use super::certificates::{DaysArgs, InstalledLine, RenewArgs, holders, renew_server, tell_asked};
 use super::check::{self, CheckArgs};
 use super::compare::Compared;
 use super::epoch::{self, EpochCommand};
@@ -26,6 +28,13 @@ use super::status::probe::{self, ProbeArgs};
 pub(crate) enum NodeCommand {
     /// Make a node: its state's trust anchor, its keys, its profiles, its settings, its request to join.
     Init(InitArgs),
+    /// Put in certificates that were made elsewhere from the node's requests; the first time, make the request to join.
+    InstallCert(InstallArgs),
+    /// Make the node's certificate anew under the same anchor, also one that has expired; nobody else has to do anything.
+    #[command(
+        after_help = "Example:\n  concord node renew --dir /srv/concord/node\n  concord node renew --dir /srv/concord/node --new-key --all\n  concord node renew --dir /srv/concord/node --csr"
+    )]
+    Renew(RenewArgs),
     /// Let a node join the hub that enrolled it.
     Join(JoinArgs),
     /// Run a node until Ctrl-C or SIGTERM.
@@ -81,6 +90,30 @@ pub(crate) struct InitArgs {
     /// DNS names or addresses for the node's certificate.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     dns: Vec<String>,
+    /// An officer by name, several by several; where none is named, one by the name of officer.
+    #[arg(long = "officer", value_delimiter = ',', value_name = "NAME")]
+    officers: Vec<Name>,
+    /// Make no trust anchor: write a file of requests for an anchor that is elsewhere.
+    #[arg(long)]
+    csr: bool,
+    #[command(flatten)]
+    days: DaysArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord node install-cert certificates.pem --dir /srv/concord/node\n  concord node install-cert from-the-ca.pem --anchor ca.pem --dir /srv/concord/node\n\nEach is checked against the key that was made here, its URI name, usages and anchor. Nothing is put in unless all of them are fit."
+)]
+pub(crate) struct InstallArgs {
+    /// The certificates (PEM).
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The certificate of the CA that signed them, where the file does not have it.
+    #[arg(long, value_name = "FILE")]
+    anchor: Option<PathBuf>,
+    /// The node's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
 }
 
 #[derive(Args)]
@@ -131,6 +164,8 @@ struct JoinLine {
 pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Failure> {
     match command {
         NodeCommand::Init(args) => init(args, output),
+        NodeCommand::InstallCert(args) => install(&args, output),
+        NodeCommand::Renew(args) => renew_server(&args, output),
         NodeCommand::Join(args) => join(&args, output),
         NodeCommand::Serve(args) => {
             start_log()?;
@@ -149,11 +184,24 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
 }
 
 fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
-    let InitArgs { dir, participant, name, listen, admin, dns } = args;
+    let InitArgs { dir, participant, name, listen, admin, dns, officers, csr, days } = args;
     let code = participant.to_string();
-    let made = concord_node::init(InitOptions { dir: dir.clone(), participant, name, listen, admin, dns })?;
+    let options = InitOptions { dir: dir.clone(), participant, name, listen, admin, dns, officers, days: days.days };
+    if csr {
+        return tell_asked(&concord_node::init_by_request(options)?, &dir, FolderKind::Node, output);
+    }
+    let made = concord_node::init(options)?;
+    tell_made(code, &dir, &made, output)?;
+    output.say(&format!(
+        "the trust anchor's key is in {}: keep it, but it need not stay on this machine",
+        shown(&dir.join("anchor"))
+    ));
+    Ok(())
+}
+
+fn tell_made(participant: String, dir: &Path, made: &Initialised, output: Output) -> Result<(), Failure> {
     let line = InitLine {
-        participant: code,
+        participant,
         dir: dir.display().to_string(),
         fingerprint: made.enrolment_fingerprint.grouped(),
         join_request: made.join_request_path.display().to_string(),
@@ -172,11 +220,25 @@ fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
         &[Line::new("participant enrol").path(&made.join_request_path).words("--profile HUBDIR/officer")],
     );
     output.say("then join with the bundle that it sends back");
-    output.say(&format!("  {}", Line::new("node join --dir").path(&dir).words("BUNDLE")));
-    output.say(&format!(
-        "the trust anchor's key is in {}: keep it, but it need not stay on this machine",
-        shown(&dir.join("anchor"))
-    ));
+    output.say(&format!("  {}", Line::new("node join --dir").path(dir).words("BUNDLE")));
+    Ok(())
+}
+
+fn install(args: &InstallArgs, output: Output) -> Result<(), Failure> {
+    let text = concord_identity::read_text(&args.file)?;
+    let (installed, made) = concord_node::install_certificates(&args.dir, &text, args.anchor.as_deref())?;
+    let line = InstalledLine::of(&installed);
+    output.result(&line, || line.shown())?;
+    if installed.is_new_anchor {
+        output.say("compare the anchor's fingerprint with the one that is known where it is kept");
+    }
+    if let Some(made) = made {
+        let (holders, _) = holders(&args.dir)?;
+        return tell_made(holders.server().participant.to_string(), &args.dir, &made, output);
+    }
+    if !installed.missing.is_empty() {
+        output.say("next: have the missing ones signed from the same file of requests, and run this again");
+    }
     Ok(())
 }
 

@@ -2,9 +2,11 @@
 
 use concord_backup::{BackupError, StandingError};
 use concord_hub::HubError;
+use concord_identity::{FileError, IssueError};
 use concord_model::Reason;
 use concord_node::NodeError;
 use concord_server::FolderError;
+use concord_server::holders::HoldersError;
 
 use super::{Exit, Failure};
 
@@ -44,6 +46,8 @@ impl From<HubError> for Failure {
             HubError::Argument(_) | HubError::Seed(_) => Self::new(Exit::Usage, "ARGUMENT_INVALID", message),
             HubError::Config { .. } => Self::failed("CONFIG_INVALID", message),
             HubError::Folder(error) => of_folder(error),
+            HubError::Holders(error) => of_holders(error),
+            HubError::CertificatesAwaited { .. } => Self::failed("CERTIFICATES_AWAITED", message),
             HubError::Backup(error) => of_backup(error),
             HubError::Standing(error) => of_standing(error),
             HubError::OtherHub { .. } => Self::failed("JOURNAL_OF_ANOTHER", message),
@@ -55,6 +59,53 @@ impl From<HubError> for Failure {
             }
             _ => Self::failed("HUB_FAILED", message).help("the log has more"),
         }
+    }
+}
+
+impl From<HoldersError> for Failure {
+    fn from(error: HoldersError) -> Self {
+        of_holders(&error)
+    }
+}
+
+fn of_holders(error: &HoldersError) -> Failure {
+    let exit = match error {
+        HoldersError::Unfit(_)
+        | HoldersError::NoLeaf
+        | HoldersError::AnchorOther { .. }
+        | HoldersError::Request { .. }
+        | HoldersError::Known(_)
+        | HoldersError::Unknown(_)
+        | HoldersError::NotOfHere { .. } => Exit::Refused,
+        HoldersError::AnchorUnknown | HoldersError::AnchorsSeveral(_) | HoldersError::Name(_) => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    let help = match error {
+        HoldersError::AnchorKey { .. } => "bring the folder anchor/ back, or use `concord anchor` where the key is",
+        HoldersError::Unfit(_) => {
+            "have the authority put right what is missing, from the same requests, and run this again"
+        }
+        _ => "",
+    };
+    Failure::new(exit, error.reason(), error.to_string()).help(help)
+}
+
+impl From<IssueError> for Failure {
+    fn from(error: IssueError) -> Self {
+        let reason = match &error {
+            IssueError::AnchorExists(_) => "ANCHOR_EXISTS",
+            IssueError::AnchorEnded(_) => "ANCHOR_ENDED",
+            IssueError::ForeignAnchor => "ANCHOR_FOREIGN",
+            IssueError::File(_) => "FILE",
+            _ => "ISSUE",
+        };
+        Self::failed(reason, error.to_string())
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::failed("FILE", error.to_string())
     }
 }
 
@@ -83,7 +134,8 @@ impl From<NodeError> for Failure {
             NodeError::OtherParticipant { .. } | NodeError::OtherEnrolment { .. } | NodeError::JoinedBefore { .. } => {
                 Self::new(Exit::Refused, "BUNDLE_OF_ANOTHER", message)
             }
-            NodeError::AnchorKey { .. } => Self::failed("ANCHOR_KEY_ABSENT", message),
+            NodeError::Holders(error) => of_holders(error),
+            NodeError::CertificatesAwaited { .. } => Self::failed("CERTIFICATES_AWAITED", message),
             NodeError::Backup(error) => of_backup(error),
             NodeError::Standing(error) => of_standing(error),
             NodeError::Bind(_) => {

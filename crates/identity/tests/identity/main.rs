@@ -10,6 +10,7 @@ mod issuing;
 mod listener;
 mod live;
 mod profiles;
+mod requests;
 mod revocation;
 mod statements;
 mod support;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_identity::{CertificateRefusal, HandshakeRefusal, HybridKey, validity};
+use concord_identity::{CertificateFacts, CertificateRefusal, HandshakeRefusal, HybridKey};
 use concord_model::Timestamp;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -258,10 +258,10 @@ fn certificate(secured: &Result<Io<Tcp>, ConnectError>) -> Check {
     match secured {
         Ok(stream) => {
             let chain = stream.inner().inner().get_ref().1.peer_certificates().unwrap_or_default();
-            let Some((_, not_after)) = chain.first().and_then(|leaf| validity(leaf).ok()) else {
+            let Some(leaf) = chain.first().and_then(|leaf| CertificateFacts::read(leaf).ok()) else {
                 return Check::failed(NAME, "the hub's certificate says no validity", "tell the secretariat");
             };
-            let days = days_left(not_after, SystemClock.now());
+            let days = days_left(leaf.not_after, SystemClock.now());
             let message = format!("the hub's name, under the anchor of the bundle, {days} days left");
             lasting(NAME, message, days, "tell the secretariat that it has to renew it")
         }

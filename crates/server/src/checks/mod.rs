@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
-use concord_identity::{Anchor, Credentials, validity};
+use concord_identity::{Anchor, CertificateFacts, Credentials};
 use concord_model::{Identity, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
@@ -175,7 +175,7 @@ fn days_left(not_after: Timestamp, now: Timestamp) -> i64 {
 pub fn clock_beside_own(check: &'static str, credentials: Option<&Credentials>, written: Option<Timestamp>) -> Check {
     let now = SystemClock.now();
     let chain = credentials.map(Credentials::chain).unwrap_or_default();
-    let begins = chain.first().and_then(|leaf| validity(leaf).ok()).map(|(begins, _)| begins);
+    let begins = chain.first().and_then(|leaf| CertificateFacts::read(leaf).ok()).map(|leaf| leaf.not_before);
     let shown = concord_identity::rfc3339(now);
     for (moment, what) in [(begins, "the server's own certificate begins"), (written, "the journal was written last")] {
         let Some(moment) = moment else { continue };

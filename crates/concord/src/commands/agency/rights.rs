@@ -1,7 +1,9 @@
 //! What an agency may send and receive: given, taken away, listed.
 
+use std::path::PathBuf;
+
 use clap::Args;
-use concord_model::{AgreementId, MeasureCode, Name, Right, Scope};
+use concord_model::{AgreementId, MeasureCode, Name, Right, Role, Scope};
 use concord_wire::proto::operations::v1::revoke_agency_request::What;
 use concord_wire::proto::operations::v1::{
     AgencyRule, ConfirmAgencyRequest, EndOfAgency, GrantAgencyRequest, ListAgenciesRequest, ListedAgency,
@@ -12,9 +14,10 @@ use serde::Serialize;
 
 use crate::cli::ClientArgs;
 use crate::client::{Client, call};
+use crate::commands::certificates::tell_held;
 use crate::commands::statement::confirm;
 use crate::exit::Failure;
-use crate::output::{Output, facts, table};
+use crate::output::{self, Output, facts, table};
 
 #[derive(Args)]
 #[command(
@@ -86,10 +89,16 @@ struct WhatArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord agency list --profile /srv/concord/node/operator")]
+#[command(
+    after_help = "Example:\n  concord agency list --profile /srv/concord/node/operator\n  concord agency list --dir /srv/concord/node"
+)]
 pub(crate) struct ListArgs {
-    #[command(flatten)]
-    client: ClientArgs,
+    /// The profile folder of an operator or officer: what each may.
+    #[arg(long, value_name = "DIR", required_unless_present = "dir")]
+    profile: Option<PathBuf>,
+    /// The node's folder: the certificates of each.
+    #[arg(long, value_name = "NODEDIR", conflicts_with = "profile")]
+    dir: Option<PathBuf>,
 }
 
 impl WhatArgs {
@@ -223,7 +232,15 @@ fn tell(name: &Name, change: &'static str, right: Option<&Right>, output: Output
 }
 
 pub(super) async fn list(args: ListArgs, output: Output) -> Result<(), Failure> {
-    let client = Client::connect(&args.client).await?;
+    let profile = match (args.profile, args.dir) {
+        (Some(profile), _) => profile,
+        (None, dir) => {
+            let dir = dir.ok_or_else(|| Failure::usage("give --profile or --dir"))?;
+            let holders = concord_node::holders(&dir)?;
+            return tell_held(&holders, &holders.list(Some(Role::Agency), output::now())?, output);
+        }
+    };
+    let client = Client::connect(&ClientArgs { profile }).await?;
     let listed = client.operations().list_agencies(call(ListAgenciesRequest {})).await?.into_inner();
     let lines = listed.agencies.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     output.results(&lines, || table(&["agency", "may", "measures", "agreements"], lines.iter().flat_map(shown)))

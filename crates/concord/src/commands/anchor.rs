@@ -1,0 +1,300 @@
+//! `concord anchor`: a trust anchor on a machine of its own, which needs no network.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use concord_identity::{
+    AnchorFolder, CertificateFacts, CertificateRequest, Requested, certificates_to_pem, write_public,
+};
+use concord_model::{Identity, ParticipantCode};
+use concord_server::holders::{HoldersError, read_list, read_requests, refuse_if_of_another};
+use serde::Serialize;
+
+use super::certificates::{CertificateLine, DaysArgs, NextUpdateArgs, parse_holder};
+use super::statement::confirm;
+use crate::exit::{Exit, Failure};
+use crate::hint::{self, Line};
+use crate::output::{self, Output, facts, table};
+
+#[derive(Subcommand)]
+pub(crate) enum AnchorCommand {
+    /// Make a trust anchor: its certificate, which others trust, and its key, which never leaves this folder.
+    Init(InitArgs),
+    /// Issue what a file of requests asks for.
+    Sign(SignArgs),
+    /// Take back all certificates of somebody, and write the list that says so.
+    Revoke(RevokeArgs),
+    /// List what the anchor issued.
+    List(ListArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord anchor init --dir /media/anchor --participant KAZ")]
+pub(crate) struct InitArgs {
+    /// The anchor's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Whose anchor: the code of the state or organisation; where none is said, the secretariat's.
+    #[arg(long, value_name = "CODE")]
+    participant: Option<ParticipantCode>,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord anchor sign certificate-request.pem --dir /media/anchor --out certificates.pem\n  concord anchor sign agency.csr --as agency/drug-control --dir /media/anchor --out agency.pem\n\nCompare each key's fingerprint with the one that was shown where the request was made."
+)]
+pub(crate) struct SignArgs {
+    /// The file of requests (PKCS#10, PEM).
+    #[arg(value_name = "REQUEST")]
+    request: PathBuf,
+    /// The anchor's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Where the certificates go; REQUEST with the ending .certificates.pem where nothing is said.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The name for the one request of the file, ROLE/NAME or a whole URI name, where it asks for none.
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    days: DaysArgs,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  concord anchor revoke officer/aigerim --dir /media/anchor --out kaz.crl\n\nA list that is there at OUT is replaced by one that names all that it named."
+)]
+pub(crate) struct RevokeArgs {
+    /// Whose: ROLE/NAME or whole URI names. None: the same list again, with a later next update.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// The anchor's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Where the list goes.
+    #[arg(long, value_name = "LIST")]
+    out: PathBuf,
+    /// Serial numbers in hexadecimal that the register does not have, of the one name.
+    #[arg(long = "serial", value_name = "HEX")]
+    serials: Vec<String>,
+    #[command(flatten)]
+    next_update: NextUpdateArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  concord anchor list --dir /media/anchor")]
+pub(crate) struct ListArgs {
+    /// The anchor's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Serialize)]
+struct InitLine {
+    participant: String,
+    dir: String,
+    fingerprint: String,
+}
+
+pub(crate) fn run(command: AnchorCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        AnchorCommand::Init(args) => init(args, output),
+        AnchorCommand::Sign(args) => sign(&args, output),
+        AnchorCommand::Revoke(args) => revoke(&args, output),
+        AnchorCommand::List(args) => list(&args, output),
+    }
+}
+
+fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
+    let participant = args.participant.unwrap_or_else(ParticipantCode::secretariat);
+    let made = AnchorFolder::create(&args.dir, &participant, output::now())?;
+    let line = InitLine {
+        participant: participant.to_string(),
+        dir: args.dir.display().to_string(),
+        fingerprint: made.anchor().fingerprint().grouped(),
+    };
+    output.result(&line, || {
+        facts(&[
+            ("anchor of", line.participant.clone()),
+            ("folder", line.dir.clone()),
+            ("fingerprint", line.fingerprint.clone()),
+        ])
+    })?;
+    let line = Line::new("node init --csr --dir NODEDIR --participant").text(participant.as_str());
+    let line =
+        if participant == ParticipantCode::secretariat() { Line::new("hub init --csr --dir HUBDIR") } else { line };
+    hint::next(
+        output,
+        "keep the folder in a safe, with a copy; on the server's machine, make keys and requests",
+        &[line],
+    );
+    Ok(())
+}
+
+fn sign(args: &SignArgs, output: Output) -> Result<(), Failure> {
+    let anchor = AnchorFolder::open(&args.dir)?;
+    let wanted = wanted(args, anchor.participant())?;
+    for (holder, requested) in &wanted {
+        output.say(&format!("{holder}\n  key  {}", requested.key.fingerprint().grouped()));
+        requested.hosts.iter().for_each(|host| output.say(&format!("  host {}", output::safe(host))));
+    }
+    if !args.yes {
+        if !std::io::stdin().is_terminal() {
+            return Err(Failure::usage("signing needs a yes, and there is no terminal to ask").help("add --yes"));
+        }
+        let question = "Are these the fingerprints that were shown where the requests were made?";
+        confirm(output, "signing", question, "yes")?;
+    }
+    let life = args.days.life();
+    let mut certificates = Vec::with_capacity(wanted.len() + 1);
+    let mut lines = Vec::with_capacity(wanted.len());
+    for (holder, requested) in &wanted {
+        let mut request =
+            CertificateRequest::leaf(holder, requested.key.clone(), life.now).lasting(life.now, life.days);
+        if request.server {
+            request.hosts.clone_from(&requested.hosts);
+        }
+        let certificate = anchor.issue(&request)?;
+        let certificate_facts = CertificateFacts::read(&certificate).map_err(HoldersError::from)?;
+        lines.push(CertificateLine::of(&certificate_facts, None));
+        certificates.push(certificate);
+    }
+    certificates.push(anchor.anchor().der().clone());
+    let out = args.out.clone().unwrap_or_else(|| args.request.with_extension("certificates.pem"));
+    write_public(&out, certificates_to_pem(&certificates).as_bytes())?;
+    output.results(&lines, || {
+        let rows = lines.iter().map(|line| vec![line.name.clone(), line.not_after.clone(), line.serial.clone()]);
+        format!(
+            "{}{}",
+            table(&["issued to", "valid until", "serial"], rows),
+            facts(&[("file", out.display().to_string())])
+        )
+    })?;
+    hint::next(
+        output,
+        "carry the file back to where the requests were made",
+        &[Line::new("node install-cert").path(&out).words("--dir NODEDIR")],
+    );
+    Ok(())
+}
+
+/// Who is to be certified with which key: nobody of another participant, nobody twice.
+fn wanted(args: &SignArgs, participant: &ParticipantCode) -> Result<Vec<(Identity, Requested)>, Failure> {
+    let requests = read_requests(&args.request)?;
+    let named = args.name.as_deref().map(|name| parse_holder(participant, name)).transpose()?;
+    if named.is_some() && requests.len() != 1 {
+        let what = format!("--as names one, and the file has {} requests", requests.len());
+        return Err(Failure::usage(what).help("give a file with one request"));
+    }
+    let mut wanted: Vec<(Identity, Requested)> = Vec::with_capacity(requests.len());
+    for requested in requests {
+        let holder = match &named {
+            Some(holder) => holder.clone(),
+            None => {
+                requested.identity().map_err(|source| HoldersError::Request { path: args.request.clone(), source })?
+            }
+        };
+        if holder.participant != *participant {
+            let what =
+                format!("{holder} is not of {participant}, whose anchor this is: nobody would believe its certificate");
+            return Err(
+                Failure::new(Exit::Refused, "REQUEST_OF_ANOTHER", what).help("sign it with its own state's anchor")
+            );
+        }
+        if wanted.iter().any(|(other, _)| *other == holder) {
+            let what = format!("the file asks twice for {holder}");
+            return Err(Failure::new(Exit::Refused, "REQUEST_INVALID", what).help("make the file anew"));
+        }
+        wanted.push((holder, requested));
+    }
+    Ok(wanted)
+}
+
+#[derive(Serialize)]
+struct RevokedLine {
+    names: Vec<String>,
+    serials: Vec<String>,
+    list: String,
+    named: usize,
+    next_update: String,
+}
+
+fn revoke(args: &RevokeArgs, output: Output) -> Result<(), Failure> {
+    let anchor = AnchorFolder::open(&args.dir)?;
+    let holders = args.names.iter().map(|name| parse_holder(anchor.participant(), name));
+    let holders = holders.collect::<Result<Vec<Identity>, _>>()?;
+    let mut these: Vec<(Identity, String)> = Vec::new();
+    for holder in &holders {
+        let issued = anchor.issued_to(std::slice::from_ref(holder))?;
+        if issued.is_empty() && args.serials.is_empty() {
+            let what = format!("the register of this anchor has nothing of {holder} that was not taken back");
+            return Err(Failure::new(Exit::Refused, "HOLDER_UNKNOWN", what).help(
+                "see `concord anchor list`; of a certificate that the register does not have, give the number with --serial",
+            ));
+        }
+        these.extend(issued.into_iter().map(|one| (holder.clone(), one.serial)));
+    }
+    match (holders.as_slice(), args.serials.is_empty()) {
+        (_, true) => {}
+        ([holder], false) => {
+            for serial in &args.serials {
+                these.push((holder.clone(), parse_serial(serial)?));
+            }
+        }
+        _ => return Err(Failure::usage("--serial goes with exactly one name")),
+    }
+    let beside = before(&args.out, &anchor)?;
+    let made = anchor.revoke(&these, &beside, output::now(), args.next_update.next_update)?;
+    write_public(&args.out, made.text.as_bytes())?;
+    let line = RevokedLine {
+        names: holders.iter().map(ToString::to_string).collect(),
+        serials: these.into_iter().map(|(_, serial)| serial).collect(),
+        list: args.out.display().to_string(),
+        named: made.named,
+        next_update: output::time(made.next_update),
+    };
+    output.result(&line, || {
+        facts(&[
+            ("taken back", line.names.join(", ")),
+            ("serials", line.serials.join(", ")),
+            ("list", line.list.clone()),
+            ("names in all", line.named.to_string()),
+            ("next list by", line.next_update.clone()),
+        ])
+    })?;
+    output.say(
+        "next: put the list into revocation/ of the node's or hub's folder; an officer's the secretariat needs, too",
+    );
+    Ok(())
+}
+
+/// The list that is replaced; nothing that it names is lost.
+fn before(path: &Path, anchor: &AnchorFolder) -> Result<Vec<Vec<u8>>, Failure> {
+    refuse_if_of_another(path, anchor.anchor())?;
+    Ok(read_list(path).into_iter().collect())
+}
+
+/// As registers write it: lower case, without colons and leading zeros.
+fn parse_serial(text: &str) -> Result<String, Failure> {
+    let digits: String = text.chars().filter(|digit| *digit != ':').collect::<String>().to_ascii_lowercase();
+    let digits = digits.trim_start_matches('0');
+    if digits.is_empty() || digits.len() > 40 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(Failure::usage(format!("--serial {} is no number in hexadecimal", output::safe(text))));
+    }
+    Ok(if digits.len() % 2 == 1 { format!("0{digits}") } else { digits.to_owned() })
+}
+
+fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
+    let issued = AnchorFolder::register_in(&args.dir).read()?;
+    output.results(&issued, || {
+        let row = |one: &concord_identity::Registered| {
+            let state = one.revoked.as_ref().map_or_else(|| "-".to_owned(), |at| format!("taken back {at}"));
+            vec![one.name.clone(), one.not_after.clone(), one.serial.clone(), state]
+        };
+        table(&["issued to", "valid until", "serial", ""], issued.iter().map(row))
+    })
+}

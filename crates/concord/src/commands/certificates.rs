@@ -1,0 +1,283 @@
+//! What the commands that make, renew, install and list certificates have in common.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use concord_identity::{CertificateFacts, Requested, read_text};
+use concord_model::Identity;
+use concord_server::holders::{
+    Asked, Held, Holders, HoldersError, Installed, LEAF_LIFETIME_DAYS, LIFETIME_MAX_DAYS, Lifetime, Removed,
+};
+use concord_server::{Folder, FolderError, FolderKind};
+use serde::Serialize;
+
+use crate::exit::Failure;
+use crate::hint::{self, Line};
+use crate::output::{self, Output, facts, table};
+
+/// How long a list of what was taken back says that it holds, at most, in days.
+const LIST_LIFETIME_MAX_DAYS: u64 = 3650;
+
+/// `--days` of every command that issues.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct DaysArgs {
+    /// How long the certificate is valid, in days; never longer than the anchor.
+    #[arg(long, default_value_t = LEAF_LIFETIME_DAYS, value_name = "N",
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..=u64::from(LIFETIME_MAX_DAYS)))]
+    pub(crate) days: u32,
+}
+
+impl DaysArgs {
+    pub(crate) fn life(self) -> Lifetime {
+        Lifetime { days: self.days, now: output::now() }
+    }
+}
+
+/// `--next-update` of every command that makes a list of what was taken back.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct NextUpdateArgs {
+    /// After how many days the list of what was taken back is to be followed by the next one.
+    #[arg(long, default_value_t = concord_identity::LIST_LIFETIME_DAYS, value_name = "DAYS",
+          value_parser = RangedU64ValueParser::<u32>::new().range(1..=LIST_LIFETIME_MAX_DAYS))]
+    pub(crate) next_update: u32,
+}
+
+/// `node renew` and `hub renew`.
+#[derive(Args)]
+pub(crate) struct RenewArgs {
+    /// The server's folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// For a new key; the old one goes when the new certificate is there.
+    #[arg(long)]
+    pub(crate) new_key: bool,
+    /// For everybody whose certificate and key are in the folder, and not for the server alone.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Write a file of requests instead, for an anchor whose key is elsewhere.
+    #[arg(long)]
+    pub(crate) csr: bool,
+    #[command(flatten)]
+    pub(crate) days: DaysArgs,
+}
+
+/// One certificate, as it is told.
+#[derive(Serialize)]
+pub(crate) struct CertificateLine {
+    pub(crate) name: String,
+    pub(crate) serial: String,
+    pub(crate) not_before: String,
+    pub(crate) not_after: String,
+    /// Over the key, in groups.
+    pub(crate) key: Option<String>,
+    /// The folder of the profile, or of the server's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) folder: Option<String>,
+}
+
+impl CertificateLine {
+    pub(crate) fn of(certificate: &CertificateFacts, folder: Option<&Path>) -> Self {
+        Self {
+            name: certificate.identity.to_string(),
+            serial: certificate.serial.clone(),
+            not_before: output::time(certificate.not_before),
+            not_after: output::time(certificate.not_after),
+            key: certificate.key_fingerprint().map(|key| key.grouped()),
+            folder: folder.map(|folder| folder.display().to_string()),
+        }
+    }
+}
+
+/// Tells certificates that were made.
+pub(crate) fn tell(lines: &[CertificateLine], output: Output) -> Result<(), Failure> {
+    output.results(lines, || {
+        let rows = lines.iter().map(|line| {
+            facts(&[
+                ("certificate of", line.name.clone()),
+                ("valid until", line.not_after.clone()),
+                ("serial", line.serial.clone()),
+                ("key", line.key.clone().unwrap_or_default()),
+                ("folder", line.folder.clone().unwrap_or_else(|| "-".to_owned())),
+            ])
+        });
+        rows.collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// One request in a file of requests.
+#[derive(Serialize)]
+struct RequestLine {
+    name: String,
+    /// Over the key, in groups: what is compared where it is signed.
+    key: String,
+    file: String,
+}
+
+/// Tells a file of requests, and what to do with it. `kind` is `node` or `hub`.
+pub(crate) fn tell_asked(asked: &Asked, dir: &Path, kind: FolderKind, output: Output) -> Result<(), Failure> {
+    let file = asked.path.display().to_string();
+    let line = |(name, key): &(Identity, concord_identity::LeafPublicKey)| RequestLine {
+        name: name.to_string(),
+        key: key.fingerprint().grouped(),
+        file: file.clone(),
+    };
+    let lines: Vec<RequestLine> = asked.requests.iter().map(line).collect();
+    output.results(&lines, || {
+        let rows = lines.iter().map(|line| vec![line.name.clone(), line.key.clone()]);
+        format!("{}{}", table(&["request for", "key"], rows), facts(&[("file", file.clone())]))
+    })?;
+    hint::next(
+        output,
+        "carry the file to where the anchor is, compare the keys there, sign it, and bring the certificates back",
+        &[
+            Line::new("anchor sign").path(&asked.path).words("--dir ANCHORDIR --out certificates.pem"),
+            Line::new(&format!("{kind} install-cert certificates.pem --dir")).path(dir),
+        ],
+    );
+    Ok(())
+}
+
+/// What came of certificates that were made elsewhere.
+#[derive(Serialize)]
+pub(crate) struct InstalledLine {
+    installed: Vec<CertificateLine>,
+    missing: Vec<String>,
+    anchor: String,
+}
+
+impl InstalledLine {
+    pub(crate) fn of(installed: &Installed) -> Self {
+        Self {
+            installed: installed.certificates.iter().map(|one| CertificateLine::of(one, None)).collect(),
+            missing: installed.missing.iter().map(ToString::to_string).collect(),
+            anchor: installed.anchor.fingerprint().grouped(),
+        }
+    }
+
+    pub(crate) fn shown(&self) -> String {
+        let rows = self.installed.iter().map(|one| vec![one.name.clone(), one.not_after.clone()]);
+        let missing = if self.missing.is_empty() { "none".to_owned() } else { self.missing.join(", ") };
+        let rest = facts(&[("anchor", self.anchor.clone()), ("missing", missing)]);
+        format!("{}{rest}", table(&["installed", "valid until"], rows))
+    }
+}
+
+/// The holders of a hub's or node's folder, whichever it is.
+pub(crate) fn holders(dir: &Path) -> Result<(Holders, FolderKind), Failure> {
+    match Folder::open(dir, FolderKind::Node) {
+        Err(FolderError::OtherKind { .. }) => Ok((concord_hub::holders(dir)?, FolderKind::Hub)),
+        Err(error) => Err(concord_node::NodeError::from(error).into()),
+        Ok(_) => Ok((concord_node::holders(dir)?, FolderKind::Node)),
+    }
+}
+
+/// Reads a file with exactly one request.
+pub(crate) fn read_request(path: &Path) -> Result<Requested, Failure> {
+    let read = Requested::from_pem(&read_text(path)?);
+    read.map_err(|source| HoldersError::Request { path: path.to_owned(), source }.into())
+}
+
+/// `node renew` and `hub renew`.
+pub(crate) fn renew_server(args: &RenewArgs, output: Output) -> Result<(), Failure> {
+    let (holders, kind) = holders(&args.dir)?;
+    let mut who = vec![holders.server().clone()];
+    if args.all {
+        let here = holders.everybody().into_iter().filter(|holder| holders.certificate_of(holder).is_ok());
+        who = here.filter(|holder| has_key(&holders, holder)).collect();
+    }
+    if args.csr {
+        let asked = holders.request(&who, None, args.new_key, output::now())?;
+        return tell_asked(&asked, &args.dir, kind, output);
+    }
+    let anchor = holders.open_anchor()?;
+    let mut lines = Vec::with_capacity(who.len());
+    for holder in &who {
+        let renewed = holders.renew(&anchor, holder, args.new_key, args.days.life())?;
+        lines.push(CertificateLine::of(&renewed, Some(&holders.folder_of(holder)?)));
+    }
+    if kind == FolderKind::Node && args.dir.join("join-request.json").exists() {
+        concord_node::refresh_join_request(&args.dir)?;
+    }
+    tell(&lines, output)
+}
+
+fn has_key(holders: &Holders, holder: &Identity) -> bool {
+    holders.folder_of(holder).is_ok_and(|folder| folder.join(concord_identity::KEY_FILE).exists())
+}
+
+#[derive(Serialize)]
+struct HeldLine {
+    name: String,
+    state: &'static str,
+    serial: Option<String>,
+    not_before: Option<String>,
+    not_after: Option<String>,
+    days_left: Option<i64>,
+    /// Over the key, in groups.
+    key: Option<String>,
+    /// Where it stands, if it does.
+    folder: Option<String>,
+}
+
+/// Lists certificates.
+pub(crate) fn tell_held(holders: &Holders, held: &[Held], output: Output) -> Result<(), Failure> {
+    let now = output::now();
+    let line = |one: &Held| HeldLine {
+        name: one.holder.to_string(),
+        state: one.state,
+        serial: one.serial.clone(),
+        not_before: one.not_before.map(output::time),
+        not_after: one.not_after.map(output::time),
+        days_left: one.days_left(now),
+        key: one.key.clone(),
+        folder: holders.folder_of(&one.holder).ok().filter(|_| one.is_here).map(|folder| folder.display().to_string()),
+    };
+    let lines: Vec<HeldLine> = held.iter().map(line).collect();
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    output.results(&lines, || {
+        let row = |line: &HeldLine| {
+            let days = line.days_left.map_or_else(|| "-".to_owned(), |days| days.to_string());
+            vec![line.name.clone(), line.state.to_owned(), days, or_dash(&line.serial), or_dash(&line.folder)]
+        };
+        table(&["name", "certificate", "days left", "serial", "folder"], lines.iter().map(row))
+    })
+}
+
+#[derive(Serialize)]
+struct RemovedLine {
+    name: String,
+    serials: Vec<String>,
+    list: String,
+    next_update: String,
+    aside: Option<String>,
+}
+
+/// Tells who was taken back, and by which list.
+pub(crate) fn tell_removed(name: &str, removed: &Removed, output: Output) -> Result<(), Failure> {
+    let line = RemovedLine {
+        name: name.to_owned(),
+        serials: removed.serials.clone(),
+        list: removed.list.display().to_string(),
+        next_update: output::time(removed.made.next_update),
+        aside: removed.aside.as_ref().map(|path| path.display().to_string()),
+    };
+    output.result(&line, || {
+        facts(&[
+            ("taken back", line.name.clone()),
+            ("serials", line.serials.join(", ")),
+            ("list", line.list.clone()),
+            ("next list by", line.next_update.clone()),
+            ("profile", line.aside.clone().unwrap_or_else(|| "-".to_owned())),
+        ])
+    })
+}
+
+/// A name, or the end of a URI name such as `officer/first`.
+pub(crate) fn parse_holder(holders_of: &concord_model::ParticipantCode, text: &str) -> Result<Identity, Failure> {
+    if text.starts_with("spiffe://") {
+        return Ok(text.parse::<Identity>()?);
+    }
+    let code = holders_of.as_str().to_ascii_lowercase();
+    Ok(format!("spiffe://{code}.concord/{text}").parse::<Identity>()?)
+}

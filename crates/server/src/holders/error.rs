@@ -1,0 +1,128 @@
+//! Why a certificate cannot be made, requested, installed or taken back; each says what to do.
+
+use std::path::PathBuf;
+
+use concord_identity::{
+    AnchorError, CertificateRefusal, FileError, IssueError, KeyError, ProfileError, RequestError, TlsError,
+};
+use concord_model::Identity;
+
+/// Why a certificate cannot be made, requested, installed or taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldersError {
+    /// Of another participant, or of a role that this server has none of.
+    #[error("{holder} has no place in the folder of {server}; check the name and --dir")]
+    NotOfHere {
+        /// Who.
+        holder: Identity,
+        /// Whose folder it is.
+        server: Identity,
+    },
+    /// A name that is none.
+    #[error("{0}")]
+    Name(String),
+    /// Added before.
+    #[error("{0} was added before; renew it, or remove it first")]
+    Known(Identity),
+    /// Nobody of that name.
+    #[error("{0} has no certificate here and stands in no register; `list` shows who does")]
+    Unknown(Identity),
+    /// The anchor's key is elsewhere.
+    #[error("the trust anchor's key is needed, and {} cannot be used: {source}; put the folder back, or do it where the key is", path.display())]
+    AnchorKey {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why not.
+        source: IssueError,
+    },
+    /// No anchor was ever said.
+    #[error(
+        "no trust anchor is known here yet, and the file has no certificate of a CA; give the CA's certificate with --anchor"
+    )]
+    AnchorUnknown,
+    /// More than one CA in the file.
+    #[error("the file has certificates of {0} authorities; give the one that signs by itself with --anchor")]
+    AnchorsSeveral(usize),
+    /// Another anchor than the one this folder goes by.
+    #[error(
+        "the anchor with the fingerprint {given} is not the one that this folder goes by, {known}; certificates of another anchor would be \
+         known by nobody"
+    )]
+    AnchorOther {
+        /// Of the file or option.
+        given: String,
+        /// Of the folder.
+        known: String,
+    },
+    /// The file has no leaf.
+    #[error("the file has no certificate of a holder, only of authorities; give what was made from the request")]
+    NoLeaf,
+    /// What is wrong with the certificates of a file, all of it.
+    #[error("nothing was installed: {}", .0.join("; "))]
+    Unfit(Vec<String>),
+    /// Its key is not here.
+    #[error("the key of {holder} is not here; give a request that its holder made (--csr)")]
+    KeyElsewhere {
+        /// Who.
+        holder: Identity,
+    },
+    /// A request cannot be taken.
+    #[error("{}: {source}", path.display())]
+    Request {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: RequestError,
+    },
+    /// A revocation list could not be written for want of what is there already.
+    #[error("{}: {why}; put it right or remove it first, so that nothing it takes back is lost", path.display())]
+    List {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Issuing.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A certificate that is here.
+    #[error(transparent)]
+    Certificate(#[from] CertificateRefusal),
+    /// A pair of certificate and key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The anchor.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
+    /// A profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl HoldersError {
+    /// The stable word for it.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotOfHere { .. } => "HOLDER_NOT_OF_HERE",
+            Self::Name(_) => "NAME_INVALID",
+            Self::Known(_) => "HOLDER_KNOWN",
+            Self::Unknown(_) => "HOLDER_UNKNOWN",
+            Self::AnchorKey { .. } => "ANCHOR_KEY_ABSENT",
+            Self::AnchorUnknown | Self::AnchorsSeveral(_) => "ANCHOR_UNKNOWN",
+            Self::AnchorOther { .. } => "ANCHOR_OTHER",
+            Self::NoLeaf | Self::Unfit(_) => "CERTIFICATE_UNFIT",
+            Self::KeyElsewhere { .. } => "KEY_ABSENT",
+            Self::Request { .. } => "REQUEST_INVALID",
+            Self::List { .. } => "REVOCATION_LIST_UNUSABLE",
+            Self::Issue(_) => "ISSUE",
+            Self::Key(_) | Self::Certificate(_) | Self::Tls(_) | Self::Anchor(_) | Self::Profile(_) => "KEYS_UNUSABLE",
+            Self::File(_) => "FILE",
+        }
+    }
+}

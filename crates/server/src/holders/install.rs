@@ -1,0 +1,136 @@
+//! Certificates that were made elsewhere, from requests of this folder: all are checked before any is put in.
+
+use std::fs;
+use std::path::Path;
+
+use concord_identity::{
+    Anchor, AnchorFolder, CertificateFacts, LeafPublicKey, Profile, certificates_from_pem, is_authority, key_of,
+    keys_in, read_text, unfit_for, write_public,
+};
+use concord_model::{Identity, Role, Timestamp};
+use rustls::pki_types::CertificateDer;
+
+use super::{Holders, HoldersError, Place, TLS_ANCHOR_FILE, make_folder};
+
+/// What was put in, and what is still missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// Those that were put in.
+    pub certificates: Vec<CertificateFacts>,
+    /// Those whose key is here and whose certificate is not.
+    pub missing: Vec<Identity>,
+    /// The anchor that all are under.
+    pub anchor: Anchor,
+    /// It was not known here before.
+    pub is_new_anchor: bool,
+}
+
+impl Holders {
+    /// Puts the certificates of a PEM text in, each beside the key that is here, under the anchor that this folder goes by, or, in a
+    /// folder that has none yet, under the given one, or the one CA of the text. Nothing is put in unless all of them are fit.
+    pub fn install(&self, text: &str, anchor: Option<&Path>, now: Timestamp) -> Result<Installed, HoldersError> {
+        let certificates = certificates_from_pem(text).map_err(|why| HoldersError::Unfit(vec![why]))?;
+        let (authorities, leaves): (Vec<_>, Vec<_>) = certificates.iter().partition(|der| is_authority(der));
+        if leaves.is_empty() {
+            return Err(HoldersError::NoLeaf);
+        }
+        let known = self.anchor()?;
+        let given = anchor.map(|path| Ok::<_, HoldersError>(Anchor::from_pem(&read_text(path)?)?)).transpose()?;
+        let is_new_anchor = known.is_none();
+        let anchor = the_anchor(known, given, &authorities)?;
+
+        let (mut fit, mut wrong) = (Vec::<(Identity, Place, &CertificateDer<'static>)>::new(), Vec::new());
+        for (number, leaf) in leaves.into_iter().enumerate() {
+            let which = format!("certificate {}", number + 1);
+            match self.judge(leaf, &anchor, now) {
+                Ok((holder, _)) if fit.iter().any(|(other, ..)| *other == holder) => {
+                    wrong.push(format!("{which}, for {holder}: there are two of it"));
+                }
+                Ok((holder, place)) => fit.push((holder, place, leaf)),
+                Err((Some(holder), why)) => wrong.extend(why.iter().map(|why| format!("{which}, for {holder}: {why}"))),
+                Err((None, why)) => wrong.extend(why.iter().map(|why| format!("{which}: {why}"))),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(HoldersError::Unfit(wrong));
+        }
+        if is_new_anchor {
+            self.write_anchor(&anchor)?;
+        }
+        // The server's own comes last: with it the folder serves.
+        fit.sort_by_key(|(holder, ..)| *holder == self.server);
+        for (holder, place, leaf) in &fit {
+            let is_new = !place.certificate().exists();
+            if is_new && *holder != self.server {
+                let settings = self.settings(holder, place, None);
+                Profile::lay_out(&place.folder, &settings, std::slice::from_ref(leaf), None, &anchor)?;
+            }
+            self.put(place, leaf)?;
+        }
+        let read = |(_, _, leaf): &(Identity, Place, &CertificateDer<'static>)| CertificateFacts::read(leaf);
+        let certificates = fit.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Installed { certificates, missing: self.missing(), anchor, is_new_anchor })
+    }
+
+    /// Those whose certificates have yet to come, by what is here.
+    pub fn missing(&self) -> Vec<Identity> {
+        let mut all = self.everybody();
+        all.retain(|holder| self.place(holder).is_ok_and(|place| !place.certificate().exists()));
+        all
+    }
+
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        anchor: &Anchor,
+        now: Timestamp,
+    ) -> Result<(Identity, Place), (Option<Identity>, Vec<String>)> {
+        let key = key_of(leaf).map_err(|why| (None, vec![why]))?;
+        let Some((holder, place)) = self.holder_of(&key) else {
+            let named =
+                CertificateFacts::read(leaf).map_or_else(|_| String::new(), |facts| format!(" ({})", facts.identity));
+            let shown = key.fingerprint().grouped();
+            return Err((None, vec![format!("its key {shown}{named} is none that was made here")]));
+        };
+        let wrong = unfit_for(leaf, &holder, anchor, now);
+        if wrong.is_empty() { Ok((holder, place)) } else { Err((Some(holder), wrong)) }
+    }
+
+    /// Whose key this is, of those that are here.
+    fn holder_of(&self, key: &LeafPublicKey) -> Option<(Identity, Place)> {
+        self.everybody().into_iter().find_map(|holder| {
+            let place = self.place(&holder).ok()?;
+            keys_in(&place.key()).ok()?.contains(key).then_some((holder, place))
+        })
+    }
+
+    fn write_anchor(&self, anchor: &Anchor) -> Result<(), HoldersError> {
+        let text = anchor.to_pem();
+        make_folder(&self.anchor_folder())?;
+        write_public(&AnchorFolder::certificate_in(&self.anchor_folder()), text.as_bytes())?;
+        if self.server.role == Role::Node && fs::exists(self.dir.join("tls")).unwrap_or(false) {
+            write_public(&self.dir.join(TLS_ANCHOR_FILE), text.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn the_anchor(
+    known: Option<Anchor>,
+    given: Option<Anchor>,
+    authorities: &[&CertificateDer<'static>],
+) -> Result<Anchor, HoldersError> {
+    match (known, given) {
+        (Some(known), Some(given)) if known != given => Err(HoldersError::AnchorOther {
+            given: given.fingerprint().grouped(),
+            known: known.fingerprint().grouped(),
+        }),
+        (Some(known), _) => Ok(known),
+        (None, Some(given)) => Ok(given),
+        (None, None) => match authorities {
+            [] => Err(HoldersError::AnchorUnknown),
+            [one] => Ok(Anchor::from_der(one)?),
+            several => Err(HoldersError::AnchorsSeveral(several.len())),
+        },
+    }
+}

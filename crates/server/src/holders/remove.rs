@@ -1,0 +1,122 @@
+//! Taking back: a list, signed by the anchor, in the folder that the server reads.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use concord_identity::{Anchor, AnchorFolder, FileError, MadeList, is_only_of, write_public};
+use concord_model::{Identity, Timestamp};
+
+use super::{Holders, HoldersError, make_folder};
+use crate::revocation::{REVOCATION_FILE_SIZE_MAX_BYTES, REVOCATION_FILES_MAX, REVOCATION_FOLDER};
+
+/// Who was taken back, and by which list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// The serial numbers that the list names for this, in hexadecimal.
+    pub serials: Vec<String>,
+    /// The list.
+    pub list: PathBuf,
+    /// What it says.
+    pub made: MadeList,
+    /// Where the profile went, if one was here.
+    pub aside: Option<PathBuf>,
+}
+
+impl Holders {
+    /// Takes back every certificate that this holder was ever given: those of the register, and the one that is here. The running server
+    /// reads the list by itself.
+    pub fn remove(&self, holder: &Identity, now: Timestamp, next_update_days: u32) -> Result<Removed, HoldersError> {
+        let place = self.place(holder)?;
+        let anchor = self.open_anchor()?;
+        let mut serials: Vec<String> =
+            anchor.issued_to(std::slice::from_ref(holder))?.into_iter().map(|one| one.serial).collect();
+        if place.certificate().exists() {
+            serials.push(self.present(holder, &place)?.serial);
+        }
+        serials.sort_unstable();
+        serials.dedup();
+        if serials.is_empty() {
+            return Err(HoldersError::Unknown(holder.clone()));
+        }
+        let these: Vec<_> = serials.iter().map(|serial| (holder.clone(), serial.clone())).collect();
+        let (list, made) = self.write_list(&anchor, &these, now, next_update_days)?;
+        let aside = move_aside(&place.folder, now)?;
+        Ok(Removed { serials, list, made, aside })
+    }
+
+    /// The same list again with a later next update, where nobody is taken back.
+    pub fn renew_list(&self, now: Timestamp, next_update_days: u32) -> Result<(PathBuf, MadeList), HoldersError> {
+        self.write_list(&self.open_anchor()?, &[], now, next_update_days)
+    }
+
+    fn write_list(
+        &self,
+        anchor: &AnchorFolder,
+        these: &[(Identity, String)],
+        now: Timestamp,
+        next_update_days: u32,
+    ) -> Result<(PathBuf, MadeList), HoldersError> {
+        let folder = self.dir.join(REVOCATION_FOLDER);
+        make_folder(&folder)?;
+        let path = folder.join(format!("{}.crl", anchor.participant().as_str().to_ascii_lowercase()));
+        refuse_if_of_another(&path, anchor.anchor())?;
+        let made = anchor.revoke(these, &lists_in(&folder)?, now, next_update_days)?;
+        write_public(&path, made.text.as_bytes())?;
+        Ok((path, made))
+    }
+}
+
+/// What is replaced must have nothing but lists of this anchor: all else would be lost with it.
+pub fn refuse_if_of_another(path: &Path, anchor: &Anchor) -> Result<(), HoldersError> {
+    let why = match read_list(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(bytes) if is_only_of(&bytes, anchor) => return Ok(()),
+        Ok(_) => "it has something else than lists of this anchor".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(HoldersError::List { path: path.to_owned(), why })
+}
+
+/// The files of a folder of lists, within the server's limits.
+fn lists_in(folder: &Path) -> Result<Vec<Vec<u8>>, HoldersError> {
+    let failed = |path: &Path, source| FileError { action: "read", path: path.to_owned(), source };
+    let entries = fs::read_dir(folder).map_err(|source| failed(folder, source))?;
+    let mut files = Vec::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if is_hidden || !path.is_file() {
+            continue;
+        }
+        if files.len() == REVOCATION_FILES_MAX {
+            let why = format!("it has more than {REVOCATION_FILES_MAX} files");
+            return Err(HoldersError::List { path: folder.to_owned(), why });
+        }
+        files.push(read_list(&path).map_err(|source| HoldersError::List { path, why: source.to_string() })?);
+    }
+    Ok(files)
+}
+
+/// Reads a file of lists within the server's limit.
+pub fn read_list(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path)?.take(REVOCATION_FILE_SIZE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if read as u64 > REVOCATION_FILE_SIZE_MAX_BYTES {
+        return Err(io::Error::other(format!("it is larger than {REVOCATION_FILE_SIZE_MAX_BYTES} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The profile of who was removed is of no use to anybody; it is moved, so that the name is free.
+fn move_aside(folder: &Path, now: Timestamp) -> Result<Option<PathBuf>, HoldersError> {
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".removed-{}", now.as_micros() / 1_000_000));
+    let aside = folder.with_file_name(name);
+    let moved = fs::rename(folder, &aside);
+    moved.map_err(|source| FileError { action: "move aside", path: folder.to_owned(), source })?;
+    Ok(Some(aside))
+}
