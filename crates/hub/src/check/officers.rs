@@ -68,7 +68,7 @@ impl People {
     pub(super) fn are_enough(&self, dir: &Path, config: &Config) -> Check {
         let quorum = config.quorum.get();
         let officers = match &self.officers {
-            Err(why) => return Check::failed(OFFICERS, why, "put the file right, or back from a safe place"),
+            Err(why) => return Check::untried(OFFICERS, format!("they cannot be counted: {why}")),
             Ok(officers) => officers,
         };
         let known = officers.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
