@@ -126,4 +126,8 @@ pub const MISTAKES: &[&str] = &[
     "give-what-names-others",
     // check: -p concord-node --lib what_is_strict
     "give-strict-to-all",
+    // check: --workspace --test simulation an_end_of_a_right
+    "deliver-of-the-time-between",
+    // check: --workspace --test stories an_agreement_among_each
+    "count-who-has-not-consented",
 ];

@@ -116,6 +116,8 @@ pub struct StatementDecided {
     pub told: Vec<Told>,
     /// Of an accepted one that opens an epoch: where the one before ended.
     pub closes: Option<Box<ClosedEpoch>>,
+    /// Of one that comes back to an agreement: the journal sequences of what those on it said since it left, which it is told with it. Sorted.
+    pub missed: Vec<u64>,
 }
 
 /// A participant's feed goes on after the hub lost data.

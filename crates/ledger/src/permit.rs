@@ -108,6 +108,8 @@ fn why_not(agreements: &Agreements, recipient: &ParticipantCode, mail: &Mail<'_>
     for version in later.into_iter().rev() {
         match version.party_state(recipient) {
             Some(PartyState::Left) => return WithheldReason::Left,
+            // It came back since.
+            _ if version.left_between(recipient, mail.recorded) => return WithheldReason::Left,
             Some(PartyState::Consented) if version.parties.contains_key(recipient) => {}
             _ => return WithheldReason::Removed,
         }

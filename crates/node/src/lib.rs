@@ -24,6 +24,7 @@ pub mod link;
 mod open;
 pub mod paper;
 pub mod projection;
+mod reminding;
 mod restore;
 mod retention;
 mod serve;

@@ -33,6 +33,7 @@ use crate::index::Index;
 use crate::link::{HubLink, TonicLink};
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
+use crate::reminding::keep_reminding;
 use crate::retention::Keeper;
 use crate::services::{self, OperationsApi, Started};
 use crate::state::NodeState;
@@ -187,6 +188,7 @@ impl Node {
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(confirming::keep_told(context.clone()));
         links.spawn(keeper.keep());
+        links.spawn(keep_reminding(context.clone()));
         if !config.keep_withdrawn {
             links.spawn(withdrawals::keep_redacting(context.clone()));
         }

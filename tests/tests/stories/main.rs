@@ -26,6 +26,7 @@ mod healing_node;
 mod kills;
 mod matrix;
 mod network;
+mod paperwork;
 mod peers_refused;
 mod quotas;
 mod real_data;

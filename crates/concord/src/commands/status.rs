@@ -62,6 +62,9 @@ struct NodeLine {
     outbox_exchanges: u64,
     outbox_statements: u64,
     feed_number: u64,
+    /// Agreements that wait for this state's word, and since when the first of them does.
+    agreements_pending: u64,
+    agreements_pending_since: Option<String>,
     mailboxes: Vec<MailboxLine>,
     agencies: Vec<AgencyLine>,
 }
@@ -147,6 +150,8 @@ fn read_node(node: concord_wire::proto::operations::v1::NodeStatus) -> NodeLine 
         outbox_exchanges: node.outbox_exchanges,
         outbox_statements: node.outbox_statements,
         feed_number: node.feed_number,
+        agreements_pending: node.agreements_pending,
+        agreements_pending_since: output::optional_time(node.agreements_pending_since.as_ref()),
         mailboxes: node
             .mailboxes
             .into_iter()

@@ -10,6 +10,7 @@ use concord_wire::proto::operations::v1::{
 
 use crate::context::Context;
 use crate::index::IndexError;
+use crate::reminding::Pending;
 use crate::state::rights::{About, entitled, owed};
 use crate::state::{Agency, NodeState, Officer};
 
@@ -48,6 +49,7 @@ pub(crate) fn status(context: &Context, started: Started) -> Result<GetStatusRes
 
 fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> {
     let outbox_statements: usize = state.officers().values().map(|officer| Officer::waiting(officer).count()).sum();
+    let pending = Pending::of(state, &context.participant);
     let agencies = state.all_agencies().map(|agency| {
         let (lag_items, oldest) = lag(context, state, agency)?;
         let age = |since: Timestamp| context.clock.now().as_micros().saturating_sub(since.as_micros()).max(0);
@@ -72,6 +74,8 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
         outbox_exchanges: Lane::ALL.iter().map(|lane| state.unrecorded_exchanges(*lane)).sum(),
         outbox_statements: outbox_statements as u64,
         feed_number: state.feed().number,
+        agreements_pending: pending.count,
+        agreements_pending_since: pending.since.map(timestamp),
         mailboxes: mailboxes.collect::<Result<_, IndexError>>()?,
         agencies: agencies.collect::<Result<_, IndexError>>()?,
     })

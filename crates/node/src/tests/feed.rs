@@ -100,7 +100,7 @@ async fn statements_are_numbered_repeated_and_refused_by_the_own_directory() {
     let statement = parse_statement(&consent).unwrap();
     assert_eq!(node.writer.statement(consent.clone(), statement.clone()).await, Ok(Step::Append));
     assert_eq!(node.writer.statement(consent, statement).await, Ok(Step::Repeat));
-    assert_eq!(say(2, DraftContent::Decline(other.clone())).await, Err(Reason::StatementFork));
+    assert_eq!(say(2, DraftContent::Decline(other.clone(), None)).await, Err(Reason::StatementFork));
 
     // The hub recorded nothing: the number is free again, for other content too.
     let whole = StatementAnswered {
@@ -113,7 +113,7 @@ async fn statements_are_numbered_repeated_and_refused_by_the_own_directory() {
     assert_eq!(next(&node), 3);
     node.writer.answer(whole).await.unwrap();
     assert_eq!(next(&node), 2);
-    assert_eq!(say(2, DraftContent::Decline(other)).await, Ok(Step::Append));
+    assert_eq!(say(2, DraftContent::Decline(other, None)).await, Ok(Step::Append));
     assert_eq!(next(&node), 3);
 }
 
