@@ -1,7 +1,7 @@
 //! Who comes back, and who joins late: what is theirs and what is not.
 
-use concord_ledger::{AudienceRule, PartyState, StatementContent};
-use concord_model::{AgreementRef, AgreementText, InForceAmong, Reason, WithheldReason};
+use concord_ledger::{Audience, AudienceRule, Consign, PartyState, StatementContent, Stood};
+use concord_model::{AgreementRef, AgreementText, InForceAmong, Lane, Reason, WithheldReason};
 
 use crate::forum::{Forum, digest, reason, t};
 
@@ -151,4 +151,20 @@ fn what_is_in_force_among_each_is_amended_by_all_who_consented_and_by_nobody_els
     assert_eq!(audience(&mut forum, &second).unwrap(), ["IRN", "UZB"]);
     // TUR never answered, and takes what is over off its list.
     forum.decline("TUR", &agreed).unwrap();
+}
+
+#[test]
+fn what_a_hub_lost_and_is_handed_again_goes_to_nobody_who_ever_came_back() {
+    let mut forum = Forum::of(ALL);
+    let agreed = forum.agree(ID, &ALL);
+    forum.leave("TUR", ID).unwrap();
+    forum.come_back("TUR", &agreed).unwrap();
+    // Its receipt names TUR: it was recorded before the leave, or after the return, and nothing shows which.
+    let header = forum.header("KAZ", &agreed);
+    let item = forum.item(header);
+    let audience = Audience { agreement: agreed.clone(), recipients: vec![t("IRN"), t("TUR")] };
+    let stood = Some(vec![Stood::Recorded(audience)]);
+    let consign = Consign { stood, ..forum.consign("KAZ", Lane::Routine, vec![item]) };
+    let recorded = forum.consigned(consign).unwrap();
+    assert_eq!(recorded.groups[0].recipients, [t("IRN")]);
 }
