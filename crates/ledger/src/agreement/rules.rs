@@ -121,7 +121,7 @@ impl Agreements {
         let joins_late = agreement.state == AgreementState::InForce;
         if !agreement.waits_for(by)
             || agreement.text.valid_until.is_some_and(|until| until <= now)
-            || joins_late && !self.is_settled(agreement)
+            || joins_late && !self.may_join(by, agreement)
         {
             return Err(not_pending(&reference.id));
         }
@@ -146,17 +146,18 @@ impl Agreements {
         }
         let may_again = record.is_some_and(|record| record.returned_from.len() < RETURNS_MAX);
         let is_over = agreement.text.valid_until.is_some_and(|until| until <= now);
-        if agreement.left_by(by) != Some(*leave) || !self.is_settled(agreement) || is_over || !may_again {
+        if agreement.left_by(by) != Some(*leave) || !self.may_join(by, agreement) || is_over || !may_again {
             return Err(nothing_to_come_back_to(reference));
         }
         agreement.text.parties.iter().try_for_each(|party| registry.check_keys(party))
     }
 
-    /// Whether a version is in force and no amendment of it waits.
-    fn is_settled(&self, version: &Agreement) -> bool {
+    /// Whether a version is in force and no amendment of it waits that was proposed without this participant: else it would go by that
+    /// without having been asked.
+    fn may_join(&self, by: &ParticipantCode, version: &Agreement) -> bool {
         let is_it = |one: &Agreement| one.text.version == version.text.version;
-        let waits = self.get(&version.text.id).is_some_and(|latest| latest.state == AgreementState::Proposed);
-        self.in_force(&version.text.id).is_some_and(is_it) && !waits
+        let waits = |latest: &Agreement| latest.state == AgreementState::Proposed && latest.record(by).is_none();
+        self.in_force(&version.text.id).is_some_and(is_it) && !self.get(&version.text.id).is_some_and(waits)
     }
 
     /// Whether this consent only says again what its participant said, about a version that waits or is in force.

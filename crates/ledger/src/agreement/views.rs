@@ -61,7 +61,10 @@ impl Agreements {
     pub fn missed(&self, reference: &AgreementRef, participant: &ParticipantCode) -> Vec<u64> {
         let Some(version) = self.version(reference) else { return Vec::new() };
         let Some(left) = version.parties.get(participant).and_then(|record| record.left_at) else { return Vec::new() };
-        let others = version.parties.iter().filter(|(code, _)| *code != participant);
+        // Of an amendment too that it knows of, since that waited when it left.
+        let known = self.versions(&reference.id).filter(|one| one.record(participant).is_some());
+        let records = known.flat_map(|one| one.parties.iter().chain(&one.outgoing));
+        let others = records.filter(|(code, _)| *code != participant);
         let said = others.flat_map(|(_, record)| record.said.iter().copied());
         let mut missed: Vec<u64> = said.filter(|position| *position > left).collect();
         missed.sort_unstable();

@@ -67,7 +67,7 @@ fn a_return_is_to_the_version_that_was_left_by_the_leave_that_stands_and_while_i
     assert_eq!(reason(forum.come_back("TUR", &agreed)), nothing);
     forum.decline("IRN", &amendment).unwrap();
     forum.come_back("TUR", &agreed).unwrap();
-    forum.leave("TUR", ID).unwrap();
+    forum.say("TUR", StatementContent::Leave(agreed.clone())).unwrap();
     for who in ["IRN", "KAZ", "UZB"] {
         forum.say(who, StatementContent::End(agreed.clone())).unwrap();
     }
@@ -91,6 +91,25 @@ fn who_comes_back_is_told_what_the_others_said_since_it_left_and_nothing_twice()
     assert_eq!(forum.last_statement().missed, [left, left + 1, left + 2]);
     let told: Vec<_> = forum.last_statement().told.iter().map(|told| told.participant.to_string()).collect();
     assert_eq!(told, ALL);
+}
+
+#[test]
+fn who_left_while_an_amendment_waited_that_names_it_may_come_back_and_is_asked_again() {
+    let mut forum = Forum::of(ALL);
+    let agreed = forum.agree(ID, &ALL);
+    let text = AgreementText { amends: Some(agreed.clone()), ..forum.text(ID, &ALL) };
+    let second = forum.propose_text("KAZ", text).unwrap();
+    forum.consent("TUR", &second).unwrap();
+    forum.say("TUR", StatementContent::Leave(agreed.clone())).unwrap();
+    let state = |forum: &Forum| forum.ledger.agreements().version(&second).unwrap().party_state(&t("TUR"));
+    assert_eq!(state(&forum), Some(PartyState::Left));
+    forum.consent("IRN", &second).unwrap();
+    let missed = forum.facts.len() as u64;
+    forum.come_back("TUR", &agreed).unwrap();
+    assert_eq!(forum.last_statement().missed, [missed], "what was said of the amendment");
+    assert_eq!(state(&forum), Some(PartyState::Consented), "its own word of before stands");
+    forum.consent("UZB", &second).unwrap();
+    assert_eq!(audience(&mut forum, &second).unwrap(), ["IRN", "TUR", "UZB"]);
 }
 
 #[test]
