@@ -109,8 +109,14 @@ pub(crate) fn told_of<'a>(
         StatementContent::Return(reference, _) if !comes_back && agreements.repeats_consent(own, reference) => {
             vec![own]
         }
-        StatementContent::Return(reference, _) | StatementContent::Decline(reference, _) => {
-            // One that is out hears of its return, and of its word about what is over.
+        // Who was told of the leave is told of the return, also where it is only on an amendment that the leave was carried to; and one that
+        // is out hears of its return, and of its word about what is over.
+        StatementContent::Return(reference, leave) => {
+            let mut concerned = agreements.concerned(&agreements.left_with(reference, own, leave));
+            concerned.insert(own);
+            concerned.into_iter().collect()
+        }
+        StatementContent::Decline(reference, _) => {
             let mut concerned = agreements.concerned([reference]);
             concerned.insert(own);
             concerned.into_iter().collect()
