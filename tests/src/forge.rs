@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use concord_identity::{Anchor, Anchors, Application, Credentials, ExpectedServer, LeafKey, client_config, read_text};
 use concord_model::ParticipantCode;
@@ -99,6 +100,16 @@ impl Authority {
         Shown { chain, key: key.serialize_der(), serial }
     }
 
+    /// What a server, which is a client too, would be issued for so many days.
+    pub fn server_leaf(&self, uri: &str, days: u64) -> Shown {
+        let now = SystemTime::now();
+        self.leaf(uri, |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            params.not_before = (now - Duration::from_secs(3600)).into();
+            params.not_after = (now + Duration::from_secs(days * 86_400)).into();
+        })
+    }
+
     /// A list of these serial numbers, in PEM.
     pub fn list(&self, revoked: &[&SerialNumber]) -> String {
         self.list_until(revoked, 2090)
@@ -106,6 +117,11 @@ impl Authority {
 
     /// The same, which the next list was to follow by the first day of this year.
     pub fn list_until(&self, revoked: &[&SerialNumber], year: i32) -> String {
+        self.list_between(revoked, date_time_ymd(2020, 1, 1).into(), date_time_ymd(year, 1, 1).into())
+    }
+
+    /// The same, put out at one moment and to be followed by the next list at the other.
+    pub fn list_between(&self, revoked: &[&SerialNumber], begun: SystemTime, next: SystemTime) -> String {
         let revoked = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: (*serial).clone(),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -113,8 +129,8 @@ impl Authority {
             invalidity_date: None,
         });
         let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(year, 1, 1),
+            this_update: begun.into(),
+            next_update: next.into(),
             crl_number: serial(),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -172,6 +188,18 @@ impl Shown {
     pub fn credentials(&self) -> Credentials {
         Credentials::new(self.chain.clone(), &LeafKey::from_pkcs8_der(&self.key).unwrap()).unwrap()
     }
+
+    /// Puts key and chain where a server of this folder finds its own, one after the other.
+    pub fn install(&self, dir: &Path) {
+        LeafKey::from_pkcs8_der(&self.key).unwrap().save(&dir.join("tls/key.pem")).unwrap();
+        self.install_chain(dir);
+    }
+
+    /// The chain alone.
+    pub fn install_chain(&self, dir: &Path) {
+        let pem = concord_identity::certificates_to_pem(&self.chain);
+        concord_identity::write_public(&dir.join("tls/certificate.pem"), pem.as_bytes()).unwrap();
+    }
 }
 
 /// A listener, and who is expected to answer there.
@@ -226,6 +254,14 @@ impl Listener {
         let pinned = Anchors::pinned(self.participant.clone(), self.anchor.clone());
         let expected = ExpectedServer::Exactly(self.server.parse().unwrap());
         client_config(&shown.credentials(), &pinned, expected, self.application).unwrap()
+    }
+
+    /// The leaf that the server shows to somebody who connects now.
+    pub async fn leaf_shown_to(&self, shown: &Shown) -> CertificateDer<'static> {
+        let socket = TcpStream::connect(&self.address).await.unwrap();
+        let name = concord_identity::server_name(&self.address);
+        let stream = TlsConnector::from(self.client(shown)).connect(name, socket).await.unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].clone()
     }
 
     /// The configuration of somebody else's client, which shows this, or nothing, and does not ask whether it is of any use.

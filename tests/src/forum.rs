@@ -253,10 +253,16 @@ impl Forum {
 
     /// The same, with these variables of the environment.
     pub fn start_hub_with(&mut self, variables: &BTreeMap<&str, &str>) {
-        let hub = Process::start_with(&self.log("hub"), variables, words!["hub", "serve", "--dir", self.hub_dir()]);
+        self.start_hub_unawaited(variables);
+        let hub = self.hub.as_ref().unwrap();
         hub.line_after("listen ");
         hub.line_after("admin ");
-        self.hub = Some(hub);
+    }
+
+    /// The same, and waits for nothing.
+    pub fn start_hub_unawaited(&mut self, variables: &BTreeMap<&str, &str>) {
+        let serve = words!["hub", "serve", "--dir", self.hub_dir()];
+        self.hub = Some(Process::start_with(&self.log("hub"), variables, serve));
     }
 
     /// Starts a node and waits until it is ready.
@@ -266,11 +272,16 @@ impl Forum {
 
     /// The same, with these variables of the environment.
     pub fn start_node_with(&mut self, code: &str, variables: &BTreeMap<&str, &str>) {
-        let serve = words!["node", "serve", "--dir", self.node_dir(code)];
-        let node = Process::start_with(&self.log(code), variables, serve);
+        self.start_node_unawaited(code, variables);
+        let node = &self.nodes[code];
         node.line_after("listen ");
         node.line_after("admin ");
-        self.nodes.insert(code.to_owned(), node);
+    }
+
+    /// The same, and waits for nothing.
+    pub fn start_node_unawaited(&mut self, code: &str, variables: &BTreeMap<&str, &str>) {
+        let serve = words!["node", "serve", "--dir", self.node_dir(code)];
+        self.nodes.insert(code.to_owned(), Process::start_with(&self.log(code), variables, serve));
     }
 
     /// Starts the hub, which dies at a crash point by SIGKILL; returns then.

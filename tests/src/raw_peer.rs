@@ -17,7 +17,7 @@ use concord_wire::proto::feed::v1::{
 };
 use concord_wire::proto::operations::v1::operations_service_client::OperationsServiceClient;
 use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
-use concord_wire::proto::operations::v1::{GetStatusRequest, ListParticipantsRequest};
+use concord_wire::proto::operations::v1::{GetStatusRequest, ListMeasuresRequest};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -135,6 +135,7 @@ impl RawNode {
                     Ok(Some(Message::Delivery(delivery))) => heard.deliveries.push(delivery),
                     Ok(Some(Message::Recorded(recorded))) => heard.recorded.push(recorded),
                     Ok(Some(Message::Withheld(notice))) => heard.withheld.push(notice.number),
+                    Ok(Some(Message::Probe(_))) => {}
                     Ok(None) => return heard,
                     Err(status) => return Mailbox { refused: Some(shown(&status)), ..heard },
                 }
@@ -275,8 +276,7 @@ impl RawNode {
     pub fn overreach(&self) -> Vec<(Code, String)> {
         self.block_on(async {
             let channel = self.connect().await.unwrap();
-            let listed =
-                RegistryServiceClient::new(channel.clone()).list_participants(ListParticipantsRequest {}).await;
+            let listed = RegistryServiceClient::new(channel.clone()).list_measures(ListMeasuresRequest {}).await;
             let status = OperationsServiceClient::new(channel.clone()).get_status(GetStatusRequest {}).await;
             let prepared = StatementServiceClient::new(channel).prepare(agreement::PrepareRequest {}).await;
             vec![shown(&listed.unwrap_err()), shown(&status.unwrap_err()), shown(&prepared.unwrap_err())]

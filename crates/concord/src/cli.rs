@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::commands::{
-    agency, agreement, audit, explain, hub, journal, node, participant, receive, status, submit, track, verify,
+    agency, agreement, audit, explain, hub, journal, node, pages, participant, receive, status, submit, track, verify,
     withdraw,
 };
 use crate::demo;
@@ -76,6 +76,10 @@ pub(crate) enum Command {
     /// Measure how fast a hub takes consignments in, beside what this machine could do at all.
     #[command(subcommand, after_help = "Example:\n  concord bench ratio")]
     Bench(BenchCommand),
+    /// Print what a shell needs to complete commands and options.
+    Completions(pages::CompletionsArgs),
+    /// Write manual pages, one for each command.
+    Man(pages::ManArgs),
 }
 
 /// Prints what clap has to say, help or what is wrong with the line, and returns how the process ends.

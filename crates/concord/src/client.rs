@@ -1,15 +1,24 @@
 //! From a profile folder to a connected, typed client. Every call has a deadline.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use concord_identity::Profile;
-use concord_server::MESSAGE_SIZE_MAX_BYTES;
+use concord_identity::{Profile, ProfileError};
+use concord_model::Timestamp;
+use concord_server::{ClockOffset, ConnectError, MESSAGE_SIZE_MAX_BYTES, Proxy, clock_offset_at, offset_by_date};
 use concord_wire::proto::agency::v1::agency_service_client::AgencyServiceClient;
 use concord_wire::proto::agreement::v1::agreement_service_client::AgreementServiceClient;
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
 use concord_wire::proto::operations::v1::operations_service_client::OperationsServiceClient;
 use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tonic::Request;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
 use tonic::transport::Channel;
 
 use crate::cli::ClientArgs;
@@ -25,50 +34,109 @@ pub(crate) const WAIT_MARGIN: Duration = Duration::from_secs(5);
 /// A connection to the one server of a profile.
 pub(crate) struct Client {
     profile: Profile,
-    channel: Channel,
+    channel: Heeding,
 }
 
 impl Client {
     /// Reads the profile whole, then connects.
     pub(crate) async fn connect(args: &ClientArgs) -> Result<Self, Failure> {
         let profile = Profile::load(&args.profile)?;
+        let (address, tls) = (profile.address()?, profile.client_config()?);
+        let proxy = proxy(&profile, &args.profile)?;
         let own = profile.own();
         if own.not_after < output::now() {
-            let message = format!("the certificate of {} expired on {}", own.identity, output::time(own.not_after));
-            return Err(Failure::new(Exit::Refused, "CERTIFICATE_EXPIRED", message)
-                .help("have the profile made again by the node's operator"));
+            // A moment before its end: what the server's clock says of it the server decides.
+            let moment = Timestamp::from_micros(own.not_after.as_micros().saturating_sub(1_000_000));
+            if let Some(offset) =
+                clock_offset_at(proxy, &address, &tls, moment).await.filter(|offset| offset.is_wrong())
+            {
+                return Err((&ConnectError::ClockWrong { address, offset }).into());
+            }
+            let message = format!(
+                "the certificate of {} expired on {}, and this machine's clock shows {}",
+                own.identity,
+                output::time(own.not_after),
+                output::time(output::now())
+            );
+            return Err(Failure::new(Exit::Refused, "CERTIFICATE_EXPIRED", message).help(
+                "have the profile made again by the node's operator, or set this machine's clock if it is wrong",
+            ));
         }
-        let address = profile.address()?;
-        let channel = concord_server::connect(&address, profile.client_config()?).await;
+        let channel = concord_server::connect_through(concord_server::Tcp, proxy, &address, tls, None).await;
         let channel = channel.map_err(|error| Failure::from(&error))?;
-        Ok(Self { profile, channel })
+        Ok(Self { profile, channel: Heeding { channel, is_told: Arc::default() } })
     }
 
     pub(crate) fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    pub(crate) fn agency(&self) -> AgencyServiceClient<Channel> {
+    pub(crate) fn agency(&self) -> AgencyServiceClient<Heeding> {
         AgencyServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_SIZE_MAX_BYTES)
     }
 
-    pub(crate) fn agreements(&self) -> AgreementServiceClient<Channel> {
+    pub(crate) fn agreements(&self) -> AgreementServiceClient<Heeding> {
         AgreementServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES)
     }
 
-    pub(crate) fn statements(&self) -> StatementServiceClient<Channel> {
+    pub(crate) fn statements(&self) -> StatementServiceClient<Heeding> {
         StatementServiceClient::new(self.channel.clone())
     }
 
-    pub(crate) fn registry(&self) -> RegistryServiceClient<Channel> {
+    pub(crate) fn registry(&self) -> RegistryServiceClient<Heeding> {
         RegistryServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES)
     }
 
-    pub(crate) fn operations(&self) -> OperationsServiceClient<Channel> {
+    pub(crate) fn operations(&self) -> OperationsServiceClient<Heeding> {
         OperationsServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES)
     }
+}
+
+/// The proxy that the profile names, if it does.
+fn proxy(profile: &Profile, folder: &Path) -> Result<Option<Arc<Proxy>>, Failure> {
+    let way = profile.way();
+    let path = folder.join("profile.toml");
+    Proxy::load(way.proxy.as_deref(), way.proxy_credentials.as_deref())
+        .map_err(|why| ProfileError::Settings { path, why }.into())
+}
+
+/// A channel that looks at the time which the server's first answer says, and tells once of a clock that is wrong. The command goes on.
+#[derive(Clone)]
+pub(crate) struct Heeding {
+    channel: Channel,
+    is_told: Arc<AtomicBool>,
+}
+
+impl Service<http::Request<Body>> for Heeding {
+    type Response = http::Response<Body>;
+    type Error = <Channel as Service<http::Request<Body>>>::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let (answer, is_told) = (self.channel.call(request), Arc::clone(&self.is_told));
+        async move {
+            let answer = answer.await?;
+            let offset = offset_by_date(answer.headers().get(http::header::DATE).map(|date| date.as_bytes()));
+            if let Some(offset) = offset.filter(|offset| offset.is_wrong() && !is_told.swap(true, Ordering::Relaxed)) {
+                tell(offset);
+            }
+            Ok(answer)
+        }
+        .boxed()
+    }
+}
+
+fn tell(offset: ClockOffset) {
+    // On stderr in either form of output.
+    output::Output::new(false).say(&format!(
+        "concord: this machine's clock is {offset} that of the server; set the clock of this machine, or have the other one set"
+    ));
 }
 
 /// A call that is answered at once.

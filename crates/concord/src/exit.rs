@@ -154,6 +154,13 @@ impl From<&ConnectError> for Failure {
                 _ => Self::new(Exit::Refused, refusal.code(), message)
                     .help("check that the profile belongs to this server and that its certificate has not expired"),
             },
+            ConnectError::ClockWrong { .. } => Self::new(Exit::Failed, "CLOCK_WRONG", message)
+                .help("set the clock of this machine (`timedatectl` shows it), then try again"),
+            ConnectError::OwnCertificateOver { .. } => Self::new(Exit::Refused, "CERTIFICATE_EXPIRED", message)
+                .help("have the profile made again by the node's operator, or set this machine's clock if it is wrong"),
+            ConnectError::Proxy { why, .. } => Self::new(Exit::Unavailable, why.code(), message).help(
+                "correct `proxy` and `proxy_credentials` in the profile's profile.toml, or ask who runs the proxy",
+            ),
             ConnectError::AddressMalformed { .. } => {
                 Self::failed("ADDRESS_MALFORMED", message).help("correct the address in the profile's profile.toml")
             }

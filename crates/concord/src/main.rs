@@ -12,6 +12,8 @@ mod exit;
 mod hint;
 mod media;
 mod output;
+#[cfg(test)]
+mod pasted;
 mod signals;
 
 use std::process::ExitCode;

@@ -73,6 +73,15 @@ impl Output {
         stdout.write_all(body).and_then(|()| stdout.flush()).map_err(|error| unwritten("body", &error))
     }
 
+    /// On a terminal, the next result begins at the top of an empty screen, in place of the one before.
+    pub(crate) fn begin_again(&self) {
+        if !self.json && io::stdout().is_terminal() {
+            let mut stdout = io::stdout().lock();
+            // Whoever reads stdout is told by the result that follows if this cannot be written.
+            let _ = write!(stdout, "\x1b[H\x1b[2J").and_then(|()| stdout.flush());
+        }
+    }
+
     /// Talk, for a person who watches.
     pub(crate) fn say(&self, text: &str) {
         // Nobody is left to tell when stderr is closed.

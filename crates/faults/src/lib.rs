@@ -6,6 +6,7 @@
 //! * `CONCORD_FAIL_AT=journal.sync:3` lets that operation fail from its third time on, as a disk that has begun to fail does.
 //! * `CONCORD_PLANTED=skip-sync` makes the one place that asks for this mistake make it, so that the batteries can show that
 //!   they would find it.
+//! * `CONCORD_CLOCK_OFFSET_SECONDS=7200` shows the process the machine's clock two hours ahead, in handshakes too.
 //!
 //! **What it must not know:** what stands at a point. It names places and counts passes, no more.
 
@@ -25,6 +26,8 @@ pub const CRASH_VARIABLE: &str = "CONCORD_CRASH_AT";
 pub const FAIL_VARIABLE: &str = "CONCORD_FAIL_AT";
 /// Names the mistake that is switched on.
 pub const PLANTED_VARIABLE: &str = "CONCORD_PLANTED";
+/// How far the machine's clock is shown from where it is, in seconds.
+pub const CLOCK_OFFSET_VARIABLE: &str = "CONCORD_CLOCK_OFFSET_SECONDS";
 
 /// Ends the process by SIGKILL if this point is the one that was asked for, and this pass the one.
 ///
@@ -64,6 +67,16 @@ pub fn planted(name: &'static str) -> bool {
     }
 }
 
+/// How far the machine's clock is to be shown from where it is, in microseconds.
+#[inline]
+#[must_use]
+pub fn clock_offset_micros() -> i64 {
+    #[cfg(debug_assertions)]
+    return armed::clock_offset_micros();
+    #[cfg(not(debug_assertions))]
+    0
+}
+
 #[cfg(debug_assertions)]
 mod armed {
     use std::io;
@@ -72,7 +85,7 @@ mod armed {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    use super::{CRASH_VARIABLE, FAIL_VARIABLE, FAILURES, MISTAKES, PLANTED_VARIABLE, POINTS};
+    use super::{CLOCK_OFFSET_VARIABLE, CRASH_VARIABLE, FAIL_VARIABLE, FAILURES, MISTAKES, PLANTED_VARIABLE, POINTS};
 
     /// A name, and how many passes of it are left until its turn.
     struct Armed {
@@ -105,6 +118,18 @@ mod armed {
         assert!(MISTAKES.contains(&wanted.as_str()), "{PLANTED_VARIABLE} names {wanted}, which is no planted mistake");
         Some(wanted)
     });
+
+    static CLOCK_OFFSET_MICROS: LazyLock<i64> = LazyLock::new(|| match std::env::var(CLOCK_OFFSET_VARIABLE) {
+        Ok(text) => match text.parse::<i64>() {
+            Ok(seconds) => seconds.saturating_mul(1_000_000),
+            Err(_) => panic!("{CLOCK_OFFSET_VARIABLE}={text}: not a number of seconds"),
+        },
+        Err(_) => 0,
+    });
+
+    pub(super) fn clock_offset_micros() -> i64 {
+        *CLOCK_OFFSET_MICROS
+    }
 
     pub(super) fn pass(name: &'static str) {
         debug_assert!(POINTS.contains(&name), "the crash point {name} is not listed");

@@ -88,6 +88,10 @@ pub const MISTAKES: &[&str] = &[
     "let-anybody-call",
     // check: --workspace --test stories every_method_answers_exactly
     "take-anybody-for-an-agency",
+    // check: --workspace --test stories the_supervisor_hears
+    "ready-before-the-ports",
+    // check: --workspace --test stories the_watchdog_hears
+    "live-by-the-clock",
     // check: --workspace --test batteries canaries
     "log-the-title",
     // check: --workspace --test batteries canaries
@@ -130,4 +134,10 @@ pub const MISTAKES: &[&str] = &[
     "deliver-of-the-time-between",
     // check: --workspace --test stories an_agreement_among_each
     "count-who-has-not-consented",
+    // check: --workspace --test stories the_list_of_an_issuer_that_grew_too_old
+    "let-a-lapsed-list-count-on",
+    // check: -p concord-server --lib what_peers_would_refuse
+    "take-any-certificate",
+    // check: --workspace --test closing a_connection_ends_with_the_certificate_of_the_server
+    "outlive-the-servers-certificate",
 ];

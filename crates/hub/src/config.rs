@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use concord_model::Name;
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Quotas, Retention};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Lapsing, Overdue, Quotas, Retention};
 use serde::Deserialize;
 
 use crate::error::HubError;
@@ -24,10 +24,14 @@ pub struct Config {
     pub journal_segment_size_bytes: u64,
     /// What is kept free on the disk for what is under way, in bytes.
     pub disk_reserve_bytes: u64,
+    /// After which time what waits is overdue.
+    pub overdue: Overdue,
     /// What each participant may bring.
     pub quotas: Quotas,
     /// What goes by itself.
     pub retention: Retention,
+    /// When revocation lists are too old.
+    pub revocation: Lapsing,
 }
 
 #[derive(Deserialize)]
@@ -41,9 +45,13 @@ struct File {
     journal_segment_size_bytes: Option<u64>,
     disk_reserve_bytes: Option<u64>,
     #[serde(default)]
+    overdue: Overdue,
+    #[serde(default)]
     quotas: Quotas,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    revocation: Lapsing,
 }
 
 impl Config {
@@ -80,8 +88,10 @@ impl Config {
             journal_segment_size_bytes: concord_journal::segment_size(file.journal_segment_size_bytes)
                 .map_err(|why| format!("journal_segment_size_bytes: {why}"))?,
             disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
+            overdue: file.overdue.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
+            revocation: file.revocation.checked()?,
         })
     }
 
@@ -109,15 +119,17 @@ journal_segment_size_bytes = {segment}
 # What is kept free on the disk, in bytes. With less, new consignments are refused with DISK_FULL and wait at their nodes; receipts,
 # deliveries, acknowledgements and officers' words go on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
-{quotas}{retention}"#,
+{overdue}{quotas}{retention}{revocation}"#,
             name = self.name,
             listen = self.listen,
             admin = self.admin,
             announce = announce.join(", "),
             segment = self.journal_segment_size_bytes,
             disk_reserve_bytes = self.disk_reserve_bytes,
+            overdue = self.overdue.to_toml("an exchange for its recipient's node"),
             quotas = self.quotas.to_toml("participant"),
             retention = self.retention.to_toml(),
+            revocation = self.revocation.to_toml(),
         )
     }
 }
@@ -134,8 +146,10 @@ mod tests {
             announce: vec!["hub.example.org:7443".to_owned()],
             journal_segment_size_bytes: 65_536,
             disk_reserve_bytes: 1024,
+            overdue: Overdue { flash_seconds: 7, ..Overdue::default() },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
+            revocation: Lapsing { warn_days: 3, grace_days: 0 },
         }
     }
 
@@ -166,5 +180,6 @@ mod tests {
         check(text.replace("exchanges_per_second = 7", "exchanges_per_minute = 7"), "exchanges_per_minute");
         check(text.replace("bodies_days = 30", "bodies_days = 0"), "bodies_days");
         check(text.replace("bodies_days = 30", "entries_days = 30"), "entries_days");
+        check(text.replace("warn_days = 3", "warn_days = 366"), "warn_days");
     }
 }

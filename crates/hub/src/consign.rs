@@ -1,16 +1,19 @@
 //! Taking consignments in: opened and verified outside the sequencer, decided in order, receipted after durability.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use concord_identity::{Caller, verify};
 use concord_journal::HistoryId;
 use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::withdrawal::look_again;
-use concord_ledger::{Audience, Candidate, Stood};
+use concord_ledger::{Audience, Candidate, ConsignmentRecorded, Stood};
 use concord_model::limits::CONSIGN_UNRECEIPTED_MAX;
-use concord_model::{ChainKey, Lane, Reason, Refusal, Timestamp};
+use concord_model::{ChainKey, ExchangeId, Lane, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_server::traces::{self, Span, Step};
 use concord_wire::consignment::{self, parse_chain_key};
 use concord_wire::convert;
+use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::receipt::{self, Outcome, Recorded};
 use concord_wire::stored::hub::HubEntry;
@@ -126,6 +129,7 @@ pub fn receipts(
     opened
         .and_then(move |(opened, receipt, withdrawn)| {
             let (shared, by) = (Arc::clone(&deciding), by.clone());
+            let traced = Traced::begin(&opened);
             async move {
                 let stood = match receipt {
                     None => None,
@@ -136,16 +140,47 @@ pub fn receipts(
                     }
                 };
                 if opened.candidates.iter().any(withdraws) {
-                    return propose_with_withdrawals(&shared, &by, opened, stood, withdrawn).await;
+                    return Ok((propose_with_withdrawals(&shared, &by, opened, stood, withdrawn).await?, traced));
                 }
-                shared.sequencer.propose_by(&by, proposal(opened, stood)).await
+                Ok((shared.sequencer.propose_by(&by, proposal(opened, stood)).await?, traced))
             }
         })
         .map(move |waiting| {
             let shared = Arc::clone(&shared);
-            async move { receipt_for(&shared, answered(waiting?).await?).await }
+            async move {
+                let (waiting, traced): (AnswerReceiver, Option<Traced>) = waiting?;
+                let answer = answered(waiting).await?;
+                if let (Some(traced), Answer::Recorded(recorded)) = (traced, &answer) {
+                    traced.recorded(&recorded.fact);
+                }
+                receipt_for(&shared, answer).await
+            }
         })
         .buffered(CONSIGN_UNRECEIPTED_MAX)
+}
+
+/// A consignment whose exchanges are traced.
+struct Traced {
+    begun: SystemTime,
+    exchanges: Vec<ExchangeId>,
+}
+
+impl Traced {
+    fn begin(opened: &consignment::Opened) -> Option<Self> {
+        let ids = || opened.sealed.headers.iter().map(|header| exchange_id(header)).collect();
+        traces::is_traced().then(|| Self { begun: SystemTime::now(), exchanges: ids() })
+    }
+
+    /// What was refused is in no trace: it went nowhere.
+    fn recorded(self, fact: &ConsignmentRecorded) {
+        let (lane, participant) = (fact.chain.lane, ParticipantCode::secretariat().to_string());
+        for (index, exchange) in (0..).zip(self.exchanges) {
+            if !fact.refused.iter().any(|refused| refused.index == index) {
+                let (participant, begun) = (participant.clone(), self.begun);
+                traces::trace(Span { exchange, step: Step::Record, lane, participant, begun, caller: None });
+            }
+        }
+    }
 }
 
 fn proposal(opened: Box<consignment::Opened>, stood: Option<Vec<Stood>>) -> Proposal {

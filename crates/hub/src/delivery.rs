@@ -4,10 +4,12 @@
 //! the newest published ledger.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use concord_journal::{Blob, Entry, HistoryId, Journal, ReadError};
 use concord_ledger::{ConsignmentRecorded, Mail, Permit};
 use concord_model::{Lane, ParticipantCode, Refusal, Timestamp, WithheldReason};
+use concord_server::traces::{self, Span, Step};
 use concord_wire::consignment::blob_to_bytes;
 use concord_wire::delivery;
 use concord_wire::header::{exchange_id, withdraws};
@@ -333,7 +335,13 @@ async fn send_number(
     // Then its number lies after a leave that came later, too.
     delivery.recorded_before_loss = loaded.fact.rehanded || feed_number != loaded.run.feed_number;
     concord_faults::point("hub.deliver.permitted");
+    let traced = traces::is_traced().then(|| (SystemTime::now(), exchange_id(&delivery.header)));
     let sent = writer.deliver(permit, recorded, delivery).await;
+    if let (Ok(()), Some((begun, exchange))) = (&sent, traced) {
+        let step = Step::Deliver(writer.recipient.to_string());
+        let (lane, participant) = (loaded.fact.chain.lane, ParticipantCode::secretariat().to_string());
+        traces::trace(Span { exchange, step, lane, participant, begun, caller: None });
+    }
     concord_faults::point("hub.deliver.sent");
     Ok(sent.into())
 }

@@ -73,8 +73,10 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
             announce: options.announce,
             journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
             disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
+            overdue: concord_server::Overdue::default(),
             quotas: concord_server::Quotas::default(),
             retention: concord_server::Retention::default(),
+            revocation: concord_server::Lapsing::default(),
         }
         .to_toml(),
     )

@@ -10,6 +10,7 @@
 
 pub mod acknowledge;
 pub mod allowance;
+mod check;
 mod config;
 pub mod consign;
 pub mod damaged;
@@ -20,13 +21,18 @@ pub mod feed;
 pub mod feeds;
 pub mod fencing;
 pub mod fetch;
+pub mod fleet;
 pub mod follow;
 pub mod healing;
 mod init;
+pub mod lags;
 pub mod lapses;
 pub mod losses;
+pub mod node_clocks;
 mod noted;
+pub mod overdue;
 pub mod positions;
+pub mod probes;
 pub mod projection;
 pub mod responses;
 mod restore;
@@ -40,6 +46,7 @@ pub mod snapshot;
 pub mod streams;
 pub mod withdrawals;
 
+pub use check::check;
 pub use config::Config;
 pub use error::HubError;
 pub use init::{InitOptions, Initialised, init};

@@ -145,7 +145,7 @@ impl Losses {
         let published = published.borrow().clone();
         let lost = published.ledger.losses();
         let count = lost.count() + known.not_healed_count;
-        metrics::gauge!("concord_not_healed").set(count as f64);
+        metrics::gauge!("concord_not_healed_items").set(count as f64);
         if count == 0 {
             // All of it came back, or was withdrawn.
             return readiness.clear(NOT_HEALED_NOTE);

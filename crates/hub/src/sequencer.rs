@@ -82,6 +82,9 @@ pub enum Proposal {
     ListLost(NotHealed),
     /// The time of an agreement is over.
     Lapse(AgreementRef),
+    /// Nothing: whoever asks wants to know that the sequencer and the journal still go on. Answered when what was being made durable
+    /// before it is.
+    Pulse(Lane),
     /// Bodies that nobody waits for any more go.
     Redact(Vec<Bodies>),
     /// Old segments go, for which a base is prepared.
@@ -181,11 +184,20 @@ impl Sequencer {
                 &self.flash
             }
             Proposal::Acknowledge(acknowledge, _) if acknowledge.lane == Lane::Flash => &self.flash,
+            Proposal::Pulse(Lane::Flash) => &self.flash,
             _ => &self.ordinary,
         };
         let (answer, receiver) = oneshot::channel();
         line.send(Waiting { proposal, by, answer }).await.map_err(|_| ending())?;
         Ok(receiver)
+    }
+
+    /// Resolves when the sequencer has answered, and the journal has done what it was doing before; also where the answer is a refusal.
+    /// Never, where one of them hangs.
+    pub async fn ask(&self) {
+        if let Ok(receiver) = self.propose(Proposal::Pulse(Lane::Flash)).await {
+            drop(receiver.await);
+        }
     }
 
     /// Puts a proposal in line and waits for its answer.
@@ -273,6 +285,9 @@ impl SequencerTask {
         let mut in_flight: Option<InFlight> = None;
         let mut closed = false;
         loop {
+            if concord_faults::failure("hub.sequencer.goes-on").is_err() {
+                std::future::pending::<()>().await;
+            }
             // How many entries of its own the journal appends is known when it is done: nothing is decided behind them meanwhile.
             if in_flight.as_ref().is_none_or(|in_flight| !in_flight.is_effect) {
                 self.gather(&mut open);
@@ -334,6 +349,11 @@ impl SequencerTask {
         if let Err(refusal) = self.check_run(waiting.by.as_ref()) {
             // That another run is served may not be durable yet.
             open.answers.push((waiting.answer, Due::Answer(Err(refusal))));
+            return None;
+        }
+        if matches!(waiting.proposal, Proposal::Pulse(_)) {
+            // Behind whatever is being synced, so that a journal that hangs is found too.
+            open.answers.push((waiting.answer, Due::Answer(Ok(Answer::Stands))));
             return None;
         }
         // A history begins by an entry of the journal's own, so it has a commit of its own, and what comes waits for the next.
@@ -465,7 +485,7 @@ impl SequencerTask {
     /// whole and nobody told; a crash just after leaves them recorded, and whoever asks again gets the same answer.
     fn publish(&mut self, mut done: InFlight, written: Written) {
         let Written { committed, is_whole } = written;
-        metrics::histogram!("concord_commit_seconds").record(done.begun.elapsed().as_secs_f64());
+        metrics::histogram!("concord_commit_duration_seconds").record(done.begun.elapsed().as_secs_f64());
         concord_faults::point("hub.commit.durable");
         if done.is_effect {
             for sequence in self.tail.sequence + 1..=committed.tail.sequence {

@@ -9,11 +9,13 @@ use concord_backup::{Owner, StandingError, refuse_if_interrupted};
 use concord_identity::{Admission, Anchors, Application, Caller, Credentials, SigningKey, server_config};
 use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
-use concord_model::ParticipantCode;
+use concord_model::{Identity, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
+use concord_server::traces::Traces;
 use concord_server::{
-    Addresses, AdminListener, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM, Readiness,
-    RevocationFolder, Shares, Shutdown, bind, metrics_recorder, scrub,
+    Addresses, AdminListener, Certificates, DiskRoom, Folder, FolderKind, Hangup, JOURNAL_BEHIND_VIEWS_ALARM,
+    JOURNAL_CUT_ALARM, MetricAt, OwnCertificates, OwnFiles, Readiness, RevocationFolder, Shares, Shutdown, Supervisor,
+    bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
@@ -26,10 +28,14 @@ use crate::error::HubError;
 use crate::explain::Lookups;
 use crate::feeds::FeedsShown;
 use crate::fencing::RunsSeen;
+use crate::fleet::Fleet;
 use crate::follow::follow;
 use crate::init::{files, open_journal};
+use crate::lags;
 use crate::lapses;
 use crate::losses::{self, Losses};
+use crate::node_clocks::NodeClocks;
+use crate::probes::Probes;
 use crate::projection::HubProjection;
 use crate::retention::Keeper;
 use crate::sequencer::{Published, SequencerTask};
@@ -46,10 +52,17 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let config = Config::load(dir)?;
     let _lock = folder.lock()?;
     refuse_if_interrupted(dir)?;
-    let metrics = metrics_recorder()?;
+    let metrics = metrics_recorder(MetricAt::Hub)?;
     let readiness = Readiness::new();
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(HubError::Signals)?;
+    let hangup = Hangup::on_signal().map_err(HubError::Signals)?;
+    let supervisor = Supervisor::from_environment();
+    let traces = Traces::begin("concord-hub");
+    if concord_faults::planted("ready-before-the-ports") {
+        supervisor.ready();
+    }
+    let opening_told = supervisor.not_serving_yet("opening");
 
     let opening = (dir.to_owned(), config.clone(), readiness.clone());
     let opened = blocking(move || Opening::open(&opening.0, &opening.1, &opening.2)).await?;
@@ -59,8 +72,27 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let Restored { state: ledger, snapshot, .. } = restored;
     let anchors = Anchors::none();
     anchors.replace(anchors_of(&ledger));
-    let opening = (dir.to_owned(), vec![anchors.clone()], readiness.clone());
-    let revocations = blocking(move || Ok(RevocationFolder::open(&opening.0, opening.1, opening.2))).await?;
+    // A hub that nobody has joined has no peer that could agree with its clock, and nothing that could lapse.
+    let has_peers = ledger.registry().enrolments().any(|(code, _)| *code != ParticipantCode::secretariat());
+    let last_recorded = has_peers.then(|| ledger.last_recorded_at());
+    let trust = Arc::new(ClockTrust::system(Arc::new(SystemClock), last_recorded, readiness.clone()));
+    concord_server::detach(Arc::clone(&trust).watch());
+    let clock: Arc<dyn Clock> = trust;
+    let opening = (dir.to_owned(), vec![anchors.clone()], readiness.clone(), Arc::clone(&clock));
+    let lapsing = config.revocation;
+    let revocations = blocking(move || {
+        let (dir, anchors, readiness, clock) = opening;
+        Ok(RevocationFolder::open(&dir, anchors, readiness, lapsing, clock))
+    });
+    let revocations = revocations.await?;
+    let certificates = Certificates::new();
+    let opening = (own_files(dir, &caller), credentials.clone(), anchors.clone(), certificates.clone());
+    let (told, judged_by) = (readiness.clone(), Arc::clone(&clock));
+    let own = blocking(move || {
+        let (files, credentials, anchors, certificates) = opening;
+        Ok(OwnCertificates::open(files, credentials, anchors, certificates, told, judged_by))
+    });
+    let own = own.await?;
     let tls = server_config(&credentials, &anchors, Admission::hub(), Application::Grpc)?;
 
     let before = folder.addresses()?;
@@ -72,13 +104,6 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     };
     let admin = AdminListener::new(admin, &credentials, &anchors, &ParticipantCode::secretariat(), audit.clone())?;
 
-    // A hub that nobody has joined has no peer that could agree with its clock, and nothing that could lapse.
-    let has_peers = ledger.registry().enrolments().any(|(code, _)| *code != ParticipantCode::secretariat());
-    let last_recorded = has_peers.then(|| ledger.last_recorded_at());
-    let trust = ClockTrust::system(Arc::new(SystemClock), last_recorded, readiness.clone());
-    let trust = Arc::new(trust);
-    concord_server::detach(Arc::clone(&trust).watch());
-    let clock: Arc<dyn Clock> = trust;
     let dyn_journal: Arc<dyn Journal> = Arc::clone(&journal) as Arc<dyn Journal>;
     let (task, sequencer) =
         SequencerTask::new(Arc::clone(&dyn_journal), Arc::clone(&clock), config.name.clone(), ledger);
@@ -98,7 +123,10 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         room: room.clone(),
         shares: Shares::new(config.quotas),
         runs: RunsSeen::default(),
+        fleet: Fleet::default(),
+        probes: Probes::default(),
         losses: Losses::default(),
+        node_clocks: NodeClocks::default(),
         damaged: Damaged::default(),
         audit: audit.clone(),
         shutdown: shutdown.clone(),
@@ -124,26 +152,44 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         connections: server.connections.clone(),
         readiness: readiness.clone(),
         started_at: clock.now(),
-        certificate_not_after: caller.not_after,
+        certificates: certificates.clone(),
     };
     server.routes = server.routes.add_service(services::operations::server(operations));
-
     let mut sequencing = tokio::spawn(task.run());
-    let revoking = tokio::spawn(revocations.watch(vec![server.connections.clone(), admin.connections()], None));
+    let listening = vec![server.connections.clone(), admin.connections()];
+    let revoking = tokio::spawn(revocations.watch(listening.clone(), None, hangup.clone()));
+    let renewing = tokio::spawn(own.watch(listening, hangup));
+    let enrolled = sequencer.watch();
+    let is_node = move |identity: &Identity| {
+        let published = Arc::clone(&enrolled.borrow());
+        let enrolment = published.ledger.registry().enrolment(&identity.participant);
+        identity.role == Role::Node && enrolment.is_some_and(|enrolment| enrolment.node == identity.name)
+    };
+    let warning = certificates.watch(server.connections.clone(), is_node, readiness.clone(), Arc::clone(&clock));
+    let warning = tokio::spawn(warning);
     let measured = Arc::clone(&journal);
     let measuring = tokio::spawn(room.watch(move || measured.available_bytes()));
     let projecting = tokio::spawn(follow(views, Arc::clone(&dyn_journal), sequencer.watch(), sequencer.recent()));
     let published = sequencer.watch();
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
     tokio::spawn(lapses::keep_lapsing(Arc::downgrade(&shared)));
+    tokio::spawn(lags::keep_measured(Arc::downgrade(&shared), server.connections.clone(), config.overdue));
     tokio::spawn(withdrawals::keep_redacting(Arc::downgrade(&shared)));
     tokio::spawn(note_histories(audit.clone(), sequencer.watch()));
     tokio::spawn(losses::keep_told(Arc::downgrade(&shared), readiness.clone(), sequencer.watch()));
     folder.write_addresses(&addresses)?;
     addresses.announce().map_err(HubError::Output)?;
     let mended = shared.damaged.watch();
+    let asked = sequencer.clone();
     drop((sequencer, shared));
     concord_faults::point("hub.serving");
+    drop(opening_told);
+    supervisor.ready();
+    // Ends with the request for the end, and gives its handle of the sequencer back then.
+    tokio::spawn(supervisor.keep_told(readiness.clone(), shutdown, move || {
+        let asked = asked.clone();
+        async move { asked.ask().await }
+    }));
 
     // Whatever ends first ends the hub: a failed write or view must not go on being served.
     let admin_end = CancellationToken::new();
@@ -167,6 +213,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     };
     measuring.abort();
     revoking.abort();
+    renewing.abort();
+    warning.abort();
     keeping.abort();
     // The admin listener tells of the drain to its end.
     admin_end.cancel();
@@ -174,6 +222,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     flatten(scrubbing.await)?;
     concord_faults::point("hub.close");
     audit.flush().await;
+    traces.end().await;
     journal.close();
     let (ledger, tail) = snapshot::of(&published.borrow());
     blocking(move || {
@@ -229,6 +278,16 @@ impl Opening {
         concord_faults::point("hub.open.views");
         let was_cut = opened.cut.is_some();
         Ok(Self { journal: Arc::new(journal), restored, snapshots, views, signing_key, credentials, caller, was_cut })
+    }
+}
+
+/// Its anchors are those of the registry, not of a file.
+fn own_files(dir: &Path, caller: &Caller) -> OwnFiles {
+    OwnFiles {
+        identity: caller.identity.clone(),
+        certificate: dir.join(files::TLS_CERTIFICATE),
+        key: dir.join(files::TLS_KEY),
+        anchors: None,
     }
 }
 

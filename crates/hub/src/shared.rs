@@ -17,7 +17,10 @@ use concord_wire::stored::hub::HubEntry;
 use crate::damaged::Damaged;
 use crate::feeds::FeedsShown;
 use crate::fencing::{NodeRun, RunsSeen};
+use crate::fleet::Fleet;
 use crate::losses::Losses;
+use crate::node_clocks::NodeClocks;
+use crate::probes::Probes;
 use crate::sequencer::{Published, Sequencer};
 use crate::streams::{Purpose, StreamGuard, StreamKey, Streams};
 use concord_server::Clock;
@@ -50,8 +53,14 @@ pub struct Shared {
     pub shares: Shares<ParticipantCode>,
     /// How many runs of each participant's node came to be served.
     pub runs: RunsSeen,
+    /// What was last heard of each node.
+    pub fleet: Fleet,
+    /// Probes on their way back.
+    pub probes: Probes,
     /// What is known of lost data.
     pub losses: Losses,
+    /// How far the nodes' clocks are from this one.
+    pub node_clocks: NodeClocks,
     /// What is damaged here and wanted again.
     pub damaged: Damaged,
     /// Who did what, and what was refused.

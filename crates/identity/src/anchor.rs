@@ -3,12 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use concord_model::Fingerprint;
+use concord_model::{Fingerprint, Timestamp};
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use crate::certificate::{certificate_fingerprint, parse};
 use crate::chain::CERTIFICATE_SIZE_MAX_BYTES;
 use crate::files;
+use crate::moment;
+
+/// Anchors in one file.
+pub const ANCHORS_PER_FILE_MAX: usize = 4;
 
 /// A certificate that cannot be a trust anchor, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +29,7 @@ pub struct Anchor(Arc<Inner>);
 struct Inner {
     der: CertificateDer<'static>,
     fingerprint: Fingerprint,
+    not_after: Timestamp,
     trust_anchor: TrustAnchor<'static>,
 }
 
@@ -45,10 +50,11 @@ impl Anchor {
         if !usage.is_some_and(|usage| usage.value.key_cert_sign()) {
             return Err(AnchorError("its key usage does not include keyCertSign".to_owned()));
         }
+        let not_after = moment::from_seconds(certificate.validity().not_after.timestamp());
         let der = CertificateDer::from(der.to_vec());
         let trust_anchor =
             webpki::anchor_from_trusted_cert(&der).map_err(|error| AnchorError(error.to_string()))?.to_owned();
-        Ok(Self(Arc::new(Inner { fingerprint: certificate_fingerprint(&der), trust_anchor, der })))
+        Ok(Self(Arc::new(Inner { fingerprint: certificate_fingerprint(&der), not_after, trust_anchor, der })))
     }
 
     /// Takes a PEM text with exactly one certificate.
@@ -60,6 +66,21 @@ impl Anchor {
                 Err(AnchorError(format!("the text has {} certificates where exactly one is needed", several.len())))
             }
         }
+    }
+
+    /// Takes a PEM text with one certificate, or with the old one and the new one while an anchor is rolled over.
+    pub fn several_from_pem(text: &str) -> Result<Vec<Self>, AnchorError> {
+        let certificates = files::certificates_from_pem(text).map_err(AnchorError)?;
+        if certificates.len() > ANCHORS_PER_FILE_MAX {
+            let why = format!("the text has {} certificates, more than {ANCHORS_PER_FILE_MAX}", certificates.len());
+            return Err(AnchorError(why));
+        }
+        certificates.iter().map(|der| Self::from_der(der)).collect()
+    }
+
+    /// The last moment that its certificate names. Nothing ends with it here; other software may think otherwise.
+    pub fn not_after(&self) -> Timestamp {
+        self.0.not_after
     }
 
     /// The certificate.

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use concord_model::ParticipantCode;
 
 use crate::anchor::Anchor;
-use crate::revocation::{ChainNumbers, Revocations};
+use crate::revocation::{ChainNumbers, Revocations, Unfit};
 
 /// Participant → its trusted anchors.
 pub type AnchorTable = BTreeMap<ParticipantCode, Vec<Anchor>>;
@@ -53,9 +53,9 @@ impl Anchors {
         self.0.table.load_full()
     }
 
-    /// Whether a list that counts names a certificate of this chain.
-    pub fn revoke(&self, chain: &ChainNumbers) -> bool {
-        self.0.revocations.load().name(chain)
+    /// Whether lists that count let a certificate of this chain not count, and why not.
+    pub fn refuse(&self, chain: &ChainNumbers) -> Option<Unfit> {
+        self.0.revocations.load().refuse(chain)
     }
 
     /// The anchors of a participant; empty for one who is not enrolled.

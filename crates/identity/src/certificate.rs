@@ -37,6 +37,14 @@ pub(crate) fn certificate_fingerprint(der: &[u8]) -> Fingerprint {
     Fingerprint(Digest(Sha256::digest(der).into()))
 }
 
+/// From when to when a certificate says that it is valid. Nothing of it is verified.
+pub fn validity(der: &[u8]) -> Result<(Timestamp, Timestamp), CertificateRefusal> {
+    let certificate = parse(der).map_err(CertificateRefusal::Malformed)?;
+    let validity = certificate.validity();
+    let moment = |at: x509_parser::time::ASN1Time| moment::from_seconds(at.timestamp());
+    Ok((moment(validity.not_before), moment(validity.not_after)))
+}
+
 /// What a leaf says of itself. Nothing here is verified yet.
 #[derive(Debug)]
 pub(crate) struct Leaf {

@@ -16,6 +16,7 @@ mod fingerprint;
 mod issue;
 mod leaf_key;
 mod moment;
+mod own;
 mod profile;
 mod refusal;
 mod revocation;
@@ -25,9 +26,9 @@ mod tls;
 mod verifier;
 
 pub use admission::{Admission, Barred, ExpectedServer};
-pub use anchor::{Anchor, AnchorError};
+pub use anchor::{ANCHORS_PER_FILE_MAX, Anchor, AnchorError};
 pub use anchors::{AnchorTable, Anchors};
-pub use certificate::Caller;
+pub use certificate::{Caller, validity};
 pub use chain::{CERTIFICATE_SIZE_MAX_BYTES, INTERMEDIATES_MAX, verify_certificate};
 pub use files::{
     FileError, PEM_FILE_SIZE_MAX_BYTES, certificates_from_pem, certificates_to_pem, read_text, write_private,
@@ -38,11 +39,16 @@ pub use issue::{
     ANCHOR_LIFETIME_DAYS, AnchorKeys, CertificateRequest, IssueError, LEAF_BACKDATED_SECONDS, LEAF_LIFETIME_DAYS,
 };
 pub use leaf_key::{LeafKey, LeafKeyKind, LeafPublicKey};
-pub use profile::{Profile, ProfileError, ProfileSettings};
+pub use moment::rfc3339;
+pub use own::{OwnError, check_own};
+pub use profile::{Profile, ProfileError, ProfileSettings, ProfileWay};
 pub use refusal::{CertificateRefusal, HandshakeRefusal};
-pub use revocation::{ChainNumbers, RevocationFile, Revocations};
+pub use revocation::{ChainNumbers, IssuerLists, RevocationFile, Revocations, Unfit};
 pub use signing::{
     KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki, verify,
 };
 pub use statement::{STATEMENT_DOMAIN, StatementError, StatementSigner, check_signer, verify_statement};
-pub use tls::{Application, Credentials, TlsError, client_config, server_config, server_name};
+pub use tls::{
+    Application, Credentials, HybridKey, TlsError, client_config, client_config_with, judging_at, own_leaf,
+    server_config, server_name,
+};

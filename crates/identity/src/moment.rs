@@ -33,7 +33,7 @@ pub(crate) fn plus_seconds(moment: Timestamp, seconds: i64) -> Timestamp {
 }
 
 /// RFC 3339 in UTC, whole seconds: for errors that people read.
-pub(crate) fn rfc3339(moment: Timestamp) -> String {
+pub fn rfc3339(moment: Timestamp) -> String {
     let Some(at) = to_date_time(moment) else {
         return "a moment out of range".to_owned();
     };

@@ -20,7 +20,7 @@ use crate::leaf_key::LeafKey;
 use crate::refusal::CertificateRefusal;
 use crate::signing::KeyError;
 use crate::statement::{StatementError, StatementSigner};
-use crate::tls::{self, Application, Credentials, TlsError};
+use crate::tls::{self, Application, Credentials, HybridKey, TlsError};
 
 const SETTINGS_FILE: &str = "profile.toml";
 const CERTIFICATE_FILE: &str = "certificate.pem";
@@ -121,6 +121,23 @@ struct SettingsFile {
     address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     addresses_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_credentials: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hybrid_key: Option<HybridKey>,
+}
+
+/// By what way the server is reached, where a person has set it in `profile.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProfileWay {
+    /// `http://host:port` of a proxy that takes CONNECT.
+    pub proxy: Option<String>,
+    /// The file with `user:password` for it.
+    pub proxy_credentials: Option<PathBuf>,
+    /// Whether the hybrid key exchange is offered.
+    pub hybrid_key: HybridKey,
 }
 
 /// The part of a server's addresses file that a client needs; it may say more.
@@ -134,6 +151,7 @@ struct AddressesFile {
 pub struct Profile {
     folder: PathBuf,
     settings: ProfileSettings,
+    way: ProfileWay,
     own: Caller,
     credentials: Credentials,
     server_anchor: Anchor,
@@ -169,8 +187,13 @@ impl Profile {
         if !path.is_file() {
             return Err(ProfileError::NotAProfile(folder.to_owned()));
         }
-        let file: SettingsFile = toml::from_str(&files::read_text(&path)?)
+        let mut file: SettingsFile = toml::from_str(&files::read_text(&path)?)
             .map_err(|error| ProfileError::Settings { path, why: error.to_string() })?;
+        let way = ProfileWay {
+            proxy: file.proxy.take(),
+            proxy_credentials: file.proxy_credentials.take().map(|file| folder.join(file)),
+            hybrid_key: file.hybrid_key.unwrap_or_default(),
+        };
         let settings = ProfileSettings::from_file(file)?;
         let credentials = Credentials::load(&folder.join(CERTIFICATE_FILE), &folder.join(KEY_FILE))?;
         let own = credentials.caller()?;
@@ -178,12 +201,17 @@ impl Profile {
             return Err(ProfileError::OtherCertificate { expected: settings.identity, found: own.identity });
         }
         let server_anchor = Anchor::from_pem(&files::read_text(&folder.join(SERVER_ANCHOR_FILE))?)?;
-        Ok(Self { folder: folder.to_owned(), settings, own, credentials, server_anchor })
+        Ok(Self { folder: folder.to_owned(), settings, way, own, credentials, server_anchor })
     }
 
     /// Who I am, with the last moment of my certificate: a client says *expired* before the server refuses it.
     pub fn own(&self) -> &Caller {
         &self.own
+    }
+
+    /// By what way the server is reached.
+    pub fn way(&self) -> &ProfileWay {
+        &self.way
     }
 
     /// The settings.
@@ -214,7 +242,8 @@ impl Profile {
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, ProfileError> {
         let server = self.settings.server.clone();
         let anchors = Anchors::pinned(server.participant.clone(), self.server_anchor.clone());
-        Ok(tls::client_config(&self.credentials, &anchors, ExpectedServer::Exactly(server), Application::Grpc)?)
+        let (expected, hybrid) = (ExpectedServer::Exactly(server), self.way.hybrid_key);
+        Ok(tls::client_config_with(&self.credentials, &anchors, expected, Application::Grpc, hybrid)?)
     }
 
     /// Signs for the state. Only an officer's profile can.
@@ -226,7 +255,7 @@ impl Profile {
         let key = LeafKey::load(&self.folder.join(KEY_FILE))?
             .into_signing_key()
             .ok_or_else(|| StatementError::NotEd25519(identity.clone()))?;
-        Ok(StatementSigner::new(self.credentials.chain(), key)?)
+        Ok(StatementSigner::new(&self.credentials.chain(), key)?)
     }
 }
 
@@ -245,6 +274,9 @@ impl ProfileSettings {
             server: self.server.to_string(),
             address: self.address.clone(),
             addresses_file: self.addresses_file.clone(),
+            proxy: None,
+            proxy_credentials: None,
+            hybrid_key: None,
         }
     }
 

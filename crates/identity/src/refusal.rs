@@ -8,6 +8,7 @@ use rustls::{CertificateError, OtherError};
 
 use crate::chain::INTERMEDIATES_MAX;
 use crate::moment::rfc3339;
+use crate::revocation::Unfit;
 
 /// Why a certificate chain is not accepted. An identity named here is what the certificate *claims*.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +51,15 @@ pub enum CertificateRefusal {
     #[error("the certificate of {identity}, or its issuer's, is on a revocation list; it needs a new one")]
     Revoked {
         /// Who it was.
+        identity: Identity,
+    },
+    /// What its issuer took back is not known any more.
+    #[error(
+        "the newest revocation list here that could name the certificate of {identity}, or its issuer's, has lapsed; the next list of its \
+         issuer has to be put into revocation/"
+    )]
+    ListLapsed {
+        /// Who it is.
         identity: Identity,
     },
     /// The key may not be used for this side of a connection, or for signing.
@@ -101,11 +111,19 @@ impl CertificateRefusal {
             Self::Expired { .. } => "CERTIFICATE_EXPIRED",
             Self::NotYetValid { .. } => "CERTIFICATE_NOT_YET_VALID",
             Self::Revoked { .. } => "CERTIFICATE_REVOKED",
+            Self::ListLapsed { .. } => "REVOCATION_LIST_LAPSED",
             Self::WrongPurpose { .. } => "CERTIFICATE_PURPOSE",
             Self::UnknownIssuer { .. } => "UNKNOWN_ISSUER",
             Self::Unverified { .. } => "CERTIFICATE_UNVERIFIED",
             Self::NotAdmitted { .. } => "NOT_ADMITTED",
             Self::OtherServer { .. } => "OTHER_SERVER",
+        }
+    }
+
+    pub(crate) fn unfit(unfit: Unfit, identity: Identity) -> Self {
+        match unfit {
+            Unfit::Revoked => Self::Revoked { identity },
+            Unfit::Lapsed => Self::ListLapsed { identity },
         }
     }
 

@@ -4,7 +4,7 @@
 //! give their authorities the same names, so that a list is looked up only for chains of the participant under whose
 //! anchor it was verified: nobody can take back what another state issued.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -67,6 +67,7 @@ struct List {
     signed: Vec<u8>,
     signature: Vec<u8>,
     issuer: String,
+    this_update: Timestamp,
     next_update: Timestamp,
 }
 
@@ -110,9 +111,9 @@ impl RevocationFile {
         Self { lists: self.lists.clone(), authorities: self.authorities.clone(), beside }
     }
 
-    /// When the first of its lists was to be followed by the next one. It counts on after that.
-    pub fn next_update(&self) -> Option<Timestamp> {
-        self.lists.iter().map(|list| list.next_update).min()
+    /// The issuers of its lists, and when each list is to be followed by the next one.
+    pub fn lists(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        self.lists.iter().map(|list| (list.issuer.as_str(), list.next_update))
     }
 }
 
@@ -143,6 +144,7 @@ impl List {
             signed: parsed.tbs_cert_list.as_ref().to_vec(),
             signature: parsed.signature_value.as_ref().to_vec(),
             issuer: parsed.issuer().to_string().chars().take(NAME_SHOWN_MAX_CHARS).collect(),
+            this_update: moment::from_seconds(parsed.last_update().timestamp()),
             next_update: moment::from_seconds(next_update.timestamp()),
         })
     }
@@ -153,9 +155,45 @@ fn authority(der: &[u8]) -> Result<CertificateDer<'static>, String> {
     Ok(CertificateDer::from(der.to_vec()))
 }
 
-/// The lists that count, by the participant whose certificates they are about.
-#[derive(Default)]
-pub struct Revocations(BTreeMap<ParticipantCode, Vec<Arc<CertRevocationList<'static>>>>);
+/// The lists that count, by the participant whose certificates they are about, and whose have lapsed.
+#[derive(Default, Clone)]
+pub struct Revocations {
+    lists: BTreeMap<ParticipantCode, Vec<Counted>>,
+    lapsed: BTreeSet<Lapsed>,
+}
+
+/// Whose newest list has lapsed: a participant, and its issuer as the lists name it.
+type Lapsed = (ParticipantCode, Vec<u8>);
+
+#[derive(Clone)]
+struct Counted {
+    list: Arc<CertRevocationList<'static>>,
+    issuer: String,
+    this_update: Timestamp,
+    next_update: Timestamp,
+}
+
+/// Why lists let a certificate not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// One of them names it.
+    Revoked,
+    /// The newest list of its issuer is too old to say that it does not.
+    Lapsed,
+}
+
+/// The newest list of one issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerLists {
+    /// Whose certificates it is about.
+    pub participant: ParticipantCode,
+    /// The issuer, in words.
+    pub issuer: String,
+    /// When it was put out.
+    pub this_update: Timestamp,
+    /// When it is to be followed by the next one.
+    pub next_update: Timestamp,
+}
 
 impl Revocations {
     /// Takes from each file what verifies under one of these anchors, or under an authority that one of them issued and
@@ -180,7 +218,10 @@ impl Revocations {
             let found: Vec<_> = file.lists.iter().map(|list| list.issuers(&issuers)).collect::<Result<_, _>>()?;
             for (list, participants) in file.lists.iter().zip(found) {
                 for participant in participants {
-                    counted.0.entry(participant.clone()).or_default().push(Arc::clone(&list.list));
+                    let List { list, issuer, this_update, next_update, .. } = list;
+                    let (list, issuer) = (Arc::clone(list), issuer.clone());
+                    let one = Counted { list, issuer, this_update: *this_update, next_update: *next_update };
+                    counted.lists.entry(participant.clone()).or_default().push(one);
                 }
             }
             Ok(())
@@ -191,17 +232,59 @@ impl Revocations {
 
     /// Whether one of the lists of its participant names a certificate of this chain.
     pub fn name(&self, chain: &ChainNumbers) -> bool {
-        let lists = self.0.get(&chain.participant).map_or([].as_slice(), Vec::as_slice);
-        lists.iter().any(|list| {
+        let lists = self.lists.get(&chain.participant).map_or([].as_slice(), Vec::as_slice);
+        lists.iter().any(|Counted { list, .. }| {
             let mut of_issuer = chain.numbers.iter().filter(|number| number.issuer == list.issuer());
             of_issuer.any(|number| !matches!(list.find_serial(&number.serial), Ok(None)))
         })
+    }
+
+    /// Whether a certificate of this chain does not count, and why not.
+    pub fn refuse(&self, chain: &ChainNumbers) -> Option<Unfit> {
+        if self.name(chain) {
+            return Some(Unfit::Revoked);
+        }
+        let lapsed = |number: &Number| self.lapsed.contains(&(chain.participant.clone(), number.issuer.clone()));
+        (!self.lapsed.is_empty() && chain.numbers.iter().any(lapsed)).then_some(Unfit::Lapsed)
+    }
+
+    /// The newest list of each issuer, under each participant.
+    pub fn newest(&self) -> Vec<IssuerLists> {
+        let newest = |((participant, _), one): (Lapsed, &Counted)| {
+            let Counted { issuer, this_update, next_update, .. } = one.clone();
+            IssuerLists { participant, issuer, this_update, next_update }
+        };
+        self.newest_of_each().into_iter().map(newest).collect()
+    }
+
+    /// The same lists, where those have lapsed that were to be followed before this moment; and whether they are others than now.
+    ///
+    /// An issuer has lapsed by its *newest* list: an older one beside it does no harm.
+    pub fn lapsed_before(&self, before: Timestamp) -> (Self, bool) {
+        let newest = self.newest_of_each().into_iter();
+        let lapsed: BTreeSet<Lapsed> =
+            newest.filter(|(_, one)| one.next_update < before).map(|(issuer, _)| issuer).collect();
+        let is_other = lapsed != self.lapsed;
+        (Self { lists: self.lists.clone(), lapsed }, is_other)
+    }
+
+    fn newest_of_each(&self) -> BTreeMap<Lapsed, &Counted> {
+        let mut newest: BTreeMap<Lapsed, &Counted> = BTreeMap::new();
+        for (participant, lists) in &self.lists {
+            for one in lists {
+                let known = newest.entry((participant.clone(), one.list.issuer().to_vec())).or_insert(one);
+                if known.next_update < one.next_update {
+                    *known = one;
+                }
+            }
+        }
+        newest
     }
 }
 
 impl fmt::Debug for Revocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.0.iter().map(|(participant, lists)| (participant, lists.len()))).finish()
+        f.debug_map().entries(self.lists.iter().map(|(participant, lists)| (participant, lists.len()))).finish()
     }
 }
 

@@ -126,7 +126,8 @@ pub fn verify_statement(
     Ok(leaf.identity)
 }
 
-/// Refuses a statement whose officer's certificate, or its issuer's, is on a revocation list that counts here. Only what is new is asked:
+/// Refuses a statement whose officer's certificate, or its issuer's, is on a revocation list that counts here, or whose issuer's newest
+/// list has lapsed. Only what is new is asked:
 /// what was decided stays decided, and a list says nothing of when.
 pub fn check_signer(
     anchors: &Anchors,
@@ -135,10 +136,11 @@ pub fn check_signer(
 ) -> Result<(), StatementError> {
     let chain: Vec<_> = chain_der.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let leaf = Leaf::read(chain.first().ok_or(StatementError::NoCertificate)?)?;
-    if anchors.revoke(&ChainNumbers::of(participant, &chain)) && !concord_faults::planted("take-what-was-taken-back") {
-        return Err(CertificateRefusal::Revoked { identity: leaf.identity }.into());
+    let unfit = anchors.refuse(&ChainNumbers::of(participant, &chain));
+    match unfit.filter(|_| !concord_faults::planted("take-what-was-taken-back")) {
+        Some(unfit) => Err(CertificateRefusal::unfit(unfit, leaf.identity).into()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn officer_key(leaf: &Leaf) -> Result<[u8; 32], StatementError> {

@@ -4,22 +4,31 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::Resumption;
+use arc_swap::ArcSwap;
+use concord_model::{Identity, Timestamp};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::NoServerSessionStorage;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, InconsistentKeys, NamedGroup, ServerConfig, SignatureScheme};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::admission::{Admission, ExpectedServer};
+use crate::anchor::Anchor;
 use crate::anchors::Anchors;
 use crate::certificate::Caller;
+use crate::chain::{Purpose, verify_chain};
 use crate::files::{self, FileError};
 use crate::leaf_key::LeafKey;
+use crate::moment::to_unix_time;
 use crate::refusal::CertificateRefusal;
 use crate::signing::KeyError;
 use crate::verifier::{CallerVerifier, ServerVerifier};
@@ -46,16 +55,20 @@ pub enum TlsError {
     Refused(#[from] rustls::Error),
 }
 
-/// What one side shows of itself: its chain, leaf first, and the leaf's key. Shows only its length.
-pub struct Credentials {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
+/// What one side shows of itself: its chain, leaf first, and the leaf's key. Clones share it: what one renews, every configuration
+/// that was made of it shows from the next handshake on. Shows only its length.
+#[derive(Clone)]
+pub struct Credentials(Arc<ArcSwap<CertifiedKey>>);
 
 impl Credentials {
     /// Puts a chain, leaf first, and its key together.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: &LeafKey) -> Result<Self, TlsError> {
-        Ok(Self { chain, key: key.to_rustls()? })
+        Self::of(chain, key.to_rustls()?)
+    }
+
+    fn of(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, TlsError> {
+        let key = default_provider().key_provider.load_private_key(key)?;
+        Ok(Self(Arc::new(ArcSwap::from_pointee(CertifiedKey::new(chain, key)))))
     }
 
     /// Reads a PEM file of certificates, leaf first, and one with a private key of any kind that TLS 1.3 knows.
@@ -64,26 +77,78 @@ impl Credentials {
         let chain =
             files::certificates_from_pem(&files::read_text(certificates)?).map_err(|why| content(certificates, why))?;
         let text = Zeroizing::new(files::read_text(key)?);
-        let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| content(key, error.to_string()))?;
-        Ok(Self { chain, key })
+        // The library's own words may repeat a line of it.
+        let parsed = PrivateKeyDer::from_pem_slice(text.as_bytes())
+            .map_err(|_| content(key, "no private key in PEM can be read in it".to_owned()))?;
+        Self::of(chain, parsed)
+    }
+
+    /// Refuses a key that is not the leaf's: two files may be read while only one of them is the new one.
+    pub fn check_pair(&self) -> Result<(), TlsError> {
+        match self.0.load().keys_match() {
+            // A kind of key that cannot say whose it is fails in the handshake.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Shows from the next handshake on what the other has, chain and key in one step.
+    pub fn renew(&self, with: &Self) {
+        self.0.store(with.0.load_full());
     }
 
     /// Who the holder of these is, by the rules that the peer will apply to the leaf's names.
     /// Servers ask at their start, so that a wrong certificate is found before a port opens.
     pub fn caller(&self) -> Result<Caller, CertificateRefusal> {
-        let leaf = self.chain.first().ok_or_else(|| CertificateRefusal::Malformed("there is none".to_owned()))?;
+        let shown = self.0.load();
+        let leaf = shown.cert.first().ok_or_else(|| CertificateRefusal::Malformed("there is none".to_owned()))?;
         Caller::from_verified_certificate(leaf)
     }
 
+    /// Who the holder is, if the anchors of that participant stand behind the chain at a moment, for clients and for servers alike.
+    pub fn verify_under(&self, anchors: &[Anchor], now: Timestamp) -> Result<Identity, CertificateRefusal> {
+        let chain = self.chain();
+        let (leaf, issuers) =
+            chain.split_first().ok_or_else(|| CertificateRefusal::Malformed("there is none".to_owned()))?;
+        let verify = |purpose| verify_chain(leaf, issuers, |_| anchors.to_vec(), purpose, to_unix_time(now));
+        verify(Purpose::Client)?;
+        verify(Purpose::Server).map(|leaf| leaf.identity)
+    }
+
     /// The chain, leaf first.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        self.0.load().cert.clone()
+    }
+
+    fn shown(&self) -> Result<Arc<Shown>, TlsError> {
+        self.check_pair()?;
+        Ok(Arc::new(Shown(self.clone())))
     }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Credentials({} certificates)", self.chain.len())
+        write!(f, "Credentials({} certificates)", self.0.load().cert.len())
+    }
+}
+
+/// Hands a handshake the pair that is the present one when it asks.
+#[derive(Debug)]
+struct Shown(Credentials);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.0.load_full())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.0.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -105,7 +170,30 @@ impl Application {
     }
 }
 
-/// The configuration of a listener. `anchors` stays shared: replacing its table changes the next handshake.
+/// Whether a client offers the hybrid key exchange, X25519MLKEM768. Its first message is then larger than one packet, which some
+/// devices between drop; whoever records the traffic without it can read it once there is a quantum computer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HybridKey {
+    /// Offered first; every server of ours takes it.
+    #[default]
+    Prefer,
+    /// Not offered.
+    Off,
+}
+
+impl HybridKey {
+    /// As a configuration names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prefer => "prefer",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// The configuration of a listener. `credentials` and `anchors` stay shared: renewing the one or replacing the other's table changes
+/// the next handshake.
 pub fn server_config(
     credentials: &Credentials,
     anchors: &Anchors,
@@ -115,10 +203,10 @@ pub fn server_config(
     let provider = provider();
     let verifier =
         CallerVerifier { anchors: anchors.clone(), admission, algorithms: provider.signature_verification_algorithms };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+    let mut config = ServerConfig::builder_with_details(Arc::new(provider), Arc::new(MachineTime))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())?;
+        .with_cert_resolver(credentials.shown()?);
     // A resumed session would skip the verifier: who left or was held could come back with a ticket.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -127,25 +215,75 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The configuration of a client that means to call `expected`, known under the pinned `anchors`.
+/// The configuration of a client that means to call `expected`, known under the pinned `anchors`. Both are shared as above.
 pub fn client_config(
     credentials: &Credentials,
     anchors: &Anchors,
     expected: ExpectedServer,
     application: Application,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = provider();
+    client_config_with(credentials, anchors, expected, application, HybridKey::Prefer)
+}
+
+/// The same, with or without the hybrid key exchange.
+pub fn client_config_with(
+    credentials: &Credentials,
+    anchors: &Anchors,
+    expected: ExpectedServer,
+    application: Application,
+    hybrid: HybridKey,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut provider = provider();
+    if hybrid == HybridKey::Off {
+        provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+    }
     let verifier =
         ServerVerifier { anchors: anchors.clone(), expected, algorithms: provider.signature_verification_algorithms };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+    let mut config = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(MachineTime))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())?;
+        .with_client_cert_resolver(credentials.shown()?);
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.alpn_protocols = application.protocols();
     Ok(Arc::new(config))
+}
+
+/// The same configuration, by which certificates are judged at a given moment and not by this machine's clock. What a server shows
+/// that is accepted by it was made by the pinned anchor, and may be over: only for asking such a server for its time, to *say* that a
+/// clock is wrong. Nothing may be decided by what it answers.
+pub fn judging_at(config: &ClientConfig, moment: Timestamp) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.time_provider = Arc::new(FixedTime(to_unix_time(moment)));
+    Arc::new(config)
+}
+
+/// What this side would show of itself: its leaf.
+pub fn own_leaf(config: &ClientConfig) -> Option<CertificateDer<'static>> {
+    let schemes = config.crypto_provider().signature_verification_algorithms.supported_schemes();
+    config.client_auth_cert_resolver.resolve(&[], &schemes)?.cert.first().cloned()
+}
+
+/// The machine's clock, as it is shown to everything else of this process, too.
+#[derive(Debug)]
+struct MachineTime;
+
+impl TimeProvider for MachineTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let shift = concord_faults::clock_offset_micros() / 1_000_000;
+        let seconds = UnixTime::now().as_secs();
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds.saturating_add_signed(shift))))
+    }
+}
+
+#[derive(Debug)]
+struct FixedTime(UnixTime);
+
+impl TimeProvider for FixedTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
+    }
 }
 
 /// The name that goes into the handshake (SNI) for `host:port`, a host or an address. It is never verified, so a
@@ -174,6 +312,23 @@ fn provider() -> CryptoProvider {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_key_is_never_repeated_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let [key, certificates] = ["key.pem", "certificate.pem"].map(|name| folder.path().join(name));
+        let anchor = crate::AnchorKeys::create(
+            &concord_model::ParticipantCode::parse("KAZ").unwrap(),
+            concord_model::Timestamp::from_micros(0),
+        )
+        .unwrap();
+        std::fs::write(&certificates, anchor.anchor().to_pem()).unwrap();
+        for damaged in ["-----BEGIN PRIVATE KEY-----c2VjcmV0", "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n", "c2VjcmV0"] {
+            std::fs::write(&key, damaged).unwrap();
+            let error = Credentials::load(&certificates, &key).unwrap_err().to_string();
+            assert!(error.contains("key.pem is not usable") && !error.contains("c2VjcmV0"), "{error}");
+        }
+    }
 
     #[test]
     fn every_address_leads_to_some_server_name() {

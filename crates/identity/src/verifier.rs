@@ -125,10 +125,10 @@ fn refuse_revoked(
     intermediates: &[CertificateDer<'_>],
 ) -> Result<(), Error> {
     let chain = ChainNumbers::of(&identity.participant, std::iter::once(leaf).chain(intermediates));
-    if anchors.revoke(&chain) && !concord_faults::planted("take-what-was-taken-back") {
-        return Err(CertificateRefusal::Revoked { identity: identity.clone() }.into_rustls());
+    match anchors.refuse(&chain).filter(|_| !concord_faults::planted("take-what-was-taken-back")) {
+        Some(unfit) => Err(CertificateRefusal::unfit(unfit, identity.clone()).into_rustls()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Never reached while the configurations name TLS 1.3 alone; stays right if one day they do not.

@@ -14,6 +14,7 @@ use crate::statement::Statement;
 
 /// One entry of the hub's journal, as the ledger sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost every reader an allocation")]
 pub enum Fact {
     /// The journal's own entry: a history began.
     HistoryBegun(HistoryBegun),

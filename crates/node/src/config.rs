@@ -1,14 +1,16 @@
 //! `node.toml`: read whole before a port opens; a key that is not known is refused.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use concord_identity::read_text;
+use concord_identity::{HybridKey, read_text};
 use concord_model::{Name, ParticipantCode};
-use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Quotas, Retention, write_durably};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, FileMode, Lapsing, Overdue, Proxy, Quotas, Retention, write_durably};
 use serde::Deserialize;
 
 use crate::error::NodeError;
+use crate::probe::ProbeSettings;
 
 /// The name of the file in the data folder.
 pub const CONFIG_FILE: &str = "node.toml";
@@ -32,12 +34,76 @@ pub struct NodeConfig {
     pub disk_reserve_bytes: u64,
     /// Exchanges of one lane that may wait for the hub.
     pub waiting_exchanges_max: u64,
+    /// After which time what waits is overdue.
+    pub overdue: Overdue,
+    /// How the way to the hub and back is watched.
+    pub probe: ProbeSettings,
     /// What each agency may hand in.
     pub quotas: Quotas,
     /// Whether the content of what was withdrawn stays here.
     pub keep_withdrawn: bool,
+    /// How the hub is reached.
+    pub uplink: Uplink,
     /// What goes by itself.
     pub retention: Retention,
+    /// When revocation lists are too old.
+    pub revocation: Lapsing,
+}
+
+/// The `[uplink]` of a node: by what way it reaches its hub.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uplink {
+    /// `http://host:port` of a proxy that takes CONNECT.
+    pub proxy: Option<String>,
+    /// The file with `user:password` for it; relative to the node's folder.
+    pub proxy_credentials: Option<PathBuf>,
+    /// Whether the hybrid key exchange is offered.
+    #[serde(default)]
+    pub hybrid_key: HybridKey,
+}
+
+impl Uplink {
+    fn checked(self) -> Result<Self, String> {
+        match &self.proxy {
+            Some(url) => Proxy::parse(url).map_err(|why| format!("uplink: {why}")).map(|_| self),
+            None if self.proxy_credentials.is_some() => {
+                Err("uplink: proxy_credentials is set, and no proxy is".to_owned())
+            }
+            None => Ok(self),
+        }
+    }
+
+    /// The proxy, with its credentials, where one is set.
+    pub(crate) fn proxy(&self, folder: &Path) -> Result<Option<Arc<Proxy>>, NodeError> {
+        let credentials = self.proxy_credentials.as_ref().map(|file| folder.join(file));
+        Proxy::load(self.proxy.as_deref(), credentials.as_deref())
+            .map_err(|why| NodeError::Config { path: folder.join(CONFIG_FILE), why: format!("uplink: {why}") })
+    }
+
+    fn to_toml(&self) -> String {
+        let line = |key: &str, value: Option<&str>, example: &str| match value {
+            Some(value) => format!("{key} = {}", toml::Value::from(value)),
+            None => format!("# {key} = \"{example}\""),
+        };
+        let proxy = line("proxy", self.proxy.as_deref(), "http://proxy.example.kz:3128");
+        let credentials = self.proxy_credentials.as_ref().map(|file| file.to_string_lossy());
+        let credentials = line("proxy_credentials", credentials.as_deref(), "proxy-credentials");
+        let hybrid_key = self.hybrid_key.as_str();
+        format!(
+            "
+# How the hub is reached. `concord node check` tries it.
+[uplink]
+# Every connection to the hub goes through this HTTP proxy, by CONNECT; TLS goes through it to the hub, whole.
+{proxy}
+# A file with one line, user:password, that only its owner may read (mode 0600): for a proxy that asks who is calling. Relative to this folder.
+{credentials}
+# \"prefer\": the key exchange that a quantum computer does not open either (X25519MLKEM768) is offered first. \"off\": it is not, for a
+# network that drops its larger first message.
+hybrid_key = \"{hybrid_key}\"
+"
+        )
+    }
 }
 
 #[derive(Deserialize)]
@@ -53,9 +119,17 @@ struct File {
     #[serde(default)]
     keep_withdrawn: bool,
     #[serde(default)]
+    overdue: Overdue,
+    #[serde(default)]
+    probe: ProbeSettings,
+    #[serde(default)]
+    uplink: Uplink,
+    #[serde(default)]
     quotas: Quotas,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    revocation: Lapsing,
 }
 
 impl NodeConfig {
@@ -86,8 +160,12 @@ impl NodeConfig {
                 other => other.unwrap_or(WAITING_EXCHANGES_DEFAULT),
             },
             keep_withdrawn: file.keep_withdrawn,
+            overdue: file.overdue.checked()?,
+            probe: file.probe.checked()?,
+            uplink: file.uplink.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
+            revocation: file.revocation.checked()?,
         })
     }
 
@@ -100,6 +178,11 @@ impl NodeConfig {
         let Self { participant, name, listen, admin, journal_segment_size_bytes, disk_reserve_bytes, .. } = self;
         let (waiting_exchanges_max, quotas) = (self.waiting_exchanges_max, self.quotas.to_toml("agency"));
         let (keep_withdrawn, retention) = (self.keep_withdrawn, self.retention.to_toml());
+        let probe = self.probe.to_toml();
+        let overdue =
+            self.overdue.to_toml("an exchange for the hub, or for a recipient; a delivery for an agency that takes it");
+        let revocation = self.revocation.to_toml();
+        let uplink = self.uplink.to_toml();
         format!(
             "\
 # The node of one participant. Read when the node starts; a key that is not known stops the start.
@@ -129,7 +212,7 @@ waiting_exchanges_max = {waiting_exchanges_max}
 # When an exchange is withdrawn by its origin, its title and body go here too, of what was received and of what was sent. With true they
 # stay until the retention takes them, and agencies are given them no more all the same.
 keep_withdrawn = {keep_withdrawn}
-{quotas}{retention}"
+{uplink}{overdue}{probe}{quotas}{retention}{revocation}"
         )
     }
 }
@@ -148,8 +231,16 @@ mod tests {
             disk_reserve_bytes: 1024,
             waiting_exchanges_max: 9,
             keep_withdrawn: true,
+            overdue: Overdue { flash_seconds: 7, ..Overdue::default() },
+            probe: ProbeSettings { every_seconds: 77 },
+            uplink: Uplink {
+                proxy: Some("http://proxy.example.kz:3128".to_owned()),
+                proxy_credentials: Some("proxy-credentials".into()),
+                hybrid_key: HybridKey::Off,
+            },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
+            revocation: Lapsing { warn_days: 3, grace_days: 0 },
         }
     }
 
@@ -162,6 +253,15 @@ mod tests {
     fn a_file_of_before_the_reserve_keeps_the_usual_one() {
         let older = config().template().replace("disk_reserve_bytes = 1024", "");
         assert_eq!(NodeConfig::parse(&older).map(|config| config.disk_reserve_bytes), Ok(DISK_RESERVE_DEFAULT_BYTES));
+    }
+
+    #[test]
+    fn without_an_uplink_the_hub_is_reached_at_once_and_the_hybrid_key_is_preferred() {
+        let config = NodeConfig { uplink: Uplink::default(), ..config() };
+        let template = config.template();
+        assert!(template.contains("# proxy = ") && template.contains("hybrid_key = \"prefer\""), "{template}");
+        let older = template.replace("[uplink]", "").replace("hybrid_key = \"prefer\"", "");
+        assert_eq!(NodeConfig::parse(&older), Ok(config));
     }
 
     #[test]
@@ -179,6 +279,12 @@ mod tests {
         assert!(error.contains("waiting_exchanges_max"), "{error}");
         let error = NodeConfig::parse(&template.replace("per_second = 7", "per_second = 0")).unwrap_err();
         assert!(error.contains("exchanges_per_second"), "{error}");
+        let error = NodeConfig::parse(&template.replace("http://proxy", "proxy")).unwrap_err();
+        assert!(error.contains("write http://host:port"), "{error}");
+        let error = NodeConfig::parse(&template.replace("proxy = \"http", "# proxy = \"http")).unwrap_err();
+        assert!(error.contains("proxy_credentials is set"), "{error}");
+        let error = NodeConfig::parse(&template.replace("\"off\"\n", "\"never\"\n")).unwrap_err();
+        assert!(error.contains("never"), "{error}");
         let error = NodeConfig::parse(&template.replace("65536", "65535")).unwrap_err();
         assert!(error.contains("journal_segment_size_bytes"), "{error}");
     }

@@ -4,14 +4,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use concord_identity::{Anchor, Anchors, SigningKey};
+use concord_identity::{Anchors, SigningKey};
 use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::audit::Audit;
-use concord_server::{DiskRoom, Readiness, Shares, Shutdown};
+use concord_server::{ClockOffset, DiskRoom, Overdue, PeerClock, Readiness, Shares, Shutdown};
 use tokio::sync::watch;
 
 use crate::backlog::Backlog;
 use crate::index::Index;
+use crate::probe::Probes;
 use crate::state::NodeState;
 use crate::writer::NodeWriter;
 use concord_server::Clock;
@@ -19,7 +20,11 @@ use concord_server::Clock;
 /// After so long without the hub the node is not ready, and says so.
 pub const HUB_SILENT_MAX_SECONDS: u64 = 30;
 const HUB_ALARM: &str = "hub-unreachable";
+/// This machine's clock and the hub's differ; an alarm while that keeps the two apart, else a note.
+pub(crate) const CLOCK_WRONG_NOTE: &str = "clock-wrong";
 const FENCE_ALARM: &str = "not-served";
+/// What is kept of why the hub was not reached.
+const WHY_AWAY_MAX_CHARS: usize = 512;
 /// What is kept of the hub's words for why it does not serve this copy.
 const FENCE_WORDS_MAX_CHARS: usize = 1024;
 
@@ -30,9 +35,7 @@ pub struct Context {
     pub participant: ParticipantCode,
     /// Its name.
     pub node: Name,
-    /// Own officers and agencies are known by it.
-    pub anchor: Anchor,
-    /// The same, and what lists in the folder take back under it.
+    /// Own officers and agencies are known by these anchors, and by what lists in the folder take back under them.
     pub own: Anchors,
     /// Signs acknowledgements; consignments are signed by the writer.
     pub key: Arc<SigningKey>,
@@ -50,12 +53,16 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// Whether the hub is there.
     pub contact: Arc<Contact>,
+    /// Probes on their way to the hub and back.
+    pub probes: Arc<Probes>,
     /// Who did what, and what was refused.
     pub audit: Audit,
     /// Whether the disk takes more than what is under way.
     pub room: DiskRoom,
     /// What each agency may hand in.
     pub shares: Arc<Shares<Name>>,
+    /// After which time what waits is overdue.
+    pub overdue: Overdue,
     /// What may wait for the hub.
     pub backlog: Arc<Backlog>,
     /// The run of this process: by it the hub tells copies of one journal apart.
@@ -148,6 +155,12 @@ impl RefusalsHeard {
 pub struct Contact {
     connected: watch::Sender<bool>,
     last_micros: AtomicI64,
+    /// Why the hub was not reached last.
+    why_away: Mutex<Option<String>>,
+    /// What the hub's clock showed when its feed welcomed this node last.
+    hub_clock: PeerClock,
+    /// By what this machine's clock is wrong, while the hub's certificate does not hold by it.
+    kept_out: Mutex<Option<ClockOffset>>,
     /// Why the hub does not serve this copy of the node, if that is how this process heard it last.
     fence: Mutex<Option<Refusal>>,
     /// How often that was heard; it moves only while `fence` is held.
@@ -161,6 +174,9 @@ impl Default for Contact {
         Self {
             connected: watch::Sender::new(false),
             last_micros: AtomicI64::new(i64::MIN),
+            why_away: Mutex::default(),
+            hub_clock: PeerClock::default(),
+            kept_out: Mutex::default(),
             fence: Mutex::default(),
             refusals: watch::Sender::new(0),
             fencing: tokio::sync::Mutex::default(),
@@ -180,6 +196,62 @@ impl Contact {
         self.connected.send_if_modified(|connected| !std::mem::replace(connected, true));
     }
 
+    /// Waits until the feed's stream stands.
+    pub async fn until_connected(&self) {
+        if self.connected.subscribe().wait_for(|connected| *connected).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// The hub said what its clock shows now, over a connection that holds.
+    pub fn heard_clock(&self, hub: Timestamp) {
+        self.hub_clock.heard(hub);
+        *locked(&self.kept_out) = None;
+    }
+
+    /// The hub's certificate does not hold by this machine's clock, which is so far from the hub's.
+    pub fn clock_keeps_out(&self, offset: ClockOffset) {
+        *locked(&self.kept_out) = Some(offset);
+    }
+
+    /// How far this machine's clock, which shows `own`, is from the hub's; none where the hub was not heard yet.
+    pub fn clock_offset(&self, own: Timestamp) -> Option<ClockOffset> {
+        locked(&self.kept_out).or_else(|| self.hub_clock.offset(own))
+    }
+
+    /// Raises and clears what is said of a wrong clock, and measures it. Runs until its task is dropped.
+    pub async fn watch_clock(&self, clock: &dyn Clock, readiness: &Readiness) {
+        loop {
+            self.tell_clock(clock.shown(), readiness);
+            tokio::time::sleep(PeerClock::CHECK_EVERY).await;
+        }
+    }
+
+    /// Says what is to be said of the clock, which shows `own`.
+    pub fn tell_clock(&self, own: Timestamp, readiness: &Readiness) {
+        let Some(offset) = self.clock_offset(own) else { return };
+        metrics::gauge!("concord_clock_offset_seconds").set(offset.seconds());
+        if !offset.is_wrong() {
+            return readiness.clear(CLOCK_WRONG_NOTE);
+        }
+        if locked(&self.kept_out).is_some() {
+            let what = format!(
+                "this machine's clock is {offset} the hub's, whose certificate does not hold by it, so that the two do not come \
+                 together: set the clock of this machine"
+            );
+            return readiness.raise(CLOCK_WRONG_NOTE, what);
+        }
+        let what = format!(
+            "this machine's clock is {offset} the hub's: set the clock of this machine; if it is right, tell the secretariat"
+        );
+        readiness.note(CLOCK_WRONG_NOTE, what);
+    }
+
+    /// An attempt to reach the hub came to nothing.
+    pub fn lost_for(&self, why: &str) {
+        *locked(&self.why_away) = Some(why.chars().take(WHY_AWAY_MAX_CHARS).collect());
+    }
+
     /// The feed's stream ended.
     pub fn lost(&self) {
         self.connected.send_if_modified(|connected| std::mem::replace(connected, false));
@@ -191,7 +263,7 @@ impl Contact {
     }
 
     fn fence(&self) -> MutexGuard<'_, Option<Refusal>> {
-        self.fence.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.fence)
     }
 
     /// Whether the feed's stream stands.
@@ -212,9 +284,10 @@ impl Contact {
         loop {
             let away = tokio::time::timeout(silent_max, connected.wait_for(|connected| *connected));
             if away.await.is_err() {
+                let why = locked(&self.why_away).as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
                 let what = format!(
-                    "the hub was not reached for {HUB_SILENT_MAX_SECONDS} s; submissions wait here. Is the hub running, \
-                     and does the network let this node out?"
+                    "the hub was not reached for {HUB_SILENT_MAX_SECONDS} s{why}; submissions wait here. Is the hub running, \
+                     and does the network let this node out? `concord node check` says where it ends"
                 );
                 readiness.raise(HUB_ALARM, what);
             }
@@ -229,9 +302,37 @@ impl Contact {
     }
 }
 
+fn locked<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_a_note_and_an_alarm_while_it_keeps_the_hub_away() {
+        let (contact, readiness) = (Contact::default(), Readiness::new());
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let told = |own| {
+            contact.tell_clock(own, &readiness);
+            readiness.list().pop().map(|alarm| (alarm.name, alarm.message, alarm.stops))
+        };
+        assert_eq!(told(at(0)), None, "nothing was heard yet");
+        contact.heard_clock(at(1000));
+        assert_eq!(told(at(1000)), None);
+        let (name, message, stops) = told(at(1000 + 3 * 3600)).unwrap();
+        // A moment has passed since, or not yet a whole one.
+        let is_said =
+            ["2 h 59 min ahead of the hub's", "3 h ahead of the hub's"].iter().any(|words| message.contains(words));
+        assert!(name == CLOCK_WRONG_NOTE && is_said, "{message}");
+        assert!(!stops);
+        contact.clock_keeps_out(ClockOffset::between(at(0), at(900_000)));
+        let (_, message, stops) = told(at(1000)).unwrap();
+        assert!(stops && message.contains("10 days behind the hub's"), "{message}");
+        contact.heard_clock(at(1000));
+        assert_eq!(told(at(1000)), None, "the clock was set");
+    }
 
     // The clock of the runtime stands, and goes on when everybody waits.
     #[tokio::test(start_paused = true)]

@@ -47,6 +47,7 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
             return Err(NodeError::JoinedBefore { hub: known.name.to_string() });
         }
         if known.addresses == hub.addresses {
+            write_durably(&paths.hub(), bundle.as_bytes(), FileMode::Public)?;
             return Ok(joined);
         }
     }

@@ -12,7 +12,9 @@ use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, FetchConsignmentsRequest, FetchConsignmentsResponse, ReceiveRequest,
     ReceiveResponse,
 };
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
+use concord_wire::proto::feed::v1::{
+    FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, ReportRequest, ReportResponse,
+};
 use concord_wire::status::from_status;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -59,6 +61,9 @@ pub trait HubLink: Send + Sync + 'static {
         &self,
         request: FetchConsignmentsRequest,
     ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>>;
+
+    /// Says how this node is.
+    fn report(&self, request: ReportRequest) -> BoxFuture<'_, Result<ReportResponse, LinkEnd>>;
 
     /// Forwards a statement; done when the hub has recorded it.
     fn submit(&self, request: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>>;

@@ -1,5 +1,6 @@
 //! Serving: everything is read and opened before a port is bound, and closed in the opposite order.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,21 +8,22 @@ use std::time::Instant;
 
 use concord_backup::{Backups, Owner, Source, StandingError, refuse_if_interrupted};
 use concord_identity::{
-    Admission, Anchor, Anchors, Application, Barred, Credentials, ExpectedServer, SigningKey, client_config, read_text,
-    server_config,
+    Admission, Anchor, Anchors, Application, Barred, Credentials, SigningKey, read_text, server_config,
 };
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
+use concord_server::traces::Traces;
 use concord_server::{
-    Addresses, AdminListener, Cut, Dial, DiskRoom, Folder, FolderKind, JOURNAL_BEHIND_VIEWS_ALARM, JOURNAL_CUT_ALARM,
-    PrometheusHandle, Readiness, RevocationFolder, Shares, Shutdown, Tcp, bind, metrics_recorder, scrub,
+    Addresses, AdminListener, Certificates, Cut, DiskRoom, Folder, FolderKind, Hangup, JOURNAL_BEHIND_VIEWS_ALARM,
+    JOURNAL_CUT_ALARM, MetricAt, OwnCertificates, OwnFiles, PrometheusHandle, Readiness, RevocationFolder, Shares,
+    Shutdown, Supervisor, Tcp, bind, metrics_recorder, scrub,
 };
 use concord_snapshots::{Restored, Snapshots};
 use concord_views::{Views, told_on_log};
 use concord_wire::proto::operations::v1::operations_service_server::OperationsServiceServer;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backlog::Backlog;
 use crate::config::NodeConfig;
@@ -29,8 +31,8 @@ use crate::confirming;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
 use crate::folders::{PUBLIC_FILES, Paths};
+use crate::hub_link::{Way, hub_anchors, hub_link_under, seen_by};
 use crate::index::Index;
-use crate::link::{HubLink, TonicLink};
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
 use crate::reminding::keep_reminding;
@@ -40,6 +42,7 @@ use crate::state::NodeState;
 use crate::withdrawals;
 use crate::writer::{Writer, WriterError};
 use crate::{downlink, uplink};
+use crate::{overdue, probe, reporting};
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
 
 const NOT_JOINED_ALARM: &str = "not-joined";
@@ -51,11 +54,17 @@ pub async fn serve(dir: &Path) -> Result<(), NodeError> {
     let lock = folder.lock()?;
     refuse_if_interrupted(dir)?;
     let shutdown = Shutdown::new();
-    shutdown.on_signals().map_err(|source| NodeError::System { doing: "listening to signals", source })?;
+    let signals = |source| NodeError::System { doing: "listening to signals", source };
+    shutdown.on_signals().map_err(signals)?;
+    let hangup = Hangup::on_signal().map_err(signals)?;
+    let supervisor = Supervisor::from_environment();
+    let opening_told = supervisor.not_serving_yet("opening");
     // Before anything is opened, so that what the opening finds is counted too.
-    let recorder = metrics_recorder()?;
+    let recorder = metrics_recorder(MetricAt::Node)?;
     let node = Node::build(dir, config, shutdown).await?;
-    let ended = node.serve(&folder, recorder).await;
+    let traces = Traces::begin("concord-node");
+    let ended = node.serve(&folder, recorder, hangup, (supervisor, opening_told)).await;
+    traces.end().await;
     drop(lock);
     ended
 }
@@ -65,6 +74,7 @@ struct Node {
     config: NodeConfig,
     credentials: Credentials,
     own: Anchors,
+    own_files: OwnFiles,
     started: Started,
     journal: Arc<FileJournal>,
     snapshots: Snapshots,
@@ -85,11 +95,12 @@ impl Node {
             let what = format!("node.toml is for {expected}, the certificate in tls/ for {}", caller.identity);
             return Err(NodeError::Mismatch(what));
         }
-        let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
+        let anchors = Anchor::several_from_pem(&read_text(&paths.tls_anchor())?)?;
         let key = Arc::new(SigningKey::load(&paths.signing_key())?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let readiness = Readiness::new();
-        let started = Started { at: clock.now(), certificate_not_after: caller.not_after };
+        let started = Started { at: clock.now(), certificates: Certificates::new() };
+        let own_files = own_files(&paths, expected);
 
         // Verifying a journal and rebuilding views take as long as there is to read.
         let opening = (Arc::clone(&clock), readiness.clone(), paths);
@@ -108,11 +119,11 @@ impl Node {
         let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
         let room = DiskRoom::new(config.disk_reserve_bytes, readiness.clone());
         let writer = writer.with_room(room.clone()).with_last_recorded(last_recorded.unwrap_or_default());
-        let own = Anchors::pinned(config.participant.clone(), anchor.clone());
+        let own = Anchors::none();
+        own.replace(BTreeMap::from([(config.participant.clone(), anchors)]));
         let context = Context {
             participant: config.participant.clone(),
             node: config.name.clone(),
-            anchor,
             own: own.clone(),
             key,
             writer: handle,
@@ -122,9 +133,11 @@ impl Node {
             readiness,
             shutdown,
             contact: Arc::new(Contact::default()),
+            probes: Arc::default(),
             audit,
             room,
             shares: Arc::new(Shares::new(config.quotas)),
+            overdue: config.overdue,
             backlog: Arc::new(Backlog::new(config.waiting_exchanges_max)),
             run: concord_server::fresh()?,
         };
@@ -136,28 +149,67 @@ impl Node {
             public_files: PUBLIC_FILES,
         };
         let backups = Backups::new(source, Arc::clone(&journal), Arc::clone(&context.key));
-        Ok(Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups })
+        Ok(Self {
+            config,
+            credentials,
+            own,
+            own_files,
+            started,
+            journal,
+            snapshots,
+            snapshot,
+            writer,
+            context,
+            backups,
+        })
     }
 
-    async fn serve(self, folder: &Folder, recorder: PrometheusHandle) -> Result<(), NodeError> {
-        let Self { config, credentials, own, started, journal, snapshots, snapshot, writer, context, backups } = self;
+    async fn serve(
+        self,
+        folder: &Folder,
+        recorder: PrometheusHandle,
+        hangup: Hangup,
+        (supervisor, opening_told): (Supervisor, DropGuard),
+    ) -> Result<(), NodeError> {
+        let Self {
+            config,
+            credentials,
+            own,
+            own_files,
+            started,
+            journal,
+            snapshots,
+            snapshot,
+            writer,
+            context,
+            backups,
+        } = self;
         let barred = Barred::default();
         bar_ended(&context, &barred);
         let admission = Admission::node(&config.participant).except(barred.clone());
         let tls = server_config(&credentials, &own, admission, Application::Grpc)?;
         let keeper = Arc::new(Keeper::new(context.clone(), config.retention));
         let mut server = services::server(&context).await?;
-        let operations = OperationsApi::new(context.clone(), started, backups, Arc::clone(&keeper));
+        let operations = OperationsApi::new(context.clone(), started.clone(), backups, Arc::clone(&keeper));
         server.routes = server.routes.add_service(OperationsServiceServer::new(operations));
         let hubs = hub_anchors(&context)?;
-        let opening = (folder.path().to_owned(), own.clone(), hubs.clone(), context.readiness.clone());
+        let opening = (folder.path().to_owned(), own.clone(), hubs.clone(), context.clone(), config.revocation);
         let revocations = concord_server::blocking(move || {
-            let (dir, own, hubs, readiness) = opening;
-            RevocationFolder::open(&dir, std::iter::once(own).chain(hubs).collect(), readiness)
+            let (dir, own, hubs, context, lapsing) = opening;
+            let anchors = std::iter::once(own).chain(hubs).collect();
+            RevocationFolder::open(&dir, anchors, context.readiness, lapsing, context.clock)
         });
         let revocations = revocations.await.map_err(WriterError::from)?;
+        let certificates = started.certificates.clone();
+        let opening = (own_files, credentials.clone(), own.clone(), certificates.clone(), context.clone());
+        let renewed = concord_server::blocking(move || {
+            let (files, credentials, own, certificates, context) = opening;
+            OwnCertificates::open(files, credentials, own, certificates, context.readiness, context.clock)
+        });
+        let renewed = renewed.await.map_err(WriterError::from)?;
         let dialled = Cut::default();
-        let link = hub_link_under(hubs, dialled.over(Tcp), &context, &credentials)?;
+        let way = Way { reached: Some(seen_by(&certificates)), uplink: &config.uplink, folder: folder.path() };
+        let link = hub_link_under(hubs, dialled.over(Tcp), &context, &credentials, way)?;
 
         let remembered = folder.addresses()?;
         let listener = bind("listen", config.listen, remembered.map(|addresses| addresses.listen)).await?;
@@ -178,15 +230,25 @@ impl Node {
             Some(link) => {
                 uplink::start(&mut links, &context, link);
                 downlink::start(&mut links, &context, link);
+                links.spawn(reporting::keep_telling(context.clone(), Arc::clone(link)));
+                links.spawn(probe::keep_probing(context.clone(), config.probe));
                 let (contact, readiness) = (Arc::clone(&context.contact), context.readiness.clone());
                 links.spawn(async move { contact.watch(&readiness).await });
+                let clocks = context.clone();
+                links.spawn(async move { clocks.contact.watch_clock(clocks.clock.as_ref(), &clocks.readiness).await });
             }
             None => context.readiness.raise(NOT_JOINED_ALARM, "this node has not joined a hub: `concord node join`"),
         }
-        links.spawn(revocations.watch(vec![server.connections.clone(), admin.connections()], Some(dialled)));
+        let listening = vec![server.connections.clone(), admin.connections()];
+        links.spawn(revocations.watch(listening.clone(), Some(dialled), hangup.clone()));
+        links.spawn(renewed.watch(listening, hangup));
+        let (told, clock) = (context.readiness.clone(), Arc::clone(&context.clock));
+        links.spawn(certificates.watch(server.connections.clone(), |_| false, told, clock));
         links.spawn(measure(context.clone()));
+        links.spawn(services::keep_measured(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(confirming::keep_told(context.clone()));
+        links.spawn(overdue::keep_noted(context.clone()));
         links.spawn(keeper.keep());
         links.spawn(keep_reminding(context.clone()));
         if !config.keep_withdrawn {
@@ -209,6 +271,13 @@ impl Node {
         addresses.announce().map_err(NodeError::Output)?;
         tracing::info!(listen = %addresses.listen, admin = %addresses.admin, "the node serves");
         concord_faults::point("node.serving");
+        drop(opening_told);
+        supervisor.ready();
+        let asked = context.writer.clone();
+        tokio::spawn(supervisor.keep_told(context.readiness.clone(), context.shutdown.clone(), move || {
+            let asked = asked.clone();
+            async move { asked.asked().await }
+        }));
 
         let shutdown = context.shutdown.clone();
         let views = context.index.views().clone();
@@ -341,37 +410,8 @@ pub(crate) fn check_founded(state: &NodeState, participant: &ParticipantCode, na
     }
 }
 
-/// The link to the hub that this node joined, if it has.
-pub fn hub_link(
-    dial: impl Dial,
-    context: &Context,
-    credentials: &Credentials,
-) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
-    hub_link_under(hub_anchors(context)?, dial, context, credentials)
-}
-
-/// Under what the node knows the hub that it joined, if it has.
-fn hub_anchors(context: &Context) -> Result<Option<Anchors>, NodeError> {
-    let state = context.now_state();
-    let Some(hub) = state.hub() else {
-        return Ok(None);
-    };
-    Ok(Some(Anchors::pinned(ParticipantCode::secretariat(), Anchor::from_der(&hub.anchor)?)))
-}
-
-fn hub_link_under(
-    anchors: Option<Anchors>,
-    dial: impl Dial,
-    context: &Context,
-    credentials: &Credentials,
-) -> Result<Option<Arc<dyn HubLink>>, NodeError> {
-    let state = context.now_state();
-    let (Some(hub), Some(anchors)) = (state.hub(), anchors) else {
-        return Ok(None);
-    };
-    let expected = Identity { participant: ParticipantCode::secretariat(), role: Role::Hub, name: hub.name.clone() };
-    let tls = client_config(credentials, &anchors, ExpectedServer::Exactly(expected), Application::Grpc)?;
-    Ok(Some(Arc::new(TonicLink::new(dial, hub.addresses.clone(), tls))))
+fn own_files(paths: &Paths, identity: Identity) -> OwnFiles {
+    OwnFiles { identity, certificate: paths.tls_certificate(), key: paths.tls_key(), anchors: Some(paths.tls_anchor()) }
 }
 
 fn note_start(audit: &Audit, journal: &dyn Journal, was_cut: bool) {
@@ -412,12 +452,6 @@ async fn measure(context: Context) {
             metrics::gauge!("concord_outbox_exchanges", "lane" => label).set(outbox as f64);
             let received = state.mailbox(lane).received_through;
             metrics::gauge!("concord_mailbox_received_number", "lane" => label).set(received as f64);
-        }
-        for (name, agency) in state.agencies() {
-            let behind =
-                Lane::ALL.map(|lane| state.mailbox(lane).received_through.saturating_sub(agency.through(lane)));
-            let behind: u64 = behind.iter().sum();
-            metrics::gauge!("concord_agency_behind_numbers", "agency" => name.to_string()).set(behind as f64);
         }
         metrics::gauge!("concord_feed_applied_number").set(state.feed().number as f64);
         if published.changed().await.is_err() {

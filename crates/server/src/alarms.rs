@@ -22,5 +22,9 @@ pub(crate) const DISK_FULL_ALARM: &str = "disk-full";
 pub(crate) const CLOCK_SUSPECT_NOTE: &str = "clock-suspect";
 /// A file in the folder of revocation lists does not count as it is.
 pub(crate) const REVOCATION_INVALID_ALARM: &str = "revocation-invalid";
-/// A revocation list was to be followed by another before now.
-pub(crate) const REVOCATION_OUTDATED_NOTE: &str = "revocation-outdated";
+/// A revocation list is soon to be followed by another, or was before now.
+pub(crate) const REVOCATION_OUTDATED_ALARM: &str = "revocation-outdated";
+/// A new certificate, key or anchor of this server's own is not taken.
+pub(crate) const CERTIFICATE_INVALID_ALARM: &str = "certificate-invalid";
+/// A certificate that this server knows ends soon, or has; an alarm where it is its own and the last step has come.
+pub(crate) const CERTIFICATE_ENDS_NOTE: &str = "certificate-ends";

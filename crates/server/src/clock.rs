@@ -23,10 +23,6 @@ pub trait Clock: Send + Sync + 'static {
     fn heard(&self, _peer: Timestamp) {}
 }
 
-/// In builds for tests: how far the machine's clock is shown from where it is, in seconds.
-#[cfg(debug_assertions)]
-const OFFSET_VARIABLE: &str = "CONCORD_CLOCK_OFFSET_SECONDS";
-
 /// The clock of the machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
@@ -36,17 +32,6 @@ impl Clock for SystemClock {
         // A clock before 1970 is wrong anyhow; nothing is ordered by it.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
-        #[cfg(debug_assertions)]
-        let micros = micros.saturating_add(*OFFSET_MICROS);
-        Timestamp::from_micros(micros)
+        Timestamp::from_micros(micros.saturating_add(concord_faults::clock_offset_micros()))
     }
 }
-
-#[cfg(debug_assertions)]
-static OFFSET_MICROS: std::sync::LazyLock<i64> = std::sync::LazyLock::new(|| match std::env::var(OFFSET_VARIABLE) {
-    Ok(text) => match text.parse::<i64>() {
-        Ok(seconds) => seconds.saturating_mul(1_000_000),
-        Err(_) => panic!("{OFFSET_VARIABLE}={text}: not a number of seconds"),
-    },
-    Err(_) => 0,
-});

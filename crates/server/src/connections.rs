@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use concord_identity::{Caller, ChainNumbers};
+use concord_identity::{Caller, ChainNumbers, Unfit};
 use concord_model::{Identity, ParticipantCode, Timestamp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,8 @@ pub struct ConnectedCaller {
     pub peer: SocketAddr,
     /// Since when.
     pub since: Timestamp,
+    /// When the certificate ends that it showed.
+    pub not_after: Timestamp,
 }
 
 /// The register of open connections. Clones share it.
@@ -88,6 +90,18 @@ struct Entry {
     closing: CancellationToken,
 }
 
+impl Entry {
+    /// In the log, once; and whether this was the time.
+    fn tell_closed(&self, reason: &'static str) -> bool {
+        let is_first = !self.closing.is_cancelled();
+        if is_first {
+            let (identity, peer) = (&self.caller.identity, self.caller.peer);
+            tracing::warn!(%identity, %peer, reason, "a connection is closed");
+        }
+        is_first
+    }
+}
+
 impl Connections {
     /// Nobody is connected.
     pub fn new() -> Self {
@@ -113,16 +127,35 @@ impl Connections {
         self.close_where(&|entry| entry.caller.identity.participant == *participant)
     }
 
-    /// Closes what rests on a certificate that was taken back, in the same way.
-    pub fn close_revoked(&self, is_revoked: &dyn Fn(&ChainNumbers) -> bool) -> impl Future<Output = ()> + Send + use<> {
+    /// Closes what rests on a certificate that lists let count no more, in the same way.
+    pub fn close_unfit(
+        &self,
+        unfit: &dyn Fn(&ChainNumbers) -> Option<Unfit>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         self.close_where(&|entry| {
-            let revoked = is_revoked(&entry.chain) && !concord_faults::planted("keep-what-is-connected");
-            if revoked && !entry.closing.is_cancelled() {
-                let (identity, peer) = (&entry.caller.identity, entry.caller.peer);
-                tracing::warn!(%identity, %peer, "a connection is closed: its certificate is on a revocation list");
+            let Some(unfit) = unfit(&entry.chain).filter(|_| !concord_faults::planted("keep-what-is-connected")) else {
+                return false;
+            };
+            let why = match unfit {
+                Unfit::Revoked => "its certificate is on a revocation list",
+                Unfit::Lapsed => "the newest revocation list of its issuer has lapsed",
+            };
+            if entry.tell_closed(why) {
                 metrics::counter!("concord_connections_revoked_total").increment(1);
             }
-            revoked
+            true
+        })
+    }
+
+    /// Closes what rests on a certificate that has ended by then, in the same way. Each connection ends by itself with its certificate,
+    /// by the time that passed since its handshake; the machine may have slept meanwhile.
+    pub fn close_ended(&self, now: Timestamp) -> impl Future<Output = ()> + Send + use<> {
+        self.close_where(&|entry| {
+            let has_ended = entry.caller.not_after < now;
+            if has_ended && entry.tell_closed("its certificate has ended") {
+                metrics::counter!("concord_connections_expired_total").increment(1);
+            }
+            has_ended
         })
     }
 
@@ -180,7 +213,8 @@ impl Connections {
         let id = open.next;
         open.next += 1;
         let closing = CancellationToken::new();
-        let caller = ConnectedCaller { identity: identity.clone(), peer, since: SystemClock.now() };
+        let not_after = caller.not_after;
+        let caller = ConnectedCaller { identity: identity.clone(), peer, since: SystemClock.now(), not_after };
         open.entries.insert(id, Entry { caller, chain, closing: closing.clone() });
         self.count(&open);
         Ok(Registration { id, closing, connections: self.clone() })
@@ -292,6 +326,18 @@ mod tests {
         }
         kept.pop();
         assert!(register(&connections, &caller("spiffe://kaz.concord/agency/late"), &kaz()).is_ok());
+    }
+
+    #[test]
+    fn what_rests_on_a_certificate_that_has_ended_is_closed_and_nothing_else_is() {
+        let connections = Connections::new();
+        let until =
+            |micros| Caller { not_after: Timestamp::from_micros(micros), ..caller("spiffe://kaz.concord/node/main") };
+        let [old, new] = [7, 9].map(|micros| register(&connections, &until(micros), &kaz()).unwrap());
+        drop(connections.close_ended(Timestamp::from_micros(7)));
+        assert!(!old.closing().is_cancelled(), "its last moment is within");
+        drop(connections.close_ended(Timestamp::from_micros(8)));
+        assert!(old.closing().is_cancelled() && !new.closing().is_cancelled());
     }
 
     #[tokio::test]

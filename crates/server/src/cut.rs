@@ -5,12 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Context;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::sockets::{Dial, Socket};
+use crate::ending::{End, Ending};
+use crate::sockets::Dial;
 
 /// Ends what was dialled through it. Clones share it.
 #[derive(Clone, Default)]
@@ -57,65 +57,25 @@ impl<D: Dial> Dial for CuttableDial<D> {
         // Taken before the handshake: one that was judged by what counted before the cut ends with it.
         let token = self.cut.present();
         let socket = self.dial.reach(address).await?;
-        Ok(CuttableSocket { socket, token: token.clone(), cut: Box::pin(token.cancelled_owned()) })
+        Ok(Ending::by(socket, CutEnd { token: token.clone(), cut: Box::pin(token.cancelled_owned()) }))
     }
 }
 
 /// A connection that a [`Cut`] ends.
-pub struct CuttableSocket<S> {
-    socket: S,
+pub type CuttableSocket<S> = Ending<S, CutEnd>;
+
+/// The cut of a connection.
+pub struct CutEnd {
     token: CancellationToken,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl<S> CuttableSocket<S> {
-    /// Asked on every way in and out, as whoever waits has to be woken there.
+impl End for CutEnd {
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.token.is_cancelled() || self.cut.as_mut().poll(context).is_ready() {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "this side ended the connection"));
         }
         Ok(())
-    }
-}
-
-impl<S: Socket> AsyncRead for CuttableSocket<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.check(context)?;
-        Pin::new(&mut self.socket).poll_read(context, buffer)
-    }
-}
-
-impl<S: Socket> AsyncWrite for CuttableSocket<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.check(context)?;
-        Pin::new(&mut self.socket).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.check(context)?;
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(context)?;
-        Pin::new(&mut self.socket).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(context)?;
-        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
 

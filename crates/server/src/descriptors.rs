@@ -154,11 +154,12 @@ mod tests {
     const LIST: Row = Row { method: "/concord.operations.v1.OperationsService/ListAgencies", allow: BOTH };
     const AUDIT: Row = Row { method: "/concord.operations.v1.OperationsService/ListAudit", allow: BOTH };
     const EXPLAIN: Row = Row { method: "/concord.operations.v1.OperationsService/ExplainExchange", allow: OFFICER };
+    const PROBE: Row = Row { method: "/concord.operations.v1.OperationsService/ProbeHub", allow: BOTH };
     const RETAIN: Row = Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: OFFICER };
 
     /// The rows under test, beside those that are always right.
     fn check(rows: &[Row], except: &[&str], expected: &[&str]) {
-        let rows = [rows, &[BACKUP, PREVIEW, RETAIN, GRANT, CONFIRM, REVOKE, LIST, AUDIT, EXPLAIN]].concat();
+        let rows = [rows, &[BACKUP, PREVIEW, RETAIN, GRANT, CONFIRM, REVOKE, LIST, AUDIT, EXPLAIN, PROBE]].concat();
         let table = MethodTable::new(ParticipantCode::secretariat(), &rows);
         let served = Served {
             services: &["concord.operations.v1.OperationsService"],

@@ -68,6 +68,7 @@ impl Readiness {
 
     fn set(&self, name: &'static str, message: String, stops: bool) {
         let mut alarms = self.alarms();
+        let was_ready = alarms.values().all(|alarm| !alarm.stops);
         let known = alarms.get_mut(name);
         match known {
             Some(alarm) if alarm.message == message && alarm.stops == stops => {}
@@ -82,14 +83,18 @@ impl Readiness {
                 alarms.insert(name, Alarm { name, message, since: SystemClock.now(), stops });
             }
         }
+        measure(&alarms, was_ready);
     }
 
     /// Clears an alarm, if it stands.
     pub fn clear(&self, name: &'static str) {
-        if self.alarms().remove(name).is_some() {
+        let mut alarms = self.alarms();
+        let was_ready = alarms.values().all(|alarm| !alarm.stops);
+        if alarms.remove(name).is_some() {
             tracing::info!(alarm = name, "an alarm was cleared");
             metrics::gauge!("concord_alarm", "alarm" => name).set(0.0);
         }
+        measure(&alarms, was_ready);
     }
 
     /// What is wrong now, by name, with the notes.
@@ -104,6 +109,14 @@ impl Readiness {
 
     fn alarms(&self) -> MutexGuard<'_, BTreeMap<&'static str, Alarm>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Under the lock of what it measures, so that the last word is the last change's.
+fn measure(alarms: &BTreeMap<&'static str, Alarm>, was_ready: bool) {
+    let is_ready = alarms.values().all(|alarm| !alarm.stops);
+    if is_ready != was_ready {
+        metrics::gauge!("concord_ready").set(f64::from(is_ready));
     }
 }
 

@@ -4,24 +4,30 @@
 //! has no list of an issuer, takes nothing back. A file that cannot be read or does not verify changes nothing: what it said before
 //! counts on, as long as this process runs, some file of its name stands there and the same anchor is trusted; also where the
 //! certificate of the authority that signed it, in another file, is gone. *Invariant: what the alarm says to count on does.*
+//!
+//! A list grows old: some days after the next one was due, what its issuer issued is refused, since nobody here knows any more what it
+//! took back. *Invariant: a list lapses by time that passed on a clock that was believed, or on the monotonic one, never by a jump of
+//! the machine's clock* (`Clock::now`), so that a wrong clock shuts nobody out; and a newer file ends it, without any call.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_identity::{AnchorTable, Anchors, RevocationFile, Revocations};
-use concord_model::Timestamp;
+use concord_identity::{AnchorTable, Anchors, IssuerLists, RevocationFile, Revocations, rfc3339};
 use rustix::fs::OFlags;
 
-use crate::alarms::{REVOCATION_INVALID_ALARM, REVOCATION_OUTDATED_NOTE};
-use crate::clock::{Clock as _, SystemClock};
+use crate::alarms::{REVOCATION_INVALID_ALARM, REVOCATION_OUTDATED_ALARM};
+use crate::clock::Clock;
 use crate::connections::Connections;
 use crate::cut::Cut;
+use crate::hangup::Hangup;
+use crate::lapsing::{Lapsing, Stage};
 use crate::readiness::Readiness;
+use crate::stamp::Stamp;
 use crate::tasks::blocking;
 
 /// The folder of revocation lists in the folder of a hub or node.
@@ -45,6 +51,8 @@ pub struct RevocationFolder {
     path: PathBuf,
     anchors: Vec<Anchors>,
     readiness: Readiness,
+    lapsing: Lapsing,
+    clock: Arc<dyn Clock>,
     files: BTreeMap<String, Known>,
     /// What the folder itself could not be read for.
     unreadable: Option<String>,
@@ -87,39 +95,38 @@ impl Unread {
     }
 }
 
-/// Differs when a file was written, or another put in its place.
-#[derive(Clone, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl RevocationFolder {
     /// Reads the folder, and lets what verifies under these anchors count for all of them. Blocks.
-    pub fn open(folder: &Path, anchors: Vec<Anchors>, readiness: Readiness) -> Self {
+    pub fn open(
+        folder: &Path,
+        anchors: Vec<Anchors>,
+        readiness: Readiness,
+        lapsing: Lapsing,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let mut opened = Self {
             path: folder.join(REVOCATION_FOLDER),
             anchors,
             readiness,
+            lapsing,
+            clock,
             files: BTreeMap::new(),
             unreadable: None,
             judged_under: Vec::new(),
             counted: Arc::default(),
         };
-        opened.look();
+        opened.look(false);
         opened
     }
 
-    /// Looks at the folder again and again, until its task is dropped, and ends what rests on something that was taken back:
-    /// of `connections` those whose certificates are named; what was dialled through `dialled` whenever another list counts, so
+    /// Looks at the folder again and again and at each SIGHUP, until its task is dropped, and ends what rests on something that was taken back:
+    /// of `connections` those whose certificates do not count; what was dialled through `dialled` whenever another list counts, so
     /// that it is verified anew.
-    pub async fn watch(mut self, connections: Vec<Connections>, dialled: Option<Cut>) {
+    pub async fn watch(mut self, connections: Vec<Connections>, dialled: Option<Cut>, mut hangup: Hangup) {
         loop {
-            tokio::time::sleep(Duration::from_millis(REVOCATION_CHECK_MILLISECONDS)).await;
+            let is_asked = hangup.within(Duration::from_millis(REVOCATION_CHECK_MILLISECONDS)).await;
             let looked = blocking(move || {
-                let is_changed = self.look();
+                let is_changed = self.look(is_asked);
                 (self, is_changed)
             });
             let is_changed;
@@ -136,14 +143,15 @@ impl RevocationFolder {
             }
             // Each time: a handshake that was judged before the change may have ended after it.
             for connections in &connections {
-                drop(connections.close_revoked(&|chain| self.counted.name(chain)));
+                drop(connections.close_unfit(&|chain| self.counted.refuse(chain)));
             }
         }
     }
 
-    /// Whether something in the folder, or one of the anchors, is another than before.
-    fn look(&mut self) -> bool {
-        let read = self.read();
+    /// Whether something in the folder, one of the anchors, or what has lapsed, is another than before. Reads what did not change too
+    /// where `is_asked`.
+    fn look(&mut self, is_asked: bool) -> bool {
+        let read = self.read(is_asked);
         let is_read = matches!(read, Ok(true));
         self.unreadable = read.err().map(|error| format!("the folder cannot be read ({error})"));
         let tables: Vec<_> = self.anchors.iter().map(Anchors::table).collect();
@@ -154,12 +162,37 @@ impl RevocationFolder {
             self.judge(&tables);
             self.judged_under = tables;
         }
+        let is_changed = self.lapse() || is_changed;
         self.tell();
         is_changed
     }
 
+    /// Lets count what is to count now. Whether something lapsed, or has lapsed no more.
+    fn lapse(&mut self) -> bool {
+        let (counted, is_other) = self.aged(&self.counted);
+        if is_other {
+            self.count(counted);
+        }
+        is_other
+    }
+
+    /// The same lists as they stand now, and whether that is otherwise than before.
+    fn aged(&self, counted: &Revocations) -> (Revocations, bool) {
+        if concord_faults::planted("let-a-lapsed-list-count-on") {
+            return (counted.clone(), false);
+        }
+        counted.lapsed_before(self.lapsing.lapsed_before(self.clock.now()))
+    }
+
+    fn count(&mut self, counted: Revocations) {
+        self.counted = Arc::new(counted);
+        for anchors in &self.anchors {
+            anchors.replace_revocations(Arc::clone(&self.counted));
+        }
+    }
+
     /// Reads what changed. Whether anything did.
-    fn read(&mut self) -> io::Result<bool> {
+    fn read(&mut self, is_asked: bool) -> io::Result<bool> {
         let found = self.list()?;
         let before = self.files.len();
         self.files.retain(|name, _| found.contains_key(name));
@@ -168,7 +201,7 @@ impl RevocationFolder {
             let before = self.files.get(&name);
             let is_same = before.is_some_and(|known| known.found == found);
             let has_failed = before.is_some_and(|known| matches!(known.read, Err(Unread::Failed(_))));
-            if is_same && !has_failed {
+            if is_same && !has_failed && !is_asked {
                 continue;
             }
             let read = match &found {
@@ -177,6 +210,12 @@ impl RevocationFolder {
             };
             if is_same && matches!(read, Err(Unread::Failed(_))) {
                 continue;
+            }
+            if let Ok(file) = &read {
+                for (issuer, next_update) in file.lists() {
+                    let next_update = rfc3339(next_update);
+                    tracing::info!(file = name, issuer, next_update, "a revocation list was read");
+                }
             }
             let good = self.files.remove(&name).and_then(|known| known.good);
             let good = good.filter(|_| !concord_faults::planted("forget-the-last-good-list"));
@@ -243,10 +282,9 @@ impl RevocationFolder {
         for known in self.files.values_mut() {
             known.counts = known.good.is_some() && judged.next().is_some_and(|judged| judged.is_ok());
         }
-        self.counted = Arc::new(counted);
-        for anchors in &self.anchors {
-            anchors.replace_revocations(Arc::clone(&self.counted));
-        }
+        // Not for a moment without what has lapsed.
+        let counted = self.aged(&counted).0;
+        self.count(counted);
     }
 
     fn tell(&self) {
@@ -260,19 +298,33 @@ impl RevocationFolder {
         let problems: Vec<String> = unreadable.into_iter().chain(self.files.iter().filter_map(problem)).collect();
         self.set(REVOCATION_INVALID_ALARM, &problems, Readiness::raise);
 
-        let now = SystemClock.now();
-        let outdated = |(name, known): (&String, &Known)| {
-            let good = known.good.as_ref().filter(|_| known.counts)?;
-            good.next_update().filter(|next: &Timestamp| *next <= now)?;
-            Some(format!(
-                "{name}: its issuer was to put out another list before now; it counts on, ask for the next one"
-            ))
+        let now = self.clock.now();
+        let mut old: Vec<_> = self.counted.newest().into_iter().collect();
+        old.retain(|list| self.lapsing.stage(list, now).is_some());
+        // The worst first: what follows may be cut.
+        old.sort_by_key(|list| list.next_update);
+        let told: Vec<String> =
+            old.iter().filter_map(|list| Some(self.in_words(list, self.lapsing.stage(list, now)?))).collect();
+        self.set(REVOCATION_OUTDATED_ALARM, &told, Readiness::raise);
+    }
+
+    fn in_words(&self, list: &IssuerLists, stage: Stage) -> String {
+        let holds = |known: &Known| {
+            let good = known.good.as_ref().filter(|_| known.counts);
+            good.is_some_and(|file| file.lists().any(|found| found == (&list.issuer, list.next_update)))
         };
-        self.set(
-            REVOCATION_OUTDATED_NOTE,
-            &self.files.iter().filter_map(outdated).collect::<Vec<_>>(),
-            Readiness::note,
-        );
+        let file = self.files.iter().find(|(_, known)| holds(known)).map_or("-", |(name, _)| name);
+        let (participant, issuer) = (&list.participant, &list.issuer);
+        let (next, until) = (rfc3339(list.next_update), rfc3339(self.lapsing.counts_until(list.next_update)));
+        let what = match stage {
+            Stage::Due => format!("is to be followed by the next one by {next}, counts until {until}"),
+            Stage::Overdue => format!("was to be followed by the next one by {next}, and counts until {until}"),
+            Stage::Lapsed => format!("counted until {until}, and all that it issued for {participant} is refused"),
+        };
+        format!(
+            "{file}: this list of '{issuer}' ({participant}) {what}; put the issuer's next list into {REVOCATION_FOLDER}/ of this machine, \
+             it counts within a second and needs no call to this server"
+        )
     }
 
     fn set(&self, name: &'static str, told: &[String], raise: impl Fn(&Readiness, &'static str, String)) {
@@ -281,17 +333,6 @@ impl RevocationFolder {
             ([], _) => self.readiness.clear(name),
             (first, 0) => raise(&self.readiness, name, first.join(". ")),
             (first, more) => raise(&self.readiness, name, format!("{}. And {more} more files", first.join(". "))),
-        }
-    }
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }

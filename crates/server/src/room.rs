@@ -40,6 +40,7 @@ struct Inner {
 impl DiskRoom {
     /// Keeps `reserve_bytes` free for what is under way, and raises `disk-full` while less is free.
     pub fn new(reserve_bytes: u64, readiness: Readiness) -> Self {
+        metrics::gauge!("concord_disk_reserve_bytes").set(reserve_bytes as f64);
         Self(Arc::new(Inner { reserve_bytes, readiness, ..Inner::default() }))
     }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use common::{AGENCY, Forum, OPERATOR, SERVER, in_time, kaz};
 use concord_identity::Application;
-use concord_server::{ADMIN_CONNECTIONS_MAX, AdminListener, Readiness, metrics_recorder};
+use concord_server::{ADMIN_CONNECTIONS_MAX, AdminListener, MetricAt, Readiness, metrics_recorder};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -24,7 +24,7 @@ async fn start(forum: &Forum, bind: &str) -> (SocketAddr, Readiness) {
     )
     .unwrap();
     let readiness = Readiness::new();
-    let metrics = metrics_recorder().unwrap();
+    let metrics = metrics_recorder(MetricAt::Hub).unwrap();
     tokio::spawn(admin.serve(readiness.clone(), metrics, std::future::pending()));
     (SocketAddr::from(([127, 0, 0, 1], port)), readiness)
 }

@@ -5,10 +5,10 @@ mod common;
 
 use std::io::ErrorKind;
 
-use common::{AGENCY, Forum, in_time, listener, now, start};
-use concord_identity::{Admission, Application};
+use common::{AGENCY, Forum, SERVER, in_time, listener, now, start, start_over};
+use concord_identity::{Admission, Application, server_config};
 use concord_model::{ParticipantCode, Timestamp};
-use concord_server::{Connections, accept};
+use concord_server::{Connections, Health, Shutdown, accept};
 use futures::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -100,4 +100,23 @@ async fn a_stream_does_not_outlive_its_callers_certificate() {
     watch.message().await.unwrap().unwrap();
     in_time("the end of a stream", watch.message()).await.unwrap_err();
     assert!(now() >= Timestamp::from_micros(not_after.as_micros() / 1_000_000 * 1_000_000));
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_certificate_of_the_server_and_the_next_one_has_its_renewed_one() {
+    let forum = Forum::new();
+    let not_after = Timestamp::from_micros(now().as_micros() + 3_000_000);
+    let credentials = forum.credentials_until(SERVER, Some(not_after));
+    let admission = Admission::node(&common::kaz());
+    let tls = server_config(&credentials, &forum.anchors, admission, Application::Grpc).unwrap();
+    let (health, service) = Health::new(&[]).await;
+    let server = start_over(tls, &[], tonic::service::Routes::new(service), health, Shutdown::new()).await;
+    let mut client = forum.health(server.address, AGENCY).await;
+    let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    credentials.renew(&forum.credentials(SERVER));
+    assert!(futures::poll!(std::pin::pin!(watch.message())).is_pending(), "what is open goes on");
+    in_time("the end of a stream", watch.message()).await.unwrap_err();
+    assert!(now() >= Timestamp::from_micros(not_after.as_micros() / 1_000_000 * 1_000_000));
+    client.check(HealthCheckRequest::default()).await.unwrap();
 }

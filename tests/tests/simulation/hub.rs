@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use concord_hub::damaged::Damaged;
 use concord_hub::feeds::FeedsShown;
 use concord_hub::fencing::RunsSeen;
+use concord_hub::fleet::Fleet;
 use concord_hub::follow::follow;
 use concord_hub::lapses::keep_lapsing;
 use concord_hub::losses::Losses;
+use concord_hub::probes::Probes;
 use concord_hub::projection::HubProjection;
 use concord_hub::sequencer::SequencerTask;
 use concord_hub::shared::{Shared, anchors_of};
@@ -99,7 +101,10 @@ pub(crate) fn open(
         feeds: FeedsShown::default(),
         readiness: Readiness::new(),
         runs: RunsSeen::default(),
+        fleet: Fleet::default(),
+        probes: Probes::default(),
         losses: Losses::default(),
+        node_clocks: concord_hub::node_clocks::NodeClocks::default(),
         damaged: Damaged::default(),
         audit: Audit::off(),
         room: DiskRoom::default(),

@@ -16,7 +16,7 @@ use concord_wire::proto::exchange::v1::{
     ReceiveResponse, consign_request, consign_response, receive_request, receive_response,
 };
 use concord_wire::proto::feed::v1::{
-    FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, follow_response,
+    FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, ReportRequest, ReportResponse, follow_response,
 };
 use concord_wire::status::to_status;
 use futures::StreamExt as _;
@@ -262,6 +262,15 @@ impl HubLink for SimulatedLink {
             let reset = CancellationToken::new();
             let carried = flat(self.network.carry(&connection, Direction::Down, responses, &reset, label));
             Ok(self.heard(Stage::Arrived, "fetch".to_owned(), "concord.exchange.v1.FetchConsignmentsResponse", carried))
+        })
+    }
+
+    fn report(&self, request: ReportRequest) -> BoxFuture<'_, Result<ReportResponse, LinkEnd>> {
+        Box::pin(async move {
+            let connection = self.connection(None).await?;
+            let called = self
+                .call(&connection, |shared, caller| Box::pin(async move { feed::report(&shared, &caller, &request) }));
+            called.await
         })
     }
 

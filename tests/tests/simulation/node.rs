@@ -103,7 +103,6 @@ pub(crate) fn open(
     let context = Context {
         participant: member.code.clone(),
         node: name("main"),
-        anchor: member.anchor().clone(),
         own: concord_identity::Anchors::pinned(member.code.clone(), member.anchor().clone()),
         key,
         writer: handle,
@@ -113,9 +112,11 @@ pub(crate) fn open(
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
+        probes: Arc::default(),
         audit: concord_server::audit::Audit::off(),
         room: DiskRoom::default(),
         shares: Arc::new(Shares::new(Quotas::default())),
+        overdue: concord_server::Overdue::default(),
         backlog: Arc::new(Backlog::new(u64::MAX)),
         run: concord_server::fresh().unwrap(),
     };

@@ -361,7 +361,7 @@ fn every_page_of_an_admin_listener_is_for_operators_of_its_own_participant_only(
     stage.forum.configure_hub(|settings| replace_line(settings, "admin", "\"0.0.0.0:0\""));
     stage.forum.configure_node("KAZ", |settings| replace_line(settings, "admin", "\"0.0.0.0:0\""));
     // Each page has a line here, and the beginning of what it answers.
-    let pages = BTreeMap::from([("/healthz", "alive"), ("/readyz", "{\"ready\":"), ("/metrics", "# TYPE")]);
+    let pages = BTreeMap::from([("/healthz", "alive"), ("/readyz", "{\"ready\":"), ("/metrics", "# HELP")]);
     assert_eq!(pages.keys().copied().collect::<BTreeSet<_>>(), ADMIN_PATHS.iter().copied().collect());
     let mut wrong = Wrong::default();
     stage.runtime.block_on(async {

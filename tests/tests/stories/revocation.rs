@@ -1,13 +1,14 @@
 //! Revocation lists: what its issuer took back is out within seconds, also where it is connected, and stays out; a file that does not
 //! count changes nothing and is told by its name.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use concord_tests::forge::{Authority, Listener, Shown, put_list, serial_in};
-use concord_tests::{DEADLINE, Forum, exchange_ids, get};
+use concord_tests::{DEADLINE, Forum, concord, exchange_ids, get, words};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -138,7 +139,7 @@ fn a_node_ends_its_connections_to_a_hub_whose_certificate_was_taken_back_and_goe
 
 #[test]
 fn a_file_that_does_not_count_is_told_by_its_name_and_what_it_said_before_counts_on() {
-    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    let forum = Forum::of(&["KAZ", "IRN"]);
     let (hub_dir, kaz) = (forum.hub_dir(), forum.node_dir("KAZ"));
     let hub = Listener::of(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
     let (anchor, irn) = (Authority::anchor(&kaz, "KAZ"), Authority::anchor(&forum.node_dir("IRN"), "IRN"));
@@ -179,15 +180,79 @@ fn a_file_that_does_not_count_is_told_by_its_name_and_what_it_said_before_counts
     put_list(&hub_dir, "tur.crl", Authority::anchor(&forum.node_dir("TUR"), "TUR").list(&[]));
     await_alarms(&forum, &hub_dir, |told| told.contains("\"ready\":true"));
 
-    // One whose next list is overdue counts, and is told as a note.
-    put_list(&hub_dir, "kaz.crl", anchor.list_until(&[&third.serial], 2021));
-    let told = await_alarms(&forum, &hub_dir, |told| told.contains("revocation-outdated"));
-    assert!(told.contains("\"ready\":true") && told.contains("kaz.crl: "), "{told}");
+    // A newer list beside an old one is the issuer's word.
+    put_list(&hub_dir, "kaz-2021.crl", anchor.list_until(&[&third.serial], 2021));
     runtime.block_on(await_let_in(&hub, &third, false));
-    assert!(runtime.block_on(is_let_in(&hub, &gone)), "the present list has it no more");
+    assert_eq!(alarms(&forum, &hub_dir).trim(), "{\"ready\":true,\"reasons\":[]}");
+}
+
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 86_400)
+}
+
+#[test]
+fn the_list_of_an_issuer_that_grew_too_old_lets_nobody_of_it_in_until_a_newer_one_is_there() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN"]);
+    let (hub_dir, kaz_dir) = (forum.hub_dir(), forum.node_dir("KAZ"));
+    let hub = Listener::of(&forum, &hub_dir, "spiffe://sec.concord/hub/main");
+    let kaz = Authority::anchor(&kaz_dir, "KAZ");
+    let spare = kaz.leaf("spiffe://kaz.concord/node/spare", |_| {});
+    let (runtime, now, begun) = (runtime(), SystemTime::now(), SystemTime::now() - days(300));
+
+    // Due: told, and everything goes on.
+    put_list(&hub_dir, "kaz.crl", kaz.list_between(&[], begun, now + days(29)));
+    let told = await_alarms(&forum, &hub_dir, |told| told.contains("revocation-outdated"));
+    assert!(
+        told.contains("kaz.crl: ") && told.contains("is to be followed") && told.contains("\"ready\":false"),
+        "{told}"
+    );
+    put_list(&hub_dir, "kaz.crl", kaz.list_between(&[], begun, now + days(31)));
+    await_alarms(&forum, &hub_dir, |told| told.contains("\"ready\":true"));
+
+    // Overdue for seven days but a moment: it counts, and a moment later nothing of its issuer does, open streams neither.
+    let lapses = SystemTime::now() + Duration::from_secs(3);
+    let list = kaz.list_between(&[], begun, lapses - days(7));
+    let took = runtime.block_on(ends_by(&hub, &spare, || drop(put_list(&hub_dir, "kaz.crl", list))));
+    assert!(took < Duration::from_secs(5) + ENDED_WITHIN, "{took:?}");
+    assert!(SystemTime::now() + Duration::from_secs(1) > lapses, "it counted until then");
+    assert!(!runtime.block_on(is_let_in(&hub, &spare)));
+    let told = await_alarms(&forum, &hub_dir, |told| told.contains("is refused"));
+    assert!(told.contains("put the issuer's next list into revocation/") && !told.contains("IRN"), "{told}");
+    let log = std::fs::read_to_string(forum.log("hub")).unwrap();
+    assert!(log.contains("has lapsed"), "the log says why");
+    // Its node too, and nobody else's; also over a restart.
     forum.stop_hub();
     forum.start_hub();
-    assert!(!runtime.block_on(is_let_in(&hub, &third)), "not even for a moment");
+    assert!(!runtime.block_on(is_let_in(&hub, &spare)), "not even for a moment");
+    let sent = forum.agency("KAZ").submit("waits for a newer list", "").id;
+    assert_eq!(forum.agency("IRN").receive_rest().len(), 0);
+    let since = Instant::now();
+    while forum.status(&forum.node_dir("IRN"))["hub_connected"] != true {
+        assert!(since.elapsed() < DEADLINE, "nobody else's");
+    }
+    assert_eq!(forum.status(&kaz_dir)["hub_connected"], false);
+
+    put_list(&hub_dir, "kaz.crl", kaz.list_between(&[], begun, now + days(90)));
+    assert_eq!(exchange_ids(&forum.agency("IRN").receive(1)), [sent]);
+    await_alarms(&forum, &hub_dir, |told| told.contains("\"ready\":true"));
+
+    // A clock that jumped past its end is not believed, and shuts nobody out.
+    forum.stop_hub();
+    forum.start_hub_with(&BTreeMap::from([("CONCORD_CLOCK_OFFSET_SECONDS", "17280000")]));
+    let sent = forum.agency("KAZ").submit("200 days later, says the hub", "--wait recorded").id;
+    assert_eq!(exchange_ids(&forum.agency("IRN").receive(1)), [sent]);
+    let told = alarms(&forum, &hub_dir);
+    assert!(told.contains("clock-suspect") && !told.contains("revocation-outdated"), "{told}");
+
+    // At a node whose own list lapsed its operator is out as well, and mends it by the file alone.
+    put_list(&kaz_dir, "own.crl", kaz.list_between(&[], begun, now - days(8)));
+    await_alarms(&forum, &kaz_dir, |told| told.contains("needs no call to this server"));
+    let out = concord(words!["status", "--profile", kaz_dir.join("operator")]);
+    assert_ne!(out.code, Some(0), "{out}");
+    put_list(&kaz_dir, "own.crl", kaz.list(&[]));
+    await_alarms(&forum, &kaz_dir, |told| told.contains("\"ready\":true"));
+    concord(words!["status", "--profile", kaz_dir.join("operator")]).ok();
 }
 
 #[test]

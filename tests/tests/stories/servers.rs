@@ -1,5 +1,8 @@
 //! Hub and node as servers: ports, ends, health, reflection, admin pages, status.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
 use concord_tests::{Forum, ask_server, exchange_ids, get, text_of};
 
 const HEALTH_AND_REFLECTION: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
@@ -136,26 +139,39 @@ fn no_log_holds_a_title_a_body_or_a_key() {
 /// Every alarm and note that a server can raise stands in the README's table, and nothing else does.
 #[test]
 fn every_alarm_that_a_server_can_raise_is_explained_in_the_readme() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let (mut raised, mut folders) = (std::collections::BTreeSet::new(), vec![root.join("crates")]);
+    let raised: BTreeSet<_> = sources().iter().flat_map(|text| text.lines()).flat_map(alarms_named).collect();
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(raised.len() > 20);
+    assert_eq!(raised, first_cells(&readme, "### Alarms and notes"));
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The text of every source of the program.
+pub(crate) fn sources() -> Vec<String> {
+    let (mut texts, mut folders) = (Vec::new(), vec![root().join("crates")]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") {
-                raised.extend(std::fs::read_to_string(&path).unwrap().lines().flat_map(alarms_named));
+                texts.push(std::fs::read_to_string(&path).unwrap());
             }
         }
     }
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let (_, section) = readme.split_once("### Alarms and notes").unwrap();
+    texts
+}
+
+/// What stands between backticks in the first cells of the first table behind a heading.
+pub(crate) fn first_cells(document: &str, heading: &str) -> BTreeSet<String> {
+    let (_, section) = document.split_once(heading).unwrap_or_else(|| panic!("there is no {heading}"));
     let rows =
         section.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| line.starts_with('|'));
     let first_cells = rows.filter_map(|row| row.split('|').nth(1));
-    let explained = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect();
-    assert!(raised.len() > 20);
-    assert_eq!(raised, explained);
+    first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect()
 }
 
 /// The names in a line of the sources that declares an alarm, a note, or those of the lanes.

@@ -243,6 +243,6 @@ async fn commits(server: &Server) -> Result<u64> {
     socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n").await?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await?;
-    let line = answer.lines().find_map(|line| line.strip_prefix("concord_commit_seconds_count "));
+    let line = answer.lines().find_map(|line| line.strip_prefix("concord_commit_duration_seconds_count "));
     Ok(line.and_then(|count| count.trim().parse().ok()).unwrap_or_default())
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use concord_journal::RealDisk;
+use concord_server::Supervisor;
 
 use crate::exit::Failure;
 use crate::signals::Stop;
@@ -32,6 +33,7 @@ where
         Err(error) if may_want_room(&error) && is_full(dir) => error,
         ended => return ended.map_err(Into::into),
     };
+    let _told = Supervisor::from_environment().not_serving_yet("not serving: the disk is full");
     tracing::error!(%error, "the disk is full; nothing is served until there is room, then this process starts anew by itself");
     while is_full(dir) {
         tokio::select! {

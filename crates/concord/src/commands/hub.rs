@@ -9,6 +9,7 @@ use concord_model::{Name, Role};
 use serde::Serialize;
 
 use super::backup::{self, BackupArgs, RestoreArgs};
+use super::check::{self, CheckArgs};
 use super::retention::{self, RetentionCommand};
 use crate::exit::Failure;
 use crate::hint::{self, Line};
@@ -26,6 +27,11 @@ pub(crate) enum HubCommand {
     Init(InitArgs),
     /// Run a hub until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
+    /// Check a hub's folder and its machine, also while it serves.
+    #[command(
+        after_help = "Example:\n  concord hub check --dir /srv/concord/hub\n\nEach line is OK, or the cause and the next step. Exit 0 only if all hold. It takes no lock, and a hub that runs does not notice."
+    )]
+    Check(CheckArgs),
     /// Back a running hub up: its journal, bodies included, its settings and certificates; never a private key.
     #[command(after_help = "Example:\n  concord hub backup --profile /srv/concord/hub/officer --out hub.backup")]
     Backup(BackupArgs),
@@ -107,6 +113,7 @@ pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failu
             let ended = concord_hub::serve(&args.dir).await;
             unless_full(&args.dir, &mut stop, ended, HubError::may_want_room).await
         }
+        HubCommand::Check(args) => check::hub(args, output).await,
         HubCommand::Backup(args) => backup::backup(args, Owner::Hub, output).await,
         HubCommand::Restore(args) => backup::restore_hub(&args, output),
         HubCommand::Retention(command) => retention::run(command, Role::Hub, output).await,

@@ -5,11 +5,13 @@ pub(crate) mod agency;
 pub(crate) mod agreement;
 pub(crate) mod audit;
 pub(crate) mod backup;
+mod check;
 pub(crate) mod epoch;
 pub(crate) mod explain;
 pub(crate) mod hub;
 pub(crate) mod journal;
 pub(crate) mod node;
+pub(crate) mod pages;
 pub(crate) mod participant;
 pub(crate) mod receive;
 pub(crate) mod retention;
@@ -48,5 +50,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Journal(command) => journal::run(&command, output),
         Command::Demo(args) => demo::run(args, output).await,
         Command::Bench(command) => bench::run(command, output).await,
+        Command::Completions(args) => pages::completions(&args, output),
+        Command::Man(args) => pages::man(&args, output),
     }
 }

@@ -15,9 +15,11 @@ use crate::signals::Stop;
 
 use super::again::unless_full;
 use super::backup::{self, BackupArgs, NodeRestoreArgs};
+use super::check::{self, CheckArgs};
 use super::epoch::{self, EpochCommand};
 use super::hub::start_log;
 use super::retention::{self, RetentionCommand};
+use super::status::probe::{self, ProbeArgs};
 
 #[derive(Subcommand)]
 pub(crate) enum NodeCommand {
@@ -27,6 +29,11 @@ pub(crate) enum NodeCommand {
     Join(JoinArgs),
     /// Run a node until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
+    /// Check a node's folder, its machine and its way to the hub: before it joins, after, and while it serves.
+    #[command(
+        after_help = "Example:\n  concord node check --dir /srv/concord/node\n\nEach line is OK, or the cause and the next step. Exit 0 only if all hold. It takes no lock, and a node that runs does not notice."
+    )]
+    Check(CheckArgs),
     /// Back a running node up: its journal, bodies included, its settings and certificates; never a private key.
     #[command(after_help = "Example:\n  concord node backup --profile /srv/concord/node/officer --out node.backup")]
     Backup(BackupArgs),
@@ -44,6 +51,8 @@ pub(crate) enum NodeCommand {
     /// The epochs of the node's chains of consignments.
     #[command(subcommand, after_help = "Example:\n  concord node epoch open --profile /srv/concord/node/officer")]
     Epoch(EpochCommand),
+    /// Send a probe to the hub and back on each lane, and say how long it took.
+    Probe(ProbeArgs),
     /// Make the journal of a node anew where it is lost, there is no backup, and the keys are there.
     Rebuild(RebuildArgs),
 }
@@ -124,10 +133,12 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
             let ended = concord_node::serve(&args.dir).await;
             unless_full(&args.dir, &mut stop, ended, NodeError::may_want_room).await
         }
+        NodeCommand::Check(args) => check::node(args, output).await,
         NodeCommand::Backup(args) => backup::backup(args, Owner::Node, output).await,
         NodeCommand::Restore(args) => backup::restore_node(&args, output),
         NodeCommand::Retention(command) => retention::run(command, Role::Node, output).await,
         NodeCommand::Epoch(command) => epoch::run(command, output).await,
+        NodeCommand::Probe(args) => probe::run(args, output).await,
         NodeCommand::Rebuild(args) => backup::rebuild(&args.dir, output),
     }
 }

@@ -3,14 +3,16 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use clap::Args;
 use concord_model::{
-    AgencyName, AgreementId, Handling, Lane, Language, MeasureCode, MediaType, ParticipantCode, Reason, Refusal,
-    RequestId, Title,
+    AgencyName, AgreementId, Digest, ExchangeId, Handling, Lane, Language, MeasureCode, MediaType, ParticipantCode,
+    Reason, Refusal, RequestId, Title,
 };
+use concord_server::fresh;
+use concord_server::traces::{self, Span, Step, TraceParent, Traces};
 use concord_wire::proto::agency::v1::{SubmitRequest, SubmitResponse};
 use concord_wire::proto::exchange::v1::{HandlingCode, Narrowing};
 use serde::Serialize;
@@ -107,6 +109,7 @@ pub(crate) async fn run(args: SubmitArgs, output: Output) -> Result<(), Failure>
     args.files.iter().try_for_each(|file| check(file, args.lane))?;
 
     let client = Client::connect(&args.client).await?;
+    let traces = Traces::begin("concord-agency");
     let mut submitted = Vec::new();
     let mut failures = Vec::new();
     for file in &args.files {
@@ -125,6 +128,7 @@ pub(crate) async fn run(args: SubmitArgs, output: Output) -> Result<(), Failure>
             }
         }
     }
+    traces.end().await;
     note_other_agencies(output, &client, &args.to_agency);
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     for (file, answer) in submitted {
@@ -189,7 +193,9 @@ async fn submit(client: &Client, path: &Path, args: &SubmitArgs) -> Result<Submi
         agencies: args.to_agency.iter().map(concord_wire::header::agency_name).collect(),
         supersedes: args.supersedes.clone().unwrap_or_default(),
     };
-    let answer = client.agency().submit(call(request)).await.map_err(|status| {
+    let mut request = call(request);
+    let traced = TracedCall::begin(&mut request);
+    let answer = client.agency().submit(request).await.map_err(|status| {
         let failure = Failure::from(status);
         if !failure.is_unavailable() {
             return failure;
@@ -198,7 +204,33 @@ async fn submit(client: &Client, path: &Path, args: &SubmitArgs) -> Result<Submi
         let help = format!("run it again with --request-id {request_id}: it is not sent twice");
         failure.help(help)
     })?;
+    if let Some(traced) = traced {
+        traced.end(client, args.lane, answer.get_ref());
+    }
     Ok(answer.into_inner())
+}
+
+/// A call that the environment has traced. Its span stands in the exchange's trace, which is known when the answer is there; the node is told the
+/// id of the span, and that is all.
+struct TracedCall {
+    parent: TraceParent,
+    begun: SystemTime,
+}
+
+impl TracedCall {
+    fn begin(request: &mut tonic::Request<SubmitRequest>) -> Option<Self> {
+        let is_traced = traces::is_traced();
+        let parent = is_traced.then(|| Some(TraceParent { trace: fresh().ok()?, span: fresh().ok()? })).flatten()?;
+        request.metadata_mut().insert("traceparent", parent.to_string().parse().ok()?);
+        Some(Self { parent, begun: SystemTime::now() })
+    }
+
+    fn end(self, client: &Client, lane: Lane, answer: &SubmitResponse) {
+        let Ok(id) = Digest::from_slice(&answer.exchange_id) else { return };
+        let participant = client.profile().own().identity.participant.to_string();
+        let (exchange, step) = (ExchangeId(id), Step::Call(self.parent.span));
+        traces::trace(Span { exchange, step, lane, participant, begun: self.begun, caller: None });
+    }
 }
 
 fn expiry(text: &str) -> Result<prost_types::Timestamp, Failure> {

@@ -53,6 +53,8 @@ pub(crate) struct Tracked {
     /// Of a withdrawal: what it withdraws.
     pub(crate) withdraws: Option<String>,
     pub(crate) supersedes: Option<String>,
+    /// It, or a recipient, waits for longer than its lane should.
+    pub(crate) overdue: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -69,6 +71,7 @@ pub(crate) struct Recipient {
     pub(crate) state: &'static str,
     pub(crate) at: Option<String>,
     pub(crate) reason: Option<String>,
+    pub(crate) overdue: bool,
 }
 
 impl NotCurrent {
@@ -161,6 +164,7 @@ fn read(response: &TrackResponse) -> Result<Tracked, Failure> {
             state: word(recipient.state())?,
             at: output::optional_time(recipient.at.as_ref()),
             reason: stated(&recipient.reason),
+            overdue: recipient.overdue,
         })
     });
     Ok(Tracked {
@@ -173,6 +177,7 @@ fn read(response: &TrackResponse) -> Result<Tracked, Failure> {
         not_current: response.not_current.as_ref().map(not_current).transpose()?,
         withdraws: stated(&hex(&response.withdraws)),
         supersedes: stated(&hex(&response.supersedes)),
+        overdue: response.overdue,
     })
 }
 
@@ -208,10 +213,14 @@ pub(crate) fn word(state: TrackState) -> Result<&'static str, Failure> {
     .as_str())
 }
 
+fn or_overdue(state: &str, is_overdue: bool) -> String {
+    if is_overdue { format!("{state}, OVERDUE") } else { state.to_owned() }
+}
+
 fn shown(tracked: &Tracked) -> String {
     let mut rows = vec![
         ("exchange", tracked.exchange_id.clone()),
-        ("state", tracked.state.to_owned()),
+        ("state", or_overdue(tracked.state, tracked.overdue)),
         ("queued", short_time(tracked.queued_at.as_deref())),
         ("recorded", short_time(tracked.recorded_at.as_deref())),
     ];
@@ -224,7 +233,7 @@ fn shown(tracked: &Tracked) -> String {
     }
     let recipients = tracked.recipients.iter().map(|one| {
         let reason = one.reason.clone().unwrap_or_default();
-        vec![one.participant.clone(), one.state.to_owned(), short_time(one.at.as_deref()), reason]
+        vec![one.participant.clone(), or_overdue(one.state, one.overdue), short_time(one.at.as_deref()), reason]
     });
     format!("{}\n{}", facts(&rows), table(&["recipient", "state", "at", "reason"], recipients))
 }

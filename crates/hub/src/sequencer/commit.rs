@@ -134,6 +134,7 @@ pub(super) fn size_estimate(proposal: &Proposal) -> u64 {
         | Proposal::BeginHistory { .. }
         | Proposal::ListLost(_)
         | Proposal::Lapse(_)
+        | Proposal::Pulse(_)
         | Proposal::Redact(_)
         | Proposal::Trim(_) => 0,
     };

@@ -63,7 +63,9 @@ impl SequencerTask {
                     _ => None,
                 })
             }
-            Proposal::BeginHistory { .. } | Proposal::Redact(_) | Proposal::Trim(_) => Err(impossible()),
+            Proposal::Pulse(_) | Proposal::BeginHistory { .. } | Proposal::Redact(_) | Proposal::Trim(_) => {
+                Err(impossible())
+            }
             Proposal::Rehand(opened, stood) => {
                 let had = recorded_once(&opened.sealed, &stood);
                 let stood = (!concord_faults::planted("judge-again-what-stood")).then_some(stood);

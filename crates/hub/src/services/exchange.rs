@@ -23,11 +23,12 @@ use super::caller;
 use crate::acknowledge::{acknowledge, recorded};
 use crate::consign::Brought;
 use crate::damaged::take_again;
-use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, deliver, deliver_again};
+use crate::delivery::{DELIVERIES_PERMITTED_MAX, MailboxWriter, StreamGone, deliver, deliver_again};
 use crate::fencing::NodeRun;
 use crate::fetch;
 use crate::healing::{mailbox_lost, mailbox_resume, shown};
 use crate::positions::{Positions, Standing, mailbox_standing};
+use crate::probes::{Nonce, give_back, pass_on};
 use crate::responses::{Cut, Inbound, Responses, responses};
 use crate::shared::Shared;
 use crate::streams::Purpose;
@@ -236,6 +237,11 @@ fn consignments(
             Some(taken.map(|()| Said::Brought(brought)))
         }
         Ok(pb::ConsignRequest { message: Some(Message::Again(consignment)), .. }) => Some(Ok(Said::Again(consignment))),
+        Ok(pb::ConsignRequest { message: Some(Message::Probe(probe)), .. }) => {
+            let nonce = Nonce::try_from(&probe.nonce[..]);
+            let malformed = |_| Refusal::new(Reason::ConsignmentMalformed, "a probe has 16 bytes");
+            Some(nonce.map(Said::Probe).map_err(malformed))
+        }
         Ok(pb::ConsignRequest {
             message:
                 Some(Message::Rehanded(pb::RehandedConsignment { consignment: Some(consignment), receipt, history })),
@@ -264,6 +270,10 @@ fn consignments(
         async move {
             match said {
                 Ok(Said::Brought(brought)) => Some(Ok(brought)),
+                Ok(Said::Probe(nonce)) => {
+                    pass_on(&shared, &chain, nonce).await;
+                    None
+                }
                 Ok(Said::Again(consignment)) => take_again(&shared, &chain, consignment).await.err().map(Err),
                 Err(refusal) => Some(Err(refusal)),
             }
@@ -275,6 +285,7 @@ fn consignments(
 enum Said {
     Brought(Brought),
     Again(pb::Consignment),
+    Probe(Nonce),
 }
 
 /// Serves one mailbox until the stream ends, a newer one replaces it, its participant leaves, or the hub ends.
@@ -316,6 +327,7 @@ async fn receive_until_cut(
     };
     concord_faults::point("hub.receive.welcome");
     let writer = MailboxWriter::new(by.participant.clone(), outbound);
+    let probes = shared.probes.watch(&by.participant, lane);
     let serving = async {
         if writer.send(pb::receive_response::Message::Welcome(welcome)).await.is_err() {
             return Ok(());
@@ -325,6 +337,7 @@ async fn receive_until_cut(
             biased;
             ended = take_acknowledgements(&shared, &by, node, lane, inbound, &writer) => ended,
             Err(refusal) = deliver_again(&shared, lane, &writer, damaged, next) => Err(refusal),
+            StreamGone = give_back(probes, &writer) => Ok(()),
             ended = deliver(Arc::clone(&shared), lane, history, &writer, next) => ended,
         }
     };

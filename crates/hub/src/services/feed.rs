@@ -6,7 +6,7 @@ use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ParticipantCode, Reason, Refusal};
 use concord_server::audit::Object;
-use concord_server::{LOWER_LIMITS_NOTE, Shutdown, detach};
+use concord_server::{ClockOffset, LOWER_LIMITS_NOTE, Shutdown, detach};
 use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::lower_limits;
 use concord_wire::proto::feed::v1 as pb;
@@ -20,6 +20,7 @@ use super::caller;
 use super::exchange::hello;
 use crate::feed::{ITEMS_WAITING_MAX, tell};
 use crate::fencing::{NodeRun, fence};
+use crate::fleet::Word;
 use crate::healing::{feed_resume, history_lost, lost_feed, shown, take_back};
 use crate::positions::{Positions, Standing, feed_standing, resume_digest};
 use crate::responses::{Cut, Inbound, Responses, responses};
@@ -28,6 +29,7 @@ use crate::streams::{Purpose, StreamGuard};
 
 const FOLLOW: &str = "/concord.feed.v1.FeedService/Follow";
 const HAND_BACK: &str = "/concord.feed.v1.FeedService/HandBack";
+const REPORT: &str = "/concord.feed.v1.FeedService/Report";
 
 /// Serves feeds to nodes.
 pub struct Feed(pub Arc<Shared>);
@@ -61,6 +63,25 @@ impl FeedService for Feed {
         }
         answer.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
+
+    async fn report(&self, request: Request<pb::ReportRequest>) -> Result<Response<pb::ReportResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = report(&self.0, &caller, &request.into_inner());
+        if let Err(refusal) = &answer {
+            self.0.note_refusal(&caller.identity, REPORT, Object::nothing(), refusal);
+        }
+        answer.map(Response::new).map_err(|refusal| to_status(&refusal))
+    }
+}
+
+/// Takes the word of a node for how it is: of the copy that is served only.
+pub fn report(shared: &Shared, caller: &Caller, asked: &pb::ReportRequest) -> Result<pb::ReportResponse, Refusal> {
+    let (participant, _) = shared.enrolled_node(caller)?;
+    shared.check_run(&NodeRun::named(&participant, &asked.run)?)?;
+    let now = shared.clock.shown();
+    let word = Word::read(asked, now)?;
+    shared.fleet.heard(caller, now, Some(word));
+    Ok(pb::ReportResponse { sent_at: Some(timestamp(now)) })
 }
 
 /// Takes in what a node hands back to this hub, which lost it.
@@ -99,6 +120,7 @@ pub async fn follow(
     let position = asked.position.clone().unwrap_or_default();
     if let Some(peer) = optional_timestamp(asked.sent_at.as_ref()) {
         shared.clock.heard(peer);
+        shared.node_clocks.heard(&participant, ClockOffset::between(peer, shared.clock.shown()));
     }
     let shown = shown(&position.history, position.last_number, &position.last_digest)?;
     if let Some(lower) = asked.limits.as_ref().and_then(lower_limits) {
@@ -108,6 +130,7 @@ pub async fn follow(
         shared.readiness.note_also(LOWER_LIMITS_NOTE, &what);
     }
     let run = fence(shared, &participant, &node, asked.journal.as_ref()).await?;
+    shared.fleet.heard(caller, shared.clock.shown(), None);
     let (mut healing, mut resume) = (None, None);
     match feed_standing(shared, &participant, &position).await? {
         Standing::Stands => {

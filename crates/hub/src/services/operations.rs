@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use concord_backup::{BackupError, Backups};
-use concord_ledger::AgreementState;
-use concord_model::{Digest, ExchangeId, ParticipantCode, Reason, Refusal, Role, Timestamp};
+use concord_ledger::{AgreementState, Enrolment, Ledger};
+use concord_model::{Digest, ExchangeId, Lane, ParticipantCode, Reason, Refusal, Role, Timestamp};
 use concord_server::audit::{AuditStream, Event, Object};
-use concord_server::{AskedDays, Connections, Readiness};
+use concord_server::{AskedDays, Certificates, ClockOffset, Connections, Readiness};
 use concord_wire::convert::{refuse, timestamp};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::operations_service_server::{OperationsService, OperationsServiceServer};
@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::caller;
 use crate::explain::{Asked, Lookups, explain};
-use crate::projection::run_with;
+use crate::lags::{Lag, lags};
 use crate::retention::Keeper;
 use crate::shared::{Shared, internal};
 
@@ -42,8 +42,8 @@ pub struct Operations {
     pub readiness: Readiness,
     /// Since when the process runs.
     pub started_at: Timestamp,
-    /// When its certificate ends.
-    pub certificate_not_after: Timestamp,
+    /// How long certificates last.
+    pub certificates: Certificates,
 }
 
 /// The service.
@@ -87,12 +87,20 @@ impl OperationsService for Operations {
         &self,
         _request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
-        let mailboxes = self.shared.blocking(lags).await.map_err(|refusal| to_status(&refusal))?;
+        let lags = self.shared.blocking(lags).await.map_err(|refusal| to_status(&refusal))?;
+        let of = |lag: Lag| pb::RecipientLag {
+            participant: lag.recipient.to_string(),
+            lane: lag.lane.to_string(),
+            items: lag.items,
+            seconds: lag.seconds,
+        };
+        let mailboxes: Vec<_> = lags.into_iter().map(of).collect();
         let published = self.shared.published();
         let ledger = &published.ledger;
         let in_force = |state| state == AgreementState::InForce;
         let hub = pb::HubStatus {
             nodes: self.nodes(),
+            health: self.health(ledger, &mailboxes),
             participants_enrolled: ledger.registry().enrolments().count() as u64,
             agreements_in_force: ledger.agreements().all().filter(|agreement| in_force(agreement.state)).count() as u64,
             mailboxes,
@@ -108,7 +116,8 @@ impl OperationsService for Operations {
                 sequence: published.tail.sequence,
                 digest: bytes::Bytes::copy_from_slice(published.tail.digest.as_bytes()),
             }),
-            certificate_not_after: Some(timestamp(self.certificate_not_after)),
+            certificate_not_after: self.certificates.own_not_after().map(timestamp),
+            certificates: self.certificates.list(),
             alarms,
             notes,
             role: Some(pb::get_status_response::Role::Hub(hub)),
@@ -156,7 +165,7 @@ impl OperationsService for Operations {
         explained.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
 
-    // Agencies are the nodes'. None of these is in the hub's method table: no call gets here.
+    // Agencies and probes are the nodes'. None of these is in the hub's method table: no call gets here.
 
     async fn add_agency(
         &self,
@@ -186,6 +195,13 @@ impl OperationsService for Operations {
         Err(of_nodes())
     }
 
+    async fn probe_hub(
+        &self,
+        _request: Request<pb::ProbeHubRequest>,
+    ) -> Result<Response<pb::ProbeHubResponse>, Status> {
+        Err(of_nodes())
+    }
+
     async fn list_agencies(
         &self,
         _request: Request<pb::ListAgenciesRequest>,
@@ -203,7 +219,7 @@ fn asked(request: pb::ExplainExchangeRequest) -> Result<Asked, Refusal> {
 }
 
 fn of_nodes() -> Status {
-    to_status(&Refusal::new(Reason::CallerNotAllowed, "agencies are added to nodes"))
+    to_status(&Refusal::new(Reason::CallerNotAllowed, "this is asked of nodes"))
 }
 
 impl Operations {
@@ -217,34 +233,54 @@ impl Operations {
             }
             let (participant, node) = (identity.participant.to_string(), identity.name.to_string());
             if !nodes.iter().any(|known| known.participant == participant && known.node == node) {
-                nodes.push(pb::ConnectedNode { participant, node, since: Some(timestamp(connected.since)) });
+                let offset = self.shared.node_clocks.offset(&identity.participant);
+                nodes.push(pb::ConnectedNode {
+                    participant,
+                    node,
+                    since: Some(timestamp(connected.since)),
+                    clock_offset_seconds: offset.map(ClockOffset::seconds),
+                });
             }
         }
         nodes
     }
 }
 
-/// What each recipient's node has yet to acknowledge, and how old the oldest of it is.
-fn lags(shared: &Shared) -> Result<Vec<pb::RecipientLag>, Refusal> {
-    let published = shared.published();
-    let now = shared.clock.now();
-    let mut lags = Vec::new();
-    for (recipient, lane, mailbox) in published.ledger.mailboxes().iter() {
-        let items = mailbox.last.saturating_sub(mailbox.delivered_through);
-        if mailbox.last == 0 {
-            continue;
-        }
-        let oldest = match items {
-            0 => None,
-            _ => run_with(&shared.views, &shared.hub, recipient, lane, mailbox.delivered_through + 1)
-                .map_err(internal)?,
+impl Operations {
+    /// How each enrolled node is.
+    fn health(&self, ledger: &Ledger, mailboxes: &[pb::RecipientLag]) -> Vec<pb::NodeHealth> {
+        let connected = self.nodes();
+        let of = |(participant, enrolment): (&ParticipantCode, &Enrolment)| {
+            let is_it = |one: &&pb::ConnectedNode| {
+                one.participant == participant.as_str() && one.node == enrolment.node.as_str()
+            };
+            let heard = self.shared.fleet.of(participant);
+            let word = heard.as_ref().and_then(|heard| heard.word.clone());
+            let lane = |lane: Lane| {
+                let is_its =
+                    |lag: &&pb::RecipientLag| lag.participant == participant.as_str() && lag.lane == lane.as_str();
+                let lag = mailboxes.iter().find(is_its);
+                pb::LaneHealth {
+                    lane: lane.to_string(),
+                    lag_items: lag.map_or(0, |lag| lag.items),
+                    lag_seconds: lag.map_or(0.0, |lag| lag.seconds),
+                    waiting_exchanges: word.as_ref().and_then(|word| word.waiting.get(&lane).copied()).unwrap_or(0),
+                }
+            };
+            pb::NodeHealth {
+                participant: participant.to_string(),
+                node: enrolment.node.to_string(),
+                connected: connected.iter().any(|one| is_it(&one)),
+                contact_at: heard.as_ref().map(|heard| timestamp(heard.at)),
+                certificate_not_after: heard.map(|heard| timestamp(heard.certificate_not_after)),
+                lanes: Lane::ALL.map(lane).to_vec(),
+                version: word.as_ref().map(|word| word.version.clone()).unwrap_or_default(),
+                clock_ahead_seconds: word.as_ref().and_then(|word| word.clock_ahead_seconds),
+                alarms: word.as_ref().map(|word| word.alarms.clone()).unwrap_or_default(),
+                notes: word.map(|word| word.notes).unwrap_or_default(),
+            }
         };
-        let recorded_at = match oldest {
-            Some(run) => Some(shared.entry(run.sequence)?.recorded_at),
-            None => None,
-        };
-        let seconds = recorded_at.map_or(0.0, |at| (now.as_micros() - at).max(0) as f64 / 1e6);
-        lags.push(pb::RecipientLag { participant: recipient.to_string(), lane: lane.to_string(), items, seconds });
+        let states = ledger.registry().enrolments().filter(|(code, _)| **code != ParticipantCode::secretariat());
+        states.map(of).collect()
     }
-    Ok(lags)
 }

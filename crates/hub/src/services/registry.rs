@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use concord_identity::enrolment_fingerprint;
 use concord_ledger::{Enrolment, Ledger};
-use concord_model::{Participant, ParticipantCode, Reason, Refusal};
+use concord_model::{Participant, ParticipantCode, Reason, Refusal, Role};
 use concord_wire::convert::{digest_bytes, timestamp};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::registry_service_server::{RegistryService, RegistryServiceServer};
@@ -12,6 +12,7 @@ use concord_wire::registry;
 use concord_wire::status::to_status;
 use tonic::{Request, Response, Status};
 
+use super::caller;
 use crate::shared::{Shared, internal};
 
 /// Shows the registry and makes bundles.
@@ -26,10 +27,18 @@ pub fn server(shared: Arc<Shared>) -> RegistryServiceServer<RegistryView> {
 impl RegistryService for RegistryView {
     async fn list_participants(
         &self,
-        _request: Request<pb::ListParticipantsRequest>,
+        request: Request<pb::ListParticipantsRequest>,
     ) -> Result<Response<pb::ListParticipantsResponse>, Status> {
+        let caller = caller(&request)?;
+        if caller.identity.role == Role::Node {
+            self.0.enrolled_node(&caller).map_err(|refusal| to_status(&refusal))?;
+        }
         let published = self.0.published();
-        let registered = published.ledger.participants().map(|participant| registered(&published.ledger, participant));
+        // A node hears here of its own state alone: what it is to know of others its feed tells.
+        let is_shown =
+            |code: &ParticipantCode| caller.identity.role != Role::Node || *code == caller.identity.participant;
+        let shown = published.ledger.participants().filter(|participant| is_shown(&participant.code));
+        let registered = shown.map(|participant| registered(&published.ledger, participant));
         Ok(Response::new(pb::ListParticipantsResponse { participants: registered.collect() }))
     }
 

@@ -63,7 +63,7 @@ async fn the_right_name_under_another_anchor_than_the_pinned_one_is_refused() {
 #[tokio::test]
 async fn a_server_with_a_stolen_certificate_is_refused() {
     let world = World::new();
-    let stolen = leaf(&world.sec, HUB, |_| {}).chain().to_vec();
+    let stolen = leaf(&world.sec, HUB, |_| {}).chain();
     let thief = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
     let mut server = (*world.hub()).clone();
     server.cert_resolver = Arc::new(SingleCertAndKey::from(mismatched(stolen, &thief)));
@@ -84,7 +84,7 @@ async fn a_client_that_speaks_another_protocol_is_refused() {
 #[test]
 fn a_key_that_is_not_the_certificates_is_found_before_a_connection() {
     let world = World::new();
-    let certificate = leaf(&world.kaz, NODE, |_| {}).chain().to_vec();
+    let certificate = leaf(&world.kaz, NODE, |_| {}).chain();
     let other = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
     let mixed = Credentials::new(certificate, &other).unwrap();
     let pinned = Anchors::pinned(code("SEC"), world.sec.anchor().clone());

@@ -22,7 +22,8 @@ fn an_anchor_and_its_key_survive_their_files_and_still_issue() {
     assert_ne!(anchor_keys("KAZ").anchor().fingerprint(), made.anchor().fingerprint());
 
     let credentials = leaf(&read, NODE, |_| {});
-    let (_, issued) = X509Certificate::from_der(credentials.chain().first().unwrap()).unwrap();
+    let chain = credentials.chain();
+    let (_, issued) = X509Certificate::from_der(chain.first().unwrap()).unwrap();
     let (_, anchor) = X509Certificate::from_der(made.anchor().der()).unwrap();
     assert_eq!(issued.issuer().as_raw(), anchor.subject().as_raw());
     assert_eq!(anchor.subject().to_string(), "CN=KAZ trust anchor");
@@ -127,7 +128,7 @@ fn names_and_times_that_x509_cannot_say_are_refused() {
 #[test]
 fn a_chain_survives_its_text() {
     let kaz = anchor_keys("KAZ");
-    let mut chain = leaf(&kaz, NODE, |_| {}).chain().to_vec();
+    let mut chain = leaf(&kaz, NODE, |_| {}).chain();
     chain.push(kaz.anchor().der().clone());
     let text = certificates_to_pem(&chain);
     assert_eq!(certificates_from_pem(&text).unwrap(), chain);

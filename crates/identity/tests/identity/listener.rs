@@ -182,7 +182,7 @@ async fn a_connection_without_a_certificate_or_with_a_stolen_one_is_refused() {
     let world = World::new();
     let nothing = presenting(&world, Presents::default());
     check_client(&world, "no certificate", nothing, Refused("NO_CERTIFICATE")).await;
-    let certificate = leaf(&world.kaz, NODE, |_| {}).chain().to_vec();
+    let certificate = leaf(&world.kaz, NODE, |_| {}).chain();
     let thief = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
     let stolen = presenting(&world, Presents::certificate(certificate, &thief));
     check_client(&world, "a stolen certificate", stolen, Refused("TLS_PROTOCOL")).await;

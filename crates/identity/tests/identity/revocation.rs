@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_identity::{Anchor, AnchorTable, Anchors, ChainNumbers, RevocationFile, Revocations};
+use concord_identity::{Anchor, AnchorTable, Anchors, ChainNumbers, RevocationFile, Revocations, Unfit};
 use concord_model::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -60,6 +60,10 @@ impl Ca {
     }
 
     fn list_as(&self, issuer: &Issuer<'_, KeyPair>, serials: &[u64]) -> Vec<u8> {
+        Self::list_until(issuer, serials, 2030)
+    }
+
+    fn list_until(issuer: &Issuer<'_, KeyPair>, serials: &[u64], year: i32) -> Vec<u8> {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -68,7 +72,7 @@ impl Ca {
         });
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(2030, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -108,6 +112,37 @@ fn a_list_takes_back_what_its_issuer_issued_and_nothing_of_another_state_that_ha
     // Beside the certificate that is judged, too.
     assert!(counted.name(&numbers("KAZ", &[kaz.leaf("x:y", 8), kaz.leaf("x:y", 7)])));
     assert!(!Revocations::default().name(&seven("KAZ", &kaz)));
+}
+
+#[test]
+fn an_issuer_lapses_by_its_newest_list_for_its_own_participant_only_and_what_is_named_stays_named() {
+    let (kaz, uzb) = (Ca::usual(), Ca::usual());
+    let below = kaz.below(3);
+    let both = table(&[("KAZ", &kaz), ("UZB", &uzb)]);
+    let old = Ca::list_until(&kaz.issuer, &[7], 2021);
+    let (counted, _) = verified(&[&old], &both);
+    // Its first moment itself is within.
+    let first_day = Timestamp::from_micros(1_609_459_200_000_000);
+    assert!(!counted.lapsed_before(first_day).1);
+    let (lapsed, is_other) = counted.lapsed_before(Timestamp::from_micros(first_day.as_micros() + 1));
+    assert!(is_other && !lapsed.lapsed_before(Timestamp::from_micros(first_day.as_micros() + 1)).1);
+    let one =
+        |participant: &str, ca: &Ca, serial| numbers(participant, &[ca.leaf("spiffe://x.concord/node/main", serial)]);
+    assert_eq!(lapsed.refuse(&one("KAZ", &kaz, 8)), Some(Unfit::Lapsed));
+    assert_eq!(lapsed.refuse(&one("KAZ", &kaz, 7)), Some(Unfit::Revoked));
+    let through = numbers("KAZ", &[below.leaf("x:y", 1), below.certificate.clone()]);
+    assert_eq!(
+        lapsed.refuse(&through),
+        Some(Unfit::Lapsed),
+        "nobody knows whether the authority itself was taken back"
+    );
+    assert_eq!(lapsed.refuse(&one("UZB", &uzb, 8)), None, "of the same name, and another state's");
+    assert_eq!(counted.refuse(&one("KAZ", &kaz, 8)), None);
+    // A newer list ends it, though the old one lies beside it.
+    let (newer, _) = verified(&[&old, &kaz.list(&[])], &both);
+    let (newer, is_other) = newer.lapsed_before(Timestamp::from_micros(first_day.as_micros() + 1));
+    assert!(!is_other);
+    assert_eq!(newer.refuse(&one("KAZ", &kaz, 8)), None);
 }
 
 #[test]
@@ -176,7 +211,8 @@ fn what_is_no_list_is_said_to_be_none() {
         assert!(why.contains(words), "{why}");
     }
     let read = RevocationFile::parse(&list).unwrap();
-    assert_eq!(read.next_update(), Some(Timestamp::from_micros(1_893_456_000_000_000)));
+    let due: Vec<_> = read.lists().map(|(_, due)| due).collect();
+    assert_eq!(due, [Timestamp::from_micros(1_893_456_000_000_000)]);
 }
 
 /// Whatever of a file with several blocks has been written so far: it is taken only where it ends with a block, and then it says all

@@ -83,6 +83,8 @@ async fn follow(context: &Context, link: &dyn HubLink, stood: &mut bool) -> Resu
     }
     if let Some(peer) = optional_timestamp(welcome.sent_at.as_ref()) {
         context.clock.heard(peer);
+        context.contact.heard_clock(peer);
+        context.contact.tell_clock(context.clock.shown(), &context.readiness);
     }
     let (current, past) = histories(&welcome.history, welcome.last_number, &welcome.past)?;
     if let Some(healing) = &welcome.healing {

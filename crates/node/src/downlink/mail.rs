@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use concord_journal::{Blob, HistoryId, MendError, NONCE_SIZE_BYTES, ReadError};
 use concord_model::{Lane, Reason, Refusal};
+use concord_server::traces::{self, Span, Step};
 use concord_wire::consignment::blob_from_bytes;
 use concord_wire::convert;
 use concord_wire::proto::exchange::v1::{
@@ -121,6 +122,7 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
             message = next(&mut incoming) => {
                 let mut gathered = gather(message?, &mut incoming);
                 concord_faults::point("node.mail.arrived");
+                gathered.probes.iter().for_each(|nonce| context.probes.came(lane, nonce));
                 if let Some(now_recorded) = gathered.recorded {
                     recorded = now_recorded;
                     concord_faults::point("node.acknowledge.recorded");
@@ -202,6 +204,8 @@ impl Mail {
 struct Gathered {
     mail: Vec<Mail>,
     recorded: Option<AcknowledgementRecorded>,
+    /// Own probes that came back.
+    probes: Vec<Bytes>,
     /// What came behind them.
     ended: Result<(), LinkEnd>,
 }
@@ -216,7 +220,7 @@ impl Gathered {
 
 /// A message and those that are there already.
 fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveResponse>) -> Gathered {
-    let mut gathered = Gathered { mail: Vec::new(), recorded: None, ended: Ok(()) };
+    let mut gathered = Gathered { mail: Vec::new(), recorded: None, probes: Vec::new(), ended: Ok(()) };
     let (mut message, mut size) = (Some(Ok(first)), 0);
     while let Some(received) = message.take() {
         match received {
@@ -230,6 +234,7 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
             }
             Ok(receive_response::Message::Withheld(notice)) => gathered.mail.push(Mail::Withheld(notice.number)),
             Ok(receive_response::Message::Recorded(recorded)) => gathered.recorded = Some(recorded),
+            Ok(receive_response::Message::Probe(probe)) => gathered.probes.push(probe.nonce),
             Ok(receive_response::Message::Welcome(_)) => {
                 gathered.ended = Err(unexpected("a second welcome came"));
                 return gathered;
@@ -239,7 +244,8 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
                 return gathered;
             }
         }
-        if gathered.mail.len() < DELIVERIES_TOGETHER_MAX && size < DELIVERIES_TOGETHER_MAX_BYTES {
+        if gathered.mail.len() + gathered.probes.len() < DELIVERIES_TOGETHER_MAX && size < DELIVERIES_TOGETHER_MAX_BYTES
+        {
             message = next(incoming).now_or_never();
         }
     }
@@ -331,12 +337,15 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
     let state = feed_applied(context, lane, history, needed.unwrap_or(0)).await?;
     let own = context.participant.clone();
     let index = context.index.clone();
+    let begun = SystemTime::now();
     let judged = concord_server::blocking(move || {
         let judged = mail.into_iter().map(|item| judge_unless_known(&state, &index, &own, lane, item));
         judged.collect::<Result<Option<Vec<_>>, IndexError>>()
     });
     let judged = judged.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
     let judged = judged.ok_or_else(LinkEnd::closed)?;
+    let accepted = judged.iter().filter(|item| traces::is_traced() && matches!(item.verdict, Verdict::Accepted(_)));
+    let traced: Vec<_> = accepted.filter_map(|item| item.id).collect();
     for item in &judged {
         if let Verdict::SetAside(delivery, reason) = &item.verdict {
             let what = format!(
@@ -353,6 +362,11 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
     context.writer.mail(lane, history, judged).await.map_err(LinkEnd::not_kept)?;
     context.index.damaged().mail_came(&context.readiness, lane);
     concord_faults::point("node.mail.kept");
+    for exchange in traced {
+        let participant = context.participant.to_string();
+        let step = Step::Receive(participant.clone());
+        traces::trace(Span { exchange, step, lane, participant, begun, caller: None });
+    }
     metrics::counter!("concord_deliveries_received_total", "lane" => lane.as_str()).increment(count);
     Ok(())
 }

@@ -54,6 +54,7 @@ pub(crate) async fn keep_up<'a>(
         let wait = match end {
             LinkEnd::Lost(why) => {
                 tracing::debug!(link = alarm, why, "a link to the hub was lost");
+                context.contact.lost_for(&why);
                 failures = failures.saturating_add(1);
                 // Without the feed it is the hub that is away, which has an alarm of its own.
                 if failures >= FAILURES_ALARM_MIN && context.contact.is_connected() {

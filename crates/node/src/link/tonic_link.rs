@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use concord_model::Lane;
-use concord_server::{Dial, MESSAGE_SIZE_MAX_BYTES, connect_over};
+use concord_server::{ConnectError, Dial, MESSAGE_SIZE_MAX_BYTES, Proxy, Reached, connect_through};
 use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
 use concord_wire::proto::exchange::v1::exchange_service_client::ExchangeServiceClient;
@@ -15,12 +15,16 @@ use concord_wire::proto::exchange::v1::{
     ReceiveResponse,
 };
 use concord_wire::proto::feed::v1::feed_service_client::FeedServiceClient;
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
+use concord_wire::proto::feed::v1::{
+    FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, ReportRequest, ReportResponse,
+};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt as _};
 use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
+
+use crate::context::Contact;
 
 use super::{HubLink, Incoming, LinkEnd, Outgoing, WELCOME_TIMEOUT_SECONDS};
 
@@ -29,21 +33,49 @@ pub struct TonicLink<D> {
     dial: D,
     addresses: Vec<String>,
     tls: Arc<ClientConfig>,
+    reached: Option<Reached>,
     shared: Mutex<Option<Channel>>,
+    proxy: Option<Arc<Proxy>>,
+    contact: Option<Arc<Contact>>,
 }
 
 impl<D: Dial> TonicLink<D> {
     /// To the first of these addresses that answers under the pinned anchor.
     pub fn new(dial: D, addresses: Vec<String>, tls: Arc<ClientConfig>) -> Self {
-        Self { dial, addresses, tls, shared: Mutex::new(None) }
+        Self { dial, addresses, tls, reached: None, shared: Mutex::new(None), proxy: None, contact: None }
+    }
+
+    /// The same, telling of each connection whom it led to.
+    #[must_use]
+    pub fn telling(self, reached: Option<Reached>) -> Self {
+        Self { reached, ..self }
+    }
+
+    /// The same, by way of a proxy, where there is one.
+    #[must_use]
+    pub fn through(self, proxy: Option<Arc<Proxy>>) -> Self {
+        Self { proxy, ..self }
+    }
+
+    /// The same, with what hears of a clock by which the hub's certificate does not hold.
+    #[must_use]
+    pub fn telling_clock(self, contact: Arc<Contact>) -> Self {
+        Self { contact: Some(contact), ..self }
     }
 
     async fn fresh(&self) -> Result<Channel, LinkEnd> {
         let mut why = "the bundle names no address of the hub".to_owned();
         for address in &self.addresses {
-            match connect_over(self.dial.clone(), address, Arc::clone(&self.tls)).await {
+            let (tls, reached) = (Arc::clone(&self.tls), self.reached.clone());
+            let connected = connect_through(self.dial.clone(), self.proxy.clone(), address, tls, reached);
+            match connected.await {
                 Ok(channel) => return Ok(channel),
-                Err(error) => why = error.to_string(),
+                Err(error) => {
+                    if let (ConnectError::ClockWrong { offset, .. }, Some(contact)) = (&error, &self.contact) {
+                        contact.clock_keeps_out(*offset);
+                    }
+                    why = error.to_string();
+                }
             }
         }
         Err(LinkEnd::Lost(why))
@@ -150,6 +182,13 @@ impl<D: Dial> HubLink for TonicLink<D> {
             let mut client =
                 ExchangeServiceClient::new(self.shared().await?).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
             Ok(self.answered(client.fetch_consignments(request)).await?.into_inner().boxed())
+        })
+    }
+
+    fn report(&self, request: ReportRequest) -> BoxFuture<'_, Result<ReportResponse, LinkEnd>> {
+        Box::pin(async move {
+            let mut client = FeedServiceClient::new(self.shared().await?);
+            Ok(self.answered(client.report(request)).await?.into_inner())
         })
     }
 

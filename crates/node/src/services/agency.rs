@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use concord_model::{Class, Name, Reason, Refusal};
+use concord_model::{Class, Digest, ExchangeId, Lane, Name, Reason, Refusal};
 use concord_server::audit::Object;
+use concord_server::traces::{self, Span, Step, TraceParent};
+use concord_wire::convert::parse_lane;
 use concord_wire::proto::agency::v1::agency_service_server::AgencyService;
 use concord_wire::proto::agency::v1::{
     AcknowledgeRequest, AcknowledgeResponse, ExplainRequest, ExplainResponse, ReceiveRequest, ReceiveResponse,
@@ -65,7 +68,11 @@ impl AgencyService for AgencyApi {
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
         let identity = known_caller(&self.context, &request)?.identity;
         let method = called(&request);
+        let called = Called::begin(&request);
         let answer = crate::submit::submit(&self.context, &identity.name, request.into_inner()).await;
+        if let (Ok(answer), Some(called)) = (&answer, called) {
+            called.queued(&self.context, answer);
+        }
         // What an agency may not; that it made a mistake is its own business.
         if let Err(refusal) = &answer
             && refusal.reason.class() == Class::Denied
@@ -142,6 +149,29 @@ impl AgencyService for AgencyApi {
             drop(open);
         });
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
+    }
+}
+
+/// A submission that is traced.
+struct Called {
+    begun: SystemTime,
+    lane: Option<Lane>,
+    caller: Option<TraceParent>,
+}
+
+impl Called {
+    fn begin(request: &Request<SubmitRequest>) -> Option<Self> {
+        let caller = request.metadata().get("traceparent").and_then(|text| TraceParent::parse(text.to_str().ok()?));
+        let lane = parse_lane(request.get_ref().lane).ok();
+        traces::is_traced().then(|| Self { begun: SystemTime::now(), lane, caller })
+    }
+
+    fn queued(self, context: &Context, answer: &SubmitResponse) {
+        if let (Some(lane), Ok(id)) = (self.lane, Digest::from_slice(&answer.exchange_id)) {
+            let (exchange, participant) = (ExchangeId(id), context.participant.to_string());
+            let Self { begun, caller, .. } = self;
+            traces::trace(Span { exchange, step: Step::Submit, lane, participant, begun, caller });
+        }
     }
 }
 

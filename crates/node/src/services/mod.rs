@@ -40,7 +40,7 @@ pub use receive::{Item, Items, give, given};
 use registry::RegistryApi;
 use statements::StatementApi;
 pub use statements::hand_in;
-pub(crate) use status::Started;
+pub(crate) use status::{Started, keep_measured, uncollected};
 
 const AGENCY: Allow = Allow { role: Role::Agency, whose: Whose::OwnParticipant };
 const OFFICER: Allow = Allow { role: Role::Officer, whose: Whose::OwnParticipant };
@@ -76,6 +76,7 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.OperationsService/ConfirmAgency", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RevokeAgency", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/ListAgencies", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ProbeHub", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/CreateBackup", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },

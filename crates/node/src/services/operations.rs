@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use concord_backup::{BackupError, Backups};
-use concord_model::{Identity, MeasureCode, Name, Reason, Refusal, Right, Scope};
+use concord_model::{Identity, Lane, MeasureCode, Name, Reason, Refusal, Right, Scope};
 use concord_server::audit::{AuditStream, Object};
 use concord_server::{AskedDays, denied};
 use concord_wire::convert::refuse;
@@ -12,20 +12,24 @@ use concord_wire::proto::operations::v1::{
     AddAgencyRequest, AddAgencyResponse, AgencyRule, ConfirmAgencyRequest, ConfirmAgencyResponse, CreateBackupRequest,
     CreateBackupResponse, EndOfAgency, ExplainExchangeRequest, ExplainExchangeResponse, GetStatusRequest,
     GetStatusResponse, GrantAgencyRequest, GrantAgencyResponse, ListAgenciesRequest, ListAgenciesResponse,
-    ListAuditRequest, ListedAgency, PreviewRetentionRequest, PreviewRetentionResponse, RevokeAgencyRequest,
-    RevokeAgencyResponse, RunRetentionRequest, RunRetentionResponse, revoke_agency_request,
+    ListAuditRequest, ListedAgency, PreviewRetentionRequest, PreviewRetentionResponse, ProbeHubRequest,
+    ProbeHubResponse, RevokeAgencyRequest, RevokeAgencyResponse, RunRetentionRequest, RunRetentionResponse,
+    revoke_agency_request,
 };
 use concord_wire::right::{parse_right, right};
 use concord_wire::stored::node::RightsChange;
+use futures::future::join_all;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
-use super::status::{Started, status};
+use super::status::{Started, lane_probe, status};
 use super::{called, caller, internal, note_act, refused};
 use crate::context::Context;
+use crate::probe;
 use crate::retention::Keeper;
 use crate::state::Agency;
+use crate::state::decide::not_joined;
 use crate::state::rights::{Rule, Rules};
 
 /// Serves operators and officers.
@@ -54,6 +58,19 @@ impl OperationsService for OperationsApi {
         request: Request<ExplainExchangeRequest>,
     ) -> Result<Response<ExplainExchangeResponse>, Status> {
         Err(refused(denied(Some(&caller(&request)?.identity))))
+    }
+
+    async fn probe_hub(&self, request: Request<ProbeHubRequest>) -> Result<Response<ProbeHubResponse>, Status> {
+        caller(&request)?;
+        if self.context.now_state().hub().is_none() {
+            return Err(refused(not_joined()));
+        }
+        let all = Lane::ALL.map(|lane| async move { (lane, probe::probe(&self.context, lane).await) });
+        let mut lanes = Vec::new();
+        for (lane, probed) in join_all(all).await {
+            lanes.push(lane_probe(lane, probed.map_err(refused)?));
+        }
+        Ok(Response::new(ProbeHubResponse { lanes }))
     }
 
     async fn list_audit(&self, request: Request<ListAuditRequest>) -> Result<Response<Self::ListAuditStream>, Status> {
@@ -108,9 +125,9 @@ impl OperationsService for OperationsApi {
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        let (context, started) = (self.context.clone(), self.started);
+        let (context, started) = (self.context.clone(), self.started.clone());
         // Counting what agencies have not acknowledged reads many rows.
-        let counted = concord_server::blocking(move || status(&context, started));
+        let counted = concord_server::blocking(move || status(&context, &started));
         Ok(Response::new(counted.await.map_err(internal)?.map_err(internal)?))
     }
 

@@ -8,10 +8,12 @@ mod ahead;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use concord_journal::ReadError;
-use concord_model::{Lane, Name, Reason, Refusal, Timestamp};
+use concord_model::{Digest, ExchangeId, Lane, Name, Reason, Refusal, Timestamp};
+use concord_server::traces::{self, Span, Step};
 use concord_server::{Readiness, Shutdown};
 use concord_wire::convert::timestamp;
 use concord_wire::header::withdraws;
@@ -132,6 +134,7 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
             let may_go = item.may_go(&published.borrow(), agency) || concord_faults::planted("give-without-right");
             if may_go {
                 concord_faults::point("node.agency.giving");
+                trace_hand_over(context, agency, &item);
                 place.send(Ok(item));
                 concord_faults::point("node.agency.given");
             }
@@ -155,6 +158,15 @@ async fn give_all(context: &Context, agency: &Name, request: &ReceiveRequest, it
             // What was damaged is back, or never comes: the lane that waited for it goes on.
             Ok(()) = settled.changed() => {}
         }
+    }
+}
+
+fn trace_hand_over(context: &Context, agency: &Name, item: &Item) {
+    if let (true, Ok(id)) = (traces::is_traced(), Digest::from_slice(&item.response.exchange_id)) {
+        let participant = context.participant.to_string();
+        let step = Step::HandOver(participant.clone(), agency.to_string());
+        let (exchange, lane, begun) = (ExchangeId(id), item.lane, SystemTime::now());
+        traces::trace(Span { exchange, step, lane, participant, begun, caller: None });
     }
 }
 

@@ -78,7 +78,7 @@ fn check(context: &Context, officer: &Name, signed: &SignedStatement) -> Result<
         return Err(invalid(format!("this is {own}'s node, the statement is {}'s", statement.participant)));
     }
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
-    let anchors = [context.anchor.clone()];
+    let anchors = context.own.get(own);
     let now = context.clock.shown();
     let signer = verify_statement(own, &anchors, &chain, &signed.statement, &signed.signature, now)
         .map_err(|error| invalid(error.to_string()))?;

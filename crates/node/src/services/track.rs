@@ -1,9 +1,9 @@
 //! Telling a sender how far its exchange has come.
 
 use bytes::Bytes;
-use concord_model::{ExchangeId, Name, ParticipantCode, Reason, Refusal, Timestamp};
-use concord_server::Shutdown;
-use concord_wire::convert::{digest_bytes, timestamp};
+use concord_model::{ExchangeId, Lane, Name, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_server::{Overdue, Shutdown};
+use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::header::{parse, withdrawal_kind};
 use concord_wire::proto::agency::v1::{NotCurrent, TrackRecipient, TrackResponse, TrackState, TrackUntil};
 use concord_wire::receipt::{self, Outcome};
@@ -78,8 +78,10 @@ pub(crate) async fn tell(
     let mut told: Option<TrackResponse> = None;
     loop {
         published.borrow_and_update();
-        let (index, id) = (context.index.clone(), place.id);
-        let looked = concord_server::blocking(move || look(&index, &id)).await.map_err(internal);
+        let (index, id, now) = (context.index.clone(), place.id, context.clock.now());
+        let limits = Limits { of: context.overdue, lane: place.lane, now };
+        let looked =
+            concord_server::blocking(move || look(&index, &id).map(|told| limits.mark(told))).await.map_err(internal);
         let response = match looked.and_then(|looked| looked.map_err(internal)) {
             Ok(response) => response,
             Err(status) => {
@@ -114,6 +116,27 @@ pub(crate) async fn tell(
     }
 }
 
+/// After which time what waits is overdue.
+struct Limits {
+    of: Overdue,
+    lane: Lane,
+    now: Timestamp,
+}
+
+impl Limits {
+    fn mark(&self, mut told: TrackResponse) -> TrackResponse {
+        let is_late = |since: Option<&prost_types::Timestamp>| {
+            optional_timestamp(since).is_some_and(|since| self.of.is(self.lane, since, self.now))
+        };
+        for recipient in &mut told.recipients {
+            recipient.overdue = recipient.state() == TrackState::Recorded && is_late(recipient.at.as_ref());
+        }
+        let waits_here = told.state() == TrackState::Queued && is_late(told.queued_at.as_ref());
+        told.overdue = waits_here || told.recipients.iter().any(|recipient| recipient.overdue);
+        told
+    }
+}
+
 /// How far an exchange has come where it stands now: it may have been packed anew since the last look. Blocks.
 pub(super) fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, IndexError> {
     let place = &index.exchange(id)?.ok_or(IndexError::Row("an exchange"))?;
@@ -125,6 +148,7 @@ pub(super) fn look(index: &Index, id: &ExchangeId) -> Result<TrackResponse, Inde
         recorded_at: None,
         reason: String::new(),
         recipients: Vec::new(),
+        overdue: false,
         ..words(index, place)?
     };
     let Some(receipt) = index.receipt_of(place)? else {
@@ -181,7 +205,8 @@ fn recipient(
         Some((reached, at, reason)) => (state_of(reached), at, reason),
         None => (TrackState::Recorded, recorded_at, String::new()),
     };
-    Ok(TrackRecipient { participant: participant.to_string(), state: state.into(), at: Some(timestamp(at)), reason })
+    let participant = participant.to_string();
+    Ok(TrackRecipient { participant, state: state.into(), at: Some(timestamp(at)), reason, overdue: false })
 }
 
 const fn state_of(reached: Reached) -> TrackState {

@@ -13,7 +13,8 @@ use concord_wire::proto::exchange::v1::{
 };
 use concord_wire::proto::feed::v1::hand_back_request::Message;
 use concord_wire::proto::feed::v1::{
-    FollowRequest, FollowResponse, FollowWelcome, HandBackRequest, HandBackResponse, Healing, follow_response,
+    FollowRequest, FollowResponse, FollowWelcome, HandBackRequest, HandBackResponse, Healing, ReportRequest,
+    ReportResponse, follow_response,
 };
 use concord_wire::stored::node::{FeedResumed, StatementAnswered};
 use futures::StreamExt as _;
@@ -139,6 +140,10 @@ impl HubLink for Arc<ForgetfulHub> {
         _: FetchConsignmentsRequest,
     ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
         Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
+    fn report(&self, _: ReportRequest) -> BoxFuture<'_, Result<ReportResponse, LinkEnd>> {
+        Box::pin(async { Ok(ReportResponse::default()) })
     }
 
     fn submit(&self, _: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>> {

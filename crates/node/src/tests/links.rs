@@ -12,7 +12,8 @@ use concord_wire::proto::exchange::v1::{
     PastHistory, ReceiveRequest, ReceiveResponse, ReceiveWelcome, receive_request, receive_response,
 };
 use concord_wire::proto::feed::v1::{
-    FollowRequest, FollowResponse, FollowWelcome, HandBackRequest, HandBackResponse, follow_response,
+    FollowRequest, FollowResponse, FollowWelcome, HandBackRequest, HandBackResponse, ReportRequest, ReportResponse,
+    follow_response,
 };
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -103,6 +104,10 @@ impl HubLink for Arc<ScriptedHub> {
         _: FetchConsignmentsRequest,
     ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
         Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
+    fn report(&self, _: ReportRequest) -> BoxFuture<'_, Result<ReportResponse, LinkEnd>> {
+        Box::pin(async { Ok(ReportResponse::default()) })
     }
 
     fn submit(&self, request: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>> {

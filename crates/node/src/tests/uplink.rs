@@ -14,7 +14,9 @@ use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, ConsignWelcome, FetchConsignmentsRequest, FetchConsignmentsResponse,
     ReceiveRequest, ReceiveResponse, consign_request, consign_response,
 };
-use concord_wire::proto::feed::v1::{FollowRequest, FollowResponse, HandBackRequest, HandBackResponse};
+use concord_wire::proto::feed::v1::{
+    FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, ReportRequest, ReportResponse,
+};
 use concord_wire::receipt;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -81,7 +83,9 @@ impl HubLink for FakeHub {
         let short = self.short;
         let answers = outgoing.map(move |request| {
             let given = match request.message.unwrap() {
-                consign_request::Message::Hello(_) | consign_request::Message::Again(_) => None,
+                consign_request::Message::Hello(_)
+                | consign_request::Message::Again(_)
+                | consign_request::Message::Probe(_) => None,
                 consign_request::Message::Consignment(consignment) => Some(consignment),
                 consign_request::Message::Rehanded(rehanded) => rehanded.consignment,
             };
@@ -123,6 +127,10 @@ impl HubLink for FakeHub {
         _: FetchConsignmentsRequest,
     ) -> BoxFuture<'_, Result<Incoming<FetchConsignmentsResponse>, LinkEnd>> {
         Box::pin(async { Err(LinkEnd::closed()) })
+    }
+
+    fn report(&self, _: ReportRequest) -> BoxFuture<'_, Result<ReportResponse, LinkEnd>> {
+        Box::pin(async { Ok(ReportResponse::default()) })
     }
 
     fn submit(&self, _: SubmitRequest) -> BoxFuture<'_, Result<(), LinkEnd>> {
@@ -180,10 +188,10 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
     Context {
         room: DiskRoom::default(),
         shares: Arc::new(Shares::new(Quotas::default())),
+        overdue: concord_server::Overdue::default(),
         backlog: Arc::new(crate::backlog::Backlog::new(crate::config::WAITING_EXCHANGES_DEFAULT)),
         participant: code("KAZ"),
         node: name("main"),
-        anchor: forum.kaz.anchor.anchor().clone(),
         own: concord_identity::Anchors::pinned(code("KAZ"), forum.kaz.anchor.anchor().clone()),
         key: Arc::new(concord_identity::SigningKey::from_pkcs8_der(&der).unwrap()),
         writer: node.writer.clone(),
@@ -193,6 +201,7 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
         readiness: Readiness::new(),
         shutdown: Shutdown::new(),
         contact: Arc::new(Contact::default()),
+        probes: Arc::default(),
         audit: concord_server::audit::Audit::off(),
         run: [7; 16],
     }

@@ -13,7 +13,7 @@ use concord_server::NOT_HEALED_NOTE;
 use concord_wire::consignment::{self, Sealed, blob_to_bytes, chain_key, to_message};
 use concord_wire::header::exchange_id;
 use concord_wire::proto::exchange::v1::{
-    ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, ConsignmentPlace, PastHistory,
+    ConsignHello, ConsignRequest, ConsignResponse, ConsignWelcome, Consignment, ConsignmentPlace, PastHistory, Probe,
     RecordedReceipt, RehandedConsignment, consign_request, consign_response,
 };
 use concord_wire::receipt::{self, Outcome, Recorded};
@@ -126,6 +126,8 @@ async fn consign(
 
     let mut published = context.state.clone();
     let mut in_flight: VecDeque<InFlight> = VecDeque::new();
+    let mut probes = context.probes.asked(lane);
+    let mut probe = *probes.borrow_and_update();
     if to_consign <= receipted_through {
         tracing::warn!(%lane, from = to_consign, through = receipted_through, "the hub lost data: consignments are handed in again with their receipts");
     }
@@ -142,6 +144,15 @@ async fn consign(
             biased;
             message = next(&mut incoming) => {
                 take_receipts(context, &hub, &chain, receipted_through, message?, &mut incoming, &mut in_flight).await?;
+            }
+            Ok(()) = probes.changed() => probe = *probes.borrow_and_update(),
+            permit = outgoing.reserve(), if probe.is_some() => {
+                let permit = permit.map_err(|_| LinkEnd::closed())?;
+                if let Some(nonce) = probe.take() {
+                    let message = consign_request::Message::Probe(Probe { nonce: Bytes::copy_from_slice(&nonce) });
+                    permit.send(ConsignRequest { message: Some(message), ..ConsignRequest::default() });
+                    context.probes.sent(lane, nonce);
+                }
             }
             permit = outgoing.reserve(), if waiting && room => {
                 let permit = permit.map_err(|_| LinkEnd::closed())?;

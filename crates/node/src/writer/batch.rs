@@ -107,6 +107,7 @@ impl<'a> Batch<'a> {
                 let what = "what the journal does to itself is no part of a batch";
                 self.answer(reply, Err(Refusal::new(Reason::Internal, what)));
             }
+            Command::Ask(reply) => self.answer(reply, Ok(())),
             Command::Renew(receipts, reply) => {
                 for (receipt, _) in receipts {
                     self.push(stored::receipt_renewed(receipt, self.now))?;

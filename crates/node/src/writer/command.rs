@@ -106,6 +106,8 @@ pub(crate) enum Command {
     Taken(Lane, u64, Vec<u64>, Reply<()>),
     Recovered(LaneRecovered, Reply<()>),
     Begin([u8; 16], Reply<()>),
+    /// Nothing: whoever asks wants to know that the writer still goes on.
+    Ask(Reply<()>),
     Fence(Refusal, Reply<()>),
     LiftFence(Reply<()>),
     /// Never part of a batch with others: it asks the views for what stands before it.
@@ -159,6 +161,7 @@ impl Command {
             | Self::Begin(_, reply)
             | Self::Fence(_, reply)
             | Self::LiftFence(reply)
+            | Self::Ask(reply)
             | Self::Effect(_, reply)
             | Self::Collect(.., reply)
             | Self::ChangeRights(.., reply)
@@ -310,6 +313,11 @@ impl NodeWriter {
     /// Keeps that this process began. A repeat is harmless.
     pub async fn begin_run(&self, run: [u8; 16]) -> Result<(), Refusal> {
         self.ask(|reply| Command::Begin(run, reply)).await
+    }
+
+    /// Resolves when the writer has answered, behind what it was doing before; also where the answer is a refusal. Never, where it hangs.
+    pub async fn asked(&self) {
+        drop(self.ask(Command::Ask).await);
     }
 
     /// Keeps that the hub does not serve this copy of the node. A repeat is harmless.

@@ -133,6 +133,9 @@ impl Writer {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WriterError> {
         let mut held = None;
         loop {
+            if concord_faults::failure("node.writer.goes-on").is_err() {
+                std::future::pending::<()>().await;
+            }
             let first = match held.take() {
                 Some(command) => command,
                 None => match self.queues.next(&stop).await {

@@ -49,6 +49,7 @@ pub(super) fn size_of(command: &Command) -> u64 {
         Command::Refused(refused, _) => refused.request.len() as u64,
         Command::ResumeFeed(..)
         | Command::Begin(..)
+        | Command::Ask(..)
         | Command::LiftFence(..)
         | Command::Collect(..)
         | Command::Effect(..)

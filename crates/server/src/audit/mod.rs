@@ -155,7 +155,7 @@ impl Audit {
         if inner.limits().of(share).admit(&event, Instant::now()) {
             inner.hand_over(share, event, 0);
         } else {
-            metrics::counter!("concord_audit_left_out_total").increment(1);
+            metrics::counter!("concord_audit_lines_left_out_total").increment(1);
         }
     }
 
@@ -205,9 +205,9 @@ impl Inner {
     }
 
     fn lost(&self, count: u64, why: &str) {
-        metrics::counter!("concord_audit_lost_total").increment(count);
+        metrics::counter!("concord_audit_lines_lost_total").increment(count);
         let what = format!(
-            "lines of the audit log were lost ({why}); how many, the metric concord_audit_lost_total tells. What happened, happened"
+            "lines of the audit log were lost ({why}); how many, the metric concord_audit_lines_lost_total tells. What happened, happened"
         );
         self.readiness.note(AUDIT_LOST_NOTE, what);
     }
@@ -277,7 +277,7 @@ fn write_batch(folder: &Path, files: &mut Option<Files>, batch: &[Written]) -> O
             Written::Flush(_) => continue,
         };
         match written {
-            Ok(()) => metrics::counter!("concord_audit_lines_total").increment(1),
+            Ok(()) => metrics::counter!("concord_audit_lines_written_total").increment(1),
             Err(error) => lost = Some((lost.map_or(0, |(count, _)| count) + 1, error)),
         }
     }

@@ -123,6 +123,16 @@ pub async fn start_with(
     health: Health,
     shutdown: Shutdown,
 ) -> Running {
+    start_over(forum.server_tls(admission), rows, routes, health, shutdown).await
+}
+
+pub async fn start_over(
+    tls: Arc<ServerConfig>,
+    rows: &[Row],
+    routes: Routes,
+    health: Health,
+    shutdown: Shutdown,
+) -> Running {
     let (listener, address) = listener().await;
     let connections = Connections::new();
     let readiness = Readiness::new();
@@ -135,7 +145,7 @@ pub async fn start_with(
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
     };
-    let ended = tokio::spawn(server.serve(listener, forum.server_tls(admission)));
+    let ended = tokio::spawn(server.serve(listener, tls));
     Running { address, connections, readiness, shutdown, ended }
 }
 

@@ -51,7 +51,11 @@ impl History {
             if !ids.is_empty() {
                 let begins = ids[self.chance.below(ids.len() as u64) as usize][..16].to_owned();
                 self.as_agency(by, words!["track", &begins]);
-                self.as_agency(by, words!["explain", &begins, "--participant", code]);
+                let told = self.as_agency(by, words!["explain", &begins, "--participant", code]);
+                if told.code == Some(0) {
+                    // Like one that was listed: it heard of it while it had the right to it, which may go later.
+                    self.listed.insert((format!("{}/{}", by.0, by.1), text_of(&told.json(), "exchange_id")));
+                }
                 // The secretariat is told of the way of each, and of no content.
                 let whole = ids_whole[self.chance.below(ids_whole.len() as u64) as usize].clone();
                 let secretariat = self.forum.hub_dir().join("officer");

@@ -87,7 +87,7 @@ impl Agency {
             let node_itself = Identity { participant: code, role: Role::Node, name: name("main") };
             let expected = ExpectedServer::Exactly(node_itself);
             let tls = client_config(&self.credentials, &anchors, expected, Application::Grpc).unwrap();
-            match connect_over(Simulated, &format!("{}:{PORT}", node.host), tls).await {
+            match connect_over(Simulated, &format!("{}:{PORT}", node.host), tls, None).await {
                 Ok(channel) => {
                     let client = Client::new(channel).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
                     self.client = Some(client);

@@ -108,6 +108,7 @@ pub(super) const ROWS: &[Row] = &[
     row("/concord.exchange.v1.ExchangeService/FetchConsignments", fetch, NODES, NOBODY),
     row("/concord.feed.v1.FeedService/Follow", follow, NODES, NOBODY),
     row("/concord.feed.v1.FeedService/HandBack", hand_back, NODES, NOBODY),
+    row("/concord.feed.v1.FeedService/Report", empty, NODES, NOBODY),
     row("/concord.agreement.v1.StatementService/Prepare", empty, &[(SecretariatsOfficer, "OK")], &[(Officer, "OK")]),
     row(
         "/concord.agreement.v1.StatementService/Submit",
@@ -138,7 +139,15 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "/concord.operations.v1.RegistryService/ListParticipants",
         empty,
-        &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
+        &[
+            (SecretariatsOfficer, "OK"),
+            (SecretariatsOperator, "OK"),
+            (Node, "OK"),
+            (ForeignNode, "OK"),
+            (HeldNode, "OK"),
+            (SpareNode, NOT_IT),
+            (SecretariatsNode, "OK"),
+        ],
         ALL_AT_NODE,
     ),
     row(
@@ -165,6 +174,7 @@ pub(super) const ROWS: &[Row] = &[
         &[(Operator, INVALID), (Officer, INVALID)],
     ),
     row("/concord.operations.v1.OperationsService/ListAgencies", empty, NOBODY, &[(Operator, "OK"), (Officer, "OK")]),
+    row("/concord.operations.v1.OperationsService/ProbeHub", empty, NOBODY, &[(Officer, "OK"), (Operator, "OK")]),
     row(
         "/concord.operations.v1.OperationsService/ListAudit",
         empty,

@@ -1,0 +1,54 @@
+//! `concord node check`, `concord hub check`: a line for each check, and at the end whether all hold.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use concord_server::checks::{Check, Verdict};
+
+use crate::exit::Failure;
+use crate::output::{Output, safe};
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// The folder of the node, or of the hub.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+pub(crate) async fn node(args: CheckArgs, output: Output) -> Result<(), Failure> {
+    tell(&concord_node::check(&args.dir).await, output)
+}
+
+pub(crate) async fn hub(args: CheckArgs, output: Output) -> Result<(), Failure> {
+    tell(&concord_hub::check(&args.dir).await, output)
+}
+
+fn tell(checks: &[Check], output: Output) -> Result<(), Failure> {
+    output.results(checks, || checks.iter().map(shown).collect())?;
+    let named = |result: Verdict| {
+        let names: Vec<_> = checks.iter().filter(|check| check.result == result).map(|check| check.check).collect();
+        names.join(", ")
+    };
+    let (failed, untried, warned) = (named(Verdict::Failed), named(Verdict::Untried), named(Verdict::Warning));
+    if !warned.is_empty() {
+        output.say(&format!("warnings: {warned}"));
+    }
+    if failed.is_empty() && untried.is_empty() {
+        return Ok(());
+    }
+    let said = [("does not hold", failed), ("could not be tried", untried)];
+    let said: Vec<_> =
+        said.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| format!("{what}: {names}")).collect();
+    Err(Failure::failed("CHECK_FAILED", said.join("; ")).help("each line says the next step; then check again"))
+}
+
+fn shown(check: &Check) -> String {
+    let word = match check.result {
+        Verdict::Ok => "OK",
+        Verdict::Warning => "WARNING",
+        Verdict::Failed => "FAILED",
+        Verdict::Untried => "-",
+    };
+    let next = if check.next.is_empty() { String::new() } else { format!("{:27}next: {}\n", "", safe(&check.next)) };
+    format!("{word:8} {:17} {}\n{next}", check.check, safe(&check.message))
+}

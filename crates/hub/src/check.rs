@@ -1,0 +1,249 @@
+//! `concord hub check`: whether a hub can serve. It takes no lock and opens no journal, so that a hub that serves beside it does not notice.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use concord_identity::{Anchor, Credentials, Profile, SigningKey, read_text};
+use concord_model::{Identity, ParticipantCode, Role, Timestamp};
+use concord_server::checks::{
+    Check, FILES_TIMEOUT_SECONDS, apart, certificate_lasts, clock_beside_own, disk, fdatasync, key_is_another,
+    own_certificate,
+};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, connect};
+
+use crate::config::Config;
+use crate::init::files;
+
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+const PUT_BACK: &str = "put the file back from a safe place";
+const PROFILES: [(&str, &str); 2] = [("officer-profile", "officer"), ("operator-profile", "operator")];
+
+/// Checks a hub's folder and its machine, in the order in which a person would look.
+pub async fn check(dir: &Path) -> Vec<Check> {
+    let folder = dir.to_owned();
+    let Some(found) = apart(FILES_TIMEOUT_SECONDS, move || Found::read(&folder)).await else {
+        let what = format!("its files could not be read within {FILES_TIMEOUT_SECONDS} s");
+        let next = "see whether the disk answers, and whether each of them is a file";
+        return vec![Check::failed("folder", what, next)];
+    };
+    let mut checks = vec![found.folder(), found.own_certificate()];
+    let reserve = found.config.as_ref().map_or(DISK_RESERVE_DEFAULT_BYTES, |config| config.disk_reserve_bytes);
+    checks.push(disk(dir.to_owned(), reserve).await);
+    checks.push(fdatasync(dir.join(files::JOURNAL)).await);
+    checks.push(clock_beside_own("clock", found.credentials.as_ref().ok(), found.written));
+    checks.push(found.listen().await);
+    checks.push(found.announce().await);
+    checks.extend(found.profiles.iter().map(profile));
+    checks
+}
+
+/// What the folder says, as far as it can be read.
+struct Found {
+    folder: Result<Folder, String>,
+    config: Result<Config, String>,
+    credentials: Result<Credentials, String>,
+    anchor: Result<Anchor, String>,
+    signing: Result<(), String>,
+    profiles: Vec<(&'static str, PathBuf, Result<Profile, String>)>,
+    /// When the journal was written last, by the clock of then.
+    written: Option<Timestamp>,
+}
+
+impl Found {
+    /// Blocks for as long as the disk does.
+    fn read(dir: &Path) -> Self {
+        let said = |error: &dyn std::fmt::Display| error.to_string();
+        let anchor = read_text(&dir.join(files::ANCHOR_CERTIFICATE)).map_err(|error| said(&error));
+        Self {
+            folder: Folder::open(dir, FolderKind::Hub).map_err(|error| said(&error)),
+            config: Config::load(dir).map_err(|error| said(&error)),
+            credentials: Credentials::load(&dir.join(files::TLS_CERTIFICATE), &dir.join(files::TLS_KEY))
+                .map_err(|error| said(&error)),
+            anchor: anchor.and_then(|text| Anchor::from_pem(&text).map_err(|error| said(&error))),
+            signing: SigningKey::load(&dir.join(files::SIGNING_KEY)).map(drop).map_err(|error| said(&error)),
+            profiles: PROFILES
+                .map(|(name, of)| {
+                    let path = dir.join(of);
+                    let read = Profile::load(&path).map_err(|error| said(&error));
+                    (name, path, read)
+                })
+                .into(),
+            written: last_written(&dir.join(files::JOURNAL)),
+        }
+    }
+
+    fn folder(&self) -> Check {
+        match (&self.folder, &self.config) {
+            (Err(why), _) => Check::failed("folder", why, "give the folder of a hub"),
+            (_, Err(why)) => Check::failed("folder", why, "correct hub.toml"),
+            (Ok(_), Ok(config)) => Check::ok("folder", format!("of the hub {}; hub.toml can be read", config.name)),
+        }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        let config = self.config.as_ref().ok()?;
+        Some(Identity { participant: ParticipantCode::secretariat(), role: Role::Hub, name: config.name.clone() })
+    }
+
+    fn own_certificate(&self) -> Check {
+        const NAME: &str = "own-certificate";
+        let Some(own) = self.identity() else {
+            return Check::untried(NAME, "without hub.toml it is not known whose it is to be");
+        };
+        let (credentials, anchor) = match (&self.credentials, &self.anchor) {
+            (Err(why), _) | (_, Err(why)) => return Check::failed(NAME, why, PUT_BACK),
+            (Ok(credentials), Ok(anchor)) => (credentials, anchor),
+        };
+        if let Some(another) = key_is_another(NAME, credentials) {
+            return another;
+        }
+        if let Err(why) = &self.signing {
+            return Check::failed(NAME, why, PUT_BACK);
+        }
+        own_certificate(NAME, credentials, &own, anchor)
+    }
+
+    /// Served by this hub itself, or free. Somebody who listens is asked first, so that a hub that serves is not disturbed.
+    async fn listen(&self) -> Check {
+        const NAME: &str = "listen";
+        let Ok(config) = &self.config else { return Check::untried(NAME, "without hub.toml no address is known") };
+        let operator = self.profiles.iter().find_map(|(name, _, read)| match read {
+            Ok(profile) if *name == "operator-profile" => Some(profile),
+            _ => None,
+        });
+        if let Some(profile) = operator
+            && let (Ok(address), Ok(tls)) = (profile.address(), profile.client_config())
+            && connect(&address, tls).await.is_ok()
+        {
+            return Check::ok(NAME, format!("this hub serves at {address}"));
+        }
+        match TcpListener::bind(config.listen) {
+            Ok(_freed) => Check::ok(NAME, format!("{} is free, and nobody serves there", config.listen)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let what = format!(
+                    "{} is taken, and not by this hub as far as its operator's profile can tell",
+                    config.listen
+                );
+                Check::failed(NAME, what, "stop what listens there, or configure another `listen` in hub.toml")
+            }
+            Err(error) => {
+                let what = format!("nobody can listen at {}: {error}", config.listen);
+                Check::failed(NAME, what, "set `listen` in hub.toml to an address of this machine")
+            }
+        }
+    }
+
+    /// What nodes are told leads somewhere.
+    async fn announce(&self) -> Check {
+        const NAME: &str = "announce";
+        let Ok(config) = &self.config else { return Check::untried(NAME, "without hub.toml no address is known") };
+        let next = "set `announce` in hub.toml to what nodes reach, such as hub.example.org:7443";
+        if config.announce.is_empty() {
+            let listen = config.listen;
+            if listen.ip().is_unspecified() || listen.ip().is_loopback() {
+                let what = format!(
+                    "nothing is announced, and the address that is bound, {listen}, leads nobody here from elsewhere"
+                );
+                return Check::warning(NAME, what, next);
+            }
+            return Check::ok(NAME, format!("nodes are told the address that is bound, {listen}"));
+        }
+        let mut found = Vec::new();
+        for announced in &config.announce {
+            let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(announced.as_str())).await;
+            match resolved {
+                Ok(Ok(mut addresses)) => match addresses.next() {
+                    Some(address) => found.push(format!("{announced} is {}", address.ip())),
+                    None => return Check::failed(NAME, format!("{announced} has no address"), next),
+                },
+                Ok(Err(error)) => {
+                    return Check::failed(NAME, format!("{announced} cannot be resolved here: {error}"), next);
+                }
+                Err(_) => {
+                    return Check::failed(NAME, format!("{announced}: DNS does not answer"), "see this machine's DNS");
+                }
+            }
+        }
+        Check::ok(NAME, found.join(", "))
+    }
+}
+
+fn profile((name, path, read): &(&'static str, PathBuf, Result<Profile, String>)) -> Check {
+    match read {
+        Err(why) => {
+            let next =
+                "bring the folder back from where it is kept; it need be here only for commands of the secretariat";
+            Check::failed(name, why, next)
+        }
+        Ok(profile) => {
+            let what = format!("{} in {}", profile.own().identity, path.display());
+            certificate_lasts(name, &what, profile.own().not_after)
+        }
+    }
+}
+
+fn last_written(journal: &Path) -> Option<Timestamp> {
+    let files = std::fs::read_dir(journal).ok()?.flatten();
+    let moments = files.filter_map(|file| file.metadata().ok()?.modified().ok());
+    let newest = moments.max()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp::from_micros(i64::try_from(newest.as_micros()).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_server::checks::Verdict;
+
+    use super::*;
+    use crate::init::{InitOptions, init};
+    use crate::seed::Seed;
+
+    fn made(place: &Path) -> PathBuf {
+        let dir = place.join("hub");
+        let options = InitOptions {
+            dir: dir.clone(),
+            name: concord_model::Name::parse("main").unwrap(),
+            listen: "127.0.0.1:0".to_owned(),
+            admin: "127.0.0.1:0".to_owned(),
+            announce: vec!["127.0.0.1:7443".to_owned()],
+            dns: Vec::new(),
+            seed: Seed::cica_2007().unwrap(),
+        };
+        init(options).unwrap();
+        dir
+    }
+
+    fn failed(checks: &[Check]) -> Vec<&'static str> {
+        checks.iter().filter(|check| check.result == Verdict::Failed).map(|check| check.check).collect()
+    }
+
+    #[tokio::test]
+    async fn a_fresh_hub_holds_and_each_damage_is_told_by_its_line() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = made(place.path());
+        let whole = check(&dir).await;
+        assert!(whole.iter().all(|check| check.result == Verdict::Ok), "{whole:?}");
+        for (file, line) in [
+            ("concord.json", "folder"),
+            ("hub.toml", "folder"),
+            ("tls/key.pem", "own-certificate"),
+            ("signing/key.pem", "own-certificate"),
+            ("officer/certificate.pem", "officer-profile"),
+            ("operator/key.pem", "operator-profile"),
+        ] {
+            let path = dir.join(file);
+            let kept = std::fs::read(&path).unwrap();
+            std::fs::write(&path, b"\xff{}").unwrap();
+            assert_eq!(failed(&check(&dir).await), [line], "{file}");
+            std::fs::write(&path, kept).unwrap();
+        }
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (toml, address) = (dir.join("hub.toml"), taken.local_addr().unwrap().to_string());
+        let settings = std::fs::read_to_string(&toml).unwrap();
+        let settings =
+            settings.replacen("127.0.0.1:0", &address, 1).replace("127.0.0.1:7443", "no-such-host.invalid:7443");
+        std::fs::write(&toml, settings).unwrap();
+        assert_eq!(failed(&check(&dir).await), ["listen", "announce"]);
+    }
+}

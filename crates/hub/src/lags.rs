@@ -1,0 +1,81 @@
+//! What the recipients' nodes have yet to acknowledge, for `status` and for the metrics. Counts and ages: no exchange is named.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use concord_model::{Lane, ParticipantCode, Refusal, Role};
+use concord_server::{Connections, Overdue};
+
+use crate::overdue;
+use crate::projection::run_with;
+use crate::shared::{Shared, internal};
+
+/// How often the metrics are measured anew.
+const MEASURE_INTERVAL_SECONDS: u64 = 10;
+
+/// What one recipient has in one lane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lag {
+    /// Whose mailbox.
+    pub recipient: ParticipantCode,
+    /// Its lane.
+    pub lane: Lane,
+    /// Deliveries that its node has yet to acknowledge.
+    pub items: u64,
+    /// How long ago the oldest of them was recorded; 0 where none waits.
+    pub seconds: f64,
+}
+
+/// Of every mailbox that ever had something. Blocks: it looks into views and journal.
+pub fn lags(shared: &Shared) -> Result<Vec<Lag>, Refusal> {
+    let published = shared.published();
+    let now = shared.clock.now();
+    let mut lags = Vec::new();
+    for (recipient, lane, mailbox) in published.ledger.mailboxes().iter() {
+        let items = mailbox.last.saturating_sub(mailbox.delivered_through);
+        if mailbox.last == 0 {
+            continue;
+        }
+        let oldest = match items {
+            0 => None,
+            _ => run_with(&shared.views, &shared.hub, recipient, lane, mailbox.delivered_through + 1)
+                .map_err(internal)?,
+        };
+        let recorded_at = match oldest {
+            Some(run) => Some(shared.entry(run.sequence)?.recorded_at),
+            None => None,
+        };
+        let seconds = recorded_at.map_or(0.0, |at| (now.as_micros() - at).max(0) as f64 / 1e6);
+        lags.push(Lag { recipient: recipient.clone(), lane, items, seconds });
+    }
+    Ok(lags)
+}
+
+/// Keeps the gauges of participants until the hub ends: what waits for each, and whose node is connected. What waits for too long is noted.
+pub async fn keep_measured(shared: Weak<Shared>, connections: Connections, limits: Overdue) {
+    while let Some(shared) = shared.upgrade() {
+        match shared.blocking(lags).await {
+            Ok(lags) => {
+                lags.iter().for_each(show);
+                overdue::note(&shared.readiness, limits, &lags);
+            }
+            // Told elsewhere: what cannot be read raises its own alarm.
+            Err(refusal) => tracing::debug!(reason = %refusal.reason, "what waits could not be measured"),
+        }
+        let nodes: Vec<_> = connections.list().into_iter().filter(|one| one.identity.role == Role::Node).collect();
+        for (code, _) in shared.published().ledger.registry().enrolments() {
+            if *code != ParticipantCode::secretariat() {
+                let connected = nodes.iter().any(|node| node.identity.participant == *code);
+                metrics::gauge!("concord_node_connected", "participant" => code.to_string()).set(f64::from(connected));
+            }
+        }
+        drop(shared);
+        tokio::time::sleep(Duration::from_secs(MEASURE_INTERVAL_SECONDS)).await;
+    }
+}
+
+fn show(lag: &Lag) {
+    let labels = [("participant", lag.recipient.to_string()), ("lane", lag.lane.to_string())];
+    metrics::gauge!("concord_mailbox_waiting_deliveries", &labels).set(lag.items as f64);
+    metrics::gauge!("concord_mailbox_oldest_waiting_seconds", &labels).set(lag.seconds);
+}

@@ -1,0 +1,341 @@
+//! `concord node check`: whether a node can serve, from its folder to the hub's answer. It takes no lock, opens no journal and no stream of
+//! the hub's, so that a node that serves beside it does not notice.
+
+use std::path::Path;
+use std::time::Duration;
+
+use concord_identity::{
+    Anchor, Anchors, Application, Credentials, ExpectedServer, HybridKey, SigningKey, client_config_with,
+    enrolment_fingerprint, read_text,
+};
+use concord_model::{Digest, Fingerprint, Identity, ParticipantCode, Role};
+use concord_server::checks::{
+    Check, FILES_TIMEOUT_SECONDS, Reached, WayToServer, apart, clock_beside_own, disk, fdatasync, key_is_another,
+    own_certificate,
+};
+use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, MESSAGE_SIZE_MAX_BYTES};
+use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
+use concord_wire::proto::operations::v1::{ListParticipantsRequest, RegisteredParticipant};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::config::NodeConfig;
+use crate::error::NodeError;
+use crate::folders::Paths;
+use crate::init::identity;
+use crate::paper::bundle_from_json;
+use crate::state::HubKeys;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// What needs a hub that was joined, in its order.
+const OF_THE_HUB: [&str; 9] =
+    ["name", "tcp", "proxy", "tls", "hub-certificate", "hybrid-key", "clock", "round-trip", "registry"];
+const PUT_BACK: &str = "put the file back from a safe place, or set the node up anew (`concord node init`)";
+
+/// Checks a node's folder, its machine and its way to the hub; in the order in which a person would look.
+pub async fn check(dir: &Path) -> Vec<Check> {
+    let folder = dir.to_owned();
+    let Some(found) = apart(FILES_TIMEOUT_SECONDS, move || Found::read(&folder)).await else {
+        let what = format!("its files could not be read within {FILES_TIMEOUT_SECONDS} s");
+        let next = "see whether the disk answers, and whether each of them is a file";
+        return vec![Check::failed("folder", what, next)];
+    };
+    let mut checks = found.own();
+    let reserve = found.config.as_ref().map_or(DISK_RESERVE_DEFAULT_BYTES, |config| config.disk_reserve_bytes);
+    checks.push(disk(dir.to_owned(), reserve).await);
+    checks.push(fdatasync(Paths::of(dir).journal()).await);
+    checks.extend(found.of_the_hub(dir).await);
+    checks
+}
+
+/// What the folder says, as far as it can be read.
+struct Found {
+    folder: Result<Folder, String>,
+    config: Result<NodeConfig, String>,
+    credentials: Result<Credentials, String>,
+    anchor: Result<Anchor, String>,
+    signing: Result<SigningKey, String>,
+    /// None: not joined yet.
+    hub: Result<Option<Hub>, String>,
+}
+
+struct Hub {
+    keys: HubKeys,
+    /// For whom the bundle was made.
+    enrolled: Option<Fingerprint>,
+}
+
+impl Found {
+    /// Blocks for as long as the disk does.
+    fn read(dir: &Path) -> Self {
+        let paths = Paths::of(dir);
+        let said = |error: &dyn std::fmt::Display| error.to_string();
+        Self {
+            folder: Folder::open(dir, FolderKind::Node).map_err(|error| said(&error)),
+            config: NodeConfig::load(dir).map_err(|error| said(&error)),
+            credentials: Credentials::load(&paths.tls_certificate(), &paths.tls_key()).map_err(|error| said(&error)),
+            anchor: read_text(&paths.tls_anchor())
+                .map_err(NodeError::from)
+                .and_then(|text| Ok(Anchor::from_pem(&text)?))
+                .map_err(|error| said(&error)),
+            signing: SigningKey::load(&paths.signing_key()).map_err(|error| said(&error)),
+            hub: Hub::read(&paths.hub()),
+        }
+    }
+
+    /// folder and own-certificate.
+    fn own(&self) -> Vec<Check> {
+        let folder = match (&self.folder, &self.config) {
+            (Err(why), _) => Check::failed("folder", why, "give the folder of a node"),
+            (_, Err(why)) => Check::failed("folder", why, "correct node.toml"),
+            (Ok(_), Ok(config)) => {
+                Check::ok("folder", format!("of {}'s node {}; node.toml can be read", config.participant, config.name))
+            }
+        };
+        vec![folder, self.own_certificate()]
+    }
+
+    fn own_certificate(&self) -> Check {
+        const NAME: &str = "own-certificate";
+        let (credentials, anchor) = match (&self.config, &self.credentials, &self.anchor) {
+            (Err(_), _, _) => return Check::untried(NAME, "without node.toml it is not known whose it is to be"),
+            (_, Err(why), _) | (_, _, Err(why)) => return Check::failed(NAME, why, PUT_BACK),
+            (Ok(_), Ok(credentials), Ok(anchor)) => (credentials, anchor),
+        };
+        let Some(own) = self.identity() else {
+            return Check::untried(NAME, "without node.toml it is not known whose it is to be");
+        };
+        if let Some(another) = key_is_another(NAME, credentials) {
+            return another;
+        }
+        if let Err(why) = &self.signing {
+            return Check::failed(NAME, why, PUT_BACK);
+        }
+        own_certificate(NAME, credentials, &own, anchor)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        let config = self.config.as_ref().ok()?;
+        Some(identity(&config.participant, Role::Node, &config.name))
+    }
+
+    /// What both sides compare, of the keys in this folder.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let (Ok(config), Ok(anchor), Ok(signing)) = (&self.config, &self.anchor, &self.signing) else { return None };
+        Some(enrolment_fingerprint(&config.participant, anchor.der(), &signing.public()))
+    }
+
+    async fn of_the_hub(&self, dir: &Path) -> Vec<Check> {
+        let hub = match &self.hub {
+            Ok(Some(hub)) => hub,
+            Ok(None) => {
+                let joined = "not joined yet: enrol at the secretariat, then `concord node join`";
+                let own = clock_beside_own("clock", self.credentials.as_ref().ok(), None);
+                return OF_THE_HUB
+                    .map(|name| if name == "clock" { own.clone() } else { Check::untried(name, joined) })
+                    .into();
+            }
+            Err(why) => {
+                let untried = OF_THE_HUB.iter().map(|name| Check::untried(name, "without hub.json no hub is known"));
+                let next = "join again with the secretariat's bundle: `concord node join`";
+                return std::iter::once(Check::failed("hub", why, next)).chain(untried).collect();
+            }
+        };
+        let way = match self.way(dir, hub) {
+            Ok(way) => way,
+            Err(check) => {
+                let rest = OF_THE_HUB.iter().filter(|name| **name != check.check);
+                let untried =
+                    rest.map(|name| Check::untried(name, "this folder is not fit to connect")).collect::<Vec<_>>();
+                return std::iter::once(check).chain(untried).collect();
+            }
+        };
+        let Reached { mut checks, channel, refused_by_server } = way.walk().await;
+        checks.push(self.registry(hub, channel, refused_by_server).await);
+        checks
+    }
+
+    fn way(&self, dir: &Path, hub: &Hub) -> Result<WayToServer, Check> {
+        let (Ok(config), Ok(credentials)) = (&self.config, &self.credentials) else {
+            return Err(Check::untried("tls", "without node.toml, certificate and key there is no connection"));
+        };
+        let proxy = config.uplink.proxy(dir);
+        let proxy =
+            proxy.map_err(|error| Check::failed("proxy", error.to_string(), "correct [uplink] in node.toml"))?;
+        let damaged = |why: String| Check::failed("hub-certificate", why, "join again with the secretariat's bundle");
+        let anchor = Anchor::from_der(&hub.keys.anchor).map_err(|error| damaged(error.to_string()))?;
+        let anchors = Anchors::pinned(ParticipantCode::secretariat(), anchor);
+        let expected = identity(&ParticipantCode::secretariat(), Role::Hub, &hub.keys.name);
+        let tls = |hybrid| {
+            let expected = ExpectedServer::Exactly(expected.clone());
+            client_config_with(credentials, &anchors, expected, Application::Grpc, hybrid)
+                .map_err(|error| Check::failed("tls", error.to_string(), "see the line own-certificate"))
+        };
+        Ok(WayToServer {
+            addresses: hub.keys.addresses.clone(),
+            proxy,
+            hybrid: config.uplink.hybrid_key,
+            with_hybrid: tls(HybridKey::Prefer)?,
+            without_hybrid: tls(HybridKey::Off)?,
+        })
+    }
+
+    /// Whether the hub has enrolled what is in this folder: by its word, and by the bundle's.
+    async fn registry(&self, hub: &Hub, channel: Option<Channel>, refused_by_server: bool) -> Check {
+        const NAME: &str = "registry";
+        let (Some(own), Ok(config)) = (self.fingerprint(), &self.config) else {
+            return Check::untried(NAME, "without this folder's keys there is nothing to compare");
+        };
+        let compare =
+            format!("this folder's fingerprint is {}: compare it by telephone with the secretariat's", own.grouped());
+        if hub.enrolled.is_some_and(|enrolled| enrolled != own) {
+            let what = "the bundle in hub.json was made for other keys than those in this folder";
+            return Check::failed(NAME, what, format!("{compare}; put the right keys back, or enrol and join anew"));
+        }
+        let Some(channel) = channel else {
+            return match refused_by_server {
+                true => {
+                    let what =
+                        "the hub does not accept this folder's certificate: it may have other keys enrolled by now";
+                    Check::failed(NAME, what, compare)
+                }
+                false => Check::untried(NAME, "the hub was not reached; by the bundle these keys were enrolled"),
+            };
+        };
+        let told = match registered(channel, &config.participant).await {
+            Ok(told) => told,
+            Err(status) if status.code() == Code::PermissionDenied => {
+                let what = format!("the hub has no node {} of {} enrolled", config.name, config.participant);
+                return Check::failed(NAME, what, compare);
+            }
+            Err(status) => {
+                let what = format!("the hub did not say what it has enrolled: {}", status.message());
+                return Check::untried(NAME, what);
+            }
+        };
+        let Some(enrolled) = told.and_then(|told| told.enrolled) else {
+            return Check::failed(NAME, format!("the hub has no keys of {} enrolled", config.participant), compare);
+        };
+        let known = Digest::from_slice(&enrolled.enrolment_fingerprint).map(Fingerprint);
+        match known {
+            Ok(known) if known == own && enrolled.node == config.name.as_str() => {
+                Check::ok(NAME, format!("the hub has these keys enrolled; fingerprint {}", own.grouped()))
+            }
+            Ok(known) if known == own => {
+                let what = format!("the hub has a node {} enrolled, this one is {}", enrolled.node, config.name);
+                Check::failed(NAME, what, "put the right folder there, or have this node enrolled anew")
+            }
+            Ok(known) => {
+                let what = format!("the hub has other keys enrolled, with the fingerprint {}", known.grouped());
+                Check::failed(
+                    NAME,
+                    what,
+                    format!("{compare}; put the right keys back, or enrol anew (`participant enrol --replace`)"),
+                )
+            }
+            Err(error) => Check::failed(
+                NAME,
+                format!("the hub's answer cannot be read: {error}"),
+                "compare the versions of both sides",
+            ),
+        }
+    }
+}
+
+impl Hub {
+    fn read(path: &Path) -> Result<Option<Self>, String> {
+        let text = match read_text(path) {
+            Ok(text) => text,
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let bundle = bundle_from_json(&text).map_err(|error| error.to_string())?.bundle;
+        let keys = HubKeys::from_bundle(&bundle).map_err(|error| error.to_string())?;
+        Ok(Some(Self { keys, enrolled: Digest::from_slice(&bundle.enrolment_fingerprint).ok().map(Fingerprint) }))
+    }
+}
+
+async fn registered(channel: Channel, own: &ParticipantCode) -> Result<Option<RegisteredParticipant>, Status> {
+    let mut client = RegistryServiceClient::new(channel).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
+    let asked = tokio::time::timeout(CALL_TIMEOUT, client.list_participants(ListParticipantsRequest {}));
+    let answer = asked.await.map_err(|_| Status::deadline_exceeded("it did not answer in time"))?;
+    let listed = answer?.into_inner().participants;
+    let is_own = |one: &RegisteredParticipant| one.participant.as_ref().is_some_and(|known| known.code == own.as_str());
+    Ok(listed.into_iter().find(is_own))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use concord_model::Name;
+    use concord_server::checks::Verdict;
+
+    use super::*;
+    use crate::init::{InitOptions, init};
+
+    fn made(place: &Path) -> PathBuf {
+        let dir = place.join("node");
+        let options = InitOptions {
+            dir: dir.clone(),
+            participant: ParticipantCode::parse("KAZ").unwrap(),
+            name: Name::parse("main").unwrap(),
+            listen: "127.0.0.1:0".to_owned(),
+            admin: "127.0.0.1:0".to_owned(),
+            dns: Vec::new(),
+        };
+        init(options).unwrap();
+        dir
+    }
+
+    fn verdict(checks: &[Check], name: &str) -> Verdict {
+        checks.iter().find(|check| check.check == name).map(|check| check.result).unwrap()
+    }
+
+    /// Whatever is done to a folder, every check comes to a word, and none of them is missing.
+    #[tokio::test]
+    async fn a_damaged_folder_is_told_and_never_a_fault() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = made(place.path());
+        let whole = check(&dir).await;
+        assert_eq!(verdict(&whole, "own-certificate"), Verdict::Ok, "{whole:?}");
+        assert_eq!(verdict(&whole, "registry"), Verdict::Untried);
+        let files = [
+            "concord.json",
+            "node.toml",
+            "tls/certificate.pem",
+            "tls/key.pem",
+            "tls/anchor.pem",
+            "signing/key.pem",
+            "hub.json",
+        ];
+        for file in files {
+            let path = dir.join(file);
+            let kept = std::fs::read(&path).ok();
+            for damage in [b"".as_slice(), b"{}", b"\xff\xfe", &[b'x'; 200_000]] {
+                std::fs::write(&path, damage).unwrap();
+                let checks = check(&dir).await;
+                let failed: Vec<_> = checks.iter().filter(|check| check.result == Verdict::Failed).collect();
+                assert!(!failed.is_empty() && failed.iter().all(|check| !check.next.is_empty()), "{file}: {checks:?}");
+                assert!(checks.len() >= whole.len(), "{file}: {checks:?}");
+            }
+            match kept {
+                Some(kept) => std::fs::write(&path, kept).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+        }
+        std::fs::remove_dir_all(dir.join("journal")).unwrap();
+        assert_eq!(verdict(&check(&dir).await, "fdatasync"), Verdict::Failed);
+        assert_eq!(verdict(&check(&place.path().join("absent")).await, "folder"), Verdict::Failed);
+    }
+
+    #[tokio::test]
+    async fn another_key_under_the_certificate_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = made(place.path());
+        std::fs::copy(dir.join("operator/key.pem"), dir.join("tls/key.pem")).unwrap();
+        let checks = check(&dir).await;
+        let own = checks.iter().find(|check| check.check == "own-certificate").unwrap();
+        assert!(own.result == Verdict::Failed && own.next.contains("tls/key.pem"), "{own:?}");
+    }
+}

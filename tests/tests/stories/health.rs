@@ -1,0 +1,177 @@
+//! What the secretariat and operators see of how all is: by names and counts, never by content.
+
+use std::time::Instant;
+
+use concord_tests::{DEADLINE, Forum, Process, text_of, words};
+use rustix::process::Signal;
+use serde_json::Value;
+
+fn health(status: &Value, code: &str) -> Value {
+    let all = status["health"].as_array().unwrap();
+    all.iter().find(|one| text_of(one, "participant") == code).unwrap_or_else(|| panic!("no {code}: {status}")).clone()
+}
+
+/// Asks the hub again until it says this of a node.
+fn await_health(forum: &Forum, code: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let since = Instant::now();
+    loop {
+        let one = health(&forum.status(&forum.hub_dir()), code);
+        if holds(&one) {
+            return one;
+        }
+        assert!(since.elapsed() < DEADLINE, "{code}: {what}: {one}");
+    }
+}
+
+#[test]
+fn the_secretariat_sees_of_every_node_contact_lag_version_clock_certificate_and_names_of_alarms() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);
+    for code in ["KAZ", "IRN"] {
+        let one = await_health(&forum, code, "said nothing", |one| one["version"].is_string());
+        assert_eq!(text_of(&one, "version"), env!("CARGO_PKG_VERSION"));
+        assert!(one["connected"] == true && one["contact_at"].is_string(), "{one}");
+        // Of one machine, and of one word that came at once.
+        assert!(one["clock_ahead_seconds"].as_f64().unwrap().abs() < 60.0, "{one}");
+        assert!(one["certificate_days_left"].as_i64().unwrap() > 300, "{one}");
+        assert_eq!(one["alarms"], Value::Array(Vec::new()));
+    }
+
+    // What waits for one that is away, and when it was heard last.
+    forum.stop_node("IRN");
+    let away = await_health(&forum, "IRN", "connected still", |one| one["connected"] == false);
+    forum.agency("KAZ").submit("waits", "--wait recorded --lane priority");
+    let waits = health(&forum.status(&forum.hub_dir()), "IRN");
+    assert_eq!((&waits["contact_at"], waits["connected"] == false), (&away["contact_at"], true));
+    let lanes = waits["lanes"].as_array().unwrap();
+    let lag = lanes.iter().find(|lane| text_of(lane, "lane") == "priority").unwrap();
+    assert!(lag["lag_items"] == 1 && lag["lag_seconds"].as_f64().unwrap() > 0.0, "{waits}");
+
+    // The name of what stands at a node, and not a word of what it says.
+    let hold = ["participant", "hold", "KAZ", "--reason", "it-repeats-itself"];
+    let officer = forum.hub_dir().join("officer");
+    concord_tests::concord(hold.iter().map(Into::into).chain(words!["--profile", officer])).ok();
+    let held = await_health(&forum, "KAZ", "says nothing of the hold", |one| one["notes"].to_string().contains("held"));
+    assert!(!held.to_string().contains("it-repeats-itself"), "{held}");
+    // A hub that was started since has it again.
+    forum.stop_hub();
+    forum.start_hub();
+    await_health(&forum, "KAZ", "said nothing again", |one| one["notes"].to_string().contains("held"));
+    let shown = health(&forum.status(&forum.hub_dir()), "IRN");
+    assert!(shown["version"].is_null() && shown["contact_at"].is_null(), "{shown}");
+}
+
+#[test]
+fn a_watched_status_is_told_again_and_again_also_while_the_server_is_away_until_it_is_ended() {
+    let mut forum = Forum::of(&["KAZ"]);
+    let operator = forum.hub_dir().join("operator");
+    let log = forum.path().join("watch.log");
+    let watching = Process::start(&log, words!["status", "--watch", "1", "--profile", operator]);
+    assert_eq!(text_of(&watching.json(), "role"), "hub");
+    assert_eq!(text_of(&watching.json(), "role"), "hub");
+    forum.stop_hub();
+    forum.start_hub();
+    let since = Instant::now();
+    while watching.json()["uptime_seconds"].as_f64().unwrap() > 1.0 + since.elapsed().as_secs_f64() {
+        assert!(since.elapsed() < DEADLINE, "the hub that was started again is not seen");
+    }
+    watching.signal(Signal::TERM);
+    let (status, _) = watching.wait();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_probe_goes_to_the_hub_and_back_on_every_lane_and_leaves_nothing_and_a_way_that_is_shut_is_said() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);
+    let node = forum.node_dir("KAZ");
+    let tail = |forum: &Forum, dir: &std::path::Path| forum.status(dir)["journal"]["sequence"].as_u64().unwrap();
+    let probe = || concord_tests::concord(words!["node", "probe", "--profile", node.join("operator")]);
+    let sent = forum.agency("KAZ").submit("stands", "--wait delivered");
+    forum.agency("IRN").receive(1);
+    forum.agency("KAZ").await_taken(&sent.id, "IRN");
+    // Until nothing else is journaled beside it, which a busy machine may be late with.
+    let since = Instant::now();
+    let lines = loop {
+        let before = [tail(&forum, &forum.hub_dir()), tail(&forum, &node)];
+        let lines = probe().ok().lines();
+        if [tail(&forum, &forum.hub_dir()), tail(&forum, &node)] == before {
+            break lines;
+        }
+        assert!(since.elapsed() < DEADLINE, "a probe is recorded nowhere");
+    };
+    let lanes: Vec<_> = lines.iter().map(|line| text_of(line, "lane")).collect();
+    assert_eq!(lanes, ["flash", "priority", "routine"]);
+    assert!(lines.iter().all(|line| line["seconds"].as_f64().unwrap() > 0.0 && line["lost"].is_null()), "{lines:?}");
+    let probes = forum.status(&node)["probes"].clone();
+    assert_eq!(probes.as_array().unwrap().len(), 3);
+
+    // A held node neither hands in nor receives, though its hub is connected.
+    let officer = forum.hub_dir().join("officer");
+    let hold = ["participant", "hold", "KAZ", "--reason", "it-floods"];
+    concord_tests::concord(hold.iter().map(Into::into).chain(words!["--profile", officer])).ok();
+    forum.await_alarm(&node, "held");
+    let shut = probe();
+    shut.refused(4, "PROBE_LOST");
+    let lost = shut.lines();
+    assert!(lost.iter().all(|line| line["seconds"].is_null() && line["lost"].is_string()), "{lost:?}");
+    concord_tests::concord(words!["participant", "release", "KAZ", "--profile", officer]).ok();
+    let since = Instant::now();
+    while probe().code != Some(0) {
+        assert!(since.elapsed() < DEADLINE, "the way stays shut");
+    }
+    // Nobody else's node takes part in it, and an agency has no probe.
+    concord_tests::concord(words!["node", "probe", "--profile", forum.agency("KAZ").profile])
+        .refused(3, "CALLER_NOT_ALLOWED");
+    concord_tests::concord(words!["node", "probe", "--profile", officer]).refused(3, "CALLER_NOT_ALLOWED");
+    forum.stop_hub();
+}
+
+#[test]
+fn what_waits_for_too_long_or_for_nobody_is_noted_where_it_waits_and_told_to_its_sender() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);
+    let (hub, kaz, irn) = (forum.hub_dir(), forum.node_dir("KAZ"), forum.node_dir("IRN"));
+    forum.stop_node("KAZ");
+    forum.stop_node("IRN");
+    forum.stop_hub();
+    for (dir, file) in [(&hub, "hub.toml"), (&kaz, "node.toml"), (&irn, "node.toml")] {
+        let path = dir.join(file);
+        let changed = concord_tests::replace_line(&std::fs::read_to_string(&path).unwrap(), "routine_seconds", "1");
+        std::fs::write(&path, changed).unwrap();
+    }
+    forum.start_node("KAZ");
+    let sender = forum.agency("KAZ");
+    let sent = sender.submit("waits here", "");
+    forum.await_alarm(&kaz, "overdue");
+    let tracked = sender.track(&sent.id);
+    assert!(tracked["overdue"] == true && text_of(&tracked, "state") == "queued", "{tracked}");
+
+    // It goes on, and waits for the recipient's node.
+    forum.start_hub();
+    forum.await_alarm(&hub, "overdue");
+    let tracked = sender.track(&sent.id);
+    assert!(tracked["recipients"][0]["overdue"] == true, "{tracked}");
+    let since = Instant::now();
+    while forum.status(&kaz)["notes"].to_string().contains("overdue") {
+        assert!(since.elapsed() < DEADLINE, "nothing waits at the sender's node any more");
+    }
+
+    // It comes, and no agency may have it.
+    forum.start_node("IRN");
+    let operator = irn.join("operator");
+    concord_tests::concord(words!["agency", "revoke", "agency", "--receive", "--yes", "--profile", operator]).ok();
+    let second = sender.submit("for nobody", "--wait delivered");
+    let said = forum.await_alarm(&irn, "uncollected");
+    assert!(said.contains("concord agency grant") && !said.contains("for nobody"), "{said}");
+    let tracked = sender.track(&second.id);
+    assert!(tracked["overdue"] == false, "it was delivered: {tracked}");
+    let officer = forum.officer("IRN");
+    concord_tests::concord(words!["agency", "grant", "agency", "--receive", "--all", "--profile", officer]).ok();
+    forum.agency("IRN").receive(2);
+    let since = Instant::now();
+    while forum.status(&irn)["notes"].as_array().unwrap().iter().any(|note| note == "uncollected" || note == "overdue")
+    {
+        assert!(since.elapsed() < DEADLINE, "all is taken");
+    }
+}
