@@ -395,7 +395,8 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
     let comes_back = refused.is_none() && matches!(statement.content, StatementContent::Return(..));
     let are_before =
         missed.is_sorted_by(|one, next| one < next) && missed.last().is_none_or(|last| *last < entry.sequence);
-    if !missed.is_empty() && !(comes_back && are_before) {
+    let is_fit = missed.is_empty() || comes_back && are_before;
+    if !is_fit {
         return Err(malformed(
             entry,
             "what was missed stands with the statement that comes back, sorted, and before it",
