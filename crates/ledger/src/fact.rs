@@ -117,6 +117,8 @@ pub struct StatementDecided {
     pub told: Vec<Told>,
     /// Of an accepted one that opens an epoch: where the one before ended.
     pub closes: Option<Box<ClosedEpoch>>,
+    /// Of one that comes back to an agreement: the journal sequences of what those on it said since it left, which it is told with it. Sorted.
+    pub missed: Vec<u64>,
     /// How many officers must sign before it takes effect, its own included; 1 where it does by itself. The configuration said so when
     /// it was decided.
     pub needs: u32,
@@ -145,6 +147,7 @@ impl StatementDecided {
             refused,
             told,
             closes: None,
+            missed: Vec::new(),
             needs: 1,
             approvals: Vec::new(),
             completes: None,

@@ -78,12 +78,14 @@ impl Ledger {
             false => None,
         };
         let takes_effect = refused.is_none() && has_all;
+        let missed = if takes_effect { self.missed(statement) } else { Vec::new() };
         let begins_with = if takes_effect { self.begins_with(statement) } else { Vec::new() };
         let fact = Fact::Statement(StatementDecided {
             statement: statement.clone(),
             refused,
             told: self.tell(told.iter().collect(), &begins_with),
             closes,
+            missed,
             needs,
             approvals: handed.approvals.clone(),
             completes: None,
@@ -135,12 +137,22 @@ impl Ledger {
                 self.check_handed_version(text, by, handed.is_own())
             }
             StatementContent::Consent(reference)
-            | StatementContent::Decline(reference)
+            | StatementContent::Return(reference, _)
+            | StatementContent::Decline(reference, _)
             | StatementContent::Leave(reference)
             | StatementContent::End(reference) => {
                 let named = agreements.version(reference).filter(|named| named.record(by).is_some());
                 let named = named.ok_or_else(|| Refusal::agreement_unknown(&reference.id))?;
-                if handed.is_own() && matches!(statement.content, StatementContent::Consent(_)) {
+                let joins = matches!(statement.content, StatementContent::Consent(_) | StatementContent::Return(..));
+                if handed.is_own() && joins {
+                    // What ended goes on by the word of another who was told that this was accepted, not by one's own alone.
+                    if named.state == AgreementState::Ended && !named.has_consented(by) {
+                        return Err(Refusal::new(Reason::AgreementNotPending, format!("{} is over", reference.id)));
+                    }
+                    if named.state == AgreementState::Ended && matches!(statement.content, StatementContent::Return(..))
+                    {
+                        return Err(Refusal::new(Reason::AgreementNotInForce, format!("{} is over", reference.id)));
+                    }
                     return named.text.parties.iter().try_for_each(|party| registry.check_keys(party));
                 }
                 Ok(())

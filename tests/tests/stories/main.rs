@@ -31,6 +31,7 @@ mod kills;
 mod matrix;
 mod network;
 mod officers;
+mod paperwork;
 mod peers_refused;
 mod proxied;
 mod quotas;

@@ -97,6 +97,7 @@ impl Ledger {
                 refused: refusal.as_ref().map(|refusal| refusal.reason),
                 told: self.tell(told, &begins_with),
                 closes: effective.and_then(|effective| self.closed_by(effective)).map(Box::new),
+                missed: effective.map_or_else(Vec::new, |effective| self.missed(effective)),
                 needs,
                 approvals: Vec::new(),
                 completes: self.completed_by(statement).filter(|_| refusal.is_none()),
@@ -145,6 +146,14 @@ impl Ledger {
             {
                 self.feed.of_all().to_vec()
             }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Where that stands which whoever comes back has to be told of those on the agreement.
+    pub(crate) fn missed(&self, statement: &Statement) -> Vec<u64> {
+        match &statement.content {
+            StatementContent::Return(reference, _) => self.agreements.missed(reference, &statement.participant),
             _ => Vec::new(),
         }
     }

@@ -165,6 +165,7 @@ impl Forum {
             valid_until: None,
             amends: None,
             outgoing: Vec::new(),
+            in_force: concord_model::InForceAmong::All,
         }
     }
 
@@ -262,6 +263,7 @@ pub(super) fn item(number: u64, content: Content) -> FeedItem {
         content: Some(content),
         closes: None,
         approvals: Vec::new(),
+        missed: Vec::new(),
     }
 }
 

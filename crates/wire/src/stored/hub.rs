@@ -5,7 +5,7 @@ use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, K
 use concord_ledger::{
     AgreementLapsed, AudienceGroup, Completed, ConsignmentRecorded, ExchangePlace, Fact, FeedResumed, Founding,
     HistoryBegun, ItemRefusal, Lost, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices,
-    Resume, Shown, StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
+    Resume, Shown, StatementContent, StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
 };
 use concord_model::{Digest, ExchangeId, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
@@ -107,6 +107,7 @@ pub fn statement(
         refused: fact.refused.map(|reason| reason.code().to_owned()).unwrap_or_default(),
         told: fact.told.iter().map(told).collect(),
         closes: fact.closes.as_deref().map(closed_epoch),
+        missed: fact.missed.clone(),
         needs: if fact.needs > 1 { fact.needs } else { 0 },
         approvals,
         completes: fact.completes.as_ref().map(|completed| pb::StatementCompleted {
@@ -412,6 +413,7 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
         refused,
         told,
         closes,
+        missed: message.missed,
         needs,
         approvals,
         completes,
@@ -421,6 +423,16 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
     let closing = fact.refused.is_none() && !fact.waits() && fact.statement.closes().is_some();
     if fact.completes.is_none() && fact.closes.is_some() != closing {
         return Err(malformed(entry, "where an epoch ended stands with the statement that closed it, and only there"));
+    }
+    let comes_back = fact.refused.is_none() && matches!(fact.statement.content, StatementContent::Return(..));
+    let are_before = fact.missed.is_sorted_by(|one, next| one < next)
+        && fact.missed.last().is_none_or(|last| *last < entry.sequence);
+    let is_fit = fact.missed.is_empty() || comes_back && are_before;
+    if !is_fit {
+        return Err(malformed(
+            entry,
+            "what was missed stands with the statement that comes back, sorted, and before it",
+        ));
     }
     Ok(HubEntry::Statement(fact, signed, message.approvals))
 }
