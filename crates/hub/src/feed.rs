@@ -154,6 +154,21 @@ pub fn waiting_statement(shared: &Shared, waiting: &Waiting) -> Result<SignedSta
     }
 }
 
+/// What officers signed so far of a statement that waits, its own officer first. Blocks.
+pub fn waiting_signatures(shared: &Shared, waiting: &Waiting) -> Result<Vec<SignedStatement>, Refusal> {
+    let mut sequences: Vec<u64> = waiting.signed.iter().map(|signed| signed.sequence).collect();
+    // What came with it when it was handed back stands in its own entry.
+    sequences.dedup();
+    let mut signatures = Vec::with_capacity(waiting.signed.len());
+    for sequence in sequences {
+        match concord_wire::stored::hub::read(&shared.entry(sequence)?).map_err(internal)? {
+            HubEntry::Statement(_, signed, with) => signatures.extend(std::iter::once(signed).chain(with)),
+            _ => return Err(internal(format!("entry {sequence} is named as a statement and is none"))),
+        }
+    }
+    Ok(signatures)
+}
+
 /// An accepted statement, as it was recorded.
 fn said(shared: &Shared, sequence: u64) -> Result<pb::MissedStatement, Refusal> {
     let entry = shared.entry(sequence)?;

@@ -73,13 +73,25 @@ impl Changes {
 impl Change {
     /// What it makes of a participant.
     pub fn apply_to(&self, participant: &mut Participant) {
-        match &self.decision.content {
-            DecisionContent::Rename { names, .. } => {
+        self.decision.content.apply_to(participant);
+    }
+}
+
+impl DecisionContent {
+    fn apply_to(&self, participant: &mut Participant) {
+        match self {
+            Self::Rename { names, .. } => {
                 participant.names.extend(names.iter().map(|(language, name)| (language.clone(), name.clone())));
             }
-            DecisionContent::SetKind { kind, .. } => participant.kind = *kind,
-            DecisionContent::AddParticipant(_) | DecisionContent::AddMeasure(_) => {}
+            Self::SetKind { kind, .. } => participant.kind = *kind,
+            Self::AddParticipant(_) | Self::AddMeasure(_) => {}
         }
+    }
+
+    fn changes_nothing(&self, now: &Participant) -> bool {
+        let mut then = now.clone();
+        self.apply_to(&mut then);
+        then == *now
     }
 }
 
@@ -117,18 +129,30 @@ pub(crate) fn check_decision(
             let what = format!("there is a measure {}: codes are never used again", measure.code);
             Err(Refusal::new(Reason::MeasureExists, what))
         }
-        DecisionContent::AddParticipant(_) | DecisionContent::AddMeasure(_) => Ok(()),
+        DecisionContent::AddMeasure(measure) => match registry.measures().iter().find(|one| one.slug == measure.slug) {
+            Some(other) => {
+                let what = format!("{} is the short name of {} already", measure.slug, other.code);
+                Err(Refusal::new(Reason::MeasureExists, what))
+            }
+            None => Ok(()),
+        },
+        DecisionContent::AddParticipant(_) => Ok(()),
         DecisionContent::Rename { participant, revision, .. }
         | DecisionContent::SetKind { participant, revision, .. } => {
-            if registry.participant(participant).is_none() {
+            let Some(now) = registry.participant(participant) else {
                 let what = format!("there is no participant {participant} in the registry");
                 return Err(Refusal::new(Reason::ParticipantUnknown, what));
-            }
+            };
             let last = registry.changes_of(participant).map_or(0, Changes::last);
             if last.checked_add(1) != Some(*revision) {
                 let what =
                     format!("{participant} was changed {last} times, so that change {revision} cannot be the next");
                 return Err(Refusal::new(Reason::RegistryChanged, what));
+            }
+            // Said twice by mistake it would stand twice in what all are told.
+            if decision.content.changes_nothing(now) {
+                let what = format!("{participant} is so already: there is nothing to record");
+                return Err(Refusal::new(Reason::ArgumentInvalid, what));
             }
             Ok(())
         }

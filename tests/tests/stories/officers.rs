@@ -164,6 +164,43 @@ fn one_rejection_ends_an_enrolment_and_a_hold_is_lifted_by_two() {
 }
 
 #[test]
+fn an_officer_who_is_lost_is_replaced_and_what_it_said_is_not_completed() {
+    let mut forum = of_two();
+    let hub = forum.hub_dir();
+    let request = make_node(&forum, "KAZ");
+    let id = enrol(&forum, &request);
+    let stolen = hub.join("stolen");
+    copy_folder(&first(&forum), &stolen);
+    concord(words!["officer", "remove", "officer", "--dir", hub, "--yes"]).ok();
+    let since = Instant::now();
+    while concord(words!["approval", "list", "--profile", stolen]).code == Some(0) {
+        assert!(since.elapsed() < DEADLINE, "the officer is let in still");
+        std::thread::sleep(AGAIN);
+    }
+    let check = || concord(words!["hub", "check", "--dir", hub]).ok().lines();
+    let says = |name: &str| check().into_iter().find(|line| line["check"] == name).unwrap();
+    assert_eq!((&says("officers")["result"], &says("officers")["values"]["officers"]), (&"warning".into(), &1.into()));
+    concord(words!["officer", "add", "marat", "--dir", hub]).ok();
+    assert_eq!(says("officers")["result"], "ok");
+    let third = hub.join("officers/marat");
+
+    approve(&id, &second(&forum)).refused(3, "STATEMENT_SIGNATURE_INVALID");
+    assert_eq!(says("approvals")["values"]["waiting"], 1);
+    concord(words!["approval", "reject", id, "--yes", "--profile", third]).ok();
+    assert_eq!(says("approvals")["result"], "ok");
+    concord(words!["participant", "enrol", request, "--yes", "--profile", third]).ok();
+    approve("KAZ", &second(&forum)).ok();
+    let out = forum.path().join("KAZ.bundle.json");
+    concord(words!["participant", "bundle", "KAZ", "--out", out, "--profile", third]).ok();
+    let dir = forum.node_dir("KAZ");
+    concord(words!["node", "join", out, "--yes", "--dir", dir]).ok();
+    forum.start_node("KAZ");
+    await_shown(&forum.officer("KAZ"), "KAZ", |shown| {
+        shown["approved_by"] == serde_json::json!(["marat", "officer-2"])
+    });
+}
+
+#[test]
 fn keys_are_replaced_by_two_and_the_old_ones_count_until_then() {
     let mut forum = of_two();
     join(&mut forum, "KAZ");

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::caller;
+use crate::feed::waiting_signatures;
 use crate::fencing::NodeRun;
 use crate::noted::about_statement;
 use crate::sequencer::{Answer, Proposal};
@@ -82,6 +83,7 @@ pub async fn submit(shared: &Arc<Shared>, caller: &Caller, request: pb::SubmitRe
         .ok_or_else(|| Refusal::new(Reason::StatementMalformed, "the request carries no statement"))?;
     let statement = verified(shared, caller, &signed)?;
     check_not_revoked(shared, &statement, &signed)?;
+    check_signers_stand(shared, &statement).await?;
     concord_faults::point("hub.statement.verified");
     // A task of its own: what follows from a decision happens even where the caller is gone by then.
     let shared = Arc::clone(shared);
@@ -231,9 +233,32 @@ fn check_not_revoked(shared: &Shared, statement: &Statement, signed: &pb::Signed
     if matches!(ledger.signers().check(ledger.registry(), statement), Ok(SignerStep::Repeat(_))) {
         return Ok(());
     }
+    let checked = check_chain(shared, &statement.participant, signed);
+    checked.map_err(|why| Refusal::new(Reason::StatementSignatureInvalid, why))
+}
+
+fn check_chain(shared: &Shared, of: &ParticipantCode, signed: &pb::SignedStatement) -> Result<(), String> {
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|der| der.to_vec()).collect();
-    check_signer(&shared.anchors, &statement.participant, &chain)
-        .map_err(|error| Refusal::new(Reason::StatementSignatureInvalid, error.to_string()))
+    check_signer(&shared.anchors, of, &chain).map_err(|error| error.to_string())
+}
+
+/// Nobody completes what an officer signed whose certificate was taken back while it waited: the one with whom the key is may have said it.
+async fn check_signers_stand(shared: &Arc<Shared>, approval: &Statement) -> Result<(), Refusal> {
+    let StatementContent::Approve(approved) = &approval.content else { return Ok(()) };
+    // What does not wait is refused when it is decided.
+    let Some(waiting) = shared.published().ledger.approvals().get(approved).cloned() else { return Ok(()) };
+    shared
+        .blocking(move |shared| {
+            for signed in waiting_signatures(shared, &waiting)? {
+                check_chain(shared, &waiting.statement.participant, &signed).map_err(|why| {
+                    let what =
+                        format!("somebody who signed it before counts no more: {why}; reject it, and say it anew");
+                    Refusal::new(Reason::StatementSignatureInvalid, what)
+                })?;
+            }
+            Ok(())
+        })
+        .await
 }
 
 /// Verifies the proofs that an enrolment carries; nothing of any other statement.

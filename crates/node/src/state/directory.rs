@@ -142,7 +142,7 @@ impl Directory {
         let signed = missed.statement.as_ref().ok_or(DirectoryError::UnknownContent(position))?;
         let statement = agreement::parse_statement(signed).map_err(DirectoryError::Statement)?;
         if self.taken_in.insert(statement.digest) {
-            self.take_in(own, &statement, None, position, at);
+            self.take_in(own, &statement, std::slice::from_ref(&statement.officer), None, position, at);
         }
         Ok(())
     }
