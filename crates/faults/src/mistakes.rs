@@ -134,6 +134,10 @@ pub const MISTAKES: &[&str] = &[
     "certify-a-key-without-its-proof",
     // check: --workspace --test identity a_new_list_names_all_that_those_before_it_named
     "forget-who-was-taken-back-before",
+    // check: --workspace --test simulation an_end_of_a_right
+    "deliver-of-the-time-between",
+    // check: --workspace --test stories an_agreement_among_each
+    "count-who-has-not-consented",
     // check: --workspace --test stories the_list_of_an_issuer_that_grew_too_old
     "let-a-lapsed-list-count-on",
     // check: -p concord-server --lib what_peers_would_refuse

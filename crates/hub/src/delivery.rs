@@ -371,6 +371,11 @@ pub fn permit(
     let origin = &fact.chain.origin;
     // Most participants never withdraw anything, and an id is a hash.
     let is_asked = ledger.withdrawals().has_any_of(origin) && !concord_faults::planted("deliver-the-withdrawn");
+    // A membership that began anew has nothing of before: what was recorded then is not asked for as of now.
+    let recorded = match concord_faults::planted("deliver-of-the-time-between") {
+        true => recorded.max(ledger.agreements().member_since(&group.agreement.id, recipient).unwrap_or(recorded)),
+        false => recorded,
+    };
     let mail = Mail {
         recorded,
         agreement: &group.agreement,

@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use concord_model::{AgreementDigest, AgreementId, AgreementRef, AgreementText, ParticipantCode, Timestamp};
+use concord_model::{
+    AgreementDigest, AgreementId, AgreementRef, AgreementText, Digest, InForceAmong, Name, ParticipantCode, Timestamp,
+    Title,
+};
 use serde::{Deserialize, Serialize};
 
 mod fold;
@@ -19,6 +22,9 @@ pub(crate) use rules::{check_amendment, check_form};
 
 /// How many members an agreement needs to stay in force.
 pub const AGREEMENT_MEMBERS_MIN: usize = 2;
+
+/// How often a participant may come back to one version.
+pub const RETURNS_MAX: usize = 8;
 
 /// All agreements with all their versions. Of each at most one version is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -48,9 +54,9 @@ pub struct Agreement {
     pub outgoing: BTreeMap<ParticipantCode, PartyRecord>,
     /// When it was proposed.
     pub proposed_at: Timestamp,
-    /// When the last consent came.
+    /// When the last consent came that it needed.
     pub in_force_at: Option<Timestamp>,
-    /// The position of the last consent.
+    /// The position of that consent.
     pub in_force_since: Option<u64>,
     /// When it was no longer in force.
     pub ended_at: Option<Timestamp>,
@@ -63,9 +69,9 @@ pub struct Agreement {
 pub enum AgreementState {
     /// Waits for consents.
     Proposed,
-    /// All consented, and at least two are still members.
+    /// All consented, or two of one that is in force among each who consents; and at least two are still members.
     InForce,
-    /// Somebody declined it.
+    /// Somebody declined it; of one that would be in force among each who consents, all but one.
     Declined,
     /// A later version took its place.
     Amended,
@@ -84,10 +90,44 @@ pub struct PartyRecord {
     pub at: Timestamp,
     /// The position from which it was a member without a break, under this version or those that this one amends.
     pub member_since: Option<u64>,
-    /// The position of its leave.
+    /// The position of its leave, if it has not come back.
     pub left_at: Option<u64>,
-    /// When it said that the version is to end.
+    /// When it said that the version is to end. To leave and to come back takes nothing of that back.
     pub ends_at: Option<Timestamp>,
+    /// Who signed its first consent, and when that was recorded.
+    pub signed: Option<Signed>,
+    /// Who signed that it comes back, the last time, and when that was recorded.
+    pub returned: Option<Signed>,
+    /// Why it declined, if it said so.
+    pub reason: Option<Title>,
+    /// Its memberships that a leave ended from which it came back, the oldest first; at most [`RETURNS_MAX`].
+    pub earlier: Vec<Membership>,
+    /// Of one that left: what it had said before.
+    before_leave: PartyState,
+    /// Digests of its leaves that stand.
+    leaves: BTreeSet<Digest>,
+    /// Digests of the leaves from which it came back to this version.
+    returned_from: BTreeSet<Digest>,
+    /// Where it said something of this version.
+    said: Vec<u64>,
+}
+
+/// Who signed, and when that was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// The officer.
+    pub officer: Name,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A membership that is over: from one position up to, and without, another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// From here on.
+    pub since: u64,
+    /// Not any more from here on.
+    pub left: u64,
 }
 
 /// What a party said last.
@@ -137,10 +177,23 @@ impl Agreement {
     /// Whether this participant was a member when something stood at this position, by this version or those that it amends.
     pub fn was_member_at(&self, participant: &ParticipantCode, position: u64) -> bool {
         self.parties.get(participant).is_some_and(|record| {
-            record.member_since.is_some_and(|since| since <= position)
-                && record.left_at.is_none_or(|left| position < left)
-                && self.ended_since.is_none_or(|ended| position < ended)
+            let is_in = |past: &Membership| past.since <= position && position < past.left;
+            let is_now = record.member_since.is_some_and(|since| since <= position)
+                && record.left_at.is_none_or(|left| position < left);
+            (is_now || record.earlier.iter().any(is_in)) && self.ended_since.is_none_or(|ended| position < ended)
         })
+    }
+
+    /// Whether this participant left after this position and came back.
+    pub(crate) fn left_between(&self, participant: &ParticipantCode, position: u64) -> bool {
+        let record = self.parties.get(participant);
+        record.is_some_and(|record| record.earlier.iter().any(|past| past.left > position))
+    }
+
+    /// Whether this participant consented to it, whatever it said since.
+    pub fn has_consented(&self, participant: &ParticipantCode) -> bool {
+        let record = self.parties.get(participant);
+        record.is_some_and(|record| matches!(record.state, PartyState::Consented | PartyState::Left))
     }
 
     /// Whether an amendment of it can have been this participant's: it consented to it and has not left, and it was in force.
@@ -160,9 +213,21 @@ impl Agreement {
         self.record(participant).map(|record| record.state)
     }
 
-    /// Whether its consent is awaited.
+    /// Whether its consent is awaited: also while it is in force among others who consented.
     pub fn waits_for(&self, participant: &ParticipantCode) -> bool {
-        self.state == AgreementState::Proposed && self.party_state(participant) == Some(PartyState::Pending)
+        let is_open = self.state == AgreementState::Proposed
+            || self.state == AgreementState::InForce && self.text.in_force == InForceAmong::Each;
+        is_open && self.party_state(participant) == Some(PartyState::Pending)
+    }
+
+    /// The leave by which this participant, who had consented to it, is out, if it could come back from it.
+    pub fn left_by(&self, participant: &ParticipantCode) -> Option<Digest> {
+        let record = self.parties.get(participant)?;
+        let is_out = record.state == PartyState::Left && record.before_leave == PartyState::Consented;
+        match (is_out, record.leaves.len()) {
+            (true, 1) => record.leaves.first().copied(),
+            _ => None,
+        }
     }
 
     pub(crate) fn record(&self, participant: &ParticipantCode) -> Option<&PartyRecord> {

@@ -1,8 +1,10 @@
 //! Who gets an exchange. The hub decides with this; the origin's node refuses with it before it queues.
 
-use concord_model::{AgreementId, AgreementRef, Header, ParticipantCode, PartyRole, Reason, Refusal, Terms, Timestamp};
+use concord_model::{
+    AgreementId, AgreementRef, Header, InForceAmong, ParticipantCode, PartyRole, Reason, Refusal, Terms, Timestamp,
+};
 
-use crate::agreement::{Agreement, Agreements, PartyState};
+use crate::agreement::{Agreement, AgreementState, Agreements, PartyRecord, PartyState};
 use crate::registry::Registry;
 
 /// The recipients of an exchange under exactly one version of an agreement.
@@ -44,6 +46,8 @@ pub enum AudienceRule {
     OnlyContributes,
     /// It left.
     Left,
+    /// It is on it and has not consented, or declined: of what is in force among each who consents.
+    HasNotConsented,
     /// The origin's narrowing does not name it.
     NotNamed,
     /// It is not on the version that the exchange names, or on the one that was in force when it was recorded.
@@ -52,12 +56,13 @@ pub enum AudienceRule {
 
 impl AudienceRule {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Receives,
         Self::ReceivesWhenReleased,
         Self::IsOrigin,
         Self::OnlyContributes,
         Self::Left,
+        Self::HasNotConsented,
         Self::NotNamed,
         Self::NotOnVersion,
     ];
@@ -70,6 +75,7 @@ impl AudienceRule {
             Self::IsOrigin => "IS_ORIGIN",
             Self::OnlyContributes => "ONLY_CONTRIBUTES",
             Self::Left => "LEFT",
+            Self::HasNotConsented => "HAS_NOT_CONSENTED",
             Self::NotNamed => "NOT_NAMED",
             Self::NotOnVersion => "NOT_ON_VERSION",
         }
@@ -104,8 +110,12 @@ pub fn preview(
         }
         match route.current.role(party) {
             _ if party == origin => AudienceRule::IsOrigin,
+            _ if !route.current.has_consented(party) => AudienceRule::HasNotConsented,
             _ if !route.current.is_member(party) => AudienceRule::Left,
             Some(role) if !role.receives() => AudienceRule::OnlyContributes,
+            _ if route.named.parties.contains_key(party) && !route.named.has_consented(party) => {
+                AudienceRule::HasNotConsented
+            }
             _ => AudienceRule::NotNamed,
         }
     };
@@ -130,11 +140,18 @@ pub fn why_not_in_audience(
         return AudienceRule::NotOnVersion;
     }
     let versions = || [named, then].into_iter().flatten();
-    let has_left = |version: &Agreement| {
-        let record = version.record(participant);
-        record.is_some_and(|record| record.state == PartyState::Left && record.at <= recorded_at)
+    let records = || versions().filter_map(|version| version.parties.get(participant));
+    let had_signed = |record: &PartyRecord| record.signed.as_ref().is_some_and(|signed| signed.at <= recorded_at);
+    let is_each = versions().any(|version| version.text.in_force == InForceAmong::Each);
+    if is_each && !records().all(had_signed) {
+        return AudienceRule::HasNotConsented;
+    }
+    let had_left = |record: &PartyRecord| match record.state {
+        PartyState::Left => record.at <= recorded_at,
+        // It came back since.
+        _ => record.returned.as_ref().is_some_and(|returned| returned.at > recorded_at),
     };
-    if versions().any(has_left) {
+    if records().any(had_left) {
         return AudienceRule::Left;
     }
     if !versions().all(|version| version.role(participant).is_some_and(PartyRole::receives)) {
@@ -170,11 +187,16 @@ impl<'a> Route<'a> {
         let current = agreements.counting_for(origin, id).ok_or_else(|| Refusal::agreement_unknown(id))?;
         // Its lapse may still have to be recorded.
         let is_over = current.text.valid_until.is_some_and(|until| until <= now);
+        if current.state == AgreementState::InForce && !is_over && !current.has_consented(origin) {
+            let what = format!("{id} is in force among those who consented, and {origin} has not consented to it");
+            return Err(Refusal::new(Reason::AgreementNotInForce, what));
+        }
         if !current.is_member(origin) || is_over {
             return Err(Refusal::new(Reason::AgreementNotInForce, format!("{id} is not in force")));
         }
-        // A version that was never in force had no members; one without the origin does not exist for it.
-        let named = agreements.version(reference).filter(|named| named.in_force_since.is_some());
+        // A version that was never in force had no members; one without the origin does not exist for it, nor one that it never consented to.
+        let named = agreements.version(reference);
+        let named = named.filter(|named| named.in_force_since.is_some() && named.has_consented(origin));
         let party = named.and_then(|named| named.text.party(origin).map(|party| (named, party)));
         let (named, party) = party.ok_or_else(|| version_mismatch(id, reference.version))?;
         // An older version may be named, but what the members of today did not agree to exchange is not exchanged.
@@ -214,7 +236,7 @@ impl<'a> Route<'a> {
         let receives = |version: &Agreement, member| version.role(member).is_some_and(PartyRole::receives);
         let recipients: Vec<_> = current
             .members()
-            .filter(|member| receives(named, member) && receives(current, member))
+            .filter(|member| receives(named, member) && receives(current, member) && named.has_consented(member))
             .filter(|member| narrowing.is_none_or(|names| names.contains(member)))
             .filter(|member| *member != origin)
             .cloned()

@@ -14,6 +14,7 @@ use crate::statement::Statement;
 
 /// One entry of the hub's journal, as the ledger sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once; a box would cost every reader an allocation")]
 pub enum Fact {
     /// The journal's own entry: a history began.
     HistoryBegun(HistoryBegun),
@@ -116,6 +117,8 @@ pub struct StatementDecided {
     pub told: Vec<Told>,
     /// Of an accepted one that opens an epoch: where the one before ended.
     pub closes: Option<Box<ClosedEpoch>>,
+    /// Of one that comes back to an agreement: the journal sequences of what those on it said since it left, which it is told with it. Sorted.
+    pub missed: Vec<u64>,
 }
 
 /// A participant's feed goes on after the hub lost data.

@@ -103,12 +103,27 @@ pub(crate) fn told_of<'a>(
         }
         StatementContent::Consent(reference) if !comes_back && agreements.repeats_consent(own, reference) => vec![own],
         StatementContent::Leave(reference) => {
-            let left = agreements.left_with(reference, own);
+            let left = agreements.left_with(reference, own, &statement.digest);
             agreements.concerned(&left).into_iter().collect()
         }
-        StatementContent::Consent(reference)
-        | StatementContent::Decline(reference)
-        | StatementContent::End(reference) => agreements.concerned([reference]).into_iter().collect(),
+        StatementContent::Return(reference, _) if !comes_back && agreements.repeats_consent(own, reference) => {
+            vec![own]
+        }
+        // Who was told of the leave is told of the return, also where it is only on an amendment that the leave was carried to; and one that
+        // is out hears of its return, and of its word about what is over.
+        StatementContent::Return(reference, leave) => {
+            let mut concerned = agreements.concerned(&agreements.left_with(reference, own, leave));
+            concerned.insert(own);
+            concerned.into_iter().collect()
+        }
+        StatementContent::Decline(reference, _) => {
+            let mut concerned = agreements.concerned([reference]);
+            concerned.insert(own);
+            concerned.into_iter().collect()
+        }
+        StatementContent::Consent(reference) | StatementContent::End(reference) => {
+            agreements.concerned([reference]).into_iter().collect()
+        }
         StatementContent::Hold { .. } | StatementContent::Release(_) => {
             registry.participants().map(|participant| &participant.code).collect()
         }

@@ -61,7 +61,9 @@ impl Ledger {
             false => None,
         };
         let told = self.feed().tell(&told);
-        let fact = Fact::Statement(StatementDecided { statement: statement.clone(), refused, told, closes });
+        let missed = if refused.is_none() { self.missed(statement) } else { Vec::new() };
+        let statement = statement.clone();
+        let fact = Fact::Statement(StatementDecided { statement, refused, told, closes, missed });
         Ok(Decision::Fact { fact, refusal: meaningless })
     }
 
@@ -101,12 +103,22 @@ impl Ledger {
                 self.check_handed_version(text, by, handed.is_own())
             }
             StatementContent::Consent(reference)
-            | StatementContent::Decline(reference)
+            | StatementContent::Return(reference, _)
+            | StatementContent::Decline(reference, _)
             | StatementContent::Leave(reference)
             | StatementContent::End(reference) => {
                 let named = agreements.version(reference).filter(|named| named.record(by).is_some());
                 let named = named.ok_or_else(|| Refusal::agreement_unknown(&reference.id))?;
-                if handed.is_own() && matches!(statement.content, StatementContent::Consent(_)) {
+                let joins = matches!(statement.content, StatementContent::Consent(_) | StatementContent::Return(..));
+                if handed.is_own() && joins {
+                    // What ended goes on by the word of another who was told that this was accepted, not by one's own alone.
+                    if named.state == AgreementState::Ended && !named.has_consented(by) {
+                        return Err(Refusal::new(Reason::AgreementNotPending, format!("{} is over", reference.id)));
+                    }
+                    if named.state == AgreementState::Ended && matches!(statement.content, StatementContent::Return(..))
+                    {
+                        return Err(Refusal::new(Reason::AgreementNotInForce, format!("{} is over", reference.id)));
+                    }
                     return named.text.parties.iter().try_for_each(|party| registry.check_keys(party));
                 }
                 Ok(())

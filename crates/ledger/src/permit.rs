@@ -108,6 +108,10 @@ fn why_not(agreements: &Agreements, recipient: &ParticipantCode, mail: &Mail<'_>
     for version in later.into_iter().rev() {
         match version.party_state(recipient) {
             Some(PartyState::Left) => return WithheldReason::Left,
+            // It came back since, or joined late: it was no member then.
+            _ if version.left_between(recipient, mail.recorded) || version.is_member(recipient) => {
+                return WithheldReason::Left;
+            }
             Some(PartyState::Consented) if version.parties.contains_key(recipient) => {}
             _ => return WithheldReason::Removed,
         }

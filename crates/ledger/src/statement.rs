@@ -39,10 +39,12 @@ pub enum StatementContent {
     },
     /// Consents to exactly this version.
     Consent(AgreementRef),
-    /// Ends a proposal.
-    Decline(AgreementRef),
+    /// Ends a proposal; of one that is in force among each who consents, only goes off it. Why, in words, if that is said.
+    Decline(AgreementRef, Option<Title>),
     /// Leaves exactly this version, and what amends it, at once.
     Leave(AgreementRef),
+    /// Consents again to exactly this version, which its participant left by the leave with this digest.
+    Return(AgreementRef, Digest),
     /// Says that exactly this version is to end; it does when all its members have said so.
     End(AgreementRef),
     /// Binds a participant to its anchor and keys.
@@ -69,8 +71,9 @@ impl StatementContent {
         match self {
             Self::Propose { text, .. } => format!("propose {} version {}", text.id, text.version),
             Self::Consent(agreement) => format!("consent {} version {}", agreement.id, agreement.version),
-            Self::Decline(agreement) => format!("decline {} version {}", agreement.id, agreement.version),
+            Self::Decline(agreement, _) => format!("decline {} version {}", agreement.id, agreement.version),
             Self::Leave(agreement) => format!("leave {} version {}", agreement.id, agreement.version),
+            Self::Return(agreement, _) => format!("return to {} version {}", agreement.id, agreement.version),
             Self::Enrol(request) => format!("enrol {} node {}", request.participant, request.node),
             Self::Replace(Replacement { request, .. }) => {
                 format!("replace {} node {}", request.participant, request.node)

@@ -47,6 +47,8 @@ pub struct AgreementText {
     pub amends: Option<AgreementRef>,
     /// The members of the amended version that are not on this one, each once, sorted: their consent is awaited too.
     pub outgoing: Vec<ParticipantCode>,
+    /// Whose consents bring it into force.
+    pub in_force: InForceAmong,
 }
 
 /// A participant on an agreement, with the keys that a consent pins.
@@ -151,6 +153,16 @@ impl PartyRole {
     /// Whether it is sent what others contribute.
     pub const fn receives(self) -> bool {
         matches!(self, Self::Receive | Self::Both)
+    }
+}
+
+word_enum! {
+    /// Among whom a version is in force, and from when on.
+    InForceAmong, "who an agreement is in force among", "all or each" {
+        /// Among all on it, once all have consented.
+        All = "all",
+        /// Among those who have consented, from two on; whoever consents later joins then.
+        Each = "each",
     }
 }
 

@@ -16,7 +16,8 @@ pub mod right;
 pub mod time;
 
 pub use agreement::{
-    AgreementDigest, AgreementRef, AgreementText, OnwardRelease, Party, PartyRole, SecretariatAccess, Terms,
+    AgreementDigest, AgreementRef, AgreementText, InForceAmong, OnwardRelease, Party, PartyRole, SecretariatAccess,
+    Terms,
 };
 pub use digest::{ConsignmentDigest, Digest, ExchangeId, Fingerprint};
 pub use exchange::{

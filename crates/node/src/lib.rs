@@ -28,6 +28,7 @@ mod overdue;
 pub mod paper;
 pub mod probe;
 mod projection;
+mod reminding;
 mod reporting;
 mod restore;
 mod retention;

@@ -35,6 +35,7 @@ use crate::hub_link::{Way, hub_anchors, hub_link_under, seen_by};
 use crate::index::Index;
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
+use crate::reminding::keep_reminding;
 use crate::retention::Keeper;
 use crate::services::{self, OperationsApi, Started};
 use crate::state::NodeState;
@@ -250,6 +251,7 @@ impl Node {
         links.spawn(confirming::keep_told(context.clone()));
         links.spawn(overdue::keep_noted(context.clone()));
         links.spawn(keeper.keep());
+        links.spawn(keep_reminding(context.clone()));
         if !config.keep_withdrawn {
             links.spawn(withdrawals::keep_redacting(context.clone()));
         }

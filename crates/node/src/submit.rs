@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use concord_journal::Blob;
-use concord_ledger::{Agreement, audience};
+use concord_ledger::{Agreement, AudienceRule, audience};
 use concord_model::{
     AgencyName, AgreementId, Description, Digest, ExchangeUuid, Handling, Header, Lane, Language, MeasureCode,
     MediaType, Name, Narrowing, OnwardRelease, Part, ParticipantCode, PartyRole, Reason, Refusal, RequestId, Title,
@@ -275,7 +275,8 @@ pub(crate) fn preview(
     let decided = concord_ledger::preview(&directory.agreements, &directory.registry, own, &header, now)?;
     let parties = decided.into_iter().map(|(participant, rule)| pb::PreviewedParty {
         participant: participant.to_string(),
-        receives: rule.receives(),
+        receives: rule.receives()
+            || rule == AudienceRule::HasNotConsented && concord_faults::planted("count-who-has-not-consented"),
         rule: rule.as_str().to_owned(),
     });
     Ok(pb::PreviewAudienceResponse {
@@ -410,7 +411,11 @@ fn member_agreement<'a>(
     if agreement.is_member(own) {
         return Ok(agreement);
     }
-    Err(Refusal::new(Reason::AgreementNotInForce, format!("{id} is not in force")))
+    let what = match agreement.waits_for(own) && directory.agreements.in_force(&id).is_some() {
+        true => format!("{id} is in force among those who consented, and {own} has not consented to it"),
+        false => format!("{id} is not in force"),
+    };
+    Err(Refusal::new(Reason::AgreementNotInForce, what))
 }
 
 fn only_agreement<'a>(

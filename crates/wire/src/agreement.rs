@@ -53,6 +53,7 @@ pub fn encode_text(text: &AgreementText) -> Bytes {
         valid_until: text.valid_until.map(timestamp),
         amends: text.amends.as_ref().map(agreement_ref),
         outgoing: text.outgoing.iter().map(ToString::to_string).collect(),
+        in_force: terms::in_force(text.in_force).into(),
     };
     message.encode_to_vec().into()
 }
@@ -75,6 +76,7 @@ pub fn parse_text(bytes: &[u8]) -> Result<AgreementText, Refusal> {
     }
     Ok(AgreementText {
         terms: terms::parse_terms(agreed).map_err(&wrong)?,
+        in_force: terms::parse_in_force(message.in_force).map_err(&wrong)?,
         valid_until: message.valid_until.as_ref().map(parse_timestamp).transpose().map_err(&wrong)?,
         amends: message.amends.as_ref().map(parse_agreement_ref).transpose().map_err(&wrong)?,
         outgoing: message
@@ -129,10 +131,12 @@ pub enum DraftContent {
     Propose(AgreementText),
     /// Consents to exactly this version.
     Consent(concord_model::AgreementRef),
-    /// Ends a proposal.
-    Decline(concord_model::AgreementRef),
+    /// Ends a proposal, or goes off it; why, in words, if that is said.
+    Decline(concord_model::AgreementRef, Option<Title>),
     /// Leaves exactly this version, and what amends it, at once.
     Leave(concord_model::AgreementRef),
+    /// Consents again to exactly this version, which was left by the leave with this digest.
+    Return(concord_model::AgreementRef, Digest),
     /// Says that exactly this version is to end.
     End(concord_model::AgreementRef),
     /// Binds a participant to its anchor and keys: a serialised join request.
@@ -153,7 +157,13 @@ pub fn encode_statement(draft: &Draft) -> Bytes {
     let content = match &draft.content {
         DraftContent::Propose(text) => Content::Proposal(pb::Proposal { text: encode_text(text) }),
         DraftContent::Consent(agreement) => Content::Consent(pb::Consent { agreement: Some(agreement_ref(agreement)) }),
-        DraftContent::Decline(agreement) => Content::Decline(pb::Decline { agreement: Some(agreement_ref(agreement)) }),
+        DraftContent::Decline(agreement, reason) => Content::Decline(pb::Decline {
+            agreement: Some(agreement_ref(agreement)),
+            reason: reason.as_ref().map(ToString::to_string).unwrap_or_default(),
+        }),
+        DraftContent::Return(agreement, leave) => {
+            Content::Return(pb::Return { agreement: Some(agreement_ref(agreement)), leave: digest_bytes(leave) })
+        }
         DraftContent::Leave(agreement) => Content::Leave(pb::Leave { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::End(agreement) => Content::End(pb::End { agreement: Some(agreement_ref(agreement)) }),
         DraftContent::Hold(participant, reason) => {
@@ -205,7 +215,16 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
         }
         Content::Decline(decline) => {
             let agreement = required(reason, "the agreement declined", decline.agreement)?;
-            StatementContent::Decline(parse_agreement_ref(&agreement).map_err(&wrong)?)
+            let reason = match decline.reason.as_str() {
+                "" => None,
+                reason => Some(Title::parse(reason).map_err(&wrong)?),
+            };
+            StatementContent::Decline(parse_agreement_ref(&agreement).map_err(&wrong)?, reason)
+        }
+        Content::Return(returning) => {
+            let agreement = required(reason, "the agreement come back to", returning.agreement)?;
+            let leave = Digest::from_slice(&returning.leave).map_err(&wrong)?;
+            StatementContent::Return(parse_agreement_ref(&agreement).map_err(&wrong)?, leave)
         }
         Content::Leave(leave) => {
             let agreement = required(reason, "the agreement left", leave.agreement)?;
@@ -326,6 +345,10 @@ pub fn shown(agreement: &concord_ledger::Agreement) -> pb::Agreement {
         AgreementState::Amended => pb::AgreementState::Amended,
         AgreementState::Lapsed => pb::AgreementState::Lapsed,
     };
+    let signed = |signed: &concord_ledger::agreement::Signed| pb::Signed {
+        officer: signed.officer.to_string(),
+        at: Some(timestamp(signed.at)),
+    };
     let party = |(participant, record): (&ParticipantCode, &concord_ledger::PartyRecord)| {
         let state = match record.state {
             PartyState::Pending => pb::PartyState::Pending,
@@ -338,6 +361,9 @@ pub fn shown(agreement: &concord_ledger::Agreement) -> pb::Agreement {
             state: state.into(),
             at: Some(timestamp(record.at)),
             ends_at: record.ends_at.map(timestamp),
+            signed: record.signed.as_ref().map(signed),
+            returned: record.returned.as_ref().map(signed),
+            reason: record.reason.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     };
     pb::Agreement {

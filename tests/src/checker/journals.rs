@@ -383,7 +383,7 @@ fn word(content: &concord_ledger::StatementContent) -> Option<(String, Word)> {
     use concord_ledger::StatementContent;
     match content {
         StatementContent::Propose { text, .. } => Some((text.id.to_string(), Word::Proposed)),
-        StatementContent::Consent(of) => Some((of.id.to_string(), Word::Consented)),
+        StatementContent::Consent(of) | StatementContent::Return(of, _) => Some((of.id.to_string(), Word::Consented)),
         StatementContent::Leave(of) => Some((of.id.to_string(), Word::Left)),
         _ => None,
     }

@@ -74,7 +74,7 @@ pub(crate) async fn consent(world: World, state: usize, mut chance: Chance, decl
         let Some(open) = open else { continue };
         let reference = open.reference();
         let content = if declines && chance.one_in(5) {
-            DraftContent::Decline(reference.clone())
+            DraftContent::Decline(reference.clone(), None)
         } else {
             DraftContent::Consent(reference.clone())
         };

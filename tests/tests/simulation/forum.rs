@@ -144,6 +144,7 @@ impl Forum {
             valid_until: None,
             amends: None,
             outgoing: Vec::new(),
+            in_force: concord_model::InForceAmong::All,
         }
     }
 

@@ -48,6 +48,8 @@ use crate::world::{AGREED, CLIENTS, HUB, SOME_PARTIES, World, play};
 enum Act {
     /// A recipient leaves.
     Leave,
+    /// A recipient leaves, and comes back at once: to nothing of before.
+    Return,
     /// The last consent to an amendment that a recipient is not on.
     Amend,
     /// The last word that the agreement is to end.
@@ -63,17 +65,19 @@ enum Act {
 }
 
 /// All acts.
-const ACTS: [Act; 7] = [Act::Leave, Act::Amend, Act::End, Act::Lapse, Act::Hold, Act::Revoke, Act::Withdraw];
+const ACTS: [Act; 8] =
+    [Act::Leave, Act::Return, Act::Amend, Act::End, Act::Lapse, Act::Hold, Act::Revoke, Act::Withdraw];
 
 impl Act {
-    /// Who must be handed nothing more, and of which exchanges.
+    /// Who must be handed nothing more, and of which exchanges; `again` where it was recorded after a return.
     fn loses(
         self,
         target: usize,
         withdrawn: &BTreeMap<ExchangeId, ExchangeId>,
-        (state, id): (usize, &ExchangeId),
+        (state, id, again): (usize, &ExchangeId, bool),
     ) -> bool {
         match self {
+            Self::Return => state == target && !again,
             Self::Leave | Self::Amend | Self::Hold => state == target,
             Self::End | Self::Lapse => state < SOME_PARTIES,
             Self::Revoke => false,
@@ -84,7 +88,7 @@ impl Act {
     /// What the origin is told of what was not handed.
     fn reason(self) -> &'static str {
         match self {
-            Self::Leave => "LEFT",
+            Self::Leave | Self::Return => "LEFT",
             Self::Amend => "REMOVED",
             Self::End | Self::Lapse => "AGREEMENT_ENDED",
             Self::Hold | Self::Revoke => "nothing: it waits",
@@ -239,7 +243,7 @@ async fn prepared(world: &World, fan_out: &FanOut) -> (AgreementRef, Option<Agre
             }
             (reference(&text), None)
         }
-        Act::Leave | Act::Hold | Act::Revoke | Act::Withdraw => (reference(&first), None),
+        Act::Leave | Act::Return | Act::Hold | Act::Revoke | Act::Withdraw => (reference(&first), None),
     }
 }
 
@@ -248,6 +252,17 @@ async fn act(world: &World, fan_out: &FanOut, (now, waits): &(AgreementRef, Opti
     let target = fan_out.target;
     let said = match fan_out.act {
         Act::Leave => say(world, target, DraftContent::Leave(now.clone())).await,
+        Act::Return => {
+            let left = say(world, target, DraftContent::Leave(now.clone())).await;
+            let (_, hub) = world.hub.running().unwrap();
+            let code = &world.forum.states[target].code;
+            let known = hub.published();
+            let leave = known.ledger.agreements().version(now).and_then(|version| version.left_by(code));
+            let back = DraftContent::Return(now.clone(), leave.expect("it left"));
+            let back = say(world, target, back).await;
+            // Nothing of before is handed from its leave on.
+            back.and(left)
+        }
         Act::Amend => say(world, target, DraftContent::Consent(waits.clone().unwrap())).await,
         Act::End => say(world, target, DraftContent::End(now.clone())).await,
         Act::Lapse => {
@@ -387,13 +402,19 @@ struct Recorded {
     withdraws: Option<ExchangeId>,
     place: Place,
     before: bool,
+    /// It was recorded when the one who left had come back.
+    again: bool,
 }
 
 fn judge_race(world: &World, fan_out: &FanOut, step: u64, (ended, until): (usize, usize)) {
     let again = format!("{fan_out:?} with the act after step {step}");
     let heard = world.network.tap.heard();
     let withdrawn = world.log().withdrawn.clone();
-    let loses = |state: usize, id: &ExchangeId| fan_out.act.loses(fan_out.target, &withdrawn, (state, id));
+    let recorded = recorded(world, fan_out);
+    let loses = |state: usize, id: &ExchangeId| {
+        let again = recorded.get(id).is_some_and(|one| one.again);
+        fan_out.act.loses(fan_out.target, &withdrawn, (state, id, again))
+    };
 
     // Sent means handed to the kernel: nothing more is handed once the act was answered.
     let mut on_their_way = [0; STATES.len()];
@@ -419,7 +440,6 @@ fn judge_race(world: &World, fan_out: &FanOut, step: u64, (ended, until): (usize
     }
     let told = told(&heard, fan_out.origin);
     let parties = world.parties();
-    let recorded = recorded(world, fan_out);
     for (id, exchange) in &recorded {
         let withdrawn = exchange.withdraws.map(|withdrawn| recorded.get(&withdrawn));
         for (state, code) in STATES.into_iter().enumerate() {
@@ -495,10 +515,10 @@ fn told(heard: &[Heard], origin: usize) -> BTreeMap<(String, Place), (ReceiptSta
 /// What the hub's journal has of the fan-out, and which of it before the act.
 fn recorded(world: &World, fan_out: &FanOut) -> BTreeMap<ExchangeId, Recorded> {
     let journal = world.hub.disk.durable();
-    let (mut before, mut recorded) = (true, BTreeMap::new());
+    let (mut before, mut again, mut recorded) = (true, false, BTreeMap::new());
     let some = AgreementId::parse(SOME).unwrap();
     let acts = |content: &StatementContent| match (fan_out.act, content) {
-        (Act::Leave, StatementContent::Leave(_)) | (Act::Hold, StatementContent::Hold { .. }) => true,
+        (Act::Leave | Act::Return, StatementContent::Leave(_)) | (Act::Hold, StatementContent::Hold { .. }) => true,
         (Act::Amend, StatementContent::Consent(reference)) => reference.id == some && reference.version == 2,
         (Act::End, StatementContent::End(_)) => true,
         _ => false,
@@ -511,6 +531,7 @@ fn recorded(world: &World, fan_out: &FanOut) -> BTreeMap<ExchangeId, Recorded> {
                 let by = fact.statement.participant.as_str();
                 let is_it = acts(&fact.statement.content) && (by == target || fan_out.act == Act::Hold);
                 before &= !is_it;
+                again |= matches!(fact.statement.content, StatementContent::Return(..));
             }
             HubEntry::Lapsed(_) => before = false,
             HubEntry::Consignment(fact, kept) => {
@@ -520,7 +541,7 @@ fn recorded(world: &World, fan_out: &FanOut) -> BTreeMap<ExchangeId, Recorded> {
                     let Some(group) = group else { continue };
                     let withdraws = withdraws(header).map(|withdrawal| withdrawal.exchange);
                     let (audience, place) = (group.recipients.clone(), (fact.chain.lane, fact.number, index));
-                    recorded.insert(exchange_id(header), Recorded { audience, withdraws, place, before });
+                    recorded.insert(exchange_id(header), Recorded { audience, withdraws, place, before, again });
                 }
             }
             _ => {}

@@ -30,6 +30,7 @@ mod keys;
 mod kills;
 mod matrix;
 mod network;
+mod paperwork;
 mod peers_refused;
 mod proxied;
 mod quotas;

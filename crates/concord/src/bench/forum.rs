@@ -122,6 +122,7 @@ impl Forum {
             valid_until: None,
             amends: None,
             outgoing: Vec::new(),
+            in_force: concord_model::InForceAmong::All,
         };
         let digest = agreement_digest(&encode_text(&text));
         let agreement = AgreementRef { id: text.id.clone(), version: text.version, digest };

@@ -1,5 +1,6 @@
 //! `concord agreement`: what an officer says for its state, and what it may see.
 
+mod paper;
 mod text;
 mod view;
 
@@ -7,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use concord_model::{
-    AgencyName, AgreementId, AgreementRef, AgreementText, Handling, MeasureCode, MediaType, ParticipantCode, Reason,
-    Refusal, Terms, Title,
+    AgencyName, AgreementId, AgreementRef, AgreementText, Digest, Handling, InForceAmong, MeasureCode, MediaType,
+    ParticipantCode, Reason, Refusal, Terms, Title,
 };
 use concord_wire::agreement::DraftContent;
 use concord_wire::proto::agreement::v1::{
@@ -35,9 +36,9 @@ const ONE_WAIT_MAX: Duration = Duration::from_secs(50);
 pub(crate) enum AgreementCommand {
     /// Propose an agreement; the proposer is on it and consents with the proposal.
     Propose(ProposeArgs),
-    /// Consent to an agreement that waits for this state.
+    /// Consent to an agreement that waits for this state, or come back to one that it left.
     Consent(ConsentArgs),
-    /// Decline an agreement that waits for consents; that ends it.
+    /// Decline an agreement that waits for this state; that ends it, or takes this state off it where it is in force among each who consents.
     Decline(DeclineArgs),
     /// Propose a change of an agreement in force; it goes on as it is until all have consented.
     Amend(AmendArgs),
@@ -82,6 +83,9 @@ pub(crate) struct ProposeArgs {
     /// Those on it, observers too only by name; you are added. A role may follow: KGZ:receive, KGZ:contribute, KGZ:both.
     #[arg(long = "participant", value_delimiter = ',', required = true, value_name = "CODE[:ROLE]")]
     pub(crate) participants: Vec<PartySpec>,
+    /// Whose consents bring it into force: all, or each (those who have consented, from two on; the others join by consenting later).
+    #[arg(long, value_name = "AMONG", default_value_t = InForceAmong::All)]
+    in_force: InForceAmong,
     #[command(flatten)]
     terms: TermsArgs,
 }
@@ -108,10 +112,15 @@ pub(crate) struct ConsentArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord agreement decline KAZ/flood-warnings --profile /srv/concord/node/officer")]
+#[command(
+    after_help = "Example:\n  concord agreement decline KAZ/flood-warnings --profile /srv/concord/node/officer --reason \"No mandate before the spring session\""
+)]
 pub(crate) struct DeclineArgs {
     #[command(flatten)]
     one: OneArgs,
+    /// Why, in words: told to those on it, and kept in its history.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
 }
 
 #[derive(Args)]
@@ -196,6 +205,9 @@ pub(crate) struct ShowArgs {
     /// Answer only when it is in force, or can no longer come into force.
     #[arg(long, value_name = "STATE")]
     wait: Option<WaitFor>,
+    /// The whole text in plain words, with the fingerprints that a consent signs and who signed: fit to be attached to a note.
+    #[arg(long)]
+    text: bool,
     /// How long to wait, in seconds.
     #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u64).range(..=86_400))]
     timeout: u64,
@@ -214,7 +226,7 @@ pub(crate) async fn run(command: AgreementCommand, output: Output) -> Result<(),
     match command {
         AgreementCommand::Propose(args) => propose(args, output).await,
         AgreementCommand::Consent(args) => consent(&args.one, output).await,
-        AgreementCommand::Decline(args) => decline(&args.one, output).await,
+        AgreementCommand::Decline(args) => decline(args, output).await,
         AgreementCommand::Amend(args) => amend(args, output).await,
         AgreementCommand::Leave(args) => leave(&args, output).await,
         AgreementCommand::End(args) => end(&args, output).await,
@@ -245,6 +257,7 @@ async fn propose(args: ProposeArgs, output: Output) -> Result<(), Failure> {
         valid_until: args.terms.valid_until_over(None)?,
         amends: None,
         outgoing: Vec::new(),
+        in_force: args.in_force,
     };
     say_proposal(&client, &args.client, text, output).await
 }
@@ -270,12 +283,18 @@ async fn say_proposal(client: &Client, args: &ClientArgs, text: AgreementText, o
     let waited = text.parties.iter().map(|party| &party.participant).chain(&text.outgoing);
     let others: Vec<_> = waited.filter(|code| *code != own).map(ToString::to_string).collect();
     let digest = concord_wire::agreement::agreement_digest(&concord_wire::agreement::encode_text(&text));
+    let in_force = text.in_force;
     let reference = AgreementRef { id: text.id.clone(), version: text.version, digest };
     let said = say(client, DraftContent::Propose(text)).await?;
     tell(&reference, "propose", said, output)?;
     hint::next(
         output,
-        &format!("the officers of {} consent; then it is in force", others.join(", ")),
+        &match in_force {
+            InForceAmong::All => format!("the officers of {} consent; then it is in force", others.join(", ")),
+            InForceAmong::Each => {
+                format!("it is in force when one of {} consents, and among each who does", others.join(", "))
+            }
+        },
         &[
             Line::new("agreement consent").text(reference.id.as_str()).words("--profile NODEDIR/officer"),
             Line::new("agreement show")
@@ -298,26 +317,55 @@ async fn next_version(client: &Client, id: &AgreementId) -> Result<u32, Failure>
 
 async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
-    let shown = get(&client, &args.id, None).await?.waiting()?;
+    let got = get_or_left(&client, &args.id).await?;
+    if let Some(leave) = got.left_by {
+        return come_back(&client, args, &got, leave, output).await;
+    }
+    let shown = got.waiting()?;
     if let Some(at) = shown.consented_at(&client.profile().own().identity.participant) {
         let at = short_time(Some(at));
         output.say(&format!("this state consented to version {} already, at {at}", shown.reference.version));
-    } else if shown.waits() {
+    } else if shown.waits() || shown.state() == "in-force" {
         output.say(&shown.with_fingerprints());
     }
     let said = say(&client, DraftContent::Consent(shown.reference.clone())).await?;
     tell(&shown.reference, "consent", said, output)?;
     let next = about("agreement show", args).words("--wait in-force");
-    hint::next(output, "it is in force once all on it have consented; this waits for it", &[next]);
+    let what = match shown.text.in_force {
+        InForceAmong::All => "it is in force once all on it have consented; this waits for it",
+        InForceAmong::Each => {
+            "it is in force among those who have consented, and nothing of before comes; this waits for it"
+        }
+    };
+    hint::next(output, what, &[next]);
     Ok(())
 }
 
-async fn decline(args: &OneArgs, output: Output) -> Result<(), Failure> {
+/// Consents again to what this state left.
+async fn come_back(client: &Client, args: &OneArgs, got: &Got, leave: Digest, output: Output) -> Result<(), Failure> {
+    let shown = Shown::read(&got.counting)?;
+    output.say(&format!("this state left version {}: it consents to that again", shown.reference.version));
+    output.say(&shown.with_fingerprints());
+    let said = say(client, DraftContent::Return(shown.reference.clone(), leave)).await?;
+    tell(&shown.reference, "return", said, output)?;
+    let what = "this state is on it again from now on, and nothing comes of before; who left meanwhile is shown";
+    hint::next(output, what, &[about("agreement show", args)]);
+    Ok(())
+}
+
+async fn decline(args: DeclineArgs, output: Output) -> Result<(), Failure> {
+    let reason = args.reason.as_deref().map(Title::parse).transpose()?;
+    let args = &args.one;
     let client = Client::connect(&args.client).await?;
     let shown = get(&client, &args.id, None).await?.waiting()?;
-    let said = say(&client, DraftContent::Decline(shown.reference.clone())).await?;
+    let said = say(&client, DraftContent::Decline(shown.reference.clone(), reason)).await?;
     tell(&shown.reference, "decline", said, output)?;
     let what = match &shown.text.amends {
+        None if shown.text.in_force == InForceAmong::Each => {
+            let what = "this state is off it, and it goes on without it among those who consent";
+            hint::next(output, what, &[Line::new("agreement list --profile").path(&args.client.profile)]);
+            return Ok(());
+        }
         Some(_) => {
             "the amendment never comes into force, and the agreement stays as it is; any member may propose another one"
         }
@@ -337,8 +385,9 @@ async fn leave(args: &SureArgs, output: Output) -> Result<(), Failure> {
     let shown = Shown::read(&get(&client, id, None).await?.counting)?;
     let said = say(&client, DraftContent::Leave(shown.reference.clone())).await?;
     tell(&shown.reference, "leave", said, output)?;
-    let what = "this state is out at once, and what was not delivered is not; no amendment takes it in again";
-    hint::next(output, what, &[about("agreement history", &args.one)]);
+    let what =
+        "this state is out at once, and what was not delivered is not; while this version is in force it may come back";
+    hint::next(output, what, &[about("agreement consent", &args.one)]);
     Ok(())
 }
 
@@ -412,7 +461,11 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
     let wait = args.wait.map(|WaitFor::InForce| Duration::from_secs(args.timeout));
     let got = get(&client, &args.one.id, wait).await?;
     let amendment = got.amendment.as_ref().map(Shown::read).transpose()?;
-    view::show(&Shown::read(&got.counting)?, amendment.as_ref(), output)?;
+    let shown = Shown::read(&got.counting)?;
+    match args.text {
+        true => paper::show(&client, &shown, amendment.as_ref(), output).await?,
+        false => view::show(&shown, amendment.as_ref(), output)?,
+    }
     if wait.is_some() && got.counting.state() != AgreementState::InForce {
         let message = format!("{} can no longer come into force", args.one.id);
         return Err(Failure::new(Exit::Refused, Reason::AgreementNotInForce.code(), message)
@@ -425,6 +478,8 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
 struct Got {
     counting: Agreement,
     amendment: Option<Agreement>,
+    /// Of one that this state left: by which statement.
+    left_by: Option<Digest>,
 }
 
 impl Got {
@@ -442,13 +497,13 @@ async fn get(client: &Client, id: &AgreementId, wait: Option<Duration>) -> Resul
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let one_wait = left.map(|left| left.min(ONE_WAIT_MAX));
         let wait_in_force = one_wait.map(duration);
-        let request = GetAgreementRequest { id: id.to_string(), wait_in_force, with_history: false };
+        let request = GetAgreementRequest { id: id.to_string(), wait_in_force, with_history: false, with_left: false };
         let deadline = one_wait.map_or(CALL_TIMEOUT, |wait| wait + WAIT_MARGIN);
         match client.agreements().get_agreement(call_within(request, deadline)).await.map_err(Failure::from) {
             Ok(answer) => {
                 let answer = answer.into_inner();
                 let counting = answer.agreement.ok_or_else(|| Failure::answer("the agreement is missing"))?;
-                return Ok(Got { counting, amendment: answer.amendment });
+                return Ok(Got { counting, amendment: answer.amendment, left_by: None });
             }
             Err(failure) if failure.reason == Reason::WaitExpired.code() && left > one_wait => {}
             Err(failure) => return Err(failure),
@@ -456,9 +511,21 @@ async fn get(client: &Client, id: &AgreementId, wait: Option<Duration>) -> Resul
     }
 }
 
+/// One agreement, also one that this participant left.
+async fn get_or_left(client: &Client, id: &AgreementId) -> Result<Got, Failure> {
+    let request = GetAgreementRequest { id: id.to_string(), with_left: true, ..Default::default() };
+    let answer = client.agreements().get_agreement(call(request)).await?.into_inner();
+    let counting = answer.agreement.ok_or_else(|| Failure::answer("the agreement is missing"))?;
+    let left_by = match &answer.left_by[..] {
+        [] => None,
+        digest => Some(Digest::from_slice(digest).map_err(Failure::answer)?),
+    };
+    Ok(Got { counting, amendment: answer.amendment, left_by })
+}
+
 /// Every version that this participant was on, the latest first.
 async fn get_with_history(client: &Client, id: &AgreementId) -> Result<Vec<Shown>, Failure> {
-    let request = GetAgreementRequest { id: id.to_string(), wait_in_force: None, with_history: true };
+    let request = GetAgreementRequest { id: id.to_string(), wait_in_force: None, with_history: true, with_left: false };
     let answer = client.agreements().get_agreement(call(request)).await?.into_inner();
     answer.history.iter().map(Shown::read).collect()
 }

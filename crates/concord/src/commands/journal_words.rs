@@ -239,7 +239,12 @@ fn say(statement: &Statement) -> String {
         StatementContent::Consent(of) => {
             format!("consents to {} version {} ({})", of.id, of.version, short(&of.digest.0))
         }
-        StatementContent::Decline(of) => format!("declines {} version {} ({})", of.id, of.version, short(&of.digest.0)),
+        StatementContent::Decline(of, _) => {
+            format!("declines {} version {} ({})", of.id, of.version, short(&of.digest.0))
+        }
+        StatementContent::Return(of, leave) => {
+            format!("comes back to {} version {} from the leave {}", of.id, of.version, short(leave))
+        }
         StatementContent::Leave(reference) => format!("leaves {} version {}", reference.id, reference.version),
         StatementContent::End(of) => format!("says that {} version {} is to end", of.id, of.version),
         StatementContent::Hold { participant, reason } => format!("holds {participant}: {}", safe(reason.as_str())),

@@ -85,6 +85,9 @@ struct NodeLine {
     outbox_exchanges: u64,
     outbox_statements: u64,
     feed_number: u64,
+    /// Agreements that wait for this state's word, and since when the first of them does.
+    agreements_pending: u64,
+    agreements_pending_since: Option<String>,
     /// This machine's clock, the node's, less the hub's.
     clock_offset_seconds: Option<f64>,
     mailboxes: Vec<MailboxLine>,
@@ -238,6 +241,8 @@ fn read_node(node: concord_wire::proto::operations::v1::NodeStatus) -> NodeLine 
         outbox_exchanges: node.outbox_exchanges,
         outbox_statements: node.outbox_statements,
         feed_number: node.feed_number,
+        agreements_pending: node.agreements_pending,
+        agreements_pending_since: output::optional_time(node.agreements_pending_since.as_ref()),
         clock_offset_seconds: node.clock_offset_seconds,
         mailboxes: node
             .mailboxes

@@ -55,6 +55,7 @@ impl AgreementService for AgreementsView {
             agreement: Some(shown(agreement)),
             amendment: visible.next().map(shown),
             history: history.map(shown).collect(),
+            left_by: bytes::Bytes::new(),
         }))
     }
 

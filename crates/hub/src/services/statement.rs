@@ -127,11 +127,13 @@ impl Consequences {
                 left = Some(statement.participant.clone());
                 agreement = Some(&reference.id);
             }
+            // What was permitted to it before it left is out, or ended, before it is a member again by anybody's word.
+            StatementContent::Return(..) => left = Some(statement.participant.clone()),
             StatementContent::Propose { text, .. } => agreement = Some(&text.id),
             StatementContent::Consent(reference) | StatementContent::End(reference) => agreement = Some(&reference.id),
             StatementContent::Replace(replacement) => replaced = Some(replacement.request.participant.clone()),
             StatementContent::Hold { participant, .. } => held = Some(participant.clone()),
-            StatementContent::Decline(_)
+            StatementContent::Decline(..)
             | StatementContent::Enrol(_)
             | StatementContent::OpenEpoch(_)
             | StatementContent::Release(_) => {}

@@ -434,6 +434,7 @@ fn agreement_text() -> AgreementText {
         valid_until: None,
         amends: None,
         outgoing: Vec::new(),
+        in_force: concord_model::InForceAmong::All,
     }
 }
 

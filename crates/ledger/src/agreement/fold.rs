@@ -3,19 +3,30 @@
 //! Total: what does not fit changes nothing. Each statement finds the version that it names, also where a later one is known, and in
 //! whatever order it comes: so does what is handed back to a hub that lost data.
 //!
-//! Invariant: nobody is a member who has not consented to the version in force, or has left it or one that it amends.
+//! Invariant: nobody is a member who has not consented to the version in force, or has left it or one that it amends and has not come back
+//! from that very leave. A return names the leave by its digest, so that the two mean the same in whatever order they come, and whichever
+//! officers said them.
 
 use super::*;
 use crate::statement::{Statement, StatementContent};
 
+/// Who says something, and where that stands.
+#[derive(Clone, Copy)]
+struct Word<'a> {
+    by: &'a ParticipantCode,
+    position: u64,
+    at: Timestamp,
+}
+
 impl Agreements {
     /// Takes in an accepted statement.
     pub fn apply(&mut self, statement: &Statement, position: u64, at: Timestamp) {
-        let by = &statement.participant;
+        let word = Word { by: &statement.participant, position, at };
+        let signed = Signed { officer: statement.officer.clone(), at };
         match &statement.content {
             StatementContent::Propose { text, digest } => {
                 let mut proposed = Agreement::propose(text, *digest, at);
-                proposed.consent(by, at);
+                proposed.consent(&word, signed);
                 let reference = proposed.reference();
                 if self.add(proposed) {
                     self.carry_leaves(&reference, position, at);
@@ -24,19 +35,20 @@ impl Agreements {
             }
             StatementContent::Consent(reference) => {
                 if let Some(agreement) = self.version_mut(reference) {
-                    agreement.consent(by, at);
+                    agreement.consent(&word, signed);
                     self.come_into_force(reference, position, at);
                 }
             }
-            StatementContent::Decline(reference) => {
+            StatementContent::Decline(reference, reason) => {
                 if let Some(agreement) = self.version_mut(reference) {
-                    agreement.decline(by, position, at);
+                    agreement.decline(&word, reason.as_ref());
                 }
             }
-            StatementContent::Leave(reference) => self.leave(reference, by, position, at),
+            StatementContent::Leave(reference) => self.leave(reference, &statement.digest, &word),
+            StatementContent::Return(reference, leave) => self.come_back(reference, leave, &word, &signed),
             StatementContent::End(reference) => {
                 if let Some(agreement) = self.version_mut(reference) {
-                    agreement.say_end(by, position, at);
+                    agreement.say_end(&word);
                 }
             }
             StatementContent::Enrol(_)
@@ -89,12 +101,12 @@ impl Agreements {
         Arc::make_mut(versions).earlier.get_mut(place).map(Arc::make_mut)
     }
 
-    /// With the last consent, in place of the version that it amends. Of versions that are handed back one may come into force after
+    /// With the last consent that it needs, in place of the version that it amends. Of versions that are handed back one may come into force after
     /// the version that amends it, and is amended at once; or after one that began when it had ended: its end is still to come back,
     /// and meanwhile it does not count.
     fn come_into_force(&mut self, reference: &AgreementRef, position: u64, at: Timestamp) {
         let Some(agreement) = self.version(reference) else { return };
-        if agreement.state != AgreementState::Proposed || !agreement.has_all_consents() {
+        if agreement.state != AgreementState::Proposed || !agreement.has_its_consents() {
             return;
         }
         let is_amended = self
@@ -112,7 +124,11 @@ impl Agreements {
         agreement.state = AgreementState::InForce;
         agreement.in_force_at = Some(at);
         agreement.in_force_since = Some(position);
+        let is_each = agreement.text.in_force == InForceAmong::Each;
         for (code, record) in &mut agreement.parties {
+            if is_each && matches!(record.state, PartyState::Pending | PartyState::Declined) {
+                continue;
+            }
             record.member_since = unbroken.get(code).copied().flatten().or(Some(position));
         }
         if is_amended {
@@ -123,21 +139,31 @@ impl Agreements {
     }
 
     /// Leaves a version and what amends it, so that neither an amendment that waits nor one that came into force meanwhile keeps or
-    /// takes in again whoever left.
-    fn leave(&mut self, reference: &AgreementRef, by: &ParticipantCode, position: u64, at: Timestamp) {
-        let left = self.left_with(reference, by);
+    /// takes in again whoever left. Not what it came back to from this leave, by a return that came first.
+    fn leave(&mut self, reference: &AgreementRef, digest: &Digest, word: &Word<'_>) {
+        let left = self.left_with(reference, word.by, digest);
         for reference in &left {
             if let Some(agreement) = self.version_mut(reference) {
-                agreement.leave(by, position, at);
+                agreement.leave(digest, word);
             }
         }
         // An amendment that waited for nobody else takes the place of what is left of the version before, which then does not end.
-        left.iter().for_each(|reference| self.come_into_force(reference, position, at));
+        left.iter().for_each(|reference| self.come_into_force(reference, word.position, word.at));
         for reference in &left {
             if let Some(agreement) = self.version_mut(reference) {
-                agreement.stop_where_over(position, at);
+                agreement.stop_where_over(word.position, word.at);
             }
         }
+    }
+
+    /// Comes back to a version: the leave counts no more, neither there nor where it was carried to.
+    fn come_back(&mut self, reference: &AgreementRef, leave: &Digest, word: &Word<'_>, signed: &Signed) {
+        for carried in self.left_with(reference, word.by, leave) {
+            if let Some(agreement) = self.version_mut(&carried) {
+                agreement.come_back(leave, word, Some(signed).filter(|_| carried == *reference));
+            }
+        }
+        self.come_into_force(reference, word.position, word.at);
     }
 
     /// A version that comes after the leave of one that it amends.
@@ -145,16 +171,32 @@ impl Agreements {
         let amended = self.version(reference).and_then(|added| added.text.amends.as_ref());
         let Some(amended) = amended.and_then(|amended| self.version(amended)) else { return };
         let has_left = |(_, record): &(&ParticipantCode, &PartyRecord)| record.state == PartyState::Left;
-        let left: Vec<_> = amended.parties.iter().filter(has_left).map(|(code, _)| code.clone()).collect();
-        for by in left {
-            self.leave(reference, &by, position, at);
+        let leaves = |(code, record): (&ParticipantCode, &PartyRecord)| (code.clone(), record.leaves.clone());
+        let left: Vec<_> = amended.parties.iter().filter(has_left).map(leaves).collect();
+        for (by, leaves) in &left {
+            let word = Word { by, position, at };
+            leaves.iter().for_each(|digest| self.leave(reference, digest, &word));
         }
     }
 }
 
 impl Agreement {
     fn propose(text: &AgreementText, digest: AgreementDigest, at: Timestamp) -> Self {
-        let pending = PartyRecord { state: PartyState::Pending, at, member_since: None, left_at: None, ends_at: None };
+        let pending = PartyRecord {
+            state: PartyState::Pending,
+            at,
+            member_since: None,
+            left_at: None,
+            ends_at: None,
+            signed: None,
+            returned: None,
+            reason: None,
+            earlier: Vec::new(),
+            before_leave: PartyState::Pending,
+            leaves: BTreeSet::new(),
+            returned_from: BTreeSet::new(),
+            said: Vec::new(),
+        };
         Self {
             text: text.clone(),
             digest,
@@ -169,70 +211,139 @@ impl Agreement {
         }
     }
 
-    fn consent(&mut self, by: &ParticipantCode, at: Timestamp) {
-        let is_proposed = self.state == AgreementState::Proposed;
-        if let Some(record) = self.record_mut(by)
-            && is_proposed
-            && record.state == PartyState::Pending
-        {
-            record.state = PartyState::Consented;
-            record.at = at;
+    fn consent(&mut self, word: &Word<'_>, signed: Signed) {
+        let is_begun = self.in_force_since.is_some();
+        let is_open = matches!(self.state, AgreementState::Proposed | AgreementState::InForce | AgreementState::Ended);
+        let Some(record) = self.record_mut(word.by).filter(|_| is_open) else { return };
+        match record.state {
+            PartyState::Pending => {
+                record.state = PartyState::Consented;
+                record.at = word.at;
+                // It joins what is in force, and gets nothing of before.
+                record.member_since = is_begun.then_some(word.position);
+            }
+            // Its leave came first, of a hub that is handed both back.
+            PartyState::Left if record.before_leave == PartyState::Pending => {
+                record.before_leave = PartyState::Consented
+            }
+            PartyState::Consented | PartyState::Declined | PartyState::Left => return,
         }
+        record.signed = Some(signed);
+        record.said.push(word.position);
+        self.go_on_where_ended();
     }
 
     /// One whose leave is known had consented, too: its consent is what was lost, or it is on its way out anyway.
-    fn has_all_consents(&self) -> bool {
-        let has_consented = |record: &PartyRecord| matches!(record.state, PartyState::Consented | PartyState::Left);
-        self.parties.values().chain(self.outgoing.values()).all(has_consented)
+    fn has_its_consents(&self) -> bool {
+        let has_consented = |record: &&PartyRecord| matches!(record.state, PartyState::Consented | PartyState::Left);
+        match self.text.in_force {
+            InForceAmong::All => self.parties.values().chain(self.outgoing.values()).all(|one| has_consented(&one)),
+            InForceAmong::Each => self.parties.values().filter(has_consented).count() >= AGREEMENT_MEMBERS_MIN,
+        }
     }
 
-    fn decline(&mut self, by: &ParticipantCode, position: u64, at: Timestamp) {
+    fn decline(&mut self, word: &Word<'_>, reason: Option<&Title>) {
         let state = self.state;
+        let is_each = self.text.in_force == InForceAmong::Each;
         // One that is in force was declined before: a consent that nobody took came back first. What it amended ended with it, and stays so.
-        if !matches!(state, AgreementState::Proposed | AgreementState::InForce) {
-            return;
-        }
-        if let Some(record) = self.record_mut(by) {
-            record.state = PartyState::Declined;
-            record.at = at;
-            self.state = AgreementState::Declined;
-            self.ended_at = Some(at);
-            self.ended_since = (state == AgreementState::InForce).then_some(position);
+        let is_alive = matches!(state, AgreementState::Proposed | AgreementState::InForce);
+        let Some(record) = self.record_mut(word.by).filter(|_| is_alive || is_each) else { return };
+        record.state = PartyState::Declined;
+        record.at = word.at;
+        record.reason = reason.cloned();
+        record.said.push(word.position);
+        // It goes off what is in force among each who consents, and ends it for nobody else, unless too few are left who could consent.
+        let could = self.parties.values().filter(|record| record.state != PartyState::Declined).count();
+        match state {
+            AgreementState::InForce if is_each => self.stop_where_over(word.position, word.at),
+            AgreementState::Proposed if is_each && could >= AGREEMENT_MEMBERS_MIN => {}
+            AgreementState::Proposed | AgreementState::InForce => {
+                self.state = AgreementState::Declined;
+                self.ended_at = Some(word.at);
+                self.ended_since = (state == AgreementState::InForce).then_some(word.position);
+            }
+            _ => {}
         }
     }
 
-    fn leave(&mut self, by: &ParticipantCode, position: u64, at: Timestamp) {
-        // Of one that waits: of an amendment, or of one that is handed back before the consents that were lost. Of one that was amended:
-        // the leave crossed the last consent, or came back after it. It must not be forgotten.
-        let waits = matches!(self.state, AgreementState::Proposed | AgreementState::Amended);
-        if !waits && !self.is_member(by) {
+    fn leave(&mut self, digest: &Digest, word: &Word<'_>) {
+        // Of one that waits: of an amendment, or of one that is handed back before the consents that were lost. Of one that was amended or
+        // ended: the leave crossed the last consent, or came back after it. It must not be forgotten.
+        let waits = !matches!(self.state, AgreementState::InForce | AgreementState::Declined | AgreementState::Lapsed);
+        if !waits && !self.is_member(word.by) && !self.has_left(word.by) {
             return;
         }
-        if let Some(record) = self.record_mut(by)
-            && record.state != PartyState::Left
-        {
+        let Some(record) = self.record_mut(word.by) else { return };
+        record.leaves.insert(*digest);
+        record.said.push(word.position);
+        if record.state != PartyState::Left {
+            record.before_leave = record.state;
             record.state = PartyState::Left;
-            record.at = at;
-            record.left_at = Some(position);
+            record.at = word.at;
+            record.left_at = Some(word.position);
         }
     }
 
-    fn say_end(&mut self, by: &ParticipantCode, position: u64, at: Timestamp) {
+    fn has_left(&self, participant: &ParticipantCode) -> bool {
+        self.party_state(participant) == Some(PartyState::Left)
+    }
+
+    /// A membership begins anew with its return, also where the leave has yet to come back: nothing of before is its any more. In what
+    /// the leave was carried to it stands where it stood, since its consent there is a word of its own.
+    fn come_back(&mut self, leave: &Digest, word: &Word<'_>, signed: Option<&Signed>) {
+        let is_named = signed.is_some();
+        let is_begun = self.in_force_since.is_some();
+        let Some(record) = self.record_mut(word.by) else { return };
+        let was_left = record.state == PartyState::Left;
+        record.leaves.remove(leave);
+        if is_named {
+            record.returned_from.insert(*leave);
+            record.said.push(word.position);
+        }
+        if !record.leaves.is_empty() || record.state == PartyState::Declined || !is_named && !was_left {
+            return;
+        }
+        if let Some(since) = record.member_since {
+            record.earlier.push(Membership { since, left: record.left_at.unwrap_or(word.position) });
+        }
+        record.state = if is_named { PartyState::Consented } else { record.before_leave };
+        record.at = word.at;
+        record.left_at = None;
+        let is_in = is_begun && record.state == PartyState::Consented;
+        record.member_since = is_in.then_some(word.position);
+        record.returned = signed.cloned().or(record.returned.take());
+        self.go_on_where_ended();
+    }
+
+    fn say_end(&mut self, word: &Word<'_>) {
         // Handed back before the consents that were lost, it counts when they come.
-        if let Some(record) = self.parties.get_mut(by)
+        if let Some(record) = self.parties.get_mut(word.by)
             && record.ends_at.is_none()
         {
-            record.ends_at = Some(at);
-            self.stop_where_over(position, at);
+            record.ends_at = Some(word.at);
+            record.said.push(word.position);
+            self.stop_where_over(word.position, word.at);
         }
     }
 
     fn stop_where_over(&mut self, position: u64, at: Timestamp) {
-        let mut members = self.parties.values().filter(|record| record.state == PartyState::Consented);
-        let is_over = self.members().count() < AGREEMENT_MEMBERS_MIN || members.all(|record| record.ends_at.is_some());
-        if self.state == AgreementState::InForce && is_over {
+        if self.state == AgreementState::InForce && self.is_over() {
             self.stop(AgreementState::Ended, position, at);
         }
+    }
+
+    /// Of one that is handed back, leaves may come before the consents and returns by which it went on all the same.
+    fn go_on_where_ended(&mut self) {
+        if self.state == AgreementState::Ended && !self.is_over() {
+            self.state = AgreementState::InForce;
+            self.ended_at = None;
+            self.ended_since = None;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let members = || self.parties.values().filter(|record| record.state == PartyState::Consented);
+        members().count() < AGREEMENT_MEMBERS_MIN || members().all(|record| record.ends_at.is_some())
     }
 
     fn stop(&mut self, state: AgreementState, position: u64, at: Timestamp) {

@@ -1,9 +1,11 @@
 //! What may be said about agreements. The hub decides with these, and a node refuses with them before it signs for nothing.
 
 use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_MEDIA_MAX, AGREEMENT_PARTIES_MAX};
-use concord_model::{AgreementId, AgreementRef, AgreementText, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{
+    AgreementId, AgreementRef, AgreementText, Digest, InForceAmong, ParticipantCode, Reason, Refusal, Timestamp,
+};
 
-use super::{AGREEMENT_MEMBERS_MIN, Agreement, AgreementState, Agreements, PartyState};
+use super::{AGREEMENT_MEMBERS_MIN, Agreement, AgreementState, Agreements, PartyState, RETURNS_MAX};
 use crate::epoch::Epochs;
 use crate::hold::{check_hold, check_release};
 use crate::registry::Registry;
@@ -21,8 +23,9 @@ pub fn check_content(
     match content {
         StatementContent::Propose { text, .. } => agreements.check_propose(registry, by, text, now),
         StatementContent::Consent(reference) => agreements.check_consent(registry, by, reference, now),
-        StatementContent::Decline(reference) => agreements.check_decline(by, reference),
+        StatementContent::Decline(reference, _) => agreements.check_decline(by, reference),
         StatementContent::Leave(reference) => agreements.check_leave(by, reference),
+        StatementContent::Return(reference, leave) => agreements.check_return(registry, by, reference, leave, now),
         StatementContent::End(reference) => agreements.check_end(by, reference),
         StatementContent::Enrol(request) => registry.check_enrol(by, request),
         StatementContent::Replace(replacement) => epochs.check_replace(registry, by, &replacement.request),
@@ -97,6 +100,7 @@ impl Agreements {
         let Some(seen) = self.seen_by(by, id) else { return false };
         match seen.record(by) {
             Some(record) if record.state == PartyState::Left => seen.ended_since != record.left_at,
+            Some(record) if record.state == PartyState::Declined => seen.state != AgreementState::Declined,
             _ => seen.state == AgreementState::Amended && !self.is_member(id, by),
         }
     }
@@ -113,10 +117,47 @@ impl Agreements {
         if self.repeats_consent(by, reference) {
             return Ok(());
         }
-        if !agreement.waits_for(by) || agreement.text.valid_until.is_some_and(|until| until <= now) {
+        // Who is to go by an amendment is settled when it is proposed: nobody joins what is about to be amended.
+        let joins_late = agreement.state == AgreementState::InForce;
+        if !agreement.waits_for(by)
+            || agreement.text.valid_until.is_some_and(|until| until <= now)
+            || joins_late && !self.may_join(by, agreement)
+        {
             return Err(not_pending(&reference.id));
         }
         agreement.text.parties.iter().try_for_each(|party| registry.check_keys(party))
+    }
+
+    /// Whether a participant may come back now to a version that it left. Why not, it hears in one word, whatever became of it: that is not
+    /// its matter any more. One's own return again is harmless.
+    pub fn check_return(
+        &self,
+        registry: &Registry,
+        by: &ParticipantCode,
+        reference: &AgreementRef,
+        leave: &Digest,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let agreement = self.named_by(by, reference)?;
+        let record = agreement.parties.get(by);
+        let came_back = record.is_some_and(|record| record.returned_from.contains(leave));
+        if came_back && self.repeats_consent(by, reference) {
+            return Ok(());
+        }
+        let may_again = record.is_some_and(|record| record.returned_from.len() < RETURNS_MAX);
+        let is_over = agreement.text.valid_until.is_some_and(|until| until <= now);
+        if agreement.left_by(by) != Some(*leave) || !self.may_join(by, agreement) || is_over || !may_again {
+            return Err(nothing_to_come_back_to(reference));
+        }
+        agreement.text.parties.iter().try_for_each(|party| registry.check_keys(party))
+    }
+
+    /// Whether a version is in force and no amendment of it waits that was proposed without this participant: else it would go by that
+    /// without having been asked.
+    fn may_join(&self, by: &ParticipantCode, version: &Agreement) -> bool {
+        let is_it = |one: &Agreement| one.text.version == version.text.version;
+        let waits = |latest: &Agreement| latest.state == AgreementState::Proposed && latest.record(by).is_none();
+        self.in_force(&version.text.id).is_some_and(is_it) && !self.get(&version.text.id).is_some_and(waits)
     }
 
     /// Whether this consent only says again what its participant said, about a version that waits or is in force.
@@ -132,8 +173,11 @@ impl Agreements {
     /// Whether a participant may end this proposal now; one that consented before may, too.
     pub fn check_decline(&self, by: &ParticipantCode, reference: &AgreementRef) -> Result<(), Refusal> {
         let agreement = self.named_by(by, reference)?;
+        // Whoever never answered what was in force among others takes it off its list so, also when it is over: of its end it may not have heard.
+        let is_each = agreement.text.in_force == InForceAmong::Each && agreement.state != AgreementState::Declined;
         match (agreement.state, agreement.party_state(by)) {
             (AgreementState::Proposed, Some(PartyState::Pending | PartyState::Consented)) => Ok(()),
+            (_, Some(PartyState::Pending)) if is_each => Ok(()),
             _ => Err(not_pending(&reference.id)),
         }
     }
@@ -205,7 +249,7 @@ pub(crate) fn check_amendment(in_force: Option<&Agreement>, text: &AgreementText
     };
     if let Some((code, _)) = now.parties.iter().find(back) {
         let what = format!(
-            "{code} left version {}, and no amendment takes it in again: propose a new agreement",
+            "{code} left version {}, and no amendment takes it in again: it may come back to that version first",
             now.text.version
         );
         return Err(malformed(what));
@@ -255,6 +299,12 @@ pub(crate) fn check_form(text: &AgreementText, by: &ParticipantCode) -> Result<(
     if !outgoing.is_sorted_by(|one, next| one < next) || !outgoing.iter().all(is_other) {
         return Err(malformed("those who go are not sorted, or one of them stays".to_owned()));
     }
+    if text.amends.is_some() && text.in_force == InForceAmong::Each {
+        let what =
+            "an amendment is in force among all on it, whatever it amends was: it changes what each has agreed to"
+                .to_owned();
+        return Err(malformed(what));
+    }
     match &text.amends {
         None if !outgoing.is_empty() => Err(malformed("it amends nothing, so nobody can go".to_owned())),
         Some(amends) if amends.id != text.id || amends.version >= text.version => {
@@ -287,6 +337,14 @@ fn not_a_member(by: &ParticipantCode, id: &AgreementId) -> Refusal {
 
 fn malformed(message: String) -> Refusal {
     Refusal::new(Reason::AgreementMalformed, message)
+}
+
+fn nothing_to_come_back_to(reference: &AgreementRef) -> Refusal {
+    let AgreementRef { id, version, .. } = reference;
+    let what = format!(
+        "there is nothing to come back to: version {version} of {id} is in force no more, is about to be amended, or was not left by that leave"
+    );
+    Refusal::new(Reason::AgreementNotInForce, what)
 }
 
 fn not_pending(id: &AgreementId) -> Refusal {

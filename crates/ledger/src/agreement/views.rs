@@ -32,14 +32,44 @@ impl Agreements {
         self.versions(id).find(|agreement| agreement.concerns(participant))
     }
 
-    /// The version that counts for this participant: the one in force that it is a member of, else the latest that concerns it.
-    /// `None` where it left.
+    /// The version that counts for this participant: the one in force that it is a member of, else one that waits for consents, else the one
+    /// in force among others that waits for its own, else the latest that concerns it. `None` where it left, or went off by declining what is in
+    /// force among others: what becomes of that is not its matter.
     pub fn counting_for(&self, participant: &ParticipantCode, id: &AgreementId) -> Option<&Agreement> {
         let member_of = self.in_force(id).filter(|agreement| agreement.is_member(participant));
         member_of.or_else(|| {
-            self.seen_by(participant, id)
-                .filter(|agreement| agreement.party_state(participant) != Some(PartyState::Left))
+            let seen = self.seen_by(participant, id)?;
+            let open = self.in_force(id).filter(|agreement| agreement.waits_for(participant));
+            let is_off = match seen.party_state(participant) {
+                Some(PartyState::Left) => true,
+                Some(PartyState::Declined) => seen.text.in_force == InForceAmong::Each,
+                _ => false,
+            };
+            match seen.state {
+                AgreementState::Proposed if !is_off => Some(seen),
+                _ => open.or(Some(seen).filter(|_| !is_off)),
+            }
         })
+    }
+
+    /// The version that this participant left and that it knows as in force, to which it may try to come back.
+    pub fn left_by(&self, participant: &ParticipantCode, id: &AgreementId) -> Option<&Agreement> {
+        self.in_force(id).filter(|agreement| agreement.left_by(participant).is_some())
+    }
+
+    /// Where those on a version said something of it since this participant left: what it has to be told when it comes back. Sorted.
+    pub fn missed(&self, reference: &AgreementRef, participant: &ParticipantCode) -> Vec<u64> {
+        let Some(version) = self.version(reference) else { return Vec::new() };
+        let Some(left) = version.parties.get(participant).and_then(|record| record.left_at) else { return Vec::new() };
+        // Of an amendment too that it knows of, since that waited when it left.
+        let known = self.versions(&reference.id).filter(|one| one.record(participant).is_some());
+        let records = known.flat_map(|one| one.parties.iter().chain(&one.outgoing));
+        let others = records.filter(|(code, _)| *code != participant);
+        let said = others.flat_map(|(_, record)| record.said.iter().copied());
+        let mut missed: Vec<u64> = said.filter(|position| *position > left).collect();
+        missed.sort_unstable();
+        missed.dedup();
+        missed
     }
 
     /// The amendment of the version in force that waits for consents, if one concerns this participant.
@@ -102,6 +132,11 @@ impl Agreements {
         self.in_force(id).is_some_and(|agreement| agreement.is_member(participant))
     }
 
+    /// The position from which this participant is a member of the agreement without a break.
+    pub fn member_since(&self, id: &AgreementId, participant: &ParticipantCode) -> Option<u64> {
+        self.in_force(id)?.membership(participant)?.member_since
+    }
+
     /// Whether this participant was a member when something stood at this position, by whichever version.
     pub fn was_member_at(&self, id: &AgreementId, participant: &ParticipantCode, position: u64) -> bool {
         self.versions(id).any(|agreement| agreement.was_member_at(participant, position))
@@ -109,8 +144,10 @@ impl Agreements {
 
     /// Whether this participant was a member from this position on or before, whatever it did since, and the agreement goes on.
     pub fn was_member_before(&self, id: &AgreementId, participant: &ParticipantCode, position: u64) -> bool {
-        let since = |one: &Agreement| one.parties.get(participant).and_then(|record| record.member_since);
-        self.in_force(id).is_some() && self.versions(id).filter_map(since).any(|since| since <= position)
+        let records = || self.versions(id).filter_map(|one| one.parties.get(participant));
+        let earlier = || records().flat_map(|record| record.earlier.iter().map(|earlier| earlier.since));
+        let mut since = records().filter_map(|record| record.member_since).chain(earlier());
+        self.in_force(id).is_some() && since.any(|since| since <= position)
     }
 
     /// Whether this participant is a member by the version named or by what that was amended to, or was one to the last, when it ended.
@@ -123,17 +160,21 @@ impl Agreements {
 
     /// Whether this participant left after this position, by whichever version.
     pub fn left_after(&self, id: &AgreementId, participant: &ParticipantCode, position: u64) -> bool {
-        let left = |one: &Agreement| one.parties.get(participant).and_then(|record| record.left_at);
-        self.versions(id).filter_map(left).any(|left| left > position)
+        let records = self.versions(id).filter_map(|one| one.parties.get(participant));
+        records.into_iter().any(|record| {
+            let earlier = record.earlier.iter().map(|earlier| earlier.left);
+            record.left_at.into_iter().chain(earlier).any(|left| left > position)
+        })
     }
 
-    /// Whether the version in force is the one named or goes on from it by amendments, all of which have this participant.
+    /// Whether the version in force is the one named or goes on from it by amendments, all of which have this participant, and none of which
+    /// it ever left: what is handed in again does not tell whether it was recorded before it came back.
     ///
     /// `None` where one of the versions between them is not known.
     pub fn goes_on(&self, named: &AgreementRef, participant: &ParticipantCode) -> Option<bool> {
         let Some(mut version) = self.in_force(&named.id) else { return Some(false) };
         loop {
-            if !version.parties.contains_key(participant) {
+            if version.parties.get(participant).is_none_or(|record| !record.returned_from.is_empty()) {
                 return Some(false);
             }
             if version.is(named) {
@@ -173,7 +214,15 @@ impl Agreements {
 
     /// What a leave is of: the version named, known or not, and the amendments that rest on it by versions which all have the leaver.
     /// Where one of them does not, whoever comes back by a later one does so by a consent of its own.
-    pub fn left_with(&self, reference: &AgreementRef, leaver: &ParticipantCode) -> Vec<AgreementRef> {
+    /// So also what it came back to from this leave, and what rests on that.
+    pub fn left_with(&self, reference: &AgreementRef, leaver: &ParticipantCode, leave: &Digest) -> Vec<AgreementRef> {
+        let came_back = |reference: &AgreementRef| {
+            let record = self.version(reference).and_then(|version| version.parties.get(leaver));
+            record.is_some_and(|record| record.returned_from.contains(leave))
+        };
+        if came_back(reference) {
+            return Vec::new();
+        }
         let mut left = vec![reference.clone()];
         // Amendments go up in number, so that this ends.
         let mut next = 0;
@@ -184,12 +233,13 @@ impl Agreements {
             }
             let rests =
                 |one: &&Agreement| one.text.amends.as_ref() == Some(&reference) && one.text.version > reference.version;
-            left.extend(self.versions(&reference.id).filter(rests).map(Agreement::reference));
+            let resting = self.versions(&reference.id).filter(rests).map(Agreement::reference);
+            left.extend(resting.filter(|resting| !came_back(resting)));
         }
         left
     }
 
-    /// Those whom it concerns what becomes of these versions: on one that waits or is in force, without those who left.
+    /// Those whom it concerns what becomes of these versions: on one that waits or is in force, without those who left or declined.
     pub fn concerned<'a>(&self, meant: impl IntoIterator<Item = &'a AgreementRef>) -> BTreeSet<&ParticipantCode> {
         let mut concerned = BTreeSet::new();
         for version in meant.into_iter().filter_map(|reference| self.version(reference)) {
@@ -198,8 +248,11 @@ impl Agreements {
                 continue;
             }
             let outgoing = version.outgoing.iter().filter(|_| waits);
-            let still_on =
-                version.parties.iter().chain(outgoing).filter(|(_, record)| record.state != PartyState::Left);
+            let still_on = version
+                .parties
+                .iter()
+                .chain(outgoing)
+                .filter(|(_, record)| !matches!(record.state, PartyState::Left | PartyState::Declined));
             concerned.extend(still_on.map(|(participant, _)| participant));
         }
         concerned

@@ -15,7 +15,7 @@ use crate::fact::{
 use crate::feed::told_of;
 use crate::nodes::NodeLine;
 use crate::signer::SignerStep;
-use crate::statement::Statement;
+use crate::statement::{Statement, StatementContent};
 
 impl Ledger {
     /// Decides one command for the place where its fact would stand. A refusal as a whole records nothing.
@@ -89,10 +89,19 @@ impl Ledger {
                 statement: statement.clone(),
                 refused: refusal.as_ref().map(|refusal| refusal.reason),
                 told: self.feed.tell(told),
+                missed: if refusal.is_none() { self.missed(statement) } else { Vec::new() },
                 closes: if refusal.is_none() { self.closed_by(statement).map(Box::new) } else { None },
             }),
             refusal,
         })
+    }
+
+    /// Where that stands which whoever comes back has to be told of those on the agreement.
+    pub(crate) fn missed(&self, statement: &Statement) -> Vec<u64> {
+        match &statement.content {
+            StatementContent::Return(reference, _) => self.agreements.missed(reference, &statement.participant),
+            _ => Vec::new(),
+        }
     }
 
     /// Where the chains stand that an accepted statement closes.

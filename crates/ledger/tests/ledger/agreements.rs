@@ -183,7 +183,7 @@ fn a_stranger_hears_of_an_agreement_exactly_what_it_hears_of_one_that_never_was(
             |refusal: Refusal| Refusal::new(refusal.reason, refusal.message.replace(reference.id.as_str(), "ID"));
         [
             StatementContent::Consent(reference.clone()),
-            StatementContent::Decline(reference.clone()),
+            StatementContent::Decline(reference.clone(), None),
             StatementContent::Leave(reference.clone()),
         ]
         .map(|content| hide(forum.say(who, content).unwrap_err()))
@@ -296,7 +296,7 @@ fn what_does_not_fit_the_latest_version_changes_nothing_when_it_is_applied() {
     for reference in [other_digest, other_version, never] {
         for content in [
             StatementContent::Consent(reference.clone()),
-            StatementContent::Decline(reference.clone()),
+            StatementContent::Decline(reference.clone(), None),
             StatementContent::Leave(reference.clone()),
         ] {
             let statement = forum.statement("IRN", content);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use concord_ledger::{AgreementState, Agreements, Command, Decision, Fact, Handed, PartyState, StatementContent};
 use concord_model::limits::AGREEMENT_MEDIA_MAX;
 use concord_model::{
-    AgreementDigest, AgreementRef, AgreementText, Handling, MediaRange, Party, PartyRole, Reason, Terms, Timestamp,
-    WithheldReason,
+    AgreementDigest, AgreementRef, AgreementText, Handling, InForceAmong, MediaRange, Party, PartyRole, Reason, Terms,
+    Timestamp, WithheldReason,
 };
 use proptest::prelude::*;
 
@@ -60,7 +60,19 @@ impl Forum {
             };
             let Some(told) = told.iter().find(|told| told.participant == t(who)) else { continue };
             match fact {
-                Fact::Statement(decided) => directory.apply(&decided.statement, told.number, at.now),
+                Fact::Statement(decided) => {
+                    // Whoever comes back is told with it what it missed.
+                    let is_own = decided.statement.participant == t(who);
+                    for sequence in decided.missed.iter().filter(|_| is_own) {
+                        let Some((Fact::Statement(missed), at)) =
+                            self.facts.iter().find(|(_, at)| at.sequence == *sequence)
+                        else {
+                            panic!("what was missed at {sequence} is no statement");
+                        };
+                        directory.apply(&missed.statement, told.number, at.now);
+                    }
+                    directory.apply(&decided.statement, told.number, at.now);
+                }
                 Fact::Lapsed(lapsed) => directory.lapse(&lapsed.agreement, told.number, at.now),
                 _ => {}
             }
@@ -492,6 +504,7 @@ enum Act {
     Amend(usize, u8),
     Consent(usize),
     Decline(usize),
+    Return(usize),
     Leave(usize),
     End(usize),
     Send(usize),
@@ -503,7 +516,8 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0..4_usize, any::<u8>()).prop_map(|(who, mask)| Act::Amend(who, mask)),
         8 => (0..4_usize).prop_map(Act::Consent),
         1 => (0..4_usize).prop_map(Act::Decline),
-        1 => (0..4_usize).prop_map(Act::Leave),
+        2 => (0..4_usize).prop_map(Act::Leave),
+        3 => (0..4_usize).prop_map(Act::Return),
         1 => (0..4_usize).prop_map(Act::End),
         4 => (0..4_usize).prop_map(Act::Send),
     ]
@@ -534,7 +548,8 @@ proptest! {
             };
             let _refused_or_not = match act {
                 Act::Propose(who, mask) => {
-                    let text = AgreementText { id: t(ID), ..forum.text(ID, &crowd(mask, who)) };
+                    let in_force = if mask & 0x30 == 0 { InForceAmong::All } else { InForceAmong::Each };
+                    let text = AgreementText { id: t(ID), in_force, ..forum.text(ID, &crowd(mask, who)) };
                     reason(forum.propose_text(CODES[who], text).map(drop))
                 }
                 Act::Amend(who, mask) if forum.ledger.agreements().in_force(&t(ID)).is_some() => {
@@ -548,6 +563,11 @@ proptest! {
                     let now = forum.ledger.agreements().in_force(&t(ID)).map(|now| now.reference());
                     let now = now.unwrap_or_else(|| forum.latest(ID));
                     reason(forum.say(CODES[who], StatementContent::Leave(now)))
+                }
+                Act::Return(who) => {
+                    let now = forum.ledger.agreements().in_force(&t(ID)).map(|now| now.reference());
+                    let now = now.unwrap_or_else(|| forum.latest(ID));
+                    reason(forum.come_back(CODES[who], &now))
                 }
                 Act::End(who) => forum.end(CODES[who]),
                 Act::Send(who) => {
@@ -582,7 +602,7 @@ proptest! {
                         Fact::Statement(decided) if decided.refused.is_none() && decided.statement.participant == *member => {
                             match &decided.statement.content {
                                 StatementContent::Propose { text, digest } => (text.version, *digest) == (reference.version, reference.digest),
-                                StatementContent::Consent(named) => *named == reference,
+                                StatementContent::Consent(named) | StatementContent::Return(named, _) => *named == reference,
                                 _ => false,
                             }
                         }

@@ -117,6 +117,7 @@ impl Forum {
             valid_until: None,
             amends: None,
             outgoing: Vec::new(),
+            in_force: concord_model::InForceAmong::All,
         }
     }
 
@@ -141,12 +142,19 @@ impl Forum {
     }
 
     pub(crate) fn decline(&mut self, who: &str, reference: &AgreementRef) -> Result<(), Refusal> {
-        self.say(who, StatementContent::Decline(reference.clone()))
+        self.say(who, StatementContent::Decline(reference.clone(), None))
     }
 
     pub(crate) fn leave(&mut self, who: &str, id: &str) -> Result<(), Refusal> {
         let reference = self.latest(id);
         self.say(who, StatementContent::Leave(reference))
+    }
+
+    /// Comes back to this version, by the leave that stands.
+    pub(crate) fn come_back(&mut self, who: &str, reference: &AgreementRef) -> Result<(), Refusal> {
+        let version = self.ledger.agreements().version(reference);
+        let leave = version.and_then(|version| version.left_by(&t(who))).unwrap_or_else(|| digest("no leave"));
+        self.say(who, StatementContent::Return(reference.clone(), leave))
     }
 
     /// The latest version of an agreement; a made-up one where there is none.

@@ -6,7 +6,7 @@ use concord_ledger::{
     AgreementState, Audience, ClosedEpoch, Command, Decision, Fact, FeedResumed, Handed, MailboxResumed, PartyState,
     Shown, Statement, StatementContent, Stood,
 };
-use concord_model::{AgreementId, AgreementRef, AgreementText, Lane, ParticipantCode, Reason};
+use concord_model::{AgreementId, AgreementRef, AgreementText, InForceAmong, Lane, ParticipantCode, Reason};
 use proptest::prelude::*;
 
 use crate::forum::{Forum, HISTORY, digest, reason, t};
@@ -76,7 +76,47 @@ fn eventful() -> Forum {
     amended(&mut forum);
     left_before_an_amendment(&mut forum);
     left_and_came_again(&mut forum);
+    left_and_came_back(&mut forum);
+    among_each(&mut forum);
     forum
+}
+
+/// Leaves and returns that cross, down to two members and up again, and once more under an amendment.
+fn left_and_came_back(forum: &mut Forum) {
+    let id = "IRN/cranes";
+    let first = forum.agree(id, &["IRN", "KAZ", "TUR", "UZB"]);
+    forum.leave("TUR", id).unwrap();
+    forum.leave("UZB", id).unwrap();
+    forum.come_back("TUR", &first).unwrap();
+    forum.leave("KAZ", id).unwrap();
+    forum.come_back("UZB", &first).unwrap();
+    forum.leave("TUR", id).unwrap();
+    forum.come_back("TUR", &first).unwrap();
+    let text = AgreementText { amends: Some(first), ..forum.text(id, &["IRN", "TUR", "UZB"]) };
+    let second = forum.propose_text("IRN", text).unwrap();
+    for who in ["UZB", "TUR"] {
+        forum.consent(who, &second).unwrap();
+    }
+    forum.leave("UZB", id).unwrap();
+    forum.come_back("UZB", &second).unwrap();
+    forum.leave("IRN", id).unwrap();
+    let members: Vec<_> = forum.ledger.agreements().members(&t(id)).cloned().collect();
+    assert_eq!(members, [t("TUR"), t("UZB")]);
+}
+
+/// In force among those who consent: one joins late, one declines, one leaves and comes back.
+fn among_each(forum: &mut Forum) {
+    let id = "UZB/storks";
+    let text = AgreementText { in_force: InForceAmong::Each, ..forum.text(id, &["IRN", "KAZ", "TUR", "UZB"]) };
+    let agreed = forum.propose_text("UZB", text).unwrap();
+    forum.consent("IRN", &agreed).unwrap();
+    forum.decline("TUR", &agreed).unwrap();
+    forum.consent("KAZ", &agreed).unwrap();
+    forum.leave("IRN", id).unwrap();
+    forum.come_back("IRN", &agreed).unwrap();
+    forum.leave("UZB", id).unwrap();
+    let members: Vec<_> = forum.ledger.agreements().members(&t(id)).cloned().collect();
+    assert_eq!(members, [t("IRN"), t("KAZ")]);
 }
 
 /// One leaves while an amendment waits, so that whoever joins by that is told of a leave of a version that it never saw.
@@ -173,7 +213,7 @@ proptest! {
 
     #[test]
     fn whatever_was_lost_and_whoever_comes_first_the_agreements_end_as_they_were(
-        kept in 2..90_usize,
+        kept in 2..120_usize,
         turns in prop::collection::vec(0..4_usize, 0..200),
         ends in Just([0, 1, 2, 3]).prop_shuffle(),
     ) {

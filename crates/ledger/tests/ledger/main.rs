@@ -18,6 +18,7 @@ mod permits;
 mod properties;
 mod reference;
 mod replacements;
+mod returns;
 mod snapshots;
 mod statements;
 mod totality;

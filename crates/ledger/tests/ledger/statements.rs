@@ -38,7 +38,7 @@ fn a_statement_given_again_hears_the_same_answer() {
     let refusal = None;
     assert_eq!(again, Ok(Decision::Repeat { sequence, refusal }));
 
-    let refused = forum.statement("IRN", StatementContent::Decline(agreement));
+    let refused = forum.statement("IRN", StatementContent::Decline(agreement, None));
     forum.run(&Command::Statement(refused.clone())).unwrap();
     let at = forum.ledger.sequence();
     match forum.run(&Command::Statement(refused)) {

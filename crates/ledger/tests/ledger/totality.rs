@@ -8,8 +8,8 @@ use concord_ledger::{
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
-    ExchangeUuid, Handling, Header, Lane, MeasureCode, Name, Narrowing, ParticipantCode, Reason, Terms, Timestamp,
-    Title,
+    ExchangeUuid, Handling, Header, InForceAmong, Lane, MeasureCode, Name, Narrowing, ParticipantCode, Reason, Terms,
+    Timestamp, Title,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -72,9 +72,10 @@ fn chain() -> impl Strategy<Value = ChainKey> {
 }
 
 fn content() -> impl Strategy<Value = StatementContent> {
-    let changes = (prop::option::of(reference()), vec(code(), 0..2), prop::option::of(0..9_i64));
+    let among = prop_oneof![Just(InForceAmong::All), Just(InForceAmong::Each)];
+    let changes = (prop::option::of(reference()), vec(code(), 0..2), prop::option::of(0..9_i64), among);
     let text = (id(), small(), vec(measure(), 0..3), vec(code(), 0..4), changes).prop_map(
-        |(id, version, measures, parties, (amends, outgoing, until))| AgreementText {
+        |(id, version, measures, parties, (amends, outgoing, until, in_force))| AgreementText {
             id,
             version,
             title: Title::parse("x").unwrap(),
@@ -84,13 +85,15 @@ fn content() -> impl Strategy<Value = StatementContent> {
             valid_until: until.map(Timestamp::from_micros),
             amends,
             outgoing,
+            in_force,
         },
     );
     prop_oneof![
         (text, any_digest())
             .prop_map(|(text, digest)| StatementContent::Propose { text, digest: AgreementDigest(digest) }),
         reference().prop_map(StatementContent::Consent),
-        reference().prop_map(StatementContent::Decline),
+        reference().prop_map(|of| StatementContent::Decline(of, None)),
+        (reference(), any_digest()).prop_map(|(of, leave)| StatementContent::Return(of, leave)),
         reference().prop_map(StatementContent::Leave),
         reference().prop_map(StatementContent::End),
         code().prop_map(|participant| StatementContent::Hold { participant, reason: Title::parse("x").unwrap() }),
@@ -207,10 +210,10 @@ fn fact() -> impl Strategy<Value = Fact> {
         1 => (history(), prop::option::of(history()))
             .prop_map(|(history, parent)| Fact::HistoryBegun(HistoryBegun { history, parent })),
         1 => Just(()).prop_map(|()| Fact::Founded(founding(&["KAZ", "IRN"]))),
-        6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3), prop::option::of(closed())).prop_map(
-            |(statement, refused, told, closes)| {
+        6 => (statement(), prop::option::weighted(0.2, reason()), vec(told(), 0..3), prop::option::of(closed()), vec(small().prop_map(u64::from), 0..3)).prop_map(
+            |(statement, refused, told, closes, missed)| {
                 let closes = closes.map(Box::new);
-                Fact::Statement(StatementDecided { statement, refused, told, closes })
+                Fact::Statement(StatementDecided { statement, refused, told, closes, missed })
             }
         ),
         2 => (code(), resume()).prop_map(|(participant, resume)| Fact::FeedResumed(FeedResumed { participant, resume })),

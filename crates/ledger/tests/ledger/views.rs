@@ -173,7 +173,9 @@ fn a_version_goes_on_in_those_that_amend_it_as_long_as_they_have_the_participant
 #[test]
 fn a_leave_is_of_what_rests_on_a_version_as_far_as_the_versions_have_the_leaver() {
     let Past { forum, versions, .. } = past();
-    let left = |who: &str, of: usize| forum.ledger.agreements().left_with(&versions[of], &t(who));
+    let left = |who: &str, of: usize| {
+        forum.ledger.agreements().left_with(&versions[of], &t(who), &concord_model::Digest([9; 32]))
+    };
     assert_eq!(left("IRN", 0), versions);
     assert_eq!(left("UZB", 1), versions[1..]);
     // It was to go from the second, and comes back by a consent of its own, if at all.

@@ -3,7 +3,7 @@
 use concord_ledger::{Agreement, AgreementState};
 use concord_model::{AgreementId, Name, Reason, Refusal, Role};
 use concord_wire::agreement::shown;
-use concord_wire::convert::refuse;
+use concord_wire::convert::{digest_bytes, refuse};
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::agreement_service_server::AgreementService;
 use tonic::{Request, Response, Status};
@@ -73,7 +73,9 @@ impl AgreementService for AgreementApi {
         let state = self.context.now_state();
         let agreements = &state.directory().agreements;
         let counting = agreements.counting_for(own, &id).filter(|agreement| seen_by.sees(&state, agreement));
-        let agreement = counting.ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
+        let left = agreements.left_by(own, &id).filter(|_| request.with_left && matches!(seen_by, SeenBy::Officer));
+        let left_by = left.filter(|_| counting.is_none()).and_then(|left| left.left_by(own));
+        let agreement = counting.or(left).ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
         if waited && agreement.state == AgreementState::Proposed {
             let what = format!("{id} did not come into force in the time allowed; consents are missing");
             return Err(refused(Refusal::new(Reason::WaitExpired, what)));
@@ -84,6 +86,7 @@ impl AgreementService for AgreementApi {
             agreement: Some(shown(agreement)),
             amendment: agreements.amendment_for(own, &id).filter(sees).map(shown),
             history: history.map(shown).collect(),
+            left_by: left_by.as_ref().map(digest_bytes).unwrap_or_default(),
         }))
     }
 

@@ -14,6 +14,7 @@ use concord_wire::proto::operations::v1::{
 use crate::context::Context;
 use crate::index::IndexError;
 use crate::probe::{Lost, Probed};
+use crate::reminding::Pending;
 use crate::state::rights::{About, entitled, owed};
 use crate::state::{Agency, NodeState, Officer};
 
@@ -57,6 +58,7 @@ pub(crate) fn status(context: &Context, started: &Started) -> Result<GetStatusRe
 
 fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> {
     let outbox_statements: usize = state.officers().values().map(|officer| Officer::waiting(officer).count()).sum();
+    let pending = Pending::of(state, &context.participant);
     let agencies = state.all_agencies().map(|agency| {
         let (lag_items, lag_seconds) = lag(context, state, agency)?;
         Ok(AgencyStatus { name: agency.name.to_string(), lag_items, lag_seconds })
@@ -76,6 +78,8 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
         outbox_exchanges: Lane::ALL.iter().map(|lane| state.unrecorded_exchanges(*lane)).sum(),
         outbox_statements: outbox_statements as u64,
         feed_number: state.feed().number,
+        agreements_pending: pending.count,
+        agreements_pending_since: pending.since.map(timestamp),
         clock_offset_seconds: context.contact.clock_offset(context.clock.shown()).map(ClockOffset::seconds),
         mailboxes: mailboxes.collect::<Result<_, IndexError>>()?,
         agencies: agencies.collect::<Result<_, IndexError>>()?,

@@ -11,7 +11,7 @@ use concord_model::{
 use concord_wire::consignment::parse_closed_epoch;
 use concord_wire::convert::optional_timestamp;
 use concord_wire::header::parse_agreement_ref;
-use concord_wire::proto::feed::v1::{FeedItem, feed_item::Content};
+use concord_wire::proto::feed::v1::{FeedItem, MissedStatement, feed_item::Content};
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::{agreement, registry};
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,9 @@ impl Directory {
                 if closes.is_some() != statement.closes().is_some_and(|(whose, _)| whose == own) {
                     return Err(DirectoryError::EpochEnd(item.number));
                 }
+                for missed in &item.missed {
+                    self.take_in_missed(own, item.number, missed)?;
+                }
                 if self.taken_in.insert(statement.digest) {
                     self.take_in(own, &statement, closes, item.number, at);
                 }
@@ -121,6 +124,22 @@ impl Directory {
             Some(Content::StatementRefused(_) | Content::Receipts(_)) => Ok(None),
             None => Err(DirectoryError::UnknownContent(item.number)),
         }
+    }
+
+    /// What was said while this participant was not on the agreement: it counts from its return on, in the order in which it was said.
+    fn take_in_missed(
+        &mut self,
+        own: &ParticipantCode,
+        position: u64,
+        missed: &MissedStatement,
+    ) -> Result<(), DirectoryError> {
+        let at = optional_timestamp(missed.recorded_at.as_ref()).unwrap_or_default();
+        let signed = missed.statement.as_ref().ok_or(DirectoryError::UnknownContent(position))?;
+        let statement = agreement::parse_statement(signed).map_err(DirectoryError::Statement)?;
+        if self.taken_in.insert(statement.digest) {
+            self.take_in(own, &statement, None, position, at);
+        }
+        Ok(())
     }
 
     fn take_in(
@@ -153,8 +172,9 @@ impl Directory {
             StatementContent::Consent(reference) => {
                 self.pins.insert(reference.clone());
             }
-            StatementContent::Decline(_)
+            StatementContent::Decline(..)
             | StatementContent::Leave(_)
+            | StatementContent::Return(..)
             | StatementContent::Enrol(_)
             | StatementContent::Replace(_)
             | StatementContent::OpenEpoch(_)

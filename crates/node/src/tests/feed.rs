@@ -74,6 +74,45 @@ fn a_statement_counts_only_when_an_officer_of_its_participant_signed_it() {
     assert_eq!(verify(&early).unwrap_err().reason, Reason::StatementSignatureInvalid);
 }
 
+#[test]
+fn what_one_that_comes_back_missed_counts_only_as_its_speakers_signed_it() {
+    use concord_wire::agreement::parse_statement;
+    use concord_wire::proto::feed::v1::{FeedItem, MissedStatement};
+    let forum = Forum::new();
+    let agreement = reference(&forum.text("KAZ/drugs"));
+    let leave = forum.kaz.says(2, DraftContent::Leave(agreement.clone()));
+    let left_by = parse_statement(&leave).unwrap().digest;
+    let back = forum.kaz.says(3, DraftContent::Return(agreement.clone(), left_by));
+    let others = forum.irn.says(3, DraftContent::Leave(agreement.clone()));
+    let told = |content, missed| {
+        let missed = MissedStatement { statement: Some(missed), recorded_at: None };
+        let mut items = forum.feed();
+        items.push(item(9, Content::Statement(leave.clone())));
+        items.push(FeedItem { missed: vec![missed], ..item(10, Content::Statement(content)) });
+        items
+    };
+    let verify = |items: &[_]| {
+        let verified = verify_items(Directory::default(), &forum.hub(), &forum.kaz.code, items, SystemClock.now());
+        verified.map_err(|refusal| refusal.reason)
+    };
+    let whole = told(back.clone(), others.clone());
+    assert_eq!(verify(&whole), Ok(()));
+    let mut directory = Directory::default();
+    for item in &whole {
+        directory.apply(&forum.hub(), &forum.kaz.code, item).unwrap();
+    }
+    let members: Vec<_> = directory.agreements.members(&agreement.id).map(ToString::to_string).collect();
+    assert_eq!(members, ["KAZ", "TUR"]);
+
+    let refused = Err(Reason::StatementSignatureInvalid);
+    let mut broken = others.clone();
+    broken.signature = Bytes::from(vec![0; 64]);
+    assert_eq!(verify(&told(back.clone(), broken)), refused);
+    assert_eq!(verify(&told(back, forum.kaz.says(4, DraftContent::End(agreement.clone())))), refused, "its own word");
+    let consent = forum.kaz.says(3, DraftContent::Consent(agreement));
+    assert_eq!(verify(&told(consent, others)), refused, "nobody comes back");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_are_numbered_repeated_and_refused_by_the_own_directory() {
     use crate::state::Step;
@@ -100,7 +139,7 @@ async fn statements_are_numbered_repeated_and_refused_by_the_own_directory() {
     let statement = parse_statement(&consent).unwrap();
     assert_eq!(node.writer.statement(consent.clone(), statement.clone()).await, Ok(Step::Append));
     assert_eq!(node.writer.statement(consent, statement).await, Ok(Step::Repeat));
-    assert_eq!(say(2, DraftContent::Decline(other.clone())).await, Err(Reason::StatementFork));
+    assert_eq!(say(2, DraftContent::Decline(other.clone(), None)).await, Err(Reason::StatementFork));
 
     // The hub recorded nothing: the number is free again, for other content too.
     let whole = StatementAnswered {
@@ -113,7 +152,7 @@ async fn statements_are_numbered_repeated_and_refused_by_the_own_directory() {
     assert_eq!(next(&node), 3);
     node.writer.answer(whole).await.unwrap();
     assert_eq!(next(&node), 2);
-    assert_eq!(say(2, DraftContent::Decline(other)).await, Ok(Step::Append));
+    assert_eq!(say(2, DraftContent::Decline(other, None)).await, Ok(Step::Append));
     assert_eq!(next(&node), 3);
 }
 

@@ -118,6 +118,33 @@ fn what_this_participant_left_is_set_aside_and_what_ended_for_another_is_not() {
 }
 
 #[test]
+fn what_was_recorded_before_a_return_is_not_its_own_and_what_its_origin_sent_as_a_member_stays_so() {
+    use super::support::item;
+    use concord_wire::agreement::{DraftContent, parse_statement};
+    use concord_wire::proto::feed::v1::feed_item::Content;
+    let forum = Forum::new();
+    let (header, blobs) = forum.exchange(&forum.irn, 1);
+    let agreement = reference(&forum.text("KAZ/drugs"));
+    let stranger = Err(SetAsideReason::NotAMember);
+    for (who, number, before) in [(&forum.kaz, 2, stranger), (&forum.irn, 3, Ok(()))] {
+        let mut directory = forum.directory();
+        let leave = who.says(number, DraftContent::Leave(agreement.clone()));
+        let left_by = parse_statement(&leave).unwrap().digest;
+        let back = who.says(number + 1, DraftContent::Return(agreement.clone(), left_by));
+        for (number, said) in [(9, leave), (11, back)] {
+            directory.apply(&forum.hub(), &forum.kaz.code, &item(number, Content::Statement(said))).unwrap();
+        }
+        let judged = |position| {
+            let mut delivery = delivered(&forum.irn, &header, &blobs, 1);
+            delivery.feed_number = position;
+            judge(&directory, &forum.hub(), &forum.kaz.code, Lane::Routine, &delivery).map(|_| ())
+        };
+        let (first, between, after) = (judged(8), judged(10), judged(11));
+        assert_eq!((first, between, after), (before, stranger, Ok(())), "{} came back", who.code);
+    }
+}
+
+#[test]
 fn what_its_origin_sent_before_it_left_holds_where_it_comes_again_after_a_loss_and_only_there() {
     use super::support::item;
     use concord_wire::agreement::DraftContent;

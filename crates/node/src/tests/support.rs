@@ -152,6 +152,7 @@ impl Forum {
             valid_until: None,
             amends: None,
             outgoing: Vec::new(),
+            in_force: concord_model::InForceAmong::All,
         }
     }
 
@@ -243,7 +244,13 @@ pub(super) fn reference(text: &AgreementText) -> AgreementRef {
 }
 
 pub(super) fn item(number: u64, content: Content) -> FeedItem {
-    FeedItem { number, recorded_at: Some(timestamp(SystemClock.now())), content: Some(content), closes: None }
+    FeedItem {
+        number,
+        recorded_at: Some(timestamp(SystemClock.now())),
+        content: Some(content),
+        closes: None,
+        missed: Vec::new(),
+    }
 }
 
 /// A sealed exchange as a delivery with this number, judged at the end of [`Forum::feed`].

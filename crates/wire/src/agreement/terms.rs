@@ -1,6 +1,6 @@
 //! The terms of an agreement: words of the model and numbers of the protocol.
 
-use concord_model::{MediaRange, OnwardRelease, ParseError, PartyRole, SecretariatAccess, Terms};
+use concord_model::{InForceAmong, MediaRange, OnwardRelease, ParseError, PartyRole, SecretariatAccess, Terms};
 
 use crate::convert::{handling, parse_handling};
 use crate::proto::agreement::v1 as pb;
@@ -68,5 +68,20 @@ pub(super) fn parse_role(number: i32) -> Result<PartyRole, ParseError> {
         Ok(pb::PartyRole::Unspecified) | Err(_) => {
             Err(ParseError::new("role on an agreement", number.to_string(), "contribute, receive or both"))
         }
+    }
+}
+
+pub(super) fn in_force(among: InForceAmong) -> pb::InForceAmong {
+    match among {
+        InForceAmong::All => pb::InForceAmong::Unspecified,
+        InForceAmong::Each => pb::InForceAmong::Each,
+    }
+}
+
+pub(super) fn parse_in_force(number: i32) -> Result<InForceAmong, ParseError> {
+    match pb::InForceAmong::try_from(number) {
+        Ok(pb::InForceAmong::Unspecified) => Ok(InForceAmong::All),
+        Ok(pb::InForceAmong::Each) => Ok(InForceAmong::Each),
+        Err(_) => Err(ParseError::new("who an agreement is in force among", number.to_string(), "all or each")),
     }
 }

@@ -5,7 +5,7 @@ use concord_journal::{Blob, Draft, Entry, HistoryBegun as JournalHistoryBegun, K
 use concord_ledger::{
     AgreementLapsed, AudienceGroup, ConsignmentRecorded, ExchangePlace, Fact, FeedResumed, Founding, HistoryBegun,
     ItemRefusal, Lost, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, OriginNotices, Resume, Shown,
-    StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
+    StatementContent, StatementDecided, Told, WithdrawalRecorded, WithdrawnBefore,
 };
 use concord_model::{Digest, ExchangeId, Name, ParseError, ParticipantCode, Reason, Timestamp};
 
@@ -102,6 +102,7 @@ pub fn statement(fact: &StatementDecided, signed: SignedStatement, recorded_at: 
         refused: fact.refused.map(|reason| reason.code().to_owned()).unwrap_or_default(),
         told: fact.told.iter().map(told).collect(),
         closes: fact.closes.as_deref().map(closed_epoch),
+        missed: fact.missed.clone(),
     };
     draft(KIND_STATEMENT, &message, Vec::new(), recorded_at)
 }
@@ -390,7 +391,18 @@ fn read_statement(entry: &Entry) -> Result<HubEntry, StoredError> {
     if closes.is_some() != (refused.is_none() && statement.closes().is_some()) {
         return Err(malformed(entry, "where an epoch ended stands with the statement that closed it, and only there"));
     }
-    Ok(HubEntry::Statement(StatementDecided { statement, refused, told, closes }, signed))
+    let missed = message.missed;
+    let comes_back = refused.is_none() && matches!(statement.content, StatementContent::Return(..));
+    let are_before =
+        missed.is_sorted_by(|one, next| one < next) && missed.last().is_none_or(|last| *last < entry.sequence);
+    let is_fit = missed.is_empty() || comes_back && are_before;
+    if !is_fit {
+        return Err(malformed(
+            entry,
+            "what was missed stands with the statement that comes back, sorted, and before it",
+        ));
+    }
+    Ok(HubEntry::Statement(StatementDecided { statement, refused, told, closes, missed }, signed))
 }
 
 fn read_audiences(

@@ -1,7 +1,7 @@
 //! Golden vectors of what officers and joining nodes sign.
 
 use bytes::Bytes;
-use concord_model::Title;
+use concord_model::{Digest, Title};
 use concord_wire::agreement::{
     DraftContent, JoinProof, STATEMENT_DOMAIN, agreement_digest, encode_statement, encode_text, in_domain,
     parse_join_request, parse_text,
@@ -31,11 +31,13 @@ fn statements_of_every_kind() {
     for (number, (kind, content)) in (1..).zip([
         ("proposal", DraftContent::Propose(agreement_text())),
         ("consent", DraftContent::Consent(agreement_ref())),
-        ("decline", DraftContent::Decline(agreement_ref())),
+        ("decline", DraftContent::Decline(agreement_ref(), None)),
         ("leave", DraftContent::Leave(agreement_ref())),
         ("enrolment", DraftContent::Enrol(join_request())),
         ("epoch", DraftContent::OpenEpoch(epoch_opening())),
         ("replacement", DraftContent::Replace(join_request(), Title::parse("note verbale 17/2026").unwrap())),
+        ("decline with its reason", DraftContent::Decline(agreement_ref(), Some(Title::parse("Нет мандата").unwrap()))),
+        ("return", DraftContent::Return(agreement_ref(), Digest([7; 32]))),
     ]) {
         let statement = encode_statement(&draft(number, content));
         let signed = signed(statement.clone());

@@ -148,7 +148,8 @@ proptest! {
                 StatementContent::Propose { text, digest }
             }
             DraftContent::Consent(agreement) => StatementContent::Consent(agreement),
-            DraftContent::Decline(agreement) => StatementContent::Decline(agreement),
+            DraftContent::Decline(agreement, reason) => StatementContent::Decline(agreement, reason),
+            DraftContent::Return(agreement, leave) => StatementContent::Return(agreement, leave),
             DraftContent::Leave(agreement) => StatementContent::Leave(agreement),
             DraftContent::End(agreement) => StatementContent::End(agreement),
             DraftContent::Hold(participant, reason) => StatementContent::Hold { participant, reason },

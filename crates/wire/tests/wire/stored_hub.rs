@@ -35,7 +35,13 @@ pub(crate) fn consignment_draft() -> Draft {
 pub(crate) fn statement_decided(refused: Option<Reason>) -> (StatementDecided, Draft) {
     let signed = signed(encode_statement(&draft(1, DraftContent::Propose(agreement_text()))));
     let told = vec![told(code("KAZ"), 4), told(code("UZB"), 300)];
-    let fact = StatementDecided { statement: parse_statement(&signed).unwrap(), refused, told, closes: None };
+    let fact = StatementDecided {
+        statement: parse_statement(&signed).unwrap(),
+        refused,
+        told,
+        closes: None,
+        missed: Vec::new(),
+    };
     let draft = hub::statement(&fact, signed, NOW);
     (fact, draft)
 }
@@ -49,7 +55,10 @@ fn epoch_closed() -> (StatementDecided, SignedStatement) {
     let signed = signed(encode_statement(&draft(2, DraftContent::OpenEpoch(epoch_opening()))));
     let statement = parse_statement(&signed).unwrap();
     let closes = Some(Box::new(closed_epoch()));
-    (StatementDecided { statement, refused: None, told: vec![told(code("KAZ"), 5)], closes }, signed)
+    (
+        StatementDecided { statement, refused: None, told: vec![told(code("KAZ"), 5)], closes, missed: Vec::new() },
+        signed,
+    )
 }
 
 pub(crate) fn epoch_closed_draft() -> Draft {
@@ -317,7 +326,7 @@ proptest! {
         let statement = parse_statement(&signed).unwrap();
         let closes = statement.closes().is_some() && reason.is_none();
         let closes = closes.then(|| Box::new(closed_epoch()));
-        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)], closes };
+        let decided = StatementDecided { statement, refused: reason, told: vec![told(code("KAZ"), u64::MAX)], closes, missed: Vec::new() };
         prop_assert_eq!(fact(&hub::statement(&decided, signed, NOW)), Fact::Statement(decided));
     }
 }

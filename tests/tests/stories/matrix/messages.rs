@@ -139,7 +139,7 @@ pub(super) fn consent(stage: &Stage, code: &str, id: &str) -> Vec<u8> {
 }
 
 pub(super) fn decline(stage: &Stage, code: &str, id: &str) -> Vec<u8> {
-    stage.statement(code, DraftContent::Decline(stage.reference(id)))
+    stage.statement(code, DraftContent::Decline(stage.reference(id), None))
 }
 
 pub(super) fn leave(stage: &Stage, code: &str, id: &str) -> Vec<u8> {

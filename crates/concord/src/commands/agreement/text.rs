@@ -2,8 +2,8 @@
 
 use clap::Args;
 use concord_model::{
-    AgreementText, Digest, Fingerprint, Handling, MeasureCode, MediaRange, OnwardRelease, ParticipantCode, Party,
-    PartyRole, Reason, Refusal, SecretariatAccess, Terms, Timestamp, Title,
+    AgreementText, Digest, Fingerprint, Handling, InForceAmong, MeasureCode, MediaRange, OnwardRelease,
+    ParticipantCode, Party, PartyRole, Reason, Refusal, SecretariatAccess, Terms, Timestamp, Title,
 };
 use concord_wire::proto::operations::v1::RegisteredParticipant;
 
@@ -145,11 +145,11 @@ pub(super) async fn amended(
     if let Some(absent) = changes.remove_measure.iter().find(|measure| !text.measures.contains(measure)) {
         return Err(Failure::usage(format!("{} does not cover {absent}", text.id)));
     }
-    let left = current.left();
+    let gone = current.gone();
     let mut specs: Vec<PartySpec> = Vec::new();
     for party in &text.parties {
         let code = &party.participant;
-        if !changes.remove_participant.contains(code) && !left.contains(code) {
+        if !changes.remove_participant.contains(code) && !gone.contains(code) {
             specs.push(PartySpec { code: code.clone(), role: Some(party.role) });
         }
     }
@@ -163,7 +163,7 @@ pub(super) async fn amended(
     measures.retain(|measure| !changes.remove_measure.contains(measure));
     measures.sort();
     measures.dedup();
-    let outgoing = changes.remove_participant.iter().filter(|code| !left.contains(code));
+    let outgoing = changes.remove_participant.iter().filter(|code| current.has_consented(code));
     let mut outgoing: Vec<_> = outgoing.cloned().collect();
     outgoing.sort();
     outgoing.dedup();
@@ -177,6 +177,8 @@ pub(super) async fn amended(
         valid_until: changes.terms.valid_until_over(text.valid_until)?,
         amends: Some(current.reference.clone()),
         outgoing,
+        // What members have agreed to is changed with the word of all of them.
+        in_force: InForceAmong::All,
     })
 }
 

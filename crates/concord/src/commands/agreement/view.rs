@@ -5,7 +5,7 @@ use concord_model::{AgreementRef, AgreementText, Fingerprint, ParticipantCode};
 use concord_wire::agreement::{agreement_digest, parse_text};
 use concord_wire::header::parse_agreement_ref;
 use concord_wire::proto::agreement::v1::{
-    Agreement, AgreementParty, AgreementState, PartyState, PreviewAudienceResponse, PreviewedParty,
+    Agreement, AgreementParty, AgreementState, PartyState, PreviewAudienceResponse, PreviewedParty, Signed,
 };
 use serde::Serialize;
 
@@ -16,26 +16,28 @@ use crate::output::{self, Output, facts, safe, table};
 pub(super) struct Shown {
     pub(super) reference: AgreementRef,
     pub(super) text: AgreementText,
-    line: AgreementLine,
+    pub(super) line: AgreementLine,
 }
 
 #[derive(Serialize)]
-struct AgreementLine {
+pub(super) struct AgreementLine {
     id: String,
     version: u32,
     digest: String,
     state: &'static str,
+    /// all, or each who consents.
+    in_force_among: &'static str,
     title: String,
     measures: Vec<String>,
-    participants: Vec<PartyLine>,
+    pub(super) participants: Vec<PartyLine>,
     /// Who has to consent to not being on it any more.
-    outgoing: Vec<PartyLine>,
+    pub(super) outgoing: Vec<PartyLine>,
     terms: TermsLine,
     valid_until: Option<String>,
     amends: Option<u32>,
-    proposed_at: Option<String>,
-    in_force_at: Option<String>,
-    ended_at: Option<String>,
+    pub(super) proposed_at: Option<String>,
+    pub(super) in_force_at: Option<String>,
+    pub(super) ended_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -58,13 +60,33 @@ struct WithAmendment<'a> {
 }
 
 #[derive(Serialize)]
-struct PartyLine {
-    participant: String,
+pub(super) struct PartyLine {
+    pub(super) participant: String,
     role: Option<&'static str>,
-    state: &'static str,
-    at: Option<String>,
+    pub(super) state: &'static str,
+    pub(super) at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ends_at: Option<String>,
+    pub(super) ends_at: Option<String>,
+    /// Who signed its first consent, and when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) signed: Option<SignedLine>,
+    /// Who signed that it comes back, the last time, and when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) returned: Option<SignedLine>,
+    /// Why it declined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+    /// What a consent pins, of those on it: grouped SHA-256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anchor_fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signing_key_fingerprint: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct SignedLine {
+    pub(super) officer: String,
+    pub(super) at: Option<String>,
 }
 
 impl Shown {
@@ -80,12 +102,22 @@ impl Shown {
         let role = |code: &str| {
             text.parties.iter().find(|party| party.participant.as_str() == code).map(|party| party.role.as_str())
         };
+        let pinned = |code: &str| text.parties.iter().find(|party| party.participant.as_str() == code);
+        let signed = |signed: &Signed| SignedLine {
+            officer: signed.officer.clone(),
+            at: output::optional_time(signed.at.as_ref()),
+        };
         let party = |party: &AgreementParty| PartyLine {
             participant: party.participant.clone(),
             role: role(&party.participant),
             state: party_state(party.state()),
             at: output::optional_time(party.at.as_ref()),
             ends_at: output::optional_time(party.ends_at.as_ref()),
+            signed: party.signed.as_ref().map(signed),
+            returned: party.returned.as_ref().map(signed),
+            reason: Some(party.reason.clone()).filter(|reason| !reason.is_empty()),
+            anchor_fingerprint: pinned(&party.participant).map(|pinned| pinned.anchor.grouped()),
+            signing_key_fingerprint: pinned(&party.participant).map(|pinned| pinned.signing_key.grouped()),
         };
         let terms = &text.terms;
         let line = AgreementLine {
@@ -93,6 +125,7 @@ impl Shown {
             version: text.version,
             digest: reference.digest.0.to_string(),
             state: state(agreement.state()),
+            in_force_among: text.in_force.as_str(),
             title: text.title.to_string(),
             measures: text.measures.iter().map(ToString::to_string).collect(),
             participants: agreement.parties.iter().map(party).collect(),
@@ -133,14 +166,20 @@ impl Shown {
 
     /// The others on it who have yet to say that it is to end.
     pub(super) fn yet_to_end(&self, own: &ParticipantCode) -> Vec<&str> {
-        let members = self.line.participants.iter().filter(|party| party.state != "left" && party.ends_at.is_none());
+        let members =
+            self.line.participants.iter().filter(|party| party.state == "consented" && party.ends_at.is_none());
         members.map(|party| party.participant.as_str()).filter(|code| *code != own.as_str()).collect()
     }
 
-    /// Those who left it.
-    pub(super) fn left(&self) -> Vec<ParticipantCode> {
-        let left = self.line.participants.iter().filter(|party| party.state == "left");
-        left.filter_map(|party| ParticipantCode::parse(&party.participant).ok()).collect()
+    /// Whether this participant consented to it and has not left.
+    pub(super) fn has_consented(&self, code: &ParticipantCode) -> bool {
+        self.line.participants.iter().any(|party| party.participant == code.as_str() && party.state == "consented")
+    }
+
+    /// Those who left it, or went off it by declining.
+    pub(super) fn gone(&self) -> Vec<ParticipantCode> {
+        let gone = self.line.participants.iter().filter(|party| matches!(party.state, "left" | "declined"));
+        gone.filter_map(|party| ParticipantCode::parse(&party.participant).ok()).collect()
     }
 
     /// Everything that a consent signs, for a person to compare.
@@ -164,6 +203,10 @@ impl Shown {
             ("measures", line.measures.join(", ")),
             ("state", line.state.to_owned()),
             ("proposed", output::short_time(line.proposed_at.as_deref())),
+            (
+                "in force among",
+                if line.in_force_among == "each" { "each who consents" } else { "all on it" }.to_owned(),
+            ),
             ("in force since", output::short_time(line.in_force_at.as_deref())),
         ];
         if line.ended_at.is_some() {
@@ -203,11 +246,21 @@ impl TermsLine {
 }
 
 pub(super) fn show(shown: &Shown, amendment: Option<&Shown>, output: Output) -> Result<(), Failure> {
-    let line = WithAmendment { counting: &shown.line, amendment: amendment.map(|waiting| &waiting.line) };
-    output.result(&line, || {
+    show_as(shown, amendment, output, || {
         let waiting = amendment.map(|waiting| format!("\nAn amendment waits for consents:\n{}", waiting.in_full()));
         format!("{}{}", shown.in_full(), waiting.unwrap_or_default())
     })
+}
+
+/// With `--json` always the same facts; else the words given.
+pub(super) fn show_as(
+    shown: &Shown,
+    amendment: Option<&Shown>,
+    output: Output,
+    words: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    let line = WithAmendment { counting: &shown.line, amendment: amendment.map(|waiting| &waiting.line) };
+    output.result(&line, words)
 }
 
 pub(super) fn history(all: &[Shown], output: Output) -> Result<(), Failure> {
@@ -254,6 +307,7 @@ pub(crate) fn in_words(rule: &str) -> &str {
         Some(AudienceRule::IsOrigin) => "is the origin",
         Some(AudienceRule::OnlyContributes) => "is on the agreement to contribute only",
         Some(AudienceRule::Left) => "left the agreement",
+        Some(AudienceRule::HasNotConsented) => "has not consented to the agreement",
         Some(AudienceRule::NotNamed) => "is not among those named",
         Some(AudienceRule::NotOnVersion) => "was not on the version that decided",
         None => rule,
@@ -265,7 +319,8 @@ impl Shown {
         let rows = self.line.participants.iter().map(|party| {
             let ends = party.ends_at.as_ref().map_or("", |_| ", to end");
             let role = party.role.unwrap_or("-").to_owned();
-            let state = format!("{}{ends}", party.state);
+            let why = party.reason.as_deref().map(|reason| format!(": {}", safe(reason))).unwrap_or_default();
+            let state = format!("{}{ends}{why}", party.state);
             vec![party.participant.clone(), role, state, output::short_time(party.at.as_deref())]
         });
         format!("{}\n{}", self.facts(), table(&["participant", "role", "state", "since"], rows))

@@ -45,6 +45,13 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
     rows.push(("hub", hub));
     rows.push(("outbox", format!("{} exchanges, {} statements", node.outbox_exchanges, node.outbox_statements)));
     rows.push(("feed", node.feed_number.to_string()));
+    if node.agreements_pending > 0 {
+        let since = short_time(node.agreements_pending_since.as_deref());
+        rows.push((
+            "agreements",
+            format!("{} wait for this state's word, the first since {since}", node.agreements_pending),
+        ));
+    }
     if let Some(seconds) = node.clock_offset_seconds {
         rows.push(("clock", format!("{} the hub's", apart(seconds))));
     }
