@@ -28,7 +28,9 @@ pub(crate) async fn keep_told(
                 0 => readiness.clear(WAITING_NOTE),
                 _ => readiness.note(
                     WAITING_NOTE,
-                    format!("{waiting} statements of the secretariat's officers wait for others' signatures: see `concord approval list`"),
+                    format!(
+                        "for signatures of other officers of the secretariat wait: {waiting} (`concord approval list`)"
+                    ),
                 ),
             }
             told = waiting;

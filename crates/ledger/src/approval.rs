@@ -123,7 +123,8 @@ impl Approvals {
     pub(crate) fn check_room(&self, statement: &Statement, now: Timestamp) -> Result<(), Refusal> {
         let mut standing = self.waiting.iter().filter(|(_, waiting)| now < waiting.lapses_at());
         if let Some((digest, waiting)) = standing.clone().find(|(_, one)| one.statement.content == statement.content) {
-            let what = format!("the same waits for {} more signatures under {digest}", waiting.missing());
+            let what =
+                format!("the same waits under {digest} for signatures of others: it lacks {}", waiting.missing());
             return Err(Refusal::new(Reason::ApprovalExists, what));
         }
         if standing.nth(APPROVALS_WAITING_MAX - 1).is_some() {

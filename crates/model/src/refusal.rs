@@ -110,7 +110,7 @@ reasons! {
     /// There is a participant of this code, or there was.
     ParticipantExists = "PARTICIPANT_EXISTS", Conflict, "choose a code that nobody has: `concord participant list` shows all";
     /// There is a measure of this code.
-    MeasureExists = "MEASURE_EXISTS", Conflict, "choose the next free code: `concord measure list` shows all";
+    MeasureExists = "MEASURE_EXISTS", Conflict, "choose the next free code, and a short name that no measure has: `concord measure list` shows all";
     /// Another officer changed it meanwhile.
     RegistryChanged = "REGISTRY_CHANGED", Precondition, "look at it with `concord participant show`, and say it again where it is still to be changed";
     /// A fingerprint signed in the agreement differs from the registry's.

@@ -107,7 +107,7 @@ pub(super) async fn approvals(channel: Channel) -> Check {
     if waiting == 0 {
         return Check::ok(NAME, "nothing waits for officers' signatures").with("waiting", waiting);
     }
-    let what = format!("{waiting} statements of officers wait for the signatures of others");
+    let what = format!("for signatures of other officers wait: {waiting}");
     Check::warning(NAME, what, "another officer looks with `concord approval list`, and approves or rejects")
         .with("waiting", waiting)
 }

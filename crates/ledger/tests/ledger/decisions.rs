@@ -15,7 +15,8 @@ fn named(code: &str) -> Participant {
 }
 
 fn measure(code: &str) -> Measure {
-    Measure { code: t(code), slug: t("water"), title: "Shared rivers".to_owned() }
+    let slug = format!("water-{}", code.split('.').next_back().unwrap());
+    Measure { code: t(code), slug: t(&slug), title: "Shared rivers".to_owned() }
 }
 
 fn rename(code: &str, revision: u32, name: &str) -> DecisionContent {
@@ -78,7 +79,13 @@ fn codes_are_never_used_again_and_what_has_no_place_is_refused() {
     assert_eq!(refused(forum.decides(set_kind("SEC", 1, ParticipantKind::Member))), Reason::ArgumentInvalid);
     forum.decides(DecisionContent::AddMeasure(measure(&free))).unwrap();
     assert_eq!(refused(forum.decides(DecisionContent::AddMeasure(measure(&free)))), Reason::MeasureExists);
+    let under_its_name = Measure { slug: measure(&free).slug, ..measure(&free.replace(".77", ".78")) };
+    assert_eq!(refused(forum.decides(DecisionContent::AddMeasure(under_its_name))), Reason::MeasureExists);
     assert_eq!(refused(forum.decides(DecisionContent::AddMeasure(measure("nowhere.1")))), Reason::ArgumentInvalid);
+    let kaz = forum.ledger.registry().participant(&t("KAZ")).unwrap().clone();
+    for nothing in [set_kind("KAZ", 1, kaz.kind), rename("KAZ", 1, &kaz.names["en"])] {
+        assert_eq!(refused(forum.decides(nothing)), Reason::ArgumentInvalid);
+    }
     let by_a_state = forum.say("KAZ", decided(of(named("TKM"))));
     assert_eq!(reason(by_a_state), Err(Reason::CallerNotAllowed));
 }

@@ -115,7 +115,7 @@ pub(super) async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failur
                 facts(&[
                     ("to be enrolled", format!("{}, node {}", line.participant, line.node)),
                     ("fingerprint", line.fingerprint.clone()),
-                    ("state", format!("waits for {missing} more signatures")),
+                    ("state", format!("waits for signatures of other officers: {missing}")),
                 ])
             })?;
             approval::tell_waits(missing, &statement, output);
