@@ -393,3 +393,34 @@ fn the_registry_and_the_catalogue_grow_by_command_while_nodes_are_connected() {
         concord(words!["verify", dir]).ok();
     }
 }
+
+#[test]
+fn officers_of_a_new_hub_have_the_names_that_were_given_and_three_must_sign() {
+    let officers = words!["--quorum", "3", "--officer", "aigerim", "--officer", "bolat", "--officer", "chen"];
+    let mut forum = Forum::seeded(officers);
+    let request = make_node(&forum, "KAZ");
+    let of = |name: &str| forum.hub_dir().join("officers").join(name);
+    let said = concord(words!["participant", "enrol", request, "--yes", "--profile", of("aigerim")]).ok().json();
+    assert_eq!(said["signatures_missing"], 2);
+    let second = approve("KAZ", &of("chen")).ok().json();
+    assert_eq!((second["state"].as_str(), second["signatures_missing"].as_u64()), (Some("waits"), Some(1)));
+    approve("KAZ", &of("chen")).refused(3, "APPROVAL_REPEATED");
+    let out = forum.path().join("KAZ.bundle.json");
+    let bundle = || concord(words!["participant", "bundle", "KAZ", "--out", out, "--profile", of("aigerim")]);
+    bundle().refused(3, "PARTICIPANT_NOT_ENROLLED");
+    // Whoever said it may take it back as well as others may, and it is said anew.
+    concord(words!["approval", "reject", "KAZ", "--yes", "--profile", of("aigerim")]).ok();
+    concord(words!["participant", "enrol", request, "--yes", "--profile", of("bolat")]).ok();
+    approve("KAZ", &of("aigerim")).ok();
+    assert_eq!(approve("KAZ", &of("chen")).ok().json()["state"], "in-effect");
+    bundle().ok();
+    let shown = concord(words!["participant", "show", "KAZ", "--profile", of("chen")]).ok().json();
+    assert_eq!(shown["approved_by"], serde_json::json!(["bolat", "aigerim", "chen"]));
+    forum.stop_hub();
+    // Two who are named are not enough for three who must sign, and it is said at once.
+    let dir = forum.path().join("other");
+    let few = concord(words!["hub", "init", "--dir", dir, "--quorum", "3", "--officer", "aigerim,bolat"]).ok();
+    assert!(few.stderr.contains("officer add NAME"), "{few}");
+    let check = concord(words!["hub", "check", "--dir", dir]).ok().lines();
+    assert!(check.iter().any(|line| line["check"] == "officers" && line["result"] == "warning"), "{check:?}");
+}

@@ -121,8 +121,8 @@ pub(crate) fn tell_waits(missing: u32, statement: &Digest, output: Output) {
         output,
         &why,
         &[
-            Line::new("approval show").words(&id).words("--profile HUBDIR/officers/officer-2"),
-            Line::new("approval approve").words(&id).words("--profile HUBDIR/officers/officer-2"),
+            Line::new("approval show").words(&id).words("--profile HUBDIR/officers/NAME"),
+            Line::new("approval approve").words(&id).words("--profile HUBDIR/officers/NAME"),
         ],
     );
 }
