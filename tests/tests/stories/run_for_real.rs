@@ -80,7 +80,7 @@ impl World {
             .replace("/srv/concord", &folder(machine))
             .replace("/media/stick", &folder("stick"))
             .replace("hub.example.org:7443", &format!("127.0.0.1:{}", self.ports["secretariat"]));
-        for any in ["0.0.0.0:7443", "0.0.0.0:7444"] {
+        for any in ["0.0.0.0:7443", "0.0.0.0:7444", "node.example.kz:7444", "node.example.tr:7444"] {
             here = here.replace(any, &format!("127.0.0.1:{}", self.ports[machine]));
         }
         match &self.exchange {
