@@ -107,6 +107,8 @@ reasons! {
     ApprovalUnknown = "APPROVAL_UNKNOWN", Unknown, "see what waits with `concord approval list`; where it is over, say it anew";
     /// This officer signed it before.
     ApprovalRepeated = "APPROVAL_REPEATED", Precondition, "another officer of the secretariat signs it, with a profile of its own";
+    /// The certificate of an officer who signed it was taken back while it waited.
+    ApprovalSignerRevoked = "APPROVAL_SIGNER_REVOKED", Precondition, "reject it with `concord approval reject`, and have it said anew";
     /// There is a participant of this code, or there was.
     ParticipantExists = "PARTICIPANT_EXISTS", Conflict, "choose a code that nobody has: `concord participant list` shows all";
     /// There is a measure of this code.

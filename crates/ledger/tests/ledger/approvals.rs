@@ -210,14 +210,14 @@ fn what_took_effect_does_so_again_at_a_hub_that_lost_it_whatever_that_knows_of_i
     for prepare in before {
         let mut forum = Forum::founded(["KAZ", "IRN"]);
         prepare(&mut forum);
-        forum.hands_back(&enrolment, &[approval.clone()], TWO).unwrap();
+        forum.hands_back(&enrolment, std::slice::from_ref(&approval), TWO).unwrap();
         let signed = &forum.ledger.registry().enrolment(&t("KAZ")).unwrap().signed_by;
         assert_eq!(*signed, [t("officer"), t("officer-2")]);
         assert_eq!(forum.ledger.approvals().iter().count(), 0);
         // Its number is known: nothing else is said under it.
         assert_eq!(forum.ledger.signers().last(&t("SEC"), &t("officer-2")).map(|last| last.number), Some(1));
         // Once more is nothing new.
-        assert_eq!(forum.hands_back(&enrolment, &[approval.clone()], TWO), Ok(Decision::Nothing));
+        assert_eq!(forum.hands_back(&enrolment, std::slice::from_ref(&approval), TWO), Ok(Decision::Nothing));
     }
 }
 
@@ -238,7 +238,7 @@ fn no_nodes_hand_brings_in_what_has_too_few_signatures() {
     }
     // With one of three it waits for the third here.
     let mut forum = Forum::founded(["KAZ", "IRN"]);
-    forum.hands_back(&enrolment, &[approval.clone()], 3).unwrap();
+    forum.hands_back(&enrolment, std::slice::from_ref(&approval), 3).unwrap();
     assert!(!forum.is_enrolled("KAZ"));
     assert_eq!(forum.ledger.approvals().get(&enrolment.digest).map(|waiting| waiting.missing()), Some(1));
     forum.says("officer-3", StatementContent::Approve(enrolment.digest), 3).unwrap();
