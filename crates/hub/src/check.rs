@@ -14,7 +14,7 @@ use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, connect};
 use tonic::transport::Channel;
 
 use crate::config::Config;
-use crate::init::files;
+use crate::init::{files, refuse_if_awaited};
 
 mod officers;
 
@@ -50,6 +50,8 @@ struct Found {
     credentials: Result<Credentials, String>,
     anchor: Result<Anchor, String>,
     signing: Result<(), String>,
+    /// Why it does not serve yet, where its certificates have yet to come.
+    awaited: Option<String>,
     /// None where hub.toml cannot be read.
     people: Option<People>,
     /// When the journal was written last, by the clock of then.
@@ -64,6 +66,7 @@ impl Found {
         let config = Config::load(dir);
         Self {
             folder: Folder::open(dir, FolderKind::Hub).map_err(|error| said(&error)),
+            awaited: refuse_if_awaited(dir).err().map(|error| said(&error)),
             people: config.as_ref().ok().map(|config| People::read(dir, config)),
             config: config.map_err(|error| said(&error)),
             credentials: Credentials::load(&dir.join(files::TLS_CERTIFICATE), &dir.join(files::TLS_KEY))
@@ -92,6 +95,9 @@ impl Found {
         let Some(own) = self.identity() else {
             return Check::untried(NAME, "without hub.toml it is not known whose it is to be");
         };
+        if let Some(why) = &self.awaited {
+            return Check::failed(NAME, why, "have the requests signed, and run `concord hub install-cert`");
+        }
         let (credentials, anchor) = match (&self.credentials, &self.anchor) {
             (Err(why), _) | (_, Err(why)) => return Check::failed(NAME, why, PUT_BACK),
             (Ok(credentials), Ok(anchor)) => (credentials, anchor),

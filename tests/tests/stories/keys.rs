@@ -311,6 +311,10 @@ fn a_hub_whose_anchor_is_elsewhere_is_made_by_request_and_serves() {
     let out = forum.path().join("certificates.pem");
     let request = dir.join("certificate-request.pem");
     concord(words!["hub", "serve", "--dir", dir]).refused(1, "CERTIFICATES_AWAITED");
+    let check = concord(words!["hub", "check", "--dir", dir]);
+    check.refused(1, "CHECK_FAILED");
+    let next = check.lines().into_iter().find(|line| line["check"] == "own-certificate").unwrap()["next"].to_string();
+    assert!(next.contains("hub install-cert"), "{next}");
     concord(words!["anchor", "sign", request, "--dir", anchor, "--yes", "--out", out]).ok();
     let installed = concord(words!["hub", "install-cert", out, "--dir", dir]).ok().lines();
     assert_eq!((installed.len(), &installed[1]["hub"]), (2, &serde_json::json!("main")), "{installed:?}");

@@ -184,7 +184,7 @@ fn an_officer_who_is_lost_is_replaced_and_what_it_said_is_not_completed() {
     assert_eq!(says("officers")["result"], "ok");
     let third = hub.join("officers/marat");
 
-    approve(&id, &second(&forum)).refused(3, "STATEMENT_SIGNATURE_INVALID");
+    approve(&id, &second(&forum)).refused(3, "APPROVAL_SIGNER_REVOKED");
     assert_eq!(says("approvals")["values"]["waiting"], 1);
     concord(words!["approval", "reject", id, "--yes", "--profile", third]).ok();
     assert_eq!(says("approvals")["result"], "ok");

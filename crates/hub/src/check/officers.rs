@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use concord_identity::Profile;
+use concord_identity::{CERTIFICATE_FILE, Profile};
 use concord_model::{Identity, Name, Role};
 use concord_server::checks::{Check, certificate_lasts};
 use concord_server::holders::Holders;
@@ -23,7 +23,8 @@ const OFFICERS: &str = "officers";
 
 /// What the folder says of the secretariat's officers and operators.
 pub(super) struct People {
-    profiles: Vec<(Identity, PathBuf, Result<Profile, String>)>,
+    /// Why one cannot be read; none where its certificate has yet to come.
+    profiles: Vec<(Identity, PathBuf, Result<Profile, Option<String>>)>,
     /// Officers with a certificate that counts, by the folder and by the anchor's register.
     officers: Result<BTreeSet<Name>, String>,
 }
@@ -36,7 +37,10 @@ impl People {
         people.retain(|one| matches!(one.role, Role::Officer | Role::Operator));
         let profiles = people.into_iter().filter_map(|one| {
             let folder = holders.folder_of(&one).ok()?;
-            let read = Profile::load(&folder).map_err(|error| error.to_string());
+            if !folder.join(CERTIFICATE_FILE).exists() {
+                return Some((one, folder, Err(None)));
+            }
+            let read = Profile::load(&folder).map_err(|error| Some(error.to_string()));
             Some((one, folder, read))
         });
         Self { profiles: profiles.collect(), officers: that_count(&holders) }
@@ -52,7 +56,8 @@ impl People {
         self.profiles.iter().map(|(of, folder, read)| {
             let name = if of.role == Role::Officer { "officer-profile" } else { "operator-profile" };
             match read {
-                Err(why) => {
+                Err(None) => Check::untried(name, format!("the certificate of {of} has yet to come")),
+                Err(Some(why)) => {
                     let next = "put the folder back from where it is kept, or move it away: it need be here only for commands of the secretariat";
                     Check::failed(name, why, next)
                 }

@@ -254,9 +254,8 @@ async fn check_signers_stand(shared: &Arc<Shared>, approval: &Statement) -> Resu
         .blocking(move |shared| {
             for signed in waiting_signatures(shared, &waiting)? {
                 check_chain(shared, &waiting.statement.participant, &signed).map_err(|why| {
-                    let what =
-                        format!("somebody who signed it before counts no more: {why}; reject it, and say it anew");
-                    Refusal::new(Reason::StatementSignatureInvalid, what)
+                    let what = format!("an officer who signed it before counts no more: {why}");
+                    Refusal::new(Reason::ApprovalSignerRevoked, what)
                 })?;
             }
             Ok(())
