@@ -124,8 +124,9 @@ pub(crate) fn told_of<'a>(
         StatementContent::Consent(reference) | StatementContent::End(reference) => {
             agreements.concerned([reference]).into_iter().collect()
         }
-        StatementContent::Hold { .. } | StatementContent::Release(_) => {
-            registry.participants().map(|participant| &participant.code).collect()
-        }
+        StatementContent::Hold { .. }
+        | StatementContent::Release(_)
+        | StatementContent::SetContact(_)
+        | StatementContent::Role(_) => registry.participants().map(|participant| &participant.code).collect(),
     }
 }

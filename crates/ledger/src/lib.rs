@@ -9,6 +9,7 @@ pub mod agreement;
 pub mod audience;
 pub mod chain;
 pub mod command;
+pub mod contact;
 pub mod epoch;
 pub mod fact;
 pub mod feed;
@@ -21,6 +22,7 @@ pub mod nodes;
 pub mod permit;
 pub mod registry;
 pub mod resume;
+pub mod role;
 pub mod signer;
 pub mod statement;
 pub mod withdrawal;
@@ -32,6 +34,7 @@ pub use agreement::{Agreement, AgreementState, Agreements, PartyRecord, PartySta
 pub use audience::{Audience, AudienceRule, audience, check_terms, preview, why_not_in_audience};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};
+pub use contact::{ContactPoint, Contacts};
 pub use epoch::{ChainTip, ClosedEpoch, EpochOpening, Epochs};
 pub use fact::{
     AgreementLapsed, AudienceGroup, ConsignmentRecorded, ExchangePlace, Fact, FeedResumed, Founding, HistoryBegun,
@@ -48,6 +51,7 @@ pub use nodes::{NodeLine, Nodes};
 pub use permit::{Mail, Permit};
 pub use registry::{EarlierKeys, Enrolment, Registry};
 pub use resume::{Resume, Resumes, Shown};
+pub use role::{RoleHeld, RolePlace, Roles};
 pub use signer::{LastStatement, Officer, SignerStep, Signers};
-pub use statement::{JoinRequest, Replacement, Statement, StatementContent};
+pub use statement::{ContactSetting, JoinRequest, Replacement, RoleDecision, Statement, StatementContent};
 pub use withdrawal::{Found, Target, Withdrawals};

@@ -8,8 +8,10 @@ use concord_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::contact::Contacts;
 use crate::fact::Founding;
 use crate::hold::{Hold, Holds};
+use crate::role::Roles;
 use crate::statement::{JoinRequest, Replacement, Statement, StatementContent};
 
 /// The registry and the catalogue of one forum.
@@ -21,6 +23,8 @@ pub struct Registry {
     measures: Vec<Measure>,
     enrolments: BTreeMap<ParticipantCode, Enrolment>,
     holds: Holds,
+    contacts: Contacts,
+    roles: Roles,
 }
 
 /// The keys that a participant is known by.
@@ -161,7 +165,8 @@ impl Registry {
         });
     }
 
-    /// Takes in an accepted statement; only a participant's first enrolment means something here, a replacement of its keys, and holds.
+    /// Takes in an accepted statement; only a participant's first enrolment means something here, a replacement of its keys, holds, contact
+    /// points and roles.
     pub fn apply(&mut self, statement: &Statement, at: Timestamp) {
         match &statement.content {
             StatementContent::Enrol(request) => {
@@ -189,6 +194,8 @@ impl Registry {
                 self.holds.lay(statement.digest, Hold { participant, by, reason, since: at });
             }
             StatementContent::Release(hold) => self.holds.lift(&statement.participant, *hold),
+            StatementContent::SetContact(setting) => self.contacts.take_in(statement, setting, at),
+            StatementContent::Role(decision) => self.roles.take_in(statement, decision, at),
             _ => {}
         }
     }
@@ -196,6 +203,16 @@ impl Registry {
     /// The technical holds.
     pub fn holds(&self) -> &Holds {
         &self.holds
+    }
+
+    /// Whom one calls in each state.
+    pub fn contacts(&self) -> &Contacts {
+        &self.contacts
+    }
+
+    /// The chair, and who coordinates what.
+    pub fn roles(&self) -> &Roles {
+        &self.roles
     }
 
     /// Whether the keys of a participant's node may be replaced by these.

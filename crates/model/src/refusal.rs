@@ -101,6 +101,14 @@ reasons! {
     HoldExists = "HOLD_EXISTS", Conflict, "see the holds with `concord participant list`";
     /// No such hold, or another one laid it.
     HoldUnknown = "HOLD_UNKNOWN", Unknown, "whoever laid a hold lifts it: see `concord participant list`";
+    /// Another officer changed it meanwhile.
+    RegistryChanged = "REGISTRY_CHANGED", Precondition, "look at it again, and say it anew where it is still to be changed";
+    /// This participant has no such contact point.
+    ContactUnknown = "CONTACT_UNKNOWN", Unknown, "see the contact points with `concord contact list`";
+    /// The participant has this role already.
+    RoleExists = "ROLE_EXISTS", Conflict, "see the roles with `concord role list`";
+    /// The participant does not have this role.
+    RoleUnknown = "ROLE_UNKNOWN", Unknown, "see the roles with `concord role list`";
     /// A fingerprint signed in the agreement differs from the registry's.
     FingerprintMismatch = "FINGERPRINT_MISMATCH", Precondition, "compare the fingerprints by telephone; where keys were replaced, a new agreement names the new ones";
 

@@ -29,6 +29,7 @@ mod health;
 mod kills;
 mod matrix;
 mod network;
+mod offices;
 mod paperwork;
 mod peers_refused;
 mod proxied;

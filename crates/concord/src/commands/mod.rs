@@ -6,6 +6,7 @@ pub(crate) mod agreement;
 pub(crate) mod audit;
 pub(crate) mod backup;
 mod check;
+pub(crate) mod contact;
 pub(crate) mod epoch;
 pub(crate) mod explain;
 pub(crate) mod hub;
@@ -15,6 +16,7 @@ pub(crate) mod pages;
 pub(crate) mod participant;
 pub(crate) mod receive;
 pub(crate) mod retention;
+pub(crate) mod role;
 pub(crate) mod statement;
 pub(crate) mod status;
 pub(crate) mod submit;
@@ -39,6 +41,8 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Participant(command) => participant::run(command, output).await,
         Command::Agency(command) => agency::run(command, output).await,
         Command::Agreement(command) => agreement::run(command, output).await,
+        Command::Contact(command) => contact::run(command, output).await,
+        Command::Role(command) => role::run(command, output).await,
         Command::Submit(args) => submit::run(args, output).await,
         Command::Withdraw(args) => withdraw::run(args, output).await,
         Command::Receive(args) => receive::run(args, output).await,

@@ -2,7 +2,8 @@
 
 use concord_journal::{Blob, Draft};
 use concord_ledger::{
-    At, Audience, Candidate, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, StatementDecided, Stood,
+    At, Audience, Candidate, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, StatementContent,
+    StatementDecided, Stood,
 };
 use concord_model::{ChainKey, Reason, Refusal, Timestamp};
 use concord_wire::consignment::{Opened, Sealed, epoch_link};
@@ -73,7 +74,14 @@ impl SequencerTask {
                 self.list_lost(decided, had, at)
             }
             Proposal::Statement(statement, signed) => {
-                let decision = self.ledger.decide(&Command::Statement(*statement), at)?;
+                let mut decision = self.ledger.decide(&Command::Statement(*statement), at)?;
+                if let Decision::Fact { fact: Fact::Statement(decided), .. } = &mut decision
+                    && matches!(decided.statement.content, StatementContent::SetContact(_))
+                    && concord_faults::planted("keep-contacts-to-oneself")
+                {
+                    let own = decided.statement.participant.clone();
+                    decided.told.retain(|told| told.participant == own);
+                }
                 self.settle(decision, at, Answer::Accepted, |fact, now| match fact {
                     Fact::Statement(fact) => Some(stored::hub::statement(fact, signed, now)),
                     _ => None,

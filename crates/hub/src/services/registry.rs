@@ -54,6 +54,24 @@ impl RegistryService for RegistryView {
         }))
     }
 
+    async fn list_contacts(
+        &self,
+        request: Request<pb::ListContactsRequest>,
+    ) -> Result<Response<pb::ListContactsResponse>, Status> {
+        let asked = registry::parse_contacts_request(&request.into_inner());
+        let (only, after) = asked.map_err(|refusal| to_status(&refusal))?;
+        let published = self.0.published();
+        let contacts = published.ledger.registry().contacts();
+        Ok(Response::new(registry::contacts(contacts, only.as_ref(), after.as_ref())))
+    }
+
+    async fn list_roles(
+        &self,
+        _request: Request<pb::ListRolesRequest>,
+    ) -> Result<Response<pb::ListRolesResponse>, Status> {
+        Ok(Response::new(registry::roles(self.0.published().ledger.registry().roles())))
+    }
+
     async fn get_bundle(
         &self,
         request: Request<pb::GetBundleRequest>,

@@ -136,7 +136,9 @@ impl Consequences {
             StatementContent::Decline(..)
             | StatementContent::Enrol(_)
             | StatementContent::OpenEpoch(_)
-            | StatementContent::Release(_) => {}
+            | StatementContent::Release(_)
+            | StatementContent::SetContact(_)
+            | StatementContent::Role(_) => {}
         }
         let members_of = |id: &AgreementId| (id.clone(), before.agreements().members(id).cloned().collect());
         let enrols = matches!(statement.content, StatementContent::Enrol(_));

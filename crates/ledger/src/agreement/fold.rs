@@ -55,7 +55,9 @@ impl Agreements {
             | StatementContent::Replace(_)
             | StatementContent::OpenEpoch(_)
             | StatementContent::Hold { .. }
-            | StatementContent::Release(_) => {}
+            | StatementContent::Release(_)
+            | StatementContent::SetContact(_)
+            | StatementContent::Role(_) => {}
         }
     }
 

@@ -6,9 +6,11 @@ use concord_model::{
 };
 
 use super::{AGREEMENT_MEMBERS_MIN, Agreement, AgreementState, Agreements, PartyState, RETURNS_MAX};
+use crate::contact::check_contact;
 use crate::epoch::Epochs;
 use crate::hold::{check_hold, check_release};
 use crate::registry::Registry;
+use crate::role::check_role;
 use crate::statement::StatementContent;
 
 /// Whether a participant may say this now: the rules of every kind of statement.
@@ -32,6 +34,8 @@ pub fn check_content(
         StatementContent::OpenEpoch(opening) => epochs.check_open(registry, by, opening),
         StatementContent::Hold { participant, .. } => check_hold(registry, by, participant),
         StatementContent::Release(hold) => check_release(registry, by, hold),
+        StatementContent::SetContact(setting) => check_contact(registry, by, setting),
+        StatementContent::Role(decision) => check_role(registry, by, decision),
     }
 }
 

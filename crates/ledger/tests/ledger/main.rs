@@ -7,6 +7,7 @@ mod amendments;
 mod audiences;
 mod chains;
 mod consignments;
+mod contacts_and_roles;
 mod enrolments;
 mod epochs;
 mod forum;

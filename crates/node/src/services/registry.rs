@@ -55,6 +55,25 @@ impl RegistryService for RegistryApi {
         }))
     }
 
+    async fn list_contacts(
+        &self,
+        request: Request<pb::ListContactsRequest>,
+    ) -> Result<Response<pb::ListContactsResponse>, Status> {
+        known_caller(&self.context, &request)?;
+        let (only, after) = wire::parse_contacts_request(&request.into_inner()).map_err(refused)?;
+        let state = self.context.now_state();
+        let contacts = state.directory().registry.contacts();
+        Ok(Response::new(wire::contacts(contacts, only.as_ref(), after.as_ref())))
+    }
+
+    async fn list_roles(
+        &self,
+        request: Request<pb::ListRolesRequest>,
+    ) -> Result<Response<pb::ListRolesResponse>, Status> {
+        known_caller(&self.context, &request)?;
+        Ok(Response::new(wire::roles(self.context.now_state().directory().registry.roles())))
+    }
+
     /// Only the hub makes bundles; the method table lets nobody get here.
     async fn get_bundle(
         &self,

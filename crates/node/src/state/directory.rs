@@ -180,7 +180,9 @@ impl Directory {
             | StatementContent::OpenEpoch(_)
             | StatementContent::End(_)
             | StatementContent::Hold { .. }
-            | StatementContent::Release(_) => {}
+            | StatementContent::Release(_)
+            | StatementContent::SetContact(_)
+            | StatementContent::Role(_) => {}
         }
     }
 

@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use crate::fixtures::{agreement_ref, agreement_text, key};
 use crate::golden::Golden;
-use crate::statements::{draft, epoch_opening, join_request, signed};
+use crate::statements::{contact_setting, draft, epoch_opening, join_request, role_decision, signed};
 
 #[test]
 fn an_agreement_text() {
@@ -38,6 +38,8 @@ fn statements_of_every_kind() {
         ("replacement", DraftContent::Replace(join_request(), Title::parse("note verbale 17/2026").unwrap())),
         ("decline with its reason", DraftContent::Decline(agreement_ref(), Some(Title::parse("Нет мандата").unwrap()))),
         ("return", DraftContent::Return(agreement_ref(), Digest([7; 32]))),
+        ("contact", DraftContent::SetContact(contact_setting())),
+        ("role", DraftContent::Role(role_decision())),
     ]) {
         let statement = encode_statement(&draft(number, content));
         let signed = signed(statement.clone());

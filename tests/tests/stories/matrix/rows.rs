@@ -156,6 +156,18 @@ pub(super) const ROWS: &[Row] = &[
         &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
         ALL_AT_NODE,
     ),
+    row(
+        "/concord.operations.v1.RegistryService/ListContacts",
+        empty,
+        &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
+        ALL_AT_NODE,
+    ),
+    row(
+        "/concord.operations.v1.RegistryService/ListRoles",
+        empty,
+        &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
+        ALL_AT_NODE,
+    ),
     row("/concord.operations.v1.RegistryService/GetBundle", empty, &[(SecretariatsOfficer, INVALID)], NOBODY),
     row(
         "/concord.operations.v1.OperationsService/GetStatus",
