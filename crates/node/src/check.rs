@@ -277,6 +277,7 @@ mod tests {
     fn made(place: &Path) -> PathBuf {
         let dir = place.join("node");
         let options = InitOptions {
+            anchor: None,
             dir: dir.clone(),
             participant: ParticipantCode::parse("KAZ").unwrap(),
             name: Name::parse("main").unwrap(),

@@ -38,6 +38,8 @@ pub struct InitOptions {
     pub admin: String,
     /// DNS names and addresses for the certificate, for software that is not ours.
     pub dns: Vec<String>,
+    /// A folder with the certificate and the key of the participant's trust anchor, where there is one already: the secretariat's is the hub's.
+    pub anchor: Option<PathBuf>,
 }
 
 /// A node that was set up.
@@ -72,6 +74,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
         journal_segment_size_bytes: SEGMENT_SIZE_DEFAULT_BYTES,
     };
     let now = SystemClock.now();
+    let anchor = trust_anchor(&options, now)?;
     let folder = Folder::create(&options.dir, FolderKind::Node)?;
     let _lock = folder.lock()?;
     let paths = Paths::of(folder.path());
@@ -79,7 +82,6 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
         Paths::make(folder.parent().unwrap_or(&options.dir))?;
     }
 
-    let anchor = AnchorKeys::create(&options.participant, now)?;
     anchor.save(&paths.anchor_certificate(), &paths.anchor_key())?;
     write_public(&paths.tls_anchor(), anchor.anchor().to_pem().as_bytes())?;
     let node = identity(&options.participant, Role::Node, &options.name);
@@ -124,6 +126,19 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
         enrolment_fingerprint: enrolment_fingerprint(&options.participant, anchor.anchor().der(), &signing.public()),
         join_request_path: paths.join_request(),
     })
+}
+
+/// The anchor that there is, or a new one. Which participant it is of, the hub and every peer check by the names that it vouches for.
+fn trust_anchor(options: &InitOptions, now: Timestamp) -> Result<AnchorKeys, NodeError> {
+    match &options.anchor {
+        Some(folder) => Ok(AnchorKeys::load(&folder.join("certificate.pem"), &folder.join("key.pem"))?),
+        None if options.participant == ParticipantCode::secretariat() => {
+            let what =
+                "a node of the secretariat's has the hub's trust anchor: say where it is with --anchor HUBDIR/anchor";
+            Err(NodeError::Mismatch(what.to_owned()))
+        }
+        None => Ok(AnchorKeys::create(&options.participant, now)?),
+    }
 }
 
 /// Issues a certificate for one of the participant's people or machines and writes its profile.

@@ -30,6 +30,7 @@ mod kills;
 mod matrix;
 mod network;
 mod offices;
+mod papers;
 mod paperwork;
 mod peers_refused;
 mod proxied;

@@ -102,6 +102,7 @@ async fn found(hub_dir: &Path, node_dir: &Path) -> Result<Forum> {
     let (server, forum) = found_hub(hub_dir).await?;
     server.stop().await?;
     concord_node::init(concord_node::InitOptions {
+        anchor: None,
         dir: node_dir.to_owned(),
         participant: ParticipantCode::parse("IRN")?,
         name: Name::parse("main")?,

@@ -59,7 +59,7 @@ pub(crate) enum NodeCommand {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord node init --dir /srv/concord/node --participant KAZ --listen 0.0.0.0:7444 --dns node.example.kz"
+    after_help = "Example:\n  concord node init --dir /srv/concord/node --participant KAZ --listen 0.0.0.0:7444 --dns node.example.kz\n  concord node init --dir /srv/concord/papers --participant SEC --anchor /srv/concord/hub/anchor"
 )]
 pub(crate) struct InitArgs {
     /// The node's folder; absent or empty.
@@ -80,6 +80,9 @@ pub(crate) struct InitArgs {
     /// DNS names or addresses for the node's certificate.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     dns: Vec<String>,
+    /// A folder with certificate.pem and key.pem of a trust anchor that there is; else a new one is made. A node of the secretariat's takes the hub's.
+    #[arg(long, value_name = "DIR")]
+    anchor: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -144,9 +147,13 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
 }
 
 fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
-    let InitArgs { dir, participant, name, listen, admin, dns } = args;
+    let InitArgs { dir, participant, name, listen, admin, dns, anchor } = args;
+    if participant == ParticipantCode::secretariat() && anchor.is_none() {
+        let what = "a node of the secretariat's has the trust anchor of its hub";
+        return Err(Failure::usage(what).help("say where that is, such as --anchor /srv/concord/hub/anchor"));
+    }
     let code = participant.to_string();
-    let made = concord_node::init(InitOptions { dir: dir.clone(), participant, name, listen, admin, dns })?;
+    let made = concord_node::init(InitOptions { dir: dir.clone(), participant, name, listen, admin, dns, anchor })?;
     let line = InitLine {
         participant: code,
         dir: dir.display().to_string(),

@@ -93,9 +93,7 @@ impl RegistryView {
         let enrolment = known
             .enrolment(&participant)
             .ok_or_else(|| Refusal::new(Reason::ParticipantNotEnrolled, format!("{participant} is not enrolled")))?;
-        let secretariat = known
-            .enrolment(&ParticipantCode::secretariat())
-            .ok_or_else(|| internal("the hub itself is not in its registry"))?;
+        let secretariat = known.hub_keys().ok_or_else(|| internal("the hub itself is not in its registry"))?;
         Ok(pb::Bundle {
             hub: self.0.hub.to_string(),
             addresses: self.0.announce.clone(),
@@ -110,7 +108,7 @@ impl RegistryView {
 }
 
 fn registered(ledger: &Ledger, participant: &Participant) -> pb::RegisteredParticipant {
-    let enrolled = ledger.registry().enrolment(&participant.code).map(|enrolment| pb::EnrolledKeys {
+    let enrolled = ledger.registry().shown_keys(&participant.code).map(|enrolment| pb::EnrolledKeys {
         node: enrolment.node.to_string(),
         anchor_fingerprint: digest_bytes(&enrolment.anchor_fingerprint.0),
         signing_key_fingerprint: digest_bytes(&enrolment.signing_key.fingerprint.0),

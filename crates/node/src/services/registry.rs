@@ -36,7 +36,7 @@ impl RegistryService for RegistryApi {
         let registry = &state.directory().registry;
         let participants = registry.participants().map(|participant| pb::RegisteredParticipant {
             participant: Some(wire::participant(participant)),
-            enrolled: registry.enrolment(&participant.code).map(|keys| enrolled(&participant.code, keys)),
+            enrolled: registry.shown_keys(&participant.code).map(|keys| enrolled(&participant.code, keys)),
             holds: wire::holds(registry.holds(), &participant.code),
         });
         Ok(Response::new(pb::ListParticipantsResponse { participants: participants.collect() }))
