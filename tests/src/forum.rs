@@ -137,7 +137,11 @@ impl Forum {
     /// Makes and enrols a node, and returns the bundle that it would join with.
     pub fn enrol(&self, code: &str) -> PathBuf {
         let dir = self.node_dir(code);
-        concord(words!["node", "init", "--dir", dir, "--participant", code]).ok();
+        let mut init = words!["node", "init", "--dir", dir, "--participant", code];
+        if code == "SEC" {
+            init.extend(words!["--anchor", self.hub_dir().join("anchor")]);
+        }
+        concord(init).ok();
         let (request, bundle) = (dir.join("join-request.json"), dir.join("bundle.json"));
         concord(words!["participant", "enrol", request, "--profile", self.hub_dir().join("officer"), "--out", bundle])
             .ok();
@@ -371,9 +375,10 @@ impl Forum {
         self.path().join(format!("node-{}", code.to_lowercase()))
     }
 
-    /// The profile of a participant's officer.
+    /// The profile of a participant's officer; the secretariat's speaks to the hub.
     pub fn officer(&self, code: &str) -> PathBuf {
-        self.node_dir(code).join("officer")
+        let dir = if code == "SEC" { self.hub_dir() } else { self.node_dir(code) };
+        dir.join("officer")
     }
 
     /// What an operator sees of the hub or node of this folder.

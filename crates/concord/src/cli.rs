@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::commands::{
-    agency, agreement, anchor, approval, audit, explain, holder, hub, journal, measure, node, pages, participant,
-    receive, status, submit, track, verify, withdraw,
+    agency, agreement, anchor, approval, audit, contact, explain, holder, hub, journal, measure, node, pages,
+    participant, receive, role, status, submit, track, verify, withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -70,6 +70,12 @@ pub(crate) enum Command {
     /// Propose, consent to, decline, leave and show agreements.
     #[command(subcommand, after_help = "Example:\n  concord agreement pending --profile /srv/concord/node/officer")]
     Agreement(agreement::AgreementCommand),
+    /// Say and show whom one calls in each state, about which measure.
+    #[command(subcommand, after_help = "Example:\n  concord contact list --profile /srv/concord/node/officer")]
+    Contact(contact::ContactCommand),
+    /// Show the chair and who coordinates what; record what the forum decided of it (secretariat only).
+    #[command(subcommand, after_help = "Example:\n  concord role list --profile /srv/concord/node/officer")]
+    Role(role::RoleCommand),
     /// Hand in files as an agency: one exchange for each.
     Submit(submit::SubmitArgs),
     /// Take an exchange of this agency back: who had it is told, and nobody else gets it.

@@ -144,6 +144,8 @@ pub const MISTAKES: &[&str] = &[
     "deliver-of-the-time-between",
     // check: --workspace --test stories an_agreement_among_each
     "count-who-has-not-consented",
+    // check: --workspace --test stories whom_one_calls_is_each_states_own_word
+    "keep-contacts-to-oneself",
     // check: --workspace --test stories the_list_of_an_issuer_that_grew_too_old
     "let-a-lapsed-list-count-on",
     // check: -p concord-server --lib what_peers_would_refuse

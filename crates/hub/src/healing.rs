@@ -439,12 +439,6 @@ fn verify_handed(
 ) -> Result<(), Refusal> {
     let participant = &statement.participant;
     let published = shared.published();
-    let enrolment = published.ledger.registry().enrolment(participant).ok_or_else(|| {
-        Refusal::new(
-            Reason::ParticipantNotEnrolled,
-            format!("{participant} has no enrolled keys, so nobody speaks for it yet"),
-        )
-    })?;
     let wrong = |error: String| Refusal::new(Reason::StatementSignatureInvalid, error);
     let not_valid = |error: &StatementError| match error {
         // By a clock that is behind nobody's word is forgotten: it is handed back again, until the clock is right.
@@ -453,8 +447,12 @@ fn verify_handed(
         }
         error => wrong(error.to_string()),
     };
-    let anchors = enrolment.anchors().map(Anchor::from_der).collect::<Result<Vec<_>, _>>();
-    let anchors = anchors.map_err(|error| wrong(error.to_string()))?;
+    let anchors = published.ledger.registry().anchors_of(participant).map(Anchor::from_der);
+    let anchors = anchors.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(error.to_string()))?;
+    if anchors.is_empty() {
+        let what = format!("{participant} has no enrolled keys, so nobody speaks for it yet");
+        return Err(Refusal::new(Reason::ParticipantNotEnrolled, what));
+    }
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|der: &Bytes| der.to_vec()).collect();
     let now = shared.clock.shown();
     let moments = [Some(now), told_at.filter(|at| *at <= now), Some(statement.made_at).filter(|at| *at <= now)];

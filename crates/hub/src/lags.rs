@@ -64,10 +64,8 @@ pub async fn keep_measured(shared: Weak<Shared>, connections: Connections, limit
         }
         let nodes: Vec<_> = connections.list().into_iter().filter(|one| one.identity.role == Role::Node).collect();
         for (code, _) in shared.published().ledger.registry().enrolments() {
-            if *code != ParticipantCode::secretariat() {
-                let connected = nodes.iter().any(|node| node.identity.participant == *code);
-                metrics::gauge!("concord_node_connected", "participant" => code.to_string()).set(f64::from(connected));
-            }
+            let connected = nodes.iter().any(|node| node.identity.participant == *code);
+            metrics::gauge!("concord_node_connected", "participant" => code.to_string()).set(f64::from(connected));
         }
         drop(shared);
         tokio::time::sleep(Duration::from_secs(MEASURE_INTERVAL_SECONDS)).await;

@@ -184,7 +184,6 @@ impl Losses {
             .registry()
             .enrolments()
             .map(|(code, _)| code)
-            .filter(|code| **code != ParticipantCode::secretariat())
             .filter(|code| !shared.feeds.is_shown(code, published.tail.history))
             .map(ToString::to_string)
             .collect();

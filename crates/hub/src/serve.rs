@@ -74,7 +74,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let anchors = Anchors::none();
     anchors.replace(anchors_of(&ledger));
     // A hub that nobody has joined has no peer that could agree with its clock, and nothing that could lapse.
-    let has_peers = ledger.registry().enrolments().any(|(code, _)| *code != ParticipantCode::secretariat());
+    let has_peers = ledger.registry().enrolments().next().is_some();
     let last_recorded = has_peers.then(|| ledger.last_recorded_at());
     let trust = Arc::new(ClockTrust::system(Arc::new(SystemClock), last_recorded, readiness.clone()));
     concord_server::detach(Arc::clone(&trust).watch());
@@ -328,8 +328,7 @@ pub(crate) fn check_owner(
         Some(hub) => return Err(other(format!("it is of hub {hub}, hub.toml names {}", config.name))),
         None => return Err(StandingError::Absent { owner: Owner::Hub, path: path.to_owned() }.into()),
     }
-    let registered = ledger.registry().enrolment(&ParticipantCode::secretariat());
-    if registered.is_none_or(|enrolment| enrolment.signing_key != signing_key.public()) {
+    if ledger.registry().hub_keys().is_none_or(|keys| keys.signing_key != signing_key.public()) {
         return Err(other("it names another signing key than signing/key.pem".to_owned()));
     }
     Ok(())

@@ -46,6 +46,8 @@ pub const METHODS: &[Row] = &[
     Row { method: "/concord.agreement.v1.AgreementService/GetAgreement", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.RegistryService/ListParticipants", allow: &[OFFICER, OPERATOR, NODE] },
     Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR] },
+    Row { method: "/concord.operations.v1.RegistryService/ListContacts", allow: &[OFFICER, OPERATOR] },
+    Row { method: "/concord.operations.v1.RegistryService/ListRoles", allow: &[OFFICER, OPERATOR] },
     Row { method: "/concord.operations.v1.RegistryService/GetBundle", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.RegistryService/ListApprovals", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },

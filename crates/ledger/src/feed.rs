@@ -136,14 +136,15 @@ pub(crate) fn told_of<'a>(
         StatementContent::Consent(reference) | StatementContent::End(reference) => {
             agreements.concerned([reference]).into_iter().collect()
         }
-        StatementContent::Hold { .. } | StatementContent::Release(_) => {
-            registry.participants().map(|participant| &participant.code).collect()
-        }
         StatementContent::Decided(ForumDecision { content: DecisionContent::AddParticipant(added), .. }) => {
             let all = registry.participants().map(|participant| &participant.code);
             all.filter(|code| **code != added.code).chain([&added.code]).collect()
         }
-        StatementContent::Decided(_) => registry.participants().map(|participant| &participant.code).collect(),
+        StatementContent::Hold { .. }
+        | StatementContent::Release(_)
+        | StatementContent::Decided(_)
+        | StatementContent::SetContact(_)
+        | StatementContent::Role(_) => registry.participants().map(|participant| &participant.code).collect(),
         StatementContent::Approve(_) | StatementContent::Reject(_) => vec![own],
     }
 }
@@ -157,5 +158,7 @@ pub(crate) fn is_told_to_all(content: &StatementContent) -> bool {
             | StatementContent::Hold { .. }
             | StatementContent::Release(_)
             | StatementContent::Decided(_)
+            | StatementContent::SetContact(_)
+            | StatementContent::Role(_)
     )
 }

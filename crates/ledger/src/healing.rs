@@ -11,6 +11,7 @@ use concord_model::{AgreementText, Lane, ParticipantCode, Reason, Refusal};
 use crate::agreement::{AgreementState, check_amendment, check_form};
 use crate::approval::{needs_others, that_count};
 use crate::command::Handed;
+use crate::contact::check_contact_form;
 use crate::decision::{check_decision, check_decision_form};
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
 use crate::feed::told_of;
@@ -18,6 +19,7 @@ use crate::hold::check_hold;
 use crate::ledger::{Decision, Ledger};
 use crate::loss::Lost;
 use crate::resume::Shown;
+use crate::role::check_role_form;
 use crate::signer::SignerStep;
 use crate::statement::{DecisionContent, ForumDecision, Replacement, StatementContent};
 
@@ -116,6 +118,9 @@ impl Ledger {
             }) => check_decision_form(registry, by, content),
             StatementContent::Decided(decision) => check_decision(registry, by, decision),
             StatementContent::Approve(_) | StatementContent::Reject(_) => Ok(()),
+            // Settings and decisions that came before it may have yet to come back.
+            StatementContent::SetContact(setting) => check_contact_form(registry, by, setting),
+            StatementContent::Role(decision) => check_role_form(registry, by, decision),
             StatementContent::Propose { text, digest } => {
                 let malformed = |what: String| Err(Refusal::new(Reason::AgreementMalformed, what));
                 check_form(text, by)?;

@@ -25,7 +25,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 14;
+pub const LEDGER_STATE_VERSION: u32 = 15;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -181,7 +181,11 @@ impl Ledger {
                 self.close_epoch(statement, decided);
                 Arc::make_mut(&mut self.registry).apply(statement, signed_by, self.recorded_at);
             }
-            StatementContent::Hold { .. } | StatementContent::Release(_) | StatementContent::Decided(_) => {
+            StatementContent::Hold { .. }
+            | StatementContent::Release(_)
+            | StatementContent::Decided(_)
+            | StatementContent::SetContact(_)
+            | StatementContent::Role(_) => {
                 Arc::make_mut(&mut self.registry).apply(statement, signed_by, self.recorded_at);
             }
             _ => {

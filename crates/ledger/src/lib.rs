@@ -10,6 +10,7 @@ pub mod approval;
 pub mod audience;
 pub mod chain;
 pub mod command;
+pub mod contact;
 pub mod decision;
 pub mod epoch;
 pub mod fact;
@@ -23,6 +24,7 @@ pub mod nodes;
 pub mod permit;
 pub mod registry;
 pub mod resume;
+pub mod role;
 pub mod signer;
 pub mod statement;
 pub mod withdrawal;
@@ -35,6 +37,7 @@ pub use approval::{APPROVAL_LASTS, APPROVALS_WAITING_MAX, Approvals, Quorum, Sig
 pub use audience::{Audience, AudienceRule, audience, check_terms, preview, why_not_in_audience};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};
+pub use contact::{ContactPoint, Contacts};
 pub use decision::{Change, Changes};
 pub use epoch::{ChainTip, ClosedEpoch, EpochOpening, Epochs};
 pub use fact::{
@@ -52,6 +55,9 @@ pub use nodes::{NodeLine, Nodes};
 pub use permit::{Mail, Permit};
 pub use registry::{EarlierKeys, Enrolment, Registry};
 pub use resume::{Resume, Resumes, Shown};
+pub use role::{RoleHeld, RolePlace, Roles};
 pub use signer::{LastStatement, Officer, SignerStep, Signers};
-pub use statement::{DecisionContent, ForumDecision, JoinRequest, Replacement, Statement, StatementContent};
+pub use statement::{
+    ContactSetting, DecisionContent, ForumDecision, JoinRequest, Replacement, RoleDecision, Statement, StatementContent,
+};
 pub use withdrawal::{Found, Target, Withdrawals};

@@ -8,15 +8,18 @@ use concord_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::contact::Contacts;
 use crate::decision::{Change, Changes, insert_measure};
 use crate::fact::Founding;
 use crate::hold::{Hold, Holds};
+use crate::role::Roles;
 use crate::statement::{DecisionContent, ForumDecision, JoinRequest, Replacement, Statement, StatementContent};
 
 /// The registry and the catalogue of one forum.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Registry {
-    hub: Option<Name>,
+    /// The hub: its name, and the keys that it was founded with, of which the anchor is the secretariat's.
+    hub: Option<Enrolment>,
     participants: BTreeMap<ParticipantCode, Participant>,
     areas: Vec<Area>,
     measures: Vec<Measure>,
@@ -26,18 +29,20 @@ pub struct Registry {
     begun: BTreeMap<ParticipantCode, Participant>,
     changes: BTreeMap<ParticipantCode, Changes>,
     added_measures: BTreeMap<MeasureCode, Changes>,
+    contacts: Contacts,
+    roles: Roles,
 }
 
 /// The keys that a participant is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolment {
-    /// Its node; the hub's name for the secretariat.
+    /// Its node; of the hub's own keys the hub.
     pub node: Name,
     /// The trust anchor's certificate, DER.
     pub anchor: Vec<u8>,
     /// SHA-256 of it.
     pub anchor_fingerprint: Fingerprint,
-    /// The key that signs consignments and acknowledgements; for the secretariat, receipts.
+    /// The key that signs consignments and acknowledgements; of the hub's own, receipts.
     pub signing_key: PublicKey,
     /// When the hub recorded it.
     pub enrolled_at: Timestamp,
@@ -82,7 +87,7 @@ impl Registry {
     pub fn check_found(&self, founding: &Founding) -> Result<(), Refusal> {
         let refuse = |message: String| Err(Refusal::new(Reason::ArgumentInvalid, message));
         if let Some(hub) = &self.hub {
-            return refuse(format!("this hub was founded before, under the name {hub}"));
+            return refuse(format!("this hub was founded before, under the name {}", hub.node));
         }
         let secretariat = ParticipantCode::secretariat();
         let mut codes: Vec<_> = founding.participants.iter().map(|one| &one.code).collect();
@@ -117,8 +122,10 @@ impl Registry {
             ));
         }
         let taken = |message: String| Err(Refusal::new(Reason::ParticipantAlreadyEnrolled, message));
-        if *code == ParticipantCode::secretariat() {
-            return taken(format!("the founding enrolled {code} with the hub's keys; nobody else does"));
+        // It has one anchor, by which all know the hub and the secretariat's officers.
+        let is_own = |hub: &Enrolment| hub.anchor == request.anchor && hub.signing_key != request.signing_key;
+        if *code == ParticipantCode::secretariat() && !self.hub.as_ref().is_some_and(is_own) {
+            return taken(format!("a node of {code} has the hub's trust anchor, and a signing key of its own"));
         }
         match self.enrolment(code) {
             Some(enrolment) if !enrolment.says_the_same_as(request) => {
@@ -153,13 +160,12 @@ impl Registry {
         if self.hub.is_some() {
             return;
         }
-        self.hub = Some(founding.hub.clone());
         self.participants =
             founding.participants.iter().map(|participant| (participant.code.clone(), participant.clone())).collect();
         self.begun.clone_from(&self.participants);
         self.areas.clone_from(&founding.areas);
         self.measures.clone_from(&founding.measures);
-        self.enrolments.entry(ParticipantCode::secretariat()).or_insert_with(|| Enrolment {
+        self.hub = Some(Enrolment {
             node: founding.hub.clone(),
             anchor: founding.anchor.clone(),
             anchor_fingerprint: founding.anchor_fingerprint,
@@ -171,7 +177,7 @@ impl Registry {
     }
 
     /// Takes in a statement that takes effect, with those who signed it: only a participant's first enrolment means something here, a
-    /// replacement of its keys, holds, and what the forum decided.
+    /// replacement of its keys, holds, what the forum decided, contact points and roles.
     pub fn apply(&mut self, statement: &Statement, signed_by: &[Name], at: Timestamp) {
         match &statement.content {
             StatementContent::Enrol(request) => {
@@ -202,6 +208,8 @@ impl Registry {
             }
             StatementContent::Release(hold) => self.holds.lift(&statement.participant, *hold),
             StatementContent::Decided(decision) => self.decide(statement, decision, at),
+            StatementContent::SetContact(setting) => self.contacts.take_in(statement, setting, at),
+            StatementContent::Role(decision) => self.roles.take_in(statement, decision, at),
             _ => {}
         }
     }
@@ -252,6 +260,16 @@ impl Registry {
         &self.holds
     }
 
+    /// Whom one calls in each state.
+    pub fn contacts(&self) -> &Contacts {
+        &self.contacts
+    }
+
+    /// The chair, and who coordinates what.
+    pub fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
     /// Whether the keys of a participant's node may be replaced by these.
     pub fn check_replace(&self, by: &ParticipantCode, request: &JoinRequest) -> Result<(), Refusal> {
         let code = &request.participant;
@@ -283,7 +301,23 @@ impl Registry {
 
     /// The hub's name, once it is founded.
     pub fn hub(&self) -> Option<&Name> {
+        self.hub.as_ref().map(|hub| &hub.node)
+    }
+
+    /// The keys that the hub was founded with: the secretariat's anchor, and the key that signs receipts.
+    pub fn hub_keys(&self) -> Option<&Enrolment> {
         self.hub.as_ref()
+    }
+
+    /// The keys by which people know a participant: its node's; of a secretariat that runs no node of its own, the hub's.
+    pub fn shown_keys(&self, code: &ParticipantCode) -> Option<&Enrolment> {
+        let is_secretariat = *code == ParticipantCode::secretariat();
+        self.enrolment(code).or_else(|| self.hub_keys().filter(|_| is_secretariat))
+    }
+
+    /// The trust anchors that officers' certificates of a participant are judged by, the present one first; none before its keys are known.
+    pub fn anchors_of(&self, code: &ParticipantCode) -> impl Iterator<Item = &[u8]> {
+        self.shown_keys(code).into_iter().flat_map(Enrolment::anchors)
     }
 
     /// All participants, by code.
@@ -311,12 +345,12 @@ impl Registry {
         self.measures.iter().find(|measure| &measure.code == code)
     }
 
-    /// All enrolments, by participant.
+    /// All enrolments of nodes, by participant; the secretariat is among them where it runs one beside the hub.
     pub fn enrolments(&self) -> impl Iterator<Item = (&ParticipantCode, &Enrolment)> {
         self.enrolments.iter()
     }
 
-    /// The keys of one participant.
+    /// The keys of one participant's node.
     pub fn enrolment(&self, code: &ParticipantCode) -> Option<&Enrolment> {
         self.enrolments.get(code)
     }
@@ -328,7 +362,11 @@ impl Registry {
 
     /// Each trust anchor in DER, with the participant that it vouches for.
     pub fn anchors(&self) -> impl Iterator<Item = (&ParticipantCode, &[u8])> {
-        self.enrolments.iter().map(|(code, enrolment)| (code, enrolment.anchor.as_slice()))
+        let secretariat = self.participants.get_key_value(&ParticipantCode::secretariat()).map(|(code, _)| code);
+        let hub = secretariat.zip(self.hub.as_ref()).map(|(code, hub)| (code, hub.anchor.as_slice()));
+        let others = self.enrolments.iter().map(|(code, enrolment)| (code, enrolment.anchor.as_slice()));
+        // A node of the secretariat's has the hub's anchor.
+        hub.into_iter().chain(others.filter(move |(code, _)| secretariat != Some(*code)))
     }
 }
 

@@ -180,7 +180,7 @@ fn check_speaker(registry: &Registry, statement: &Statement) -> Result<(), Refus
         ));
     }
     let participant = &statement.participant;
-    if registry.enrolment(participant).is_none() {
+    if registry.shown_keys(participant).is_none() {
         return Err(Refusal::new(
             Reason::ParticipantNotEnrolled,
             format!("{participant} has no enrolled keys, so nobody speaks for it yet"),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use concord_model::{
-    AgreementDigest, AgreementRef, AgreementText, Digest, Fingerprint, Measure, Name, Participant, ParticipantCode,
-    ParticipantKind, PublicKey, Timestamp, Title,
+    AgreementDigest, AgreementRef, AgreementText, Contact, Digest, Fingerprint, ForumRole, Measure, MeasureCode, Name,
+    Participant, ParticipantCode, ParticipantKind, PublicKey, RoleScope, Timestamp, Title,
 };
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,10 @@ pub enum StatementContent {
     Reject(Digest),
     /// Records what the forum decided about itself.
     Decided(ForumDecision),
+    /// Says whom one calls in its own state.
+    SetContact(ContactSetting),
+    /// Records that the forum gave a role, or took it.
+    Role(RoleDecision),
 }
 
 impl StatementContent {
@@ -93,6 +97,14 @@ impl StatementContent {
                 Some(hold) => format!("release {}", hold.participant),
                 None => "release of a hold that does not stand".to_owned(),
             },
+            Self::SetContact(ContactSetting { measure, contact, .. }) => {
+                let verb = if contact.is_some() { "set" } else { "remove" };
+                format!("{verb} contact for {}", measure.as_ref().map_or("everything", MeasureCode::as_str))
+            }
+            // What it is over may be said in words, which are no names.
+            Self::Role(RoleDecision { participant, role, is_given, .. }) => {
+                format!("{} role {role} {participant}", if *is_given { "grant" } else { "revoke" })
+            }
             Self::OpenEpoch(opening) => format!("open epoch {} of node {}", opening.epoch, opening.node),
             Self::Approve(digest) => format!("approve {}", shortened(digest)),
             Self::Reject(digest) => format!("reject {}", shortened(digest)),
@@ -145,6 +157,35 @@ pub enum DecisionContent {
     },
     /// A measure that there was not, of an area that there is.
     AddMeasure(Measure),
+}
+
+/// Whom one calls in the state of the officer who says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContactSetting {
+    /// About this measure; about everything that has no contact point of its own, where none is named.
+    pub measure: Option<MeasureCode>,
+    /// From 1, exactly the one after the last setting of the same place: so the newest counts, in whatever order they come back to a hub
+    /// that lost data.
+    pub revision: u32,
+    /// Whom; nobody any more, where there is none.
+    pub contact: Option<Contact>,
+}
+
+/// That the forum gave a role, or took it, as its secretariat records it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleDecision {
+    /// Whose role it is, or was.
+    pub participant: ParticipantCode,
+    /// The role.
+    pub role: ForumRole,
+    /// Over what.
+    pub scope: RoleScope,
+    /// As of a contact point.
+    pub revision: u32,
+    /// Whether it was given; else taken.
+    pub is_given: bool,
+    /// The paper of the decision: told to all.
+    pub reference: Title,
 }
 
 /// New keys for a node whose own are lost.

@@ -18,6 +18,8 @@ pub const RECEIPTS_KEPT_PER_CHAIN: usize = 32;
 pub const EPOCHS_MAX: u32 = 1024;
 /// A title, in bytes of UTF-8. Over it: `TITLE_INVALID`.
 pub const TITLE_SIZE_MAX_BYTES: usize = 1024;
+/// A line that everybody may read, such as an office, in bytes of UTF-8.
+pub const SHORT_LINE_SIZE_MAX_BYTES: usize = 256;
 /// One serialised header. Over it: `HEADER_MALFORMED`.
 pub const HEADER_SIZE_MAX_BYTES: usize = 16 * 1024;
 /// Participants on one agreement. Over it: `AGREEMENT_MALFORMED`.

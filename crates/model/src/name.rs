@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::TITLE_SIZE_MAX_BYTES;
+use crate::limits::{SHORT_LINE_SIZE_MAX_BYTES, TITLE_SIZE_MAX_BYTES};
 
 /// Why a text is not the thing that it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,6 +136,18 @@ text_type! {
     |text| !text.trim().is_empty() && text.len() <= TITLE_SIZE_MAX_BYTES && !text.chars().any(char::is_control)
 }
 
+text_type! {
+    /// One line in any script, not empty, of what everybody may read: an office, hours, a part of a measure.
+    ShortLine, "line", "one line of 1 to 256 bytes of UTF-8 without control characters",
+    |text| !text.trim().is_empty() && text.len() <= SHORT_LINE_SIZE_MAX_BYTES && !text.chars().any(char::is_control)
+}
+
+text_type! {
+    /// A telephone number as it is dialled from abroad, maybe with an extension.
+    Telephone, "telephone number", "a number as it is dialled from abroad, such as +7 7172 70-15-22 or +7 7172 701522 ext 14",
+    is_telephone
+}
+
 impl AgreementId {
     /// The participant that proposed it.
     pub fn proposer(&self) -> ParticipantCode {
@@ -168,6 +180,19 @@ fn is_slug(text: &str) -> bool {
 
 fn is_ordinal(text: &str) -> bool {
     (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0')
+}
+
+fn is_telephone(text: &str) -> bool {
+    let (number, extension) = text.split_once(" ext ").unwrap_or((text, "1"));
+    let is_part = |c: char| c.is_ascii_digit() || " -()".contains(c);
+    let digits = |text: &str| text.bytes().filter(u8::is_ascii_digit).count();
+    text.len() <= 48
+        && number
+            .strip_prefix('+')
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.chars().all(is_part))
+        && (7..=15).contains(&digits(number))
+        && (1..=8).contains(&extension.len())
+        && extension.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn is_media_token(text: &str) -> bool {
@@ -208,6 +233,20 @@ mod tests {
         );
         check::<Language>(&["ru", "en-GB"], &["", "ru_RU", "-", "toolongsubtag"]);
         check::<RequestId>(&["a", "2026-11-24/17#3"], &["", "a b", "é", "\n"]);
+        check::<ShortLine>(&["Дежурная часть", &"x".repeat(256)], &["", " ", "a\nb", &"x".repeat(257)]);
+        check::<Telephone>(
+            &["+7 7172 70-15-22", "+98 (21) 6115 4000", "+16502530000 ext 14"],
+            &[
+                "",
+                "+",
+                "7 7172 701522",
+                "+7 71",
+                "+7 7172 701522 ext",
+                "+7 7172 701522 ext a",
+                "+1234567890123456",
+                "+(7) 7172 701522",
+            ],
+        );
         check::<Title>(&["Изъятие героина", "x"], &["", "  ", "a\nb", "\u{7}"]);
     }
 

@@ -114,7 +114,13 @@ reasons! {
     /// There is a measure of this code.
     MeasureExists = "MEASURE_EXISTS", Conflict, "choose the next free code, and a short name that no measure has: `concord measure list` shows all";
     /// Another officer changed it meanwhile.
-    RegistryChanged = "REGISTRY_CHANGED", Precondition, "look at it with `concord participant show`, and say it again where it is still to be changed";
+    RegistryChanged = "REGISTRY_CHANGED", Precondition, "look at it again, and say it anew where it is still to be changed";
+    /// This participant has no such contact point.
+    ContactUnknown = "CONTACT_UNKNOWN", Unknown, "see the contact points with `concord contact list`";
+    /// The participant has this role already.
+    RoleExists = "ROLE_EXISTS", Conflict, "see the roles with `concord role list`";
+    /// The participant does not have this role.
+    RoleUnknown = "ROLE_UNKNOWN", Unknown, "see the roles with `concord role list`";
     /// A fingerprint signed in the agreement differs from the registry's.
     FingerprintMismatch = "FINGERPRINT_MISMATCH", Precondition, "compare the fingerprints by telephone; where keys were replaced, a new agreement names the new ones";
 

@@ -4,7 +4,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use concord_identity::{Anchor, AnchorFolder, Credentials, SigningKey, enrolment_fingerprint, read_text, write_public};
+use concord_identity::{
+    Anchor, AnchorFolder, Credentials, FileError, IssueError, SigningKey, enrolment_fingerprint, read_text,
+    write_public,
+};
 use concord_journal::{FileJournal, SEGMENT_SIZE_DEFAULT_BYTES};
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role};
 use concord_server::holders::{Asked, Holders, Installed, LEAF_LIFETIME_DAYS, Lifetime, REQUEST_FILE};
@@ -39,14 +42,16 @@ pub struct InitOptions {
     pub officers: Vec<Name>,
     /// How long its certificates are valid, in days.
     pub days: u32,
+    /// The folder of the participant's trust anchor, where there is one already: the secretariat's is the hub's. Else a new one is made.
+    pub anchor: Option<PathBuf>,
 }
 
 impl InitOptions {
     /// One that listens on loopback, with all else as usual.
     pub fn usual(dir: PathBuf, participant: ParticipantCode, name: Name) -> Self {
         let [listen, admin] = [(); 2].map(|()| "127.0.0.1:0".to_owned());
-        let (dns, officers) = Default::default();
-        Self { dir, participant, name, listen, admin, dns, officers, days: LEAF_LIFETIME_DAYS }
+        let (dns, officers, anchor) = Default::default();
+        Self { dir, participant, name, listen, admin, dns, officers, days: LEAF_LIFETIME_DAYS, anchor }
     }
 }
 
@@ -63,9 +68,16 @@ pub struct Initialised {
 pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
     let now = SystemClock.now();
     let life = Lifetime { days: options.days, now };
+    let there = anchor_that_is_there(&options)?;
     let new = New::begin(&options)?;
     let (paths, holders) = (&new.paths, &new.holders);
-    let anchor = AnchorFolder::create(&holders.anchor_folder(), &options.participant, now)?;
+    let anchor = match there {
+        Some((folder, anchor)) => {
+            link_to(&folder, &holders.anchor_folder())?;
+            anchor
+        }
+        None => AnchorFolder::create(&holders.anchor_folder(), &options.participant, now)?,
+    };
     Paths::make(&new.folder.path().join("tls"))?;
     write_public(&paths.tls_anchor(), anchor.anchor().to_pem().as_bytes())?;
     holders.add_server(&anchor, hosts(&options.dns, new.config.listen), life)?;
@@ -222,6 +234,35 @@ fn write_join_request(paths: &Paths, config: &NodeConfig, holders: &Holders) -> 
         enrolment_fingerprint: enrolment_fingerprint(&config.participant, anchor.der(), &signing.public()),
         join_request_path: paths.join_request(),
     })
+}
+
+/// The anchor that the node is to have, where there is one already.
+fn anchor_that_is_there(options: &InitOptions) -> Result<Option<(PathBuf, AnchorFolder)>, NodeError> {
+    let Some(folder) = &options.anchor else {
+        if options.participant == ParticipantCode::secretariat() {
+            let what =
+                "a node of the secretariat's has the hub's trust anchor: say where it is with --anchor HUBDIR/anchor";
+            return Err(NodeError::Mismatch(what.to_owned()));
+        }
+        return Ok(None);
+    };
+    let cannot = |source| file_error("find the folder of the trust anchor", folder, source);
+    let folder = std::fs::canonicalize(folder).map_err(cannot)?;
+    let anchor = AnchorFolder::open(&folder)?;
+    if *anchor.participant() != options.participant {
+        let (its, own) = (anchor.participant(), &options.participant);
+        return Err(NodeError::Mismatch(format!("{} is the trust anchor of {its}, not of {own}", folder.display())));
+    }
+    Ok(Some((folder, anchor)))
+}
+
+/// There is one key, and one register of what it issued: a copy would make revocation lists that forget what the other took back.
+fn link_to(folder: &Path, link: &Path) -> Result<(), NodeError> {
+    std::os::unix::fs::symlink(folder, link).map_err(|source| file_error("link to the trust anchor at", link, source))
+}
+
+fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> NodeError {
+    IssueError::from(FileError { action, path: path.to_owned(), source }).into()
 }
 
 pub(crate) fn identity(participant: &ParticipantCode, role: Role, name: &Name) -> Identity {

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
-use concord_ledger::{EpochOpening, ForumDecision, JoinRequest, Replacement, Statement, StatementContent};
+use concord_ledger::{
+    ContactSetting, EpochOpening, ForumDecision, JoinRequest, Replacement, RoleDecision, Statement, StatementContent,
+};
 use concord_model::limits::{AGREEMENT_MEASURES_MAX, AGREEMENT_PARTIES_MAX, STATEMENT_SIZE_MAX_BYTES};
 use concord_model::{
     AgreementDigest, AgreementId, AgreementText, Digest, Fingerprint, MeasureCode, Name, ParticipantCode, Party,
@@ -16,6 +18,7 @@ use crate::header::{agreement_ref, parse_agreement_ref};
 use crate::proto::agreement::v1 as pb;
 
 mod decisions;
+pub(crate) mod offices;
 mod terms;
 
 const AGREEMENT_DOMAIN: &str = "concord agreement v1";
@@ -156,6 +159,10 @@ pub enum DraftContent {
     Reject(Digest),
     /// Records what the forum decided about itself.
     Decided(ForumDecision),
+    /// Says whom one calls in the own state.
+    SetContact(ContactSetting),
+    /// Records that the forum gave a role, or took it.
+    Role(RoleDecision),
 }
 
 /// Serialises a statement; its officer signs these bytes in [`STATEMENT_DOMAIN`].
@@ -177,6 +184,8 @@ pub fn encode_statement(draft: &Draft) -> Bytes {
             Content::Hold(pb::Hold { participant: participant.to_string(), reason: reason.to_string() })
         }
         DraftContent::Release(hold) => Content::Release(pb::Release { hold: digest_bytes(hold) }),
+        DraftContent::SetContact(setting) => Content::ContactSetting(offices::contact_setting(setting)),
+        DraftContent::Role(decision) => Content::RoleDecision(offices::role_decision(decision)),
         DraftContent::Enrol(request) => Content::Enrolment(pb::Enrolment { request: request.clone() }),
         DraftContent::Replace(request, reference) => {
             Content::Replacement(pb::Replacement { request: request.clone(), reference: reference.to_string() })
@@ -249,6 +258,12 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
             reason: Title::parse(&hold.reason).map_err(&wrong)?,
         },
         Content::Release(release) => StatementContent::Release(Digest::from_slice(&release.hold).map_err(&wrong)?),
+        Content::ContactSetting(setting) => {
+            StatementContent::SetContact(offices::parse_contact_setting(&setting).map_err(&wrong)?)
+        }
+        Content::RoleDecision(decision) => {
+            StatementContent::Role(offices::parse_role_decision(&decision).map_err(&wrong)?)
+        }
         Content::Enrolment(enrolment) => StatementContent::Enrol(parse_join_request(&enrolment.request)?.0),
         Content::Replacement(replacement) => StatementContent::Replace(Replacement {
             request: parse_join_request(&replacement.request)?.0,

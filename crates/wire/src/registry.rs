@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 
 use concord_ledger::{Change, DecisionContent};
-use concord_model::{Area, Measure, MeasureCode, Name, ParseError, Participant, ParticipantCode, ParticipantKind};
+use concord_model::{
+    Area, Measure, MeasureCode, Name, ParseError, Participant, ParticipantCode, ParticipantKind, Reason, Refusal,
+};
 
-use crate::convert::{digest_bytes, timestamp};
+use crate::agreement::offices::contact;
+use crate::convert::{digest_bytes, refuse, timestamp};
 use crate::proto::feed::v1 as pb;
 use crate::proto::operations::v1 as operations;
+
+/// Contact points from which on a page of them takes in no other participant.
+const CONTACTS_PAGE: usize = 1000;
 
 /// Who there is and what may be exchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +45,62 @@ pub fn holds(holds: &concord_ledger::Holds, participant: &ParticipantCode) -> Ve
         statement: digest_bytes(statement),
     };
     on_it.map(one).collect()
+}
+
+/// A page of the contact points, of one participant or of all behind this one; who ever set one comes whole.
+pub fn contacts(
+    contacts: &concord_ledger::Contacts,
+    only: Option<&ParticipantCode>,
+    after: Option<&ParticipantCode>,
+) -> operations::ListContactsResponse {
+    let mut page = operations::ListContactsResponse::default();
+    let is_asked =
+        |code: &&ParticipantCode| only.is_none_or(|only| only == *code) && after.is_none_or(|after| *code > after);
+    let mut last: Option<&ParticipantCode> = None;
+    for participant in contacts.participants().filter(is_asked) {
+        if let Some(last) = last.filter(|_| page.contacts.len() >= CONTACTS_PAGE) {
+            page.more_after = last.to_string();
+            break;
+        }
+        page.contacts.extend(contacts.of(participant).map(|(measure, point)| operations::ContactPoint {
+            participant: participant.to_string(),
+            measure: measure.map(ToString::to_string).unwrap_or_default(),
+            revision: point.revision,
+            contact: point.contact.as_ref().map(contact),
+            officer: point.officer.to_string(),
+            at: Some(timestamp(point.at)),
+        }));
+        last = Some(participant);
+    }
+    page
+}
+
+/// What a page of contact points is asked for by: whose, and behind whom. Refuses with `ARGUMENT_INVALID`.
+pub fn parse_contacts_request(
+    asked: &operations::ListContactsRequest,
+) -> Result<(Option<ParticipantCode>, Option<ParticipantCode>), Refusal> {
+    let code = |text: &str| match text {
+        "" => Ok(None),
+        text => ParticipantCode::parse(text).map(Some).map_err(refuse(Reason::ArgumentInvalid)),
+    };
+    Ok((code(&asked.participant)?, code(&asked.after)?))
+}
+
+/// The roles as a message.
+pub fn roles(roles: &concord_ledger::Roles) -> operations::ListRolesResponse {
+    let text = |of: Option<String>| of.unwrap_or_default();
+    let roles = roles.iter().map(|(place, held)| operations::RolePlace {
+        role: place.role.to_string(),
+        area: text(place.scope.area.as_ref().map(ToString::to_string)),
+        measure: text(place.scope.measure.as_ref().map(ToString::to_string)),
+        words: text(place.scope.words.as_ref().map(ToString::to_string)),
+        of: text(place.of.as_ref().map(ToString::to_string)),
+        revision: held.revision,
+        holder: text(held.holder.as_ref().map(ToString::to_string)),
+        reference: held.reference.to_string(),
+        at: Some(timestamp(held.at)),
+    });
+    operations::ListRolesResponse { roles: roles.collect() }
 }
 
 /// Reads a registry.

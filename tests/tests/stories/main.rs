@@ -31,6 +31,8 @@ mod kills;
 mod matrix;
 mod network;
 mod officers;
+mod offices;
+mod papers;
 mod paperwork;
 mod peers_refused;
 mod proxied;

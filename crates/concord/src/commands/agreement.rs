@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand, ValueEnum};
 use concord_model::{
     AgencyName, AgreementId, AgreementRef, AgreementText, Digest, Handling, InForceAmong, MeasureCode, MediaType,
-    ParticipantCode, Reason, Refusal, Terms, Title,
+    ParticipantCode, PartyRole, Reason, Refusal, Terms, Title,
 };
 use concord_wire::agreement::DraftContent;
 use concord_wire::proto::agreement::v1::{
@@ -66,7 +66,7 @@ pub(crate) enum AgreementCommand {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord agreement propose KAZ/flood-warnings --profile /srv/concord/node/officer --title \"Flood warnings\" --measure environmental.5 --participant KGZ,UZB"
+    after_help = "Example:\n  concord agreement propose KAZ/flood-warnings --profile /srv/concord/node/officer --title \"Flood warnings\" --measure environmental.5 --participant KGZ,UZB\n  concord agreement propose SEC/papers --profile /srv/concord/hub/officer --title \"Papers of the secretariat\" --measure human.1 --all-members=receive --in-force each"
 )]
 pub(crate) struct ProposeArgs {
     /// CODE/name, beginning with your own code.
@@ -81,8 +81,16 @@ pub(crate) struct ProposeArgs {
     #[arg(long = "measure", value_delimiter = ',', required = true, value_name = "CODE")]
     pub(crate) measures: Vec<MeasureCode>,
     /// Those on it, observers too only by name; you are added. A role may follow: KGZ:receive, KGZ:contribute, KGZ:both.
-    #[arg(long = "participant", value_delimiter = ',', required = true, value_name = "CODE[:ROLE]")]
+    #[arg(
+        long = "participant",
+        value_delimiter = ',',
+        required_unless_present = "all_members",
+        value_name = "CODE[:ROLE]"
+    )]
     pub(crate) participants: Vec<PartySpec>,
+    /// All members that are enrolled, in this role (both where none is said); who is named with --participant has the role that is said there.
+    #[arg(long, value_name = "ROLE", num_args = 0..=1, require_equals = true, default_missing_value = "both")]
+    all_members: Option<PartyRole>,
     /// Whose consents bring it into force: all, or each (those who have consented, from two on; the others join by consenting later).
     #[arg(long, value_name = "AMONG", default_value_t = InForceAmong::All)]
     in_force: InForceAmong,
@@ -242,7 +250,11 @@ async fn propose(args: ProposeArgs, output: Output) -> Result<(), Failure> {
     let title = Title::parse(&args.title)?;
     let client = Client::connect(&args.client).await?;
     let own = client.profile().settings().identity.participant.clone();
-    let mut participants = args.participants;
+    let mut participants = match args.all_members {
+        Some(role) => text::enrolled_members(&client, &own, role).await?,
+        None => Vec::new(),
+    };
+    participants.extend(args.participants);
     participants.push(own.into());
     let mut measures = args.measures;
     measures.sort();

@@ -3,8 +3,10 @@
 use concord_journal::{Entry, HistoryId, KIND_REDACTED, KIND_REDACTION_STEP, KIND_TRIMMED, is_reserved_kind};
 use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::{
-    ConsignmentRecorded, DecisionContent, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided,
+    ConsignmentRecorded, ContactSetting, DecisionContent, MailAcknowledged, Resume, RoleDecision, Statement,
+    StatementContent, StatementDecided,
 };
+use concord_model::MeasureCode;
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item};
@@ -251,6 +253,21 @@ fn say(statement: &Statement) -> String {
         StatementContent::End(of) => format!("says that {} version {} is to end", of.id, of.version),
         StatementContent::Hold { participant, reason } => format!("holds {participant}: {}", safe(reason.as_str())),
         StatementContent::Release(hold) => format!("lifts the hold of statement {}", short(hold)),
+        StatementContent::SetContact(ContactSetting { measure, revision, contact }) => {
+            let about = measure.as_ref().map_or("everything", MeasureCode::as_str);
+            match contact {
+                Some(contact) => {
+                    format!("sets its contact {revision} for {about}: {}", safe(contact.office.as_str()))
+                }
+                None => format!("sets its contact {revision} for {about}: nobody any more"),
+            }
+        }
+        StatementContent::Role(RoleDecision { participant, role, scope, is_given, reference, .. }) => {
+            let records = if *is_given { "gave" } else { "took" };
+            let over = safe(&scope.to_string());
+            let paper = safe(reference.as_str());
+            format!("records that the forum {records} the role {role} {over} of {participant} by {paper}")
+        }
         StatementContent::Replace(replacement) => {
             let request = &replacement.request;
             let (whose, node, anchor) = (&request.participant, &request.node, request.anchor_fingerprint);

@@ -8,6 +8,7 @@ pub(crate) mod approval;
 pub(crate) mod audit;
 pub(crate) mod backup;
 mod check;
+pub(crate) mod contact;
 pub(crate) mod epoch;
 pub(crate) mod explain;
 pub(crate) mod holder;
@@ -20,6 +21,7 @@ pub(crate) mod pages;
 pub(crate) mod participant;
 pub(crate) mod receive;
 pub(crate) mod retention;
+pub(crate) mod role;
 pub(crate) mod statement;
 pub(crate) mod status;
 pub(crate) mod submit;
@@ -53,6 +55,8 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Operator(command) => holder::run(command.into_inner(), Role::Operator, output),
         Command::Anchor(command) => anchor::run(command, output),
         Command::Agreement(command) => agreement::run(command, output).await,
+        Command::Contact(command) => contact::run(command, output).await,
+        Command::Role(command) => role::run(command, output).await,
         Command::Submit(args) => submit::run(args, output).await,
         Command::Withdraw(args) => withdraw::run(args, output).await,
         Command::Receive(args) => receive::run(args, output).await,

@@ -69,7 +69,7 @@ pub(crate) enum NodeCommand {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord node init --dir /srv/concord/node --participant KAZ --listen 0.0.0.0:7444 --dns node.example.kz"
+    after_help = "Example:\n  concord node init --dir /srv/concord/node --participant KAZ --listen 0.0.0.0:7444 --dns node.example.kz\n  concord node init --dir /srv/concord/papers --participant SEC --anchor /srv/concord/hub/anchor"
 )]
 pub(crate) struct InitArgs {
     /// The node's folder; absent or empty.
@@ -98,6 +98,9 @@ pub(crate) struct InitArgs {
     csr: bool,
     #[command(flatten)]
     days: DaysArgs,
+    /// A folder with certificate.pem and key.pem of a trust anchor that there is; else a new one is made. A node of the secretariat's takes the hub's.
+    #[arg(long, value_name = "DIR")]
+    anchor: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -184,9 +187,14 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
 }
 
 fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
-    let InitArgs { dir, participant, name, listen, admin, dns, officers, csr, days } = args;
+    let InitArgs { dir, participant, name, listen, admin, dns, officers, csr, days, anchor } = args;
+    if participant == ParticipantCode::secretariat() && anchor.is_none() && !csr {
+        let what = "a node of the secretariat's has the trust anchor of its hub";
+        return Err(Failure::usage(what).help("say where that is, such as --anchor /srv/concord/hub/anchor"));
+    }
     let code = participant.to_string();
-    let options = InitOptions { dir: dir.clone(), participant, name, listen, admin, dns, officers, days: days.days };
+    let (dir_of_it, days) = (dir.clone(), days.days);
+    let options = InitOptions { dir: dir_of_it, participant, name, listen, admin, dns, officers, days, anchor };
     if csr {
         return tell_asked(&concord_node::init_by_request(options)?, &dir, FolderKind::Node, output);
     }

@@ -93,7 +93,13 @@ impl SequencerTask {
     fn decide_statement(&mut self, statement: Statement, signed: SignedStatement, at: At) -> Result<Decided, Refusal> {
         let planted = concord_faults::planted("enrol-before-quorum");
         let quorum = if planted { Quorum::ONE } else { self.quorum };
-        let decision = self.decide_said(statement.clone(), quorum, at)?;
+        let mut decision = self.decide_said(statement.clone(), quorum, at)?;
+        if let Decision::Fact { fact: Fact::Statement(decided), .. } = &mut decision
+            && matches!(statement.content, StatementContent::SetContact(_))
+            && concord_faults::planted("keep-contacts-to-oneself")
+        {
+            decided.told.retain(|told| told.participant == statement.participant);
+        }
         let accepted = match self.missing_after(&statement, &decision) {
             0 => Answer::Accepted,
             missing => Answer::Waits(missing),

@@ -101,7 +101,7 @@ impl OperationsService for Operations {
         let hub = pb::HubStatus {
             nodes: self.nodes(),
             health: self.health(ledger, &mailboxes),
-            participants_enrolled: ledger.registry().enrolments().count() as u64,
+            participants_enrolled: ledger.anchors().count() as u64,
             agreements_in_force: ledger.agreements().all().filter(|agreement| in_force(agreement.state)).count() as u64,
             mailboxes,
         };
@@ -280,7 +280,6 @@ impl Operations {
                 notes: word.map(|word| word.notes).unwrap_or_default(),
             }
         };
-        let states = ledger.registry().enrolments().filter(|(code, _)| **code != ParticipantCode::secretariat());
-        states.map(of).collect()
+        ledger.registry().enrolments().map(of).collect()
     }
 }

@@ -64,6 +64,24 @@ impl RegistryService for RegistryView {
         Ok(Response::new(pb::ListApprovalsResponse { waiting }))
     }
 
+    async fn list_contacts(
+        &self,
+        request: Request<pb::ListContactsRequest>,
+    ) -> Result<Response<pb::ListContactsResponse>, Status> {
+        let asked = registry::parse_contacts_request(&request.into_inner());
+        let (only, after) = asked.map_err(|refusal| to_status(&refusal))?;
+        let published = self.0.published();
+        let contacts = published.ledger.registry().contacts();
+        Ok(Response::new(registry::contacts(contacts, only.as_ref(), after.as_ref())))
+    }
+
+    async fn list_roles(
+        &self,
+        _request: Request<pb::ListRolesRequest>,
+    ) -> Result<Response<pb::ListRolesResponse>, Status> {
+        Ok(Response::new(registry::roles(self.0.published().ledger.registry().roles())))
+    }
+
     async fn get_bundle(
         &self,
         request: Request<pb::GetBundleRequest>,
@@ -85,9 +103,7 @@ impl RegistryView {
         let enrolment = known
             .enrolment(&participant)
             .ok_or_else(|| Refusal::new(Reason::ParticipantNotEnrolled, format!("{participant} is not enrolled")))?;
-        let secretariat = known
-            .enrolment(&ParticipantCode::secretariat())
-            .ok_or_else(|| internal("the hub itself is not in its registry"))?;
+        let secretariat = known.hub_keys().ok_or_else(|| internal("the hub itself is not in its registry"))?;
         Ok(pb::Bundle {
             hub: self.0.hub.to_string(),
             addresses: self.0.announce.clone(),
@@ -102,7 +118,7 @@ impl RegistryView {
 }
 
 fn registered(ledger: &Ledger, participant: &Participant) -> pb::RegisteredParticipant {
-    let enrolled = ledger.registry().enrolment(&participant.code).map(|enrolment| pb::EnrolledKeys {
+    let enrolled = ledger.registry().shown_keys(&participant.code).map(|enrolment| pb::EnrolledKeys {
         node: enrolment.node.to_string(),
         anchor_fingerprint: digest_bytes(&enrolment.anchor_fingerprint.0),
         signing_key_fingerprint: digest_bytes(&enrolment.signing_key.fingerprint.0),

@@ -154,7 +154,9 @@ impl Consequences {
             | StatementContent::Release(_)
             | StatementContent::Approve(_)
             | StatementContent::Reject(_)
-            | StatementContent::Decided(_) => {}
+            | StatementContent::Decided(_)
+            | StatementContent::SetContact(_)
+            | StatementContent::Role(_) => {}
         }
         let members_of = |id: &AgreementId| (id.clone(), before.agreements().members(id).cloned().collect());
         let enrols = matches!(statement.content, StatementContent::Enrol(_));

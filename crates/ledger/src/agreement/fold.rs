@@ -58,7 +58,9 @@ impl Agreements {
             | StatementContent::Release(_)
             | StatementContent::Approve(_)
             | StatementContent::Reject(_)
-            | StatementContent::Decided(_) => {}
+            | StatementContent::Decided(_)
+            | StatementContent::SetContact(_)
+            | StatementContent::Role(_) => {}
         }
     }
 

@@ -6,10 +6,12 @@ use concord_model::{
 };
 
 use super::{AGREEMENT_MEMBERS_MIN, Agreement, AgreementState, Agreements, PartyState, RETURNS_MAX};
+use crate::contact::check_contact;
 use crate::decision::check_decision;
 use crate::epoch::Epochs;
 use crate::hold::{check_hold, check_release};
 use crate::registry::Registry;
+use crate::role::check_role;
 use crate::statement::StatementContent;
 
 /// Whether a participant may say this now: the rules of every kind of statement.
@@ -40,6 +42,8 @@ pub fn check_content(
         }
         // What waits, the hub's ledger alone knows.
         StatementContent::Approve(_) | StatementContent::Reject(_) => Ok(()),
+        StatementContent::SetContact(setting) => check_contact(registry, by, setting),
+        StatementContent::Role(decision) => check_role(registry, by, decision),
     }
 }
 

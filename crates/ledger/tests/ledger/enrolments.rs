@@ -1,15 +1,17 @@
 use concord_ledger::{Command, JoinRequest, StatementContent};
 use concord_model::{Fingerprint, Reason};
 
-use crate::forum::{Forum, digest, founding, join_request, reason, t};
+use crate::forum::{Forum, digest, founding, join_request, public_key, reason, t};
 
 #[test]
 fn a_hub_is_founded_once_and_enrols_the_secretariat_under_its_own_name() {
     let mut forum = Forum::founded(["KAZ"]);
     let again = forum.run(&Command::Found(founding(&["KAZ"])));
     assert_eq!(reason(again), Err(Reason::ArgumentInvalid));
-    let enrolment = forum.ledger.registry().enrolment(&t("SEC")).unwrap();
-    assert_eq!(Some(&enrolment.node), forum.ledger.hub());
+    let registry = forum.ledger.registry();
+    assert_eq!(registry.hub_keys().map(|keys| &keys.node), forum.ledger.hub());
+    assert_eq!(registry.shown_keys(&t("SEC")), registry.hub_keys());
+    assert_eq!(registry.enrolment(&t("SEC")), None, "it runs no node yet");
     assert_eq!(forum.ledger.anchors().count(), 1);
 }
 
@@ -25,6 +27,27 @@ fn a_founding_names_the_secretariat_and_nobody_twice() {
         let refused = empty.decide(&Command::Found(wrong), at);
         assert_eq!(reason(refused), Err(Reason::ArgumentInvalid));
     }
+}
+
+#[test]
+fn the_secretariat_has_one_anchor_and_its_node_a_signing_key_of_its_own() {
+    let mut forum = Forum::of(["KAZ"]);
+    let before = forum.ledger.registry().hub_keys().cloned();
+    let of_hub = join_request("SEC");
+    let own_key = JoinRequest { signing_key: public_key("papers"), ..join_request("SEC") };
+    let own_anchor = JoinRequest { anchor: b"another".to_vec(), ..own_key.clone() };
+    let enrol = |forum: &mut Forum, request| reason(forum.say("SEC", StatementContent::Enrol(request)).map(drop));
+    assert_eq!(reason(forum.propose("KAZ/papers", &["KAZ", "SEC"]).map(drop)), Err(Reason::ParticipantNotEnrolled));
+    for wrong in [of_hub, own_anchor] {
+        assert_eq!(enrol(&mut forum, wrong), Err(Reason::ParticipantAlreadyEnrolled));
+    }
+    assert_eq!(enrol(&mut forum, own_key.clone()), Ok(()));
+    let registry = forum.ledger.registry();
+    assert_eq!(registry.hub_keys().cloned(), before, "what signs receipts is what it was");
+    assert_eq!(registry.enrolment(&t("SEC")).unwrap().signing_key, own_key.signing_key);
+    assert_eq!(forum.ledger.anchors().count(), 2);
+    // With the hub's own key it is no party.
+    assert_eq!(reason(forum.propose("KAZ/papers", &["KAZ", "SEC"]).map(drop)), Err(Reason::FingerprintMismatch));
 }
 
 #[test]

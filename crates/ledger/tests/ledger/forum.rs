@@ -7,9 +7,10 @@ use concord_ledger::{
     JoinRequest, Ledger, Mail, Quorum, Statement, StatementContent, StatementDecided, audience, preview,
 };
 use concord_model::{
-    AgreementDigest, AgreementId, AgreementRef, AgreementText, Area, ChainKey, ConsignmentDigest, Digest, ExchangeId,
-    ExchangeUuid, Fingerprint, Handling, Header, Lane, Measure, Narrowing, Participant, ParticipantCode,
-    ParticipantKind, Party, PartyRole, PublicKey, Reason, Refusal, Terms, Timestamp, Title, WithheldReason,
+    AgreementDigest, AgreementId, AgreementRef, AgreementText, Area, ChainKey, ConsignmentDigest, Contact, Digest,
+    ExchangeId, ExchangeUuid, Fingerprint, Handling, Header, Lane, Languages, Measure, Narrowing, Participant,
+    ParticipantCode, ParticipantKind, Party, PartyRole, PublicKey, Reason, Refusal, Terms, Timestamp, Title,
+    WithheldReason,
 };
 
 pub(crate) const MEASURES: [&str; 2] = ["challenges.3", "environmental.5"];
@@ -332,6 +333,11 @@ pub(crate) fn join_request(code: &str) -> JoinRequest {
         anchor_fingerprint: Fingerprint(digest(&format!("anchor {code}"))),
         signing_key: public_key(code),
     }
+}
+
+pub(crate) fn contact(office: &str) -> Contact {
+    let (telephone, languages) = (t("+7 7172 701522"), Languages::new(vec![t("ru"), t("en")]).unwrap());
+    Contact { office: t(office), telephone, hours: t("always"), languages }
 }
 
 pub(crate) fn public_key(code: &str) -> PublicKey {

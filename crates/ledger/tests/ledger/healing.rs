@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use concord_ledger::{
-    AgreementState, Audience, ClosedEpoch, Command, Decision, Fact, FeedResumed, Handed, MailboxResumed, PartyState,
-    Quorum, Shown, Statement, StatementContent, Stood,
+    AgreementState, Audience, ClosedEpoch, Command, ContactSetting, Decision, Fact, FeedResumed, Handed,
+    MailboxResumed, PartyState, Quorum, RoleDecision, Shown, Statement, StatementContent, Stood,
 };
-use concord_model::{AgreementId, AgreementRef, AgreementText, InForceAmong, Lane, ParticipantCode, Reason};
+use concord_model::{
+    AgreementId, AgreementRef, AgreementText, ForumRole, InForceAmong, Lane, ParticipantCode, Reason, RoleScope,
+};
 use proptest::prelude::*;
 
-use crate::forum::{Forum, HISTORY, digest, reason, t};
+use crate::forum::{Forum, HISTORY, MEASURES, contact, digest, reason, t};
 
 const ID: &str = "KAZ/floods";
 
@@ -86,6 +88,7 @@ fn eventful() -> Forum {
     left_and_came_again(&mut forum);
     left_and_came_back(&mut forum);
     among_each(&mut forum);
+    contacts_and_roles(&mut forum);
     forum
 }
 
@@ -125,6 +128,40 @@ fn among_each(forum: &mut Forum) {
     forum.leave("UZB", id).unwrap();
     let members: Vec<_> = forum.ledger.agreements().members(&t(id)).cloned().collect();
     assert_eq!(members, [t("IRN"), t("KAZ")]);
+}
+
+/// Contact points that are set again and removed, a chair that goes from one to the next, and a role that is taken.
+fn contacts_and_roles(forum: &mut Forum) {
+    for (revision, contact) in (1..).zip([Some(contact("one")), None, Some(contact("two"))]) {
+        let setting = ContactSetting { measure: None, revision, contact };
+        forum.say("KAZ", StatementContent::SetContact(setting)).unwrap();
+    }
+    let about = ContactSetting { measure: Some(t(MEASURES[0])), revision: 1, contact: Some(contact("three")) };
+    forum.say("IRN", StatementContent::SetContact(about)).unwrap();
+    for (participant, role, measure, revision, is_given) in [
+        ("KAZ", ForumRole::Chair, None, 1, true),
+        ("IRN", ForumRole::Coordinator, Some(t(MEASURES[0])), 1, true),
+        ("IRN", ForumRole::Coordinator, Some(t(MEASURES[0])), 2, false),
+        ("TUR", ForumRole::Chair, None, 2, true),
+    ] {
+        let (participant, scope) = (t(participant), RoleScope { measure, ..RoleScope::default() });
+        let reference = t("a decision");
+        let decision = RoleDecision { participant, role, scope, revision, is_given, reference };
+        forum.say("SEC", StatementContent::Role(decision)).unwrap();
+    }
+}
+
+/// Of contact points and roles what holds, without when it was recorded.
+fn offices(forum: &Forum) -> Vec<String> {
+    let registry = forum.ledger.registry();
+    let points = |code| registry.contacts().of(code).map(move |(measure, point)| (code, measure, point));
+    let contacts = registry.contacts().participants().flat_map(points);
+    let contacts = contacts.map(|(code, measure, point)| {
+        let office = point.contact.as_ref().map(|contact| contact.office.as_str());
+        format!("{code} {measure:?} {} {office:?}", point.revision)
+    });
+    let roles = registry.roles().iter().map(|(place, held)| format!("{place:?} {} {:?}", held.revision, held.holder));
+    contacts.chain(roles).collect()
 }
 
 /// One leaves while an amendment waits, so that whoever joins by that is told of a leave of a version that it never saw.
@@ -254,6 +291,7 @@ proptest! {
             }
         }
         prop_assert_eq!(standing(&healed), standing(&told));
+        prop_assert_eq!(offices(&healed), offices(&told));
         prop_assert!(healed.ledger.registry().holds().is_held(&t("IRN")));
         let before = healed.facts.len();
         for code in codes {

@@ -8,6 +8,7 @@ mod approvals;
 mod audiences;
 mod chains;
 mod consignments;
+mod contacts_and_roles;
 mod decisions;
 mod enrolments;
 mod epochs;

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use concord_ledger::{
-    Acknowledge, At, Command, DecisionContent, Fact, ForumDecision, HistoryBegun, JoinRequest, LEDGER_STATE_VERSION,
-    Ledger, Lost, NodeSeen, NotHealed, NoticeOutcome, Quorum, Replacement, SenderNotice, StatementContent,
+    Acknowledge, At, Command, ContactSetting, DecisionContent, Fact, ForumDecision, HistoryBegun, JoinRequest,
+    LEDGER_STATE_VERSION, Ledger, Lost, NodeSeen, NotHealed, NoticeOutcome, Quorum, Replacement, RoleDecision,
+    SenderNotice, StatementContent,
 };
-use concord_model::{Digest, ExchangeId, Lane, Measure, Name, Reason, Title};
+use concord_model::{Digest, ExchangeId, ForumRole, Lane, Measure, Name, Reason, RoleScope, Title};
 
-use crate::forum::{Forum, HISTORY, chain, join_request, t};
+use crate::forum::{Forum, HISTORY, chain, contact, join_request, t};
 
 /// Folds the facts through a snapshot after each of them, and beside it without any.
 pub(crate) fn check_at_every_fact(facts: &[(Fact, At)]) {
@@ -60,6 +61,12 @@ fn everything() -> Forum {
         (Lost::Consignment { lane: Lane::Flash, epoch: 1, number: 5 }, Reason::Fork),
     ];
     forum.record(Fact::NotHealed(NotHealed { participant: t("KAZ"), lost: lost.into() }));
+    let setting = ContactSetting { measure: None, revision: 1, contact: Some(contact("duty officer")) };
+    forum.say("KAZ", StatementContent::SetContact(setting)).unwrap();
+    let (participant, reference) = (t("IRN"), t("a decision"));
+    let (role, scope) = (ForumRole::Coordinator, RoleScope { words: Some(t("poppies")), ..RoleScope::default() });
+    let decision = RoleDecision { participant, role, scope, revision: 1, is_given: true, reference };
+    forum.say("SEC", StatementContent::Role(decision)).unwrap();
     for history in [3, 4] {
         forum.record(Fact::NodeSeen(NodeSeen { participant: t("IRN"), history: [history; 16], run: [5; 16] }));
     }

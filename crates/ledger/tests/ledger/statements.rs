@@ -1,7 +1,7 @@
-use concord_ledger::{Command, Decision, Quorum, Statement, StatementContent};
+use concord_ledger::{Command, Decision, JoinRequest, Quorum, Statement, StatementContent};
 use concord_model::Reason;
 
-use crate::forum::{Forum, digest, reason, t};
+use crate::forum::{Forum, digest, join_request, public_key, reason, t};
 
 const ID: &str = "KAZ/floods";
 
@@ -106,10 +106,12 @@ fn each_officer_counts_for_itself() {
 #[test]
 fn the_secretariat_is_a_party_only_where_it_is_named() {
     let mut forum = Forum::of(["KAZ"]);
-    forum.agree("SEC/papers", &["KAZ", "SEC"]);
-    let header = {
-        let agreement = forum.ledger.agreements().get(&t("SEC/papers")).unwrap().reference();
-        forum.header("KAZ", &agreement)
-    };
+    let node = JoinRequest { signing_key: public_key("papers"), ..join_request("SEC") };
+    let mut text = forum.text("SEC/papers", &["KAZ", "SEC"]);
+    text.parties[1].signing_key = node.signing_key.fingerprint;
+    forum.say("SEC", StatementContent::Enrol(node)).unwrap();
+    let agreement = forum.propose_text("SEC", text).unwrap();
+    forum.consent("KAZ", &agreement).unwrap();
+    let header = forum.header("KAZ", &agreement);
     assert_eq!(forum.audience(header), Ok(vec!["SEC".to_owned()]));
 }

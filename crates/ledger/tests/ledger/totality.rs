@@ -2,21 +2,21 @@
 
 use concord_ledger::{
     Acknowledge, At, AudienceGroup, Candidate, ChainTip, ClosedEpoch, Command, Consign, ConsignmentRecorded,
-    DecisionContent, EpochOpening, Fact, FeedResumed, ForumDecision, Handed, HistoryBegun, IndexRange, Item,
-    ItemRefusal, JoinRequest, Ledger, Lost, Mail, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed,
-    NoticeOutcome, OriginNotices, Quorum, ReceiptNotice, Replacement, Resume, SenderNotice, Shown, Statement,
-    StatementContent, StatementDecided, Told,
+    ContactSetting, DecisionContent, EpochOpening, Fact, FeedResumed, ForumDecision, Handed, HistoryBegun, IndexRange,
+    Item, ItemRefusal, JoinRequest, Ledger, Lost, Mail, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen,
+    NotHealed, NoticeOutcome, OriginNotices, Quorum, ReceiptNotice, Replacement, Resume, RoleDecision, SenderNotice,
+    Shown, Statement, StatementContent, StatementDecided, Told,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
-    ExchangeUuid, Handling, Header, InForceAmong, Lane, MeasureCode, Name, Narrowing, ParticipantCode, Reason, Terms,
-    Timestamp, Title,
+    ExchangeUuid, ForumRole, Handling, Header, InForceAmong, Lane, MeasureCode, Name, Narrowing, ParticipantCode,
+    Reason, RoleScope, Terms, Timestamp, Title,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::forum::{founding, join_request, party, t};
+use crate::forum::{contact, founding, join_request, party, t};
 
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0..4_u64, Just(u64::MAX), Just(u64::MAX - 1), any::<u64>()]
@@ -99,6 +99,24 @@ fn content() -> impl Strategy<Value = StatementContent> {
         reference().prop_map(StatementContent::End),
         code().prop_map(|participant| StatementContent::Hold { participant, reason: Title::parse("x").unwrap() }),
         any_digest().prop_map(StatementContent::Release),
+        (prop::option::of(measure()), small(), any::<bool>()).prop_map(|(measure, revision, is_set)| {
+            let contact = is_set.then(|| contact("the office"));
+            StatementContent::SetContact(ContactSetting { measure, revision, contact })
+        }),
+        (code(), prop::option::of(measure()), small(), any::<bool>()).prop_map(
+            |(participant, measure, revision, is_given)| {
+                let role = if measure.is_none() { ForumRole::Chair } else { ForumRole::Coordinator };
+                let scope = RoleScope { measure, ..RoleScope::default() };
+                StatementContent::Role(RoleDecision {
+                    participant,
+                    role,
+                    scope,
+                    revision,
+                    is_given,
+                    reference: Title::parse("x").unwrap(),
+                })
+            }
+        ),
         (code(), name())
             .prop_map(|(code, node)| StatementContent::Enrol(JoinRequest { node, ..join_request(code.as_str()) })),
         (code(), name()).prop_map(|(code, node)| {

@@ -360,11 +360,12 @@ fn verify_one(
     at: Timestamp,
 ) -> Result<(), String> {
     let participant = &statement.participant;
-    let enrolment = directory.registry.enrolment(participant);
-    let enrolment = enrolment.ok_or_else(|| format!("{participant} is not enrolled"))?;
     // What was said under an anchor that was replaced since stands, and may be told late by a hub that lost data.
-    let anchors = enrolment.anchors().map(Anchor::from_der).collect::<Result<Vec<_>, _>>();
+    let anchors = directory.registry.anchors_of(participant).map(Anchor::from_der).collect::<Result<Vec<_>, _>>();
     let anchors = anchors.map_err(|error| error.to_string())?;
+    if anchors.is_empty() {
+        return Err(format!("{participant} is not enrolled"));
+    }
     let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|certificate| certificate.to_vec()).collect();
     let verify = |at| verify_statement(participant, &anchors, &chain, &signed.statement, &signed.signature, at);
     // A hub that lost data records again what was said before, when a certificate may have ended: then it counts when it was made.

@@ -36,7 +36,7 @@ impl RegistryService for RegistryApi {
         let registry = &state.directory().registry;
         let participants = registry.participants().map(|participant| pb::RegisteredParticipant {
             participant: Some(wire::participant(participant)),
-            enrolled: registry.enrolment(&participant.code).map(|keys| enrolled(&participant.code, keys)),
+            enrolled: registry.shown_keys(&participant.code).map(|keys| enrolled(&participant.code, keys)),
             holds: wire::holds(registry.holds(), &participant.code),
             decisions: wire::decisions(registry, &participant.code),
         });
@@ -55,6 +55,25 @@ impl RegistryService for RegistryApi {
             measures: registry.measures().iter().map(wire::measure).collect(),
             decisions: wire::measure_decisions(registry),
         }))
+    }
+
+    async fn list_contacts(
+        &self,
+        request: Request<pb::ListContactsRequest>,
+    ) -> Result<Response<pb::ListContactsResponse>, Status> {
+        known_caller(&self.context, &request)?;
+        let (only, after) = wire::parse_contacts_request(&request.into_inner()).map_err(refused)?;
+        let state = self.context.now_state();
+        let contacts = state.directory().registry.contacts();
+        Ok(Response::new(wire::contacts(contacts, only.as_ref(), after.as_ref())))
+    }
+
+    async fn list_roles(
+        &self,
+        request: Request<pb::ListRolesRequest>,
+    ) -> Result<Response<pb::ListRolesResponse>, Status> {
+        known_caller(&self.context, &request)?;
+        Ok(Response::new(wire::roles(self.context.now_state().directory().registry.roles())))
     }
 
     /// Only the hub makes bundles; the method table lets nobody get here.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use concord_identity::{check_signer, verify_statement};
 use concord_ledger::{Holds, Statement};
-use concord_model::{Name, Reason, Refusal};
+use concord_model::{Name, ParticipantCode, Reason, Refusal};
 use concord_server::audit::Object;
 use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::statement_service_server::StatementService;
@@ -63,6 +63,11 @@ fn is_settled(state: &NodeState, statement: &Statement) -> bool {
 /// Verifies an officer's statement and queues it; durable here when this returns.
 pub async fn hand_in(context: &Context, officer: &Name, signed: SignedStatement) -> Result<Statement, Refusal> {
     context.check_fence()?;
+    // The hub is where the secretariat's officers are asked for approval, and where their numbers are counted.
+    if context.participant == ParticipantCode::secretariat() {
+        let what = "the secretariat's officers speak to the hub: use the officer's profile in its folder";
+        return Err(Refusal::new(Reason::CallerNotAllowed, what));
+    }
     let statement = check(context, officer, &signed)?;
     context.writer.statement(signed, statement.clone()).await?;
     concord_faults::point("node.statement.queued");

@@ -189,7 +189,9 @@ impl Directory {
             | StatementContent::Release(_)
             | StatementContent::Approve(_)
             | StatementContent::Reject(_)
-            | StatementContent::Decided(_) => {}
+            | StatementContent::Decided(_)
+            | StatementContent::SetContact(_)
+            | StatementContent::Role(_) => {}
         }
     }
 

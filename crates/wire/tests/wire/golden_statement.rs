@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use crate::fixtures::{agreement_ref, agreement_text, key};
 use crate::golden::Golden;
-use crate::statements::{draft, epoch_opening, join_request, signed};
+use crate::statements::{contact_setting, draft, epoch_opening, join_request, role_decision, signed};
 
 #[test]
 fn an_agreement_text() {
@@ -73,6 +73,8 @@ fn statements_of_every_kind() {
         ("name", decided(renamed())),
         ("kind", decided(kind_set())),
         ("measure", decided(DecisionContent::AddMeasure(measure()))),
+        ("contact", DraftContent::SetContact(contact_setting())),
+        ("role", DraftContent::Role(role_decision())),
     ]) {
         let statement = encode_statement(&draft(number, content));
         let signed = signed(statement.clone());

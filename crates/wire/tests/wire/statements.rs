@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
-use concord_ledger::{EpochOpening, Replacement, StatementContent};
+use concord_ledger::{ContactSetting, EpochOpening, Replacement, RoleDecision, StatementContent};
 use concord_model::limits::STATEMENT_SIZE_MAX_BYTES;
-use concord_model::{Digest, Reason};
+use concord_model::{
+    Contact, Digest, ForumRole, Language, Languages, MeasureCode, ParticipantCode, Reason, RoleScope, ShortLine,
+    Telephone, Title,
+};
 use concord_wire::agreement::{
     Draft, DraftContent, STATEMENT_DOMAIN, agreement_digest, encode_join_request, encode_statement, encode_text,
     in_domain, parse_join_request, parse_statement, parse_text,
@@ -127,6 +130,30 @@ fn an_agreement_text_over_its_limits_is_refused() {
     check(false, 1, 257);
 }
 
+pub(crate) fn contact_setting() -> ContactSetting {
+    let languages = ["ru", "kk", "en"].map(|tag| Language::parse(tag).unwrap());
+    let contact = Contact {
+        office: ShortLine::parse("Агентство по борьбе с наркотиками").unwrap(),
+        telephone: Telephone::parse("+7 7172 70-15-22 ext 14").unwrap(),
+        hours: ShortLine::parse("Mon-Fri 9-18 UTC+5").unwrap(),
+        languages: Languages::new(languages.into()).unwrap(),
+    };
+    let measure = Some(MeasureCode::parse("challenges.2").unwrap());
+    ContactSetting { measure, revision: 3, contact: Some(contact) }
+}
+
+pub(crate) fn role_decision() -> RoleDecision {
+    let words = Some(ShortLine::parse("drug control").unwrap());
+    RoleDecision {
+        participant: ParticipantCode::parse("IRN").unwrap(),
+        role: ForumRole::Coordinator,
+        scope: RoleScope { area: None, measure: Some(MeasureCode::parse("challenges.2").unwrap()), words },
+        revision: 1,
+        is_given: true,
+        reference: Title::parse("SOC decision 14/2026").unwrap(),
+    }
+}
+
 proptest! {
     #[test]
     fn an_agreement_text_survives_the_wire(text in any_text()) {
@@ -154,6 +181,8 @@ proptest! {
             DraftContent::End(agreement) => StatementContent::End(agreement),
             DraftContent::Hold(participant, reason) => StatementContent::Hold { participant, reason },
             DraftContent::Release(hold) => StatementContent::Release(hold),
+            DraftContent::SetContact(setting) => StatementContent::SetContact(setting),
+            DraftContent::Role(decision) => StatementContent::Role(decision),
             DraftContent::Replace(request, reference) => {
                 let request = parse_join_request(&request).unwrap().0;
                 StatementContent::Replace(Replacement { request, reference })

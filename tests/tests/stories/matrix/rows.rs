@@ -90,9 +90,9 @@ pub(super) const ANY_AT_HUB: &[(Who, &str)] = &[
 ];
 pub(super) const ANY_AT_NODE: &[(Who, &str)] =
     &[(Agency, "OK"), (OtherAgency, "OK"), (UnknownAgency, "OK"), (Officer, "OK"), (Operator, "OK")];
-/// Calls that need the run of a node, of which these say none. The registry names a node of the secretariat's, too.
+/// Calls that need the run of a node, of which these say none. The secretariat has no node that is enrolled: its certificate is let in and no more.
 pub(super) const NODES: &[(Who, &str)] =
-    &[(Node, INVALID), (ForeignNode, INVALID), (HeldNode, INVALID), (SpareNode, NOT_IT), (SecretariatsNode, INVALID)];
+    &[(Node, INVALID), (ForeignNode, INVALID), (HeldNode, INVALID), (SpareNode, NOT_IT), (SecretariatsNode, NOT_IT)];
 pub(super) const AGENCIES_AND_OFFICER: &[(Who, &str)] =
     &[(Agency, "OK"), (OtherAgency, "OK"), (UnknownAgency, UNKNOWN), (Officer, "OK")];
 pub(super) const ALL_AT_NODE: &[(Who, &str)] =
@@ -119,7 +119,7 @@ pub(super) const ROWS: &[Row] = &[
             (ForeignNode, INVALID),
             (HeldNode, INVALID),
             (SpareNode, NOT_IT),
-            (SecretariatsNode, INVALID),
+            (SecretariatsNode, NOT_IT),
         ],
         &[(Officer, "STATEMENT_MALFORMED")],
     ),
@@ -147,12 +147,24 @@ pub(super) const ROWS: &[Row] = &[
             (ForeignNode, "OK"),
             (HeldNode, "OK"),
             (SpareNode, NOT_IT),
-            (SecretariatsNode, "OK"),
+            (SecretariatsNode, NOT_IT),
         ],
         ALL_AT_NODE,
     ),
     row(
         "/concord.operations.v1.RegistryService/ListMeasures",
+        empty,
+        &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
+        ALL_AT_NODE,
+    ),
+    row(
+        "/concord.operations.v1.RegistryService/ListContacts",
+        empty,
+        &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
+        ALL_AT_NODE,
+    ),
+    row(
+        "/concord.operations.v1.RegistryService/ListRoles",
         empty,
         &[(SecretariatsOfficer, "OK"), (SecretariatsOperator, "OK")],
         ALL_AT_NODE,

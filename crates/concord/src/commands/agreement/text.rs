@@ -3,9 +3,10 @@
 use clap::Args;
 use concord_model::{
     AgreementText, Digest, Fingerprint, Handling, InForceAmong, MeasureCode, MediaRange, OnwardRelease,
-    ParticipantCode, Party, PartyRole, Reason, Refusal, SecretariatAccess, Terms, Timestamp, Title,
+    ParticipantCode, ParticipantKind, Party, PartyRole, Reason, Refusal, SecretariatAccess, Terms, Timestamp, Title,
 };
 use concord_wire::proto::operations::v1::RegisteredParticipant;
+use concord_wire::registry::parse_participant;
 
 use crate::client::Client;
 use crate::commands::participant::{registered, unknown};
@@ -193,6 +194,23 @@ impl Changes {
             && remove_measure.is_empty()
             && terms.is_empty()
     }
+}
+
+/// All other member states that can be named on an agreement, in this role.
+pub(super) async fn enrolled_members(
+    client: &Client,
+    own: &ParticipantCode,
+    role: PartyRole,
+) -> Result<Vec<PartySpec>, Failure> {
+    let mut members = Vec::new();
+    for one in registered(client).await?.into_iter().filter(|one| one.enrolled.is_some()) {
+        let participant = one.participant.as_ref().ok_or_else(|| Failure::answer("a participant is missing"))?;
+        let participant = parse_participant(participant).map_err(Failure::answer)?;
+        if participant.kind == ParticipantKind::Member && participant.code != *own {
+            members.push(PartySpec { code: participant.code, role: Some(role) });
+        }
+    }
+    Ok(members)
 }
 
 /// Each party with its role and the keys that it is enrolled with: what a consent pins. Sorted; the last role said of one counts.
