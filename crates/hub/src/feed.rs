@@ -73,7 +73,7 @@ pub fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Resu
 /// What an entry tells one participant. Receipts of other origins in the same entry are left out.
 fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Entry) -> Result<pb::FeedItem, Refusal> {
     use pb::feed_item::Content;
-    let (mut closes, mut missed) = (None, Vec::new());
+    let mut closes = None;
     let content = match concord_wire::stored::hub::read(entry).map_err(internal)? {
         HubEntry::Founded(founding) => {
             Content::Registry(registry::registry(&founding.participants, &founding.areas, &founding.measures))
@@ -83,10 +83,6 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
                 // How many consignments somebody handed in is nobody else's matter.
                 let own = fact.statement.closes().is_some_and(|(whose, _)| whose == participant);
                 closes = fact.closes.as_deref().filter(|_| own).map(closed_epoch);
-                // The others heard of it when it was said.
-                if fact.statement.participant == *participant {
-                    missed = fact.missed.iter().map(|sequence| said(shared, *sequence)).collect::<Result<_, _>>()?;
-                }
                 Content::Statement(signed)
             }
             Some(reason) => Content::StatementRefused(pb::StatementRefused {
@@ -113,17 +109,5 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
         }
     };
     let recorded_at = Some(timestamp(Timestamp::from_micros(entry.recorded_at)));
-    Ok(pb::FeedItem { number, recorded_at, content: Some(content), closes, missed })
-}
-
-/// An accepted statement, as it was recorded.
-fn said(shared: &Shared, sequence: u64) -> Result<pb::MissedStatement, Refusal> {
-    let entry = shared.entry(sequence)?;
-    match concord_wire::stored::hub::read(&entry).map_err(internal)? {
-        HubEntry::Statement(fact, signed) if fact.refused.is_none() => Ok(pb::MissedStatement {
-            statement: Some(signed),
-            recorded_at: Some(timestamp(Timestamp::from_micros(entry.recorded_at))),
-        }),
-        _ => Err(internal("what was missed is no statement that was accepted")),
-    }
+    Ok(pb::FeedItem { number, recorded_at, content: Some(content), closes })
 }

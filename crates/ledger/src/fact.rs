@@ -302,6 +302,20 @@ pub struct Recipient {
     pub items: Vec<IndexRange>,
 }
 
+impl StatementDecided {
+    /// Whom it tells something, under which number, and the entry that says it, if that is one of before: what whoever comes back missed
+    /// is told one by one, right before its return.
+    pub fn tells(&self) -> impl Iterator<Item = (&ParticipantCode, u64, Option<u64>)> {
+        self.told.iter().flat_map(|told| {
+            let is_own = told.participant == self.statement.participant;
+            let missed = if is_own { &self.missed[..] } else { &[] };
+            let first = told.number.saturating_sub(missed.len() as u64);
+            let entries = missed.iter().copied().map(Some).chain([None]);
+            (first..).zip(entries).map(|(number, entry)| (&told.participant, number, entry))
+        })
+    }
+}
+
 impl ConsignmentRecorded {
     /// The group of one exchange, if it was recorded.
     pub fn group_of(&self, index: u32) -> Option<&AudienceGroup> {

@@ -25,7 +25,7 @@ impl Ledger {
             Command::Statement(statement) => self.decide_statement(statement, at),
             Command::Consign(consign) => self.decide_consignment(consign, at),
             Command::Acknowledge(acknowledge) => self.decide_acknowledgement(acknowledge),
-            Command::HandBack(handed) => self.decide_handed(handed),
+            Command::HandBack(handed) => self.decide_handed(handed, at),
             Command::ResumeFeed { participant, shown, common } => self.decide_feed_resume(participant, *shown, *common),
             Command::SeeNode { participant, line } => self.decide_node(participant, line),
             Command::ListLost(lost) => Ok(self.decide_losses(lost)),
@@ -78,22 +78,41 @@ impl Ledger {
         }
         let by = &statement.participant;
         let now = self.recorded_at(at.now);
-        let refusal = check_content(&self.registry, &self.agreements, &self.epochs, by, &statement.content, now).err();
+        let content = &statement.content;
+        let refusal = check_content(&self.registry, &self.agreements, &self.epochs, by, content, now)
+            .and_then(|()| self.agreements.check_number(content))
+            .err();
         // What a refused statement said concerns nobody but the state that said it.
         let told = match refusal {
             Some(_) => vec![by],
             None => told_of(&self.registry, &self.agreements, statement, false),
         };
+        let missed = if refusal.is_none() { self.missed(statement) } else { Vec::new() };
         Ok(Decision::Fact {
             fact: Fact::Statement(StatementDecided {
                 statement: statement.clone(),
                 refused: refusal.as_ref().map(|refusal| refusal.reason),
-                told: self.feed.tell(told),
-                missed: if refusal.is_none() { self.missed(statement) } else { Vec::new() },
+                told: self.tell_behind(told, by, &missed),
+                missed,
                 closes: if refusal.is_none() { self.closed_by(statement).map(Box::new) } else { None },
             }),
             refusal,
         })
+    }
+
+    /// Gives those who are told of a statement their numbers: its own participant behind what it missed, which is told one by one, since
+    /// all of it together has no bound.
+    pub(crate) fn tell_behind<'a>(
+        &self,
+        told: impl IntoIterator<Item = &'a ParticipantCode>,
+        own: &ParticipantCode,
+        missed: &[u64],
+    ) -> Vec<Told> {
+        let mut told = self.feed.tell(told);
+        if let Some(told) = told.iter_mut().find(|told| told.participant == *own) {
+            told.number = told.number.saturating_add(missed.len() as u64);
+        }
+        told
     }
 
     /// Where that stands which whoever comes back has to be told of those on the agreement.

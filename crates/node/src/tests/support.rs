@@ -244,13 +244,7 @@ pub(super) fn reference(text: &AgreementText) -> AgreementRef {
 }
 
 pub(super) fn item(number: u64, content: Content) -> FeedItem {
-    FeedItem {
-        number,
-        recorded_at: Some(timestamp(SystemClock.now())),
-        content: Some(content),
-        closes: None,
-        missed: Vec::new(),
-    }
+    FeedItem { number, recorded_at: Some(timestamp(SystemClock.now())), content: Some(content), closes: None }
 }
 
 /// A sealed exchange as a delivery with this number, judged at the end of [`Forum::feed`].

@@ -75,13 +75,7 @@ pub(crate) fn feed_items() -> Vec<feed_pb::FeedItem> {
         Content::Receipts(feed_pb::Receipts { recipient: "KGZ".into(), receipts }),
     ];
     let recorded_at = Some(concord_wire::convert::timestamp(NOW));
-    let item = |(number, content)| feed_pb::FeedItem {
-        number,
-        recorded_at,
-        content: Some(content),
-        closes: None,
-        missed: Vec::new(),
-    };
+    let item = |(number, content)| feed_pb::FeedItem { number, recorded_at, content: Some(content), closes: None };
     (1..).zip(contents).map(item).collect()
 }
 
