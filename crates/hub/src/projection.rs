@@ -365,6 +365,38 @@ mod tests {
     }
 
     #[test]
+    fn what_whoever_comes_back_missed_is_told_one_by_one_right_before_its_return() {
+        let parse = |code: &str| ParticipantCode::parse(code).unwrap();
+        let digest = concord_model::Digest::ZERO;
+        let id = "KAZ/floods".parse().unwrap();
+        let agreement = concord_model::AgreementRef { id, version: 1, digest: concord_model::AgreementDigest(digest) };
+        let statement = concord_ledger::Statement {
+            participant: parse("KAZ"),
+            officer: Name::parse("officer").unwrap(),
+            hub: Name::parse("main").unwrap(),
+            number: 1,
+            made_at: concord_model::Timestamp::from_micros(1),
+            digest,
+            content: concord_ledger::StatementContent::Return(agreement, digest),
+        };
+        let told = |code: &str, number| concord_ledger::Told { participant: parse(code), number };
+        let fact = Fact::Statement(concord_ledger::StatementDecided {
+            statement,
+            refused: None,
+            told: vec![told("IRN", 3), told("KAZ", 9)],
+            closes: None,
+            missed: vec![4, 6],
+        });
+        let views = Views::in_memory(VERSION);
+        let mut batch = views.batch();
+        project_fact(12, &fact, &mut batch).unwrap();
+        views.apply(batch, Tail { history: HistoryId([1; 16]), sequence: 12, digest: Digest([0; 32]) }).unwrap();
+        assert_eq!(feed(&views), [(7, 4), (8, 6), (9, 12)]);
+        assert_eq!(feed_entry(&views, &parse("IRN"), 3).unwrap(), Some(12), "the others heard of it when it was said");
+        assert_eq!(feed_entry(&views, &parse("IRN"), 2).unwrap(), None);
+    }
+
+    #[test]
     fn positions_that_a_node_makes_up_widen_holes_and_cost_no_more_than_the_feed_is_long() {
         let kaz = ParticipantCode::parse("KAZ").unwrap();
         let views = Views::in_memory(VERSION);
