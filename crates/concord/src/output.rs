@@ -159,6 +159,61 @@ fn turns_text_around(character: char) -> bool {
     matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
 }
 
+/// The same beside words of ours: runs of blanks are one, so that nothing is pushed into another line, and script from right to left turns
+/// nothing around that stands beside it.
+pub(crate) fn inline(text: &str) -> String {
+    isolated(&safe(&folded(text)))
+}
+
+/// The same in quotation marks, which it cannot close.
+pub(crate) fn quoted(text: &str) -> String {
+    let escaped = folded(text).replace('\\', r"\\").replace('"', "\\\"");
+    isolated(&format!("\"{}\"", safe(&escaped)))
+}
+
+/// The same as lines by themselves, each behind a mark, and short enough that no terminal breaks them: so none looks like one of ours.
+pub(crate) fn marked(text: &str, indent: &str) -> String {
+    const COLUMNS_MAX: usize = 72;
+    // Characters from here on may be two columns wide.
+    const WIDE: char = '\u{1100}';
+    let mut lines = vec![String::new()];
+    let mut columns = 0;
+    for word in safe(&folded(text)).split(' ') {
+        let width = |character: char| if character < WIDE { 1 } else { 2 };
+        let fits = columns + 1 + word.chars().map(width).sum::<usize>() <= COLUMNS_MAX;
+        let mut goes_on = columns > 0 && fits;
+        if columns > 0 && !fits {
+            lines.push(String::new());
+            columns = 0;
+        }
+        for character in word.chars() {
+            if columns + width(character) > COLUMNS_MAX {
+                lines.push(String::new());
+                columns = 0;
+            }
+            if let Some(line) = lines.last_mut() {
+                if std::mem::take(&mut goes_on) {
+                    line.push(' ');
+                    columns += 1;
+                }
+                line.push(character);
+                columns += width(character);
+            }
+        }
+    }
+    lines.iter().map(|line| format!("{indent}| {}\n", isolated(line))).collect()
+}
+
+fn folded(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Between marks that end its direction with it, where it has script from right to left; it has no such marks of its own any more.
+fn isolated(safe: &str) -> String {
+    let is_from_the_right = |character: char| matches!(character, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}' | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}');
+    if safe.chars().any(is_from_the_right) { format!("\u{2068}{safe}\u{2069}") } else { safe.to_owned() }
+}
+
 /// A table without lines but the one below its head.
 pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     const STYLE: TableStyle = TableStyle::new()
@@ -232,6 +287,21 @@ mod tests {
     fn text_of_others_cannot_move_the_cursor() {
         assert_eq!(safe("Изъятие 3 кг"), "Изъятие 3 кг");
         assert_eq!(safe("a\u{1b}[2Jb\u{9b}c\u{7f}\u{202e}d\ne"), r"a\u{1b}[2Jb\u{9b}c\u{7f}\u{202e}d\u{a}e");
+    }
+
+    #[test]
+    fn text_of_others_looks_like_no_line_of_ours() {
+        let forged = format!("no{}UZB: signed by \"x\"\\", " \u{a0}\u{3000}".repeat(100));
+        assert_eq!(quoted(&forged), r#""no UZB: signed by \"x\"\\""#);
+        assert_eq!(inline("ایران"), "\u{2068}ایران\u{2069}");
+        // Blanks that are none to Unicode, and a word without an end: every line is marked.
+        for word in ["\u{2800}".repeat(341), "漢".repeat(341), "x".repeat(1024), "a b".repeat(300), String::new()] {
+            let lines = marked(&word, "  ");
+            assert!(lines.lines().all(|line| line.starts_with("  | ") && line.chars().count() <= 76), "{lines}");
+            let shown: String = lines.lines().map(|line| &line[4..]).collect::<Vec<_>>().concat();
+            assert_eq!(shown.replace(' ', ""), word.replace(' ', ""));
+        }
+        assert_eq!(marked("one two", "  "), "  | one two\n");
     }
 
     #[test]

@@ -75,17 +75,13 @@ pub fn load(shared: &Shared, participant: &ParticipantCode, number: u64) -> Resu
 /// What an entry tells one participant. Receipts of other origins in the same entry are left out.
 fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Entry) -> Result<pb::FeedItem, Refusal> {
     use pb::feed_item::Content;
-    let (mut closes, mut approvals, mut missed) = (None, Vec::new(), Vec::new());
+    let (mut closes, mut approvals) = (None, Vec::new());
     let content = match concord_wire::stored::hub::read(entry).map_err(internal)? {
         HubEntry::Founded(founding) => {
             Content::Registry(registry::registry(&founding.participants, &founding.areas, &founding.measures))
         }
         HubEntry::Statement(fact, signed, with) => match fact.refused {
             None => {
-                // The others heard of it when it was said.
-                if fact.statement.participant == *participant {
-                    missed = fact.missed.iter().map(|sequence| said(shared, *sequence)).collect::<Result<_, _>>()?;
-                }
                 let told = match &fact.completes {
                     Some(completed) => completed_statement(shared, completed, signed)?,
                     None => Effective { statement: fact.statement, signed, approvals: with },
@@ -120,7 +116,7 @@ fn item(shared: &Shared, participant: &ParticipantCode, number: u64, entry: &Ent
         }
     };
     let recorded_at = Some(timestamp(Timestamp::from_micros(entry.recorded_at)));
-    Ok(pb::FeedItem { number, recorded_at, content: Some(content), closes, approvals, missed })
+    Ok(pb::FeedItem { number, recorded_at, content: Some(content), closes, approvals })
 }
 
 /// A statement as it takes effect, with all who signed it.
@@ -167,16 +163,4 @@ pub fn waiting_signatures(shared: &Shared, waiting: &Waiting) -> Result<Vec<Sign
         }
     }
     Ok(signatures)
-}
-
-/// An accepted statement, as it was recorded.
-fn said(shared: &Shared, sequence: u64) -> Result<pb::MissedStatement, Refusal> {
-    let entry = shared.entry(sequence)?;
-    match concord_wire::stored::hub::read(&entry).map_err(internal)? {
-        HubEntry::Statement(fact, signed, _) if fact.refused.is_none() => Ok(pb::MissedStatement {
-            statement: Some(signed),
-            recorded_at: Some(timestamp(Timestamp::from_micros(entry.recorded_at))),
-        }),
-        _ => Err(internal("what was missed is no statement that was accepted")),
-    }
 }

@@ -52,14 +52,9 @@ pub fn project_fact(sequence: u64, fact: &Fact, batch: &mut Batch<'_>) -> Result
             }
         }
         Fact::Statement(fact) => {
-            // The feed of a participant that joins the registry begins with what everybody was told.
-            if let Some(added) = fact.begins() {
-                for (number, sequence) in (1..).zip(&fact.begins_with) {
-                    tell(added, number, *sequence)?;
-                }
-            }
-            for told in &fact.told {
-                tell(&told.participant, told.number, sequence)?;
+            for (participant, number, earlier) in fact.tells() {
+                let row = FeedRow { sequence: earlier.unwrap_or(sequence), again_behind: None };
+                batch.put(FEEDS, feed_key(participant, number).as_ref(), row.encode().as_ref())?;
             }
         }
         Fact::Lapsed(fact) => {
@@ -367,6 +362,42 @@ mod tests {
         let rows = views.scan(FEEDS, Key::new().text("KAZ").as_ref(), Key::new().text("KAZ").as_ref(), 10_000).unwrap();
         let numbers = rows.iter().filter_map(|(key, _)| last_number(key));
         numbers.map(|number| (number, feed_entry(views, &kaz, number).unwrap().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_whoever_comes_back_missed_is_told_one_by_one_right_before_its_return() {
+        let parse = |code: &str| ParticipantCode::parse(code).unwrap();
+        let digest = concord_model::Digest::ZERO;
+        let id = "KAZ/floods".parse().unwrap();
+        let agreement = concord_model::AgreementRef { id, version: 1, digest: concord_model::AgreementDigest(digest) };
+        let statement = concord_ledger::Statement {
+            participant: parse("KAZ"),
+            officer: Name::parse("officer").unwrap(),
+            hub: Name::parse("main").unwrap(),
+            number: 1,
+            made_at: concord_model::Timestamp::from_micros(1),
+            digest,
+            content: concord_ledger::StatementContent::Return(agreement, digest),
+        };
+        let told = |code: &str, number| concord_ledger::Told { participant: parse(code), number };
+        let fact = Fact::Statement(concord_ledger::StatementDecided {
+            statement,
+            refused: None,
+            told: vec![told("IRN", 3), told("KAZ", 9)],
+            closes: None,
+            missed: vec![4, 6],
+            needs: 1,
+            approvals: Vec::new(),
+            completes: None,
+            begins_with: Vec::new(),
+        });
+        let views = Views::in_memory(VERSION);
+        let mut batch = views.batch();
+        project_fact(12, &fact, &mut batch).unwrap();
+        views.apply(batch, Tail { history: HistoryId([1; 16]), sequence: 12, digest: Digest([0; 32]) }).unwrap();
+        assert_eq!(feed(&views), [(7, 4), (8, 6), (9, 12)]);
+        assert_eq!(feed_entry(&views, &parse("IRN"), 3).unwrap(), Some(12), "the others heard of it when it was said");
+        assert_eq!(feed_entry(&views, &parse("IRN"), 2).unwrap(), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod views;
 
 pub use rules::check_content;
 pub(crate) use rules::{check_amendment, check_form};
+pub use views::GoesOn;
 
 /// How many members an agreement needs to stay in force.
 pub const AGREEMENT_MEMBERS_MIN: usize = 2;
@@ -228,6 +229,12 @@ impl Agreement {
             (true, 1) => record.leaves.first().copied(),
             _ => None,
         }
+    }
+
+    /// Whether one more return of this participant, from this leave, is within what a hub accepts.
+    pub(crate) fn may_return_from(&self, participant: &ParticipantCode, leave: &Digest) -> bool {
+        let record = self.parties.get(participant);
+        record.is_some_and(|record| record.returned_from.contains(leave) || record.returned_from.len() < RETURNS_MAX)
     }
 
     pub(crate) fn record(&self, participant: &ParticipantCode) -> Option<&PartyRecord> {

@@ -146,10 +146,12 @@ pub fn why_not_in_audience(
     if is_each && !records().all(had_signed) {
         return AudienceRule::HasNotConsented;
     }
+    let names = header.narrowing.as_ref().map(|narrowing| narrowing.participants());
+    let is_named = names.is_none_or(|names| names.contains(participant));
     let had_left = |record: &PartyRecord| match record.state {
         PartyState::Left => record.at <= recorded_at,
-        // It came back since.
-        _ => record.returned.as_ref().is_some_and(|returned| returned.at > recorded_at),
+        // It came back since. When it had left is not kept; of one that was not named that is certain.
+        _ => is_named && record.returned.as_ref().is_some_and(|returned| returned.at > recorded_at),
     };
     if records().any(had_left) {
         return AudienceRule::Left;
@@ -157,11 +159,8 @@ pub fn why_not_in_audience(
     if !versions().all(|version| version.role(participant).is_some_and(PartyRole::receives)) {
         return AudienceRule::OnlyContributes;
     }
-    match header.narrowing.as_ref().map(|narrowing| narrowing.participants()) {
-        Some(names) if !names.contains(participant) => AudienceRule::NotNamed,
-        // It was no member for another reason, such as an agreement that had ended by then.
-        _ => AudienceRule::NotOnVersion,
-    }
+    // It was no member for another reason, such as an agreement that had ended by then.
+    if is_named { AudienceRule::NotOnVersion } else { AudienceRule::NotNamed }
 }
 
 /// The two versions that decide about an exchange.

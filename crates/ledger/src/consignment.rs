@@ -7,6 +7,7 @@ use concord_model::{
     WithdrawalKind,
 };
 
+use crate::agreement::GoesOn;
 use crate::audience::{Audience, Route};
 use crate::chain::ChainStep;
 use crate::command::{At, Candidate, Consign, Item, Stood};
@@ -177,8 +178,8 @@ impl<'a> Grouping<'a> {
                 let mut is_unknown = false;
                 audience.recipients.retain(|recipient| {
                     let goes_on = agreements.goes_on(named, recipient);
-                    is_unknown |= goes_on.is_none();
-                    goes_on == Some(true)
+                    is_unknown |= goes_on == GoesOn::Unknown;
+                    goes_on == GoesOn::Yes
                 });
                 if is_unknown {
                     return Err(Reason::AgreementUnknown);

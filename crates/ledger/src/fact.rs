@@ -352,6 +352,25 @@ pub struct Recipient {
     pub items: Vec<IndexRange>,
 }
 
+impl StatementDecided {
+    /// Whom it tells something, under which number, and the entry that says it, if that is one of before: what whoever comes back missed
+    /// is told one by one, right before its return, and so is what everybody was told to whoever joins the registry.
+    pub fn tells(&self) -> impl Iterator<Item = (&ParticipantCode, u64, Option<u64>)> {
+        self.told.iter().flat_map(|told| {
+            let earlier: &[u64] = if self.begins() == Some(&told.participant) {
+                &self.begins_with
+            } else if told.participant == self.statement.participant {
+                &self.missed
+            } else {
+                &[]
+            };
+            let first = told.number.saturating_sub(earlier.len() as u64);
+            let entries = earlier.iter().copied().map(Some).chain([None]);
+            (first..).zip(entries).map(|(number, entry)| (&told.participant, number, entry))
+        })
+    }
+}
+
 impl ConsignmentRecorded {
     /// The group of one exchange, if it was recorded.
     pub fn group_of(&self, index: u32) -> Option<&AudienceGroup> {

@@ -6,11 +6,11 @@
 //! Invariant: nobody's own node alone brings in what this hub would have refused. That a statement was accepted, another participant
 //! that was told of it vouches for; where only its own node says so, it must not take the place of anything that stands.
 
-use concord_model::{AgreementText, Lane, ParticipantCode, Reason, Refusal};
+use concord_model::{AgreementText, Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 
-use crate::agreement::{AgreementState, check_amendment, check_form};
+use crate::agreement::{Agreement, AgreementState, check_amendment, check_form};
 use crate::approval::{needs_others, that_count};
-use crate::command::Handed;
+use crate::command::{At, Handed};
 use crate::contact::check_contact_form;
 use crate::decision::{check_decision, check_decision_form};
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
@@ -31,7 +31,7 @@ const TOLD_AGAIN_MAX: u64 = 1_000_000;
 const POSTED_AGAIN_MAX: u64 = 1 << 24;
 
 impl Ledger {
-    pub(crate) fn decide_handed(&self, handed: &Handed) -> Result<Decision, Refusal> {
+    pub(crate) fn decide_handed(&self, handed: &Handed, at: At) -> Result<Decision, Refusal> {
         let statement = &handed.statement;
         // What brings the keys that the registry has is known, under whatever number it was said again.
         if let StatementContent::Enrol(request) | StatementContent::Replace(Replacement { request, .. }) =
@@ -62,7 +62,7 @@ impl Ledger {
         }
         let meaningless = match handed.refused {
             Some(_) => None,
-            None => self.check_handed(handed).err(),
+            None => self.check_handed(handed, self.recorded_at(at.now)).err(),
         };
         let told = match (handed.refused, &meaningless) {
             // Its own node knows that it was refused.
@@ -80,12 +80,14 @@ impl Ledger {
             false => None,
         };
         let takes_effect = refused.is_none() && has_all;
-        let missed = if takes_effect { self.missed(statement) } else { Vec::new() };
+        // Its own node, where that handed it back, has what it missed.
+        let is_told = takes_effect && told.contains(&statement.participant);
+        let missed = if is_told { self.missed(statement) } else { Vec::new() };
         let begins_with = if takes_effect { self.begins_with(statement) } else { Vec::new() };
         let fact = Fact::Statement(StatementDecided {
             statement: statement.clone(),
             refused,
-            told: self.tell(told.iter().collect(), &begins_with),
+            told: self.tell(told.iter().collect(), &statement.participant, &missed, &begins_with),
             closes,
             missed,
             needs,
@@ -97,7 +99,7 @@ impl Ledger {
     }
 
     /// Whether a statement that was accepted once can mean anything here.
-    fn check_handed(&self, handed: &Handed) -> Result<(), Refusal> {
+    fn check_handed(&self, handed: &Handed, now: Timestamp) -> Result<(), Refusal> {
         let statement = &handed.statement;
         let by = &statement.participant;
         let (registry, agreements) = (self.registry(), self.agreements());
@@ -148,21 +150,47 @@ impl Ledger {
             | StatementContent::End(reference) => {
                 let named = agreements.version(reference).filter(|named| named.record(by).is_some());
                 let named = named.ok_or_else(|| Refusal::agreement_unknown(&reference.id))?;
-                let joins = matches!(statement.content, StatementContent::Consent(_) | StatementContent::Return(..));
-                if handed.is_own() && joins {
-                    // What ended goes on by the word of another who was told that this was accepted, not by one's own alone.
-                    if named.state == AgreementState::Ended && !named.has_consented(by) {
-                        return Err(Refusal::new(Reason::AgreementNotPending, format!("{} is over", reference.id)));
-                    }
-                    if named.state == AgreementState::Ended && matches!(statement.content, StatementContent::Return(..))
-                    {
-                        return Err(Refusal::new(Reason::AgreementNotInForce, format!("{} is over", reference.id)));
-                    }
-                    return named.text.parties.iter().try_for_each(|party| registry.check_keys(party));
+                match &statement.content {
+                    StatementContent::Return(_, leave) => self.check_handed_return(handed, named, leave, now),
+                    StatementContent::Consent(_) if handed.is_own() => self.check_own_consent(by, named, now),
+                    _ => Ok(()),
                 }
-                Ok(())
             }
         }
+    }
+
+    /// Nobody joins by its own word alone what is over, or in force without its having been asked: what ended goes on by the word of
+    /// another who was told that this was accepted.
+    fn check_own_consent(&self, by: &ParticipantCode, named: &Agreement, now: Timestamp) -> Result<(), Refusal> {
+        let reference = named.reference();
+        if named.state == AgreementState::Ended && !named.has_consented(by) {
+            return Err(Refusal::new(Reason::AgreementNotPending, format!("{} is over", reference.id)));
+        }
+        let joins_late = named.state == AgreementState::InForce && named.waits_for(by);
+        if joins_late {
+            return self.agreements().check_consent(self.registry(), by, &reference, now);
+        }
+        named.text.parties.iter().try_for_each(|party| self.registry().check_keys(party))
+    }
+
+    /// By its own word alone nobody comes back whom this hub would not let come back. By the word of another, whatever happened since; but
+    /// no more often than a hub ever accepted.
+    fn check_handed_return(
+        &self,
+        handed: &Handed,
+        named: &Agreement,
+        leave: &Digest,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let by = &handed.statement.participant;
+        if handed.is_own() {
+            return self.agreements().check_return(self.registry(), by, &named.reference(), leave, now);
+        }
+        if named.may_return_from(by, leave) {
+            return Ok(());
+        }
+        let what = format!("{by} came back to version {} of {} too often", named.text.version, named.text.id);
+        Err(Refusal::new(Reason::AgreementNotInForce, what))
     }
 
     /// What was recorded, by the word of the node that hands this back, where something else is recorded now: its chain and another

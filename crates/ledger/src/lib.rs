@@ -32,7 +32,7 @@ pub mod withdrawal;
 mod consignment;
 mod healing;
 
-pub use agreement::{Agreement, AgreementState, Agreements, PartyRecord, PartyState};
+pub use agreement::{Agreement, AgreementState, Agreements, GoesOn, PartyRecord, PartyState};
 pub use approval::{APPROVAL_LASTS, APPROVALS_WAITING_MAX, Approvals, Quorum, Signed, Waiting, that_count};
 pub use audience::{Audience, AudienceRule, audience, check_terms, preview, why_not_in_audience};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
@@ -49,7 +49,7 @@ pub use feed::Feed;
 pub use history::{Histories, PastPositions};
 pub use hold::{Hold, Holds};
 pub use ledger::{Decision, LEDGER_STATE_VERSION, Ledger};
-pub use loss::{Losses, Lost};
+pub use loss::{Had, Losses, Lost};
 pub use mailbox::{Mailbox, Mailboxes};
 pub use nodes::{NodeLine, Nodes};
 pub use permit::{Mail, Permit};

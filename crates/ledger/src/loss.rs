@@ -6,7 +6,10 @@ use std::fmt::{self, Display, Formatter};
 use concord_model::{ExchangeId, Lane, Name, ParticipantCode, Reason};
 use serde::{Deserialize, Serialize};
 
-use crate::fact::NotHealed;
+use crate::agreement::GoesOn;
+use crate::audience::Audience;
+use crate::fact::{ConsignmentRecorded, NotHealed};
+use crate::ledger::Ledger;
 
 /// What is listed of one participant. Of exchanges more is only counted: the journal has each, with the consignment that shows it. What a
 /// node can say at will is not taken in beyond it.
@@ -73,6 +76,43 @@ impl Listed {
         let first = Lost::Exchange { id: *id, recipients: Vec::new() };
         let next = self.lost.range(first..).next().map(|(lost, _)| lost);
         next.filter(|lost| matches!(lost, Lost::Exchange { id: found, .. } if found == id))
+    }
+}
+
+/// An exchange that was recorded before the hub lost data, by the hub's own receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Had {
+    /// Its place in its consignment.
+    pub index: u32,
+    /// Its id.
+    pub id: ExchangeId,
+    /// Who was to receive it.
+    pub audience: Audience,
+}
+
+impl Ledger {
+    /// What was recorded once and is not again, with why. That nobody has the right to it any more, or that it was withdrawn, is no loss. It
+    /// is one that a member that left and came back is not sent it: whether it was recorded since its return nothing shows any more.
+    pub fn lost_of(&self, recorded: &ConsignmentRecorded, had: Vec<Had>) -> Vec<(Lost, Reason)> {
+        let origin = &recorded.chain.origin;
+        let stands = had.into_iter().filter(|had| !self.withdrawals().is_withdrawn(origin, &had.id));
+        let lost = stands.filter_map(|Had { index, id, audience: Audience { agreement, recipients } }| {
+            let refused = recorded.refused.iter().find(|refusal| refusal.index == index).map(|refusal| refusal.reason);
+            match refused {
+                Some(Reason::AudienceEmpty) | None => {
+                    let given = recorded.group_of(index).map_or(&[][..], |group| &group.recipients);
+                    let is_lost = |recipient: &ParticipantCode| {
+                        let goes_on = self.agreements().goes_on(&agreement, recipient);
+                        goes_on == GoesOn::SinceAReturn && !given.contains(recipient)
+                    };
+                    let recipients: Vec<_> = recipients.into_iter().filter(is_lost).collect();
+                    let is_any = !recipients.is_empty();
+                    is_any.then_some((Lost::Exchange { id, recipients }, Reason::MembershipChanged))
+                }
+                Some(reason) => Some((Lost::Exchange { id, recipients }, reason)),
+            }
+        });
+        lost.collect()
     }
 }
 

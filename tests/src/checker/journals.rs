@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use concord_journal::{Disk, Entry, RealDisk, walk};
-use concord_ledger::{ConsignmentRecorded, NoticeOutcome};
+use concord_ledger::{ConsignmentRecorded, NoticeOutcome, Told};
 use concord_model::Lane;
 use concord_wire::feed::parse_receipt;
 use concord_wire::proto::feed::v1::feed_item::Content;
@@ -192,11 +192,8 @@ impl HubRecord {
                 }
             }
             HubEntry::Statement(decided, ..) => {
-                if let Some(added) = decided.begins() {
-                    let numbers = 1..=decided.begins_with.len() as u64;
-                    self.told.entry(added.to_string()).or_default().extend(numbers);
-                }
-                told.extend(decided.told.iter().cloned());
+                let tells = decided.tells().map(|(who, number, _)| Told { participant: who.clone(), number });
+                told.extend(tells);
                 let said = &decided.statement;
                 let signer = (said.participant.to_string(), said.officer.to_string(), said.number);
                 self.statements.push((signer, entry.sequence));

@@ -144,6 +144,9 @@ fn who_comes_back_after_a_leave_has_nothing_of_the_time_between_in_either_direct
     forum.leave(ID, "TUR");
     await_that(|| parties(&forum, "KAZ").contains(&"TUR left".to_owned()));
 
+    // It reads first what it would consent to again, as it stood when it left.
+    await_that(|| parties(&forum, "IRN").contains(&"IRN left".to_owned()));
+    forum.as_officer("IRN", &format!("agreement show {ID} --text")).ok();
     come_back(&forum, "IRN");
     // It is told what the others said meanwhile, each word signed.
     assert_eq!(parties(&forum, "IRN"), ["IRN consented", "KAZ consented", "TUR left", "UZB consented"]);
@@ -189,6 +192,6 @@ fn an_agreement_is_shown_as_a_paper_with_what_a_consent_signs_and_who_signed() {
         }
         assert_eq!(party["signed"]["officer"], "officer");
     }
-    assert!(text.contains("Казахстан") && text.contains("  challenges.2  "), "{text}");
+    assert!(text.contains("Казахстан") && text.contains("  challenges.2\n    | "), "{text}");
     assert!(text.contains("KAZ: signed by officer officer at "), "{text}");
 }

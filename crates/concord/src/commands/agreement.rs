@@ -110,6 +110,9 @@ pub(crate) struct AmendArgs {
     /// Change nothing but the keys that it names: after a participant's keys were replaced.
     #[arg(long)]
     refresh_keys: bool,
+    /// The number of the new version, where the hub says that it is a later one than this state knows of.
+    #[arg(long, value_name = "N")]
+    number: Option<u32>,
 }
 
 #[derive(Args)]
@@ -285,7 +288,10 @@ async fn amend(args: AmendArgs, output: Output) -> Result<(), Failure> {
         let what = format!("{} is {}, and only what is in force is amended", args.one.id, current.state());
         return Err(Refusal::new(Reason::AgreementNotInForce, what).into());
     }
-    let version = next_version(&client, &args.one.id).await?;
+    let version = match args.number {
+        Some(number) => number,
+        None => next_version(&client, &args.one.id).await?,
+    };
     let text = text::amended(&client, &current, version, args.changes).await?;
     say_proposal(&client, &args.one.client, text, output).await
 }
@@ -399,7 +405,8 @@ async fn leave(args: &SureArgs, output: Output) -> Result<(), Failure> {
     tell(&shown.reference, "leave", said, output)?;
     let what =
         "this state is out at once, and what was not delivered is not; while this version is in force it may come back";
-    hint::next(output, what, &[about("agreement consent", &args.one)]);
+    let read = about("agreement show", &args.one).words("--text");
+    hint::next(output, what, &[read, about("agreement consent", &args.one)]);
     Ok(())
 }
 
@@ -471,7 +478,11 @@ async fn list(args: &ClientArgs, pending: bool, output: Output) -> Result<(), Fa
 async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.one.client).await?;
     let wait = args.wait.map(|WaitFor::InForce| Duration::from_secs(args.timeout));
-    let got = get(&client, &args.one.id, wait).await?;
+    // Who left may come back, and reads first what it would consent to again.
+    let got = match wait {
+        None => get_or_left(&client, &args.one.id).await?,
+        Some(_) => get(&client, &args.one.id, wait).await?,
+    };
     let amendment = got.amendment.as_ref().map(Shown::read).transpose()?;
     let shown = Shown::read(&got.counting)?;
     match args.text {
@@ -482,6 +493,10 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
         let message = format!("{} can no longer come into force", args.one.id);
         return Err(Failure::new(Exit::Refused, Reason::AgreementNotInForce.code(), message)
             .help(Reason::AgreementNotInForce.help()));
+    }
+    if got.left_by.is_some() {
+        let what = "this state left it, and hears nothing more of it: so it stood then; while it is in force it may consent to it again";
+        hint::next(output, what, &[about("agreement consent", &args.one)]);
     }
     Ok(())
 }

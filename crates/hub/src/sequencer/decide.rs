@@ -2,7 +2,7 @@
 
 use concord_journal::{Blob, Draft};
 use concord_ledger::{
-    At, Audience, Candidate, ChainTip, Command, Consign, Decision, Fact, Lost, NotHealed, Quorum, Statement,
+    At, Candidate, ChainTip, Command, Consign, Decision, Fact, Had, Lost, NotHealed, Quorum, Statement,
     StatementContent, StatementDecided, Stood, Waiting,
 };
 use concord_model::{ChainKey, Name, Reason, Refusal, Timestamp};
@@ -173,19 +173,11 @@ impl SequencerTask {
         self.settle_consignment(decision, at, &sealed, blobs)
     }
 
-    /// Lists what was recorded once and is not again, such as one whose body its node has no more, with the fact that shows it. That
-    /// nobody has the right to it any more, or that it was withdrawn, is no loss.
-    fn list_lost(&mut self, mut decided: Decided, had: Vec<(u32, Lost)>, at: At) -> Result<Decided, Refusal> {
+    /// Lists what was recorded once and is not again, such as one whose body its node has no more, with the fact that shows it.
+    fn list_lost(&mut self, mut decided: Decided, had: Vec<Had>, at: At) -> Result<Decided, Refusal> {
         let Decided::New { fact, also, .. } = &mut decided else { return Ok(decided) };
         let Fact::Consignment(recorded) = fact.as_ref() else { return Err(impossible()) };
-        let refused = |index| recorded.refused.iter().find(|refusal| refusal.index == index);
-        let lost = had.into_iter().filter_map(|(index, lost)| Some((lost, refused(index)?.reason)));
-        let withdrawals = self.ledger.withdrawals();
-        let is_withdrawn = |lost: &Lost| match lost {
-            Lost::Exchange { id, .. } => withdrawals.is_withdrawn(&recorded.chain.origin, id),
-            Lost::Statement { .. } | Lost::Consignment { .. } => false,
-        };
-        let lost = lost.filter(|(lost, reason)| *reason != Reason::AudienceEmpty && !is_withdrawn(lost)).collect();
+        let lost = self.ledger.lost_of(recorded, had);
         let found = NotHealed { participant: recorded.chain.origin.clone(), lost };
         *also = self.list(found, at)?;
         Ok(decided)
@@ -276,13 +268,11 @@ impl SequencerTask {
     }
 }
 
-/// The exchanges of a consignment that was recorded before, by their places in it.
-fn recorded_once(sealed: &Sealed, stood: &[Stood]) -> Vec<(u32, Lost)> {
+/// The exchanges of a consignment that was recorded before.
+fn recorded_once(sealed: &Sealed, stood: &[Stood]) -> Vec<Had> {
     let outcomes = (0..).zip(&sealed.headers).zip(stood);
     let recorded = outcomes.filter_map(|((index, header), stood)| match stood {
-        Stood::Recorded(Audience { recipients, .. }) => {
-            Some((index, Lost::Exchange { id: exchange_id(header), recipients: recipients.clone() }))
-        }
+        Stood::Recorded(audience) => Some(Had { index, id: exchange_id(header), audience: audience.clone() }),
         Stood::Refused(_) => None,
     });
     recorded.collect()

@@ -6,7 +6,7 @@ use concord_identity::Caller;
 use concord_journal::HistoryId;
 use concord_model::{ParticipantCode, Reason, Refusal};
 use concord_server::audit::Object;
-use concord_server::{ClockOffset, LOWER_LIMITS_NOTE, Shutdown, detach};
+use concord_server::{ClockOffset, LOWER_LIMITS_NOTE, MESSAGE_SIZE_MAX_BYTES, Shutdown, detach};
 use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::lower_limits;
 use concord_wire::proto::feed::v1 as pb;
@@ -34,9 +34,11 @@ const REPORT: &str = "/concord.feed.v1.FeedService/Report";
 /// Serves feeds to nodes.
 pub struct Feed(pub Arc<Shared>);
 
-/// The service.
+/// The service with its message limits: what a node was told, it can hand back.
 pub fn server(shared: Arc<Shared>) -> FeedServiceServer<Feed> {
     FeedServiceServer::new(Feed(shared))
+        .max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_SIZE_MAX_BYTES)
 }
 
 #[tonic::async_trait]

@@ -142,8 +142,12 @@ impl Consequences {
                 left = Some(statement.participant.clone());
                 agreement = Some(&reference.id);
             }
-            // What was permitted to it before it left is out, or ended, before it is a member again by anybody's word.
-            StatementContent::Return(..) => left = Some(statement.participant.clone()),
+            // What was permitted to it before it left is out, or ended, before it is a member again by anybody's word. Handed back, it may
+            // be the last that a version waited for, which then amends others away.
+            StatementContent::Return(reference, _) => {
+                left = Some(statement.participant.clone());
+                agreement = Some(&reference.id);
+            }
             StatementContent::Propose { text, .. } => agreement = Some(&text.id),
             StatementContent::Consent(reference) | StatementContent::End(reference) => agreement = Some(&reference.id),
             StatementContent::Replace(replacement) => replaced = Some(replacement.request.participant.clone()),

@@ -238,12 +238,17 @@ impl Agreement {
         self.go_on_where_ended();
     }
 
-    /// One whose leave is known had consented, too: its consent is what was lost, or it is on its way out anyway.
+    /// Among all, one whose leave is known had consented, too: its consent is what was lost, or it is on its way out anyway. Among each it
+    /// had only if its consent is known: else a leave of one who never consented would bring in force, and so end, what waits for others.
     fn has_its_consents(&self) -> bool {
-        let has_consented = |record: &&PartyRecord| matches!(record.state, PartyState::Consented | PartyState::Left);
+        let has_consented = |record: &PartyRecord| matches!(record.state, PartyState::Consented | PartyState::Left);
+        let is_known = |record: &&PartyRecord| {
+            let said = if record.state == PartyState::Left { record.before_leave } else { record.state };
+            said == PartyState::Consented
+        };
         match self.text.in_force {
-            InForceAmong::All => self.parties.values().chain(self.outgoing.values()).all(|one| has_consented(&one)),
-            InForceAmong::Each => self.parties.values().filter(has_consented).count() >= AGREEMENT_MEMBERS_MIN,
+            InForceAmong::All => self.parties.values().chain(self.outgoing.values()).all(has_consented),
+            InForceAmong::Each => self.parties.values().filter(is_known).count() >= AGREEMENT_MEMBERS_MIN,
         }
     }
 

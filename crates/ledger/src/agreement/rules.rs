@@ -5,7 +5,7 @@ use concord_model::{
     AgreementId, AgreementRef, AgreementText, Digest, InForceAmong, ParticipantCode, Reason, Refusal, Timestamp,
 };
 
-use super::{AGREEMENT_MEMBERS_MIN, Agreement, AgreementState, Agreements, PartyState, RETURNS_MAX};
+use super::{AGREEMENT_MEMBERS_MIN, Agreement, AgreementState, Agreements, PartyState};
 use crate::contact::check_contact;
 use crate::decision::check_decision;
 use crate::epoch::Epochs;
@@ -74,11 +74,9 @@ impl Agreements {
             return Err(Refusal::new(Reason::AgreementExists, format!("{id} waits for consents or is in force")));
         }
         let last_version = latest.map_or(0, |latest| latest.text.version);
-        if last_version.checked_add(1) != Some(text.version) {
-            return Err(malformed(format!(
-                "the last version of {id} is {last_version}, so the next cannot be {}",
-                text.version
-            )));
+        // Whoever was not on a version that was declined does not know of it: at a node numbers may be missing.
+        if text.version <= last_version {
+            return Err(number_taken(id, last_version, text.version));
         }
         check_form(text, by)?;
         check_amendment(in_force, text)?;
@@ -104,6 +102,13 @@ impl Agreements {
             registry.check_keys(party)?;
         }
         Ok(())
+    }
+
+    /// Whether a proposal has the number after the last one that there is: asked by the hub, which knows of every version.
+    pub(crate) fn check_number(&self, content: &StatementContent) -> Result<(), Refusal> {
+        let StatementContent::Propose { text, .. } = content else { return Ok(()) };
+        let last = self.get(&text.id).map_or(0, |latest| latest.text.version);
+        if last.checked_add(1) == Some(text.version) { Ok(()) } else { Err(number_taken(&text.id, last, text.version)) }
     }
 
     /// Whether what becomes of an agreement is no business any more of this participant, who was a member once. Not where it ended with
@@ -135,7 +140,10 @@ impl Agreements {
             || agreement.text.valid_until.is_some_and(|until| until <= now)
             || joins_late && !self.may_join(by, agreement)
         {
-            return Err(not_pending(&reference.id));
+            // To one that never answered it is shown as waiting until it declines: what became of it is not its matter.
+            let is_each = agreement.text.in_force == InForceAmong::Each;
+            let never_answered = is_each && agreement.party_state(by) == Some(PartyState::Pending);
+            return Err(if never_answered { takes_no_consent(&reference.id) } else { not_pending(&reference.id) });
         }
         agreement.text.parties.iter().try_for_each(|party| registry.check_keys(party))
     }
@@ -156,7 +164,7 @@ impl Agreements {
         if came_back && self.repeats_consent(by, reference) {
             return Ok(());
         }
-        let may_again = record.is_some_and(|record| record.returned_from.len() < RETURNS_MAX);
+        let may_again = agreement.may_return_from(by, leave);
         let is_over = agreement.text.valid_until.is_some_and(|until| until <= now);
         if agreement.left_by(by) != Some(*leave) || !self.may_join(by, agreement) || is_over || !may_again {
             return Err(nothing_to_come_back_to(reference));
@@ -361,4 +369,14 @@ fn nothing_to_come_back_to(reference: &AgreementRef) -> Refusal {
 
 fn not_pending(id: &AgreementId) -> Refusal {
     Refusal::new(Reason::AgreementNotPending, format!("{id} does not wait for consents"))
+}
+
+fn takes_no_consent(id: &AgreementId) -> Refusal {
+    let what = format!("{id} takes no consent now: decline it to have it off your list, or wait and try again");
+    Refusal::new(Reason::AgreementNotPending, what)
+}
+
+fn number_taken(id: &AgreementId, last: u32, number: u32) -> Refusal {
+    let next = last.saturating_add(1);
+    malformed(format!("the last version of {id} is {last}, so the next has the number {next}, not {number}"))
 }

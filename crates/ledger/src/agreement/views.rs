@@ -3,6 +3,19 @@
 use super::*;
 use concord_model::PartyRole;
 
+/// Whether an agreement goes on for a participant from a version on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoesOn {
+    /// It was on every version since, and never left.
+    Yes,
+    /// It is over, or it is on it no more.
+    No,
+    /// It is a member, and left and came back since then, or before.
+    SinceAReturn,
+    /// A version between them is not known.
+    Unknown,
+}
+
 impl Agreements {
     /// The latest version of an agreement. Do not answer a participant from this one: see [`Self::seen_by`].
     pub fn get(&self, id: &AgreementId) -> Option<&Agreement> {
@@ -60,6 +73,10 @@ impl Agreements {
     /// Where those on a version said something of it since this participant left: what it has to be told when it comes back. Sorted.
     pub fn missed(&self, reference: &AgreementRef, participant: &ParticipantCode) -> Vec<u64> {
         let Some(version) = self.version(reference) else { return Vec::new() };
+        // Of what is over it hears nothing more; what ended by leaves goes on with this return.
+        if !matches!(version.state, AgreementState::InForce | AgreementState::Ended) {
+            return Vec::new();
+        }
         let Some(left) = version.parties.get(participant).and_then(|record| record.left_at) else { return Vec::new() };
         // Of an amendment too that it knows of, since that waited when it left.
         let known = self.versions(&reference.id).filter(|one| one.record(participant).is_some());
@@ -167,25 +184,29 @@ impl Agreements {
         })
     }
 
-    /// Whether the version in force is the one named or goes on from it by amendments, all of which have this participant, and none of which
-    /// it ever left: what is handed in again does not tell whether it was recorded before it came back.
-    ///
-    /// `None` where one of the versions between them is not known.
-    pub fn goes_on(&self, named: &AgreementRef, participant: &ParticipantCode) -> Option<bool> {
-        let Some(mut version) = self.in_force(&named.id) else { return Some(false) };
+    /// Whether the version in force is the one named or goes on from it by amendments, all of which have this participant, and whether it
+    /// ever left one of them: what is handed in again does not tell whether it was recorded before it came back.
+    pub fn goes_on(&self, named: &AgreementRef, participant: &ParticipantCode) -> GoesOn {
+        let Some(mut version) = self.in_force(&named.id) else { return GoesOn::No };
+        let is_member = version.is_member(participant);
+        let mut came_back = false;
         loop {
-            if version.parties.get(participant).is_none_or(|record| !record.returned_from.is_empty()) {
-                return Some(false);
-            }
+            let Some(record) = version.parties.get(participant) else { return GoesOn::No };
+            came_back |= !record.returned_from.is_empty();
             if version.is(named) {
-                return Some(true);
+                return match came_back {
+                    false => GoesOn::Yes,
+                    true if is_member => GoesOn::SinceAReturn,
+                    true => GoesOn::No,
+                };
             }
             match &version.text.amends {
                 // Amendments go down in number, so that this ends.
                 Some(before) if before.version < version.text.version && named.version <= before.version => {
-                    version = self.version(before)?;
+                    let Some(before) = self.version(before) else { return GoesOn::Unknown };
+                    version = before;
                 }
-                _ => return Some(false),
+                _ => return GoesOn::No,
             }
         }
     }

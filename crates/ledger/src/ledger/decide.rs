@@ -26,7 +26,7 @@ impl Ledger {
             Command::Statement(statement, quorum) => self.decide_statement(statement, *quorum, at),
             Command::Consign(consign) => self.decide_consignment(consign, at),
             Command::Acknowledge(acknowledge) => self.decide_acknowledgement(acknowledge),
-            Command::HandBack(handed) => self.decide_handed(handed),
+            Command::HandBack(handed) => self.decide_handed(handed, at),
             Command::ResumeFeed { participant, shown, common } => self.decide_feed_resume(participant, *shown, *common),
             Command::SeeNode { participant, line } => self.decide_node(participant, line),
             Command::ListLost(lost) => Ok(self.decide_losses(lost)),
@@ -80,7 +80,9 @@ impl Ledger {
         let by = &statement.participant;
         let now = self.recorded_at(at.now);
         let needs = if needs_others(&self.registry, statement) { quorum.get() } else { 1 };
-        let allowed = check_content(&self.registry, &self.agreements, &self.epochs, by, &statement.content, now);
+        let content = &statement.content;
+        let allowed = check_content(&self.registry, &self.agreements, &self.epochs, by, content, now)
+            .and_then(|()| self.agreements.check_number(content));
         let (effective, refusal) = match allowed.and_then(|()| self.takes_effect(statement, needs, now)) {
             Ok(effective) => (effective, None),
             Err(refusal) => (None, Some(refusal)),
@@ -91,13 +93,14 @@ impl Ledger {
             Some(effective) => told_of(&self.registry, &self.agreements, effective, false),
         };
         let begins_with = effective.map_or_else(Vec::new, |effective| self.begins_with(effective));
+        let missed = effective.map_or_else(Vec::new, |effective| self.missed(effective));
         Ok(Decision::Fact {
             fact: Fact::Statement(StatementDecided {
                 statement: statement.clone(),
                 refused: refusal.as_ref().map(|refusal| refusal.reason),
-                told: self.tell(told, &begins_with),
+                told: self.tell(told, by, &missed, &begins_with),
                 closes: effective.and_then(|effective| self.closed_by(effective)).map(Box::new),
-                missed: effective.map_or_else(Vec::new, |effective| self.missed(effective)),
+                missed,
                 needs,
                 approvals: Vec::new(),
                 completes: self.completed_by(statement).filter(|_| refusal.is_none()),
@@ -158,11 +161,23 @@ impl Ledger {
         }
     }
 
-    /// Gives each of these the next number of its feed; whose feed begins, the one behind what it begins with.
-    pub(crate) fn tell(&self, participants: Vec<&ParticipantCode>, begins_with: &[u64]) -> Vec<Told> {
+    /// Gives those who are told of a statement their numbers: its own participant behind what it missed, one that it adds behind what everybody
+    /// was told. Both are told one by one, since all of it together has no bound.
+    pub(crate) fn tell(
+        &self,
+        participants: Vec<&ParticipantCode>,
+        own: &ParticipantCode,
+        missed: &[u64],
+        begins_with: &[u64],
+    ) -> Vec<Told> {
         let mut told = self.feed.tell(participants);
-        for told in told.iter_mut().filter(|told| told.number == 1) {
-            told.number = told.number.saturating_add(begins_with.len() as u64);
+        for told in &mut told {
+            let earlier = match told.number {
+                1 => begins_with.len(),
+                _ if told.participant == *own => missed.len(),
+                _ => 0,
+            };
+            told.number = told.number.saturating_add(earlier as u64);
         }
         told
     }

@@ -219,6 +219,20 @@ fn why_one_was_not_in_an_audience_is_said_by_what_held_when_it_was_recorded() {
 }
 
 #[test]
+fn one_that_was_narrowed_away_before_it_left_and_came_back_was_not_named() {
+    let mut forum = Forum::of(["KAZ", "IRN", "TUR"]);
+    let agreed = forum.agree(ID, &["IRN", "KAZ", "TUR"]);
+    let header = forum.header("KAZ", &agreed);
+    let (to_all, to_one) = (header.clone(), narrowed(header, &["IRN"]));
+    let recorded = forum.at().now;
+    forum.leave("TUR", ID).unwrap();
+    forum.come_back("TUR", &agreed).unwrap();
+    let why = |header: &Header| why_not_in_audience(forum.ledger.agreements(), header, &t("TUR"), recorded);
+    assert_eq!(why(&to_one), AudienceRule::NotNamed);
+    assert_eq!(why(&to_all), AudienceRule::Left);
+}
+
+#[test]
 fn an_origin_whose_keys_are_not_those_of_the_version_is_refused_before_anybody_sets_it_aside() {
     let mut forum = Forum::of(["KAZ", "IRN"]);
     let agreement = forum.agree(ID, &["IRN", "KAZ"]);

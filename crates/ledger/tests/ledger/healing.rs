@@ -25,11 +25,24 @@ fn lists(forum: &Forum) -> Lists {
             && decided.refused.is_none()
         {
             for told in &decided.told {
-                lists.entry(told.participant.to_string()).or_default().push(decided.statement.clone());
+                let list = lists.entry(told.participant.to_string()).or_default();
+                // What it missed it is told right before its own return.
+                if told.participant == decided.statement.participant {
+                    list.extend(decided.missed.iter().map(|sequence| said_at(forum, *sequence)));
+                }
+                list.push(decided.statement.clone());
             }
         }
     }
     lists
+}
+
+fn said_at(forum: &Forum, sequence: u64) -> Statement {
+    let mut said = forum.facts.iter().filter(|(_, at)| at.sequence == sequence);
+    match said.next() {
+        Some((Fact::Statement(decided), _)) => decided.statement.clone(),
+        other => panic!("{other:?} was missed"),
+    }
 }
 
 fn hand_all(forum: &mut Forum, by: &str, list: &[Statement]) {
@@ -39,7 +52,12 @@ fn hand_all(forum: &mut Forum, by: &str, list: &[Statement]) {
 }
 
 /// Hands back what the node of `by` was told.
-fn hand(forum: &mut Forum, by: &str, statement: &Statement, refused: Option<Reason>) -> Result<Decision, Reason> {
+pub(crate) fn hand(
+    forum: &mut Forum,
+    by: &str,
+    statement: &Statement,
+    refused: Option<Reason>,
+) -> Result<Decision, Reason> {
     let handed = Handed {
         statement: statement.clone(),
         by: t(by),
@@ -324,7 +342,7 @@ fn a_leave_is_remembered_even_where_the_leaver_s_node_says_that_it_was_refused()
 }
 
 /// Said by an officer and refused by the hub, or never handed in; its own node hands it back as if it had been told.
-fn pretend(forum: &mut Forum, by: &str, content: StatementContent) -> Result<Decision, Reason> {
+pub(crate) fn pretend(forum: &mut Forum, by: &str, content: StatementContent) -> Result<Decision, Reason> {
     let statement = forum.statement(by, content);
     hand(forum, by, &statement, None)
 }

@@ -17,6 +17,7 @@ mod healing;
 mod histories;
 mod mailboxes;
 mod manifests;
+mod own_word;
 mod permits;
 mod properties;
 mod reference;

@@ -299,14 +299,16 @@ impl Play {
     fn count_told(&mut self) {
         for (fact, _) in &self.forum.facts[self.judged..] {
             let told: Vec<_> = match fact {
-                Fact::Statement(decided) => decided.told.iter().collect(),
-                Fact::Acknowledged(acknowledged) => acknowledged.told.iter().map(|one| &one.told).collect(),
+                Fact::Statement(decided) => decided.tells().map(|(who, number, _)| (who, number)).collect(),
+                Fact::Acknowledged(acknowledged) => {
+                    acknowledged.told.iter().map(|one| (&one.told.participant, one.told.number)).collect()
+                }
                 _ => Vec::new(),
             };
-            for told in told {
-                let last = self.feeds.get_mut(told.participant.as_str()).unwrap();
-                assert_eq!(told.number, *last + 1, "feed numbers have no gaps");
-                *last = told.number;
+            for (who, number) in told {
+                let last = self.feeds.get_mut(who.as_str()).unwrap();
+                assert_eq!(number, *last + 1, "feed numbers have no gaps");
+                *last = number;
             }
         }
         self.judged = self.forum.facts.len();

@@ -1,7 +1,7 @@
 //! Who comes back, and who joins late: what is theirs and what is not.
 
-use concord_ledger::{Audience, AudienceRule, Consign, PartyState, StatementContent, Stood};
-use concord_model::{AgreementRef, AgreementText, InForceAmong, Lane, Reason, WithheldReason};
+use concord_ledger::{Audience, AudienceRule, Consign, Fact, Had, Lost, PartyState, StatementContent, Stood};
+use concord_model::{AgreementRef, AgreementText, ExchangeId, InForceAmong, Lane, Reason, WithheldReason};
 
 use crate::forum::{Forum, digest, reason, t};
 
@@ -87,8 +87,12 @@ fn who_comes_back_is_told_what_the_others_said_since_it_left_and_nothing_twice()
     assert!(!forum.last_statement().told.iter().any(|told| told.participant == t("TUR")));
     forum.come_back("UZB", &agreed).unwrap();
     forum.say("IRN", StatementContent::End(agreed.clone())).unwrap();
+    let before = forum.ledger.feed_last(&t("TUR"));
     forum.come_back("TUR", &agreed).unwrap();
     assert_eq!(forum.last_statement().missed, [left, left + 1, left + 2]);
+    // One by one, each under a number of its own, since all of it together has no bound.
+    let own = forum.last_statement().told.iter().find(|told| told.participant == t("TUR")).unwrap();
+    assert_eq!((own.number, forum.ledger.feed_last(&t("TUR"))), (before + 4, before + 4));
     let told: Vec<_> = forum.last_statement().told.iter().map(|told| told.participant.to_string()).collect();
     assert_eq!(told, ALL);
 }
@@ -156,11 +160,9 @@ fn what_is_in_force_among_each_is_amended_by_all_who_consented_and_by_nobody_els
     let by_a_stranger = amendment(&forum, InForceAmong::All);
     assert_eq!(reason(forum.propose_text("TUR", by_a_stranger.clone())), Err(Reason::AgreementNotOwn));
     let second = forum.propose_text("KAZ", by_a_stranger).unwrap();
-    assert_eq!(
-        reason(forum.consent("TUR", &agreed)),
-        Err(Reason::AgreementNotPending),
-        "nobody joins what is being amended"
-    );
+    let refusal = forum.consent("TUR", &agreed).unwrap_err();
+    assert_eq!(refusal.reason, Reason::AgreementNotPending, "nobody joins what is being amended");
+    assert!(refusal.message.contains("decline it"), "{}", refusal.message);
     forum.consent("IRN", &second).unwrap();
     forum.consent("UZB", &second).unwrap();
     // UZB is on both and consented to the second only: what names the first is not its.
@@ -170,6 +172,40 @@ fn what_is_in_force_among_each_is_amended_by_all_who_consented_and_by_nobody_els
     assert_eq!(audience(&mut forum, &second).unwrap(), ["IRN", "UZB"]);
     // TUR never answered, and takes what is over off its list.
     forum.decline("TUR", &agreed).unwrap();
+}
+
+/// Its number is one that a version has which it was never told of: its node lets it take a later one, and the hub says which.
+#[test]
+fn who_joins_after_an_amendment_was_declined_can_amend_under_the_number_that_the_hub_names() {
+    let mut forum = Forum::of(ALL);
+    let agreed = among_each(&mut forum);
+    forum.consent("IRN", &agreed).unwrap();
+    let amends = |forum: &Forum, version, parties: &[&str]| AgreementText {
+        version,
+        amends: Some(agreed.clone()),
+        ..forum.text(ID, parties)
+    };
+    let declined = forum.propose_text("KAZ", amends(&forum, 2, &["IRN", "KAZ"])).unwrap();
+    forum.decline("IRN", &declined).unwrap();
+    forum.consent("TUR", &agreed).unwrap();
+    let refusal = forum.propose_text("TUR", amends(&forum, 2, &["IRN", "KAZ", "TUR"])).unwrap_err();
+    assert!(refusal.message.contains("the number 3"), "{}", refusal.message);
+    let fourth = amends(&forum, 4, &["IRN", "KAZ", "TUR"]);
+    assert_eq!(reason(forum.propose_text("TUR", fourth)), Err(Reason::AgreementMalformed));
+    let third = amends(&forum, 3, &["IRN", "KAZ", "TUR"]);
+    // As its node knows the agreement, which was never told of the second version.
+    let mut known = concord_ledger::Agreements::default();
+    for (fact, at) in &forum.facts {
+        if let Fact::Statement(decided) = fact
+            && decided.refused.is_none()
+            && decided.told.iter().any(|told| told.participant == t("TUR"))
+        {
+            known.apply(&decided.statement, at.sequence, at.now);
+        }
+    }
+    assert!(known.versions(&t(ID)).all(|version| version.text.version == 1));
+    assert_eq!(known.check_propose(forum.ledger.registry(), &t("TUR"), &third, forum.at().now), Ok(()));
+    forum.propose_text("TUR", third).unwrap();
 }
 
 #[test]
@@ -186,4 +222,26 @@ fn what_a_hub_lost_and_is_handed_again_goes_to_nobody_who_ever_came_back() {
     let consign = Consign { stood, ..forum.consign("KAZ", Lane::Routine, vec![item]) };
     let recorded = forum.consigned(consign).unwrap();
     assert_eq!(recorded.groups[0].recipients, [t("IRN")]);
+    // What may have been its is listed as lost, also where it was nobody else's; what IRN or KAZ has is not.
+    let had = |index, recipients: &[&str]| {
+        let audience = Audience { agreement: agreed.clone(), recipients: recipients.iter().copied().map(t).collect() };
+        Had { index, id: ExchangeId(digest("had")), audience }
+    };
+    let lost = |exchange: &[&str]| {
+        let recipients = exchange.iter().copied().map(t).collect();
+        vec![(Lost::Exchange { id: ExchangeId(digest("had")), recipients }, Reason::MembershipChanged)]
+    };
+    assert_eq!(forum.ledger.lost_of(&recorded, vec![had(0, &["IRN", "TUR"])]), lost(&["TUR"]));
+    assert_eq!(forum.ledger.lost_of(&recorded, vec![had(0, &["IRN"])]), []);
+    let header = forum.header("KAZ", &agreed);
+    let item = forum.item(header);
+    let audience = Audience { agreement: agreed.clone(), recipients: vec![t("TUR")] };
+    let alone =
+        Consign { stood: Some(vec![Stood::Recorded(audience)]), ..forum.consign("KAZ", Lane::Routine, vec![item]) };
+    let recorded = forum.consigned(alone).unwrap();
+    assert_eq!(recorded.refused[0].reason, Reason::AudienceEmpty);
+    assert_eq!(forum.ledger.lost_of(&recorded, vec![had(0, &["TUR"])]), lost(&["TUR"]));
+    // Of one that is out again nobody has the right any more, and that is no loss.
+    forum.leave("TUR", ID).unwrap();
+    assert_eq!(forum.ledger.lost_of(&recorded, vec![had(0, &["TUR"])]), []);
 }

@@ -1,6 +1,6 @@
 //! What is asked of agreements: who sees which version, and who was a member when.
 
-use concord_ledger::{Agreement, Agreements, StatementContent};
+use concord_ledger::{Agreement, Agreements, GoesOn, StatementContent};
 use concord_model::{AgreementRef, AgreementText, Party, PartyRole};
 
 use crate::forum::{Forum, party, t};
@@ -147,12 +147,13 @@ fn a_version_goes_on_in_those_that_amend_it_as_long_as_they_have_the_participant
     let goes_on = |who: &str, named: &AgreementRef| forum.ledger.agreements().goes_on(named, &t(who));
     for (index, version) in versions.iter().enumerate() {
         // The fourth waits, so that nothing goes on from it.
-        assert_eq!(goes_on("IRN", version), Some(index < 3), "version {}", version.version);
-        assert_eq!(goes_on("UZB", version), Some((1..3).contains(&index)), "version {}", version.version);
-        assert_eq!(goes_on("TUR", version), Some(false), "version {}", version.version);
+        let yes = |yes: bool| if yes { GoesOn::Yes } else { GoesOn::No };
+        assert_eq!(goes_on("IRN", version), yes(index < 3), "version {}", version.version);
+        assert_eq!(goes_on("UZB", version), yes((1..3).contains(&index)), "version {}", version.version);
+        assert_eq!(goes_on("TUR", version), GoesOn::No, "version {}", version.version);
     }
     let other = AgreementRef { digest: versions[3].digest, ..versions[0].clone() };
-    assert_eq!(goes_on("IRN", &other), Some(false));
+    assert_eq!(goes_on("IRN", &other), GoesOn::No);
     // Whoever was told of the last one only cannot tell.
     let mut alone = Agreements::default();
     for (fact, at) in &forum.facts {
@@ -166,8 +167,8 @@ fn a_version_goes_on_in_those_that_amend_it_as_long_as_they_have_the_participant
             alone.apply(&decided.statement, at.sequence, at.now);
         }
     }
-    assert_eq!(alone.goes_on(&versions[2], &t("IRN")), Some(true));
-    assert_eq!(alone.goes_on(&versions[0], &t("IRN")), None);
+    assert_eq!(alone.goes_on(&versions[2], &t("IRN")), GoesOn::Yes);
+    assert_eq!(alone.goes_on(&versions[0], &t("IRN")), GoesOn::Unknown);
 }
 
 #[test]

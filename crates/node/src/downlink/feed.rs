@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use concord_identity::{Anchor, verify, verify_statement};
 use concord_journal::HistoryId;
-use concord_ledger::{Statement, StatementContent, that_count};
+use concord_ledger::{Statement, that_count};
 use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::{LOWER_LIMITS_NOTE, NOT_HEALED_NOTE};
 use concord_wire::agreement::{carried_request, parse_join_request, parse_statement};
@@ -264,9 +264,6 @@ pub fn verify_items(
             let what = format!("item {} of the hub's feed does not hold: {what}", item.number);
             Refusal::new(Reason::StatementSignatureInvalid, what)
         };
-        if !item.missed.is_empty() {
-            verify_missed(&directory, item, now).map_err(false_item)?;
-        }
         if let Some(Content::Statement(signed)) = &item.content {
             let recorded_at = optional_timestamp(item.recorded_at.as_ref()).unwrap_or(now).min(now);
             let statement = parse_statement(signed).map_err(|refusal| false_item(refusal.message))?;
@@ -303,44 +300,6 @@ fn verify_approvals(
         return Err("an approval is of another statement, or of an officer who signed it already".to_owned());
     }
     Ok(())
-}
-
-/// What is told beside a return holds as what is told by itself does, and is about nothing but agreements.
-fn verify_missed(directory: &Directory, item: &FeedItem, now: Timestamp) -> Result<(), String> {
-    let returning = who_comes_back(item)?;
-    for missed in &item.missed {
-        let signed = missed.statement.as_ref().ok_or("what was missed is not there")?;
-        let statement = parse_statement(signed).map_err(|refusal| refusal.message)?;
-        let is_of_agreements = matches!(
-            statement.content,
-            StatementContent::Consent(_)
-                | StatementContent::Decline(..)
-                | StatementContent::Leave(_)
-                | StatementContent::Return(..)
-                | StatementContent::End(_)
-                | StatementContent::Propose { .. }
-        );
-        if !is_of_agreements || statement.participant == returning {
-            return Err("what was missed is no word of another about an agreement".to_owned());
-        }
-        let recorded_at = optional_timestamp(missed.recorded_at.as_ref()).unwrap_or(now).min(now);
-        if !directory.has_taken_in(&statement) {
-            verify_one(directory, signed, &statement, recorded_at)?;
-        }
-    }
-    Ok(())
-}
-
-/// Who comes back.
-fn who_comes_back(item: &FeedItem) -> Result<ParticipantCode, String> {
-    let Some(Content::Statement(signed)) = &item.content else {
-        return Err("something was missed, and nobody comes back".to_owned());
-    };
-    let returning = parse_statement(signed).map_err(|refusal| refusal.message)?;
-    match returning.content {
-        StatementContent::Return(..) => Ok(returning.participant),
-        _ => Err("something was missed, and nobody comes back".to_owned()),
-    }
 }
 
 /// Receipts are only read where they are shown: one that cannot be read must not get into the journal.

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use concord_journal::HistoryId;
 use concord_ledger::fact::Founding;
-use concord_ledger::{Agreements, ClosedEpoch, Epochs, Registry, Statement, StatementContent};
+use concord_ledger::{Agreement, Agreements, ClosedEpoch, Epochs, Registry, Statement, StatementContent};
 use concord_model::{
-    AgreementRef, Digest, Fingerprint, Name, ParseError, ParticipantCode, PublicKey, Refusal, Timestamp,
+    AgreementId, AgreementRef, Digest, Fingerprint, Name, ParseError, ParticipantCode, PublicKey, Refusal, Timestamp,
 };
 use concord_wire::consignment::parse_closed_epoch;
 use concord_wire::convert::optional_timestamp;
 use concord_wire::header::parse_agreement_ref;
-use concord_wire::proto::feed::v1::{FeedItem, MissedStatement, feed_item::Content};
+use concord_wire::proto::feed::v1::{FeedItem, feed_item::Content};
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::{agreement, registry};
 use serde::{Deserialize, Serialize};
@@ -104,9 +104,6 @@ impl Directory {
                 if closes.is_some() != statement.closes().is_some_and(|(whose, _)| whose == own) {
                     return Err(DirectoryError::EpochEnd(item.number));
                 }
-                for missed in &item.missed {
-                    self.take_in_missed(own, item.number, missed)?;
-                }
                 if self.taken_in.insert(statement.digest) {
                     let approvals = item.approvals.iter().map(agreement::parse_statement);
                     let officers = approvals.map(|approval| approval.map(|approval| approval.officer));
@@ -129,22 +126,6 @@ impl Directory {
             Some(Content::StatementRefused(_) | Content::Receipts(_)) => Ok(None),
             None => Err(DirectoryError::UnknownContent(item.number)),
         }
-    }
-
-    /// What was said while this participant was not on the agreement: it counts from its return on, in the order in which it was said.
-    fn take_in_missed(
-        &mut self,
-        own: &ParticipantCode,
-        position: u64,
-        missed: &MissedStatement,
-    ) -> Result<(), DirectoryError> {
-        let at = optional_timestamp(missed.recorded_at.as_ref()).unwrap_or_default();
-        let signed = missed.statement.as_ref().ok_or(DirectoryError::UnknownContent(position))?;
-        let statement = agreement::parse_statement(signed).map_err(DirectoryError::Statement)?;
-        if self.taken_in.insert(statement.digest) {
-            self.take_in(own, &statement, std::slice::from_ref(&statement.officer), None, position, at);
-        }
-        Ok(())
     }
 
     fn take_in(
@@ -171,6 +152,9 @@ impl Directory {
         if statement.participant != *own {
             return;
         }
+        if let StatementContent::Return(reference, _) = &statement.content {
+            self.lapse_unheard(&reference.id, position, at);
+        }
         match &statement.content {
             StatementContent::Propose { text, digest } => {
                 self.pins.insert(AgreementRef { id: text.id.clone(), version: text.version, digest: *digest });
@@ -193,6 +177,13 @@ impl Directory {
             | StatementContent::SetContact(_)
             | StatementContent::Role(_) => {}
         }
+    }
+
+    /// Whoever is out is not told that an amendment lapses on which it was: else that would wait for ever here.
+    fn lapse_unheard(&mut self, id: &AgreementId, position: u64, at: Timestamp) {
+        let due = self.agreements.due_to_lapse(at).filter(|version| version.text.id == *id);
+        let lapsed: Vec<AgreementRef> = due.map(Agreement::reference).collect();
+        lapsed.iter().for_each(|reference| self.agreements.lapse(reference, position, at));
     }
 
     /// Whether this statement was taken in before.

@@ -116,7 +116,6 @@ fn an_approval_counts_only_when_another_officer_of_the_secretariat_signed_that_v
 #[test]
 fn what_one_that_comes_back_missed_counts_only_as_its_speakers_signed_it() {
     use concord_wire::agreement::parse_statement;
-    use concord_wire::proto::feed::v1::{FeedItem, MissedStatement};
     let forum = Forum::new();
     let agreement = reference(&forum.text("KAZ/drugs"));
     let leave = forum.kaz.says(2, DraftContent::Leave(agreement.clone()));
@@ -124,10 +123,10 @@ fn what_one_that_comes_back_missed_counts_only_as_its_speakers_signed_it() {
     let back = forum.kaz.says(3, DraftContent::Return(agreement.clone(), left_by));
     let others = forum.irn.says(3, DraftContent::Leave(agreement.clone()));
     let told = |content, missed| {
-        let missed = MissedStatement { statement: Some(missed), recorded_at: None };
         let mut items = forum.feed();
         items.push(item(9, Content::Statement(leave.clone())));
-        items.push(FeedItem { missed: vec![missed], ..item(10, Content::Statement(content)) });
+        items.push(item(10, Content::Statement(missed)));
+        items.push(item(11, Content::Statement(content)));
         items
     };
     let verify = |items: &[_]| {
@@ -146,10 +145,42 @@ fn what_one_that_comes_back_missed_counts_only_as_its_speakers_signed_it() {
     let refused = Err(Reason::StatementSignatureInvalid);
     let mut broken = others.clone();
     broken.signature = Bytes::from(vec![0; 64]);
-    assert_eq!(verify(&told(back.clone(), broken)), refused);
-    assert_eq!(verify(&told(back, forum.kaz.says(4, DraftContent::End(agreement.clone())))), refused, "its own word");
-    let consent = forum.kaz.says(3, DraftContent::Consent(agreement));
-    assert_eq!(verify(&told(consent, others)), refused, "nobody comes back");
+    assert_eq!(verify(&told(back, broken)), refused);
+}
+
+/// Whoever is out is not told of a lapse: by its return it would wait for an amendment for ever that is over.
+#[test]
+fn an_amendment_that_lapsed_while_its_party_was_out_waits_no_more_when_that_comes_back() {
+    use concord_ledger::AgreementState;
+    use concord_model::{AgreementText, Timestamp};
+    use concord_wire::agreement::parse_statement;
+    use concord_wire::convert::timestamp;
+    use concord_wire::proto::feed::v1::FeedItem;
+    let forum = Forum::new();
+    let first = reference(&forum.text("KAZ/drugs"));
+    let now = SystemClock.now().as_micros();
+    let until = Timestamp::from_micros(now + 60_000_000);
+    let text =
+        AgreementText { version: 2, amends: Some(first.clone()), valid_until: Some(until), ..forum.text("KAZ/drugs") };
+    let second = reference(&text);
+    let leave = forum.kaz.says(2, DraftContent::Leave(first.clone()));
+    let left_by = parse_statement(&leave).unwrap().digest;
+    let back = forum.kaz.says(3, DraftContent::Return(first.clone(), left_by));
+    let state = |passed_micros: i64| {
+        let mut items = forum.feed();
+        items.push(item(9, Content::Statement(forum.irn.says(3, DraftContent::Propose(text.clone())))));
+        items.push(item(10, Content::Statement(leave.clone())));
+        let recorded_at = Some(timestamp(Timestamp::from_micros(now + passed_micros)));
+        items.push(FeedItem { recorded_at, ..item(11, Content::Statement(back.clone())) });
+        let mut directory = Directory::default();
+        for item in &items {
+            directory.apply(&forum.hub(), &forum.kaz.code, item).unwrap();
+        }
+        assert!(directory.agreements.is_member(&first.id, &forum.kaz.code));
+        directory.agreements.version(&second).unwrap().state
+    };
+    assert_eq!(state(59_000_000), AgreementState::Proposed);
+    assert_eq!(state(61_000_000), AgreementState::Lapsed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -263,7 +263,6 @@ pub(super) fn item(number: u64, content: Content) -> FeedItem {
         content: Some(content),
         closes: None,
         approvals: Vec::new(),
-        missed: Vec::new(),
     }
 }
 

@@ -81,7 +81,6 @@ pub(crate) fn feed_items() -> Vec<feed_pb::FeedItem> {
         content: Some(content),
         closes: None,
         approvals: Vec::new(),
-        missed: Vec::new(),
     };
     (1..).zip(contents).map(item).collect()
 }

@@ -13,7 +13,12 @@ use super::view::{self, PartyLine, Shown};
 use crate::client::{Client, call};
 use crate::commands::participant::registered;
 use crate::exit::Failure;
-use crate::output::{Output, safe, short_time};
+use crate::output::{Output, marked, safe, short_time};
+
+/// Words of others stand behind a mark, below what they belong to: so they cannot pass for another line of the paper.
+const WORDS_INDENT: &str = "    ";
+const WHOSE_WORDS: &str = "Behind | stand words of others. The title above is part of the text. Titles of measures and names of participants are the registry's, \
+     and a reason is that of who declined: no consent signs them.";
 
 /// What stands beside the text: measures by code, and everybody's names, in English and then in its other languages.
 #[derive(Default)]
@@ -47,22 +52,25 @@ async fn words(client: &Client) -> Result<Words, Failure> {
 fn paper(shown: &Shown, words: &Words) -> String {
     let text = &shown.text;
     let mut out = String::new();
-    let title = safe(text.title.as_str());
-    let _ = writeln!(out, "AGREEMENT {}, version {}\n{title}\n", text.id, text.version);
+    let _ = writeln!(out, "AGREEMENT {}, version {}", text.id, text.version);
+    let _ = writeln!(out, "{}", marked(text.title.as_str(), "  "));
     if let Some(amends) = &text.amends {
         let _ = writeln!(out, "It takes the place of version {} ({}).\n", amends.version, amends.digest.0);
     }
     let _ = writeln!(out, "MEASURES");
     for code in &text.measures {
-        let title = words.measures.get(code.as_str()).map_or("", String::as_str);
-        let _ = writeln!(out, "  {code}  {}", safe(title));
+        let _ = writeln!(out, "  {code}");
+        words.measures.get(code.as_str()).into_iter().for_each(|title| out.push_str(&marked(title, WORDS_INDENT)));
     }
     let _ = writeln!(out, "\nPARTICIPANTS");
     for party in &text.parties {
-        let _ = writeln!(out, "  {}: it {}.", named(party.participant.as_str(), words), does(party.role));
+        let code = &party.participant;
+        let _ = writeln!(out, "  {code}: it {}.", does(party.role));
+        out.push_str(&names(code.as_str(), words));
     }
     for code in &text.outgoing {
-        let _ = writeln!(out, "  {}: it goes off the list, and consents to that.", named(code.as_str(), words));
+        let _ = writeln!(out, "  {code}: it goes off the list, and consents to that.");
+        out.push_str(&names(code.as_str(), words));
     }
     let _ = writeln!(out, "\nTERMS");
     sentences(&text.terms).iter().for_each(|sentence| {
@@ -81,20 +89,21 @@ fn paper(shown: &Shown, words: &Words) -> String {
         let _ = writeln!(out, "  {participant}, trust anchor:\n    {}", anchor.grouped());
         let _ = writeln!(out, "  {participant}, signing key of its node:\n    {}", signing_key.grouped());
     }
+    let _ = writeln!(out, "  {WHOSE_WORDS}");
     let _ = writeln!(out, "\nSIGNATURES");
     for party in shown.line.participants.iter().chain(&shown.line.outgoing) {
         let _ = writeln!(out, "  {}", signature(party));
+        party.reason.iter().for_each(|reason| out.push_str(&marked(reason, WORDS_INDENT)));
     }
     out
 }
 
-fn named(code: &str, words: &Words) -> String {
-    match words.names.get(code).map(Vec::as_slice) {
-        None | Some([]) => code.to_owned(),
-        Some(names) => {
-            format!("{code} ({})", names.iter().map(|name| safe(name)).collect::<Vec<_>>().join(" / "))
-        }
-    }
+fn names(code: &str, words: &Words) -> String {
+    words
+        .names
+        .get(code)
+        .filter(|names| !names.is_empty())
+        .map_or_else(String::new, |names| marked(&names.join(" / "), WORDS_INDENT))
 }
 
 const fn does(role: PartyRole) -> &'static str {
@@ -188,10 +197,8 @@ fn signature(party: &PartyLine) -> String {
     match party.state {
         "pending" => said.push("has not answered".to_owned()),
         "left" => said.push(format!("left at {}", when(&party.at))),
-        "declined" => {
-            let reason = party.reason.as_deref().map(|reason| format!(": {}", safe(reason))).unwrap_or_default();
-            said.push(format!("declined at {}{reason}", when(&party.at)));
-        }
+        "declined" if party.reason.is_some() => said.push(format!("declined at {}, saying why", when(&party.at))),
+        "declined" => said.push(format!("declined at {}", when(&party.at))),
         _ => {}
     }
     if party.ends_at.is_some() {

@@ -10,7 +10,7 @@ use concord_wire::proto::agreement::v1::{
 use serde::Serialize;
 
 use crate::exit::Failure;
-use crate::output::{self, Output, facts, safe, table};
+use crate::output::{self, Output, facts, inline, quoted, table};
 
 /// An agreement whose digest was computed again here, over the bytes that came.
 pub(super) struct Shown {
@@ -199,7 +199,7 @@ impl Shown {
         let line = &self.line;
         let mut rows = vec![
             ("agreement", format!("{} version {}", line.id, line.version)),
-            ("title", safe(&line.title)),
+            ("title", inline(&line.title)),
             ("measures", line.measures.join(", ")),
             ("state", line.state.to_owned()),
             ("proposed", output::short_time(line.proposed_at.as_deref())),
@@ -319,7 +319,7 @@ impl Shown {
         let rows = self.line.participants.iter().map(|party| {
             let ends = party.ends_at.as_ref().map_or("", |_| ", to end");
             let role = party.role.unwrap_or("-").to_owned();
-            let why = party.reason.as_deref().map(|reason| format!(": {}", safe(reason))).unwrap_or_default();
+            let why = party.reason.as_deref().map(|reason| format!(": {}", quoted(reason))).unwrap_or_default();
             let state = format!("{}{ends}{why}", party.state);
             vec![party.participant.clone(), role, state, output::short_time(party.at.as_deref())]
         });
@@ -337,7 +337,7 @@ pub(super) fn list(all: &[Shown], output: Output) -> Result<(), Failure> {
                 line.state.to_owned(),
                 line.measures.join(" "),
                 line.participants.iter().map(in_list).collect::<Vec<_>>().join(" "),
-                safe(&line.title),
+                inline(&line.title),
             ]
         });
         let shown = table(&["agreement", "version", "state", "measures", "participants", "title"], rows);
