@@ -10,7 +10,7 @@ use concord_journal::{Entry, ReadError};
 use concord_ledger::{
     AudienceRule, ConsignmentRecorded, Fact, Ledger, MailAcknowledged, NoticeOutcome, why_not_in_audience,
 };
-use concord_model::{ExchangeId, Header, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{ExchangeId, Header, ParticipantCode, Reason, Refusal, SetAsideReason, Timestamp};
 use concord_wire::convert::{digest_bytes, timestamp};
 use concord_wire::header::{agreement_ref, exchange_id, parse};
 use concord_wire::proto::operations::v1 as pb;
@@ -223,14 +223,19 @@ impl Found {
         tail: u64,
     ) -> Result<(), Refusal> {
         let waits = |party: &pb::ExplainedParty| party.state() == pb::ExplainedState::Waits;
+        // What was set aside may hold later, or be discarded: as far as it was looked through.
+        let may_change = |party: &pb::ExplainedParty| {
+            waits(party)
+                || party.state() == pb::ExplainedState::SetAside && party.reason != SetAsideReason::Discarded.as_str()
+        };
         let last = tail.min(self.sequence.saturating_add(LOOKED_THROUGH_MAX));
         let (mut low, mut size) = (self.sequence.saturating_add(1), 0);
-        while low <= last && size < LOOKED_THROUGH_MAX_BYTES && parties.values().any(waits) {
+        while low <= last && size < LOOKED_THROUGH_MAX_BYTES && parties.values().any(may_change) {
             let high = low.saturating_add(READ_TOGETHER).min(last.saturating_add(1));
             let (entries, _) = entries(shared, low, high)?;
             for entry in entries.iter().filter(|entry| entry.kind == KIND_ACKNOWLEDGED) {
                 let Fact::Acknowledged(fact) = read(entry).map_err(internal)?.into_fact() else { continue };
-                let party = parties.get_mut(&fact.recipient).filter(|party| waits(party));
+                let party = parties.get_mut(&fact.recipient).filter(|party| may_change(party));
                 if let Some((party, (state, reason))) = party.zip(self.told_in(&fact)) {
                     party.set_state(state);
                     party.reason = reason.to_owned();
@@ -251,10 +256,15 @@ impl Found {
     fn told_in(&self, fact: &MailAcknowledged) -> Option<(pb::ExplainedState, &'static str)> {
         let chain = &self.fact.chain;
         let to_origin = fact.told.iter().filter(|told| told.told.participant == chain.origin);
-        let notice = to_origin.flat_map(|told| &told.notices).find(|notice| {
+        let notices = to_origin.flat_map(|told| &told.notices).filter(|notice| {
             (notice.lane, notice.epoch, notice.number) == (chain.lane, chain.epoch, self.fact.number)
                 && notice.node == chain.node
                 && notice.items.iter().any(|range| range.indices().contains(&self.index))
+        });
+        // That it was set aside and how that ended may stand in one fact.
+        let notice = notices.max_by_key(|notice| match notice.outcome {
+            NoticeOutcome::SetAside(reason) => u8::from(reason == SetAsideReason::Discarded),
+            _ => 2,
         })?;
         Some(match notice.outcome {
             NoticeOutcome::Delivered | NoticeOutcome::Taken => (pb::ExplainedState::Delivered, ""),

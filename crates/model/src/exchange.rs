@@ -229,7 +229,7 @@ pub struct Header {
 }
 
 /// An agency of a participant: `KAZ/drug-control`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AgencyName {
     /// Its state.
     pub participant: ParticipantCode,

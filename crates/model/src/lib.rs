@@ -27,7 +27,7 @@ pub use identity::{Identity, Role};
 pub use name::{
     AgreementId, Language, MeasureCode, MediaRange, MediaType, Name, ParseError, ParticipantCode, RequestId, Title,
 };
-pub use receipt::{ReceiptState, SetAsideReason, WithheldReason};
+pub use receipt::{AsideEnd, ReceiptState, SetAsideReason, WithheldReason};
 pub use refusal::{Class, Reason, Refusal};
 pub use registry::{Area, Measure, Participant, ParticipantKind, PublicKey};
 pub use right::{Right, Scope};

@@ -7,7 +7,7 @@ use concord_wire::convert::timestamp;
 
 use crate::context::Context;
 use crate::index::IndexError;
-use crate::services::uncollected;
+use crate::services::{SET_ASIDE_NOTE, aside, uncollected};
 
 /// How often it is looked.
 const LOOK_SECONDS: u64 = 10;
@@ -36,6 +36,7 @@ pub(crate) async fn keep_noted(context: Context) {
 struct Waits {
     overdue: Vec<String>,
     uncollected: Vec<String>,
+    set_aside: u64,
 }
 
 fn look(context: &Context) -> Result<Waits, IndexError> {
@@ -57,6 +58,7 @@ fn look(context: &Context) -> Result<Waits, IndexError> {
         }
         let nobodys = uncollected(context, &state, lane)?;
         metrics::gauge!("concord_uncollected_deliveries", "lane" => lane.as_str()).set(nobodys as f64);
+        waits.set_aside += aside::waiting(&context.index, lane)?;
         if nobodys > 0 {
             waits.uncollected.push(format!("{nobodys} of lane {lane}"));
         }
@@ -80,15 +82,21 @@ fn oldest_unrecorded(context: &Context, lane: Lane) -> Result<Option<Timestamp>,
 
 /// When the first delivery of a lane came that no agency has taken.
 fn oldest_untaken(context: &Context, lane: Lane) -> Result<Option<Timestamp>, IndexError> {
-    let Some((number, _)) = context.index.untaken(lane, 0, u64::MAX)?.into_iter().next() else {
-        return Ok(None);
+    let state = context.now_state();
+    // What had been set aside came when it was accepted, whatever its number.
+    let is_late = |number: u64| state.late_one(lane, number).is_some();
+    let mut untaken = context.index.untaken(lane, 0, u64::MAX)?.into_iter().map(|(number, _)| number);
+    let row = match untaken.find(|number| !is_late(*number)) {
+        Some(number) => context.index.inbox(lane, number, 1)?.into_iter().next().filter(|(found, _)| *found == number),
+        None => None,
     };
-    let row = context.index.inbox(lane, number, 1)?.into_iter().next().filter(|(found, _)| *found == number);
-    Ok(row.map(|(_, row)| Timestamp::from_micros(row.delivered_at)))
+    let late = state.late().range((lane, 0)..=(lane, u64::MAX)).map(|(_, late)| late);
+    let late = late.filter(|late| late.taken_by.is_empty()).map(|late| late.at);
+    Ok(late.chain(row.map(|(_, row)| Timestamp::from_micros(row.delivered_at))).min())
 }
 
 fn note(context: &Context, waits: &Waits) {
-    let Waits { overdue, uncollected } = waits;
+    let Waits { overdue, uncollected, set_aside } = waits;
     let told = |name: &'static str, message: Option<String>| match message {
         Some(message) => context.readiness.note(name, message),
         None => context.readiness.clear(name),
@@ -98,4 +106,5 @@ fn note(context: &Context, waits: &Waits) {
     let what =
         format!("no agency may have {nobodys}: grant one the right to it (`concord agency grant`), and it goes there");
     told(UNCOLLECTED_NOTE, (!uncollected.is_empty()).then_some(what));
+    told(SET_ASIDE_NOTE, (*set_aside > 0).then(|| aside::note(*set_aside)));
 }

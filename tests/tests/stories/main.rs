@@ -42,6 +42,7 @@ mod revocation;
 mod rights;
 mod servers;
 mod service;
+mod set_aside;
 mod strangers;
 mod traced;
 mod trims;

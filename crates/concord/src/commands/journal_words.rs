@@ -7,7 +7,9 @@ use concord_wire::agreement::parse_statement;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item};
 use concord_wire::stored::hub::{self, HubEntry};
-use concord_wire::stored::node::{self, NodeEntry, Received, Restored, RightsChange, Verdict};
+use concord_wire::stored::node::{
+    self, AsideEnded, AsideOutcome, NodeEntry, Received, Restored, RightsChange, Verdict,
+};
 use concord_wire::stored::{Kept, StoredError};
 use serde::Serialize;
 
@@ -203,6 +205,7 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             ("fenced", about, Vec::new())
         }
         NodeEntry::FenceLifted => ("fence-lifted", "the hub serves this copy of the node".to_owned(), Vec::new()),
+        NodeEntry::AsideEnded(fact) => aside_ended(entry, fact),
         NodeEntry::TakenRecovered(lane, taken) => {
             ("taken-recovered", format!("{} deliveries of {lane}, acknowledged before", taken.len()), Vec::new())
         }
@@ -363,6 +366,19 @@ fn feed(items: &[FeedItem]) -> String {
 fn stated(signed: &SignedStatement) -> String {
     parse_statement(signed)
         .map_or_else(|refusal| format!("cannot be read: {}", refusal.message), |statement| say(&statement))
+}
+
+fn aside_ended(entry: &Entry, fact: AsideEnded) -> (&'static str, String, Vec<Content>) {
+    let (lane, number) = (fact.lane, fact.number);
+    match fact.outcome {
+        AsideOutcome::Accepted(item) => {
+            let (about, content) = mail(entry, std::slice::from_ref(item.as_ref()));
+            ("aside-accepted", format!("{lane}: {about} holds after all"), content)
+        }
+        AsideOutcome::Discarded { by, reason } => {
+            ("aside-discarded", format!("{lane}: {number} by {by}: {}", safe(&reason)), Vec::new())
+        }
+    }
 }
 
 fn mail(entry: &Entry, items: &[Received]) -> (String, Vec<Content>) {

@@ -15,6 +15,7 @@ pub(crate) mod pages;
 pub(crate) mod participant;
 pub(crate) mod receive;
 pub(crate) mod retention;
+pub(crate) mod set_aside;
 pub(crate) mod statement;
 pub(crate) mod status;
 pub(crate) mod submit;
@@ -44,6 +45,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Receive(args) => receive::run(args, output).await,
         Command::Track(args) => track::run(args, output).await,
         Command::Explain(args) => explain::run(args, output).await,
+        Command::SetAside(command) => set_aside::run(command, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Audit(args) => audit::run(args, output).await,
         Command::Verify(args) => verify::run(&args, output),

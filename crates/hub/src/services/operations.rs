@@ -153,6 +153,27 @@ impl OperationsService for Operations {
         Ok(Response::new(pb::RunRetentionResponse { report }))
     }
 
+    async fn list_set_aside(
+        &self,
+        _request: Request<pb::ListSetAsideRequest>,
+    ) -> Result<Response<pb::ListSetAsideResponse>, Status> {
+        Err(of_nodes())
+    }
+
+    async fn retry_set_aside(
+        &self,
+        _request: Request<pb::RetrySetAsideRequest>,
+    ) -> Result<Response<pb::RetrySetAsideResponse>, Status> {
+        Err(of_nodes())
+    }
+
+    async fn discard_set_aside(
+        &self,
+        _request: Request<pb::DiscardSetAsideRequest>,
+    ) -> Result<Response<pb::DiscardSetAsideResponse>, Status> {
+        Err(of_nodes())
+    }
+
     async fn explain_exchange(
         &self,
         request: Request<pb::ExplainExchangeRequest>,

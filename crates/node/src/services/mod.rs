@@ -2,6 +2,7 @@
 
 mod agency;
 mod agreements;
+pub(crate) mod aside;
 mod cursor;
 mod explain;
 mod operations;
@@ -33,6 +34,7 @@ use crate::context::Context;
 use agency::AgencyApi;
 pub use agency::acknowledge;
 use agreements::AgreementApi;
+pub(crate) use aside::{SET_ASIDE_NEXT, SET_ASIDE_NOTE};
 pub use cursor::{Cursor, Cursors};
 pub(crate) use explain::explain;
 pub(crate) use operations::OperationsApi;
@@ -81,6 +83,9 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/ListAudit", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ListSetAside", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/RetrySetAside", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/DiscardSetAside", allow: &[OFFICER] },
 ];
 
 /// A node's gRPC server, with every service but operations, which asks for more than the services share.

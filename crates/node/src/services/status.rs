@@ -11,6 +11,7 @@ use concord_wire::proto::operations::v1::{
     AgencyStatus, GetStatusResponse, JournalTail, LaneProbe, MailboxStatus, NodeStatus, get_status_response,
 };
 
+use super::aside;
 use crate::context::Context;
 use crate::index::IndexError;
 use crate::probe::{Lost, Probed};
@@ -67,6 +68,7 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
             received_through: state.mailbox(lane).received_through,
             set_aside: state.mailbox(lane).set_aside_count,
             uncollected: uncollected(context, state, lane)?,
+            set_aside_waiting: aside::waiting(&context.index, lane)?,
         })
     });
     Ok(NodeStatus {
@@ -136,12 +138,18 @@ fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, f6
             from = last + 1;
             counted += rows.len();
             for (number, row) in &rows {
-                if owed(agency, &row.about, lane, *number).is_some() {
+                if !row.is_late && owed(agency, &row.about, lane, *number).is_some() {
                     let came = Timestamp::from_micros(row.delivered_at);
                     items += 1;
                     oldest = Some(oldest.map_or(came, |oldest| oldest.min(came)));
                 }
             }
+        }
+    }
+    for ((lane, number), late) in state.late() {
+        if late.is_owed_to(agency, *lane, *number) {
+            items += 1;
+            oldest = Some(oldest.map_or(late.at, |oldest| oldest.min(late.at)));
         }
     }
     let age = |since: Timestamp| context.clock.now().as_micros().saturating_sub(since.as_micros()).max(0);

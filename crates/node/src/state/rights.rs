@@ -14,7 +14,7 @@ use super::Agency;
 pub const RULES_MAX: usize = 128;
 
 /// What of a received exchange tells which agencies it is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// Its measure.
     pub measure: MeasureCode,

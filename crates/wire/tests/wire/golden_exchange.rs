@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use concord_journal::{Digest as JournalDigest, HistoryId};
-use concord_model::{Description, Digest, ExchangeId, Header, Lane, SetAsideReason, Title, Withdrawal, WithdrawalKind};
+use concord_model::{
+    AsideEnd, Description, Digest, ExchangeId, Header, Lane, SetAsideReason, Title, Withdrawal, WithdrawalKind,
+};
 use concord_wire::acknowledgement::Said;
 use concord_wire::consignment::blob_to_bytes;
 use concord_wire::header::{encode, encode_description, exchange_id, parse, parse_description};
@@ -115,10 +117,11 @@ fn an_acknowledgement() {
         set_aside: vec![(290, SetAsideReason::SignatureInvalid), (299, SetAsideReason::Duplicate)],
         withheld: vec![291, 300],
         taken_before: 12,
-        taken: vec![280, 7],
+        taken: vec![280, 7, 290, 299],
+        ended: vec![(2, AsideEnd::Holds), (3, AsideEnd::Discarded)],
     };
-    let (set_aside, withheld, taken) = Default::default();
-    let plain = Said { set_aside, withheld, taken, taken_before: 0, ..full.clone() };
+    let (set_aside, withheld, taken, ended) = Default::default();
+    let plain = Said { set_aside, withheld, taken, ended, taken_before: 0, ..full.clone() };
     let mut golden = Golden::new("acknowledgement.txt", about);
     golden.bytes("public key", &kgz.public.bytes);
     for (title, said) in [("every list", full), ("delivered only", plain)] {

@@ -175,6 +175,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("/concord.operations.v1.OperationsService/ListAgencies", empty, NOBODY, &[(Operator, "OK"), (Officer, "OK")]),
     row("/concord.operations.v1.OperationsService/ProbeHub", empty, NOBODY, &[(Officer, "OK"), (Operator, "OK")]),
+    row("/concord.operations.v1.OperationsService/ListSetAside", empty, NOBODY, &[(Officer, "OK"), (Operator, "OK")]),
+    row(
+        "/concord.operations.v1.OperationsService/RetrySetAside",
+        empty,
+        NOBODY,
+        &[(Officer, "EXCHANGE_UNKNOWN"), (Operator, "EXCHANGE_UNKNOWN")],
+    ),
+    row("/concord.operations.v1.OperationsService/DiscardSetAside", empty, NOBODY, &[(Officer, INVALID)]),
     row(
         "/concord.operations.v1.OperationsService/ListAudit",
         empty,
