@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::BenchCommand;
 use crate::commands::{
     agency, agreement, audit, explain, hub, journal, node, pages, participant, receive, set_aside, status, submit,
-    track, verify, withdraw,
+    track, verify, why, withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Track(track::TrackArgs),
     /// Tell why an exchange of this agency did, or did not, go to a participant.
     Explain(explain::ExplainArgs),
+    /// Tell where an exchange is, and what it waits for.
+    Why(why::WhyArgs),
     /// Show, judge again and discard what came to a node and did not verify.
     #[command(subcommand, after_help = "Example:\n  concord set-aside list --profile /srv/concord/node/operator")]
     SetAside(set_aside::SetAsideCommand),

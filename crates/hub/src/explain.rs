@@ -3,15 +3,16 @@
 //! The hub keeps no index by exchange id, so that its journal is looked through from the newest entry back. Invariant: one lookup reads at most
 //! [`LOOKED_THROUGH_MAX`] entries in each direction and not much more than [`LOOKED_THROUGH_MAX_BYTES`], without bodies, beside no other lookup.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use concord_journal::{Entry, ReadError};
 use concord_ledger::{
     AudienceRule, ConsignmentRecorded, Fact, Ledger, MailAcknowledged, NoticeOutcome, why_not_in_audience,
 };
-use concord_model::{ExchangeId, Header, ParticipantCode, Reason, Refusal, SetAsideReason, Timestamp};
-use concord_wire::convert::{digest_bytes, timestamp};
+use concord_model::{ExchangeId, Header, ParticipantCode, Reason, Refusal, SetAsideReason, Timestamp, WithheldReason};
+use concord_server::Whereabouts;
+use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::header::{agreement_ref, exchange_id, parse};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::stored::hub::{HubEntry, KIND_ACKNOWLEDGED, KIND_CONSIGNMENT, read};
@@ -59,18 +60,23 @@ pub async fn explain(
     shared: &Arc<Shared>,
     lookups: &Lookups,
     asked: Asked,
+    connected: BTreeSet<ParticipantCode>,
 ) -> Result<pb::ExplainExchangeResponse, Refusal> {
     let alone = lookups.begin()?;
     shared
         .blocking(move |shared| {
             // For as long as it reads, also where its caller is gone.
             let _alone = alone;
-            explain_now(shared, &asked)
+            explain_now(shared, &asked, &connected)
         })
         .await
 }
 
-fn explain_now(shared: &Shared, asked: &Asked) -> Result<pb::ExplainExchangeResponse, Refusal> {
+fn explain_now(
+    shared: &Shared,
+    asked: &Asked,
+    connected: &BTreeSet<ParticipantCode>,
+) -> Result<pb::ExplainExchangeResponse, Refusal> {
     let published = shared.published();
     let ledger = &published.ledger;
     if let Some(code) = asked.participant.as_ref().filter(|code| ledger.registry().participant(code).is_none()) {
@@ -81,6 +87,12 @@ fn explain_now(shared: &Shared, asked: &Asked) -> Result<pb::ExplainExchangeResp
     let found = find(shared, asked, tail)?;
     let mut parties = found.parties(ledger, asked.participant.as_ref());
     found.tell_what_became(shared, &mut parties, tail)?;
+    let is_for_nobody = !parties.values().any(|party| party.in_audience) && asked.participant.is_none();
+    let whole = match found.refused() {
+        Some(reason) => Some(Whereabouts::Refused(reason)),
+        None => is_for_nobody.then_some(Whereabouts::ForNobody),
+    };
+    found.tell_where(ledger, &mut parties, connected, shared.clock.now());
     Ok(pb::ExplainExchangeResponse {
         exchange_id: digest_bytes(&asked.id.0),
         origin: found.header.origin.to_string(),
@@ -89,6 +101,8 @@ fn explain_now(shared: &Shared, asked: &Asked) -> Result<pb::ExplainExchangeResp
         refused: found.refused().map(|reason| reason.code().to_owned()).unwrap_or_default(),
         withdraws: found.header.withdraws.map(|withdrawal| digest_bytes(&withdrawal.exchange.0)).unwrap_or_default(),
         parties: parties.into_values().collect(),
+        exercise: found.header.exercise,
+        whereabouts: whole.map(|at| at.told(None, Some(found.recorded_at))),
     })
 }
 
@@ -251,6 +265,39 @@ impl Found {
             });
         }
         Ok(())
+    }
+
+    /// Where it is for each of its audience, as the hub sees it: what a node's agencies do with it is not told to the secretariat.
+    fn tell_where(
+        &self,
+        ledger: &Ledger,
+        parties: &mut BTreeMap<ParticipantCode, pb::ExplainedParty>,
+        connected: &BTreeSet<ParticipantCode>,
+        now: Timestamp,
+    ) {
+        let id = exchange_id(&concord_wire::header::encode(&self.header));
+        let is_taken_back = ledger.withdrawals().is_withdrawn(&self.header.origin, &id);
+        let is_expired = self.header.expires_at.is_some_and(|until| until <= now);
+        for (code, party) in parties.iter_mut().filter(|(_, party)| party.in_audience) {
+            let at = match party.state() {
+                pb::ExplainedState::Delivered => Whereabouts::Delivered,
+                pb::ExplainedState::Withheld => {
+                    Whereabouts::Withheld(WithheldReason::from_code(&party.reason).unwrap_or(WithheldReason::Left))
+                }
+                pb::ExplainedState::SetAside => {
+                    let reason = SetAsideReason::from_code(&party.reason);
+                    Whereabouts::SetAside(reason.unwrap_or(SetAsideReason::SignatureInvalid))
+                }
+                pb::ExplainedState::Unspecified => Whereabouts::NotSeen,
+                pb::ExplainedState::Waits if is_taken_back => Whereabouts::TakenBack,
+                pb::ExplainedState::Waits if is_expired => Whereabouts::Expired,
+                pb::ExplainedState::Waits if ledger.registry().holds().is_held(code) => Whereabouts::RecipientHeld,
+                pb::ExplainedState::Waits if !connected.contains(code) => Whereabouts::NodeAway,
+                pb::ExplainedState::Waits => Whereabouts::OnItsWay,
+            };
+            let since = optional_timestamp(party.at.as_ref()).unwrap_or(self.recorded_at);
+            party.whereabouts = Some(at.told(Some(code), Some(since)));
+        }
     }
 
     fn told_in(&self, fact: &MailAcknowledged) -> Option<(pb::ExplainedState, &'static str)> {

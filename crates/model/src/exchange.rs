@@ -226,6 +226,8 @@ pub struct Header {
     /// Within a participant that is named here only these agencies are given it; each once, sorted. Then the narrowing names exactly
     /// these participants.
     pub agencies: Vec<AgencyName>,
+    /// It is an exercise: it goes the way of any other, and what it says is not so.
+    pub exercise: bool,
 }
 
 /// An agency of a participant: `KAZ/drug-control`.

@@ -25,7 +25,7 @@ use crate::state::NodeState;
 use crate::state::rights::About;
 
 pub(crate) use aside::Evidence;
-pub(crate) use received::Became;
+pub(crate) use received::{Became, ReceivedOne};
 
 /// The views or the journal could not answer. Neither is the caller's fault.
 #[derive(Debug, thiserror::Error)]
@@ -292,6 +292,16 @@ impl Index {
             if is_own {
                 found.push(place);
             }
+            Ok(found.len() > 1)
+        })?;
+        Ok(found)
+    }
+
+    /// Exchanges of the own state, whoever submitted them, whose id begins with these hexadecimal digits; at most two.
+    pub fn exchanges_of_all(&self, digits: &str) -> Result<Vec<Place>, IndexError> {
+        let mut found = Vec::new();
+        self.begin_so(EXCHANGE, digits, |key, value| {
+            found.push(Place::decode(key, value).ok_or(IndexError::Row("an exchange"))?);
             Ok(found.len() > 1)
         })?;
         Ok(found)

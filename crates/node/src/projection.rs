@@ -660,7 +660,10 @@ fn about_row(about: &About) -> Key {
 
 /// Names of agencies, where it is only for some, behind their number plus one.
 fn with_about(key: Key, about: &About) -> Key {
-    let key = key.text(about.measure.as_str()).text(about.agreement.as_str()).number(u64::from(about.strict));
+    let key = key
+        .text(about.measure.as_str())
+        .text(about.agreement.as_str())
+        .number(u64::from(about.strict) | u64::from(about.exercise) << 1);
     let key = key.number(u64::from(about.is_withdrawn));
     match &about.only {
         None => key.number(0),
@@ -675,13 +678,14 @@ fn with_about(key: Key, about: &About) -> Key {
 pub(crate) fn about_of(reader: &mut KeyReader<'_>) -> Option<About> {
     let measure = MeasureCode::parse(&reader.text()?).ok()?;
     let agreement = AgreementId::parse(&reader.text()?).ok()?;
-    let strict = reader.number()? != 0;
+    let flags = reader.number()?;
+    let (strict, exercise) = (flags & 1 != 0, flags & 2 != 0);
     let is_withdrawn = reader.number()? != 0;
     let only = match reader.number()?.checked_sub(1) {
         None => None,
         Some(count) => Some((0..count).map(|_| reader.text()?.parse::<AgencyName>().ok()).collect::<Option<_>>()?),
     };
-    Some(About { measure, agreement, strict, only, is_withdrawn })
+    Some(About { measure, agreement, strict, only, is_withdrawn, exercise })
 }
 
 impl InboxRow {

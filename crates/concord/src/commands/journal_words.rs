@@ -4,6 +4,7 @@ use concord_journal::{Entry, HistoryId, KIND_REDACTED, KIND_REDACTION_STEP, KIND
 use concord_ledger::epoch::FIRST_EPOCH;
 use concord_ledger::{ConsignmentRecorded, MailAcknowledged, Resume, Statement, StatementContent, StatementDecided};
 use concord_wire::agreement::parse_statement;
+use concord_wire::header::is_exercise;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item};
 use concord_wire::stored::hub::{self, HubEntry};
@@ -309,7 +310,11 @@ fn consignment(kept: &Kept) -> String {
     let sealed = &kept.sealed;
     let (lane, number, count) = (sealed.chain.lane, sealed.number, sealed.headers.len());
     let epoch = in_epoch(sealed.chain.epoch);
-    format!("{lane}{epoch} number {number}, {count} exchanges ({})", short(&sealed.digest.0))
+    let exercises = match sealed.headers.iter().filter(|header| is_exercise(header)).count() {
+        0 => String::new(),
+        exercises => format!(", EXERCISE: {exercises} of them"),
+    };
+    format!("{lane}{epoch} number {number}, {count} exchanges{exercises} ({})", short(&sealed.digest.0))
 }
 
 fn acknowledgement(fact: &MailAcknowledged) -> String {
@@ -393,7 +398,8 @@ fn mail(entry: &Entry, items: &[Received]) -> (String, Vec<Content>) {
                 let origin = concord_wire::header::parse(&delivery.header).map(|header| header.origin.to_string());
                 let id = concord_wire::header::exchange_id(&delivery.header).to_string();
                 format!(
-                    "{} from {} ({})",
+                    "{}{} from {} ({})",
+                    if is_exercise(&delivery.header) { "EXERCISE " } else { "" },
                     delivery.number,
                     origin.unwrap_or_default(),
                     id.get(..16).unwrap_or_default()

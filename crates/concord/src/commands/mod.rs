@@ -21,6 +21,7 @@ pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod track;
 pub(crate) mod verify;
+pub(crate) mod why;
 pub(crate) mod withdraw;
 
 mod journal_words;
@@ -45,6 +46,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Receive(args) => receive::run(args, output).await,
         Command::Track(args) => track::run(args, output).await,
         Command::Explain(args) => explain::run(args, output).await,
+        Command::Why(args) => why::run(args, output).await,
         Command::SetAside(command) => set_aside::run(command, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Audit(args) => audit::run(args, output).await,

@@ -8,7 +8,7 @@ use concord_wire::proto::operations::v1::{
 use serde::Serialize;
 
 use super::statement::confirm;
-use super::track::stated;
+use super::track::{marked, stated};
 use crate::cli::ClientArgs;
 use crate::client::{Client, call};
 use crate::exit::Failure;
@@ -91,6 +91,7 @@ struct AsideLine {
     registered_key_id: Option<String>,
     consented_key_id: Option<String>,
     size_bytes: u64,
+    exercise: bool,
     next: &'static str,
 }
 
@@ -124,7 +125,7 @@ async fn list(args: ListArgs, output: Output) -> Result<(), Failure> {
     output.results(&lines, || {
         let row = |line: &AsideLine| {
             let origin = line.origin.clone().unwrap_or_else(|| "?".to_owned());
-            let id = line.exchange_id.get(..16).unwrap_or_default().to_owned();
+            let id = marked(line.exchange_id.get(..16).unwrap_or_default(), line.exercise);
             vec![id, line.lane.clone(), origin, line.reason.clone(), short_time(line.since.as_deref())]
         };
         table(&["exchange", "lane", "says it is from", "reason", "since"], lines.iter().map(row))
@@ -152,7 +153,7 @@ async fn show(args: ShowArgs, output: Output) -> Result<(), Failure> {
         let stated = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         let version = line.version.map_or_else(String::new, |version| format!(" version {version}"));
         facts(&[
-            ("exchange", line.exchange_id.clone()),
+            ("exchange", marked(&line.exchange_id, line.exercise)),
             ("lane", line.lane.clone()),
             ("set aside", format!("{}, since {}", line.reason, stated(&line.since))),
             ("says it is from", stated(&line.origin)),
@@ -178,12 +179,24 @@ async fn retry(args: RetryArgs, output: Output) -> Result<(), Failure> {
         let answer = client.operations().list_set_aside(call(request)).await?.into_inner();
         exchanges = answer.set_aside.iter().map(|one| hex(&one.exchange_id)).collect();
     }
-    let mut lines = Vec::with_capacity(exchanges.len());
+    let (mut lines, mut failed) = (Vec::with_capacity(exchanges.len()), None);
     for exchange_id in exchanges {
-        let request = RetrySetAsideRequest { exchange_id };
-        let RetrySetAsideResponse { exchange_id, delivered, reason } =
-            client.operations().retry_set_aside(call(request)).await?.into_inner();
-        lines.push(RetriedLine { exchange_id: hex(&exchange_id), delivered, reason: stated(&reason) });
+        let request = RetrySetAsideRequest { exchange_id: exchange_id.clone() };
+        match client.operations().retry_set_aside(call(request)).await.map_err(Failure::from) {
+            Ok(answer) => {
+                let RetrySetAsideResponse { exchange_id, delivered, reason } = answer.into_inner();
+                lines.push(RetriedLine { exchange_id: hex(&exchange_id), delivered, reason: stated(&reason) });
+            }
+            // One that is refused by itself holds up none of the others.
+            Err(failure) => {
+                let is_away = failure.is_unavailable();
+                lines.push(RetriedLine { exchange_id, delivered: false, reason: Some(failure.reason.clone()) });
+                failed.get_or_insert(failure);
+                if is_away {
+                    break;
+                }
+            }
+        }
     }
     output.results(&lines, || {
         let row = |line: &RetriedLine| {
@@ -195,6 +208,9 @@ async fn retry(args: RetryArgs, output: Output) -> Result<(), Failure> {
         };
         table(&["exchange", "judged again"], lines.iter().map(row))
     })?;
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
     if let Some(still) = lines.iter().find(|line| !line.delivered) {
         let why = next_step(still.reason.as_deref().unwrap_or_default());
         let line = Line::new("set-aside show").text(&still.exchange_id).words("--profile").path(&args.client.profile);
@@ -232,6 +248,7 @@ fn read(one: &SetAsideExchange) -> AsideLine {
         registered_key_id: key(&one.registered_key_id),
         consented_key_id: key(&one.consented_key_id),
         size_bytes: one.size_bytes,
+        exercise: one.exercise,
         next: next_step(&one.reason),
     }
 }

@@ -245,6 +245,7 @@ fn command() -> impl Strategy<Value = Command> {
             handling: Handling::Amber,
             expires_at: None,
             supersedes: None,
+            exercise: false,
             withdraws: None,
             agencies: Vec::new(),
         },

@@ -62,7 +62,7 @@ fn list_now(index: &Index, state: &NodeState, digits: &str) -> Result<pb::ListSe
             count += waiting(index, lane).map_err(failed)?;
         }
     } else {
-        let Place::Open(_, lane, number) = find(index, digits)? else { return Err(not_set_aside()) };
+        let Place::Open(_, lane, number, _) = find(index, digits)? else { return Err(not_set_aside()) };
         places.push((lane, number));
         count = 1;
     }
@@ -99,6 +99,7 @@ fn told(directory: &Directory, evidence: &Evidence) -> pb::SetAsideExchange {
         registered_key_id: registered.map(|key| digest_bytes(&key.0)).unwrap_or_default(),
         consented_key_id: consented.map(|key| digest_bytes(&key.0)).unwrap_or_default(),
         size_bytes: evidence.size_bytes,
+        exercise: concord_wire::header::is_exercise(&delivery.header),
     }
 }
 
@@ -110,9 +111,9 @@ pub(crate) async fn retry(
 ) -> Result<pb::RetrySetAsideResponse, Status> {
     let place = place_of(context, request.exchange_id).await.map_err(refused)?;
     let (id, retried) = match place {
-        Place::Open(id, lane, number) => {
+        Place::Open(id, lane, number, is_exercise) => {
             let done = context.writer.retry_aside(lane, number).await;
-            note_act(context, &by, method, Object::exchange(&id), &done);
+            note_act(context, &by, method, Object::marked_exchange(&id, is_exercise), &done);
             concord_faults::point("node.aside.retried");
             (id, done.map_err(refused)?)
         }
@@ -139,10 +140,10 @@ pub(crate) async fn discard(
     let reason = Title::parse(&request.reason);
     let reason = reason.map_err(|error| refused(Refusal::new(Reason::TitleInvalid, error.to_string())))?;
     let id = match place_of(context, request.exchange_id).await.map_err(refused)? {
-        Place::Open(id, lane, number) => {
+        Place::Open(id, lane, number, is_exercise) => {
             let why = Discarding { by: by.to_string(), reason: reason.to_string() };
             let done = context.writer.discard_aside(lane, number, why).await;
-            note_act(context, &by, method, Object::exchange(&id), &done);
+            note_act(context, &by, method, Object::marked_exchange(&id, is_exercise), &done);
             done.map_err(refused)?;
             id
         }
@@ -154,7 +155,8 @@ pub(crate) async fn discard(
 
 /// Where something stands that was set aside.
 enum Place {
-    Open(ExchangeId, Lane, u64),
+    /// With whether it says that it is an exercise.
+    Open(ExchangeId, Lane, u64, bool),
     /// It was found to hold before.
     Held(ExchangeId),
     /// It was discarded before.
@@ -172,10 +174,13 @@ fn find(index: &Index, digits: &str) -> Result<Place, Refusal> {
     let digits = id_digits(digits).ok_or_else(not_set_aside)?;
     let found = index.set_aside_ever(&digits).map_err(failed)?;
     let (id, lane, number, is_discarded) = only(found, &digits, not_set_aside)?;
-    Ok(match (index.is_open_aside(lane, number).map_err(failed)?, is_discarded) {
-        (true, _) => Place::Open(id, lane, number),
-        (false, true) => Place::Discarded(id),
-        (false, false) => Place::Held(id),
+    let evidence = index.evidence(lane, number).map_err(failed)?;
+    Ok(match (evidence, is_discarded) {
+        (Some(evidence), _) => {
+            Place::Open(id, lane, number, concord_wire::header::is_exercise(&evidence.delivery.header))
+        }
+        (None, true) => Place::Discarded(id),
+        (None, false) => Place::Held(id),
     })
 }
 

@@ -11,6 +11,7 @@ mod registry;
 mod statements;
 mod status;
 pub(crate) mod track;
+mod why;
 
 use std::sync::Arc;
 
@@ -42,7 +43,11 @@ pub use receive::{Item, Items, give, given};
 use registry::RegistryApi;
 use statements::StatementApi;
 pub use statements::hand_in;
-pub(crate) use status::{Started, keep_measured, uncollected};
+#[cfg(test)]
+pub(crate) use status::uncollected;
+pub(crate) use status::{Started, keep_measured, uncollected_with_exercises};
+#[cfg(test)]
+pub(crate) use why::{Asking, why};
 
 const AGENCY: Allow = Allow { role: Role::Agency, whose: Whose::OwnParticipant };
 const OFFICER: Allow = Allow { role: Role::Officer, whose: Whose::OwnParticipant };
@@ -65,6 +70,7 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.agency.v1.AgencyService/Acknowledge", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Track", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Explain", allow: &[AGENCY] },
+    Row { method: "/concord.agency.v1.AgencyService/Why", allow: &[AGENCY, OFFICER] },
     Row { method: "/concord.agreement.v1.StatementService/Prepare", allow: &[OFFICER] },
     Row { method: "/concord.agreement.v1.StatementService/Submit", allow: &[OFFICER] },
     Row { method: "/concord.agreement.v1.AgreementService/ListAgreements", allow: &[OFFICER, AGENCY] },

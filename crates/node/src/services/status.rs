@@ -158,14 +158,26 @@ fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, f6
 
 /// How many deliveries of a lane no agency has taken, and none may have.
 pub(crate) fn uncollected(context: &Context, state: &NodeState, lane: Lane) -> Result<u64, IndexError> {
-    let (mut from, mut counted, mut uncollected) = (0, 0, 0);
+    Ok(uncollected_with_exercises(context, state, lane)?.0)
+}
+
+/// The same, and how many of them are exercises.
+pub(crate) fn uncollected_with_exercises(
+    context: &Context,
+    state: &NodeState,
+    lane: Lane,
+) -> Result<(u64, u64), IndexError> {
+    let (mut from, mut counted, mut uncollected, mut exercises) = (0, 0, 0, 0);
     while counted < LAG_COUNTED_MAX {
         let rows = context.index.untaken(lane, from, u64::MAX)?;
         let Some((last, _)) = rows.last() else { break };
         from = last + 1;
         counted += rows.len();
         let nobodys = |(_, about): &&(u64, About)| !state.all_agencies().any(|agency| entitled(agency, about));
-        uncollected += rows.iter().filter(nobodys).count() as u64;
+        for (_, about) in rows.iter().filter(nobodys) {
+            uncollected += 1;
+            exercises += u64::from(about.exercise);
+        }
     }
-    Ok(uncollected)
+    Ok((uncollected, exercises))
 }

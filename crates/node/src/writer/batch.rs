@@ -540,7 +540,12 @@ pub(crate) fn first_answer(
         return Ok(Some(Err(conflict(id))));
     }
     let header = header::parse(serialised).map_err(|_| absent)?;
-    Ok(Some(Ok(Accepted { id: exchange, agreement: header.agreement.id, measure: header.measure })))
+    Ok(Some(Ok(Accepted {
+        id: exchange,
+        agreement: header.agreement.id,
+        measure: header.measure,
+        exercise: header.exercise,
+    })))
 }
 
 fn conflict(id: &RequestId) -> Refusal {

@@ -72,6 +72,8 @@ pub struct Accepted {
     pub agreement: AgreementId,
     /// Its measure.
     pub measure: MeasureCode,
+    /// Whether it is an exercise.
+    pub exercise: bool,
 }
 
 /// One number of a mailbox as it was judged, with the blobs to keep.

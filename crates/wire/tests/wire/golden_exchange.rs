@@ -26,11 +26,13 @@ fn headers() {
     let superseding = Header { supersedes: Some(ExchangeId(Digest([9; 32]))), ..minimal.clone() };
     let withdraws = Some(Withdrawal { exchange: ExchangeId(Digest([9; 32])), kind: WithdrawalKind::Superseded });
     let withdrawing = Header { withdraws, parts: Vec::new(), ..full.clone() };
+    let exercise = Header { exercise: true, ..minimal.clone() };
     let headers = [
         ("every field that is switched on", full),
         ("no narrowing, no language", minimal),
         ("in the place of another", superseding),
         ("a withdrawal", withdrawing),
+        ("an exercise", exercise),
     ];
     for (title, header) in headers {
         let bytes = encode(&header);

@@ -243,6 +243,17 @@ pub(super) const ROWS: &[Row] = &[
         NOBODY,
         &[(Agency, "EXCHANGE_UNKNOWN"), (OtherAgency, "EXCHANGE_UNKNOWN"), (UnknownAgency, UNKNOWN)],
     ),
+    row(
+        "/concord.agency.v1.AgencyService/Why",
+        empty,
+        NOBODY,
+        &[
+            (Agency, "EXCHANGE_UNKNOWN"),
+            (OtherAgency, "EXCHANGE_UNKNOWN"),
+            (UnknownAgency, UNKNOWN),
+            (Officer, "EXCHANGE_UNKNOWN"),
+        ],
+    ),
 ];
 
 pub(super) type OfRun = (&'static str, fn(Bytes) -> Vec<u8>, &'static str, &'static str);
@@ -325,6 +336,7 @@ pub(super) const ACKNOWLEDGE: &str = "/concord.agency.v1.AgencyService/Acknowled
 pub(super) const TRACK: &str = "/concord.agency.v1.AgencyService/Track";
 pub(super) const WITHDRAW: &str = "/concord.agency.v1.AgencyService/Withdraw";
 pub(super) const EXPLAIN: &str = "/concord.agency.v1.AgencyService/Explain";
+pub(super) const WHY: &str = "/concord.agency.v1.AgencyService/Why";
 pub(super) const STATE: &str = "/concord.agreement.v1.StatementService/Submit";
 
 pub(super) const OBJECT_ROWS: &[ObjectRow] = &[
@@ -387,6 +399,24 @@ pub(super) const OBJECT_ROWS: &[ObjectRow] = &[
         By::OtherAgency,
         Object::Exchange,
         explain_own,
+        ["EXCHANGE_UNKNOWN", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
+        "where an exchange is",
+        WHY,
+        By::Agency,
+        Object::Exchange,
+        why,
+        ["OK", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
+        "where an exchange is",
+        WHY,
+        By::OtherAgency,
+        Object::Exchange,
+        why,
         ["EXCHANGE_UNKNOWN", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
         "EXCHANGE_UNKNOWN",
     ),
