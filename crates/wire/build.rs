@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("../../proto");
     let files: Vec<PathBuf> = [
         "exchange/v1/header",
+        "exchange/v1/whereabouts",
         "exchange/v1/consignment",
         "exchange/v1/exchange_service",
         "agreement/v1/agreement",

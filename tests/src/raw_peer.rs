@@ -208,6 +208,7 @@ impl RawNode {
             withheld: Vec::new(),
             taken_before: 0,
             taken: Vec::new(),
+            ended: Vec::new(),
         };
         change(&mut said);
         sign(&said, self.signing_key.public().fingerprint, |message| self.signing_key.sign(message))

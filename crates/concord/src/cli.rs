@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::BenchCommand;
 use crate::commands::{
     agency, agreement, anchor, approval, audit, contact, explain, holder, hub, journal, measure, node, pages,
-    participant, receive, role, status, submit, track, verify, withdraw,
+    participant, receive, role, set_aside, status, submit, track, verify, why, withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -86,6 +86,11 @@ pub(crate) enum Command {
     Track(track::TrackArgs),
     /// Tell why an exchange of this agency did, or did not, go to a participant.
     Explain(explain::ExplainArgs),
+    /// Tell where an exchange is, and what it waits for.
+    Why(why::WhyArgs),
+    /// Show, judge again and discard what came to a node and did not verify.
+    #[command(subcommand, after_help = "Example:\n  concord set-aside list --profile /srv/concord/node/operator")]
+    SetAside(set_aside::SetAsideCommand),
     /// Tell how a node or the hub is.
     Status(status::StatusArgs),
     /// List who did what at a node or the hub, and what was refused.

@@ -6,4 +6,6 @@ pub const FAILURES: &[&str] = &[
     // The one task that writes the journal stands still for ever, and the process lives on.
     "hub.sequencer.goes-on",
     "node.writer.goes-on",
+    // A node reads no header any more, as one of an older version does with what a newer one sent.
+    "node.judge.reads-header",
 ];

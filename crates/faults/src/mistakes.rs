@@ -148,6 +148,10 @@ pub const MISTAKES: &[&str] = &[
     "keep-contacts-to-oneself",
     // check: --workspace --test stories the_list_of_an_issuer_that_grew_too_old
     "let-a-lapsed-list-count-on",
+    // check: -p concord-node --lib what_does_not_hold_stays
+    "take-what-does-not-hold",
+    // check: -p concord-node --lib what_holds_after_all_is_given
+    "let-cursors-take-what-is-late",
     // check: -p concord-server --lib what_peers_would_refuse
     "take-any-certificate",
     // check: --workspace --test closing a_connection_ends_with_the_certificate_of_the_server

@@ -88,6 +88,8 @@ pub const POINTS: &[&str] = &[
     "node.agency.given",
     "node.agency.acknowledging",
     "node.agency.acknowledged",
+    // What had been set aside comes to an end.
+    "node.aside.retried",
     "node.statement.queued",
     "node.statement.forwarding",
     "node.statement.answered",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_ledger::{Acknowledge, Agreements, ConsignmentRecorded, IndexRange, NoticeOutcome, SenderNotice};
-use concord_model::{Lane, Name, Reason, Refusal, WithheldReason};
+use concord_model::{AsideEnd, Lane, Name, Reason, Refusal, SetAsideReason, WithheldReason};
 use concord_wire::acknowledgement::{self, Said};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::status::RETRY_AFTER_SECONDS;
@@ -92,6 +92,11 @@ fn assemble(shared: &Shared, said: &Said) -> Result<Option<Acknowledge>, Refusal
     // Repeats of what is recorded are passed over; what is taken is told once all of it is delivered.
     let told = usize::try_from(mailbox.taken_count - said.taken_before).unwrap_or(usize::MAX);
     let taken = if is_last_step { said.taken.get(told..).unwrap_or_default() } else { &[] };
+    let outcome = |place: usize| match said.ended_at(place) {
+        None => NoticeOutcome::Taken,
+        Some(AsideEnd::Holds) => NoticeOutcome::Delivered,
+        Some(AsideEnd::Discarded) => NoticeOutcome::SetAside(SetAsideReason::Discarded),
+    };
     if through == before && taken.is_empty() {
         return Ok(None);
     }
@@ -100,11 +105,11 @@ fn assemble(shared: &Shared, said: &Said) -> Result<Option<Acknowledge>, Refusal
     for number in before + 1..=through {
         notices.add(shared, said, number, None)?;
     }
-    for number in taken {
+    for (place, number) in (told..).zip(taken) {
         if *number > through {
             return Err(Refusal::new(Reason::CursorInvalid, format!("number {number} is taken but not delivered")));
         }
-        notices.add(shared, said, *number, Some(NoticeOutcome::Taken))?;
+        notices.add(shared, said, *number, Some(outcome(place)))?;
     }
     Ok(Some(Acknowledge {
         recipient: said.recipient.clone(),
@@ -127,7 +132,8 @@ struct Notices {
 }
 
 impl Notices {
-    fn add(&mut self, shared: &Shared, said: &Said, number: u64, taken: Option<NoticeOutcome>) -> Result<(), Refusal> {
+    /// `later` is what is told of a number behind its delivery.
+    fn add(&mut self, shared: &Shared, said: &Said, number: u64, later: Option<NoticeOutcome>) -> Result<(), Refusal> {
         let held = self.run.take().filter(|run| (run.first..run.end()).contains(&number));
         let run = match held {
             Some(run) => run,
@@ -136,7 +142,7 @@ impl Notices {
                 .ok_or_else(|| Refusal::new(Reason::CursorInvalid, format!("number {number} was not delivered")))?,
         };
         let index = run.index(number).ok_or_else(|| internal("a mailbox number stands for no exchange"))?;
-        let outcome = match taken {
+        let outcome = match later {
             Some(outcome) => outcome,
             None => self.delivered_as(shared, said, &run, number, index)?,
         };

@@ -3,15 +3,16 @@
 //! The hub keeps no index by exchange id, so that its journal is looked through from the newest entry back. Invariant: one lookup reads at most
 //! [`LOOKED_THROUGH_MAX`] entries in each direction and not much more than [`LOOKED_THROUGH_MAX_BYTES`], without bodies, beside no other lookup.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use concord_journal::{Entry, ReadError};
 use concord_ledger::{
     AudienceRule, ConsignmentRecorded, Fact, Ledger, MailAcknowledged, NoticeOutcome, why_not_in_audience,
 };
-use concord_model::{ExchangeId, Header, ParticipantCode, Reason, Refusal, Timestamp};
-use concord_wire::convert::{digest_bytes, timestamp};
+use concord_model::{ExchangeId, Header, ParticipantCode, Reason, Refusal, SetAsideReason, Timestamp, WithheldReason};
+use concord_server::Whereabouts;
+use concord_wire::convert::{digest_bytes, optional_timestamp, timestamp};
 use concord_wire::header::{agreement_ref, exchange_id, parse};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::stored::hub::{HubEntry, KIND_ACKNOWLEDGED, KIND_CONSIGNMENT, read};
@@ -59,18 +60,23 @@ pub async fn explain(
     shared: &Arc<Shared>,
     lookups: &Lookups,
     asked: Asked,
+    connected: BTreeSet<ParticipantCode>,
 ) -> Result<pb::ExplainExchangeResponse, Refusal> {
     let alone = lookups.begin()?;
     shared
         .blocking(move |shared| {
             // For as long as it reads, also where its caller is gone.
             let _alone = alone;
-            explain_now(shared, &asked)
+            explain_now(shared, &asked, &connected)
         })
         .await
 }
 
-fn explain_now(shared: &Shared, asked: &Asked) -> Result<pb::ExplainExchangeResponse, Refusal> {
+fn explain_now(
+    shared: &Shared,
+    asked: &Asked,
+    connected: &BTreeSet<ParticipantCode>,
+) -> Result<pb::ExplainExchangeResponse, Refusal> {
     let published = shared.published();
     let ledger = &published.ledger;
     if let Some(code) = asked.participant.as_ref().filter(|code| ledger.registry().participant(code).is_none()) {
@@ -81,6 +87,12 @@ fn explain_now(shared: &Shared, asked: &Asked) -> Result<pb::ExplainExchangeResp
     let found = find(shared, asked, tail)?;
     let mut parties = found.parties(ledger, asked.participant.as_ref());
     found.tell_what_became(shared, &mut parties, tail)?;
+    let is_for_nobody = !parties.values().any(|party| party.in_audience) && asked.participant.is_none();
+    let whole = match found.refused() {
+        Some(reason) => Some(Whereabouts::Refused(reason)),
+        None => is_for_nobody.then_some(Whereabouts::ForNobody),
+    };
+    found.tell_where(ledger, &mut parties, connected, shared.clock.now());
     Ok(pb::ExplainExchangeResponse {
         exchange_id: digest_bytes(&asked.id.0),
         origin: found.header.origin.to_string(),
@@ -89,6 +101,8 @@ fn explain_now(shared: &Shared, asked: &Asked) -> Result<pb::ExplainExchangeResp
         refused: found.refused().map(|reason| reason.code().to_owned()).unwrap_or_default(),
         withdraws: found.header.withdraws.map(|withdrawal| digest_bytes(&withdrawal.exchange.0)).unwrap_or_default(),
         parties: parties.into_values().collect(),
+        exercise: found.header.exercise,
+        whereabouts: whole.map(|at| at.told(None, Some(found.recorded_at))),
     })
 }
 
@@ -223,14 +237,19 @@ impl Found {
         tail: u64,
     ) -> Result<(), Refusal> {
         let waits = |party: &pb::ExplainedParty| party.state() == pb::ExplainedState::Waits;
+        // What was set aside may hold later, or be discarded: as far as it was looked through.
+        let may_change = |party: &pb::ExplainedParty| {
+            waits(party)
+                || party.state() == pb::ExplainedState::SetAside && party.reason != SetAsideReason::Discarded.as_str()
+        };
         let last = tail.min(self.sequence.saturating_add(LOOKED_THROUGH_MAX));
         let (mut low, mut size) = (self.sequence.saturating_add(1), 0);
-        while low <= last && size < LOOKED_THROUGH_MAX_BYTES && parties.values().any(waits) {
+        while low <= last && size < LOOKED_THROUGH_MAX_BYTES && parties.values().any(may_change) {
             let high = low.saturating_add(READ_TOGETHER).min(last.saturating_add(1));
             let (entries, _) = entries(shared, low, high)?;
             for entry in entries.iter().filter(|entry| entry.kind == KIND_ACKNOWLEDGED) {
                 let Fact::Acknowledged(fact) = read(entry).map_err(internal)?.into_fact() else { continue };
-                let party = parties.get_mut(&fact.recipient).filter(|party| waits(party));
+                let party = parties.get_mut(&fact.recipient).filter(|party| may_change(party));
                 if let Some((party, (state, reason))) = party.zip(self.told_in(&fact)) {
                     party.set_state(state);
                     party.reason = reason.to_owned();
@@ -248,13 +267,51 @@ impl Found {
         Ok(())
     }
 
+    /// Where it is for each of its audience, as the hub sees it: what a node's agencies do with it is not told to the secretariat.
+    fn tell_where(
+        &self,
+        ledger: &Ledger,
+        parties: &mut BTreeMap<ParticipantCode, pb::ExplainedParty>,
+        connected: &BTreeSet<ParticipantCode>,
+        now: Timestamp,
+    ) {
+        let id = exchange_id(&concord_wire::header::encode(&self.header));
+        let is_taken_back = ledger.withdrawals().is_withdrawn(&self.header.origin, &id);
+        let is_expired = self.header.expires_at.is_some_and(|until| until <= now);
+        for (code, party) in parties.iter_mut().filter(|(_, party)| party.in_audience) {
+            let at = match party.state() {
+                pb::ExplainedState::Delivered => Whereabouts::Delivered,
+                pb::ExplainedState::Withheld => {
+                    Whereabouts::Withheld(WithheldReason::from_code(&party.reason).unwrap_or(WithheldReason::Left))
+                }
+                pb::ExplainedState::SetAside => {
+                    let reason = SetAsideReason::from_code(&party.reason);
+                    Whereabouts::SetAside(reason.unwrap_or(SetAsideReason::SignatureInvalid))
+                }
+                pb::ExplainedState::Unspecified => Whereabouts::NotSeen,
+                pb::ExplainedState::Waits if is_taken_back => Whereabouts::TakenBack,
+                pb::ExplainedState::Waits if is_expired => Whereabouts::Expired,
+                pb::ExplainedState::Waits if ledger.registry().holds().is_held(code) => Whereabouts::RecipientHeld,
+                pb::ExplainedState::Waits if !connected.contains(code) => Whereabouts::NodeAway,
+                pb::ExplainedState::Waits => Whereabouts::OnItsWay,
+            };
+            let since = optional_timestamp(party.at.as_ref()).unwrap_or(self.recorded_at);
+            party.whereabouts = Some(at.told(Some(code), Some(since)));
+        }
+    }
+
     fn told_in(&self, fact: &MailAcknowledged) -> Option<(pb::ExplainedState, &'static str)> {
         let chain = &self.fact.chain;
         let to_origin = fact.told.iter().filter(|told| told.told.participant == chain.origin);
-        let notice = to_origin.flat_map(|told| &told.notices).find(|notice| {
+        let notices = to_origin.flat_map(|told| &told.notices).filter(|notice| {
             (notice.lane, notice.epoch, notice.number) == (chain.lane, chain.epoch, self.fact.number)
                 && notice.node == chain.node
                 && notice.items.iter().any(|range| range.indices().contains(&self.index))
+        });
+        // That it was set aside and how that ended may stand in one fact.
+        let notice = notices.max_by_key(|notice| match notice.outcome {
+            NoticeOutcome::SetAside(reason) => u8::from(reason == SetAsideReason::Discarded),
+            _ => 2,
         })?;
         Some(match notice.outcome {
             NoticeOutcome::Delivered | NoticeOutcome::Taken => (pb::ExplainedState::Delivered, ""),

@@ -151,8 +151,9 @@ fn taken_after(shared: &Shared, chain: &ChainKey, count: u64) -> Result<Vec<u64>
         let said = concord_wire::acknowledgement::verify(&said, |_, _, _| Ok(())).map_err(internal)?;
         for place in count + numbers.len() as u64 + 1..=through {
             let told = place.checked_sub(said.taken_before + 1).and_then(|index| usize::try_from(index).ok());
-            let number = told.and_then(|index| said.taken.get(index));
-            // Of what a hub that lost data was told again the place stays, and no number stands for it.
+            // Of what a hub that lost data was told again the place stays, and no number stands for it; nor for what had been set aside and
+            // came to an end, which is none of what agencies took.
+            let number = told.filter(|index| said.ended_at(*index).is_none()).and_then(|index| said.taken.get(index));
             numbers.push(number.copied().unwrap_or(0));
         }
         if numbers.len() >= TAKEN_TOGETHER_MAX {

@@ -3,11 +3,13 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use concord_journal::Entry;
 use concord_model::{Lane, ParticipantCode, Refusal, Role};
 use concord_server::{Connections, Overdue};
+use concord_wire::stored::hub::{HubEntry, read};
 
 use crate::overdue;
-use crate::projection::run_with;
+use crate::projection::{Run, run_with};
 use crate::shared::{Shared, internal};
 
 /// How often the metrics are measured anew.
@@ -24,6 +26,8 @@ pub struct Lag {
     pub items: u64,
     /// How long ago the oldest of them was recorded; 0 where none waits.
     pub seconds: f64,
+    /// Whether the oldest of them is an exercise.
+    pub exercise: bool,
 }
 
 /// Of every mailbox that ever had something. Blocks: it looks into views and journal.
@@ -41,14 +45,23 @@ pub fn lags(shared: &Shared) -> Result<Vec<Lag>, Refusal> {
             _ => run_with(&shared.views, &shared.hub, recipient, lane, mailbox.delivered_through + 1)
                 .map_err(internal)?,
         };
-        let recorded_at = match oldest {
-            Some(run) => Some(shared.entry(run.sequence)?.recorded_at),
-            None => None,
+        let (recorded_at, exercise) = match oldest {
+            Some(run) => {
+                let entry = shared.entry(run.sequence)?;
+                (Some(entry.recorded_at), is_exercise(&entry, &run, mailbox.delivered_through + 1)?)
+            }
+            None => (None, false),
         };
         let seconds = recorded_at.map_or(0.0, |at| (now.as_micros() - at).max(0) as f64 / 1e6);
-        lags.push(Lag { recipient: recipient.clone(), lane, items, seconds });
+        lags.push(Lag { recipient: recipient.clone(), lane, items, seconds, exercise });
     }
     Ok(lags)
+}
+
+fn is_exercise(entry: &Entry, run: &Run, number: u64) -> Result<bool, Refusal> {
+    let HubEntry::Consignment(_, kept) = read(entry).map_err(internal)? else { return Ok(false) };
+    let header = run.index(number).and_then(|index| kept.sealed.headers.get(index as usize));
+    Ok(header.is_some_and(|header| concord_wire::header::is_exercise(header)))
 }
 
 /// Keeps the gauges of participants until the hub ends: what waits for each, and whose node is connected. What waits for too long is noted.

@@ -10,10 +10,11 @@ const OVERDUE_NOTE: &str = "overdue";
 /// Notes whose mail is overdue, by what waits now.
 pub fn note(readiness: &Readiness, limits: Overdue, lags: &[Lag]) {
     let mut overdue = Vec::new();
-    for Lag { recipient, lane, items, seconds } in lags {
+    for Lag { recipient, lane, items, seconds, exercise } in lags {
         let waited = Timestamp::from_micros((seconds * 1e6) as i64);
         if limits.is(*lane, Timestamp::from_micros(0), waited) {
-            overdue.push(format!("{items} for {recipient} on lane {lane}, the oldest for {seconds:.0} s"));
+            let what = if *exercise { "EXERCISE: " } else { "" };
+            overdue.push(format!("{what}{items} for {recipient} on lane {lane}, the oldest for {seconds:.0} s"));
         }
     }
     if overdue.is_empty() {

@@ -107,6 +107,9 @@ mod tests {
                 "/concord.operations.v1.OperationsService/RevokeAgency",
                 "/concord.operations.v1.OperationsService/ListAgencies",
                 "/concord.operations.v1.OperationsService/ProbeHub",
+                "/concord.operations.v1.OperationsService/ListSetAside",
+                "/concord.operations.v1.OperationsService/RetrySetAside",
+                "/concord.operations.v1.OperationsService/DiscardSetAside",
             ],
             roles: &[Role::Node, Role::Officer, Role::Operator],
         };

@@ -148,6 +148,7 @@ fn speaks_of(withdrawal: &Header, serialised: &[u8]) -> bool {
         && exchange.handling == withdrawal.handling
         && exchange.narrowing == withdrawal.narrowing
         && exchange.agencies == withdrawal.agencies
+        && exchange.exercise == withdrawal.exercise
 }
 
 /// Lets the content of what is withdrawn go, for as long as the process lives; what an earlier process left too.

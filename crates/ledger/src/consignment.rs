@@ -272,8 +272,10 @@ impl<'a> Grouping<'a> {
         refused: &[ItemRefusal],
     ) -> Result<(), Reason> {
         let before = index.checked_sub(1).and_then(|before| self.consign.exchanges.get(before as usize));
-        let is_successor =
-            |one: &Item| one.header.supersedes == Some(id) && one.header.agreement.id == item.header.agreement.id;
+        let is_successor = |one: &Item| {
+            let (one, by) = (&one.header, &item.header);
+            one.supersedes == Some(id) && one.agreement.id == by.agreement.id && one.exercise == by.exercise
+        };
         let stands = matches!(before, Some(Candidate::Fit(one)) if is_successor(one));
         let is_refused = refused.last().is_some_and(|refusal| Some(refusal.index) == index.checked_sub(1));
         if stands && !is_refused { Ok(()) } else { Err(Reason::SupersedingRefused) }

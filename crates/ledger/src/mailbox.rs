@@ -55,7 +55,9 @@ impl Mailboxes {
                 "the mailbox moved since the senders' notices were assembled: assemble them again",
             ));
         }
-        if through < acknowledge.delivered_before || taken < acknowledge.taken_before || taken > through {
+        // Of each number two words at most follow its delivery: how it ended where it was set aside, and that it was taken.
+        let words_max = through.saturating_mul(2);
+        if through < acknowledge.delivered_before || taken < acknowledge.taken_before || taken > words_max {
             return Err(Refusal::new(
                 Reason::ArgumentInvalid,
                 "an acknowledgement goes back, or takes more than was delivered",

@@ -226,10 +226,12 @@ pub struct Header {
     /// Within a participant that is named here only these agencies are given it; each once, sorted. Then the narrowing names exactly
     /// these participants.
     pub agencies: Vec<AgencyName>,
+    /// It is an exercise: it goes the way of any other, and what it says is not so.
+    pub exercise: bool,
 }
 
 /// An agency of a participant: `KAZ/drug-control`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AgencyName {
     /// Its state.
     pub participant: ParticipantCode,

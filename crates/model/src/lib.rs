@@ -33,7 +33,7 @@ pub use name::{
     AgreementId, Language, MeasureCode, MediaRange, MediaType, Name, ParseError, ParticipantCode, RequestId, ShortLine,
     Telephone, Title,
 };
-pub use receipt::{ReceiptState, SetAsideReason, WithheldReason};
+pub use receipt::{AsideEnd, ReceiptState, SetAsideReason, WithheldReason};
 pub use refusal::{Class, Reason, Refusal};
 pub use registry::{Area, Measure, Participant, ParticipantKind, PublicKey};
 pub use right::{Right, Scope};

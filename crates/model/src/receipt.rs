@@ -115,5 +115,16 @@ reason_enum! {
         KeyNotPinned = "KEY_NOT_PINNED",
         /// The exchange was delivered before, under another number.
         Duplicate = "DUPLICATE",
+        /// What had been set aside was discarded by the recipient's officer: it is never given to anybody under this number.
+        Discarded = "DISCARDED",
     }
+}
+
+/// How it ended with what a recipient's node had set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AsideEnd {
+    /// It was judged again and holds: delivered after all.
+    Holds,
+    /// The recipient's officer discarded it.
+    Discarded,
 }

@@ -161,6 +161,8 @@ reasons! {
     ExchangeExpired = "EXCHANGE_EXPIRED", Precondition, "submit it again with a later --expires";
     /// The exchange that stands in its place was refused.
     SupersedingRefused = "SUPERSEDING_REFUSED", Precondition, "submit the new exchange again with --supersedes";
+    /// What takes the place of an exercise is one, and what does not is none.
+    ExerciseMismatch = "EXERCISE_MISMATCH", Precondition, "submit it with --exercise exactly where what it supersedes was one";
     /// A cursor that this stream never gave out.
     CursorInvalid = "CURSOR_INVALID", Invalid, "acknowledge with the cursor that came with the exchange";
 

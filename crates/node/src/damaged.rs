@@ -40,6 +40,11 @@ impl Damaged {
         }
     }
 
+    /// Whether the hub is, or is to be, asked for the content of this delivery.
+    pub fn is_wanted(&self, lane: Lane, number: u64) -> bool {
+        self.known().wanted.contains_key(&(lane, number))
+    }
+
     /// Numbers to ask the hub for.
     pub fn asked(&self, lane: Lane) -> BTreeSet<u64> {
         let known = self.known();

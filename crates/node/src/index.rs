@@ -1,5 +1,6 @@
 //! Questions to the views and to the journal behind them: where an exchange stands, what an agency has yet to get.
 
+mod aside;
 mod received;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use concord_journal::{Blob, Journal, ReadError};
-use concord_model::{Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, Timestamp};
+use concord_model::{AsideEnd, Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, SetAsideReason, Timestamp};
 use concord_views::{Key, KeyReader, SCAN_ROWS_MAX, Table, Views, ViewsError};
 use concord_wire::proto::exchange::v1::RecordedReceipt;
 use concord_wire::stored::node::{NodeEntry, Queued, read};
@@ -18,12 +19,13 @@ use crate::damaged::Damaged;
 use crate::projection::{
     ASIDE, CONSIGNMENT, EXCHANGE, FOUND, INBOX, InboxRow, LEAVING, REACHED, RECEIVED, RECORDED, RENEWED, REPEATED,
     REQUEST, Reached, Standing, TAKEN, UNTAKEN, WITHDRAWN, WithdrawnRow, about_of, chain_place, lane_key, request_key,
-    withdrawn_key,
+    told_row, withdrawn_key,
 };
 use crate::state::NodeState;
 use crate::state::rights::About;
 
-pub(crate) use received::Became;
+pub(crate) use aside::Evidence;
+pub(crate) use received::{Became, ReceivedOne};
 
 /// The views or the journal could not answer. Neither is the caller's fault.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,7 @@ pub enum IndexError {
     Row(&'static str),
 }
 
+const DISCARDED: &str = SetAsideReason::Discarded.as_str();
 /// Hexadecimal digits of a whole exchange id.
 const EXCHANGE_ID_DIGITS: usize = 64;
 
@@ -294,6 +297,16 @@ impl Index {
         Ok(found)
     }
 
+    /// Exchanges of the own state, whoever submitted them, whose id begins with these hexadecimal digits; at most two.
+    pub fn exchanges_of_all(&self, digits: &str) -> Result<Vec<Place>, IndexError> {
+        let mut found = Vec::new();
+        self.begin_so(EXCHANGE, digits, |key, value| {
+            found.push(Place::decode(key, value).ok_or(IndexError::Row("an exchange"))?);
+            Ok(found.len() > 1)
+        })?;
+        Ok(found)
+    }
+
     /// Shows the rows of a table of exchange ids that begin with these hexadecimal digits, until enough were seen.
     fn begin_so(
         &self,
@@ -329,11 +342,16 @@ impl Index {
         recipient: &ParticipantCode,
     ) -> Result<Option<(Reached, Timestamp, String)>, IndexError> {
         let prefix = chain_place(place.lane, place.epoch, place.number).text(recipient.as_str());
+        // Of two of one state the later one counts, and in one moment that it was discarded.
+        let order = |reached: Reached, at: Timestamp, reason: &str| (reached.rank(), at, reason == DISCARDED);
         let mut last: Option<(Reached, Timestamp, String)> = None;
         for (key, value) in self.views.scan(REACHED, &[], prefix.as_ref(), SCAN_ROWS_MAX)? {
             let row = reached_row(&key, &value).ok_or(IndexError::Row("a receipt's range"))?;
             let covers = (row.first..row.first.saturating_add(row.count)).contains(&place.index);
-            if covers && last.as_ref().is_none_or(|(reached, ..)| row.reached > *reached) {
+            let is_later = |(reached, at, reason): &(Reached, Timestamp, String)| {
+                order(row.reached, row.at, &row.reason) > order(*reached, *at, reason)
+            };
+            if covers && last.as_ref().is_none_or(is_later) {
                 last = Some((row.reached, row.at, row.reason));
             }
         }
@@ -439,12 +457,22 @@ impl Index {
         Ok(all.into_iter().take_while(|(number, _)| *number <= through).collect())
     }
 
-    /// First acknowledgements after the `before`-th, in their order.
-    pub fn taken_after(&self, lane: Lane, before: u64, limit: usize) -> Result<Vec<u64>, IndexError> {
+    /// First acknowledgements after the `before`-th, in their order, and among them what had been set aside and came to an end, with how.
+    pub fn told_after(
+        &self,
+        lane: Lane,
+        before: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Option<AsideEnd>)>, IndexError> {
         let prefix = lane_key(lane);
         let from = prefix.clone().number(before.saturating_add(1));
         let rows = self.views.scan(TAKEN, from.as_ref(), prefix.as_ref(), limit)?;
-        rows.iter().map(|(_, value)| number_of(value, "a taken number")).collect()
+        rows.iter().map(|(_, value)| told_row(value).ok_or(IndexError::Row("a taken number"))).collect()
+    }
+
+    /// The numbers of the same.
+    pub fn taken_after(&self, lane: Lane, before: u64, limit: usize) -> Result<Vec<u64>, IndexError> {
+        Ok(self.told_after(lane, before, limit)?.into_iter().map(|(number, _)| number).collect())
     }
 
     /// Numbers after `after` that were set aside (with the reason) or came as a notice (without one), ascending.

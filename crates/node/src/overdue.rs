@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use concord_model::{Lane, Timestamp};
 use concord_wire::convert::timestamp;
+use concord_wire::header::is_exercise;
 
 use crate::context::Context;
 use crate::index::IndexError;
-use crate::services::uncollected;
+use crate::services::{SET_ASIDE_NOTE, aside, uncollected_with_exercises};
 
 /// How often it is looked.
 const LOOK_SECONDS: u64 = 10;
@@ -36,6 +37,7 @@ pub(crate) async fn keep_noted(context: Context) {
 struct Waits {
     overdue: Vec<String>,
     uncollected: Vec<String>,
+    set_aside: u64,
 }
 
 fn look(context: &Context) -> Result<Waits, IndexError> {
@@ -43,29 +45,35 @@ fn look(context: &Context) -> Result<Waits, IndexError> {
     let mut waits = Waits::default();
     for lane in Lane::ALL {
         let oldest = oldest_unrecorded(context, lane)?;
-        let is_overdue = |since: &Timestamp| context.overdue.is(lane, *since, now);
-        if let Some(since) = oldest.filter(is_overdue) {
+        let is_overdue = |(since, _): &(Timestamp, bool)| context.overdue.is(lane, *since, now);
+        if let Some((since, is_exercise)) = oldest.filter(is_overdue) {
             let exchanges = state.unrecorded_exchanges(lane);
+            let what = if is_exercise { "EXERCISE: " } else { "" };
             waits.overdue.push(format!(
-                "{exchanges} exchanges of lane {lane} wait here for the hub, since {}",
+                "{what}{exchanges} exchanges of lane {lane} wait here for the hub, since {}",
                 timestamp(since)
             ));
         }
         let untaken = oldest_untaken(context, lane)?;
-        if let Some(since) = untaken.filter(is_overdue) {
-            waits.overdue.push(format!("what came on lane {lane} at {} was taken by no agency", timestamp(since)));
+        if let Some((since, is_exercise)) = untaken.filter(is_overdue) {
+            let what = if is_exercise { "EXERCISE: " } else { "" };
+            waits
+                .overdue
+                .push(format!("{what}what came on lane {lane} at {} was taken by no agency", timestamp(since)));
         }
-        let nobodys = uncollected(context, &state, lane)?;
+        let (nobodys, exercises) = uncollected_with_exercises(context, &state, lane)?;
         metrics::gauge!("concord_uncollected_deliveries", "lane" => lane.as_str()).set(nobodys as f64);
+        waits.set_aside += aside::waiting(&context.index, lane)?;
         if nobodys > 0 {
-            waits.uncollected.push(format!("{nobodys} of lane {lane}"));
+            let of_these = if exercises > 0 { format!(" (EXERCISE: {exercises})") } else { String::new() };
+            waits.uncollected.push(format!("{nobodys} of lane {lane}{of_these}"));
         }
     }
     Ok(waits)
 }
 
-/// When the first consignment of a lane was queued that has no receipt.
-fn oldest_unrecorded(context: &Context, lane: Lane) -> Result<Option<Timestamp>, IndexError> {
+/// When the first consignment of a lane was queued that has no receipt, and whether all in it are exercises.
+fn oldest_unrecorded(context: &Context, lane: Lane) -> Result<Option<(Timestamp, bool)>, IndexError> {
     let state = context.now_state();
     if state.unrecorded_exchanges(lane) == 0 {
         return Ok(None);
@@ -75,20 +83,28 @@ fn oldest_unrecorded(context: &Context, lane: Lane) -> Result<Option<Timestamp>,
     let Some(sequence) = context.index.consignment(lane, chain.epoch, chain.settled_through() + 1)? else {
         return Ok(None);
     };
-    Ok(Some(Timestamp::from_micros(context.index.journal().head(sequence)?.recorded_at)))
+    let since = Timestamp::from_micros(context.index.journal().head(sequence)?.recorded_at);
+    let kept = context.index.own_consignment(sequence)?;
+    Ok(Some((since, kept.sealed.headers.iter().all(|header| is_exercise(header)))))
 }
 
-/// When the first delivery of a lane came that no agency has taken.
-fn oldest_untaken(context: &Context, lane: Lane) -> Result<Option<Timestamp>, IndexError> {
-    let Some((number, _)) = context.index.untaken(lane, 0, u64::MAX)?.into_iter().next() else {
-        return Ok(None);
+/// When the first delivery of a lane came that no agency has taken, and whether it is an exercise.
+fn oldest_untaken(context: &Context, lane: Lane) -> Result<Option<(Timestamp, bool)>, IndexError> {
+    let state = context.now_state();
+    // What had been set aside came when it was accepted, whatever its number.
+    let is_late = |number: u64| state.late_one(lane, number).is_some();
+    let mut untaken = context.index.untaken(lane, 0, u64::MAX)?.into_iter().map(|(number, _)| number);
+    let row = match untaken.find(|number| !is_late(*number)) {
+        Some(number) => context.index.inbox(lane, number, 1)?.into_iter().next().filter(|(found, _)| *found == number),
+        None => None,
     };
-    let row = context.index.inbox(lane, number, 1)?.into_iter().next().filter(|(found, _)| *found == number);
-    Ok(row.map(|(_, row)| Timestamp::from_micros(row.delivered_at)))
+    let late = state.late().range((lane, 0)..=(lane, u64::MAX)).map(|(_, late)| late);
+    let late = late.filter(|late| late.taken_by.is_empty()).map(|late| (late.at, late.about.exercise));
+    Ok(late.chain(row.map(|(_, row)| (Timestamp::from_micros(row.delivered_at), row.about.exercise))).min())
 }
 
 fn note(context: &Context, waits: &Waits) {
-    let Waits { overdue, uncollected } = waits;
+    let Waits { overdue, uncollected, set_aside } = waits;
     let told = |name: &'static str, message: Option<String>| match message {
         Some(message) => context.readiness.note(name, message),
         None => context.readiness.clear(name),
@@ -98,4 +114,5 @@ fn note(context: &Context, waits: &Waits) {
     let what =
         format!("no agency may have {nobodys}: grant one the right to it (`concord agency grant`), and it goes there");
     told(UNCOLLECTED_NOTE, (!uncollected.is_empty()).then_some(what));
+    told(SET_ASIDE_NOTE, (*set_aside > 0).then(|| aside::note(*set_aside)));
 }

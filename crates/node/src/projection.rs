@@ -5,7 +5,7 @@
 use concord_journal::Entry;
 use concord_ledger::NoticeOutcome;
 use concord_model::{
-    AgencyName, AgreementId, Digest, ExchangeId, Header, Lane, MeasureCode, ParticipantCode, WithdrawalKind,
+    AgencyName, AgreementId, AsideEnd, Digest, ExchangeId, Header, Lane, MeasureCode, ParticipantCode, WithdrawalKind,
 };
 use concord_views::{Batch, Key, KeyReader, Projection, ProjectionError, Table};
 use concord_wire::consignment::Sealed;
@@ -14,7 +14,9 @@ use concord_wire::proto::exchange::v1::{Delivery, RecordedReceipt};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::proto::feed::v1::{FeedItem, Receipts};
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{Acknowledged, Collected, MailboxResumed, NodeEntry, Queued, Received, Verdict, read};
+use concord_wire::stored::node::{
+    Acknowledged, AsideEnded, AsideOutcome, Collected, MailboxResumed, NodeEntry, Queued, Received, Verdict, read,
+};
 use concord_wire::{feed, header, receipt, stored::Kept};
 
 use sha2::{Digest as _, Sha256};
@@ -47,7 +49,7 @@ pub(crate) const INBOX: Table = Table::new(6).grouped_by_last_bits(GROUP_NUMBER_
 pub(crate) const RECEIVED: Table = Table::new(7).grouped_by_first_bits(GROUP_DIGEST_BITS);
 /// Lane, mailbox number → measure, agreement: accepted, and acknowledged by no agency yet.
 pub(crate) const UNTAKEN: Table = Table::new(8).grouped_by_last_bits(GROUP_NUMBER_BITS);
-/// Lane, count → mailbox number: the k-th first acknowledgement.
+/// Lane, count → mailbox number, and where it is none how what had been set aside ended: the k-th first acknowledgement.
 pub(crate) const TAKEN: Table = Table::new(9).grouped_by_last_bits(GROUP_NUMBER_BITS);
 /// Lane, mailbox number → reason: set aside, or empty for a notice.
 pub(crate) const ASIDE: Table = Table::new(10).grouped_by_last_bits(GROUP_NUMBER_BITS);
@@ -66,8 +68,13 @@ pub(crate) const WITHDRAWN: Table = Table::new(15).grouped_by_first_bits(GROUP_D
 /// Journal sequence, index → exchange id, origin: a withdrawal, or what was withdrawn before it came, by which content is to go.
 pub(crate) const LEAVING: Table = Table::new(16).grouped_by_first_bits(GROUP_SEQUENCE_BITS);
 
-/// Exchange id → lane, mailbox number, journal sequence, index: set aside, the last time where it came more than once.
+/// Exchange id → lane, mailbox number, journal sequence, index, whether it was discarded: set aside, the last time where it came more than
+/// once.
 pub(crate) const SET_ASIDE: Table = Table::new(17).grouped_by_first_bits(GROUP_DIGEST_BITS);
+
+/// Lane, mailbox number → journal sequence, index, first blob, blobs, time, exchange id, reason: set aside, and nobody has said what is to
+/// become of it.
+pub(crate) const OPEN_ASIDE: Table = Table::new(18).grouped_by_last_bits(GROUP_NUMBER_BITS);
 
 const _: () = assert!(Table::all_differ(&[
     EXCHANGE,
@@ -87,6 +94,7 @@ const _: () = assert!(Table::all_differ(&[
     WITHDRAWN,
     LEAVING,
     SET_ASIDE,
+    OPEN_ASIDE,
 ]));
 
 /// Turns a node's entries into rows.
@@ -95,11 +103,11 @@ pub struct NodeProjection;
 
 impl NodeProjection {
     /// The version of the rows; another one rebuilds the views.
-    pub const VERSION: u32 = 10;
+    pub const VERSION: u32 = 11;
 }
 
-/// How a recipient's state is told apart, and which of two is the later one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How a recipient's state is told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reached {
     Delivered = 1,
     Taken = 2,
@@ -108,6 +116,16 @@ pub(crate) enum Reached {
 }
 
 impl Reached {
+    /// Which of two that were told is the later one. What was set aside may hold after all.
+    pub(crate) const fn rank(self) -> u8 {
+        match self {
+            Self::SetAside => 0,
+            Self::Delivered => 1,
+            Self::Taken => 2,
+            Self::Withheld => 3,
+        }
+    }
+
     pub(crate) fn from_small(small: u8) -> Option<Self> {
         [Self::Delivered, Self::Taken, Self::Withheld, Self::SetAside]
             .into_iter()
@@ -177,6 +195,7 @@ impl Projection for NodeProjection {
             NodeEntry::Mail { lane, items, .. } => mail(lane, &items, entry, batch),
             NodeEntry::AgencyAcknowledged(fact) => acknowledged(&fact, batch),
             NodeEntry::AgencyCollected(fact) => collected(&fact, batch),
+            NodeEntry::AsideEnded(fact) => aside_ended(&fact, entry, batch),
             NodeEntry::HistoryBegun(_)
             | NodeEntry::JournalEffect
             | NodeEntry::Founded { .. }
@@ -323,31 +342,23 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
     for (index, item) in (0_u64..).zip(items) {
         let key = lane_key(lane).number(item.number());
         match &item.verdict {
-            Verdict::Accepted(delivery) => {
-                let (mut row, header) = InboxRow::of(delivery, entry, index, first_blob)?;
-                let (id, origin) = (ExchangeId(Digest(row.exchange_id)), &header.origin);
-                row.about.is_withdrawn = batch.get(WITHDRAWN, withdrawn_key(&id, origin).as_ref())?.is_some();
-                row.was_taken = row.about.is_withdrawn && batch.get(TAKEN_BEFORE, key.as_ref())?.is_some();
-                if row.about.is_withdrawn {
-                    leaves((entry.sequence, index), &id, origin, batch)?;
-                }
-                batch.put(INBOX, key.as_ref(), row.encode().as_ref())?;
-                let received = key.clone().text(origin.as_str());
-                batch.put(RECEIVED, &row.exchange_id, received.as_ref())?;
-                if let Some(withdrawal) = header.withdraws {
-                    let by = WithdrawnRow { by: id, kind: withdrawal.kind, successor: None, at: row.recorded_at };
-                    withdrawn_by(&by, &withdrawal.exchange, origin, (entry.sequence, index), batch)?;
-                }
-                // Of a restored node: an agency had it before the journal was lost, and the hub was told.
-                if !row.about.is_withdrawn && batch.get(TAKEN_BEFORE, key.as_ref())?.is_none() {
-                    batch.put(UNTAKEN, key.as_ref(), about_row(&row.about).as_ref())?;
-                }
-            }
+            Verdict::Accepted(delivery) => accepted(lane, delivery, entry, (index, first_blob), false, batch)?,
             Verdict::SetAside(delivery, reason) => {
                 batch.put(ASIDE, key.as_ref(), Key::new().text(reason).as_ref())?;
                 let id = header::exchange_id(&delivery.header);
-                let place = key.clone().number(entry.sequence).number(index);
+                closes_aside(&id, batch)?;
+                let place = key.clone().number(entry.sequence).number(index).small(0);
                 batch.put(SET_ASIDE, id.0.as_bytes(), place.as_ref())?;
+                let open = OpenAside {
+                    sequence: entry.sequence,
+                    index,
+                    first_blob,
+                    blob_count: item.blob_count.into(),
+                    at: entry.recorded_at,
+                    exchange_id: *id.0.as_bytes(),
+                    reason: reason.clone(),
+                };
+                batch.put(OPEN_ASIDE, key.as_ref(), open.encode().as_ref())?;
             }
             Verdict::Withheld(_) => batch.put(ASIDE, key.as_ref(), Key::new().text("").as_ref())?,
             Verdict::Repeated(repeated) => {
@@ -361,6 +372,105 @@ fn mail(lane: Lane, items: &[Received], entry: &Entry, batch: &mut Batch<'_>) ->
         first_blob += u64::from(item.blob_count);
     }
     Ok(())
+}
+
+/// What was accepted. `is_late`: it had been set aside, and no cursor speaks of it.
+fn accepted(
+    lane: Lane,
+    delivery: &Delivery,
+    entry: &Entry,
+    (index, first_blob): (u64, u64),
+    is_late: bool,
+    batch: &mut Batch<'_>,
+) -> Result<(), ProjectionError> {
+    let key = lane_key(lane).number(delivery.number);
+    let (mut row, header) = InboxRow::of(delivery, entry, index, first_blob)?;
+    row.is_late = is_late;
+    let (id, origin) = (ExchangeId(Digest(row.exchange_id)), &header.origin);
+    row.about.is_withdrawn = batch.get(WITHDRAWN, withdrawn_key(&id, origin).as_ref())?.is_some();
+    row.was_taken = row.about.is_withdrawn && batch.get(TAKEN_BEFORE, key.as_ref())?.is_some();
+    if row.about.is_withdrawn {
+        leaves((entry.sequence, index), &id, origin, batch)?;
+    }
+    batch.put(INBOX, key.as_ref(), row.encode().as_ref())?;
+    let received = key.clone().text(origin.as_str());
+    batch.put(RECEIVED, &row.exchange_id, received.as_ref())?;
+    closes_aside(&id, batch)?;
+    if let Some(withdrawal) = header.withdraws {
+        let by = WithdrawnRow { by: id, kind: withdrawal.kind, successor: None, at: row.recorded_at };
+        withdrawn_by(&by, &withdrawal.exchange, origin, (entry.sequence, index), batch)?;
+    }
+    // Of a restored node: an agency had it before the journal was lost, and the hub was told.
+    if !row.about.is_withdrawn && batch.get(TAKEN_BEFORE, key.as_ref())?.is_none() {
+        batch.put(UNTAKEN, key.as_ref(), about_row(&row.about).as_ref())?;
+    }
+    Ok(())
+}
+
+/// Nobody need say any more what is to become of an exchange that was set aside: it came again, or it holds.
+fn closes_aside(id: &ExchangeId, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    let Some(value) = batch.get(SET_ASIDE, id.0.as_bytes())? else { return Ok(()) };
+    let (place, _) = received_place(&value).ok_or_else(|| malformed("the row of what was set aside"))?;
+    batch.remove(OPEN_ASIDE, place.as_ref());
+    Ok(())
+}
+
+/// What had been set aside came to an end.
+fn aside_ended(fact: &AsideEnded, entry: &Entry, batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    let key = lane_key(fact.lane).number(fact.number);
+    if let Some(told_as) = fact.told_as {
+        told_behind(fact.lane, &[told_as], Some(fact.end()), batch)?;
+    }
+    match &fact.outcome {
+        AsideOutcome::Accepted(item) => match &item.verdict {
+            Verdict::Accepted(delivery) => accepted(fact.lane, delivery, entry, (0, 0), true, batch),
+            _ => Err(malformed("what had been set aside was accepted without its delivery")),
+        },
+        AsideOutcome::Discarded { .. } => {
+            let open = batch.get(OPEN_ASIDE, key.as_ref())?.and_then(|value| OpenAside::decode(&value));
+            let open = open.ok_or_else(|| malformed("what was discarded had not been set aside"))?;
+            let place = key.clone().number(open.sequence).number(open.index).small(1);
+            batch.put(SET_ASIDE, &open.exchange_id, place.as_ref())?;
+            batch.remove(OPEN_ASIDE, key.as_ref());
+            Ok(())
+        }
+    }
+}
+
+/// Something that was set aside and of which nobody has said what is to become of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenAside {
+    /// The journal entry.
+    pub(crate) sequence: u64,
+    /// Its item in the entry.
+    pub(crate) index: u64,
+    /// Its first blob in the entry.
+    pub(crate) first_blob: u64,
+    pub(crate) blob_count: u64,
+    /// When it was journaled here, in microseconds.
+    pub(crate) at: i64,
+    pub(crate) exchange_id: [u8; 32],
+    pub(crate) reason: String,
+}
+
+impl OpenAside {
+    fn encode(&self) -> Key {
+        let key = Key::new().number(self.sequence).number(self.index).number(self.first_blob).number(self.blob_count);
+        key.number(self.at.cast_unsigned()).fixed(&self.exchange_id).text(&self.reason)
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let mut reader = KeyReader::new(value);
+        Some(Self {
+            sequence: reader.number()?,
+            index: reader.number()?,
+            first_blob: reader.number()?,
+            blob_count: reader.number()?,
+            at: reader.number()?.cast_signed(),
+            exchange_id: reader.fixed()?,
+            reason: reader.text()?,
+        })
+    }
 }
 
 /// A withdrawal came. It counts for what its own origin sent, and for nothing else.
@@ -395,9 +505,15 @@ fn withdrawn_by(
 
 /// The place in the inbox that a row of the received names, and who sent it.
 fn received_row(value: &[u8]) -> Option<(Key, String)> {
+    let (place, mut reader) = received_place(value)?;
+    Some((place, reader.text()?))
+}
+
+/// The place in a mailbox that a row begins with.
+fn received_place(value: &[u8]) -> Option<(Key, KeyReader<'_>)> {
     let mut reader = KeyReader::new(value);
     let place = Key::new().small(reader.small()?).number(reader.number()?);
-    Some((place, reader.text()?))
+    Some((place, reader))
 }
 
 /// The key of what an origin took back.
@@ -460,13 +576,40 @@ fn collected(fact: &Collected, batch: &mut Batch<'_>) -> Result<(), ProjectionEr
 
 /// Adds first acknowledgements behind the last one.
 fn take(lane: Lane, numbers: &[u64], batch: &mut Batch<'_>) -> Result<(), ProjectionError> {
+    told_behind(lane, numbers, None, batch)
+}
+
+/// Adds what is told of numbers behind their delivery: that an agency took them, or how it ended where they had been set aside.
+fn told_behind(
+    lane: Lane,
+    numbers: &[u64],
+    ended: Option<AsideEnd>,
+    batch: &mut Batch<'_>,
+) -> Result<(), ProjectionError> {
     let lane = lane_key(lane);
     let mut count = last_taken(&lane, batch)?;
     for number in numbers {
         count += 1;
-        batch.put(TAKEN, lane.clone().number(count).as_ref(), Key::new().number(*number).as_ref())?;
+        let value = Key::new().number(*number);
+        let value = match ended {
+            None => value,
+            Some(AsideEnd::Holds) => value.small(1),
+            Some(AsideEnd::Discarded) => value.small(2),
+        };
+        batch.put(TAKEN, lane.clone().number(count).as_ref(), value.as_ref())?;
     }
     Ok(())
+}
+
+/// A number of which something is told behind its delivery, and how it ended where that is what is told.
+pub(crate) fn told_row(value: &[u8]) -> Option<(u64, Option<AsideEnd>)> {
+    let mut reader = KeyReader::new(value);
+    let number = reader.number()?;
+    Some(match reader.small() {
+        None => (number, None),
+        Some(1) => (number, Some(AsideEnd::Holds)),
+        Some(_) => (number, Some(AsideEnd::Discarded)),
+    })
 }
 
 fn last_taken(lane: &Key, batch: &Batch<'_>) -> Result<u64, ProjectionError> {
@@ -505,6 +648,8 @@ pub(crate) struct InboxRow {
     pub(crate) exchange_id: [u8; 32],
     /// Of what is withdrawn: whether an agency had acknowledged it before. Of the rest that it is not among the untaken tells.
     pub(crate) was_taken: bool,
+    /// It had been set aside: no cursor speaks of it.
+    pub(crate) is_late: bool,
     pub(crate) about: About,
 }
 
@@ -515,7 +660,10 @@ fn about_row(about: &About) -> Key {
 
 /// Names of agencies, where it is only for some, behind their number plus one.
 fn with_about(key: Key, about: &About) -> Key {
-    let key = key.text(about.measure.as_str()).text(about.agreement.as_str()).number(u64::from(about.strict));
+    let key = key
+        .text(about.measure.as_str())
+        .text(about.agreement.as_str())
+        .number(u64::from(about.strict) | u64::from(about.exercise) << 1);
     let key = key.number(u64::from(about.is_withdrawn));
     match &about.only {
         None => key.number(0),
@@ -530,13 +678,14 @@ fn with_about(key: Key, about: &About) -> Key {
 pub(crate) fn about_of(reader: &mut KeyReader<'_>) -> Option<About> {
     let measure = MeasureCode::parse(&reader.text()?).ok()?;
     let agreement = AgreementId::parse(&reader.text()?).ok()?;
-    let strict = reader.number()? != 0;
+    let flags = reader.number()?;
+    let (strict, exercise) = (flags & 1 != 0, flags & 2 != 0);
     let is_withdrawn = reader.number()? != 0;
     let only = match reader.number()?.checked_sub(1) {
         None => None,
         Some(count) => Some((0..count).map(|_| reader.text()?.parse::<AgencyName>().ok()).collect::<Option<_>>()?),
     };
-    Some(About { measure, agreement, strict, only, is_withdrawn })
+    Some(About { measure, agreement, strict, only, is_withdrawn, exercise })
 }
 
 impl InboxRow {
@@ -551,6 +700,7 @@ impl InboxRow {
             delivered_at: entry.recorded_at,
             exchange_id: *header::exchange_id(&delivery.header).0.as_bytes(),
             was_taken: false,
+            is_late: false,
             about: About::of(&parsed),
         };
         Ok((row, parsed))
@@ -564,22 +714,18 @@ impl InboxRow {
             .number(self.recorded_at.cast_unsigned())
             .number(self.delivered_at.cast_unsigned())
             .fixed(&self.exchange_id)
-            .small(u8::from(self.was_taken));
+            .small(u8::from(self.was_taken) | u8::from(self.is_late) << 1);
         with_about(key, &self.about)
     }
 
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {
         let mut reader = KeyReader::new(value);
-        Some(Self {
-            sequence: reader.number()?,
-            index: reader.number()?,
-            first_blob: reader.number()?,
-            recorded_at: reader.number()?.cast_signed(),
-            delivered_at: reader.number()?.cast_signed(),
-            exchange_id: reader.fixed()?,
-            was_taken: reader.small()? != 0,
-            about: about_of(&mut reader)?,
-        })
+        let (sequence, index, first_blob) = (reader.number()?, reader.number()?, reader.number()?);
+        let (recorded_at, delivered_at) = (reader.number()?.cast_signed(), reader.number()?.cast_signed());
+        let (exchange_id, flags) = (reader.fixed()?, reader.small()?);
+        let (was_taken, is_late) = (flags & 1 != 0, flags & 2 != 0);
+        let about = about_of(&mut reader)?;
+        Some(Self { sequence, index, first_blob, recorded_at, delivered_at, exchange_id, was_taken, is_late, about })
     }
 }
 

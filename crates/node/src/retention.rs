@@ -17,7 +17,7 @@ use concord_wire::proto::exchange::v1::RecordedReceipt;
 use concord_wire::proto::operations::v1::RetentionReport;
 use concord_wire::receipt::{self, Outcome};
 use concord_wire::stored::Kept;
-use concord_wire::stored::node::{NodeEntry, Received, Verdict, read};
+use concord_wire::stored::node::{AsideEnded, AsideOutcome, NodeEntry, Received, Verdict, read};
 use concord_wire::{header, header::exchange_id};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -83,7 +83,10 @@ impl Settled {
                 let agencies = vec![""; kept.sealed.headers.len()];
                 self.queued(index, entry, &kept, Some(receipt), agencies, bodies)
             }
-            NodeEntry::Mail { lane, items, .. } => self.mail(index, entry, lane, &items, bodies),
+            NodeEntry::Mail { lane, items, .. } => self.mail(index, entry, (lane, false), &items, bodies),
+            NodeEntry::AsideEnded(AsideEnded { lane, outcome: AsideOutcome::Accepted(item), .. }) => {
+                self.mail(index, entry, (lane, true), std::slice::from_ref(item.as_ref()), bodies)
+            }
             _ => Ok(0),
         }
     }
@@ -123,7 +126,7 @@ impl Settled {
         &mut self,
         index: &Index,
         entry: &Entry,
-        lane: Lane,
+        (lane, is_late): (Lane, bool),
         items: &[Received],
         bodies: &mut Vec<Bodies>,
     ) -> Result<u64, IndexError> {
@@ -132,11 +135,21 @@ impl Settled {
         for item in items {
             let range = IndexRange { first, count: item.blob_count };
             first += item.blob_count;
-            let Verdict::Accepted(delivery) = &item.verdict else {
-                // What was set aside is evidence, and stays.
-                let own = there.get(range.first as usize..(range.first + range.count) as usize).unwrap_or_default();
-                self.holds_evidence |= own.iter().any(|body| !body.is_gone);
-                continue;
+            let delivery = match &item.verdict {
+                Verdict::Accepted(delivery) => delivery,
+                // What was set aside is evidence, and stays until somebody has said what is to become of it.
+                Verdict::SetAside(..) if index.is_open_aside(lane, item.number())? => {
+                    let own = there.get(range.first as usize..(range.first + range.count) as usize).unwrap_or_default();
+                    self.holds_evidence |= own.iter().any(|body| !body.is_gone);
+                    continue;
+                }
+                Verdict::SetAside(delivery, _) => {
+                    if let Some((agreement, by)) = self.old_by(entry, &delivery.header) {
+                        size += self.add(&there, entry, ((&agreement, by), lane), range, true, bodies);
+                    }
+                    continue;
+                }
+                Verdict::Withheld(_) | Verdict::Repeated(_) => continue,
             };
             let Some((agreement, by)) = self.old_by(entry, &delivery.header) else { continue };
             let number = item.number();
@@ -147,8 +160,12 @@ impl Settled {
                     let is_collected = !index.is_untaken(lane, number)? || index.damaged().is_gone(lane, number);
                     // What its origin took back nobody is given any more.
                     let id = exchange_id(&delivery.header);
-                    is_collected && !self.state.is_awaited(&about, lane, number)
-                        || index.withdrawn(&id, &header.origin)?.is_some()
+                    // Cursors say nothing of what had been set aside: it is forgotten once all who may have it do.
+                    let is_awaited = match is_late {
+                        true => self.state.late_one(lane, number).is_some(),
+                        false => self.state.is_awaited(&about, lane, number),
+                    };
+                    is_collected && !is_awaited || index.withdrawn(&id, &header.origin)?.is_some()
                 }
                 Err(_) => false,
             };

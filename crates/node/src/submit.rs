@@ -53,6 +53,7 @@ pub async fn submit(context: &Context, agency: &Name, request: SubmitRequest) ->
         body_digest,
         agreement_id: accepted.agreement.to_string(),
         measure: accepted.measure.to_string(),
+        exercise: accepted.exercise,
     })
 }
 
@@ -121,6 +122,7 @@ fn prepare(context: &Context, agency: &Name, mut request: SubmitRequest) -> Resu
         id: exchange_id(&serialised),
         agreement: header.agreement.id.clone(),
         measure: header.measure.clone(),
+        exercise: header.exercise,
     };
     let prepared = Prepared {
         agency: agency.clone(),
@@ -184,6 +186,13 @@ fn make(
         let what = format!("it goes under {this}, and what it is to supersede went under {its}");
         return Err(Refusal::new(Reason::ArgumentInvalid, what));
     }
+    if superseded.is_some_and(|one| one.header().exercise != request.exercise) {
+        let what = match request.exercise {
+            true => "what it is to supersede was no exercise, so that this must be none",
+            false => "what it is to supersede was an exercise, so that this must be one, too",
+        };
+        return Err(Refusal::new(Reason::ExerciseMismatch, what));
+    }
     let description = describe(request, agreement.text.terms.onward_release)?;
     let (narrowing, agencies) = addressed(request)?;
     let handling = handling(request, agreement, &agencies)?;
@@ -208,6 +217,7 @@ fn make(
         handling,
         expires_at,
         supersedes: superseded.map(Current::id),
+        exercise: request.exercise,
         withdraws: None,
         agencies,
     };
@@ -269,6 +279,7 @@ pub(crate) fn preview(
         handling,
         expires_at: None,
         supersedes: None,
+        exercise: false,
         withdraws: None,
         agencies,
     };

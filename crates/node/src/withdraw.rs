@@ -143,7 +143,8 @@ impl Current {
     }
 
     fn accepted(&self, id: ExchangeId) -> Accepted {
-        Accepted { id, agreement: self.header.agreement.id.clone(), measure: self.header.measure.clone() }
+        let Header { agreement, measure, exercise, .. } = &self.header;
+        Accepted { id, agreement: agreement.id.clone(), measure: measure.clone(), exercise: *exercise }
     }
 
     /// The withdrawal that goes right behind what takes the place of this.

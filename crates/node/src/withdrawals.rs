@@ -90,9 +90,7 @@ fn received(
     bodies: &mut Vec<Bodies>,
 ) -> Result<(), IndexError> {
     let Some(row) = index.inbox_place(id)?.filter(|row| row.about.is_withdrawn) else { return Ok(()) };
-    let NodeEntry::Mail { items, .. } = read(&index.read_one(row.sequence)?)? else {
-        return Err(IndexError::Row("a delivery"));
-    };
+    let items = read(&index.read_one(row.sequence)?)?.into_received().ok_or(IndexError::Row("a delivery"))?;
     let item = usize::try_from(row.index).ok().and_then(|position| items.get(position));
     let count = item.map_or(0, |item| item.blob_count);
     tracing::info!(exchange = %id, %origin, "an exchange was withdrawn: its content goes");

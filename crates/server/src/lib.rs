@@ -57,6 +57,7 @@ mod supervisor;
 mod tasks;
 mod throttle;
 pub mod traces;
+mod whereabouts;
 
 pub use accept::{
     ACCEPTED_WAITING_MAX, Door, HANDSHAKE_TIMEOUT_SECONDS, HANDSHAKES_AT_ONCE_MAX, Incoming,
@@ -126,3 +127,4 @@ pub use sockets::{Dial, Listener, Socket, Tcp};
 pub use supervisor::Supervisor;
 pub use tasks::{blocking, detach};
 pub use throttle::Throttle;
+pub use whereabouts::Whereabouts;

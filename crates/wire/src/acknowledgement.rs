@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use concord_journal::HistoryId;
 use concord_model::limits::CONSIGNMENT_EXCHANGES_MAX;
-use concord_model::{Digest, Fingerprint, Lane, Name, ParticipantCode, Reason, Refusal, SetAsideReason};
+use concord_model::{AsideEnd, Digest, Fingerprint, Lane, Name, ParticipantCode, Reason, Refusal, SetAsideReason};
 use prost::Message as _;
 
 use crate::agreement::in_domain;
@@ -35,8 +35,18 @@ pub struct Said {
     pub withheld: Vec<u64>,
     /// How many first acknowledgements were told before.
     pub taken_before: u64,
-    /// The ones since, in their order.
+    /// The ones since, in their order; among them, by their place here, what came to an end that had been set aside.
     pub taken: Vec<u64>,
+    /// Those places, ascending.
+    pub ended: Vec<(u32, AsideEnd)>,
+}
+
+impl Said {
+    /// How it ended with what had been set aside, where that is what is told in this place of `taken`.
+    pub fn ended_at(&self, place: usize) -> Option<AsideEnd> {
+        let found = self.ended.binary_search_by_key(&place, |(place, _)| *place as usize).ok()?;
+        self.ended.get(found).map(|(_, end)| *end)
+    }
 }
 
 /// Serialises and signs it.
@@ -55,6 +65,11 @@ pub fn sign(said: &Said, key: Fingerprint, sign: impl FnOnce(&[u8]) -> [u8; 64])
         withheld: said.withheld.clone(),
         taken_before: said.taken_before,
         taken: said.taken.clone(),
+        ended: said
+            .ended
+            .iter()
+            .map(|(place, end)| pb::EndOfAside { place: *place, end: end_of_aside(*end).into() })
+            .collect(),
     }
     .encode_to_vec()
     .into();
@@ -83,7 +98,8 @@ pub fn verify(
         let limit = format!("an acknowledgement lists at most {ACKNOWLEDGEMENT_NUMBERS_MAX} numbers");
         return Err(Refusal::new(reason, limit));
     }
-    refuse_the_impossible(&statement)?;
+    let ended = parse_ended(&statement)?;
+    refuse_the_impossible(&statement, &ended)?;
     let set_aside = statement.set_aside.iter().map(|aside| {
         // A reason of a newer node: set aside it is, whatever the words.
         let known = SetAsideReason::from_code(&aside.reason).unwrap_or(SetAsideReason::SignatureInvalid);
@@ -100,11 +116,40 @@ pub fn verify(
         withheld: statement.withheld,
         taken_before: statement.taken_before,
         taken: statement.taken,
+        ended,
     })
 }
 
+const fn end_of_aside(end: AsideEnd) -> pb::AsideEnd {
+    match end {
+        AsideEnd::Holds => pb::AsideEnd::Holds,
+        AsideEnd::Discarded => pb::AsideEnd::Discarded,
+    }
+}
+
+/// Each place of the taken at most once, with an end that is one.
+fn parse_ended(statement: &pb::AcknowledgementStatement) -> Result<Vec<(u32, AsideEnd)>, Refusal> {
+    let impossible =
+        |what: &str| Refusal::new(Reason::CursorInvalid, format!("the acknowledgement is impossible: {what}"));
+    if !statement.ended.is_sorted_by(|one, next| one.place < next.place) {
+        return Err(impossible("places of what ended ascend"));
+    }
+    let read = statement.ended.iter().map(|message| {
+        let end = match message.end() {
+            pb::AsideEnd::Holds => AsideEnd::Holds,
+            pb::AsideEnd::Discarded => AsideEnd::Discarded,
+            pb::AsideEnd::Unspecified => return Err(impossible("it does not say how something ended")),
+        };
+        match (message.place as usize) < statement.taken.len() {
+            true => Ok((message.place, end)),
+            false => Err(impossible("it names a place of the taken that is none")),
+        }
+    });
+    read.collect()
+}
+
 /// Numbers are of what was delivered, each once in its list, and nothing is both set aside and withheld.
-fn refuse_the_impossible(statement: &pb::AcknowledgementStatement) -> Result<(), Refusal> {
+fn refuse_the_impossible(statement: &pb::AcknowledgementStatement, ended: &[(u32, AsideEnd)]) -> Result<(), Refusal> {
     let impossible =
         |what: &str| Err(Refusal::new(Reason::CursorInvalid, format!("the acknowledgement is impossible: {what}")));
     let set_aside: Vec<u64> = statement.set_aside.iter().map(|aside| aside.number).collect();
@@ -119,10 +164,15 @@ fn refuse_the_impossible(statement: &pb::AcknowledgementStatement) -> Result<(),
     if set_aside.iter().any(|number| statement.withheld.binary_search(number).is_ok()) {
         return impossible("a number is both set aside and withheld");
     }
-    let mut taken = statement.taken.clone();
-    taken.sort_unstable();
-    if !ascends(&taken) {
-        return impossible("a number is taken twice");
+    // What had been set aside ends once, and may be taken behind that.
+    let ends = |place: usize| ended.binary_search_by_key(&place, |(place, _)| *place as usize).is_ok();
+    for of_ends in [false, true] {
+        let numbers = statement.taken.iter().enumerate().filter(|(place, _)| ends(*place) == of_ends);
+        let mut numbers: Vec<u64> = numbers.map(|(_, number)| *number).collect();
+        numbers.sort_unstable();
+        if !ascends(&numbers) {
+            return impossible("a number is taken twice");
+        }
     }
     Ok(())
 }

@@ -285,6 +285,11 @@ pub fn blob_from_bytes(bytes: Bytes) -> Option<Blob> {
     Some(Blob::seal(nonce, bytes.slice(NONCE_SIZE_BYTES..)))
 }
 
+/// The key that a seal says it was signed with, where it can be read.
+pub fn seal_key(seal: &[u8]) -> Option<Fingerprint> {
+    Digest::from_slice(&parse_seal(seal).ok()?.key_id).ok().map(Fingerprint)
+}
+
 /// The root and the head's commitment that a seal names.
 pub(crate) fn seal_fields(seal: &[u8]) -> Result<(Digest, Digest), Refusal> {
     let fields = parse_seal(seal)?;

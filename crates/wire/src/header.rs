@@ -58,6 +58,7 @@ pub fn encode(header: &Header) -> Bytes {
         supersedes: header.supersedes.as_ref().map(|id| digest_bytes(&id.0)).unwrap_or_default(),
         withdraws: header.withdraws.as_ref().map(withdrawal),
         agencies: header.agencies.iter().map(agency_name).collect(),
+        exercise: header.exercise,
         ..Default::default()
     };
     message.encode_to_vec().into()
@@ -101,6 +102,7 @@ pub fn parse(bytes: &[u8]) -> Result<Header, Refusal> {
         },
         withdraws: message.withdraws.as_ref().map(parse_withdrawal).transpose().map_err(&malformed)?,
         agencies: parse_agencies(&message.agencies)?,
+        exercise: message.exercise,
     };
     refuse_other_spellings(&message)?;
     refuse_contradictions(&header)?;
@@ -129,6 +131,16 @@ pub fn withdraws(header: &[u8]) -> Option<Withdrawal> {
         withdraws: Option<pb::Withdrawal>,
     }
     parse_withdrawal(&Withdraws::decode(header).ok()?.withdraws?).ok()
+}
+
+/// Whether a serialised header is one of an exercise. Nothing else of it is read: it was parsed where it was recorded.
+pub fn is_exercise(header: &[u8]) -> bool {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Exercise {
+        #[prost(bool, tag = "16")]
+        exercise: bool,
+    }
+    Exercise::decode(header).is_ok_and(|header| header.exercise)
 }
 
 /// Serialises a description; it becomes a blob.
@@ -296,7 +308,6 @@ fn refuse_other_spellings(message: &pb::Header) -> Result<(), Refusal> {
 /// A newer restriction must not be ignored: whoever sets one of these is told that this forum does not have it yet.
 fn refuse_what_is_not_enabled(message: &pb::Header) -> Result<(), Refusal> {
     let set = [
-        ("exercise", message.exercise),
         ("co_origins", !message.co_origins.is_empty()),
         ("seals", !message.seals.is_empty()),
         ("large_parts", !message.large_parts.is_empty()),

@@ -285,6 +285,8 @@ impl NodeRecord {
             NodeEntry::EpochEntered(..) => lost("an epoch was closed"),
             // Another copy was at work: none is where this judges.
             NodeEntry::Fenced(_) => lost("the hub did not serve this copy of the node"),
+            // A person decided: none does where this judges.
+            NodeEntry::AsideEnded(_) => lost("something that had been set aside came to an end"),
             NodeEntry::FenceLifted => lost("the hub served this copy of the node again"),
             NodeEntry::Queued(queued) => {
                 let mut exchanges = exchanges(entry, &queued.kept);

@@ -193,7 +193,6 @@ fn every_bad_exchange_is_refused_by_itself_and_its_neighbours_go_through() {
             with(&|header| header.withdraws = Some(pb::Withdrawal::default())),
             "HEADER_MALFORMED",
         ),
-        ("exercise", with(&|header| header.exercise = true), "FEATURE_NOT_ENABLED"),
         ("co-origins", with(&|header| header.co_origins = vec!["IRN".to_owned()]), "FEATURE_NOT_ENABLED"),
         ("two parts", with(&|header| header.parts.push(header.parts[0].clone())), "FEATURE_NOT_ENABLED"),
         ("narrowing to nobody", narrowed(&[]), "NARROWING_INVALID"),

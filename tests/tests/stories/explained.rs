@@ -66,7 +66,7 @@ fn a_recipient_hears_of_what_it_may_have_what_became_of_it_and_of_all_else_what_
     let fields: Vec<&String> = shown.as_object().unwrap().keys().collect();
     let known =
         ["exchange_id", "origin", "agreement", "version", "participant", "in_audience", "rule", "state", "reason"];
-    let times = ["recorded_at", "delivered_at", "not_current", "expired_at"];
+    let times = ["recorded_at", "delivered_at", "not_current", "expired_at", "exercise"];
     assert!(
         fields.iter().all(|field| known.contains(&field.as_str()) || times.contains(&field.as_str())),
         "{fields:?}"

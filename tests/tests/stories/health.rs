@@ -142,14 +142,16 @@ fn what_waits_for_too_long_or_for_nobody_is_noted_where_it_waits_and_told_to_its
     }
     forum.start_node("KAZ");
     let sender = forum.agency("KAZ");
-    let sent = sender.submit("waits here", "");
-    forum.await_alarm(&kaz, "overdue");
+    let sent = sender.submit("waits here", "--exercise");
+    let said = forum.await_alarm(&kaz, "overdue");
+    assert!(said.contains("EXERCISE: 1 exchanges"), "{said}");
     let tracked = sender.track(&sent.id);
     assert!(tracked["overdue"] == true && text_of(&tracked, "state") == "queued", "{tracked}");
 
     // It goes on, and waits for the recipient's node.
     forum.start_hub();
-    forum.await_alarm(&hub, "overdue");
+    let said = forum.await_alarm(&hub, "overdue");
+    assert!(said.contains("EXERCISE: 1 for IRN"), "{said}");
     let tracked = sender.track(&sent.id);
     assert!(tracked["recipients"][0]["overdue"] == true, "{tracked}");
     let since = Instant::now();

@@ -220,6 +220,7 @@ fn exchange_of(state: &State, agreement: &AgreementRef, unique: u64) -> Result<(
         handling: Handling::Amber,
         expires_at: None,
         supersedes: None,
+        exercise: false,
         withdraws: None,
         agencies: Vec::new(),
     };

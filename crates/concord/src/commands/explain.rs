@@ -50,6 +50,7 @@ struct ExplainLine {
     delivered_at: Option<String>,
     not_current: Option<track::NotCurrent>,
     expired_at: Option<String>,
+    exercise: bool,
 }
 
 /// What the hub tells.
@@ -62,6 +63,7 @@ struct HubLine {
     recorded_at: Option<String>,
     refused: Option<String>,
     withdraws: Option<String>,
+    exercise: bool,
     parties: Vec<PartyLine>,
 }
 
@@ -123,6 +125,7 @@ fn read(answer: &ExplainResponse) -> Result<ExplainLine, Failure> {
         delivered_at: output::optional_time(answer.delivered_at.as_ref()),
         not_current: answer.not_current.as_ref().map(track::not_current).transpose()?,
         expired_at: output::optional_time(answer.expired_at.as_ref()),
+        exercise: answer.exercise,
     })
 }
 
@@ -136,6 +139,7 @@ fn read_hub(answer: &ExplainExchangeResponse) -> Result<HubLine, Failure> {
         recorded_at: output::optional_time(answer.recorded_at.as_ref()),
         refused: track::stated(&answer.refused),
         withdraws: track::stated(&hex(&answer.withdraws)),
+        exercise: answer.exercise,
         parties: answer.parties.iter().map(party).collect(),
     })
 }
@@ -165,7 +169,7 @@ fn with_reason(state: &str, reason: Option<&str>) -> String {
 fn shown(line: &ExplainLine) -> String {
     let goes = if line.in_audience { "is in its audience" } else { "is not in its audience" };
     let mut rows = vec![
-        ("exchange", line.exchange_id.clone()),
+        ("exchange", track::marked(&line.exchange_id, line.exercise)),
         ("from", line.origin.clone()),
         ("agreement", format!("{} version {}", line.agreement, line.version)),
         ("recorded", short_time(line.recorded_at.as_deref())),
@@ -181,7 +185,7 @@ fn shown(line: &ExplainLine) -> String {
 
 fn shown_by_hub(line: &HubLine) -> String {
     let mut rows = vec![
-        ("exchange", line.exchange_id.clone()),
+        ("exchange", track::marked(&line.exchange_id, line.exercise)),
         ("from", line.origin.clone()),
         ("agreement", format!("{} version {}", line.agreement, line.version)),
         ("recorded", short_time(line.recorded_at.as_deref())),

@@ -8,10 +8,13 @@ use concord_ledger::{
 };
 use concord_model::MeasureCode;
 use concord_wire::agreement::parse_statement;
+use concord_wire::header::is_exercise;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::feed::v1::{FeedItem, feed_item};
 use concord_wire::stored::hub::{self, HubEntry};
-use concord_wire::stored::node::{self, NodeEntry, Received, Restored, RightsChange, Verdict};
+use concord_wire::stored::node::{
+    self, AsideEnded, AsideOutcome, NodeEntry, Received, Restored, RightsChange, Verdict,
+};
 use concord_wire::stored::{Kept, StoredError};
 use serde::Serialize;
 
@@ -207,6 +210,7 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             ("fenced", about, Vec::new())
         }
         NodeEntry::FenceLifted => ("fence-lifted", "the hub serves this copy of the node".to_owned(), Vec::new()),
+        NodeEntry::AsideEnded(fact) => aside_ended(entry, fact),
         NodeEntry::TakenRecovered(lane, taken) => {
             ("taken-recovered", format!("{} deliveries of {lane}, acknowledged before", taken.len()), Vec::new())
         }
@@ -354,7 +358,11 @@ fn consignment(kept: &Kept) -> String {
     let sealed = &kept.sealed;
     let (lane, number, count) = (sealed.chain.lane, sealed.number, sealed.headers.len());
     let epoch = in_epoch(sealed.chain.epoch);
-    format!("{lane}{epoch} number {number}, {count} exchanges ({})", short(&sealed.digest.0))
+    let exercises = match sealed.headers.iter().filter(|header| is_exercise(header)).count() {
+        0 => String::new(),
+        exercises => format!(", EXERCISE: {exercises} of them"),
+    };
+    format!("{lane}{epoch} number {number}, {count} exchanges{exercises} ({})", short(&sealed.digest.0))
 }
 
 fn acknowledgement(fact: &MailAcknowledged) -> String {
@@ -413,6 +421,19 @@ fn stated(signed: &SignedStatement) -> String {
         .map_or_else(|refusal| format!("cannot be read: {}", refusal.message), |statement| say(&statement))
 }
 
+fn aside_ended(entry: &Entry, fact: AsideEnded) -> (&'static str, String, Vec<Content>) {
+    let (lane, number) = (fact.lane, fact.number);
+    match fact.outcome {
+        AsideOutcome::Accepted(item) => {
+            let (about, content) = mail(entry, std::slice::from_ref(item.as_ref()));
+            ("aside-accepted", format!("{lane}: {about} holds after all"), content)
+        }
+        AsideOutcome::Discarded { by, reason } => {
+            ("aside-discarded", format!("{lane}: {number} by {by}: {}", safe(&reason)), Vec::new())
+        }
+    }
+}
+
 fn mail(entry: &Entry, items: &[Received]) -> (String, Vec<Content>) {
     let mut content = Vec::new();
     let mut first_blob = 0_usize;
@@ -425,7 +446,8 @@ fn mail(entry: &Entry, items: &[Received]) -> (String, Vec<Content>) {
                 let origin = concord_wire::header::parse(&delivery.header).map(|header| header.origin.to_string());
                 let id = concord_wire::header::exchange_id(&delivery.header).to_string();
                 format!(
-                    "{} from {} ({})",
+                    "{}{} from {} ({})",
+                    if is_exercise(&delivery.header) { "EXERCISE " } else { "" },
                     delivery.number,
                     origin.unwrap_or_default(),
                     id.get(..16).unwrap_or_default()

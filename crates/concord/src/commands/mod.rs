@@ -22,11 +22,13 @@ pub(crate) mod participant;
 pub(crate) mod receive;
 pub(crate) mod retention;
 pub(crate) mod role;
+pub(crate) mod set_aside;
 pub(crate) mod statement;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod track;
 pub(crate) mod verify;
+pub(crate) mod why;
 pub(crate) mod withdraw;
 
 mod certificates;
@@ -62,6 +64,8 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Receive(args) => receive::run(args, output).await,
         Command::Track(args) => track::run(args, output).await,
         Command::Explain(args) => explain::run(args, output).await,
+        Command::Why(args) => why::run(args, output).await,
+        Command::SetAside(command) => set_aside::run(command, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Audit(args) => audit::run(args, output).await,
         Command::Verify(args) => verify::run(&args, output),

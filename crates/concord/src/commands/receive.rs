@@ -57,6 +57,8 @@ struct ReceiveLine {
     /// It has no body: an earlier exchange is not current any more.
     withdraws: Option<Withdraws>,
     supersedes: Option<String>,
+    /// It is an exercise: what it says is not so.
+    exercise: bool,
     recorded_at: Option<String>,
     file: Option<String>,
 }
@@ -216,6 +218,7 @@ fn read(exchange: &ReceiveResponse, header: &Header) -> Result<ReceiveLine, Fail
             kind: withdrawal.kind.as_str(),
         }),
         supersedes: header.supersedes.map(|id| id.to_string()),
+        exercise: header.exercise,
         media_type: header.parts.first().map(|part| part.media_type.to_string()).unwrap_or_default(),
         size_bytes: header.parts.first().map_or(0, |part| part.size_bytes),
         digest: hex(&exchange.body_digest),
@@ -228,7 +231,8 @@ fn shown(line: &ReceiveLine) -> String {
     let ReceiveLine { origin, agreement, measure, lane, handling, title, media_type, size_bytes, .. } = line;
     let at = short_time(line.recorded_at.as_deref());
     let place = line.file.as_deref().unwrap_or(&line.exchange_id);
-    let about = format!("{at}  {origin:<4}  {lane:<8}  {agreement}  {measure}  TLP:{handling}  {}", safe(title));
+    let mark = if line.exercise { "EXERCISE  " } else { "" };
+    let about = format!("{mark}{at}  {origin:<4}  {lane:<8}  {agreement}  {measure}  TLP:{handling}  {}", safe(title));
     let mut shown = match &line.withdraws {
         Some(Withdraws { exchange_id, kind }) => format!("{about}  withdraws {exchange_id} ({kind})"),
         None => format!("{about}  {media_type}  {size_bytes} bytes  {place}"),

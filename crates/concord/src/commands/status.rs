@@ -100,6 +100,8 @@ struct MailboxLine {
     lane: String,
     received_through: u64,
     set_aside: u64,
+    /// Of these, the ones that wait for a word.
+    set_aside_waiting: u64,
     uncollected: u64,
 }
 
@@ -251,6 +253,7 @@ fn read_node(node: concord_wire::proto::operations::v1::NodeStatus) -> NodeLine 
                 lane: one.lane,
                 received_through: one.received_through,
                 set_aside: one.set_aside,
+                set_aside_waiting: one.set_aside_waiting,
                 uncollected: one.uncollected,
             })
             .collect(),

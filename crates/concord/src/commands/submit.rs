@@ -72,6 +72,9 @@ pub(crate) struct SubmitArgs {
     /// withdrawn.
     #[arg(long, value_name = "EXCHANGE_ID")]
     supersedes: Option<String>,
+    /// It is an exercise: it goes the way of any other, signed as an exercise, and everybody is shown that it is one.
+    #[arg(long)]
+    exercise: bool,
     /// Names this submission, so that it can be repeated; made for you where it is left out.
     #[arg(long, value_name = "R")]
     request_id: Option<RequestId>,
@@ -91,6 +94,7 @@ struct SubmitLine {
     digest: String,
     agreement: String,
     measure: String,
+    exercise: bool,
     file: String,
 }
 
@@ -192,6 +196,7 @@ async fn submit(client: &Client, path: &Path, args: &SubmitArgs) -> Result<Submi
         expires_at: args.expires.as_deref().map(expiry).transpose()?,
         agencies: args.to_agency.iter().map(concord_wire::header::agency_name).collect(),
         supersedes: args.supersedes.clone().unwrap_or_default(),
+        exercise: args.exercise,
     };
     let mut request = call(request);
     let traced = TracedCall::begin(&mut request);
@@ -294,11 +299,13 @@ fn tell(file: &Path, answer: &SubmitResponse, state: &'static str, output: Outpu
         digest: hex(&answer.body_digest),
         agreement: answer.agreement_id.clone(),
         measure: answer.measure.clone(),
+        exercise: answer.exercise,
         file: file.display().to_string(),
     };
     output.result(&line, || {
         let SubmitLine { exchange_id, agreement, measure, request_id, file, .. } = &line;
-        format!("{state:<9}  {exchange_id}  {agreement}  {measure}  request {request_id}  {file}")
+        let mark = if line.exercise { "EXERCISE  " } else { "" };
+        format!("{mark}{state:<9}  {exchange_id}  {agreement}  {measure}  request {request_id}  {file}")
     })
 }
 

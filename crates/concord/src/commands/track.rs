@@ -55,6 +55,7 @@ pub(crate) struct Tracked {
     pub(crate) supersedes: Option<String>,
     /// It, or a recipient, waits for longer than its lane should.
     pub(crate) overdue: bool,
+    pub(crate) exercise: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -178,6 +179,7 @@ fn read(response: &TrackResponse) -> Result<Tracked, Failure> {
         withdraws: stated(&hex(&response.withdraws)),
         supersedes: stated(&hex(&response.supersedes)),
         overdue: response.overdue,
+        exercise: response.exercise,
     })
 }
 
@@ -213,13 +215,18 @@ pub(crate) fn word(state: TrackState) -> Result<&'static str, Failure> {
     .as_str())
 }
 
+/// An id, behind the mark of an exercise where it is one.
+pub(crate) fn marked(id: &str, is_exercise: bool) -> String {
+    if is_exercise { format!("EXERCISE  {id}") } else { id.to_owned() }
+}
+
 fn or_overdue(state: &str, is_overdue: bool) -> String {
     if is_overdue { format!("{state}, OVERDUE") } else { state.to_owned() }
 }
 
 fn shown(tracked: &Tracked) -> String {
     let mut rows = vec![
-        ("exchange", tracked.exchange_id.clone()),
+        ("exchange", marked(&tracked.exchange_id, tracked.exercise)),
         ("state", or_overdue(tracked.state, tracked.overdue)),
         ("queued", short_time(tracked.queued_at.as_deref())),
         ("recorded", short_time(tracked.recorded_at.as_deref())),

@@ -1,6 +1,7 @@
 //! `OperationsService` at the hub: counts, sizes and health, never titles or bodies. Ids of exchanges only where something is lost for
 //! good (`not-healed`): what cannot be healed is listed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use concord_backup::{BackupError, Backups};
@@ -153,14 +154,36 @@ impl OperationsService for Operations {
         Ok(Response::new(pb::RunRetentionResponse { report }))
     }
 
+    async fn list_set_aside(
+        &self,
+        _request: Request<pb::ListSetAsideRequest>,
+    ) -> Result<Response<pb::ListSetAsideResponse>, Status> {
+        Err(of_nodes())
+    }
+
+    async fn retry_set_aside(
+        &self,
+        _request: Request<pb::RetrySetAsideRequest>,
+    ) -> Result<Response<pb::RetrySetAsideResponse>, Status> {
+        Err(of_nodes())
+    }
+
+    async fn discard_set_aside(
+        &self,
+        _request: Request<pb::DiscardSetAsideRequest>,
+    ) -> Result<Response<pb::DiscardSetAsideResponse>, Status> {
+        Err(of_nodes())
+    }
+
     async fn explain_exchange(
         &self,
         request: Request<pb::ExplainExchangeRequest>,
     ) -> Result<Response<pb::ExplainExchangeResponse>, Status> {
         let by = caller(&request)?.identity;
         let asked = asked(request.into_inner()).map_err(|refusal| to_status(&refusal))?;
-        let about = Object::exchange(&asked.id);
-        let explained = explain(&self.shared, &self.lookups, asked).await;
+        let id = asked.id;
+        let explained = explain(&self.shared, &self.lookups, asked, self.connected()).await;
+        let about = Object::marked_exchange(&id, explained.as_ref().is_ok_and(|explained| explained.exercise));
         self.shared.note_act(&by, EXPLAIN, about, &explained);
         explained.map(Response::new).map_err(|refusal| to_status(&refusal))
     }
@@ -223,6 +246,13 @@ fn of_nodes() -> Status {
 }
 
 impl Operations {
+    /// Whose nodes are connected.
+    fn connected(&self) -> BTreeSet<ParticipantCode> {
+        let callers = self.connections.list().into_iter();
+        let nodes = callers.filter(|connected| connected.identity.role == Role::Node);
+        nodes.map(|connected| connected.identity.participant).collect()
+    }
+
     /// One line for each node, however many connections it has.
     fn nodes(&self) -> Vec<pb::ConnectedNode> {
         let mut nodes: Vec<pb::ConnectedNode> = Vec::new();

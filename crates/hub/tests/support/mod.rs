@@ -357,6 +357,7 @@ impl State {
             handling: Handling::Amber,
             expires_at: None,
             supersedes: None,
+            exercise: false,
             withdraws: None,
             agencies: Vec::new(),
         };

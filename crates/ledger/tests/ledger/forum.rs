@@ -202,6 +202,7 @@ impl Forum {
             handling: Handling::Amber,
             expires_at: None,
             supersedes: None,
+            exercise: false,
             withdraws: None,
             agencies: Vec::new(),
         }

@@ -56,7 +56,8 @@ fn an_acknowledgement_goes_forward_within_what_was_delivered() {
     check(word(2, 3, 0, 1), Err(Reason::Internal));
     check(word(2, 1, 1, 1), Err(Reason::ArgumentInvalid));
     check(word(2, 3, 1, 0), Err(Reason::ArgumentInvalid));
-    check(word(2, 2, 1, 3), Err(Reason::ArgumentInvalid));
+    check(word(2, 2, 1, 4), Ok((2, 4)));
+    check(word(2, 2, 1, 5), Err(Reason::ArgumentInvalid));
 }
 
 #[test]

@@ -274,6 +274,7 @@ fn command() -> impl Strategy<Value = Command> {
             handling: Handling::Amber,
             expires_at: None,
             supersedes: None,
+            exercise: false,
             withdraws: None,
             agencies: Vec::new(),
         },

@@ -243,6 +243,8 @@ fn what_takes_the_place_of_something_stands_right_before_its_withdrawal_or_nothi
     let other = ExchangeId(digest("another"));
     assert_eq!(superseding(|header, _| header.supersedes = Some(other)), (false, vec![Reason::SupersedingRefused]));
     assert_eq!(superseding(|header, _| header.supersedes = None), (false, vec![Reason::SupersedingRefused]));
+    let is_real = superseding(|header, _| header.exercise = true);
+    assert_eq!(is_real, (false, vec![Reason::SupersedingRefused]), "an exercise takes the place of what is none");
     let elsewhere = superseding(|header, forum| header.agreement = forum.agree("KAZ/other", &["IRN", "KAZ"]));
     assert_eq!(elsewhere, (false, vec![Reason::SupersedingRefused]));
 }

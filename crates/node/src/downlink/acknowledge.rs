@@ -1,7 +1,7 @@
 //! The next word about a mailbox: everything since what the hub has recorded of the last one.
 
 use concord_journal::HistoryId;
-use concord_model::{Lane, Refusal, SetAsideReason};
+use concord_model::{AsideEnd, Lane, Refusal, SetAsideReason};
 use concord_wire::acknowledgement::{ACKNOWLEDGEMENT_NUMBERS_MAX, Said, sign};
 use concord_wire::proto::exchange::v1::{Acknowledgement, AcknowledgementRecorded};
 
@@ -38,6 +38,7 @@ pub(super) fn compose(
         withheld: told.withheld,
         taken_before: recorded.taken_count,
         taken: told.taken,
+        ended: told.ended,
     };
     Ok(sign(&said, context.key.public().fingerprint, |message| context.key.sign(message)))
 }
@@ -57,6 +58,8 @@ pub(crate) struct News {
     pub(crate) set_aside: Vec<(u64, SetAsideReason)>,
     pub(crate) withheld: Vec<u64>,
     pub(crate) taken: Vec<u64>,
+    /// Places in `taken` of what had been set aside and came to an end.
+    pub(crate) ended: Vec<(u32, AsideEnd)>,
 }
 
 /// As much as one message may list; the rest follows when this is recorded.
@@ -80,7 +83,9 @@ pub(crate) fn news(
             None => withheld.push(*number),
         }
     }
-    let taken = index.taken_after(lane, recorded.taken_count, ACKNOWLEDGEMENT_NUMBERS_MAX)?;
-    let taken = taken.into_iter().take_while(|number| *number <= through).collect();
-    Ok(News { through, set_aside, withheld, taken })
+    let told = index.told_after(lane, recorded.taken_count, ACKNOWLEDGEMENT_NUMBERS_MAX)?;
+    let told = told.into_iter().take_while(|(number, _)| *number <= through);
+    let (taken, ends): (Vec<u64>, Vec<Option<AsideEnd>>) = told.unzip();
+    let ended = (0..).zip(ends).filter_map(|(place, end)| Some((place, end?))).collect();
+    Ok(News { through, set_aside, withheld, taken, ended })
 }

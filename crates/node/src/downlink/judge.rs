@@ -20,6 +20,7 @@ pub fn judge(
 ) -> Result<Verified, SetAsideReason> {
     // The header decides which key counts, so it is read before anything is verified with one.
     let header = concord_wire::header::parse(&delivery.header).map_err(|_| SetAsideReason::HeaderInvalid)?;
+    concord_faults::failure("node.judge.reads-header").map_err(|_| SetAsideReason::HeaderInvalid)?;
     if header.lane != lane {
         return Err(SetAsideReason::HeaderInvalid);
     }

@@ -26,6 +26,7 @@ use crate::context::Context;
 use crate::index::{Index, IndexError};
 use crate::link::{Attempt, HubLink, Incoming, LinkEnd, keep_up, welcomed};
 use crate::projection::InboxRow;
+use crate::services::{SET_ASIDE_NEXT, SET_ASIDE_NOTE};
 use crate::state::NodeState;
 use crate::uplink::{broken, histories, unexpected};
 use crate::writer::Judged;
@@ -38,7 +39,6 @@ const DELIVERIES_TOGETHER_MAX_BYTES: u64 = 1024 * 1024;
 const OUTGOING_WAITING_MAX: usize = 4;
 /// A delivery that names feed items which did not come for so long is alarmed.
 const FEED_WAIT_ALARM_SECONDS: u64 = 30;
-const SET_ASIDE_NOTE: &str = "set-aside";
 
 /// The alarms of one lane.
 struct Alarms {
@@ -348,12 +348,13 @@ async fn keep(context: &Context, lane: Lane, history: HistoryId, mail: Vec<Mail>
     let traced: Vec<_> = accepted.filter_map(|item| item.id).collect();
     for item in &judged {
         if let Verdict::SetAside(delivery, reason) = &item.verdict {
-            let what = format!(
-                "number {} of mailbox {lane} was set aside: {reason}; its evidence is in the journal",
-                delivery.number
+            let number = delivery.number;
+            tracing::warn!(%lane, number, reason, "a delivery was set aside; its evidence is in the journal");
+            // The lane goes on, and what to do about it is for people: the node stays ready. How many there are is counted later.
+            context.readiness.note(
+                SET_ASIDE_NOTE,
+                format!("number {number} of mailbox {lane} was set aside: {reason}; {SET_ASIDE_NEXT}"),
             );
-            // The lane goes on, and what to do about it is for people: the node stays ready.
-            context.readiness.note(SET_ASIDE_NOTE, what);
             metrics::counter!("concord_deliveries_set_aside_total", "lane" => lane.as_str()).increment(1);
         }
     }

@@ -6,9 +6,9 @@ use concord_views::KeyReader;
 use concord_wire::convert::optional_timestamp;
 use concord_wire::header::{exchange_id, parse};
 use concord_wire::proto::exchange::v1::Delivery;
-use concord_wire::stored::node::{NodeEntry, Verdict, read};
+use concord_wire::stored::node::{Verdict, read};
 
-use super::{Index, IndexError};
+use super::{DISCARDED, Index, IndexError};
 use crate::projection::{RECEIVED, SET_ASIDE};
 use crate::state::rights::About;
 
@@ -78,19 +78,21 @@ impl Index {
         let mut reader = KeyReader::new(row);
         let (_lane, _number) = (reader.small(), reader.number());
         let (sequence, index) = reader.number().zip(reader.number()).ok_or_else(missing)?;
+        let is_discarded = reader.small() == Some(1);
         let (Verdict::SetAside(delivery, reason), delivered_at) = self.verdict(sequence, index)? else {
             return Err(missing());
         };
         let Ok(header) = parse(&delivery.header) else { return Ok(None) };
         let id = exchange_id(&delivery.header);
+        let reason = if is_discarded { DISCARDED.to_owned() } else { reason };
         Ok(may(&About::of(&header)).then(|| one(id, &delivery, delivered_at, Became::SetAside(reason))))
     }
 
     /// What was found of one delivery, and when.
-    fn verdict(&self, sequence: u64, index: u64) -> Result<(Verdict, Timestamp), IndexError> {
+    pub(super) fn verdict(&self, sequence: u64, index: u64) -> Result<(Verdict, Timestamp), IndexError> {
         let entry = self.read_one(sequence)?;
         let at = Timestamp::from_micros(entry.recorded_at);
-        let NodeEntry::Mail { mut items, .. } = read(&entry)? else { return Err(IndexError::Row("a delivery")) };
+        let mut items = read(&entry)?.into_received().ok_or(IndexError::Row("a delivery"))?;
         match usize::try_from(index).ok().filter(|index| *index < items.len()) {
             Some(index) => Ok((items.swap_remove(index).verdict, at)),
             None => Err(IndexError::Row("a delivery")),

@@ -11,7 +11,8 @@ use concord_wire::convert::parse_lane;
 use concord_wire::proto::agency::v1::agency_service_server::AgencyService;
 use concord_wire::proto::agency::v1::{
     AcknowledgeRequest, AcknowledgeResponse, ExplainRequest, ExplainResponse, ReceiveRequest, ReceiveResponse,
-    SubmitRequest, SubmitResponse, TrackRequest, TrackResponse, WithdrawRequest, WithdrawResponse,
+    SubmitRequest, SubmitResponse, TrackRequest, TrackResponse, WhyRequest, WhyResponse, WithdrawRequest,
+    WithdrawResponse,
 };
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::cursor::{Cursor, Cursors};
+use super::why::{Asking, why};
 use super::{called, ended, explain, known_caller, note_refusal, receive, refused, track};
 use crate::context::Context;
 
@@ -127,6 +129,12 @@ impl AgencyService for AgencyApi {
         let agency = self.agency(&request)?;
         let request = request.into_inner();
         explain(&self.context, agency, request).await.map(Response::new)
+    }
+
+    async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyResponse>, Status> {
+        let by = known_caller(&self.context, &request)?.identity;
+        let asking = Asking::of(by.role, by.name);
+        why(&self.context, asking, request.into_inner()).await.map(Response::new)
     }
 
     async fn track(&self, request: Request<TrackRequest>) -> Result<Response<Self::TrackStream>, Status> {

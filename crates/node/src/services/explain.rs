@@ -39,6 +39,7 @@ pub(crate) async fn explain(
             agreement: Some(agreement_ref(&header.agreement)),
             participant: participant.to_owned(),
             origin: header.origin.to_string(),
+            exercise: header.exercise,
             expired_at: header.expires_at.filter(|until| *until <= now).map(timestamp),
             ..explained
         })

@@ -2,6 +2,7 @@
 
 mod agency;
 mod agreements;
+pub(crate) mod aside;
 mod cursor;
 mod explain;
 mod operations;
@@ -10,6 +11,7 @@ mod registry;
 mod statements;
 mod status;
 pub(crate) mod track;
+mod why;
 
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ use crate::context::Context;
 use agency::AgencyApi;
 pub use agency::acknowledge;
 use agreements::AgreementApi;
+pub(crate) use aside::{SET_ASIDE_NEXT, SET_ASIDE_NOTE};
 pub use cursor::{Cursor, Cursors};
 pub(crate) use explain::explain;
 pub(crate) use operations::OperationsApi;
@@ -40,7 +43,11 @@ pub use receive::{Item, Items, give, given};
 use registry::RegistryApi;
 use statements::StatementApi;
 pub use statements::hand_in;
-pub(crate) use status::{Started, keep_measured, uncollected};
+#[cfg(test)]
+pub(crate) use status::uncollected;
+pub(crate) use status::{Started, keep_measured, uncollected_with_exercises};
+#[cfg(test)]
+pub(crate) use why::{Asking, why};
 
 const AGENCY: Allow = Allow { role: Role::Agency, whose: Whose::OwnParticipant };
 const OFFICER: Allow = Allow { role: Role::Officer, whose: Whose::OwnParticipant };
@@ -63,6 +70,7 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.agency.v1.AgencyService/Acknowledge", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Track", allow: &[AGENCY] },
     Row { method: "/concord.agency.v1.AgencyService/Explain", allow: &[AGENCY] },
+    Row { method: "/concord.agency.v1.AgencyService/Why", allow: &[AGENCY, OFFICER] },
     Row { method: "/concord.agreement.v1.StatementService/Prepare", allow: &[OFFICER] },
     Row { method: "/concord.agreement.v1.StatementService/Submit", allow: &[OFFICER] },
     Row { method: "/concord.agreement.v1.AgreementService/ListAgreements", allow: &[OFFICER, AGENCY] },
@@ -83,6 +91,9 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.OperationsService/PreviewRetention", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/ListAudit", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/ListSetAside", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/RetrySetAside", allow: &[OPERATOR, OFFICER] },
+    Row { method: "/concord.operations.v1.OperationsService/DiscardSetAside", allow: &[OFFICER] },
 ];
 
 /// A node's gRPC server, with every service but operations, which asks for more than the services share.

@@ -10,11 +10,12 @@ use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1::operations_service_server::OperationsService;
 use concord_wire::proto::operations::v1::{
     AddAgencyRequest, AddAgencyResponse, AgencyRule, ConfirmAgencyRequest, ConfirmAgencyResponse, CreateBackupRequest,
-    CreateBackupResponse, EndOfAgency, ExplainExchangeRequest, ExplainExchangeResponse, GetStatusRequest,
-    GetStatusResponse, GrantAgencyRequest, GrantAgencyResponse, ListAgenciesRequest, ListAgenciesResponse,
-    ListAuditRequest, ListedAgency, PreviewRetentionRequest, PreviewRetentionResponse, ProbeHubRequest,
-    ProbeHubResponse, RevokeAgencyRequest, RevokeAgencyResponse, RunRetentionRequest, RunRetentionResponse,
-    revoke_agency_request,
+    CreateBackupResponse, DiscardSetAsideRequest, DiscardSetAsideResponse, EndOfAgency, ExplainExchangeRequest,
+    ExplainExchangeResponse, GetStatusRequest, GetStatusResponse, GrantAgencyRequest, GrantAgencyResponse,
+    ListAgenciesRequest, ListAgenciesResponse, ListAuditRequest, ListSetAsideRequest, ListSetAsideResponse,
+    ListedAgency, PreviewRetentionRequest, PreviewRetentionResponse, ProbeHubRequest, ProbeHubResponse,
+    RetrySetAsideRequest, RetrySetAsideResponse, RevokeAgencyRequest, RevokeAgencyResponse, RunRetentionRequest,
+    RunRetentionResponse, revoke_agency_request,
 };
 use concord_wire::right::{parse_right, right};
 use concord_wire::stored::node::RightsChange;
@@ -24,7 +25,7 @@ use futures::{StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
 use super::status::{Started, lane_probe, status};
-use super::{called, caller, internal, note_act, refused};
+use super::{aside, called, caller, internal, note_act, refused};
 use crate::context::Context;
 use crate::probe;
 use crate::retention::Keeper;
@@ -58,6 +59,29 @@ impl OperationsService for OperationsApi {
         request: Request<ExplainExchangeRequest>,
     ) -> Result<Response<ExplainExchangeResponse>, Status> {
         Err(refused(denied(Some(&caller(&request)?.identity))))
+    }
+
+    async fn list_set_aside(
+        &self,
+        request: Request<ListSetAsideRequest>,
+    ) -> Result<Response<ListSetAsideResponse>, Status> {
+        aside::list(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn retry_set_aside(
+        &self,
+        request: Request<RetrySetAsideRequest>,
+    ) -> Result<Response<RetrySetAsideResponse>, Status> {
+        let by = (caller(&request)?.identity, called(&request));
+        aside::retry(&self.context, by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn discard_set_aside(
+        &self,
+        request: Request<DiscardSetAsideRequest>,
+    ) -> Result<Response<DiscardSetAsideResponse>, Status> {
+        let by = (caller(&request)?.identity, called(&request));
+        aside::discard(&self.context, by, request.into_inner()).await.map(Response::new)
     }
 
     async fn probe_hub(&self, request: Request<ProbeHubRequest>) -> Result<Response<ProbeHubResponse>, Status> {

@@ -19,7 +19,7 @@ use concord_wire::convert::timestamp;
 use concord_wire::header::withdraws;
 use concord_wire::proto::agency::v1::{ReceiveRequest, ReceiveResponse};
 use concord_wire::proto::exchange::v1::Description;
-use concord_wire::stored::node::{NodeEntry, Received, Verdict, read};
+use concord_wire::stored::node::{Received, Verdict, read};
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -263,7 +263,7 @@ impl Reader {
         let body_digest = Bytes::copy_from_slice(&Sha256::digest(&body));
         let cursor = match right {
             GivenBy::Rule { rights_at, .. } => Cursor::Through { lane: *lane, number: *number, rights_at: *rights_at },
-            GivenBy::Uncollected => Cursor::One { lane: *lane, number: *number },
+            GivenBy::Uncollected | GivenBy::Late => Cursor::One { lane: *lane, number: *number },
         };
         Ok(ReceiveResponse {
             cursor: self.cursors.seal(cursor),
@@ -279,9 +279,8 @@ impl Reader {
 
     fn entry(&mut self, sequence: u64) -> Result<&[Received], IndexError> {
         if self.last.as_ref().is_none_or(|(last, _)| *last != sequence) {
-            let NodeEntry::Mail { items, .. } = read(&self.index.read_one(sequence)?)? else {
-                return Err(IndexError::Row("a delivery"));
-            };
+            let items = read(&self.index.read_one(sequence)?)?.into_received();
+            let items = items.ok_or(IndexError::Row("a delivery"))?;
             self.last = Some((sequence, items));
         }
         Ok(self.last.as_ref().map_or(&[], |(_, items)| items))

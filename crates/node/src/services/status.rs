@@ -11,6 +11,7 @@ use concord_wire::proto::operations::v1::{
     AgencyStatus, GetStatusResponse, JournalTail, LaneProbe, MailboxStatus, NodeStatus, get_status_response,
 };
 
+use super::aside;
 use crate::context::Context;
 use crate::index::IndexError;
 use crate::probe::{Lost, Probed};
@@ -69,6 +70,7 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
             received_through: state.mailbox(lane).received_through,
             set_aside: state.mailbox(lane).set_aside_count,
             uncollected: uncollected(context, state, lane)?,
+            set_aside_waiting: aside::waiting(&context.index, lane)?,
         })
     });
     Ok(NodeStatus {
@@ -140,12 +142,18 @@ fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, f6
             from = last + 1;
             counted += rows.len();
             for (number, row) in &rows {
-                if owed(agency, &row.about, lane, *number).is_some() {
+                if !row.is_late && owed(agency, &row.about, lane, *number).is_some() {
                     let came = Timestamp::from_micros(row.delivered_at);
                     items += 1;
                     oldest = Some(oldest.map_or(came, |oldest| oldest.min(came)));
                 }
             }
+        }
+    }
+    for ((lane, number), late) in state.late() {
+        if late.is_owed_to(agency, *lane, *number) {
+            items += 1;
+            oldest = Some(oldest.map_or(late.at, |oldest| oldest.min(late.at)));
         }
     }
     let age = |since: Timestamp| context.clock.now().as_micros().saturating_sub(since.as_micros()).max(0);
@@ -154,14 +162,26 @@ fn lag(context: &Context, state: &NodeState, agency: &Agency) -> Result<(u64, f6
 
 /// How many deliveries of a lane no agency has taken, and none may have.
 pub(crate) fn uncollected(context: &Context, state: &NodeState, lane: Lane) -> Result<u64, IndexError> {
-    let (mut from, mut counted, mut uncollected) = (0, 0, 0);
+    Ok(uncollected_with_exercises(context, state, lane)?.0)
+}
+
+/// The same, and how many of them are exercises.
+pub(crate) fn uncollected_with_exercises(
+    context: &Context,
+    state: &NodeState,
+    lane: Lane,
+) -> Result<(u64, u64), IndexError> {
+    let (mut from, mut counted, mut uncollected, mut exercises) = (0, 0, 0, 0);
     while counted < LAG_COUNTED_MAX {
         let rows = context.index.untaken(lane, from, u64::MAX)?;
         let Some((last, _)) = rows.last() else { break };
         from = last + 1;
         counted += rows.len();
         let nobodys = |(_, about): &&(u64, About)| !state.all_agencies().any(|agency| entitled(agency, about));
-        uncollected += rows.iter().filter(nobodys).count() as u64;
+        for (_, about) in rows.iter().filter(nobodys) {
+            uncollected += 1;
+            exercises += u64::from(about.exercise);
+        }
     }
-    Ok(uncollected)
+    Ok((uncollected, exercises))
 }

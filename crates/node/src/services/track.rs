@@ -117,14 +117,14 @@ pub(crate) async fn tell(
 }
 
 /// After which time what waits is overdue.
-struct Limits {
-    of: Overdue,
-    lane: Lane,
-    now: Timestamp,
+pub(super) struct Limits {
+    pub(super) of: Overdue,
+    pub(super) lane: Lane,
+    pub(super) now: Timestamp,
 }
 
 impl Limits {
-    fn mark(&self, mut told: TrackResponse) -> TrackResponse {
+    pub(super) fn mark(&self, mut told: TrackResponse) -> TrackResponse {
         let is_late = |since: Option<&prost_types::Timestamp>| {
             optional_timestamp(since).is_some_and(|since| self.of.is(self.lane, since, self.now))
         };
@@ -178,6 +178,7 @@ fn words(index: &Index, place: &Place) -> Result<TrackResponse, IndexError> {
     let not_current = withdrawn(index, &place.id, &header.origin)?.map(|row| not_current(&row));
     Ok(TrackResponse {
         not_current,
+        exercise: header.exercise,
         withdraws: header.withdraws.map(|withdrawal| digest_bytes(&withdrawal.exchange.0)).unwrap_or_default(),
         supersedes: header.supersedes.map(|superseded| digest_bytes(&superseded.0)).unwrap_or_default(),
         ..TrackResponse::default()

@@ -78,7 +78,10 @@ impl NodeState {
 
     /// Whether an exchange is to be given to some agency, be it once it is confirmed.
     pub fn is_awaited(&self, about: &About, lane: Lane, number: u64) -> bool {
-        self.all_agencies().any(|agency| owed(agency, about, lane, number).is_some())
+        match self.late_one(lane, number) {
+            Some(late) => self.all_agencies().any(|agency| late.is_owed_to(agency, lane, number)),
+            None => self.all_agencies().any(|agency| owed(agency, about, lane, number).is_some()),
+        }
     }
 
     /// It begins behind what came, and behind what the hub delivers again.
@@ -125,6 +128,7 @@ impl NodeState {
             }
         }
         self.rights_at = sequence;
+        self.settle_late();
     }
 
     /// The journal was put back, or made anew.
@@ -215,6 +219,11 @@ impl Agency {
     /// Whether it may be given what lies behind its cursor and nobody collected, where it has the right.
     pub fn collects(&self, lane: Lane, number: u64) -> bool {
         self.nothing_up_to.is_none_or(|numbers| number > numbers[lane.slot()])
+    }
+
+    /// Whether it had been added when this entry was appended.
+    pub(super) const fn was_there_at(&self, sequence: u64) -> bool {
+        self.added_at <= sequence
     }
 
     /// Whether it has nothing of before it was added, by the word of an officer or for want of it.

@@ -9,7 +9,7 @@ use concord_wire::proto::feed::v1::FeedItem;
 use concord_wire::receipt::Recorded;
 
 use super::rights::{About, entitled};
-use super::{Directory, NodeState};
+use super::{Directory, LATE_MAX, NodeState};
 
 /// Consignments of one lane that may wait for the hub. Beyond it an agency hears `QUEUE_FULL`.
 pub const OUTBOX_CONSIGNMENTS_MAX: u64 = 1_000_000;
@@ -271,6 +271,25 @@ impl NodeState {
         self.refuse_while_recovering()?;
         let known = self.agency(agency)?;
         Ok(if entitled(known, about) { Step::Append } else { Step::Repeat })
+    }
+
+    /// Whether it may be said now how it ends with something that was set aside.
+    ///
+    /// Refuses with `NOT_JOINED`, and with `RECOVERING`, as above.
+    pub fn decide_aside(&self) -> Result<(), Refusal> {
+        self.hub().ok_or_else(not_joined)?;
+        self.refuse_while_recovering()
+    }
+
+    /// Whether something that was set aside may be given to agencies: they are behind with no more of that than is kept.
+    ///
+    /// Refuses with `QUEUE_FULL`.
+    pub fn decide_late(&self) -> Result<(), Refusal> {
+        if self.late().len() < LATE_MAX {
+            return Ok(());
+        }
+        let full = format!("{LATE_MAX} exchanges that had been set aside wait for agencies: retry when they took some");
+        Err(Refusal::new(Reason::QueueFull, full))
     }
 
     /// Whether an officer's verified statement is the next one, and would stand by what the directory knows.

@@ -20,7 +20,9 @@ pub struct Mailbox {
     pub acknowledged_through: u64,
     /// How many were set aside, of all time.
     pub set_aside_count: u64,
-    /// How many were taken by a first agency and are told to the hub, of all time.
+    /// Of how many of these an end was said here, of all time.
+    pub set_aside_ended_count: u64,
+    /// How many were taken by a first agency, or came to an end that had been set aside, and are told to the hub, of all time.
     pub taken_count: u64,
     /// Numbers after the first, up to the second of each pair: the hub lost data, and they mean nothing to it any more.
     holes: Arc<Vec<(u64, u64)>>,

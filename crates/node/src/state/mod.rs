@@ -9,6 +9,7 @@ mod chain;
 pub(crate) mod decide;
 mod decide_rights;
 mod directory;
+mod late;
 mod line;
 mod mailbox;
 mod officers;
@@ -22,7 +23,7 @@ use concord_ledger::ChainTip;
 use concord_model::{Digest, Lane, Name, ParticipantCode, Refusal, Timestamp};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::stored::StoredError;
-use concord_wire::stored::node::{NodeEntry, Restored};
+use concord_wire::stored::node::{AsideEnded, AsideOutcome, NodeEntry, Restored, Verdict};
 use serde::{Deserialize, Serialize};
 
 pub use agencies::Agency;
@@ -31,6 +32,7 @@ use chain::LaneChains;
 pub use decide::{FetchedStep, OUTBOX_CONSIGNMENTS_MAX, STATEMENTS_WAITING_MAX, Step};
 pub use decide_rights::{AGENCIES_MAX, AGENCY_NAMES_MAX};
 pub use directory::{Directory, DirectoryError, HubKeys};
+pub use late::{LATE_MAX, Late};
 pub use line::{LINE_KEPT_MAX, Line};
 pub use mailbox::Mailbox;
 pub use officers::{Answer, Officer, RECENT_STATEMENTS_MAX, RecentStatement};
@@ -53,6 +55,7 @@ pub struct NodeState {
     restoration: Option<Restoration>,
     line: Arc<Line>,
     fence: Option<Arc<Refusal>>,
+    late: Arc<BTreeMap<(Lane, u64), Late>>,
 }
 
 /// The journal was put back from a backup or made anew, and what came after it may be missing.
@@ -123,7 +126,9 @@ impl NodeState {
             NodeEntry::RightsChanged(name, change) => self.rights_changed(name, change, sequence),
             NodeEntry::AgencyCollected(fact) => {
                 self.mailbox_mut(fact.lane).taken_count += fact.told().len() as u64;
+                self.late_taken(fact.lane, fact.number, &fact.agency);
             }
+            NodeEntry::AsideEnded(fact) => self.aside_ended(fact, sequence, at),
             NodeEntry::Queued(queued) => {
                 let chain = &queued.kept.sealed.chain;
                 let begun = self.begun_up_to(chain.lane, chain.epoch);
@@ -167,6 +172,7 @@ impl NodeState {
             }
             NodeEntry::Mail { lane, history, items } => {
                 self.mailbox_mut(*lane).received(HistoryId(*history), items);
+                self.late_withdrawn(items);
             }
             NodeEntry::FeedResumed(resumed) => {
                 let history = Some(HistoryId(resumed.history));
@@ -228,6 +234,17 @@ impl NodeState {
             }
         }
         Ok(())
+    }
+
+    fn aside_ended(&mut self, fact: &AsideEnded, sequence: u64, at: Timestamp) {
+        let mailbox = self.mailbox_mut(fact.lane);
+        mailbox.set_aside_ended_count += 1;
+        mailbox.taken_count += u64::from(fact.told_as.is_some());
+        if let AsideOutcome::Accepted(item) = &fact.outcome
+            && let Verdict::Accepted(delivery) = &item.verdict
+        {
+            self.late_accepted(fact.lane, delivery, sequence, at);
+        }
     }
 
     /// Whose node, and its name.

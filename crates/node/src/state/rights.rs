@@ -14,7 +14,7 @@ use super::Agency;
 pub const RULES_MAX: usize = 128;
 
 /// What of a received exchange tells which agencies it is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// Its measure.
     pub measure: MeasureCode,
@@ -26,6 +26,8 @@ pub struct About {
     pub only: Option<BTreeSet<AgencyName>>,
     /// Its origin took it back: whoever was not given it yet is not.
     pub is_withdrawn: bool,
+    /// It is an exercise: that changes nothing but how it is shown.
+    pub exercise: bool,
 }
 
 impl About {
@@ -39,6 +41,7 @@ impl About {
             strict: header.handling == Handling::AmberStrict,
             only: names_agencies.then_some(named),
             is_withdrawn: false,
+            exercise: header.exercise,
         }
     }
 }
@@ -222,7 +225,7 @@ mod tests {
 
     fn plain(measure: &str, under: &str) -> About {
         let measure = MeasureCode::parse(measure).unwrap();
-        About { measure, agreement: agreement(under), strict: false, only: None, is_withdrawn: false }
+        About { measure, agreement: agreement(under), strict: false, only: None, is_withdrawn: false, exercise: false }
     }
 
     #[test]

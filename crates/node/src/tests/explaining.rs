@@ -3,15 +3,15 @@
 use concord_journal::Blob;
 use concord_model::{ExchangeId, Header, Lane, Reason, Right, Scope, SetAsideReason};
 use concord_wire::header;
-use concord_wire::proto::agency::v1::{ExplainRequest, ExplainResponse, TrackState};
+use concord_wire::proto::agency::v1::{ExplainRequest, ExplainResponse, TrackState, WhyRequest, WhyResponse};
 use concord_wire::stored::node::{RightsChange, Verdict};
 use tonic::Status;
 
-use super::support::{Forum, HISTORY, Running, delivered, founded, name};
+use super::support::{Forum, HISTORY, Running, delivered, founded, name, prepared};
 use super::uplink::context;
 use super::withdrawn::came;
 use crate::context::Context;
-use crate::services::explain;
+use crate::services::{Asking, explain, why};
 use crate::writer::Judged;
 
 const LANE: Lane = Lane::Routine;
@@ -58,6 +58,10 @@ impl Node {
     async fn ask(&self, digits: &str, about: &str) -> Result<ExplainResponse, Status> {
         let request = ExplainRequest { exchange_id: digits.to_owned(), participant: about.to_owned() };
         explain(&self.context, name("customs"), request).await
+    }
+
+    async fn why(&self, digits: &str, asking: Asking) -> Result<WhyResponse, Status> {
+        why(&self.context, asking, WhyRequest { exchange_id: digits.to_owned() }).await
     }
 
     /// State, reason, rule, and whether it is current.
@@ -123,12 +127,42 @@ async fn what_an_agency_may_not_have_is_explained_as_what_is_none() {
         for (digits, digits_of_none) in [(id.as_str(), none.as_str()), (&id[..8], &none[..8]), (&id[..7], &none[..7])] {
             assert_eq!(refused(digits, "").await, refused(digits_of_none, "").await);
             assert_eq!(refused(digits, "KAZ").await, refused(digits_of_none, "KAZ").await);
+            let heard = async |digits| {
+                let status = node.why(digits, agency()).await.unwrap_err();
+                (status.code(), status.message().to_owned(), status.details().to_vec())
+            };
+            assert_eq!(heard(digits).await, heard(digits_of_none).await);
         }
+        // Its officer answers for all that its state has.
+        assert!(node.why(&id, Asking::Officer).await.is_ok() && node.why(&none, Asking::Officer).await.is_err());
         let status = node.ask(&id, "").await.unwrap_err();
         assert_eq!(concord_wire::status::from_status(&status).unwrap().reason, Reason::ExchangeUnknown);
     }
     node.change(RightsChange::Granted).await;
     for id in ids {
-        assert!(node.ask(&id.to_string(), "").await.is_ok());
+        assert!(node.ask(&id.to_string(), "").await.is_ok() && node.why(&id.to_string(), agency()).await.is_ok());
     }
+}
+
+fn agency() -> Asking {
+    Asking::Agency(name("customs"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_officer_hears_why_it_waits_and_its_agencies_no_more_than_that_it_does() {
+    let node = Node::new().await;
+    let id = node.receives(&node.sent(1), None).await.to_string();
+    let code = async |asking| node.why(&id, asking).await.unwrap().whereabouts[0].code.clone();
+    assert_eq!(
+        (code(agency()).await, code(Asking::Officer).await),
+        ("WAITS_FOR_AGENCY".into(), "WAITS_FOR_AGENCY".into())
+    );
+    node.change(RightsChange::Revoked).await;
+    assert_eq!(code(Asking::Officer).await, "UNCOLLECTED");
+    // What an agency sent is its own to ask about, and its officer's.
+    let sent = node.running.writer.submit(prepared(&node.forum, "r-1", b"x", LANE)).await.unwrap().id.to_string();
+    let of = async |who| node.why(&sent, who).await.map(|said| said.whereabouts[0].code.clone());
+    assert_eq!(of(Asking::Officer).await.unwrap(), "HUB_AWAY");
+    assert_eq!(of(agency()).await.unwrap(), "HUB_AWAY");
+    assert!(of(Asking::Agency(name("police"))).await.is_err());
 }

@@ -15,6 +15,12 @@ fn check(forum: &Forum, delivery: &Delivery, expected: Result<(), SetAsideReason
     assert_eq!(judged.map(|_| ()), expected, "{what}");
 }
 
+/// As a hub or a node would that wants an exchange to be taken for an exercise.
+fn mark_as_exercise(delivery: &mut Delivery) {
+    let header = concord_wire::header::parse(&delivery.header).unwrap();
+    delivery.header = concord_wire::header::encode(&Header { exercise: true, ..header });
+}
+
 #[test]
 fn each_reason_is_found_and_what_holds_is_accepted() {
     use SetAsideReason as Aside;
@@ -24,7 +30,7 @@ fn each_reason_is_found_and_what_holds_is_accepted() {
     check(&forum, &good, Ok(()), "good");
 
     type Change = fn(&mut Delivery);
-    let changes: [(&str, Change, Aside); 8] = [
+    let changes: [(&str, Change, Aside); 9] = [
         ("header", |delivery| delivery.header = Bytes::from_static(b"x"), Aside::HeaderInvalid),
         ("signature", |delivery| delivery.signature = Bytes::from(vec![0; 64]), Aside::SignatureInvalid),
         ("path", |delivery| delivery.path.swap(0, 1), Aside::SignatureInvalid),
@@ -32,6 +38,7 @@ fn each_reason_is_found_and_what_holds_is_accepted() {
         ("salt", |delivery| delivery.leaf_salt = Bytes::from(vec![0; 32]), Aside::SignatureInvalid),
         ("body", |delivery| delivery.blobs[1] = Bytes::from(vec![0; 38]), Aside::BodyMismatch),
         ("no body", |delivery| drop(delivery.blobs.pop()), Aside::BodyMismatch),
+        ("the mark of an exercise", mark_as_exercise, Aside::SignatureInvalid),
         ("before it was in force", |delivery| delivery.feed_number = 6, Aside::NotAMember),
     ];
     for (what, change, expected) in changes {

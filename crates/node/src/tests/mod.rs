@@ -1,6 +1,7 @@
 //! The promises of state, writer and judgement, kept without sockets.
 
 mod acknowledging;
+mod aside;
 mod epochs;
 mod explaining;
 mod feed;

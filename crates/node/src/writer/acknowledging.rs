@@ -8,8 +8,8 @@ use concord_wire::stored::node::{self as stored, Acknowledged, Collected};
 
 use super::WriterError;
 use super::batch::Batch;
-use crate::state::Step;
 use crate::state::rights::owed;
+use crate::state::{Late, Step};
 
 impl Batch<'_> {
     /// Answers how far the cursor stands then: up to `through`, or as far as one entry goes.
@@ -41,6 +41,9 @@ impl Batch<'_> {
         let given = rows.into_iter().filter(|(number, about)| {
             let by = owed(known, about, lane, *number);
             let was_given = by.is_some_and(|since| rights_at == 0 || since <= rights_at);
+            // What had been set aside was given beside the cursors, whatever they pass.
+            let is_late = self.state.late_one(lane, *number).is_some();
+            let was_given = was_given && (!is_late || concord_faults::planted("let-cursors-take-what-is-late"));
             // What nobody has any more was passed, not taken.
             was_given && !taken_before.contains(number) && !self.index.damaged().is_gone(lane, *number)
         });
@@ -58,6 +61,9 @@ impl Batch<'_> {
         lane: Lane,
         number: u64,
     ) -> Result<Result<(), Refusal>, WriterError> {
+        if let Some(late) = self.state.late_one(lane, number).cloned() {
+            return self.collect_late(agency, (lane, number), &late);
+        }
         let Some(about) =
             self.index.untaken_one(lane, number)?.filter(|_| !self.taken_in_batch(lane).contains(&number))
         else {
@@ -69,6 +75,23 @@ impl Batch<'_> {
             Err(refusal) => return Ok(Err(refusal)),
         }
         let taken_as = self.told_as(lane, &[number])?;
+        self.push(stored::collected(&Collected { agency, lane, number, taken_as }, self.now)).map(Ok)
+    }
+
+    /// One that had been set aside: each of its agencies acknowledges it, and the first of them takes it.
+    fn collect_late(
+        &mut self,
+        agency: Name,
+        (lane, number): (Lane, u64),
+        late: &Late,
+    ) -> Result<Result<(), Refusal>, WriterError> {
+        match self.state.decide_collect(&agency, &late.about) {
+            Ok(Step::Append) if !late.taken_by.contains(&agency) => {}
+            Ok(_) => return Ok(Ok(())),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+        let is_first = late.taken_by.is_empty() && self.index.is_untaken(lane, number)?;
+        let taken_as = if is_first { self.told_as(lane, &[number])? } else { Some(Vec::new()) };
         self.push(stored::collected(&Collected { agency, lane, number, taken_as }, self.now)).map(Ok)
     }
 

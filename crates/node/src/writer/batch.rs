@@ -145,6 +145,14 @@ impl<'a> Batch<'a> {
                 let outcome = self.collect(agency, lane, number)?;
                 self.answer(reply, outcome);
             }
+            Command::RetryAside(lane, number, reply) => {
+                let outcome = self.retry_aside(lane, number)?;
+                self.answer(reply, outcome);
+            }
+            Command::DiscardAside(lane, number, why, reply) => {
+                let outcome = self.discard_aside(lane, number, &why)?;
+                self.answer(reply, outcome);
+            }
             Command::Statement(signed, statement, reply) => {
                 let outcome = self.state.decide_statement(&statement, self.now);
                 if outcome == Ok(Step::Append) {
@@ -462,15 +470,16 @@ impl<'a> Batch<'a> {
         let mut taken = Vec::new();
         let mut told = taken_count;
         loop {
-            let rows = self.index.taken_after(lane, told, SCAN_ROWS_MAX)?;
+            let rows = self.index.told_after(lane, told, SCAN_ROWS_MAX)?;
             if rows.is_empty() || taken.len() >= TAKEN_AGAIN_MAX {
                 break;
             }
             told += rows.len() as u64;
             let mailbox = self.state.mailbox(lane);
-            taken.extend(
-                rows.into_iter().filter(|number| (1..=common).contains(number) && mailbox.is_known_to_hub(*number)),
-            );
+            // How it ended with what had been set aside is not told again: its sender's node has that by its own feed, or sees it taken.
+            let taken_again = rows.into_iter().filter(|(_, ended)| ended.is_none()).map(|(number, _)| number);
+            taken
+                .extend(taken_again.filter(|number| (1..=common).contains(number) && mailbox.is_known_to_hub(*number)));
         }
         taken.truncate(TAKEN_AGAIN_MAX);
         let fact = MailboxResumed { lane, history: *history.as_bytes(), at, common, taken_count, taken };
@@ -506,7 +515,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, outcome: Result<T, Refusal>) {
+    pub(super) fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, outcome: Result<T, Refusal>) {
         self.answers.push(answer(reply, outcome));
     }
 }
@@ -531,7 +540,12 @@ pub(crate) fn first_answer(
         return Ok(Some(Err(conflict(id))));
     }
     let header = header::parse(serialised).map_err(|_| absent)?;
-    Ok(Some(Ok(Accepted { id: exchange, agreement: header.agreement.id, measure: header.measure })))
+    Ok(Some(Ok(Accepted {
+        id: exchange,
+        agreement: header.agreement.id,
+        measure: header.measure,
+        exercise: header.exercise,
+    })))
 }
 
 fn conflict(id: &RequestId) -> Refusal {

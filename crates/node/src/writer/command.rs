@@ -13,6 +13,7 @@ use concord_wire::stored::node::{FeedResumed, LaneRecovered, RightsChange, State
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::aside::{Discarding, Retried};
 use crate::state::Step;
 
 /// An exchange that is ready to be queued: checked, hashed and serialised outside the writer.
@@ -71,6 +72,8 @@ pub struct Accepted {
     pub agreement: AgreementId,
     /// Its measure.
     pub measure: MeasureCode,
+    /// Whether it is an exercise.
+    pub exercise: bool,
 }
 
 /// One number of a mailbox as it was judged, with the blobs to keep.
@@ -99,6 +102,10 @@ pub(crate) enum Command {
     Answer(StatementAnswered, Reply<()>),
     AddAgency(Name, Vec<MeasureCode>, Reply<()>),
     ChangeRights(Name, RightsChange, Reply<()>),
+    /// Never part of a batch with others, as [`Self::PackAnew`].
+    RetryAside(Lane, u64, Reply<Retried>),
+    /// The same.
+    DiscardAside(Lane, u64, Box<Discarding>, Reply<()>),
     ResumeFeed(FeedResumed, Reply<()>),
     ResumeMailbox(Lane, HistoryId, MailboxResume, u64, Reply<()>),
     Renew(Vec<(RecordedReceipt, Recorded)>, Reply<()>),
@@ -141,7 +148,7 @@ pub(super) fn answer<T: Send + 'static>(reply: Reply<T>, outcome: Result<T, Refu
 impl Command {
     /// Whether it needs a commit of its own.
     pub(super) const fn is_alone(&self) -> bool {
-        matches!(self, Self::Effect(..) | Self::PackAnew(..))
+        matches!(self, Self::Effect(..) | Self::PackAnew(..) | Self::RetryAside(..) | Self::DiscardAside(..))
     }
 
     /// The refusal of a command that no commit could take.
@@ -166,6 +173,8 @@ impl Command {
             | Self::Collect(.., reply)
             | Self::ChangeRights(.., reply)
             | Self::AddAgency(.., reply) => refuse_too_large(reply),
+            Self::DiscardAside(.., reply) => refuse_too_large(reply),
+            Self::RetryAside(.., reply) => refuse_too_large(reply),
             Self::Acknowledge(.., reply) => refuse_too_large(reply),
             Self::PackAnew(.., reply) => refuse_too_large(reply),
             Self::Statement(.., reply) => refuse_too_large(reply),
@@ -255,6 +264,21 @@ impl NodeWriter {
     /// Keeps that an agency has one delivery behind its cursor that nobody had collected. A repeat is harmless.
     pub async fn collect(&self, agency: Name, lane: Lane, number: u64) -> Result<(), Refusal> {
         self.ask(|reply| Command::Collect(agency, lane, number, reply)).await
+    }
+
+    /// Judges again what was set aside under a number; where it holds now, its agencies are given it.
+    ///
+    /// Refuses with `EXCHANGE_UNKNOWN` where nothing is set aside under it (any more), `EXCHANGE_WITHDRAWN`, `BLOB_MISMATCH`, `QUEUE_FULL`
+    /// and `RECOVERING`.
+    pub(crate) async fn retry_aside(&self, lane: Lane, number: u64) -> Result<Retried, Refusal> {
+        self.ask(|reply| Command::RetryAside(lane, number, reply)).await
+    }
+
+    /// Discards what was set aside under a number.
+    ///
+    /// Refuses with `EXCHANGE_UNKNOWN` and `RECOVERING`.
+    pub(crate) async fn discard_aside(&self, lane: Lane, number: u64, why: Discarding) -> Result<(), Refusal> {
+        self.ask(|reply| Command::DiscardAside(lane, number, Box::new(why), reply)).await
     }
 
     /// Queues an officer's verified statement.

@@ -2,6 +2,7 @@
 //! and only then answers.
 
 mod acknowledging;
+mod aside;
 mod batch;
 mod command;
 mod packing;
@@ -24,6 +25,7 @@ use command::{Command, Effect, Reply};
 use concord_server::{Clock, DiskRoom, NoRandomness};
 use room::Room;
 
+pub(crate) use aside::{Discarding, Retried, not_set_aside};
 pub(crate) use batch::first_answer;
 pub use command::{Accepted, Judged, NodeWriter};
 pub(crate) use command::{Fetched, Prepared, Refused, Second};

@@ -1,6 +1,6 @@
 //! How much one commit takes: what commands weigh, before they are decided.
 
-use concord_model::limits::COMMIT_SIZE_MAX_BYTES;
+use concord_model::limits::{BODY_SIZE_MAX_BYTES, COMMIT_SIZE_MAX_BYTES};
 use concord_views::SCAN_ROWS_MAX;
 use concord_wire::right::RIGHT_NAMES_MAX;
 
@@ -52,8 +52,11 @@ pub(super) fn size_of(command: &Command) -> u64 {
         | Command::Ask(..)
         | Command::LiftFence(..)
         | Command::Collect(..)
+        | Command::DiscardAside(..)
         | Command::Effect(..)
         | Command::PackAnew(..) => 0,
+        // One exchange, which came within its limits.
+        Command::RetryAside(..) => BODY_SIZE_MAX_BYTES as u64 + 64 * 1024,
         Command::Fence(why, _) => why.message.len() as u64,
         Command::ResumeMailbox(..) => TAKEN_AGAIN_MAX as u64 * 10,
         Command::Receipts(receipts, _) | Command::Renew(receipts, _) => {

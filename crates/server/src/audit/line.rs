@@ -71,6 +71,11 @@ impl Object {
         Self(format!("exchange {id}"))
     }
 
+    /// The same, and that it is an exercise where it is one.
+    pub fn marked_exchange(id: &ExchangeId, is_exercise: bool) -> Self {
+        Self(format!("exchange {id}{}", if is_exercise { ", EXERCISE" } else { "" }))
+    }
+
     /// A consignment as far as it is named.
     pub fn consignment(of: &ParticipantCode, lane: Lane, number: Option<u64>) -> Self {
         let number = number.map_or_else(String::new, |number| format!(" {number}"));

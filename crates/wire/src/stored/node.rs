@@ -1,5 +1,6 @@
 //! The entries of a node's journal.
 
+mod aside;
 mod rights;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::proto::journal::v1 as pb;
 use crate::proto::operations::v1::Bundle;
 
 pub use crate::proto::journal::v1::{StatementAnswered, Submission};
+pub use aside::{AsideEnded, AsideOutcome, aside_accepted, aside_discarded};
 pub use rights::{Collected, RightsChange, collected, rights_changed};
 
 const KIND_FOUNDED: u16 = 101;
@@ -117,6 +119,19 @@ pub enum NodeEntry {
     Fenced(Refusal),
     /// It serves it after all.
     FenceLifted,
+    /// What had been set aside came to an end.
+    AsideEnded(AsideEnded),
+}
+
+impl NodeEntry {
+    /// What was received with this entry, in order: of a mailbox, or of what had been set aside and holds after all. None of any other.
+    pub fn into_received(self) -> Option<Vec<Received>> {
+        match self {
+            Self::Mail { items, .. } => Some(items),
+            Self::AsideEnded(AsideEnded { outcome: AsideOutcome::Accepted(item), .. }) => Some(vec![*item]),
+            _ => None,
+        }
+    }
 }
 
 /// Exchanges queued in one consignment.
@@ -572,6 +587,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
             let pb::NodeFenceLifted {} = decode(entry)?;
             NodeEntry::FenceLifted
         }
+        aside::KIND_ASIDE_ENDED => return aside::read(entry),
         _ => return rights::read(entry),
     })
 }

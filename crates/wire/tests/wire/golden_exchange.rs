@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use concord_journal::{Digest as JournalDigest, HistoryId};
-use concord_model::{Description, Digest, ExchangeId, Header, Lane, SetAsideReason, Title, Withdrawal, WithdrawalKind};
+use concord_model::{
+    AsideEnd, Description, Digest, ExchangeId, Header, Lane, SetAsideReason, Title, Withdrawal, WithdrawalKind,
+};
 use concord_wire::acknowledgement::Said;
 use concord_wire::consignment::blob_to_bytes;
 use concord_wire::header::{encode, encode_description, exchange_id, parse, parse_description};
@@ -24,11 +26,13 @@ fn headers() {
     let superseding = Header { supersedes: Some(ExchangeId(Digest([9; 32]))), ..minimal.clone() };
     let withdraws = Some(Withdrawal { exchange: ExchangeId(Digest([9; 32])), kind: WithdrawalKind::Superseded });
     let withdrawing = Header { withdraws, parts: Vec::new(), ..full.clone() };
+    let exercise = Header { exercise: true, ..minimal.clone() };
     let headers = [
         ("every field that is switched on", full),
         ("no narrowing, no language", minimal),
         ("in the place of another", superseding),
         ("a withdrawal", withdrawing),
+        ("an exercise", exercise),
     ];
     for (title, header) in headers {
         let bytes = encode(&header);
@@ -115,10 +119,11 @@ fn an_acknowledgement() {
         set_aside: vec![(290, SetAsideReason::SignatureInvalid), (299, SetAsideReason::Duplicate)],
         withheld: vec![291, 300],
         taken_before: 12,
-        taken: vec![280, 7],
+        taken: vec![280, 7, 290, 299],
+        ended: vec![(2, AsideEnd::Holds), (3, AsideEnd::Discarded)],
     };
-    let (set_aside, withheld, taken) = Default::default();
-    let plain = Said { set_aside, withheld, taken, taken_before: 0, ..full.clone() };
+    let (set_aside, withheld, taken, ended) = Default::default();
+    let plain = Said { set_aside, withheld, taken, ended, taken_before: 0, ..full.clone() };
     let mut golden = Golden::new("acknowledgement.txt", about);
     golden.bytes("public key", &kgz.public.bytes);
     for (title, said) in [("every list", full), ("delivered only", plain)] {

@@ -88,7 +88,12 @@ fn a_header_that_its_origin_should_not_have_sealed_makes_it_unfit() {
     check_sealed("empty", Reason::HeaderMalformed, Bytes::new(), &good);
     let unknown: Bytes = [&good.serialised()[..], &[0xa0, 0x06, 1]].concat().into();
     check_sealed("an unknown field", Reason::HeaderNotCanonical, unknown, &good);
-    check_sealed("a feature", Reason::FeatureNotEnabled, change(&|header| header.exercise = true), &good);
+    check_sealed(
+        "a feature",
+        Reason::FeatureNotEnabled,
+        change(&|header| header.co_origins = vec!["IRN".into()]),
+        &good,
+    );
     let nobody = change(&|header| header.narrowing = Some(pb::Narrowing::default()));
     check_sealed("an empty narrowing", Reason::NarrowingInvalid, nobody, &good);
     check_sealed("an empty body", Reason::BodyEmpty, change(&|header| header.parts[0].size_bytes = 0), &good);

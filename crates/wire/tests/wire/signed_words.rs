@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use concord_journal::{Digest as JournalDigest, HistoryId};
 use concord_ledger::{AudienceGroup, ConsignmentRecorded, IndexRange, ItemRefusal};
-use concord_model::{AgreementRef, ChainKey, ConsignmentDigest, Lane, ParticipantCode, Reason, SetAsideReason};
+use concord_model::{
+    AgreementRef, AsideEnd, ChainKey, ConsignmentDigest, Lane, ParticipantCode, Reason, SetAsideReason,
+};
 use concord_wire::acknowledgement::{self, ACKNOWLEDGEMENT_NUMBERS_MAX, Said};
 use concord_wire::proto::exchange::v1 as pb;
 use concord_wire::receipt::{self, Outcome};
@@ -37,6 +39,7 @@ pub(crate) fn said() -> Said {
         withheld: vec![291, 300],
         taken_before: 12,
         taken: vec![280, 7],
+        ended: Vec::new(),
     }
 }
 
@@ -239,6 +242,29 @@ fn a_number_is_taken_once_and_in_any_order() {
 }
 
 #[test]
+fn what_had_been_set_aside_ends_once_and_may_be_taken_behind_that() {
+    let ends = |places: &[u32]| -> Vec<pb::EndOfAside> {
+        places.iter().map(|place| pb::EndOfAside { place: *place, end: pb::AsideEnd::Holds.into() }).collect()
+    };
+    let check = |expected, taken: &[u64], places: &[u32]| {
+        check_acknowledgement(expected, |statement| {
+            statement.taken = taken.to_vec();
+            statement.ended = ends(places);
+        });
+    };
+    check(Ok(()), &[290, 290], &[0]);
+    check(Ok(()), &[7, 290, 280, 290], &[1]);
+    check(Err("taken twice"), &[290, 290], &[0, 1]);
+    check(Err("taken twice"), &[290, 290], &[]);
+    check(Err("place of the taken that is none"), &[290], &[1]);
+    check(Err("ascend"), &[290, 291], &[1, 0]);
+    check(Err("ascend"), &[290, 291], &[1, 1]);
+    check_acknowledgement(Err("how something ended"), |statement| {
+        statement.ended = vec![pb::EndOfAside { place: 0, end: 0 }];
+    });
+}
+
+#[test]
 fn a_reason_of_a_newer_node_is_still_set_aside() {
     let mut message = acknowledgement_of(&said());
     let mut statement = pb::AcknowledgementStatement::decode(message.statement).unwrap();
@@ -291,6 +317,7 @@ prop_compose! {
         (history, taken_before, delivered_through) in (any::<[u8; 16]>(), any::<u64>(), Just(delivered_through)),
         (mut without, taken) in (any_delivered(delivered_through), any_delivered(delivered_through)),
         reasons in vec(prop::option::of(prop::sample::select(SetAsideReason::ALL)), 20),
+        ends in vec(prop::option::of(prop::sample::select(&[AsideEnd::Holds, AsideEnd::Discarded][..])), 20),
     ) -> Said {
         let history = HistoryId(history);
         without.sort_unstable();
@@ -301,7 +328,8 @@ prop_compose! {
                 None => withheld.push(number),
             }
         }
-        Said { hub, history, recipient, node, lane, delivered_through, set_aside, withheld, taken_before, taken }
+        let ended = (0..taken.len() as u32).zip(ends).filter_map(|(place, end)| Some((place, end?))).collect();
+        Said { hub, history, recipient, node, lane, delivered_through, set_aside, withheld, taken_before, taken, ended }
     }
 }
 

@@ -12,8 +12,8 @@ use concord_wire::proto::journal::v1 as pb;
 use concord_wire::proto::operations::v1::Bundle;
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{
-    self, Acknowledged, Collected, FeedResumed, LaneRecovered, MailboxResumed, NodeEntry, Repeated, Restored,
-    RightsChange, StatementAnswered, Submission, Verdict,
+    self, Acknowledged, AsideEnded, AsideOutcome, Collected, FeedResumed, LaneRecovered, MailboxResumed, NodeEntry,
+    Received, Repeated, Restored, RightsChange, StatementAnswered, Submission, Verdict,
 };
 use prost::Message as _;
 
@@ -189,7 +189,13 @@ pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
         ("AgencyEnded", node::rights_changed(&name("cert"), &RightsChange::Ended, NOW)),
         ("AgencyCollected", node::collected(&collected(), NOW)),
         ("AgencyConfirmed", node::rights_changed(&name("cert"), &CONFIRMED, NOW)),
+        ("AsideEnded", aside_draft()),
     ]
+}
+
+/// Judged again, it holds: with two blobs.
+fn aside_draft() -> Draft {
+    node::aside_accepted(Lane::Routine, without_blobs(2, 43), exchanges(3)[2].blobs.clone(), Some(57), NOW)
 }
 
 fn read(draft: &Draft) -> NodeEntry {
@@ -199,7 +205,7 @@ fn read(draft: &Draft) -> NodeEntry {
 #[test]
 fn kinds_are_numbered_from_101_and_never_change() {
     let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
-    assert_eq!(kinds, (101..=113).chain(115..=127).collect::<Vec<_>>());
+    assert_eq!(kinds, (101..=113).chain(115..=127).chain([131]).collect::<Vec<_>>());
     assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
 }
 
@@ -238,6 +244,13 @@ fn every_entry_is_read_as_it_was_stored() {
     }
     assert!(matches!(next(), NodeEntry::AgencyCollected(read) if read == collected()));
     assert!(matches!(next(), NodeEntry::RightsChanged(_, how) if how == CONFIRMED));
+    let accepted = |item: &Received| matches!(&item.verdict, Verdict::Accepted(read) if *read == without_blobs(2, 43));
+    assert!(matches!(next(), NodeEntry::AsideEnded(AsideEnded { lane: Lane::Routine, number: 43, told_as: Some(57),
+        outcome: AsideOutcome::Accepted(item) }) if accepted(&item) && item.blob_count == 2));
+    let discarded =
+        read(&node::aside_discarded((Lane::Flash, 9), "spiffe://kaz.concord/officer/one", "a test", None, NOW));
+    assert!(matches!(discarded, NodeEntry::AsideEnded(AsideEnded { lane: Lane::Flash, number: 9, told_as: None,
+        outcome: AsideOutcome::Discarded { by, reason } }) if by == "spiffe://kaz.concord/officer/one" && reason == "a test"));
     let anew = read(&packed_anew_draft());
     assert!(matches!(anew, NodeEntry::Queued(read) if read.packed_anew == Some((1, 7))
         && read.submissions.iter().all(|one| one.agency == "customs" && one.request_id.is_empty())));
@@ -287,11 +300,18 @@ fn a_payload_that_says_something_impossible_stops_the_reader() {
         (stored.kind, stored.payload) = (kind, payload.into());
         assert!(matches!(node::read(&stored), Err(StoredError::Malformed { .. })), "kind {kind}");
     };
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain(115..=126) {
+    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=113).chain(115..=126).chain([131]) {
         refused(kind, vec![0xff; 4]);
     }
     // Of an answer every field may be empty; of all others something must be there.
-    for kind in [KIND_HISTORY_BEGUN].into_iter().chain(101..=109).chain(111..=113).chain([115, 121]).chain(123..=126) {
+    for kind in [KIND_HISTORY_BEGUN]
+        .into_iter()
+        .chain(101..=109)
+        .chain(111..=113)
+        .chain([115, 121])
+        .chain(123..=126)
+        .chain([131])
+    {
         refused(kind, vec![]);
     }
     let no_verdict = pb::ReceivedItem { item: None, blob_count: 0 };

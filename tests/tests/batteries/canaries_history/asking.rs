@@ -56,6 +56,10 @@ impl History {
                     // Like one that was listed: it heard of it while it had the right to it, which may go later.
                     self.listed.insert((format!("{}/{}", by.0, by.1), text_of(&told.json(), "exchange_id")));
                 }
+                let told = self.as_agency(by, words!["why", &begins]);
+                if told.code == Some(0) {
+                    self.listed.insert((format!("{}/{}", by.0, by.1), text_of(&told.json(), "exchange_id")));
+                }
                 // The secretariat is told of the way of each, and of no content.
                 let whole = ids_whole[self.chance.below(ids_whole.len() as u64) as usize].clone();
                 let secretariat = self.forum.hub_dir().join("officer");

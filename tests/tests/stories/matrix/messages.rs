@@ -105,6 +105,10 @@ pub(super) fn explain_own(_: &Stage, _: &str, id: &str) -> Vec<u8> {
     agency::ExplainRequest { exchange_id: id.to_owned(), participant: String::new() }.encode_to_vec()
 }
 
+pub(super) fn why(_: &Stage, _: &str, id: &str) -> Vec<u8> {
+    agency::WhyRequest { exchange_id: id.to_owned() }.encode_to_vec()
+}
+
 pub(super) fn withdraw(_: &Stage, _: &str, id: &str) -> Vec<u8> {
     agency::WithdrawRequest { exchange_id: id.to_owned(), ..Default::default() }.encode_to_vec()
 }

@@ -188,6 +188,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("/concord.operations.v1.OperationsService/ListAgencies", empty, NOBODY, &[(Operator, "OK"), (Officer, "OK")]),
     row("/concord.operations.v1.OperationsService/ProbeHub", empty, NOBODY, &[(Officer, "OK"), (Operator, "OK")]),
+    row("/concord.operations.v1.OperationsService/ListSetAside", empty, NOBODY, &[(Officer, "OK"), (Operator, "OK")]),
+    row(
+        "/concord.operations.v1.OperationsService/RetrySetAside",
+        empty,
+        NOBODY,
+        &[(Officer, "EXCHANGE_UNKNOWN"), (Operator, "EXCHANGE_UNKNOWN")],
+    ),
+    row("/concord.operations.v1.OperationsService/DiscardSetAside", empty, NOBODY, &[(Officer, INVALID)]),
     row(
         "/concord.operations.v1.OperationsService/ListAudit",
         empty,
@@ -247,6 +255,17 @@ pub(super) const ROWS: &[Row] = &[
         empty,
         NOBODY,
         &[(Agency, "EXCHANGE_UNKNOWN"), (OtherAgency, "EXCHANGE_UNKNOWN"), (UnknownAgency, UNKNOWN)],
+    ),
+    row(
+        "/concord.agency.v1.AgencyService/Why",
+        empty,
+        NOBODY,
+        &[
+            (Agency, "EXCHANGE_UNKNOWN"),
+            (OtherAgency, "EXCHANGE_UNKNOWN"),
+            (UnknownAgency, UNKNOWN),
+            (Officer, "EXCHANGE_UNKNOWN"),
+        ],
     ),
 ];
 
@@ -330,6 +349,7 @@ pub(super) const ACKNOWLEDGE: &str = "/concord.agency.v1.AgencyService/Acknowled
 pub(super) const TRACK: &str = "/concord.agency.v1.AgencyService/Track";
 pub(super) const WITHDRAW: &str = "/concord.agency.v1.AgencyService/Withdraw";
 pub(super) const EXPLAIN: &str = "/concord.agency.v1.AgencyService/Explain";
+pub(super) const WHY: &str = "/concord.agency.v1.AgencyService/Why";
 pub(super) const STATE: &str = "/concord.agreement.v1.StatementService/Submit";
 
 pub(super) const OBJECT_ROWS: &[ObjectRow] = &[
@@ -392,6 +412,24 @@ pub(super) const OBJECT_ROWS: &[ObjectRow] = &[
         By::OtherAgency,
         Object::Exchange,
         explain_own,
+        ["EXCHANGE_UNKNOWN", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
+        "where an exchange is",
+        WHY,
+        By::Agency,
+        Object::Exchange,
+        why,
+        ["OK", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
+        "EXCHANGE_UNKNOWN",
+    ),
+    about(
+        "where an exchange is",
+        WHY,
+        By::OtherAgency,
+        Object::Exchange,
+        why,
         ["EXCHANGE_UNKNOWN", "OK", "EXCHANGE_UNKNOWN", "EXCHANGE_UNKNOWN"],
         "EXCHANGE_UNKNOWN",
     ),

@@ -56,12 +56,12 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
         rows.push(("clock", format!("{} the hub's", apart(seconds))));
     }
     let mailboxes = node.mailboxes.iter().map(|one| {
-        let counts = [one.received_through, one.set_aside, one.uncollected];
+        let counts = [one.received_through, one.set_aside, one.set_aside_waiting, one.uncollected];
         [vec![one.lane.clone()], counts.map(|count| count.to_string()).to_vec()].concat()
     });
     let agencies =
         node.agencies.iter().map(|one| vec![one.name.clone(), one.lag_items.to_string(), duration(one.lag_seconds)]);
-    let mailboxes = table_if_any(&["mailbox", "received", "set aside", "uncollected"], mailboxes);
+    let mailboxes = table_if_any(&["mailbox", "received", "set aside", "of these waiting", "uncollected"], mailboxes);
     let agencies = table_if_any(&["agency", "not taken", "oldest"], agencies);
     let probes = node.probes.iter().map(ProbeLine::cells);
     let probes = table_if_any(&["probe", "to the hub and back", "at"], probes);

@@ -1,6 +1,6 @@
 //! What an agency is to be given next: ahead of its cursors, flash first; then what lies behind them and nobody collected.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use concord_model::{Lane, Name};
 
@@ -29,6 +29,8 @@ pub(super) enum GivenBy {
     Rule { since: u64, rights_at: u64 },
     /// Nobody else had the right to it: it lies behind the agency's cursor, and is acknowledged by itself.
     Uncollected,
+    /// It had been set aside and holds after all: no cursor speaks of it, and it is acknowledged by itself.
+    Late,
 }
 
 impl GivenBy {
@@ -39,6 +41,7 @@ impl GivenBy {
             // Where it was taken away and granted again, it is read again under the new rule.
             Self::Rule { since, .. } => owed(known, about, lane, number) == Some(since),
             Self::Uncollected => is_uncollected(state, known, about, lane, number),
+            Self::Late => state.late_one(lane, number).is_some_and(|late| late.is_owed_to(known, lane, number)),
         }
     }
 }
@@ -57,6 +60,8 @@ pub(super) struct ReadAhead {
     rights_at: u64,
     lanes: [LaneAhead; Lane::ALL.len()],
     behind: Behind,
+    /// What had been set aside and was given on this stream.
+    late: BTreeSet<(Lane, u64)>,
 }
 
 /// One lane.
@@ -103,6 +108,7 @@ impl ReadAhead {
             rights_at: agency.rights_at,
             lanes: Lane::ALL.map(lane),
             behind: Behind { is_done: true, ..Behind::default() },
+            late: BTreeSet::new(),
         }
     }
 
@@ -111,7 +117,7 @@ impl ReadAhead {
         let lane = found.lane.slot();
         match found.right {
             GivenBy::Rule { .. } => self.lanes[lane].held = Some(found),
-            GivenBy::Uncollected => self.behind.held.push_back(found),
+            GivenBy::Uncollected | GivenBy::Late => self.behind.held.push_back(found),
         }
     }
 
@@ -130,14 +136,39 @@ impl ReadAhead {
                 self.lanes[lane.slot()].rights_changed(agency.from(lane), self.rights_at);
             }
             self.rights_at = agency.rights_at;
+            // What was read for it while it had no right was not given.
+            self.late.clear();
         }
         for lane in Lane::ALL {
+            if let Some(found) = self.next_late(state, agency, lane, index)? {
+                return Ok(Some(found));
+            }
             let received = state.mailbox(lane).received_through;
             if let Some(found) = self.lanes[lane.slot()].next(agency, lane, received, index)? {
                 return Ok(Some(found));
             }
         }
         self.behind.next(state, agency, index)
+    }
+
+    /// What had been set aside in a lane, is owed to this agency and was not given on this stream.
+    fn next_late(
+        &mut self,
+        state: &NodeState,
+        agency: &Agency,
+        lane: Lane,
+        index: &Index,
+    ) -> Result<Option<Found>, IndexError> {
+        for ((_, number), late) in state.late().range((lane, 0)..=(lane, u64::MAX)) {
+            if !late.is_owed_to(agency, lane, *number) || !self.late.insert((lane, *number)) {
+                continue;
+            }
+            let row = index.inbox(lane, *number, 1)?.pop().filter(|(found, _)| found == number);
+            if let Some((number, row)) = row {
+                return Ok(Some(Found { lane, number, row, right: GivenBy::Late }));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -164,6 +195,9 @@ impl LaneAhead {
             let is_last = rows.len() < ROWS_AHEAD_MAX;
             for (number, row) in rows.into_iter().take_while(|(number, _)| *number <= again.last) {
                 again.next = number + 1;
+                if row.is_late {
+                    continue;
+                }
                 let new = owed(agency, &row.about, lane, number).filter(|since| *since > again.rights_before);
                 if let Some(since) = new {
                     let right = GivenBy::Rule { since, rights_at };
@@ -177,6 +211,9 @@ impl LaneAhead {
         loop {
             if let Some((number, row)) = self.rows.pop_front() {
                 self.passed = number;
+                if row.is_late {
+                    continue;
+                }
                 if let Some(since) = owed(agency, &row.about, lane, number) {
                     let right = GivenBy::Rule { since, rights_at };
                     return Ok(Some(Found { lane, number, row, right }));
