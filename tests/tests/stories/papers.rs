@@ -64,6 +64,14 @@ fn the_secretariats_papers_go_to_those_members_who_agreed_and_to_nobody_else() {
     assert_eq!(exchange_ids(&tur.receive(1)), [second.id.clone()], "nothing of before");
     assert_eq!(exchange_ids(&irn.receive(2)), [first.id, second.id]);
     assert!(kaz.receive_rest().is_empty());
+
+    // The secretariat leaves and comes back like a state, by its officer's words at the hub.
+    forum.leave(PAPERS, "SEC");
+    let returned = forum.as_officer("SEC", &format!("agreement consent {PAPERS}")).ok();
+    assert_eq!(returned.lines().last().unwrap()["said"], "return");
+    await_members(&sec, PAPERS, &["IRN", "SEC", "TUR"]);
+    let third = sec.submit("after the return", &format!("--agreement {PAPERS}"));
+    assert_eq!(sec.settled(&third.id), ["IRN delivered", "TUR delivered"]);
     for code in ["KAZ", "IRN", "TUR"] {
         let mailboxes = forum.status(&forum.node_dir(code))["mailboxes"].to_string();
         assert_eq!(mailboxes.matches("\"set_aside\":0").count(), 3, "{code}: {mailboxes}");

@@ -8,6 +8,7 @@ use concord_ledger::AgreementState;
 use concord_model::{AgreementId, ParticipantCode, Reason, Refusal};
 use concord_server::denied;
 use concord_wire::agreement::shown;
+use concord_wire::convert::digest_bytes;
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::agreement_service_server::{AgreementService, AgreementServiceServer};
 use concord_wire::status::to_status;
@@ -50,12 +51,16 @@ impl AgreementService for AgreementsView {
         let secretariat = ParticipantCode::secretariat();
         let mut visible = published.ledger.agreements_visible_to(&secretariat).filter(|one| one.text.id == id);
         let agreement = visible.next().ok_or_else(|| to_status(&Refusal::agreement_unknown(&id)))?;
-        let history = published.ledger.agreements().history_for(&secretariat, &id).filter(|_| asked.with_history);
+        let agreements = published.ledger.agreements();
+        let history = agreements.history_for(&secretariat, &id).filter(|_| asked.with_history);
+        // What the secretariat itself left and may come back to.
+        let left = agreements.left_by(&secretariat, &id).filter(|_| asked.with_left);
+        let left_by = left.and_then(|left| left.left_by(&secretariat));
         Ok(Response::new(pb::GetAgreementResponse {
             agreement: Some(shown(agreement)),
             amendment: visible.next().map(shown),
             history: history.map(shown).collect(),
-            left_by: bytes::Bytes::new(),
+            left_by: left_by.as_ref().map(digest_bytes).unwrap_or_default(),
         }))
     }
 
