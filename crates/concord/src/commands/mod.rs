@@ -26,6 +26,7 @@ pub(crate) mod verify;
 pub(crate) mod withdraw;
 
 mod certificates;
+mod first_anchor;
 mod journal_words;
 mod keep;
 mod secretariat;
