@@ -98,13 +98,14 @@ pub fn install_certificates(
     dir: &Path,
     text: &str,
     anchor: Option<&Path>,
+    said: Option<Fingerprint>,
     seed: Seed,
 ) -> Result<(Installed, Option<Initialised>), HubError> {
     let folder = Folder::open(dir, FolderKind::Hub)?;
     let config = Config::load(dir)?;
     let holders = holders(dir)?;
     // A folder without an anchor never was complete: a journal that is not there is not a lost one.
-    let installed = holders.install(text, anchor, SystemClock.now())?;
+    let installed = holders.install(text, anchor, said, SystemClock.now())?;
     let awaited = dir.join(AWAITED_FILE);
     let is_complete = installed.missing.is_empty() && awaited.exists();
     let made = if is_complete {

@@ -12,7 +12,7 @@ use crate::anchor::Anchor;
 use crate::facts::CertificateFacts;
 use crate::files::{self, FileError};
 use crate::issue::{AnchorKeys, CertificateRequest, IssueError};
-use crate::register::{Register, Registered};
+use crate::register::{Register, RegisterHeld, Registered};
 use crate::revoking::{Revoked, revoked_in};
 
 const CERTIFICATE_FILE: &str = "certificate.pem";
@@ -82,18 +82,31 @@ impl AnchorFolder {
         self.keys.participant()
     }
 
-    /// Issues a certificate, which stands in the register before this returns.
+    /// Issues a certificate, which stands in the register before this returns. None for a key whose certificate was taken back: whoever
+    /// has that key, and should not, would be let in again.
     pub fn issue(&self, request: &CertificateRequest) -> Result<CertificateDer<'static>, IssueError> {
+        let key = request.key.fingerprint();
+        let before = self.register.read()?;
+        if before.iter().any(|one| one.revoked.is_some() && one.key_fingerprint() == Some(key)) {
+            return Err(IssueError::KeyTakenBack { holder: request.uri_names.join(", "), key });
+        }
         let certificate = self.keys.issue(request)?;
         self.register.issued(&CertificateFacts::read(&certificate)?)?;
         Ok(certificate)
     }
 
-    /// What it issued to one of these names and has not taken back.
+    /// What it issued to one of these names, also what it has taken back: a list of that may never have been written, so taking back
+    /// can be repeated.
     pub fn issued_to(&self, names: &[Identity]) -> Result<Vec<Registered>, IssueError> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let is_theirs = |one: &Registered| names.contains(&one.name) && one.revoked.is_none();
+        let is_theirs = |one: &Registered| names.contains(&one.name);
         Ok(self.register.read()?.into_iter().filter(is_theirs).collect())
+    }
+
+    /// Lets nobody else issue or take back until what this returns is dropped. Whoever makes a list looks at the lists beside, and gives the
+    /// new one its name, meanwhile.
+    pub fn hold(&self) -> Result<RegisterHeld, IssueError> {
+        Ok(self.register.hold()?)
     }
 
     /// Notes that these are taken back, and makes the list of all that ever were: by the register, and by the lists beside.
@@ -101,12 +114,13 @@ impl AnchorFolder {
     /// Invariant: what an earlier list of this anchor names, the new one names.
     pub fn revoke(
         &self,
+        held: &mut RegisterHeld,
         these: &[(Identity, String)],
         beside: &[Vec<u8>],
         now: Timestamp,
         next_update_days: u32,
     ) -> Result<MadeList, IssueError> {
-        self.register.revoked(these.iter().map(|(name, serial)| (name, serial.as_str())), now)?;
+        self.register.revoked(held, these.iter().map(|(name, serial)| (name, serial.as_str())), now)?;
         let mut revoked = Revoked::new();
         for one in self.register.read()? {
             if one.revoked.is_some() {

@@ -107,7 +107,8 @@ pub fn certificates_to_pem(certificates: &[CertificateDer<'_>]) -> String {
 pub fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_slice_iter(text.as_bytes())
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("the PEM text is damaged: {error}"))?;
+        // The library's own words may repeat a line of it, and a key may stand there by mistake.
+        .map_err(|_| "the PEM text is damaged; give the file anew".to_owned())?;
     if certificates.is_empty() {
         return Err("no certificate ('BEGIN CERTIFICATE') was found".to_owned());
     }
@@ -147,6 +148,14 @@ mod tests {
         let error = write_private(&path, b"x").unwrap_err();
         assert!(error.to_string().contains("taken"), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn of_a_key_where_certificates_belong_nothing_is_repeated_in_words() {
+        for damaged in ["-----BEGIN PRIVATE KEY-----c2VjcmV0\n", "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n"] {
+            let why = certificates_from_pem(damaged).unwrap_err();
+            assert!(!why.contains("c2VjcmV0"), "{why}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use concord_model::{Identity, ParticipantCode, Role, Timestamp};
+use concord_model::{Fingerprint, Identity, ParticipantCode, Role, Timestamp};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
@@ -52,6 +52,17 @@ pub enum IssueError {
     /// What the anchor would issue ends before it begins.
     #[error("the anchor itself ended on {}; make a new one, and have it enrolled in its place", rfc3339(*.0))]
     AnchorEnded(Timestamp),
+    /// Somebody was put out with it.
+    #[error(
+        "the key {} of {holder} was taken back, and whoever has it would be let in again; have a new key made, and a request with that",
+        key.grouped()
+    )]
+    KeyTakenBack {
+        /// For whom it was to be.
+        holder: String,
+        /// The key.
+        key: Fingerprint,
+    },
     /// What was issued cannot be read back.
     #[error(transparent)]
     Issued(#[from] CertificateRefusal),

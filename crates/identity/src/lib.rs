@@ -52,9 +52,11 @@ pub use leaf_key::{LeafKey, LeafKeyKind, LeafPublicKey, PublicKeyUnsupported};
 pub use moment::rfc3339;
 pub use own::{OwnError, check_own};
 pub use pair::{add_key, keys_in, load_key_of, replace_pair};
-pub use profile::{CERTIFICATE_FILE, KEY_FILE, Profile, ProfileError, ProfileSettings, ProfileWay, SERVER_ANCHOR_FILE};
+pub use profile::{
+    CERTIFICATE_FILE, KEY_FILE, Profile, ProfileError, ProfileSettings, ProfileWay, SERVER_ANCHOR_FILE, SETTINGS_FILE,
+};
 pub use refusal::{CertificateRefusal, HandshakeRefusal};
-pub use register::{REGISTER_SIZE_MAX_BYTES, Register, Registered};
+pub use register::{REGISTER_SIZE_MAX_BYTES, Register, RegisterHeld, Registered};
 pub use request::{REQUESTS_PER_FILE_MAX, RequestError, Requested};
 pub use revocation::{ChainNumbers, IssuerLists, RevocationFile, Revocations, Unfit};
 pub use revoking::{LIST_LIFETIME_DAYS, Revoked, is_only_of, revoked_in};

@@ -3,6 +3,8 @@
 //! Invariant: at every moment the key of the certificate that stands there is among those in the key file. So the new key goes in first,
 //! beside the old one; then the certificate changes, by a rename; then the old key goes. A reader takes the key that is the leaf's, and
 //! reads both again where it looked just between. A key whose certificate has yet to come waits in the same file.
+//!
+//! A block of a key file that stays, stays byte for byte: it may be of a kind that only its maker knows how to write.
 
 use std::path::Path;
 
@@ -14,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::certificate::parse;
 use crate::files::{self, FileError};
 use crate::leaf_key::{LeafKey, LeafPublicKey};
+use crate::revocation::PEM_BEGIN;
 use crate::signing::KeyError;
 use crate::tls::TlsError;
 
@@ -80,42 +83,81 @@ pub fn keys_in(path: &Path) -> Result<Vec<LeafPublicKey>, TlsError> {
 }
 
 /// Puts a key whose certificate has yet to come into a file of keys, behind those that are there; of those that waited longest the first
-/// goes where there are too many. Durable when it returns.
-pub fn add_key(path: &Path, key: &LeafKey) -> Result<(), KeyError> {
+/// goes where there are too many, never the key of the certificate that is there. Durable when it returns.
+pub fn add_key(certificates: &Path, path: &Path, key: &LeafKey) -> Result<(), KeyError> {
     let before = match files::read_text(path) {
         Ok(text) => Zeroizing::new(text),
         Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Zeroizing::new(String::new()),
         Err(error) => return Err(error.into()),
     };
-    let keys = PrivateKeyDer::pem_slice_iter(before.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let mut keys: Vec<_> =
-        keys.map_err(|_| KeyError::NotPem)?.into_iter().map(|key| to_pem(key.secret_der())).collect();
-    if keys.len() >= KEYS_MAX {
-        // The first is the certificate's.
-        keys.drain(1..=keys.len() - KEYS_MAX + 1);
+    let read = PrivateKeyDer::pem_slice_iter(before.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let mut too_many = (read.map_err(|_| KeyError::NotPem)?.len() + 1).saturating_sub(KEYS_MAX);
+    let leaf = files::read_text(certificates).ok().and_then(|text| files::certificates_from_pem(&text).ok());
+    let leaf = leaf.and_then(|chain| chain.into_iter().next());
+    let mut all = Zeroizing::new(String::with_capacity(before.len() + KEY_TEXT_MAX_BYTES));
+    for block in blocks_of(&before) {
+        let waits = key_in(block).is_some_and(|key| !leaf.as_ref().is_some_and(|leaf| is_key_of(&key, leaf)));
+        if waits && too_many > 0 {
+            too_many -= 1;
+            continue;
+        }
+        push_block(&mut all, block);
     }
-    keys.push(files::private_key_to_pem(&key.to_pkcs8_der()?));
-    let all = Zeroizing::new(keys.iter().map(|key| key.as_str()).collect::<String>());
+    push_block(&mut all, &files::private_key_to_pem(&key.to_pkcs8_der()?));
     Ok(files::write_private(path, all.as_bytes())?)
 }
 
-fn to_pem(pkcs8: &[u8]) -> Zeroizing<String> {
-    files::private_key_to_pem(pkcs8)
+/// More than one of our own keys takes: the text of secrets is not copied about by growing.
+const KEY_TEXT_MAX_BYTES: usize = 1024;
+
+/// A text of PEM cut before each of its blocks; what stands between two goes with the one before it.
+fn blocks_of(text: &str) -> Vec<&str> {
+    let begins = text.match_indices(str::from_utf8(PEM_BEGIN).unwrap_or_default()).map(|(at, _)| at).skip(1);
+    let ends: Vec<usize> = begins.chain([text.len()]).collect();
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    starts.zip(&ends).filter_map(|(start, end)| text.get(start..*end)).filter(|block| !block.is_empty()).collect()
 }
 
-/// Puts a chain, leaf first, in place of the one there, whose leaf's key is in the key file already, and lets the other keys of that file
-/// go. Durable when it returns; a crash in the midst leaves a pair that loads.
+fn key_in(block: &str) -> Option<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(block.as_bytes()).ok()
+}
+
+fn push_block(text: &mut String, block: &str) {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(block);
+}
+
+/// Puts a chain, leaf first, in place of the one there, whose leaf's key is in the key file already. The key of the replaced leaf goes, and
+/// those that waited before it; those that wait for a later certificate stay. Durable when it returns; a crash in the midst leaves a pair
+/// that loads.
 pub fn replace_pair(certificates: &Path, key: &Path, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
     let content = |why: &str| TlsError::Content { file: key.display().to_string(), why: why.to_owned() };
     let leaf = chain.first().ok_or_else(|| content("no certificate was given for it"))?;
-    let keys = read_keys(key)?;
-    let own = keys.iter().find(|key| is_key_of(key, leaf));
-    let own = own.ok_or_else(|| content("it does not have the certificate's key"))?;
-    write_public(certificates, chain)?;
-    if keys.len() > 1 {
-        files::write_private(key, to_pem(own.secret_der()).as_bytes())?;
+    if !read_keys(key)?.iter().any(|key| is_key_of(key, leaf)) {
+        return Err(content("it does not have the certificate's key"));
     }
-    Ok(())
+    let replaced = files::read_text(certificates).ok().and_then(|text| files::certificates_from_pem(&text).ok());
+    let replaced = replaced.and_then(|chain| chain.into_iter().next());
+    write_public(certificates, chain)?;
+    let text = Zeroizing::new(files::read_text(key)?);
+    let blocks = blocks_of(&text);
+    let place_of = |leaf: &CertificateDer<'_>| {
+        blocks.iter().position(|block| key_in(block).is_some_and(|key| is_key_of(&key, leaf)))
+    };
+    let (own, replaced) = (place_of(leaf), replaced.as_ref().and_then(place_of));
+    let (Some(own), Some(replaced)) = (own, replaced) else { return Ok(()) };
+    // The certificate's goes first: what stands before it is known to be older, also behind a crash.
+    let stays = |place: &usize| *place != own && (*place > replaced || key_in(blocks[*place]).is_none());
+    let mut kept = Zeroizing::new(String::with_capacity(text.len() + blocks.len()));
+    for place in std::iter::once(own).chain((0..blocks.len()).filter(stays)) {
+        push_block(&mut kept, blocks[place]);
+    }
+    if *kept == *text {
+        return Ok(());
+    }
+    Ok(files::write_private(key, kept.as_bytes())?)
 }
 
 fn write_public(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), FileError> {
@@ -153,7 +195,7 @@ mod tests {
         found(&old);
         assert!(replace_pair(&certificate, &key, std::slice::from_ref(&new)).is_err(), "its key is not there yet");
         found(&old);
-        add_key(&key, &new_key).unwrap();
+        add_key(&certificate, &key, &new_key).unwrap();
         found(&old);
         // A crash behind the rename: both keys are there.
         write_public(&certificate, std::slice::from_ref(&new)).unwrap();
@@ -167,7 +209,51 @@ mod tests {
         fs::write(&key, format!("{whole}-----BEGIN PRIVATE KEY-----c2VjcmV0\n")).unwrap();
         let why = load(&certificate, &key).unwrap_err().to_string();
         assert!(why.contains("key.pem is not usable") && !why.contains("c2VjcmV0"), "{why}");
-        let why = add_key(&key, &new_key).unwrap_err().to_string();
+        let why = add_key(&certificate, &key, &new_key).unwrap_err().to_string();
         assert!(!why.contains("c2VjcmV0"), "{why}");
+    }
+
+    #[test]
+    fn keys_that_stay_are_kept_byte_for_byte_and_those_that_wait_are_not_lost_when_another_is_replaced() {
+        let now = Timestamp::from_micros(1_795_521_600_000_000);
+        let anchor = AnchorKeys::create(&ParticipantCode::parse("KAZ").unwrap(), now).unwrap();
+        let identity: Identity = "spiffe://kaz.concord/node/main".parse().unwrap();
+        let leaf_of =
+            |key: &LeafPublicKey| anchor.issue(&CertificateRequest::leaf(&identity, key.clone(), now)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
+        // SEC1, as other tools write it, behind parameters and words that they put there: what PKCS#8 has within.
+        let foreign = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
+        let pkcs8 = foreign.to_pkcs8_der().unwrap();
+        let within = pkcs8.windows(5).position(|bytes| bytes == [0x02, 0x01, 0x01, 0x04, 0x20]).unwrap() - 2;
+        let length = usize::from(pkcs8[within + 1]) + 2;
+        let sec1 = pem::Pem::new("EC PRIVATE KEY", &pkcs8[within..within + length]);
+        let parameters = pem::Pem::new("EC PARAMETERS", b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07".as_slice());
+        let sec1 = format!("words\n{}{}", pem::encode(&parameters), pem::encode(&sec1));
+        fs::write(&key, sec1.trim_end()).unwrap();
+        let old = leaf_of(&foreign.public());
+        write_public(&certificate, std::slice::from_ref(&old)).unwrap();
+        let made: Vec<LeafKey> = (0..3).map(|_| LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap()).collect();
+        for new in &made {
+            add_key(&certificate, &key, new).unwrap();
+        }
+        let (chain, found) = load(&certificate, &key).unwrap();
+        assert!(is_key_of(&found, &chain[0]), "the certificate's key is what it was");
+        assert!(files::read_text(&key).unwrap().starts_with(sec1.trim_end()), "byte for byte");
+        // The second one's certificate comes first: the third, whose request is out, waits on.
+        replace_pair(&certificate, &key, &[leaf_of(&made[1].public())]).unwrap();
+        let left = keys_in(&key).unwrap();
+        assert_eq!(left, [made[1].public(), made[0].public(), made[2].public()]);
+        assert!(!files::read_text(&key).unwrap().contains("BEGIN EC PRIVATE KEY"), "the replaced one went");
+        replace_pair(&certificate, &key, &[leaf_of(&made[1].public())]).unwrap();
+        assert_eq!(keys_in(&key).unwrap().len(), 3, "the same key again replaces none");
+        // Where too many wait the first of them goes, and never the certificate's.
+        for _ in 0..KEYS_MAX + 2 {
+            add_key(&certificate, &key, &LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap()).unwrap();
+        }
+        let left = keys_in(&key).unwrap();
+        assert_eq!(left.len(), KEYS_MAX);
+        assert!(left.contains(&made[1].public()) && !left.contains(&made[2].public()));
+        load(&certificate, &key).map(|(chain, key)| assert!(is_key_of(&key, &chain[0]))).unwrap();
     }
 }

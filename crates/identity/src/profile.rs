@@ -23,7 +23,8 @@ use crate::signing::KeyError;
 use crate::statement::{StatementError, StatementSigner};
 use crate::tls::{self, Application, Credentials, HybridKey, TlsError};
 
-const SETTINGS_FILE: &str = "profile.toml";
+/// Who a profile is for and whom it calls, in its folder; written last.
+pub const SETTINGS_FILE: &str = "profile.toml";
 /// The chain of a profile, leaf first, in its folder.
 pub const CERTIFICATE_FILE: &str = "certificate.pem";
 /// Its key.

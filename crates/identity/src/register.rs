@@ -1,7 +1,8 @@
 //! The register of an anchor: what it issued and what it took back, a line of JSON each, beside its certificate.
 //!
 //! Invariant: a certificate stands here, durable, before anybody is handed it. So whoever is removed is removed with all that it has.
-//! A line is appended under a lock; a torn last line is of a certificate that nobody was handed.
+//! A line is appended under a lock; a torn last line is of a certificate that nobody was handed. Whoever takes back holds the lock until
+//! its list has its name: a list is made of all that the register has, so two at once must not each make one without the other's.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -71,6 +72,10 @@ enum Line {
 #[derive(Debug, Clone)]
 pub struct Register(PathBuf);
 
+/// The register, held against all others who would write in it, until this is dropped.
+#[derive(Debug)]
+pub struct RegisterHeld(File);
+
 impl Register {
     /// The register in this file, which need not be there yet.
     pub fn at(path: PathBuf) -> Self {
@@ -79,19 +84,23 @@ impl Register {
 
     /// Notes a certificate. Durable when it returns.
     pub(crate) fn issued(&self, facts: &CertificateFacts) -> Result<(), FileError> {
-        self.append(&[Line::Issued(Registered {
-            name: facts.identity.to_string(),
-            serial: facts.serial.clone(),
-            not_before: rfc3339(facts.not_before),
-            not_after: rfc3339(facts.not_after),
-            key: facts.key_fingerprint().map(|key| key.to_string()).unwrap_or_default(),
-            revoked: None,
-        })])
+        self.append(
+            &mut self.hold()?,
+            &[Line::Issued(Registered {
+                name: facts.identity.to_string(),
+                serial: facts.serial.clone(),
+                not_before: rfc3339(facts.not_before),
+                not_after: rfc3339(facts.not_after),
+                key: facts.key_fingerprint().map(|key| key.to_string()).unwrap_or_default(),
+                revoked: None,
+            })],
+        )
     }
 
     /// Notes that these certificates, by name and serial number, are taken back. Durable when it returns.
     pub(crate) fn revoked<'a>(
         &self,
+        held: &mut RegisterHeld,
         these: impl IntoIterator<Item = (&'a Identity, &'a str)>,
         now: Timestamp,
     ) -> Result<(), FileError> {
@@ -100,7 +109,18 @@ impl Register {
             serial: serial.to_owned(),
             at: rfc3339(now),
         };
-        self.append(&these.into_iter().map(line).collect::<Vec<_>>())
+        self.append(held, &these.into_iter().map(line).collect::<Vec<_>>())
+    }
+
+    /// Waits until nobody else writes in it, and lets nobody.
+    pub(crate) fn hold(&self) -> Result<RegisterHeld, FileError> {
+        let hold = || {
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&self.0)?;
+            file.lock()?;
+            Ok(RegisterHeld(file))
+        };
+        hold().map_err(|source| self.failed("write", source))
     }
 
     /// Everything in it, in the order in which it was issued.
@@ -112,7 +132,13 @@ impl Register {
         };
         let (mut all, mut places) = (Vec::<Registered>::new(), BTreeMap::new());
         for (number, line) in text.lines().enumerate() {
-            let damaged = |error| self.failed("read", io::Error::other(format!("line {}: {error}", number + 1)));
+            let damaged = |error| {
+                let why = format!(
+                    "line {}: {error}; put the line right from a copy, or take it out: what is on a list beside stays taken back",
+                    number + 1
+                );
+                self.failed("read", io::Error::other(why))
+            };
             match serde_json::from_str(line).map_err(damaged)? {
                 Line::Issued(one) => {
                     places.insert(one.serial.clone(), all.len());
@@ -136,13 +162,10 @@ impl Register {
         Ok(all)
     }
 
-    fn append(&self, lines: &[Line]) -> Result<(), FileError> {
-        let append = || {
-            let mut options = OpenOptions::new();
-            let mut file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&self.0)?;
-            // Two commands at once: each waits for the other's line.
-            file.lock()?;
-            let whole = whole_lines(&mut file)?.len() as u64;
+    fn append(&self, RegisterHeld(file): &mut RegisterHeld, lines: &[Line]) -> Result<(), FileError> {
+        let mut append = || {
+            file.seek(SeekFrom::Start(0))?;
+            let whole = whole_lines(file)?.len() as u64;
             file.set_len(whole)?;
             file.seek(SeekFrom::End(0))?;
             let mut text = String::new();
@@ -184,11 +207,11 @@ mod tests {
         let register = Register::at(folder.path().join("issued.jsonl"));
         assert_eq!(register.read().unwrap(), []);
         let name: Identity = "spiffe://kaz.concord/officer/first".parse().unwrap();
-        register.revoked([(&name, "0a")], Timestamp::from_micros(0)).unwrap();
+        register.revoked(&mut register.hold().unwrap(), [(&name, "0a")], Timestamp::from_micros(0)).unwrap();
         let mut file = OpenOptions::new().append(true).open(folder.path().join("issued.jsonl")).unwrap();
         file.write_all(b"{\"issued\":{\"name\":\"spi").unwrap();
         assert_eq!(register.read().unwrap().len(), 1);
-        register.revoked([(&name, "0b")], Timestamp::from_micros(0)).unwrap();
+        register.revoked(&mut register.hold().unwrap(), [(&name, "0b")], Timestamp::from_micros(0)).unwrap();
         let read = register.read().unwrap();
         assert_eq!(read.iter().map(|one| one.serial.as_str()).collect::<Vec<_>>(), ["0a", "0b"]);
         assert!(read.iter().all(|one| one.revoked.as_deref() == Some("1970-01-01T00:00:00Z")));

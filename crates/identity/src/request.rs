@@ -55,7 +55,9 @@ pub struct Requested {
 impl Requested {
     /// Reads every request of a PEM text, and refuses the text if one of them does not prove its key.
     pub fn all_from_pem(text: &str) -> Result<Vec<Self>, RequestError> {
-        let blocks = pem::parse_many(text).map_err(|error| RequestError::Malformed(error.to_string()))?;
+        // The library's own words may repeat a line of it, and a key may stand there by mistake.
+        let blocks = pem::parse_many(text)
+            .map_err(|_| RequestError::Malformed("its PEM text is damaged; make the request anew".to_owned()))?;
         if blocks.len() > REQUESTS_PER_FILE_MAX {
             return Err(RequestError::TooMany);
         }

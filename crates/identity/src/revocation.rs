@@ -19,7 +19,7 @@ use crate::anchors::AnchorTable;
 use crate::certificate::parse;
 use crate::moment;
 
-const PEM_BEGIN: &[u8] = b"-----BEGIN";
+pub(crate) const PEM_BEGIN: &[u8] = b"-----BEGIN";
 const PEM_END: &[u8] = b"-----END ";
 const LIST_BLOCK: &str = "X509 CRL";
 const CERTIFICATE_BLOCK: &str = "CERTIFICATE";
@@ -119,8 +119,9 @@ impl RevocationFile {
 
 /// The blocks of a PEM text, if all that it begins are there to their ends: a file that was written in part says less than its
 /// owner meant, and what its next block names would be let in again.
-fn whole_blocks(text: &[u8]) -> Result<Vec<pem::Pem>, String> {
-    let blocks = pem::parse_many(text).map_err(|error| format!("the PEM text is damaged: {error}"))?;
+pub(crate) fn whole_blocks(text: &[u8]) -> Result<Vec<pem::Pem>, String> {
+    // The library's own words may repeat a line of it, and a key may stand there by mistake.
+    let blocks = pem::parse_many(text).map_err(|_| "the PEM text is damaged; write it anew".to_owned())?;
     let begun = text.windows(PEM_BEGIN.len()).filter(|window| *window == PEM_BEGIN).count();
     if begun != blocks.len() {
         return Err(format!("it is not whole: of {begun} blocks that it begins {} end", blocks.len()));

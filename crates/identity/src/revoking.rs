@@ -13,6 +13,7 @@ use crate::anchor::Anchor;
 use crate::facts::{serial_from_hex, serial_to_hex};
 use crate::issue::{AnchorKeys, IssueError, SECONDS_PER_DAY};
 use crate::moment::{from_seconds, plus_seconds, to_date_time};
+use crate::revocation::{PEM_BEGIN, whole_blocks};
 
 /// How long a list says that it holds, unless it is said otherwise, in days: until its next one.
 pub const LIST_LIFETIME_DAYS: u32 = 365;
@@ -35,11 +36,13 @@ pub fn revoked_in<'a>(files: impl IntoIterator<Item = &'a [u8]>, anchor: &Anchor
     all
 }
 
-/// Whether a file may be replaced by a list of this anchor without anything being lost: all in it are such lists.
+/// Whether a file may be replaced by a list of this anchor without anything being lost: all in it are such lists, to their ends.
 pub fn is_only_of(file: &[u8], anchor: &Anchor) -> bool {
-    blocks(file)
-        .iter()
-        .all(|block| Parsed::from_der(block).is_ok_and(|(rest, list)| rest.is_empty() && is_signed_by(&list, anchor)))
+    let is_pem = file.trim_ascii_start().starts_with(PEM_BEGIN);
+    (!is_pem || whole_blocks(file).is_ok())
+        && blocks(file).iter().all(|block| {
+            Parsed::from_der(block).is_ok_and(|(rest, list)| rest.is_empty() && is_signed_by(&list, anchor))
+        })
 }
 
 fn blocks(file: &[u8]) -> Vec<Vec<u8>> {

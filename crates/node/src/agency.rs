@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use concord_identity::{CERTIFICATE_FILE, Profile, Requested};
+use concord_identity::{Profile, Requested};
 use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
-use concord_model::{MeasureCode, Name, Role};
-use concord_server::holders::{HoldersError, Lifetime};
+use concord_model::{Identity, MeasureCode, Name, Role};
+use concord_server::holders::{Asked, HoldersError, Lifetime};
 use concord_server::{ConnectError, Folder, FolderError, FolderKind, connect};
 use concord_wire::proto::operations::v1::operations_service_client::OperationsServiceClient;
 use concord_wire::proto::operations::v1::{AddAgencyRequest, EndOfAgency, RevokeAgencyRequest, revoke_agency_request};
@@ -27,13 +27,28 @@ pub struct AgencyAdded {
     pub profile_dir: PathBuf,
     /// The journal was put back or made anew: it has nothing until an officer confirms it.
     pub unconfirmed: bool,
+    /// The request for its certificate, where that has yet to come.
+    pub asked: Option<Asked>,
+}
+
+/// Where an agency's certificate comes from.
+#[derive(Debug, Clone)]
+pub enum AgencyCertificate {
+    /// From the anchor here, for a key that is made here.
+    Made,
+    /// From the anchor here, by a request that the agency made, which keeps its key.
+    Requested(Requested),
+    /// From an anchor that is elsewhere, by a request for a key that is made here.
+    Awaited,
+    /// Made elsewhere already, for a key that the agency keeps: PEM.
+    Certified(String),
 }
 
 /// Whose key an agency's certificate is for, and what its profile says.
 #[derive(Debug, Clone)]
 pub struct AgencyKey {
-    /// A request that the agency made, which keeps its key; none: the key is made here.
-    pub requested: Option<Requested>,
+    /// Where its certificate comes from.
+    pub certificate: AgencyCertificate,
     /// Where the agency reaches the node from another machine, `host:port`.
     pub address: Option<String>,
     /// How long the certificate is valid, in days.
@@ -54,11 +69,16 @@ pub async fn add_agency(
     let holder = holders.named(Role::Agency, &name);
     let profile_dir = holders.folder_of(&holder)?;
     // First what can fail without an effect: the anchor's key may be kept elsewhere.
-    let known = profile_dir.join(CERTIFICATE_FILE).exists();
-    if known && key.requested.is_some() {
+    let known = holders.certificate_of(&holder).is_ok();
+    if known && !matches!(key.certificate, AgencyCertificate::Made) {
         return Err(HoldersError::Known(holder).into());
     }
-    let anchor = if known { None } else { Some(holders.open_anchor()?) };
+    let now = SystemClock.now();
+    let anchor = match &key.certificate {
+        AgencyCertificate::Made | AgencyCertificate::Requested(_) if !known => Some(holders.open_anchor()?),
+        AgencyCertificate::Certified(text) => holders.certified(&holder, text, now).map(|_| None)?,
+        _ => None,
+    };
 
     let unconfirmed = match folder.lock() {
         Ok(_lock) => {
@@ -69,14 +89,21 @@ pub async fn add_agency(
         Err(FolderError::InUse { .. }) => add_running(dir, &name, &measures).await?,
         Err(error) => return Err(error.into()),
     };
-    if let Some(anchor) = anchor {
-        let life = Lifetime { days: key.days, now: SystemClock.now() };
-        match &key.requested {
-            Some(requested) => holders.add_requested(&anchor, &holder, requested, key.address, life)?,
-            None => holders.add(&anchor, &holder, key.address, life)?,
-        };
+    let (life, mut asked) = (Lifetime { days: key.days, now }, None);
+    match (&key.certificate, anchor) {
+        (AgencyCertificate::Requested(requested), Some(anchor)) => {
+            holders.add_requested(&anchor, &holder, requested, key.address, life)?;
+        }
+        (_, Some(anchor)) => drop(holders.add(&anchor, &holder, key.address, life)?),
+        (AgencyCertificate::Certified(text), None) => {
+            holders.add_certified(&holder, text, key.address, now)?;
+        }
+        (AgencyCertificate::Awaited, None) => {
+            asked = Some(holders.request(std::slice::from_ref(&holder), None, false, now)?);
+        }
+        _ => {}
     }
-    Ok(AgencyAdded { profile_dir, unconfirmed })
+    Ok(AgencyAdded { profile_dir, unconfirmed, asked })
 }
 
 /// Ends an agency for good, whether the node runs or not: its name is not used again. One that was ended before is no error.
@@ -123,7 +150,11 @@ fn holders_operator(dir: &Path) -> Result<Profile, NodeError> {
     let holders = crate::init::holders(dir)?;
     let operators = holders.everybody().into_iter().filter(|holder| holder.role == Role::Operator);
     let now = SystemClock.now();
-    let profiles = operators.filter_map(|holder| Profile::load(&holders.folder_of(&holder).ok()?).ok());
+    // Of who was taken back the profile may have been left; the node would not let it in.
+    let taken_back = holders.taken_back()?;
+    let counts = |holder: &Identity| holders.certificate_of(holder).is_ok_and(|here| !taken_back.has(&here));
+    let profiles = operators.filter(counts);
+    let profiles = profiles.filter_map(|holder| Profile::load(&holders.folder_of(&holder).ok()?).ok());
     let mut usable = profiles.filter(|profile| profile.own().not_after > now);
     match usable.next() {
         Some(profile) => Ok(profile),

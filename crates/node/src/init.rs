@@ -109,11 +109,12 @@ pub fn install_certificates(
     dir: &Path,
     text: &str,
     anchor: Option<&Path>,
+    said: Option<Fingerprint>,
 ) -> Result<(Installed, Option<Initialised>), NodeError> {
     let folder = Folder::open(dir, FolderKind::Node)?;
     let (config, paths) = (NodeConfig::load(dir)?, Paths::of(dir));
     let holders = of_config(dir, &config);
-    let installed = holders.install(text, anchor, SystemClock.now())?;
+    let installed = holders.install(text, anchor, said, SystemClock.now())?;
     let is_complete = installed.missing.is_empty();
     let made = match paths.join_request().exists() {
         false if is_complete => {

@@ -44,7 +44,7 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use agency::{AgencyAdded, AgencyKey, add_agency, end_agency};
+pub use agency::{AgencyAdded, AgencyCertificate, AgencyKey, add_agency, end_agency};
 pub use check::check;
 pub use config::{CONFIG_FILE, NodeConfig};
 pub use error::NodeError;

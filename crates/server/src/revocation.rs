@@ -323,7 +323,7 @@ impl RevocationFolder {
         };
         format!(
             "{file}: this list of '{issuer}' ({participant}) {what}; put the issuer's next list into {REVOCATION_FOLDER}/ of this machine, \
-             it counts within a second and needs no call to this server"
+             it counts within a second and needs no call to this server; `concord node renew --list`, or `hub renew`, makes it where the anchor's key is in this folder"
         )
     }
 

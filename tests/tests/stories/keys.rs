@@ -92,7 +92,14 @@ fn a_node_whose_anchor_never_was_on_its_machine_is_enrolled_exchanges_renews_and
     let whole = certificates_from_pem(&fs::read_to_string(&out).unwrap()).unwrap();
     let part = forum.path().join("part.pem");
     fs::write(&part, concord_identity::certificates_to_pem(&[whole[0].clone(), whole[4].clone()])).unwrap();
-    let installed = concord(words!["node", "install-cert", part, "--dir", dir]).ok().json();
+    // Nobody has to believe the anchor that a file brings.
+    let anchor_said = made["fingerprint"].as_str().unwrap();
+    concord(words!["node", "install-cert", part, "--dir", dir]).refused(3, "ANCHOR_UNCOMPARED");
+    let wrong = "0".repeat(64);
+    let install = words!["node", "install-cert", part, "--dir", dir, "--fingerprint", wrong];
+    concord(install).refused(3, "FINGERPRINT_MISMATCH");
+    let install = words!["node", "install-cert", part, "--dir", dir, "--fingerprint", anchor_said];
+    let installed = concord(install).ok().json();
     assert_eq!(installed["missing"], serde_json::json!(all[1..]), "{installed}");
     concord(words!["node", "serve", "--dir", dir]).refused(1, "CERTIFICATES_AWAITED");
     let installed = concord(words!["node", "install-cert", out, "--dir", dir]).ok().lines();
@@ -176,13 +183,19 @@ fn an_officer_and_an_operator_that_are_removed_are_out_within_five_seconds_and_s
         let listed = concord(words![role, "list", "--dir", dir]).ok().lines();
         let states: Vec<&str> = listed.iter().map(|line| line["state"].as_str().unwrap()).collect();
         assert_eq!(states, ["valid", "revoked", "revoked"], "{listed:?}");
-        concord(words![role, "remove", "second", "--dir", dir, "--yes"]).refused(3, "HOLDER_UNKNOWN");
+        // The same again does no harm, and is what is done where it was cut off.
+        let again = concord(words![role, "remove", "second", "--dir", dir, "--yes"]).ok().json();
+        assert_eq!(again["serials"], removed["serials"]);
+        concord(words![role, "remove", "nobody", "--dir", dir, "--yes"]).refused(3, "HOLDER_UNKNOWN");
     }
     // A third one follows: those before it are still named.
     concord(words!["operator", "add", "third", "--dir", dir]).ok();
     concord(words!["operator", "remove", "third", "--dir", dir, "--yes"]).ok();
     await_refused(&forum.path().join("renewed-officer"));
     assert_eq!(forum.status(&dir)["alarms"].to_string().matches("revocation").count(), 0);
+    let list = concord(words!["node", "renew", "--list", "--dir", dir, "--next-update", "700"]).ok().json();
+    assert_eq!(list["named"], 5, "{list}");
+    await_refused(&forum.path().join("renewed-officer"));
     // What somebody put there under that name is not overwritten.
     put_list(&dir, "kaz.crl", Authority::namesake("KAZ").list(&[&serial_in(&dir.join("officer/certificate.pem"))]));
     concord(words!["operator", "add", "fourth", "--dir", dir]).ok();
@@ -306,7 +319,10 @@ fn what_has_expired_is_renewed_under_the_same_anchor_and_nobody_else_has_to_do_a
 fn a_hub_whose_anchor_is_elsewhere_is_made_by_request_and_serves() {
     let forum = Forum::empty();
     let (dir, anchor) = (forum.path().join("second-hub"), forum.path().join("sec-anchor"));
-    concord(words!["anchor", "init", "--dir", anchor]).ok();
+    let made = concord(words!["anchor", "init", "--dir", anchor]).ok().json();
+    let seeded = words!["hub", "init", "--csr", "--dir", dir, "--seed", forum.path().join("seed.toml")];
+    let refused = concord(seeded);
+    assert!(refused.message().contains("--seed here would count for nothing"), "{refused}");
     concord(words!["hub", "init", "--csr", "--dir", dir, "--officer", "first,second"]).ok();
     let out = forum.path().join("certificates.pem");
     let request = dir.join("certificate-request.pem");
@@ -316,7 +332,10 @@ fn a_hub_whose_anchor_is_elsewhere_is_made_by_request_and_serves() {
     let next = check.lines().into_iter().find(|line| line["check"] == "own-certificate").unwrap()["next"].to_string();
     assert!(next.contains("hub install-cert"), "{next}");
     concord(words!["anchor", "sign", request, "--dir", anchor, "--yes", "--out", out]).ok();
-    let installed = concord(words!["hub", "install-cert", out, "--dir", dir]).ok().lines();
+    concord(words!["hub", "install-cert", out, "--dir", dir]).refused(3, "ANCHOR_UNCOMPARED");
+    let install =
+        words!["hub", "install-cert", out, "--dir", dir, "--fingerprint", made["fingerprint"].as_str().unwrap()];
+    let installed = concord(install).ok().lines();
     assert_eq!((installed.len(), &installed[1]["hub"]), (2, &serde_json::json!("main")), "{installed:?}");
     let server = Process::start(&forum.log("second"), words!["hub", "serve", "--dir", dir]);
     server.line_after("admin ");

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use concord_model::{MeasureCode, Name, Role};
-use concord_node::AgencyKey;
+use concord_node::{AgencyCertificate, AgencyKey};
+use concord_server::FolderKind;
 use concord_server::holders::HoldersError;
 use serde::Serialize;
 
-use super::certificates::{CertificateLine, DaysArgs, NextUpdateArgs, read_request, tell, tell_removed};
+use super::certificates::{CertificateLine, DaysArgs, NextUpdateArgs, read_request, tell, tell_asked, tell_removed};
 use super::p12;
 use super::statement::confirm;
 use crate::exit::Failure;
@@ -38,7 +39,7 @@ pub(crate) enum AgencyCommand {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node --measure challenges.2\n\nIt gets what is recorded from now on, and what nobody else had the right to; it sees only its own submissions."
+    after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node --measure challenges.2\n  concord agency add drug-control --request --dir /srv/concord/node\n  concord agency add drug-control --cert from-the-ca.pem --dir /srv/concord/node\n\nIt gets what is recorded from now on, and what nobody else had the right to; it sees only its own submissions."
 )]
 pub(crate) struct AddArgs {
     /// The agency's name: a-z, 0-9 and '-'.
@@ -52,6 +53,12 @@ pub(crate) struct AddArgs {
     /// A request (PKCS#10, PEM) that the agency made with any tool: its key stays with it. The name is given here, whatever it asks for.
     #[arg(long, value_name = "FILE")]
     csr: Option<PathBuf>,
+    /// Make the key here and write a request, for an anchor whose key is elsewhere; --days is said there.
+    #[arg(long, conflicts_with_all = ["csr", "p12", "days", "address"])]
+    request: bool,
+    /// A certificate (PEM) that an authority of yours made for a key that the agency keeps, under the anchor that this node goes by.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["csr", "request", "p12", "days"])]
+    cert: Option<PathBuf>,
     /// Where the agency reaches the node from another machine, for its profile.
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
@@ -117,8 +124,8 @@ struct AddLine {
     unconfirmed: bool,
     /// Its key is with the agency, which puts it into the profile.
     key_elsewhere: bool,
-    /// The last moment of its certificate.
-    not_after: String,
+    /// The last moment of its certificate; none where that has yet to come.
+    not_after: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     p12: Option<String>,
 }
@@ -139,21 +146,30 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
     // First what can fail without an effect.
     let requested = args.csr.as_deref().map(read_request).transpose()?;
     let password = args.p12.as_ref().map(|_| p12::password(args.p12_password.as_deref(), output)).transpose()?;
-    let key_elsewhere = requested.is_some();
-    let key = AgencyKey { requested, address: args.address.clone(), days: args.days.days };
+    let key_elsewhere = requested.is_some() || args.cert.is_some();
+    let certificate = match (requested, &args.cert) {
+        (Some(requested), _) => AgencyCertificate::Requested(requested),
+        (None, Some(path)) => AgencyCertificate::Certified(concord_identity::read_text(path)?),
+        (None, None) if args.request => AgencyCertificate::Awaited,
+        (None, None) => AgencyCertificate::Made,
+    };
+    let key = AgencyKey { certificate, address: args.address.clone(), days: args.days.days };
     let added = concord_node::add_agency(&args.dir, args.name.clone(), args.measures.clone(), key).await?;
     if let (Some(out), Some(password)) = (&args.p12, password) {
         p12::write(&added.profile_dir, args.name.as_str(), out, &password)?;
     }
     let holders = concord_node::holders(&args.dir)?;
-    let certificate = holders.certificate_of(&holders.named(Role::Agency, &args.name))?;
+    let certificate = match &added.asked {
+        Some(_) => None,
+        None => Some(holders.certificate_of(&holders.named(Role::Agency, &args.name))?),
+    };
     let line = AddLine {
         agency: args.name.to_string(),
         profile: added.profile_dir.display().to_string(),
         measures: args.measures.iter().map(ToString::to_string).collect(),
         unconfirmed: added.unconfirmed,
         key_elsewhere,
-        not_after: output::time(certificate.not_after),
+        not_after: certificate.as_ref().map(|certificate| output::time(certificate.not_after)),
         p12: args.p12.as_ref().map(|path| path.display().to_string()),
     };
     output.result(&line, || {
@@ -162,11 +178,15 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
             ("agency", line.agency.clone()),
             ("measures", measures),
             ("profile", line.profile.clone()),
-            ("valid until", line.not_after.clone()),
+            ("valid until", line.not_after.clone().unwrap_or_else(|| "-".to_owned())),
         ])
     })?;
+    if let Some(asked) = &added.asked {
+        tell_asked(asked, &args.dir, FolderKind::Node, output)?;
+    }
     if key_elsewhere {
-        let certified = certificate.key_fingerprint().map(|key| key.grouped()).unwrap_or_default();
+        let certified = certificate.as_ref().and_then(|certificate| certificate.key_fingerprint());
+        let certified = certified.map(|key| key.grouped()).unwrap_or_default();
         output.say(&format!(
             "next: compare the key with the agency, {certified}; give it the folder {}, into which it puts its key as key.pem",
             line.profile
@@ -180,6 +200,9 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
              let in before",
             &[Line::new("agency confirm").text(args.name.as_str()).words("--profile").path(&officer)],
         );
+    }
+    if added.asked.is_some() {
+        return Ok(());
     }
     let profile = &added.profile_dir;
     hint::next(
@@ -200,6 +223,9 @@ fn renew(args: &RenewArgs, output: Output) -> Result<(), Failure> {
     let holders = concord_node::holders(&args.dir)?;
     let holder = holders.named(Role::Agency, &args.name);
     let (anchor, folder) = (holders.open_anchor()?, holders.folder_of(&holder)?);
+    if args.p12.is_some() && !folder.join(concord_identity::KEY_FILE).exists() {
+        return Err(HoldersError::KeyElsewhere { holder }.into());
+    }
     let made = match &requested {
         Some(requested) => holders.renew_requested(&anchor, &holder, requested, args.days.life())?,
         None => holders.renew(&anchor, &holder, args.new_key, args.days.life())?,
@@ -223,7 +249,7 @@ async fn remove(args: &RemoveArgs, output: Output) -> Result<(), Failure> {
     // The end counts by itself, also where the anchor's key is elsewhere: nobody of that name is admitted any more.
     concord_node::end_agency(&args.dir, &args.name).await?;
     match holders.remove(&holder, output::now(), args.next_update.next_update) {
-        Ok(removed) => tell_removed(&holder.to_string(), &removed, output),
+        Ok(removed) => tell_removed(&holder.to_string(), &removed, &args.dir, FolderKind::Node, output),
         Err(error @ HoldersError::AnchorKey { .. }) => {
             let failure = Failure::from(error);
             let message = format!("the agency is ended; its certificates are not on a list yet: {}", failure.message);

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use concord_identity::{
-    AnchorFolder, CertificateFacts, CertificateRequest, Requested, certificates_to_pem, write_public,
+    AnchorFolder, CertificateFacts, CertificateRequest, LeafKeyKind, Requested, certificates_to_pem, write_public,
 };
-use concord_model::{Identity, ParticipantCode};
+use concord_model::{Identity, ParticipantCode, Role};
 use concord_server::holders::{HoldersError, read_list, read_requests, refuse_if_of_another};
 use serde::Serialize;
 
@@ -174,10 +174,12 @@ fn sign(args: &SignArgs, output: Output) -> Result<(), Failure> {
             facts(&[("file", out.display().to_string())])
         )
     })?;
+    let fingerprint = anchor.anchor().fingerprint().grouped();
+    output.say(&format!("the anchor's fingerprint, which is compared where the file is installed:\n  {fingerprint}"));
     hint::next(
         output,
-        "carry the file back to where the requests were made",
-        &[Line::new("node install-cert").path(&out).words("--dir NODEDIR")],
+        "carry the file back to where the requests were made, and the fingerprint another way",
+        &[Line::new("node install-cert").path(&out).words("--dir NODEDIR --fingerprint").text(&fingerprint)],
     );
     Ok(())
 }
@@ -205,6 +207,13 @@ fn wanted(args: &SignArgs, participant: &ParticipantCode) -> Result<Vec<(Identit
                 Failure::new(Exit::Refused, "REQUEST_OF_ANOTHER", what).help("sign it with its own state's anchor")
             );
         }
+        if holder.role == Role::Officer && requested.key.own_kind() != Some(LeafKeyKind::Ed25519) {
+            let what =
+                format!("the key for {holder} is not Ed25519, with which officers sign: it would not be installed");
+            return Err(
+                Failure::new(Exit::Refused, "REQUEST_INVALID", what).help("make the request with an Ed25519 key")
+            );
+        }
         if wanted.iter().any(|(other, _)| *other == holder) {
             let what = format!("the file asks twice for {holder}");
             return Err(Failure::new(Exit::Refused, "REQUEST_INVALID", what).help("make the file anew"));
@@ -228,10 +237,12 @@ fn revoke(args: &RevokeArgs, output: Output) -> Result<(), Failure> {
     let holders = args.names.iter().map(|name| parse_holder(anchor.participant(), name));
     let holders = holders.collect::<Result<Vec<Identity>, _>>()?;
     let mut these: Vec<(Identity, String)> = Vec::new();
+    // Held until the list has its name: two at once would each write one without the other's.
+    let mut held = anchor.hold()?;
     for holder in &holders {
         let issued = anchor.issued_to(std::slice::from_ref(holder))?;
         if issued.is_empty() && args.serials.is_empty() {
-            let what = format!("the register of this anchor has nothing of {holder} that was not taken back");
+            let what = format!("the register of this anchor has nothing of {holder}");
             return Err(Failure::new(Exit::Refused, "HOLDER_UNKNOWN", what).help(
                 "see `concord anchor list`; of a certificate that the register does not have, give the number with --serial",
             ));
@@ -248,7 +259,7 @@ fn revoke(args: &RevokeArgs, output: Output) -> Result<(), Failure> {
         _ => return Err(Failure::usage("--serial goes with exactly one name")),
     }
     let beside = before(&args.out, &anchor)?;
-    let made = anchor.revoke(&these, &beside, output::now(), args.next_update.next_update)?;
+    let made = anchor.revoke(&mut held, &these, &beside, output::now(), args.next_update.next_update)?;
     write_public(&args.out, made.text.as_bytes())?;
     let line = RevokedLine {
         names: holders.iter().map(ToString::to_string).collect(),
@@ -266,6 +277,7 @@ fn revoke(args: &RevokeArgs, output: Output) -> Result<(), Failure> {
             ("next list by", line.next_update.clone()),
         ])
     })?;
+    drop(held);
     output.say(
         "next: put the list into revocation/ of the node's or hub's folder; an officer's the secretariat needs, too",
     );

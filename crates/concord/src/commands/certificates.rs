@@ -55,11 +55,16 @@ pub(crate) struct RenewArgs {
     /// For everybody whose certificate and key are in the folder, and not for the server alone.
     #[arg(long)]
     pub(crate) all: bool,
-    /// Write a file of requests instead, for an anchor whose key is elsewhere.
-    #[arg(long)]
+    /// Write a file of requests instead, for an anchor whose key is elsewhere; --days is said there.
+    #[arg(long, conflicts_with = "days")]
     pub(crate) csr: bool,
+    /// Renew no certificate, but the list of what was taken back: the same again, with a later next update.
+    #[arg(long, conflicts_with_all = ["new_key", "all", "csr", "days"])]
+    pub(crate) list: bool,
     #[command(flatten)]
     pub(crate) days: DaysArgs,
+    #[command(flatten)]
+    pub(crate) next_update: NextUpdateArgs,
 }
 
 /// One certificate, as it is told.
@@ -181,10 +186,18 @@ pub(crate) fn read_request(path: &Path) -> Result<Requested, Failure> {
 /// `node renew` and `hub renew`.
 pub(crate) fn renew_server(args: &RenewArgs, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
+    if args.list {
+        return renew_list(&holders, args.next_update, output);
+    }
     let mut who = vec![holders.server().clone()];
     if args.all {
-        let here = holders.everybody().into_iter().filter(|holder| holders.certificate_of(holder).is_ok());
-        who = here.filter(|holder| has_key(&holders, holder)).collect();
+        // Of who was taken back the profile may have been left.
+        let taken_back = holders.taken_back()?;
+        let is_in = |holder: &Identity| {
+            let here = holders.certificate_of(holder);
+            here.is_ok_and(|here| *holder == *holders.server() || !taken_back.has(&here))
+        };
+        who = holders.everybody().into_iter().filter(|holder| is_in(holder) && has_key(&holders, holder)).collect();
     }
     if args.csr {
         let asked = holders.request(&who, None, args.new_key, output::now())?;
@@ -200,6 +213,29 @@ pub(crate) fn renew_server(args: &RenewArgs, output: Output) -> Result<(), Failu
         concord_node::refresh_join_request(&args.dir)?;
     }
     tell(&lines, output)
+}
+
+#[derive(Serialize)]
+struct ListLine {
+    list: String,
+    named: usize,
+    next_update: String,
+}
+
+/// Makes the list of what was taken back anew: the one that is there lapses, and with it all that its anchor issued.
+fn renew_list(holders: &Holders, next_update: NextUpdateArgs, output: Output) -> Result<(), Failure> {
+    let (path, made) = holders.renew_list(output::now(), next_update.next_update)?;
+    let line =
+        ListLine { list: path.display().to_string(), named: made.named, next_update: output::time(made.next_update) };
+    output.result(&line, || {
+        facts(&[
+            ("list", line.list.clone()),
+            ("names in all", line.named.to_string()),
+            ("next list by", line.next_update.clone()),
+        ])
+    })?;
+    output.say("next: where the secretariat or another machine has this list too, send it the new one");
+    Ok(())
 }
 
 fn has_key(holders: &Holders, holder: &Identity) -> bool {
@@ -249,17 +285,24 @@ struct RemovedLine {
     name: String,
     serials: Vec<String>,
     list: String,
-    next_update: String,
+    /// None where the list was there already, and the anchor's key is elsewhere.
+    next_update: Option<String>,
     aside: Option<String>,
 }
 
 /// Tells who was taken back, and by which list.
-pub(crate) fn tell_removed(name: &str, removed: &Removed, output: Output) -> Result<(), Failure> {
+pub(crate) fn tell_removed(
+    name: &str,
+    removed: &Removed,
+    dir: &Path,
+    kind: FolderKind,
+    output: Output,
+) -> Result<(), Failure> {
     let line = RemovedLine {
         name: name.to_owned(),
         serials: removed.serials.clone(),
         list: removed.list.display().to_string(),
-        next_update: output::time(removed.made.next_update),
+        next_update: removed.made.as_ref().map(|made| output::time(made.next_update)),
         aside: removed.aside.as_ref().map(|path| path.display().to_string()),
     };
     output.result(&line, || {
@@ -267,10 +310,17 @@ pub(crate) fn tell_removed(name: &str, removed: &Removed, output: Output) -> Res
             ("taken back", line.name.clone()),
             ("serials", line.serials.join(", ")),
             ("list", line.list.clone()),
-            ("next list by", line.next_update.clone()),
+            ("next list by", line.next_update.clone().unwrap_or_else(|| "-".to_owned())),
             ("profile", line.aside.clone().unwrap_or_else(|| "-".to_owned())),
         ])
-    })
+    })?;
+    if let Some(next_update) = &line.next_update {
+        let why = format!(
+            "make the list anew before {next_update}: soon after that it lapses, and nobody under this anchor is let in any more"
+        );
+        hint::next(output, &why, &[Line::new(&format!("{kind} renew --list --dir")).path(dir)]);
+    }
+    Ok(())
 }
 
 /// A name, or the end of a URI name such as `officer/first`.

@@ -87,8 +87,8 @@ pub(crate) struct AddArgs {
     /// Where the server is reached from another machine, for the profile.
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
-    /// Make the key here and write a request instead, for an anchor whose key is elsewhere.
-    #[arg(long)]
+    /// Make the key here and write a request instead, for an anchor whose key is elsewhere; --days is said there.
+    #[arg(long, conflicts_with = "days")]
     request: bool,
     #[command(flatten)]
     days: DaysArgs,
@@ -104,8 +104,8 @@ pub(crate) struct RenewArgs {
     /// For a new key; the old one goes when the new certificate is there.
     #[arg(long)]
     new_key: bool,
-    /// Write a request instead, for an anchor whose key is elsewhere.
-    #[arg(long)]
+    /// Write a request instead, for an anchor whose key is elsewhere; --days is said there.
+    #[arg(long, conflicts_with = "days")]
     request: bool,
     #[command(flatten)]
     days: DaysArgs,
@@ -149,6 +149,12 @@ fn add(args: AddArgs, role: Role, output: Output) -> Result<(), Failure> {
     let holder = holders.named(role, &args.name);
     let folder = holders.folder_of(&holder)?;
     if args.request {
+        if args.address.is_some() {
+            let what = "--address is for the profile, which is laid out when the certificate comes";
+            return Err(
+                Failure::usage(what).help("leave it out; put `address = \"HOST:PORT\"` into the profile.toml then")
+            );
+        }
         if holders.certificate_of(&holder).is_ok() {
             return Err(concord_server::holders::HoldersError::Known(holder).into());
         }
@@ -179,14 +185,18 @@ fn renew(args: &RenewArgs, role: Role, output: Output) -> Result<(), Failure> {
 fn remove(args: &RemoveArgs, role: Role, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
     let holder = holders.named(role, &args.name);
-    // First what can fail, so that nobody says yes for nothing.
-    holders.open_anchor()?;
+    // First what can fail, so that nobody says yes for nothing. Without the anchor's key there is still something to do for whom a list
+    // names.
+    let is_out = holders.certificate_of(&holder).is_ok_and(|here| holders.taken_back().is_ok_and(|all| all.has(&here)));
+    if !is_out {
+        holders.open_anchor()?;
+    }
     if !args.yes {
         let question = format!("Take back all certificates of {holder}? Nobody gives them back.");
         confirm(output, &format!("removing {}", args.name), &question, args.name.as_str())?;
     }
     let removed = holders.remove(&holder, output::now(), args.next_update.next_update)?;
-    tell_removed(&holder.to_string(), &removed, output)?;
+    tell_removed(&holder.to_string(), &removed, &args.dir, kind, output)?;
     told_to_the_hub(role, kind, &removed.list, output);
     Ok(())
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::backup::{self, BackupArgs, RestoreArgs};
 use super::certificates::{DaysArgs, InstalledLine, RenewArgs, holders, renew_server, tell_asked};
 use super::check::{self, CheckArgs};
+use super::first_anchor::FirstAnchorArgs;
 use super::retention::{self, RetentionCommand};
 use crate::exit::Failure;
 use crate::hint::{self, Line};
@@ -31,7 +32,7 @@ pub(crate) enum HubCommand {
     InstallCert(InstallArgs),
     /// Make the hub's certificate anew under the same anchor, also one that has expired; nobody else has to do anything.
     #[command(
-        after_help = "Example:\n  concord hub renew --dir /srv/concord/hub\n  concord hub renew --dir /srv/concord/hub --new-key --all\n  concord hub renew --dir /srv/concord/hub --csr"
+        after_help = "Example:\n  concord hub renew --dir /srv/concord/hub\n  concord hub renew --dir /srv/concord/hub --new-key --all\n  concord hub renew --dir /srv/concord/hub --csr\n  concord hub renew --dir /srv/concord/hub --list"
     )]
     Renew(RenewArgs),
     /// Run a hub until Ctrl-C or SIGTERM.
@@ -91,7 +92,7 @@ pub(crate) struct InitArgs {
     /// An officer of the secretariat by name, several by several; where none is named, as many as must sign: officer, officer-2 …
     #[arg(long = "officer", value_delimiter = ',', value_name = "NAME")]
     officers: Vec<Name>,
-    /// Make no trust anchor: write a file of requests for an anchor that is elsewhere.
+    /// Make no trust anchor: write a file of requests for an anchor that is elsewhere. --seed goes with `hub install-cert` then.
     #[arg(long)]
     csr: bool,
     #[command(flatten)]
@@ -99,7 +100,9 @@ pub(crate) struct InitArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  concord hub install-cert certificates.pem --dir /srv/concord/hub")]
+#[command(
+    after_help = "Example:\n  concord hub install-cert certificates.pem --dir /srv/concord/hub\n\nNothing is put in under an anchor whose fingerprint was not compared."
+)]
 pub(crate) struct InstallArgs {
     /// The certificates (PEM).
     #[arg(value_name = "FILE")]
@@ -110,6 +113,8 @@ pub(crate) struct InstallArgs {
     /// The hub's folder.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    #[command(flatten)]
+    compared: FirstAnchorArgs,
     /// The registry and catalogue that a new hub begins with.
     #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
     seed: String,
@@ -166,6 +171,10 @@ pub(crate) fn start_log() -> Result<(), Failure> {
 }
 
 fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
+    if args.csr && args.seed != SEED_BUILT_IN {
+        let what = "with --csr the registry comes with the certificates, so --seed here would count for nothing";
+        return Err(Failure::usage(what).help("leave --seed out, and give it to `concord hub install-cert`"));
+    }
     let seed = read_seed(&args.seed)?;
     let InitArgs { dir, name, listen, admin, announce, dns, quorum, officers, csr, days, .. } = args;
     let hub = name.to_string();
@@ -212,7 +221,9 @@ fn tell_officers(dir: &Path, output: Output) -> Result<(), Failure> {
 fn install(args: &InstallArgs, output: Output) -> Result<(), Failure> {
     let text = concord_identity::read_text(&args.file)?;
     let seed = read_seed(&args.seed)?;
-    let (installed, made) = concord_hub::install_certificates(&args.dir, &text, args.anchor.as_deref(), seed)?;
+    let comes = concord_hub::holders(&args.dir)?.anchor_to_come(&text, args.anchor.as_deref())?;
+    let said = args.compared.said(comes.as_ref(), output)?;
+    let (installed, made) = concord_hub::install_certificates(&args.dir, &text, args.anchor.as_deref(), said, seed)?;
     let line = InstalledLine::of(&installed);
     output.result(&line, || line.shown())?;
     if let Some(made) = made {

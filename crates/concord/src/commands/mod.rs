@@ -33,6 +33,7 @@ pub(crate) mod withdraw;
 
 mod certificates;
 mod compare;
+mod first_anchor;
 mod journal_words;
 mod keep;
 mod secretariat;

@@ -20,6 +20,7 @@ use super::certificates::{DaysArgs, InstalledLine, RenewArgs, holders, renew_ser
 use super::check::{self, CheckArgs};
 use super::compare::Compared;
 use super::epoch::{self, EpochCommand};
+use super::first_anchor::FirstAnchorArgs;
 use super::hub::start_log;
 use super::retention::{self, RetentionCommand};
 use super::status::probe::{self, ProbeArgs};
@@ -32,7 +33,7 @@ pub(crate) enum NodeCommand {
     InstallCert(InstallArgs),
     /// Make the node's certificate anew under the same anchor, also one that has expired; nobody else has to do anything.
     #[command(
-        after_help = "Example:\n  concord node renew --dir /srv/concord/node\n  concord node renew --dir /srv/concord/node --new-key --all\n  concord node renew --dir /srv/concord/node --csr"
+        after_help = "Example:\n  concord node renew --dir /srv/concord/node\n  concord node renew --dir /srv/concord/node --new-key --all\n  concord node renew --dir /srv/concord/node --csr\n  concord node renew --dir /srv/concord/node --list"
     )]
     Renew(RenewArgs),
     /// Let a node join the hub that enrolled it.
@@ -105,7 +106,7 @@ pub(crate) struct InitArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord node install-cert certificates.pem --dir /srv/concord/node\n  concord node install-cert from-the-ca.pem --anchor ca.pem --dir /srv/concord/node\n\nEach is checked against the key that was made here, its URI name, usages and anchor. Nothing is put in unless all of them are fit."
+    after_help = "Example:\n  concord node install-cert certificates.pem --dir /srv/concord/node\n  concord node install-cert from-the-ca.pem --anchor ca.pem --dir /srv/concord/node\n\nEach is checked against the key that was made here, its URI name, usages and anchor. Nothing is put in unless all of them are fit, nor under an anchor whose fingerprint was not compared."
 )]
 pub(crate) struct InstallArgs {
     /// The certificates (PEM).
@@ -117,6 +118,8 @@ pub(crate) struct InstallArgs {
     /// The node's folder.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    #[command(flatten)]
+    compared: FirstAnchorArgs,
 }
 
 #[derive(Args)]
@@ -234,12 +237,11 @@ fn tell_made(participant: String, dir: &Path, made: &Initialised, output: Output
 
 fn install(args: &InstallArgs, output: Output) -> Result<(), Failure> {
     let text = concord_identity::read_text(&args.file)?;
-    let (installed, made) = concord_node::install_certificates(&args.dir, &text, args.anchor.as_deref())?;
+    let comes = concord_node::holders(&args.dir)?.anchor_to_come(&text, args.anchor.as_deref())?;
+    let said = args.compared.said(comes.as_ref(), output)?;
+    let (installed, made) = concord_node::install_certificates(&args.dir, &text, args.anchor.as_deref(), said)?;
     let line = InstalledLine::of(&installed);
     output.result(&line, || line.shown())?;
-    if installed.is_new_anchor {
-        output.say("compare the anchor's fingerprint with the one that is known where it is kept");
-    }
     if let Some(made) = made {
         let (holders, _) = holders(&args.dir)?;
         return tell_made(holders.server().participant.to_string(), &args.dir, &made, output);

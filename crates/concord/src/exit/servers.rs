@@ -73,6 +73,9 @@ fn of_holders(error: &HoldersError) -> Failure {
         HoldersError::Unfit(_)
         | HoldersError::NoLeaf
         | HoldersError::AnchorOther { .. }
+        | HoldersError::AnchorUncompared { .. }
+        | HoldersError::FingerprintMismatch { .. }
+        | HoldersError::TakenBack(_)
         | HoldersError::Request { .. }
         | HoldersError::Known(_)
         | HoldersError::Unknown(_)
@@ -82,6 +85,10 @@ fn of_holders(error: &HoldersError) -> Failure {
     };
     let help = match error {
         HoldersError::AnchorKey { .. } => "bring the folder anchor/ back, or use `concord anchor` where the key is",
+        HoldersError::AnchorUncompared { .. } => "`concord anchor sign` shows it; ask for it by telephone",
+        HoldersError::AnchorOther { .. } => {
+            "use the anchor that this folder began with; a new folder that took a wrong one is made anew in another place"
+        }
         HoldersError::Unfit(_) => {
             "have the authority put right what is missing, from the same requests, and run this again"
         }
@@ -95,6 +102,7 @@ impl From<IssueError> for Failure {
         let reason = match &error {
             IssueError::AnchorExists(_) => "ANCHOR_EXISTS",
             IssueError::AnchorEnded(_) => "ANCHOR_ENDED",
+            IssueError::KeyTakenBack { .. } => "KEY_TAKEN_BACK",
             IssueError::ForeignAnchor => "ANCHOR_FOREIGN",
             IssueError::File(_) => "FILE",
             _ => "ISSUE",

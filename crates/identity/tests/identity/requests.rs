@@ -2,7 +2,7 @@
 
 use concord_identity::{
     AnchorFolder, CertificateFacts, CertificateRequest, IssueError, LeafKey, LeafKeyKind, RequestError, Requested,
-    revoked_in,
+    RevocationFile, is_only_of, revoked_in,
 };
 use concord_model::{Identity, Timestamp};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType};
@@ -58,10 +58,13 @@ fn a_new_list_names_all_that_those_before_it_named() {
     let folder = tempfile::tempdir().unwrap();
     let anchor = AnchorFolder::create(folder.path(), &code("KAZ"), now()).unwrap();
     let officer: Identity = "spiffe://kaz.concord/officer/first".parse().unwrap();
-    let first = anchor.revoke(&[(officer.clone(), "0a".to_owned())], &[], now(), 30).unwrap();
+    let mut held = anchor.hold().unwrap();
+    let first = anchor.revoke(&mut held, &[(officer.clone(), "0a".to_owned())], &[], now(), 30).unwrap();
     // A list of the same anchor that its register knows nothing of: made before there was one, or elsewhere.
     std::fs::remove_file(folder.path().join("issued.jsonl")).unwrap();
-    let second = anchor.revoke(&[(officer, "0b".to_owned())], &[first.text.into_bytes()], now(), 30).unwrap();
+    let mut held = anchor.hold().unwrap();
+    let second =
+        anchor.revoke(&mut held, &[(officer, "0b".to_owned())], &[first.text.into_bytes()], now(), 30).unwrap();
     let named = revoked_in([second.text.as_bytes()], anchor.anchor());
     assert_eq!(named.keys().collect::<Vec<_>>(), ["0a", "0b"]);
     assert_eq!(second.named, 2);
@@ -69,6 +72,80 @@ fn a_new_list_names_all_that_those_before_it_named() {
     assert!((29..=30).contains(&days), "{days} days");
     let other = AnchorFolder::create(&folder.path().join("other"), &code("KAZ"), now()).unwrap();
     assert!(revoked_in([second.text.as_bytes()], other.anchor()).is_empty(), "a namesake's list is not its own");
+}
+
+#[test]
+fn what_was_taken_back_without_a_list_can_be_taken_back_again_and_its_key_is_never_certified_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let anchor = AnchorFolder::create(folder.path(), &code("KAZ"), now()).unwrap();
+    let officer: Identity = "spiffe://kaz.concord/officer/first".parse().unwrap();
+    let key = LeafKey::generate(LeafKeyKind::Ed25519).unwrap();
+    let request = CertificateRequest::leaf(&officer, key.public(), now());
+    anchor.issue(&request).unwrap();
+    let issued = || anchor.issued_to(std::slice::from_ref(&officer)).unwrap();
+    let these: Vec<_> = issued().into_iter().map(|one| (officer.clone(), one.serial)).collect();
+    // The list was never written: a full disk, a crash.
+    drop(anchor.revoke(&mut anchor.hold().unwrap(), &these, &[], now(), 30).unwrap());
+    let again: Vec<_> = issued().into_iter().map(|one| (officer.clone(), one.serial)).collect();
+    assert_eq!(again, these);
+    let made = anchor.revoke(&mut anchor.hold().unwrap(), &again, &[], now(), 30).unwrap();
+    assert!(revoked_in([made.text.as_bytes()], anchor.anchor()).contains_key(&these[0].1));
+    assert!(matches!(anchor.issue(&request), Err(IssueError::KeyTakenBack { .. })));
+    let other = LeafKey::generate(LeafKeyKind::Ed25519).unwrap();
+    anchor.issue(&CertificateRequest::leaf(&officer, other.public(), now())).unwrap();
+}
+
+#[test]
+fn who_makes_a_list_holds_up_the_next_one_until_the_list_has_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let anchor = AnchorFolder::create(folder.path(), &code("KAZ"), now()).unwrap();
+    let officer: Identity = "spiffe://kaz.concord/officer/first".parse().unwrap();
+    let list = folder.path().join("kaz.crl");
+    std::thread::scope(|scope| {
+        for serial in ["0a", "0b", "0c", "0d"] {
+            let (anchor, officer, list) = (&anchor, &officer, &list);
+            scope.spawn(move || {
+                let mut held = anchor.hold().unwrap();
+                let beside: Vec<_> = std::fs::read(list).into_iter().collect();
+                let these = [(officer.clone(), serial.to_owned())];
+                let made = anchor.revoke(&mut held, &these, &beside, now(), 30).unwrap();
+                assert_eq!(
+                    made.named,
+                    beside.first().map_or(0, |list| revoked_in([list.as_slice()], anchor.anchor()).len()) + 1
+                );
+                std::fs::write(list, made.text).unwrap();
+            });
+        }
+    });
+    assert_eq!(revoked_in([std::fs::read(&list).unwrap().as_slice()], anchor.anchor()).len(), 4);
+}
+
+#[test]
+fn of_a_key_that_stands_where_requests_or_lists_belong_nothing_is_repeated_in_words() {
+    for damaged in ["-----BEGIN PRIVATE KEY-----c2VjcmV0\n", "-----BEGIN X\nc2VjcmV0\n\nMIIB\n-----END X-----\n"] {
+        let why = Requested::all_from_pem(damaged).map(drop).unwrap_err().to_string();
+        assert!(!why.contains("c2VjcmV0"), "{why}");
+        let why = RevocationFile::parse(damaged.as_bytes()).map(drop).unwrap_err();
+        assert!(!why.contains("c2VjcmV0"), "{why}");
+    }
+    let header = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n\nMIIB\n-----END PRIVATE KEY-----\n";
+    assert!(pem::parse_many(header).unwrap_err().to_string().contains("c2VjcmV0"), "the library repeats it");
+    for why in [
+        Requested::all_from_pem(header).map(drop).unwrap_err().to_string(),
+        RevocationFile::parse(header.as_bytes()).map(drop).unwrap_err(),
+    ] {
+        assert!(!why.contains("c2VjcmV0"), "{why}");
+    }
+}
+
+#[test]
+fn a_file_with_a_block_that_has_no_end_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let anchor = AnchorFolder::create(folder.path(), &code("KAZ"), now()).unwrap();
+    let text = anchor.revoke(&mut anchor.hold().unwrap(), &[], &[], now(), 30).unwrap().text;
+    assert!(is_only_of(text.as_bytes(), anchor.anchor()));
+    let torn = format!("{text}-----BEGIN X509 CRL-----\nMIIB\n");
+    assert!(!is_only_of(torn.as_bytes(), anchor.anchor()), "what it took back would be lost");
 }
 
 #[test]

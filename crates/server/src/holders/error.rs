@@ -54,6 +54,32 @@ pub enum HoldersError {
         /// Of the folder.
         known: String,
     },
+    /// An anchor that came in a file, and that nobody compared.
+    #[error(
+        "the anchor of the file has the fingerprint {fingerprint}, and this folder goes by none yet: whoever could change the file on its way \
+         could have put an anchor of their own there. Nothing was installed; compare the fingerprint with the one that is known where the \
+         anchor is kept, and give that with --fingerprint"
+    )]
+    AnchorUncompared {
+        /// Of the file.
+        fingerprint: String,
+    },
+    /// Another one than was said.
+    #[error(
+        "the anchor has the fingerprint {given}, and what was said is {said}: nothing was installed. Somebody may have put another file in \
+         its place: get it again another way, and compare again"
+    )]
+    FingerprintMismatch {
+        /// Of the file or folder.
+        given: String,
+        /// By whoever installs.
+        said: String,
+    },
+    /// Out, and to stay out.
+    #[error(
+        "the certificates of {0} were taken back; `remove` again puts the old profile away, then add it anew, with a new key"
+    )]
+    TakenBack(Identity),
     /// The file has no leaf.
     #[error("the file has no certificate of a holder, only of authorities; give what was made from the request")]
     NoLeaf,
@@ -116,6 +142,10 @@ impl HoldersError {
             Self::AnchorKey { .. } => "ANCHOR_KEY_ABSENT",
             Self::AnchorUnknown | Self::AnchorsSeveral(_) => "ANCHOR_UNKNOWN",
             Self::AnchorOther { .. } => "ANCHOR_OTHER",
+            Self::AnchorUncompared { .. } => "ANCHOR_UNCOMPARED",
+            Self::FingerprintMismatch { .. } => "FINGERPRINT_MISMATCH",
+            Self::TakenBack(_) => "HOLDER_TAKEN_BACK",
+            Self::Issue(IssueError::KeyTakenBack { .. }) => "KEY_TAKEN_BACK",
             Self::NoLeaf | Self::Unfit(_) => "CERTIFICATE_UNFIT",
             Self::KeyElsewhere { .. } => "KEY_ABSENT",
             Self::Request { .. } => "REQUEST_INVALID",

@@ -7,9 +7,10 @@ use concord_identity::{
     Anchor, AnchorFolder, CertificateFacts, LeafPublicKey, Profile, certificates_from_pem, is_authority, key_of,
     keys_in, read_text, unfit_for, write_public,
 };
-use concord_model::{Identity, Role, Timestamp};
+use concord_model::{Fingerprint, Identity, Role, Timestamp};
 use rustls::pki_types::CertificateDer;
 
+use super::taken_back::TakenBack;
 use super::{Holders, HoldersError, Place, TLS_ANCHOR_FILE, make_folder};
 
 /// What was put in, and what is still missing.
@@ -21,28 +22,35 @@ pub struct Installed {
     pub missing: Vec<Identity>,
     /// The anchor that all are under.
     pub anchor: Anchor,
-    /// It was not known here before.
-    pub is_new_anchor: bool,
 }
 
 impl Holders {
     /// Puts the certificates of a PEM text in, each beside the key that is here, under the anchor that this folder goes by, or, in a
     /// folder that has none yet, under the given one, or the one CA of the text. Nothing is put in unless all of them are fit.
-    pub fn install(&self, text: &str, anchor: Option<&Path>, now: Timestamp) -> Result<Installed, HoldersError> {
+    ///
+    /// Invariant: no anchor comes into a folder by a file alone. Whoever changes the file on its way back can put a CA of their own there,
+    /// with leaves for the keys of the requests; all that this folder then says of itself would be theirs. So the fingerprint has to be
+    /// `said`, from where the anchor is kept.
+    pub fn install(
+        &self,
+        text: &str,
+        anchor: Option<&Path>,
+        said: Option<Fingerprint>,
+        now: Timestamp,
+    ) -> Result<Installed, HoldersError> {
         let certificates = certificates_from_pem(text).map_err(|why| HoldersError::Unfit(vec![why]))?;
-        let (authorities, leaves): (Vec<_>, Vec<_>) = certificates.iter().partition(|der| is_authority(der));
+        let leaves: Vec<_> = certificates.iter().filter(|der| !is_authority(der)).collect();
         if leaves.is_empty() {
             return Err(HoldersError::NoLeaf);
         }
-        let known = self.anchor()?;
-        let given = anchor.map(|path| Ok::<_, HoldersError>(Anchor::from_pem(&read_text(path)?)?)).transpose()?;
-        let is_new_anchor = known.is_none();
-        let anchor = the_anchor(known, given, &authorities)?;
+        let is_new_anchor = self.anchor()?.is_none();
+        let anchor = self.anchor_for(&certificates, anchor)?;
+        let taken_back = self.taken_back()?;
 
         let (mut fit, mut wrong) = (Vec::<(Identity, Place, &CertificateDer<'static>)>::new(), Vec::new());
         for (number, leaf) in leaves.into_iter().enumerate() {
             let which = format!("certificate {}", number + 1);
-            match self.judge(leaf, &anchor, now) {
+            match self.judge(leaf, &anchor, &taken_back, now) {
                 Ok((holder, _)) if fit.iter().any(|(other, ..)| *other == holder) => {
                     wrong.push(format!("{which}, for {holder}: there are two of it"));
                 }
@@ -54,14 +62,14 @@ impl Holders {
         if !wrong.is_empty() {
             return Err(HoldersError::Unfit(wrong));
         }
+        compare(&anchor, is_new_anchor, said)?;
         if is_new_anchor {
             self.write_anchor(&anchor)?;
         }
         // The server's own comes last: with it the folder serves.
         fit.sort_by_key(|(holder, ..)| *holder == self.server);
         for (holder, place, leaf) in &fit {
-            let is_new = !place.certificate().exists();
-            if is_new && *holder != self.server {
+            if *holder != self.server && !place.is_whole() {
                 let settings = self.settings(holder, place, None);
                 Profile::lay_out(&place.folder, &settings, std::slice::from_ref(leaf), None, &anchor)?;
             }
@@ -69,13 +77,32 @@ impl Holders {
         }
         let read = |(_, _, leaf): &(Identity, Place, &CertificateDer<'static>)| CertificateFacts::read(leaf);
         let certificates = fit.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Installed { certificates, missing: self.missing(), anchor, is_new_anchor })
+        Ok(Installed { certificates, missing: self.missing(), anchor })
+    }
+
+    /// The anchor that these certificates would bring into a folder that has none yet: what is to be compared before [`Self::install`].
+    pub fn anchor_to_come(&self, text: &str, anchor: Option<&Path>) -> Result<Option<Anchor>, HoldersError> {
+        if self.anchor()?.is_some() {
+            return Ok(None);
+        }
+        let certificates = certificates_from_pem(text).map_err(|why| HoldersError::Unfit(vec![why]))?;
+        self.anchor_for(&certificates, anchor).map(Some)
+    }
+
+    fn anchor_for(
+        &self,
+        certificates: &[CertificateDer<'static>],
+        anchor: Option<&Path>,
+    ) -> Result<Anchor, HoldersError> {
+        let authorities: Vec<_> = certificates.iter().filter(|der| is_authority(der)).collect();
+        let given = anchor.map(|path| Ok::<_, HoldersError>(Anchor::from_pem(&read_text(path)?)?)).transpose()?;
+        the_anchor(self.anchor()?, given, &authorities)
     }
 
     /// Those whose certificates have yet to come, by what is here.
     pub fn missing(&self) -> Vec<Identity> {
         let mut all = self.everybody();
-        all.retain(|holder| self.place(holder).is_ok_and(|place| !place.certificate().exists()));
+        all.retain(|holder| self.place(holder).is_ok_and(|place| !place.is_whole()));
         all
     }
 
@@ -83,6 +110,7 @@ impl Holders {
         &self,
         leaf: &CertificateDer<'_>,
         anchor: &Anchor,
+        taken_back: &TakenBack,
         now: Timestamp,
     ) -> Result<(Identity, Place), (Option<Identity>, Vec<String>)> {
         let key = key_of(leaf).map_err(|why| (None, vec![why]))?;
@@ -92,7 +120,18 @@ impl Holders {
             let shown = key.fingerprint().grouped();
             return Err((None, vec![format!("its key {shown}{named} is none that was made here")]));
         };
-        let wrong = unfit_for(leaf, &holder, anchor, now);
+        let mut wrong = unfit_for(leaf, &holder, anchor, now);
+        let facts = CertificateFacts::read(leaf);
+        if facts.as_ref().is_ok_and(|facts| taken_back.has(facts)) {
+            wrong.push("it, or another one for its key, was taken back; make a request with a new key".to_owned());
+        }
+        let here = self.certificate_in(&holder, &place);
+        if let (Ok(new), Ok(here)) = (facts, here)
+            && new.key == here.key
+            && new.not_before < here.not_before
+        {
+            wrong.push("it is older than the one that is here, for the same key; give the newest".to_owned());
+        }
         if wrong.is_empty() { Ok((holder, place)) } else { Err((Some(holder), wrong)) }
     }
 
@@ -112,6 +151,18 @@ impl Holders {
             write_public(&self.dir.join(TLS_ANCHOR_FILE), text.as_bytes())?;
         }
         Ok(())
+    }
+}
+
+/// What whoever installs said, against what comes.
+fn compare(anchor: &Anchor, is_new: bool, said: Option<Fingerprint>) -> Result<(), HoldersError> {
+    let given = anchor.fingerprint();
+    match said {
+        Some(said) if said != given => {
+            Err(HoldersError::FingerprintMismatch { given: given.grouped(), said: said.grouped() })
+        }
+        None if is_new => Err(HoldersError::AnchorUncompared { fingerprint: given.grouped() }),
+        _ => Ok(()),
     }
 }
 

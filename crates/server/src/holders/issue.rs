@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use concord_identity::{
-    AnchorFolder, CertificateFacts, CertificateRequest, LeafKey, LeafKeyKind, LeafPublicKey, Profile, Requested,
-    TlsError, add_key, certificates_from_pem, certificates_to_pem, load_key_of, read_text, replace_pair, write_public,
+    Anchor, AnchorFolder, CertificateFacts, CertificateRequest, LeafKey, LeafKeyKind, LeafPublicKey, Profile,
+    Requested, TlsError, add_key, certificates_from_pem, certificates_to_pem, is_authority, keys_in, load_key_of,
+    read_text, replace_pair, unfit_for, write_public,
 };
 use concord_model::{Identity, Timestamp};
 use rustls::pki_types::CertificateDer;
@@ -93,9 +94,47 @@ impl Holders {
         Ok(CertificateFacts::read(&certificate)?)
     }
 
+    /// The same for a certificate that an authority of other software made for a key that its holder keeps. It is put in only if peers
+    /// accept it for this name under the anchor that this folder goes by.
+    pub fn add_certified(
+        &self,
+        holder: &Identity,
+        text: &str,
+        address: Option<String>,
+        now: Timestamp,
+    ) -> Result<CertificateFacts, HoldersError> {
+        let place = self.free_place(holder)?;
+        let (certificate, anchor) = self.certified(holder, text, now)?;
+        make_folder(&place.folder)?;
+        let settings = self.settings(holder, &place, address);
+        Profile::lay_out(&place.folder, &settings, std::slice::from_ref(&certificate), None, &anchor)?;
+        Ok(CertificateFacts::read(&certificate)?)
+    }
+
+    /// The one leaf of a text, if it is fit for this holder, and the anchor.
+    pub fn certified(
+        &self,
+        holder: &Identity,
+        text: &str,
+        now: Timestamp,
+    ) -> Result<(CertificateDer<'static>, Anchor), HoldersError> {
+        let anchor = self.anchor()?.ok_or(HoldersError::AnchorUnknown)?;
+        let mut leaves = certificates_from_pem(text).map_err(|why| HoldersError::Unfit(vec![why]))?;
+        leaves.retain(|der| !is_authority(der));
+        let leaf = leaves.pop().ok_or(HoldersError::NoLeaf)?;
+        let mut wrong = unfit_for(&leaf, holder, &anchor, now);
+        if !leaves.is_empty() {
+            wrong.push(format!("the file has {} certificates of holders; give one", leaves.len() + 1));
+        }
+        if CertificateFacts::read(&leaf).is_ok_and(|facts| self.taken_back().is_ok_and(|all| all.has(&facts))) {
+            wrong.push("it, or another one for its key, was taken back; have one made for a new key".to_owned());
+        }
+        if wrong.is_empty() { Ok((leaf, anchor)) } else { Err(HoldersError::Unfit(wrong)) }
+    }
+
     fn free_place(&self, holder: &Identity) -> Result<Place, HoldersError> {
         let place = self.place(holder)?;
-        match place.certificate().exists() {
+        match place.is_whole() {
             true => Err(HoldersError::Known(holder.clone())),
             false => Ok(place),
         }
@@ -111,13 +150,14 @@ impl Holders {
     ) -> Result<CertificateFacts, HoldersError> {
         let place = self.place(holder)?;
         let before = self.present(holder, &place)?;
+        self.refuse_if_taken_back(holder, &before, new_key)?;
         let has_key = place.key().exists();
         if new_key && !has_key {
             return Err(HoldersError::KeyElsewhere { holder: holder.clone() });
         }
         let key = if new_key {
             let key = LeafKey::generate(LeafKeyKind::for_role(holder.role))?;
-            add_key(&place.key(), &key)?;
+            add_key(&place.certificate(), &place.key(), &key)?;
             key.public()
         } else {
             before.key.clone().ok_or_else(|| HoldersError::KeyElsewhere { holder: holder.clone() })?
@@ -138,7 +178,7 @@ impl Holders {
         life: Lifetime,
     ) -> Result<CertificateFacts, HoldersError> {
         let place = self.place(holder)?;
-        self.present(holder, &place)?;
+        self.refuse_if_taken_back(holder, &self.present(holder, &place)?, true)?;
         let certificate = issue_requested(anchor, holder, requested, life)?;
         self.put(&place, &certificate)?;
         Ok(CertificateFacts::read(&certificate)?)
@@ -150,6 +190,14 @@ impl Holders {
     }
 
     pub(super) fn present(&self, holder: &Identity, place: &Place) -> Result<CertificateFacts, HoldersError> {
+        match place.is_whole() {
+            true => self.certificate_in(holder, place),
+            false => Err(HoldersError::Unknown(holder.clone())),
+        }
+    }
+
+    /// The certificate that stands there, also where a crash left the rest out.
+    pub(super) fn certificate_in(&self, holder: &Identity, place: &Place) -> Result<CertificateFacts, HoldersError> {
         let path = place.certificate();
         if !path.exists() {
             return Err(HoldersError::Unknown(holder.clone()));
@@ -180,7 +228,8 @@ impl Holders {
     }
 
     /// Writes one file with the requests of these holders, each for the key that it has here, for one made now where it has none, or
-    /// for a new one; the new one takes the place of the old with its certificate.
+    /// for a new one; the new one takes the place of the old with its certificate. What the file asked for before, and what has not come
+    /// yet, it asks for still.
     pub fn request(
         &self,
         holders: &[Identity],
@@ -188,13 +237,17 @@ impl Holders {
         new_key: bool,
         now: Timestamp,
     ) -> Result<Asked, HoldersError> {
+        let waiting = self.waiting();
         let (mut text, mut requests) = (String::new(), Vec::new());
         for holder in holders {
             let place = self.place(holder)?;
             let before = self.present(holder, &place).ok();
+            if let Some(before) = &before {
+                self.refuse_if_taken_back(holder, before, new_key)?;
+            }
             let key = if new_key && place.key().exists() {
                 let key = LeafKey::generate(LeafKeyKind::for_role(holder.role))?;
-                add_key(&place.key(), &key)?;
+                add_key(&place.certificate(), &place.key(), &key)?;
                 key
             } else if before.is_some() {
                 if !place.key().exists() {
@@ -206,17 +259,53 @@ impl Holders {
             };
             let mut request = CertificateRequest::leaf(holder, key.public(), now);
             if *holder == self.server {
-                request.hosts = hosts.clone().or(before.map(|before| before.hosts)).unwrap_or_default();
+                let asked = || waiting.iter().find(|one| one.holder == *holder).map(|one| one.requested.hosts.clone());
+                let before = before.map(|before| before.hosts);
+                request.hosts = hosts.clone().or(before).or_else(asked).unwrap_or_default();
             }
             text.push_str(&format!("{holder}\nkey {}\n", key.public().fingerprint().grouped()));
             text.push_str(&request.to_pkcs10_pem(&key)?.replace("\r\n", "\n"));
             requests.push((holder.clone(), key.public()));
+        }
+        for one in waiting.into_iter().filter(|one| !holders.contains(&one.holder)) {
+            text.push_str(&one.text);
+            requests.push((one.holder, one.requested.key));
         }
         let path = self.dir.join(REQUEST_FILE);
         write_public(&path, text.as_bytes())?;
         Ok(Asked { path, requests })
     }
 }
+
+/// A request in the file whose certificate has not come.
+struct Waiting {
+    holder: Identity,
+    requested: Requested,
+    /// As it stands in the file, with the words before it.
+    text: String,
+}
+
+impl Holders {
+    /// What the file of requests asks for, of those of this folder, whose keys are here, and no certificate that is newer than the file.
+    fn waiting(&self) -> Vec<Waiting> {
+        let path = self.dir.join(REQUEST_FILE);
+        let changed = |path: &Path| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+        let (Ok(text), Some(asked_at)) = (read_text(&path), changed(&path)) else { return Vec::new() };
+        let texts = text.split_inclusive(REQUEST_END).map(|text| text.trim_start().to_owned());
+        texts
+            .filter_map(|text| {
+                let requested = Requested::from_pem(&text).ok()?;
+                let holder = requested.identity().ok()?;
+                let place = self.place(&holder).ok()?;
+                let waits = keys_in(&place.key()).is_ok_and(|keys| keys.contains(&requested.key))
+                    && changed(&place.certificate()).is_none_or(|came_at| came_at < asked_at);
+                waits.then(|| Waiting { holder, requested, text: format!("{text}\n") })
+            })
+            .collect()
+    }
+}
+
+const REQUEST_END: &str = "-----END CERTIFICATE REQUEST-----";
 
 /// The key of the certificate that is there; others may wait for theirs beside it.
 fn own_key(place: &Place) -> Result<LeafKey, HoldersError> {

@@ -40,7 +40,7 @@ impl Holders {
         let mut all = Vec::new();
         for holder in self.everybody() {
             let place = self.place(&holder)?;
-            let facts = match place.certificate().exists() {
+            let facts = match place.is_whole() {
                 true => Some(self.present(&holder, &place)?),
                 false => None,
             };

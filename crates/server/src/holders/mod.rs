@@ -9,11 +9,14 @@ mod install;
 mod issue;
 mod list;
 mod remove;
+mod taken_back;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use concord_identity::{Anchor, AnchorFolder, CERTIFICATE_FILE, KEY_FILE, ProfileSettings, read_text};
+use concord_identity::{Anchor, AnchorFolder, CERTIFICATE_FILE, KEY_FILE, ProfileSettings, SETTINGS_FILE, read_text};
 use concord_model::{Identity, Name, Role};
 
 pub use error::HoldersError;
@@ -21,6 +24,7 @@ pub use install::Installed;
 pub use issue::{Asked, LIFETIME_MAX_DAYS, Lifetime, REQUEST_FILE, read_requests};
 pub use list::Held;
 pub use remove::{Removed, read_list, refuse_if_of_another};
+pub use taken_back::TakenBack;
 
 /// How long a leaf is valid where nothing else is said, in days.
 pub const LEAF_LIFETIME_DAYS: u32 = concord_identity::LEAF_LIFETIME_DAYS as u32;
@@ -55,6 +59,11 @@ impl Place {
     pub(crate) fn key(&self) -> PathBuf {
         self.folder.join(KEY_FILE)
     }
+
+    /// Whether all of it is there. A profile's settings are written last: without them a crash left it in part, and it is made anew.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.certificate().exists() && (self.addresses_file.is_none() || self.folder.join(SETTINGS_FILE).exists())
+    }
 }
 
 impl Holders {
@@ -81,7 +90,9 @@ impl Holders {
             people.push(self.named(Role::Officer, &of_role(Role::Officer)?));
         }
         people.push(self.named(Role::Operator, &of_role(Role::Operator)?));
-        people.dedup();
+        // Each once, as they were named: neighbours or not.
+        let mut seen = std::collections::BTreeSet::new();
+        people.retain(|person| seen.insert(person.to_string()));
         Ok(people)
     }
 
@@ -156,11 +167,37 @@ impl Holders {
         Ok(None)
     }
 
-    /// The anchor with its key, to issue and to take back with.
+    /// The anchor with its key, to issue and to take back with: the one that this folder goes by. Somebody else's, put into the folder by
+    /// mistake, would issue what nobody believes, and take nobody back.
     pub fn open_anchor(&self) -> Result<AnchorFolder, HoldersError> {
         let folder = self.anchor_folder();
-        AnchorFolder::open(&folder)
-            .map_err(|source| HoldersError::AnchorKey { path: AnchorFolder::key_in(&folder), source })
+        let opened = AnchorFolder::open(&folder)
+            .map_err(|source| HoldersError::AnchorKey { path: AnchorFolder::key_in(&folder), source })?;
+        let shown = |anchor: &Anchor| anchor.fingerprint().grouped();
+        let known = self.known_anchors()?;
+        if !known.is_empty() && !known.contains(opened.anchor()) {
+            let known = known.iter().map(shown).collect::<Vec<_>>().join(" or ");
+            return Err(HoldersError::AnchorOther { given: shown(opened.anchor()), known });
+        }
+        if *opened.participant() != self.server.participant {
+            return Err(HoldersError::AnchorOther {
+                given: format!("{} of {}", shown(opened.anchor()), opened.participant()),
+                known: format!("one of {}", self.server.participant),
+            });
+        }
+        Ok(opened)
+    }
+
+    /// All that the server's own people are known by, now: two while one anchor takes the place of another.
+    fn known_anchors(&self) -> Result<Vec<Anchor>, HoldersError> {
+        for path in [self.dir.join(TLS_ANCHOR_FILE), AnchorFolder::certificate_in(&self.anchor_folder())] {
+            match read_text(&path) {
+                Ok(text) => return Ok(Anchor::several_from_pem(&text)?),
+                Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Vec::new())
     }
 }
 

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use concord_identity::{Anchor, AnchorFolder, FileError, MadeList, is_only_of, write_public};
+use concord_identity::{Anchor, AnchorFolder, FileError, MadeList, RegisterHeld, is_only_of, write_public};
 use concord_model::{Identity, Timestamp};
 
-use super::{Holders, HoldersError, make_folder};
+use super::{Holders, HoldersError, Place, make_folder};
 use crate::revocation::{REVOCATION_FILE_SIZE_MAX_BYTES, REVOCATION_FILES_MAX, REVOCATION_FOLDER};
 
 /// Who was taken back, and by which list.
@@ -17,8 +17,8 @@ pub struct Removed {
     pub serials: Vec<String>,
     /// The list.
     pub list: PathBuf,
-    /// What it says.
-    pub made: MadeList,
+    /// What it says; none where the anchor's key is elsewhere, and a list that names all that is here was there already.
+    pub made: Option<MadeList>,
     /// Where the profile went, if one was here.
     pub aside: Option<PathBuf>,
 }
@@ -28,11 +28,21 @@ impl Holders {
     /// reads the list by itself.
     pub fn remove(&self, holder: &Identity, now: Timestamp, next_update_days: u32) -> Result<Removed, HoldersError> {
         let place = self.place(holder)?;
-        let anchor = self.open_anchor()?;
+        let anchor = match self.open_anchor() {
+            Err(HoldersError::AnchorKey { path, source }) => {
+                return match self.put_away(holder, &place, now)? {
+                    Some(removed) => Ok(removed),
+                    None => Err(HoldersError::AnchorKey { path, source }),
+                };
+            }
+            opened => opened?,
+        };
+        // Held until the list has its name: two at once would each write one without the other's.
+        let mut held = anchor.hold()?;
         let mut serials: Vec<String> =
             anchor.issued_to(std::slice::from_ref(holder))?.into_iter().map(|one| one.serial).collect();
         if place.certificate().exists() {
-            serials.push(self.present(holder, &place)?.serial);
+            serials.push(self.certificate_in(holder, &place)?.serial);
         }
         serials.sort_unstable();
         serials.dedup();
@@ -40,19 +50,31 @@ impl Holders {
             return Err(HoldersError::Unknown(holder.clone()));
         }
         let these: Vec<_> = serials.iter().map(|serial| (holder.clone(), serial.clone())).collect();
-        let (list, made) = self.write_list(&anchor, &these, now, next_update_days)?;
+        let (list, made) = self.write_list(&anchor, &mut held, &these, now, next_update_days)?;
         let aside = move_aside(&place.folder, now)?;
-        Ok(Removed { serials, list, made, aside })
+        Ok(Removed { serials, list, made: Some(made), aside })
+    }
+
+    /// Puts the profile of whoever a list here names away, where the anchor's key is elsewhere. Nothing where none names it.
+    fn put_away(&self, holder: &Identity, place: &Place, now: Timestamp) -> Result<Option<Removed>, HoldersError> {
+        let Ok(facts) = self.certificate_in(holder, place) else { return Ok(None) };
+        if *holder == self.server || !self.taken_back()?.has(&facts) {
+            return Ok(None);
+        }
+        let aside = move_aside(&place.folder, now)?;
+        Ok(Some(Removed { serials: vec![facts.serial], list: self.dir.join(REVOCATION_FOLDER), made: None, aside }))
     }
 
     /// The same list again with a later next update, where nobody is taken back.
     pub fn renew_list(&self, now: Timestamp, next_update_days: u32) -> Result<(PathBuf, MadeList), HoldersError> {
-        self.write_list(&self.open_anchor()?, &[], now, next_update_days)
+        let anchor = self.open_anchor()?;
+        self.write_list(&anchor, &mut anchor.hold()?, &[], now, next_update_days)
     }
 
     fn write_list(
         &self,
         anchor: &AnchorFolder,
+        held: &mut RegisterHeld,
         these: &[(Identity, String)],
         now: Timestamp,
         next_update_days: u32,
@@ -61,7 +83,7 @@ impl Holders {
         make_folder(&folder)?;
         let path = folder.join(format!("{}.crl", anchor.participant().as_str().to_ascii_lowercase()));
         refuse_if_of_another(&path, anchor.anchor())?;
-        let made = anchor.revoke(these, &lists_in(&folder)?, now, next_update_days)?;
+        let made = anchor.revoke(held, these, &lists_in(&folder)?, now, next_update_days)?;
         write_public(&path, made.text.as_bytes())?;
         Ok((path, made))
     }
@@ -79,7 +101,7 @@ pub fn refuse_if_of_another(path: &Path, anchor: &Anchor) -> Result<(), HoldersE
 }
 
 /// The files of a folder of lists, within the server's limits.
-fn lists_in(folder: &Path) -> Result<Vec<Vec<u8>>, HoldersError> {
+pub(super) fn lists_in(folder: &Path) -> Result<Vec<Vec<u8>>, HoldersError> {
     let failed = |path: &Path, source| FileError { action: "read", path: path.to_owned(), source };
     let entries = fs::read_dir(folder).map_err(|source| failed(folder, source))?;
     let mut files = Vec::new();

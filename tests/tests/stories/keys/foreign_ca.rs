@@ -116,7 +116,11 @@ fn certificates_of_an_existing_authority_are_put_in_if_they_are_fit_and_else_eve
     let operator = place.leaf(&place.ca, "operator/key.pem", "spiffe://kaz.concord/operator/operator", |_| {});
     let officer = place.leaf(&place.ca, "officer/key.pem", officer, |_| {});
     let all = place.file("all.pem", &format!("{operator}{good}{officer}"));
-    let installed = install(&all).ok().lines();
+    install(&all).refused(3, "ANCHOR_UNCOMPARED");
+    is_untouched(&dir);
+    let said = concord_identity::Anchor::from_pem(&place.ca.certificates()).unwrap().fingerprint().to_string();
+    let with_said = words!["node", "install-cert", all, "--anchor", anchor, "--dir", dir, "--fingerprint", said];
+    let installed = concord(with_said).ok().lines();
     assert_eq!(installed[0]["missing"], serde_json::json!([]), "{installed:?}");
     assert_eq!(installed[1]["participant"], "KAZ");
     assert!(dir.join("join-request.json").exists());

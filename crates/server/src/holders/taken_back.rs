@@ -1,0 +1,71 @@
+//! Who was taken back, by all that this folder knows: the anchor's register, where that is here, and the lists of the anchor.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use concord_identity::{AnchorFolder, CertificateFacts, revoked_in};
+use concord_model::{Fingerprint, Identity};
+
+use super::remove::lists_in;
+use super::{Holders, HoldersError};
+use crate::revocation::REVOCATION_FOLDER;
+
+/// Certificates and keys that are not to come back.
+#[derive(Debug, Clone, Default)]
+pub struct TakenBack {
+    serials: BTreeSet<String>,
+    keys: BTreeSet<Fingerprint>,
+}
+
+impl TakenBack {
+    /// This certificate is out, or its key is.
+    pub fn has(&self, certificate: &CertificateFacts) -> bool {
+        self.serials.contains(&certificate.serial)
+            || certificate.key_fingerprint().is_some_and(|key| self.has_key(&key))
+    }
+
+    /// A certificate for this key was taken back.
+    pub fn has_key(&self, key: &Fingerprint) -> bool {
+        self.keys.contains(key)
+    }
+}
+
+impl Holders {
+    /// All that was taken back and that is known here. A list of an authority below the anchor does not count for this.
+    pub fn taken_back(&self) -> Result<TakenBack, HoldersError> {
+        let mut all = TakenBack::default();
+        let register = AnchorFolder::register_in(&self.anchor_folder());
+        for one in register.read()?.into_iter().filter(|one| one.revoked.is_some()) {
+            all.keys.extend(one.key_fingerprint());
+            all.serials.insert(one.serial);
+        }
+        let folder = self.dir.join(REVOCATION_FOLDER);
+        if fs::exists(&folder).unwrap_or(false) {
+            let lists = lists_in(&folder)?;
+            for anchor in self.known_anchors()? {
+                all.serials.extend(revoked_in(lists.iter().map(Vec::as_slice), &anchor).into_keys());
+            }
+        }
+        // The register may be elsewhere: then a list says by its number whose key it was, where the certificate is still here.
+        for holder in self.everybody() {
+            let here = self.place(&holder).ok().and_then(|place| self.certificate_in(&holder, &place).ok());
+            if let Some(facts) = here.filter(|facts| all.serials.contains(&facts.serial)) {
+                all.keys.extend(facts.key_fingerprint());
+            }
+        }
+        Ok(all)
+    }
+
+    /// Refuses whoever was taken back and whose profile was left. The server itself goes on with a new key.
+    pub(super) fn refuse_if_taken_back(
+        &self,
+        holder: &Identity,
+        certificate: &CertificateFacts,
+        new_key: bool,
+    ) -> Result<(), HoldersError> {
+        match self.taken_back()?.has(certificate) && !(new_key && *holder == self.server) {
+            true => Err(HoldersError::TakenBack(holder.clone())),
+            false => Ok(()),
+        }
+    }
+}
