@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchCommand;
 use crate::commands::{
-    agency, agreement, anchor, audit, explain, holder, hub, journal, node, pages, participant, receive, status, submit,
-    track, verify, withdraw,
+    agency, agreement, anchor, audit, explain, holder, hub, journal, node, pages, participant, pin, receive, status,
+    submit, track, verify, withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -46,6 +46,9 @@ pub(crate) enum Command {
     /// Show the registry; enrol a state (secretariat only).
     #[command(subcommand, after_help = "Example:\n  concord participant list --profile /srv/concord/hub/officer")]
     Participant(participant::ParticipantCommand),
+    /// See whose keys count for what this state consented to; confirm keys that changed.
+    #[command(subcommand, after_help = "Example:\n  concord pin list --profile /srv/concord/node/officer")]
+    Pin(pin::PinCommand),
     /// Let national agencies in; say what each may send and receive.
     #[command(subcommand, after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node")]
     Agency(agency::AgencyCommand),

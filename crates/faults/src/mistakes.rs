@@ -130,6 +130,8 @@ pub const MISTAKES: &[&str] = &[
     "give-what-names-others",
     // check: -p concord-node --lib what_is_strict
     "give-strict-to-all",
+    // check: -p concord-node --lib keys_that_came_after
+    "count-any-later-key",
     // check: --workspace --test identity a_request_that_does_not_prove_its_key
     "certify-a-key-without-its-proof",
     // check: --workspace --test identity a_new_list_names_all_that_those_before_it_named

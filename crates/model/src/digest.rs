@@ -88,6 +88,13 @@ digest_type! {
 }
 
 impl Fingerprint {
+    /// Reads 64 hexadecimal digits of any case, with blanks or colons between them as people write them.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let digits: String = text.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
+        let wrong = || ParseError::new("fingerprint", text, "eight groups of eight hexadecimal digits");
+        Digest::from_hex(&digits.to_ascii_lowercase()).map(Self).map_err(|_| wrong())
+    }
+
     /// Eight groups of eight digits, to be read aloud: `3f9a12bc 77e04d1e …`.
     pub fn grouped(&self) -> String {
         let hex = self.to_string();
@@ -113,5 +120,10 @@ mod tests {
     fn a_fingerprint_is_shown_in_eight_groups() {
         let shown = Fingerprint(Digest([0xab; 32])).grouped();
         assert_eq!(shown.split(' ').map(str::len).collect::<Vec<_>>(), [8; 8]);
+        let colons = shown.to_uppercase().replace(' ', ":");
+        for written in [&shown, &shown.to_uppercase(), &shown.replace(' ', ""), &colons] {
+            assert_eq!(Fingerprint::parse(written), Ok(Fingerprint(Digest([0xab; 32]))));
+        }
+        assert!(Fingerprint::parse(&shown[1..]).is_err());
     }
 }

@@ -183,6 +183,7 @@ impl Projection for NodeProjection {
             | NodeEntry::Joined(_)
             | NodeEntry::AgencyAdded { .. }
             | NodeEntry::RightsChanged(..)
+            | NodeEntry::PinConfirmed(..)
             | NodeEntry::Statement(_)
             | NodeEntry::FeedResumed(_)
             | NodeEntry::Answer(_)

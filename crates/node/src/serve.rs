@@ -27,7 +27,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backlog::Backlog;
 use crate::config::NodeConfig;
-use crate::confirming;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
 use crate::folders::{PUBLIC_FILES, Paths};
@@ -40,6 +39,7 @@ use crate::services::{self, OperationsApi, Started};
 use crate::state::NodeState;
 use crate::withdrawals;
 use crate::writer::{Writer, WriterError};
+use crate::{confirming, pinning};
 use crate::{downlink, uplink};
 use crate::{overdue, probe, reporting};
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
@@ -248,6 +248,7 @@ impl Node {
         links.spawn(services::keep_measured(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(confirming::keep_told(context.clone()));
+        links.spawn(pinning::keep_told(context.clone()));
         links.spawn(overdue::keep_noted(context.clone()));
         links.spawn(keeper.keep());
         if !config.keep_withdrawn {

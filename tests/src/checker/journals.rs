@@ -270,6 +270,7 @@ impl NodeRecord {
             | NodeEntry::Joined(_)
             | NodeEntry::AgencyAdded { .. }
             | NodeEntry::RightsChanged(..)
+            | NodeEntry::PinConfirmed(..)
             | NodeEntry::AgencyCollected(_)
             | NodeEntry::Statement(_)
             | NodeEntry::Answer(_) => {}

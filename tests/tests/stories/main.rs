@@ -31,6 +31,7 @@ mod kills;
 mod matrix;
 mod network;
 mod peers_refused;
+mod pins;
 mod proxied;
 mod quotas;
 mod real_data;

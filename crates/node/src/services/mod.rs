@@ -70,6 +70,8 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.agreement.v1.AgreementService/PreviewAudience", allow: &[OFFICER, AGENCY] },
     Row { method: "/concord.operations.v1.RegistryService/ListParticipants", allow: &[OFFICER, OPERATOR, AGENCY] },
     Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR, AGENCY] },
+    Row { method: "/concord.operations.v1.RegistryService/ListPins", allow: &[OFFICER, OPERATOR] },
+    Row { method: "/concord.operations.v1.RegistryService/ConfirmPin", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/AddAgency", allow: &[OPERATOR] },
     Row { method: "/concord.operations.v1.OperationsService/GrantAgency", allow: &[OFFICER] },
