@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::BenchCommand;
 use crate::commands::{
     agency, agreement, anchor, approval, audit, contact, explain, holder, hub, journal, measure, node, pages,
-    participant, receive, role, set_aside, status, submit, track, verify, why, withdraw,
+    participant, pin, receive, role, set_aside, status, submit, track, verify, why, withdraw,
 };
 use crate::demo;
 use crate::exit::{Exit, Failure};
@@ -55,6 +55,9 @@ pub(crate) enum Command {
         after_help = "Example:\n  concord approval list --profile /srv/concord/hub/officers/officer-2"
     )]
     Approval(approval::ApprovalCommand),
+    /// See whose keys count for what this state consented to; confirm keys that changed.
+    #[command(subcommand, after_help = "Example:\n  concord pin list --profile /srv/concord/node/officer")]
+    Pin(pin::PinCommand),
     /// Let national agencies in; say what each may send and receive.
     #[command(subcommand, after_help = "Example:\n  concord agency add drug-control --dir /srv/concord/node")]
     Agency(agency::AgencyCommand),

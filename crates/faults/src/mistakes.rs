@@ -136,6 +136,8 @@ pub const MISTAKES: &[&str] = &[
     "enrol-before-quorum",
     // check: --workspace --test stories an_officer_who_is_lost
     "complete-what-a-lost-officer-signed",
+    // check: -p concord-node --lib keys_that_came_after
+    "count-any-later-key",
     // check: --workspace --test identity a_request_that_does_not_prove_its_key
     "certify-a-key-without-its-proof",
     // check: --workspace --test identity a_new_list_names_all_that_those_before_it_named

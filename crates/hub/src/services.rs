@@ -101,6 +101,8 @@ mod tests {
             services: SERVED,
             except: &[
                 "/concord.agreement.v1.AgreementService/PreviewAudience",
+                "/concord.operations.v1.RegistryService/ListPins",
+                "/concord.operations.v1.RegistryService/ConfirmPin",
                 "/concord.operations.v1.OperationsService/AddAgency",
                 "/concord.operations.v1.OperationsService/GrantAgency",
                 "/concord.operations.v1.OperationsService/ConfirmAgency",

@@ -204,7 +204,7 @@ impl<'a> Route<'a> {
                 return Err(Refusal::new(Reason::MeasureNotInAgreement, format!("{id} does not cover {measure}")));
             }
         }
-        registry.check_keys(party)?;
+        registry.check_known(party)?;
         Ok(Self { named, current })
     }
 

@@ -74,6 +74,12 @@ impl Enrolment {
         std::iter::once(&self.signing_key).chain(earlier).find(|key| key.fingerprint == *fingerprint)
     }
 
+    /// The fingerprints of the signing keys that it had and has, the first first.
+    pub fn succession(&self) -> impl Iterator<Item = Fingerprint> {
+        let earlier = self.earlier.iter().map(|keys| keys.signing_key.fingerprint);
+        earlier.chain([self.signing_key.fingerprint])
+    }
+
     fn says_the_same_as(&self, request: &JoinRequest) -> bool {
         self.node == request.node
             && self.anchor == request.anchor
@@ -153,6 +159,15 @@ impl Registry {
             Reason::FingerprintMismatch,
             format!("the fingerprints of {code} in the agreement are not those in the registry"),
         ))
+    }
+
+    /// Whether the key that a party signed is one that the participant has or had. Whether what came after it counts for those who
+    /// consented is each recipient's own to say.
+    pub fn check_known(&self, party: &Party) -> Result<(), Refusal> {
+        match self.enrolment(&party.participant) {
+            Some(enrolment) if enrolment.known_key(&party.signing_key).is_some() => Ok(()),
+            _ => self.check_keys(party),
+        }
     }
 
     /// Takes in the founding. Only the first counts.

@@ -26,6 +26,7 @@ pub mod link;
 mod open;
 mod overdue;
 pub mod paper;
+mod pinning;
 pub mod probe;
 mod projection;
 mod reminding;

@@ -202,6 +202,7 @@ impl Projection for NodeProjection {
             | NodeEntry::Joined(_)
             | NodeEntry::AgencyAdded { .. }
             | NodeEntry::RightsChanged(..)
+            | NodeEntry::PinConfirmed(..)
             | NodeEntry::Statement(_)
             | NodeEntry::FeedResumed(_)
             | NodeEntry::Answer(_)

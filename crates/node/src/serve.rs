@@ -27,7 +27,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backlog::Backlog;
 use crate::config::NodeConfig;
-use crate::confirming;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
 use crate::folders::{PUBLIC_FILES, Paths};
@@ -41,6 +40,7 @@ use crate::services::{self, OperationsApi, Started};
 use crate::state::NodeState;
 use crate::withdrawals;
 use crate::writer::{Writer, WriterError};
+use crate::{confirming, pinning};
 use crate::{downlink, uplink};
 use crate::{overdue, probe, reporting};
 use concord_server::{Clock, ClockTrust, SystemClock, lost_before};
@@ -249,6 +249,7 @@ impl Node {
         links.spawn(services::keep_measured(context.clone()));
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(confirming::keep_told(context.clone()));
+        links.spawn(pinning::keep_told(context.clone()));
         links.spawn(overdue::keep_noted(context.clone()));
         links.spawn(keeper.keep());
         links.spawn(keep_reminding(context.clone()));

@@ -271,6 +271,7 @@ impl NodeRecord {
             | NodeEntry::Joined(_)
             | NodeEntry::AgencyAdded { .. }
             | NodeEntry::RightsChanged(..)
+            | NodeEntry::PinConfirmed(..)
             | NodeEntry::AgencyCollected(_)
             | NodeEntry::Statement(_)
             | NodeEntry::Answer(_) => {}

@@ -36,6 +36,7 @@ mod offices;
 mod papers;
 mod paperwork;
 mod peers_refused;
+mod pins;
 mod proxied;
 mod quotas;
 mod real_data;

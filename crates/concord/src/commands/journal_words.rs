@@ -203,6 +203,7 @@ fn of_node(entry: &Entry) -> Result<Parts, StoredError> {
             let about = format!("the hub has {} under a number of something else", consignment(&kept));
             ("found", about, contents(entry, &kept))
         }
+        NodeEntry::PinConfirmed(whose, key) => ("pin", format!("{whose} signs with {key}, as confirmed"), Vec::new()),
         NodeEntry::EpochEntered(lane, epoch) => ("epoch", format!("{lane} goes on in epoch {epoch}"), Vec::new()),
         NodeEntry::RunBegun(run) => ("run", HistoryId(run).to_string(), Vec::new()),
         NodeEntry::Fenced(why) => {

@@ -19,6 +19,7 @@ pub(crate) mod node;
 mod p12;
 pub(crate) mod pages;
 pub(crate) mod participant;
+pub(crate) mod pin;
 pub(crate) mod receive;
 pub(crate) mod retention;
 pub(crate) mod role;
@@ -53,6 +54,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Participant(command) => participant::run(command, output).await,
         Command::Measure(command) => measure::run(command, output).await,
         Command::Approval(command) => approval::run(command, output).await,
+        Command::Pin(command) => pin::run(command, output).await,
         Command::Agency(command) => agency::run(command, output).await,
         Command::Officer(command) => holder::run(command.into_inner(), Role::Officer, output),
         Command::Operator(command) => holder::run(command.into_inner(), Role::Operator, output),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use concord_identity::enrolment_fingerprint;
 use concord_ledger::{Enrolment, Ledger, Waiting};
 use concord_model::{Participant, ParticipantCode, Reason, Refusal, Role};
+use concord_server::denied;
 use concord_wire::convert::{digest_bytes, timestamp};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::registry_service_server::{RegistryService, RegistryServiceServer};
@@ -88,6 +89,16 @@ impl RegistryService for RegistryView {
     ) -> Result<Response<pb::GetBundleResponse>, Status> {
         let bundle = self.bundle(&request.into_inner().participant).map_err(|refusal| to_status(&refusal))?;
         Ok(Response::new(pb::GetBundleResponse { bundle: Some(bundle) }))
+    }
+
+    /// A node's: no call gets here.
+    async fn list_pins(&self, _: Request<pb::ListPinsRequest>) -> Result<Response<pb::ListPinsResponse>, Status> {
+        Err(to_status(&denied(None)))
+    }
+
+    /// A node's: no call gets here.
+    async fn confirm_pin(&self, _: Request<pb::ConfirmPinRequest>) -> Result<Response<pb::ConfirmPinResponse>, Status> {
+        Err(to_status(&denied(None)))
     }
 }
 

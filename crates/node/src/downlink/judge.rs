@@ -9,7 +9,7 @@ use concord_wire::proto::exchange::v1::Delivery;
 
 use crate::state::{Directory, HubKeys};
 
-/// Whether a delivery holds: header, path, signature under the key that the own officer consented to, blobs, and membership
+/// Whether a delivery holds: header, path, signature under a key that counts for what the own officer consented to, blobs, and membership
 /// of both sides. The feed must be applied up to `delivery.feed_number`. Whether it came before is the writer's to find.
 pub fn judge(
     directory: &Directory,
@@ -31,7 +31,7 @@ pub fn judge(
     delivery::verify(delivery, &hub.name, |origin, key, message, signature| {
         let pinned = directory.agreements.version(&header.agreement);
         let party = pinned.and_then(|pinned| pinned.text.party(origin)).ok_or(SetAsideReason::NotAMember)?;
-        if party.signing_key != *key {
+        if !directory.counts(origin, &party.signing_key, key) {
             return Err(SetAsideReason::KeyNotPinned);
         }
         let key = directory.registry.signing_key(origin, key).ok_or(SetAsideReason::KeyNotPinned)?;

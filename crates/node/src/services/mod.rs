@@ -80,6 +80,8 @@ const METHODS: &[Row] = &[
     Row { method: "/concord.operations.v1.RegistryService/ListMeasures", allow: &[OFFICER, OPERATOR, AGENCY] },
     Row { method: "/concord.operations.v1.RegistryService/ListContacts", allow: &[OFFICER, OPERATOR, AGENCY] },
     Row { method: "/concord.operations.v1.RegistryService/ListRoles", allow: &[OFFICER, OPERATOR, AGENCY] },
+    Row { method: "/concord.operations.v1.RegistryService/ListPins", allow: &[OFFICER, OPERATOR] },
+    Row { method: "/concord.operations.v1.RegistryService/ConfirmPin", allow: &[OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/GetStatus", allow: &[OPERATOR, OFFICER] },
     Row { method: "/concord.operations.v1.OperationsService/AddAgency", allow: &[OPERATOR] },
     Row { method: "/concord.operations.v1.OperationsService/GrantAgency", allow: &[OFFICER] },

@@ -2,16 +2,18 @@
 
 use concord_identity::enrolment_fingerprint;
 use concord_ledger::Enrolment;
-use concord_model::ParticipantCode;
+use concord_model::{Digest, Fingerprint, ParticipantCode, Reason};
+use concord_server::audit::Object;
 use concord_server::denied;
-use concord_wire::convert::{digest_bytes, timestamp};
+use concord_wire::convert::{digest_bytes, refuse, timestamp};
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::registry_service_server::RegistryService;
 use concord_wire::registry as wire;
 use tonic::{Request, Response, Status};
 
-use super::{caller, known_caller, refused};
+use super::{called, caller, known_caller, note_act, refused};
 use crate::context::Context;
+use crate::state::{Pin, PinState};
 
 /// Serves officers, operators and agencies.
 #[derive(Clone)]
@@ -76,6 +78,28 @@ impl RegistryService for RegistryApi {
         Ok(Response::new(wire::roles(self.context.now_state().directory().registry.roles())))
     }
 
+    async fn list_pins(&self, request: Request<pb::ListPinsRequest>) -> Result<Response<pb::ListPinsResponse>, Status> {
+        known_caller(&self.context, &request)?;
+        let state = self.context.now_state();
+        Ok(Response::new(pb::ListPinsResponse { pins: state.pins().iter().map(pin).collect() }))
+    }
+
+    async fn confirm_pin(
+        &self,
+        request: Request<pb::ConfirmPinRequest>,
+    ) -> Result<Response<pb::ConfirmPinResponse>, Status> {
+        let (by, method) = (caller(&request)?.identity, called(&request));
+        let pb::ConfirmPinRequest { participant, enrolment_fingerprint } = request.into_inner();
+        let whose = ParticipantCode::parse(&participant).map_err(refuse(Reason::ArgumentInvalid)).map_err(refused)?;
+        let said = Digest::from_slice(&enrolment_fingerprint);
+        let said = said.map(Fingerprint).map_err(refuse(Reason::ArgumentInvalid)).map_err(refused)?;
+        let about = Object::keys_of(&whose);
+        let done = self.context.writer.confirm_pin(whose, said).await;
+        note_act(&self.context, &by, method, about, &done);
+        done.map_err(refused)?;
+        Ok(Response::new(pb::ConfirmPinResponse {}))
+    }
+
     /// Only the hub makes bundles; the method table lets nobody get here.
     async fn get_bundle(
         &self,
@@ -90,6 +114,21 @@ impl RegistryService for RegistryApi {
         request: Request<pb::ListApprovalsRequest>,
     ) -> Result<Response<pb::ListApprovalsResponse>, Status> {
         Err(refused(denied(Some(&caller(&request)?.identity))))
+    }
+}
+
+fn pin(pin: &Pin<'_>) -> pb::Pin {
+    let state = match pin.state {
+        PinState::Unused => pb::PinState::Unused,
+        PinState::Consented => pb::PinState::Consented,
+        PinState::Confirmed => pb::PinState::Confirmed,
+        PinState::Waits => pb::PinState::Waits,
+    };
+    pb::Pin {
+        participant: pin.participant.to_string(),
+        keys: Some(enrolled(pin.participant, pin.keys)),
+        state: state.into(),
+        waiting_agreements: pin.waiting.iter().map(ToString::to_string).collect(),
     }
 }
 

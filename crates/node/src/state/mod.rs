@@ -13,6 +13,7 @@ mod late;
 mod line;
 mod mailbox;
 mod officers;
+mod pins;
 pub mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ pub use late::{LATE_MAX, Late};
 pub use line::{LINE_KEPT_MAX, Line};
 pub use mailbox::Mailbox;
 pub use officers::{Answer, Officer, RECENT_STATEMENTS_MAX, RecentStatement};
+pub use pins::{Pin, PinState};
 
 /// Everything that the node decides upon.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -123,6 +125,7 @@ impl NodeState {
                 self.hub = Some(Arc::new(hub));
             }
             NodeEntry::AgencyAdded { name, measures } => self.agency_added(name, measures, sequence),
+            NodeEntry::PinConfirmed(whose, key) => Arc::make_mut(&mut self.directory).confirm_pin(whose, *key),
             NodeEntry::RightsChanged(name, change) => self.rights_changed(name, change, sequence),
             NodeEntry::AgencyCollected(fact) => {
                 self.mailbox_mut(fact.lane).taken_count += fact.told().len() as u64;

@@ -107,6 +107,42 @@ fn the_key_that_counts_is_the_one_consented_to_and_not_the_registrys() {
 }
 
 #[test]
+fn keys_that_came_after_those_consented_to_count_by_the_own_officers_word_alone() {
+    use super::support::{Member, item};
+    use concord_model::Title;
+    use concord_wire::agreement::DraftContent;
+    use concord_wire::proto::feed::v1::feed_item::Content;
+    let forum = Forum::new();
+    let renewed = Member::new("IRN");
+    let mut directory = forum.directory();
+    let replace = DraftContent::Replace(renewed.request(), Title::parse("note 17").unwrap());
+    let replace = item(9, Content::Statement(forum.sec.says(4, replace)));
+    directory.apply(&forum.hub(), &forum.kaz.code, &replace).unwrap();
+    let (header, blobs) = forum.exchange(&forum.irn, 1);
+    let [by_old, by_new] = [&forum.irn, &renewed].map(|signer| {
+        let mut delivery = delivered(signer, &header, &blobs, 1);
+        delivery.feed_number = 9;
+        delivery
+    });
+    let judged = |directory: &crate::state::Directory, delivery| {
+        judge(directory, &forum.hub(), &forum.kaz.code, Lane::Routine, delivery).map(|_| ())
+    };
+    assert_eq!(judged(&directory, &by_new), Err(SetAsideReason::KeyNotPinned));
+    assert_eq!(judged(&directory, &by_old), Ok(()));
+    // A word about another's key, or about an earlier one, is none about this one.
+    let (old, new) = (forum.irn.signing.public().fingerprint, renewed.signing.public().fingerprint);
+    for (whose, key) in [(&forum.tur.code, new), (&forum.irn.code, old)] {
+        directory.confirm_pin(whose, key);
+        assert_eq!(judged(&directory, &by_new), Err(SetAsideReason::KeyNotPinned));
+    }
+    directory.confirm_pin(&forum.irn.code, new);
+    assert_eq!(judged(&directory, &by_new), Ok(()));
+    assert_eq!(judged(&directory, &by_old), Ok(()), "what was signed with it stands");
+    // Where the later key was consented to, the earlier one does not count for that.
+    assert!(!directory.counts(&forum.irn.code, &new, &old));
+}
+
+#[test]
 fn what_this_participant_left_is_set_aside_and_what_ended_for_another_is_not() {
     use super::support::item;
     use concord_wire::agreement::DraftContent;

@@ -222,6 +222,14 @@ impl<'a> Batch<'a> {
                 };
                 self.answer(reply, outcome);
             }
+            Command::ConfirmPin(whose, said, reply) => {
+                let outcome = match self.state.decide_pin(&whose, &said) {
+                    Ok((Step::Append, key)) => self.push(stored::pin_confirmed(&whose, &key, self.now)).map(Ok)?,
+                    Ok((Step::Repeat, _)) => Ok(()),
+                    Err(refusal) => Err(refusal),
+                };
+                self.answer(reply, outcome);
+            }
             Command::AddAgency(name, measures, reply) => {
                 let outcome = self.add_agency(&name, &measures)?;
                 self.answer(reply, outcome);

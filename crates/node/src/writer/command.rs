@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use concord_journal::{Blob, Bodies, HistoryId, PreparedTrim};
 use concord_ledger::Statement;
-use concord_model::{AgreementId, ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId};
+use concord_model::{
+    AgreementId, ExchangeId, Fingerprint, Lane, MeasureCode, Name, ParticipantCode, Reason, Refusal, RequestId,
+};
 use concord_wire::consignment::Sealed;
 use concord_wire::proto::agreement::v1::SignedStatement;
 use concord_wire::proto::exchange::v1::{MailboxResume, RecordedReceipt};
@@ -101,6 +103,7 @@ pub(crate) enum Command {
     Statement(SignedStatement, Box<Statement>, Reply<Step>),
     Answer(StatementAnswered, Reply<()>),
     AddAgency(Name, Vec<MeasureCode>, Reply<()>),
+    ConfirmPin(ParticipantCode, Fingerprint, Reply<()>),
     ChangeRights(Name, RightsChange, Reply<()>),
     /// Never part of a batch with others, as [`Self::PackAnew`].
     RetryAside(Lane, u64, Reply<Retried>),
@@ -172,6 +175,7 @@ impl Command {
             | Self::Effect(_, reply)
             | Self::Collect(.., reply)
             | Self::ChangeRights(.., reply)
+            | Self::ConfirmPin(.., reply)
             | Self::AddAgency(.., reply) => refuse_too_large(reply),
             Self::DiscardAside(.., reply) => refuse_too_large(reply),
             Self::RetryAside(.., reply) => refuse_too_large(reply),
@@ -294,6 +298,11 @@ impl NodeWriter {
     /// Lets an agency in.
     pub async fn add_agency(&self, name: Name, measures: Vec<MeasureCode>) -> Result<(), Refusal> {
         self.ask(|reply| Command::AddAgency(name, measures, reply)).await
+    }
+
+    /// Keeps an officer's word that the present keys of a participant are those that were read out with this fingerprint.
+    pub async fn confirm_pin(&self, whose: ParticipantCode, said: Fingerprint) -> Result<(), Refusal> {
+        self.ask(|reply| Command::ConfirmPin(whose, said, reply)).await
     }
 
     /// Gives an agency a right, takes one from it, or ends it. A repeat is harmless.

@@ -51,6 +51,7 @@ pub(super) fn size_of(command: &Command) -> u64 {
         | Command::Begin(..)
         | Command::Ask(..)
         | Command::LiftFence(..)
+        | Command::ConfirmPin(..)
         | Command::Collect(..)
         | Command::DiscardAside(..)
         | Command::Effect(..)

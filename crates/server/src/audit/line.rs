@@ -56,6 +56,11 @@ impl Object {
         Self::cut(&format!("agency {name}{right}"))
     }
 
+    /// The keys of a participant.
+    pub fn keys_of(whose: &ParticipantCode) -> Self {
+        Self::cut(&format!("keys of {whose}"))
+    }
+
     /// A statement of an officer, and what it says as the ledger puts it: in names only.
     pub fn statement(of: &ParticipantCode, officer: &Name, number: u64, in_names: &str) -> Self {
         Self::cut(&format!("statement {number} of {of} officer {officer}: {in_names}"))

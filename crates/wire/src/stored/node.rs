@@ -1,12 +1,13 @@
 //! The entries of a node's journal.
 
 mod aside;
+mod pins;
 mod rights;
 
 use bytes::Bytes;
 use concord_journal::{Blob, Draft, Entry, HistoryBegun, KIND_HISTORY_BEGUN, is_known_effect};
 use concord_model::{
-    Digest, ExchangeId, Lane, MeasureCode, Name, ParseError, ParticipantCode, Reason, Refusal, Timestamp,
+    Digest, ExchangeId, Fingerprint, Lane, MeasureCode, Name, ParseError, ParticipantCode, Reason, Refusal, Timestamp,
 };
 use prost::Message;
 
@@ -21,6 +22,7 @@ use crate::proto::operations::v1::Bundle;
 
 pub use crate::proto::journal::v1::{StatementAnswered, Submission};
 pub use aside::{AsideEnded, AsideOutcome, aside_accepted, aside_discarded};
+pub use pins::pin_confirmed;
 pub use rights::{Collected, RightsChange, collected, rights_changed};
 
 const KIND_FOUNDED: u16 = 101;
@@ -93,6 +95,8 @@ pub enum NodeEntry {
     RightsChanged(Name, RightsChange),
     /// An agency acknowledged one delivery behind its cursor.
     AgencyCollected(Collected),
+    /// An officer confirmed this signing key of another participant.
+    PinConfirmed(ParticipantCode, Fingerprint),
     /// A statement, to be forwarded.
     Statement(SignedStatement),
     /// The hub answered a statement.
@@ -588,6 +592,7 @@ pub fn read(entry: &Entry) -> Result<NodeEntry, StoredError> {
             NodeEntry::FenceLifted
         }
         aside::KIND_ASIDE_ENDED => return aside::read(entry),
+        pins::KIND_PIN_CONFIRMED => return pins::read(entry),
         _ => return rights::read(entry),
     })
 }

@@ -160,6 +160,10 @@ pub(crate) fn not_served() -> Refusal {
     Refusal::new(Reason::NodeSuperseded, "another copy took its place")
 }
 
+fn pinned() -> concord_model::Fingerprint {
+    concord_model::Fingerprint(concord_model::Digest([0x5a; 32]))
+}
+
 /// Every kind of entry that a node writes, named.
 pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
     vec![
@@ -190,6 +194,7 @@ pub(crate) fn drafts() -> Vec<(&'static str, Draft)> {
         ("AgencyCollected", node::collected(&collected(), NOW)),
         ("AgencyConfirmed", node::rights_changed(&name("cert"), &CONFIRMED, NOW)),
         ("AsideEnded", aside_draft()),
+        ("PinConfirmed", node::pin_confirmed(&code("IRN"), &pinned(), NOW)),
     ]
 }
 
@@ -205,7 +210,7 @@ fn read(draft: &Draft) -> NodeEntry {
 #[test]
 fn kinds_are_numbered_from_101_and_never_change() {
     let kinds: Vec<u16> = drafts().iter().map(|(_, draft)| draft.kind).collect();
-    assert_eq!(kinds, (101..=113).chain(115..=127).chain([131]).collect::<Vec<_>>());
+    assert_eq!(kinds, (101..=113).chain(115..=129).collect::<Vec<_>>());
     assert!(drafts().iter().all(|(_, draft)| draft.version == 1 && draft.recorded_at == NOW.as_micros()));
 }
 
@@ -251,6 +256,7 @@ fn every_entry_is_read_as_it_was_stored() {
         read(&node::aside_discarded((Lane::Flash, 9), "spiffe://kaz.concord/officer/one", "a test", None, NOW));
     assert!(matches!(discarded, NodeEntry::AsideEnded(AsideEnded { lane: Lane::Flash, number: 9, told_as: None,
         outcome: AsideOutcome::Discarded { by, reason } }) if by == "spiffe://kaz.concord/officer/one" && reason == "a test"));
+    assert!(matches!(next(), NodeEntry::PinConfirmed(whose, key) if whose == code("IRN") && key == pinned()));
     let anew = read(&packed_anew_draft());
     assert!(matches!(anew, NodeEntry::Queued(read) if read.packed_anew == Some((1, 7))
         && read.submissions.iter().all(|one| one.agency == "customs" && one.request_id.is_empty())));

@@ -170,6 +170,8 @@ pub(super) const ROWS: &[Row] = &[
         ALL_AT_NODE,
     ),
     row("/concord.operations.v1.RegistryService/GetBundle", empty, &[(SecretariatsOfficer, INVALID)], NOBODY),
+    row("/concord.operations.v1.RegistryService/ListPins", empty, NOBODY, &[(Officer, "OK"), (Operator, "OK")]),
+    row("/concord.operations.v1.RegistryService/ConfirmPin", empty, NOBODY, &[(Officer, INVALID)]),
     row(
         "/concord.operations.v1.OperationsService/GetStatus",
         empty,

@@ -9,7 +9,7 @@ use crate::proto::exchange::v1::Delivery;
 use crate::proto::journal::v1 as pb;
 use crate::stored::{StoredError, check_blobs, decode, draft, malformed, required};
 
-pub(super) const KIND_ASIDE_ENDED: u16 = 131;
+pub(super) const KIND_ASIDE_ENDED: u16 = 128;
 
 /// What had been set aside came to an end.
 pub struct AsideEnded {
