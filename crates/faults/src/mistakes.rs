@@ -148,6 +148,8 @@ pub const MISTAKES: &[&str] = &[
     "count-who-has-not-consented",
     // check: --workspace --test stories whom_one_calls_is_each_states_own_word
     "keep-contacts-to-oneself",
+    // check: --workspace --test stories the_secretariat_is_on_an_agreement_like_a_state
+    "let-the-secretariat-speak-twice",
     // check: --workspace --test stories the_list_of_an_issuer_that_grew_too_old
     "let-a-lapsed-list-count-on",
     // check: -p concord-node --lib what_does_not_hold_stays

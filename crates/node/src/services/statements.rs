@@ -64,7 +64,9 @@ fn is_settled(state: &NodeState, statement: &Statement) -> bool {
 pub async fn hand_in(context: &Context, officer: &Name, signed: SignedStatement) -> Result<Statement, Refusal> {
     context.check_fence()?;
     // The hub is where the secretariat's officers are asked for approval, and where their numbers are counted.
-    if context.participant == ParticipantCode::secretariat() {
+    if context.participant == ParticipantCode::secretariat()
+        && !concord_faults::planted("let-the-secretariat-speak-twice")
+    {
         let what = "the secretariat's officers speak to the hub: use the officer's profile in its folder";
         return Err(Refusal::new(Reason::CallerNotAllowed, what));
     }
