@@ -155,11 +155,15 @@ mod tests {
     const AUDIT: Row = Row { method: "/concord.operations.v1.OperationsService/ListAudit", allow: BOTH };
     const EXPLAIN: Row = Row { method: "/concord.operations.v1.OperationsService/ExplainExchange", allow: OFFICER };
     const PROBE: Row = Row { method: "/concord.operations.v1.OperationsService/ProbeHub", allow: BOTH };
+    const LIST_ASIDE: Row = Row { method: "/concord.operations.v1.OperationsService/ListSetAside", allow: BOTH };
+    const RETRY: Row = Row { method: "/concord.operations.v1.OperationsService/RetrySetAside", allow: BOTH };
+    const DISCARD: Row = Row { method: "/concord.operations.v1.OperationsService/DiscardSetAside", allow: OFFICER };
     const RETAIN: Row = Row { method: "/concord.operations.v1.OperationsService/RunRetention", allow: OFFICER };
 
     /// The rows under test, beside those that are always right.
     fn check(rows: &[Row], except: &[&str], expected: &[&str]) {
-        let rows = [rows, &[BACKUP, PREVIEW, RETAIN, GRANT, CONFIRM, REVOKE, LIST, AUDIT, EXPLAIN, PROBE]].concat();
+        let right = [BACKUP, PREVIEW, RETAIN, GRANT, CONFIRM, REVOKE, LIST, AUDIT, EXPLAIN, PROBE];
+        let rows = [rows, &right, &[LIST_ASIDE, RETRY, DISCARD]].concat();
         let table = MethodTable::new(ParticipantCode::secretariat(), &rows);
         let served = Served {
             services: &["concord.operations.v1.OperationsService"],
