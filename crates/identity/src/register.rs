@@ -114,7 +114,7 @@ impl Register {
 
     /// Waits until nobody else writes in it, and lets nobody.
     pub(crate) fn hold(&self) -> Result<RegisterHeld, FileError> {
-        let hold = || {
+        let hold = || -> io::Result<RegisterHeld> {
             let mut options = OpenOptions::new();
             let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&self.0)?;
             file.lock()?;

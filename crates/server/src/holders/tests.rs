@@ -130,7 +130,10 @@ fn who_was_taken_back_is_not_certified_again_and_what_is_left_of_it_can_be_put_a
     };
     is_out(holders.renew(&anchor, &officer, false, life()));
     is_out(holders.renew(&anchor, &officer, true, life()));
-    assert!(matches!(holders.request(&[officer.clone()], None, false, NOW), Err(HoldersError::TakenBack(_))));
+    assert!(matches!(
+        holders.request(std::slice::from_ref(&officer), None, false, NOW),
+        Err(HoldersError::TakenBack(_))
+    ));
     let text = read_text(&place.join("certificate.pem")).unwrap();
     let refused = holders.install(&text, None, None, NOW).unwrap_err();
     assert!(refused.to_string().contains("was taken back"), "{refused}");
@@ -156,7 +159,7 @@ fn a_profile_that_a_crash_left_in_part_is_made_anew() {
     holders.add(&anchor, &officer, None, life()).unwrap();
     Profile::load(&place).unwrap();
     // The same where the certificate comes from elsewhere.
-    let asked = holders.request(&[officer.clone()], None, true, NOW).unwrap();
+    let asked = holders.request(std::slice::from_ref(&officer), None, true, NOW).unwrap();
     in_part();
     holders.install(&sign(&anchor, &asked.path, NOW), None, None, NOW).unwrap();
     Profile::load(&place).unwrap();
@@ -171,7 +174,7 @@ fn a_file_of_requests_still_asks_for_what_has_not_come() {
     let asked = holders.request(&[node.clone(), named("officer/a")], hosts, false, NOW).unwrap();
     holders.request(&[named("officer/b")], None, false, NOW).unwrap();
     // Asked again before it came: for the same hosts.
-    holders.request(&[node.clone()], None, false, NOW).unwrap();
+    holders.request(std::slice::from_ref(&node), None, false, NOW).unwrap();
     let read = read_requests(&asked.path).unwrap();
     let names: Vec<Identity> = read.iter().map(|one| one.identity().unwrap()).collect();
     assert_eq!(names, [node, named("officer/b"), named("officer/a")]);
