@@ -114,10 +114,25 @@ fn a_node_whose_anchor_never_was_on_its_machine_is_enrolled_exchanges_renews_and
     concord(enrol).ok();
     concord(words!["node", "join", bundle, "--dir", dir]).ok();
     concord(words!["agency", "add", "agency", "--dir", dir]).refused(1, "ANCHOR_KEY_ABSENT");
-    // The key comes for one command and goes again.
-    fs::copy(anchor.join("key.pem"), dir.join("anchor/key.pem")).unwrap();
-    concord(words!["agency", "add", "agency", "--dir", dir]).ok();
-    fs::remove_file(dir.join("anchor/key.pem")).unwrap();
+    // By request, as all others; and one that keeps its key and brings its certificate.
+    let asked = concord(words!["agency", "add", "agency", "--request", "--dir", dir]).ok().lines();
+    assert_eq!(
+        (asked[0]["not_after"].is_null(), &asked[1]["name"]),
+        (true, &named("agency/agency").into()),
+        "{asked:?}"
+    );
+    concord(words!["anchor", "sign", request, "--dir", anchor, "--yes", "--out", out]).ok();
+    concord(words!["node", "install-cert", out, "--dir", dir]).ok();
+    let (csr, met) = (forum.path().join("met.csr"), forum.path().join("met.pem"));
+    let params = CertificateParams::new(vec!["anything.example".to_owned()]).unwrap();
+    fs::write(&csr, params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()).unwrap();
+    concord(words!["anchor", "sign", csr, "--as", "agency/met", "--dir", anchor, "--yes", "--out", met]).ok();
+    let other = concord(words!["agency", "add", "other", "--cert", met, "--dir", dir]);
+    other.refused(3, "CERTIFICATE_UNFIT");
+    assert!(!dir.join("agencies/other").exists());
+    let added = concord(words!["agency", "add", "met", "--cert", met, "--dir", dir]).ok().json();
+    assert_eq!(added["key_elsewhere"], true, "{added}");
+    assert!(dir.join("agencies/met/profile.toml").exists() && !dir.join("agencies/met/key.pem").exists());
     forum.start_node("KAZ");
     forum.join("IRN");
     forum.start_node("IRN");
