@@ -105,7 +105,7 @@ impl Member {
         }
     }
 
-    fn request(&self) -> Bytes {
+    pub(super) fn request(&self) -> Bytes {
         let key = LeafKey::generate(LeafKeyKind::EcdsaP256).unwrap();
         let identity = Identity { participant: self.code.clone(), role: Role::Node, name: name("main") };
         let request = CertificateRequest::leaf(&identity, key.public(), SystemClock.now());
