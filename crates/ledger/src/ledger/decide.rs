@@ -26,7 +26,7 @@ impl Ledger {
             Command::Statement(statement, quorum) => self.decide_statement(statement, *quorum, at),
             Command::Consign(consign) => self.decide_consignment(consign, at),
             Command::Acknowledge(acknowledge) => self.decide_acknowledgement(acknowledge),
-            Command::HandBack(handed) => self.decide_handed(handed),
+            Command::HandBack(handed) => self.decide_handed(handed, at),
             Command::ResumeFeed { participant, shown, common } => self.decide_feed_resume(participant, *shown, *common),
             Command::SeeNode { participant, line } => self.decide_node(participant, line),
             Command::ListLost(lost) => Ok(self.decide_losses(lost)),
@@ -85,8 +85,10 @@ impl Ledger {
             Ok(effective) => (effective, None),
             Err(refusal) => (None, Some(refusal)),
         };
-        // What a refused statement said concerns nobody but the state that said it; what waits, nobody but the secretariat.
+        // What a refused statement said concerns nobody but the state that said it. What waits nobody is told: in a feed it would stand like
+        // what has all its signatures, and its officers hear of it where they list what waits.
         let told = match effective {
+            None if refusal.is_none() && needs > 1 => Vec::new(),
             None => vec![by],
             Some(effective) => told_of(&self.registry, &self.agreements, effective, false),
         };
