@@ -141,6 +141,17 @@ fn completed_statement(shared: &Shared, completed: &Completed, last: SignedState
     Ok(Effective { statement, signed, approvals })
 }
 
+/// What the statement at this entry was the last signature for, and where that stands, if it was that. Blocks.
+pub fn completed_by(shared: &Shared, sequence: u64) -> Result<Option<(u64, Statement)>, Refusal> {
+    let read = |sequence| match concord_wire::stored::hub::read(&shared.entry(sequence)?).map_err(internal)? {
+        HubEntry::Statement(fact, ..) => Ok(fact),
+        _ => Err(internal(format!("entry {sequence} is named as a statement and is none"))),
+    };
+    let completed = read(sequence)?.completes;
+    let said = |completed: Completed| Ok((completed.statement, read(completed.statement)?.statement));
+    completed.map(said).transpose()
+}
+
 /// A statement of the secretariat's that waits, as its officer signed it. Blocks.
 pub fn waiting_statement(shared: &Shared, waiting: &Waiting) -> Result<SignedStatement, Refusal> {
     let sequence = waiting.signed.first().map_or(0, |signed| signed.sequence);

@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concord_identity::{Anchor, CertificateRefusal, StatementError, verify_statement};
+use concord_identity::{Anchor, CertificateRefusal, StatementError, check_signer, verify_statement};
 use concord_journal::HistoryId;
-use concord_ledger::{ClosedEpoch, Handed, Lost, NotHealed, Quorum, Resume, Shown, Statement, that_count};
+use concord_ledger::{
+    ClosedEpoch, Handed, Lost, NotHealed, Quorum, Resume, Shown, Statement, needs_others, that_count,
+};
 use concord_model::{Class, Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::detach;
 use concord_wire::agreement::parse_statement;
@@ -302,14 +304,28 @@ impl Taking<'_> {
         }
         // Nothing that it says counts, nor is shown as said by the one whom it names, before its signature holds.
         if let Err(refusal) = verify_handed(self.shared, statement, &signed, told_at) {
-            if refusal.reason == Reason::ClockSuspect {
+            if passes_by_itself(&refusal) {
+                return Err(refusal);
+            }
+            if refusal.reason == Reason::ParticipantNotEnrolled {
+                self.shared.losses.passed_over();
+            }
+            self.note_unverified(&refusal);
+            self.tell_not_taken(statement, &refusal);
+            return Ok(());
+        }
+        // What one officer alone brings in, its certificate's time bounds; what several have to sign, nobody's whose certificate was taken back.
+        let asks_for_more = self.shared.quorum > Quorum::ONE || !has_effect;
+        let needs_others = asks_for_more && needs_others(ledger.registry(), statement);
+        if needs_others && let Err(refusal) = check_not_taken_back(self.shared, statement, &signed) {
+            if passes_by_itself(&refusal) {
                 return Err(refusal);
             }
             self.note_unverified(&refusal);
             self.tell_not_taken(statement, &refusal);
             return Ok(());
         }
-        let approvals = self.counted(&mut handed, approvals, told_at)?;
+        let approvals = self.counted(&mut handed, approvals, told_at, needs_others)?;
         self.shared.room.check()?;
         let told = handed.statement.clone();
         match decide(self.shared, self.by, handed, signed, approvals).await {
@@ -321,6 +337,8 @@ impl Taking<'_> {
                 }
             }
             Ok(_) => {}
+            // No more may wait for signatures: that is recorded with it, and what comes behind it is not held up.
+            Err(refusal) if refusal.reason == Reason::QueueFull => self.tell_not_taken(&told, &refusal),
             // What passes by itself is not a judgement on the statement.
             Err(refusal) if matches!(refusal.reason.class(), Class::Unavailable | Class::Exhausted) => {
                 return Err(refusal);
@@ -334,17 +352,22 @@ impl Taking<'_> {
     }
 
     /// The approvals that count for a statement that is handed back, as they were signed: those whose signatures hold, each of another
-    /// officer. The others are nobody's.
+    /// officer. The others are nobody's. Where it needs several, who signed with a certificate that was taken back does not count, so that
+    /// it waits for another.
     fn counted(
         &mut self,
         handed: &mut Handed,
         approvals: Vec<SignedStatement>,
         told_at: Option<Timestamp>,
+        needs_others: bool,
     ) -> Result<Vec<SignedStatement>, Refusal> {
         let mut counted = Vec::new();
         for signed in approvals.into_iter().take(Quorum::MAX as usize) {
             let verified = parse_statement(&signed).and_then(|approval| {
                 verify_handed(self.shared, &approval, &signed, told_at)?;
+                if needs_others {
+                    check_not_taken_back(self.shared, &approval, &signed)?;
+                }
                 Ok(approval)
             });
             match verified {
@@ -356,7 +379,7 @@ impl Taking<'_> {
                         handed.approvals.pop();
                     }
                 }
-                Err(refusal) if refusal.reason == Reason::ClockSuspect => return Err(refusal),
+                Err(refusal) if passes_by_itself(&refusal) => return Err(refusal),
                 Err(refusal) => self.note_unverified(&refusal),
             }
         }
@@ -423,6 +446,24 @@ async fn decide(
         let _gone = done.send(answer);
     });
     settled.await.unwrap_or_else(|_| Err(internal("the task that settles what is handed back died")))
+}
+
+/// Whether a statement that is handed back counts once this is mended: then it is handed back again, and nobody's word is forgotten.
+fn passes_by_itself(refusal: &Refusal) -> bool {
+    matches!(refusal.reason, Reason::ClockSuspect | Reason::Healing)
+}
+
+/// Whether the certificate of who signed was not taken back. When it was signed nobody can tell who has the key: so of what several have to
+/// sign nobody's signature counts who would not be heard now.
+fn check_not_taken_back(shared: &Shared, statement: &Statement, signed: &SignedStatement) -> Result<(), Refusal> {
+    let chain: Vec<Vec<u8>> = signed.certificates.iter().map(|der: &Bytes| der.to_vec()).collect();
+    check_signer(&shared.anchors, &statement.participant, &chain).map_err(|error| match error {
+        StatementError::Certificate(CertificateRefusal::ListLapsed { .. }) => {
+            let what = format!("a statement of {} is handed back: {error}", statement.participant);
+            Refusal::new(Reason::Healing, what)
+        }
+        error => Refusal::new(Reason::StatementSignatureInvalid, format!("{error}: another officer says it anew")),
+    })
 }
 
 /// Whether an officer of its participant signed a statement that is handed back.

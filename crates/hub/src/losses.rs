@@ -38,6 +38,10 @@ struct Known {
     began: BTreeMap<ParticipantCode, u32>,
     resumed: Used,
     handed_back: BTreeSet<ParticipantCode>,
+    /// Something was passed over that was handed back of a participant whose keys do not count.
+    has_passed_over: bool,
+    /// Whose nodes are to hand everything back once more.
+    asked_again: BTreeSet<ParticipantCode>,
     /// What cannot be healed and does not stand in the journal.
     not_healed: BTreeSet<String>,
     not_healed_count: u64,
@@ -77,7 +81,33 @@ impl Losses {
 
     /// A participant's node has handed back everything that it had.
     pub fn handed_back(&self, participant: &ParticipantCode) {
-        self.known().handed_back.insert(participant.clone());
+        let mut known = self.known();
+        known.asked_again.remove(participant);
+        known.handed_back.insert(participant.clone());
+    }
+
+    /// What was handed back of a participant was passed over, since no keys of it count yet.
+    pub fn passed_over(&self) {
+        self.known().has_passed_over = true;
+    }
+
+    /// Keys count from now on, so that what was handed back of their participant and passed over may count too: whoever has handed back is
+    /// asked again. Returns them all.
+    ///
+    /// `also` are those who may have in a process before.
+    pub fn ask_again(&self, also: impl IntoIterator<Item = ParticipantCode>) -> BTreeSet<ParticipantCode> {
+        let mut known = self.known();
+        let mut asked: BTreeSet<_> = also.into_iter().collect();
+        if std::mem::take(&mut known.has_passed_over) {
+            asked.extend(known.handed_back.iter().cloned());
+        }
+        known.asked_again.extend(asked.iter().cloned());
+        asked
+    }
+
+    /// Whether a participant's node is to hand everything back once more.
+    pub fn is_asked_again(&self, participant: &ParticipantCode) -> bool {
+        self.known().asked_again.contains(participant)
     }
 
     /// Whether it has, since this process began: a hub loses nothing while it runs.
@@ -246,6 +276,20 @@ mod tests {
         losses.check_resumption(&code).unwrap();
         losses.count_resumption(&code);
         assert!(losses.check_resumption(&code).is_err());
+    }
+
+    #[test]
+    fn who_has_handed_back_is_asked_again_once() {
+        let code = |text| ParticipantCode::parse(text).unwrap();
+        let losses = Losses::default();
+        losses.handed_back(&code("KAZ"));
+        assert!(losses.ask_again([]).is_empty() && !losses.is_asked_again(&code("KAZ")), "nothing was passed over");
+        losses.passed_over();
+        let asked = losses.ask_again([code("TUR")]);
+        assert_eq!(asked.into_iter().collect::<Vec<_>>(), [code("KAZ"), code("TUR")]);
+        assert!(losses.is_asked_again(&code("KAZ")) && !losses.is_asked_again(&code("IRN")));
+        losses.handed_back(&code("KAZ"));
+        assert!(!losses.is_asked_again(&code("KAZ")) && losses.is_asked_again(&code("TUR")));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum Standing {
         /// The last number that this hub has of the peer's history; 0 where it does not know the history.
         known: u64,
     },
-    /// Every position stands, and a statement of an own officer that this hub answered is not known.
+    /// Every position stands, and a statement of an own officer that this hub answered is not known, or what it handed back may count now.
     Forgotten,
 }
 
@@ -85,14 +85,18 @@ pub async fn feed_standing(
     let published = shared.published();
     let shown = shown(&position.history, position.last_number, &position.last_digest)?;
     let resumes = published.ledger.feed().resumes(participant);
+    let is_asked_again = shared.losses.is_asked_again(participant);
     if resumes.is_some_and(|resumes| resumes.made_for(&shown).is_some()) {
-        return Ok(Standing::Stands);
+        return Ok(if is_asked_again { Standing::Forgotten } else { Standing::Stands });
     }
     let standing = Positions::feed(&published, participant).standing(&position.history, position.last_number);
     if standing != Standing::Stands {
         return Ok(standing);
     }
     let known = position.last_number;
+    if is_asked_again {
+        return Ok(Standing::Forgotten);
+    }
     // Whoever has handed everything back in this process has no more to hand back.
     if !shared.losses.has_handed_back(participant) && !knows_officers(&published, participant, &position.officers)? {
         return Ok(Standing::Forgotten);

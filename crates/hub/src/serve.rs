@@ -132,6 +132,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         audit: audit.clone(),
         shutdown: shutdown.clone(),
         announce: announced(&config, addresses.listen),
+        quorum: config.quorum,
         refreshing: Mutex::default(),
     });
     let mut server = services::server(&shared).await?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
 use concord_journal::{Entry, HistoryId, Journal};
 use concord_ledger::hold::held;
-use concord_ledger::{ConsignmentRecorded, Ledger};
+use concord_ledger::{ConsignmentRecorded, Ledger, Quorum};
 use concord_model::{Fingerprint, Name, ParticipantCode, Reason, Refusal};
 use concord_server::audit::Audit;
 use concord_server::{DiskRoom, Readiness, Shares, Shutdown};
@@ -69,6 +69,8 @@ pub struct Shared {
     pub shutdown: Shutdown,
     /// `host:port`, the best first, for bundles.
     pub announce: Vec<String>,
+    /// How many officers of the secretariat must sign what needs more than one.
+    pub quorum: Quorum,
     /// Held while the anchors are brought up to the ledger, so that an older ledger's never come last.
     pub refreshing: Mutex<()>,
 }

@@ -1,6 +1,6 @@
 //! The nodes' open streams: the newest of a kind wins; leaving ends them, and so does another run of the node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use concord_ledger::hold::held;
@@ -103,6 +103,16 @@ impl Streams {
     /// Ends all streams, since a new history began: every position is compared again.
     pub fn end_all(&self) {
         self.lock().by_id.values().for_each(|stream| stream.end(history_began()));
+    }
+
+    /// Ends the feeds of these: each shows anew where it stands, and hands back what it has.
+    pub fn end_feeds(&self, participants: &BTreeSet<ParticipantCode>) {
+        let what = "keys count now for which what you handed back did not: connect again, and hand it back once more";
+        let why = Refusal::new(Reason::Healing, what);
+        let is_meant =
+            |key: &StreamKey| matches!(key.purpose, Purpose::Feed) && participants.contains(&key.participant);
+        let open = self.lock();
+        open.by_id.values().filter(|stream| is_meant(&stream.key)).for_each(|stream| stream.end(why.clone()));
     }
 
     /// Ends the mailbox streams of a participant and waits until their tasks have ended: after that nothing more is permitted to it by

@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing takes effect with fewer officers' signatures, each counted once by name, than the configuration asked for when it was
 //! said; and nothing of what waits counts before. Nor does a node's hand bring in what has fewer: a hub that lost data takes what it is
-//! handed back with as many as it asks for now, and lets the rest wait.
+//! handed back with as many as it asks for now, and not fewer than it knows to have been asked for, and lets the rest wait.
 //!
 //! One rejection ends it: who is asked and doubts is why others are asked at all, and saying it anew costs nothing. What nobody signs for
 //! [`APPROVAL_LASTS`] is over by itself, so that an old request does not come into effect when nobody remembers what it was compared with.
@@ -49,8 +49,8 @@ impl Quorum {
 pub struct Approvals {
     /// By the statement's digest, which approvals name.
     waiting: BTreeMap<Digest, Waiting>,
-    /// What was rejected, or was over before it had its signatures.
-    ended: BTreeSet<Digest>,
+    /// What was rejected, or was over before it had its signatures, with how many it needed.
+    ended: BTreeMap<Digest, u32>,
 }
 
 /// One statement that waits.
@@ -114,7 +114,12 @@ impl Approvals {
 
     /// Whether the statement with this digest was said and has not taken effect.
     pub fn is_without_effect(&self, statement: &Digest) -> bool {
-        self.waiting.contains_key(statement) || self.ended.contains(statement)
+        self.waiting.contains_key(statement) || self.ended.contains_key(statement)
+    }
+
+    /// How many officers were asked for when the statement with this digest was said, where it has not taken effect.
+    pub(crate) fn needed(&self, statement: &Digest) -> Option<u32> {
+        self.waiting.get(statement).map(|waiting| waiting.needs).or_else(|| self.ended.get(statement).copied())
     }
 
     /// Whether one more statement may wait.
@@ -127,11 +132,19 @@ impl Approvals {
                 format!("the same waits under {digest} for signatures of others: it lacks {}", waiting.missing());
             return Err(Refusal::new(Reason::ApprovalExists, what));
         }
-        if standing.nth(APPROVALS_WAITING_MAX - 1).is_some() {
-            let what = format!("{APPROVALS_WAITING_MAX} statements wait for signatures: approve or reject some first");
-            return Err(Refusal::new(Reason::QueueFull, what));
+        match standing.nth(APPROVALS_WAITING_MAX - 1) {
+            Some(_) => Err(no_room()),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether one more may wait of those that are handed back. What is over makes room here, too; that the same waits already is no
+    /// reason not to.
+    ///
+    /// Refuses with `QUEUE_FULL`.
+    pub(crate) fn check_room_for_handed(&self, now: Timestamp) -> Result<(), Refusal> {
+        let standing = self.waiting.values().filter(|waiting| now < waiting.lapses_at()).count();
+        if standing >= APPROVALS_WAITING_MAX { Err(no_room()) } else { Ok(()) }
     }
 
     /// Whether this officer may sign what waits under this digest.
@@ -163,7 +176,7 @@ impl Approvals {
         match self.waiting.get(digest) {
             Some(waiting) if now < waiting.lapses_at() => Ok(waiting),
             Some(_) => Err(unknown(format!("{digest} waited longer than 30 days for signatures, and is over"))),
-            None if self.ended.contains(digest) => Err(unknown(format!("{digest} was rejected, or is over"))),
+            None if self.ended.contains_key(digest) => Err(unknown(format!("{digest} was rejected, or is over"))),
             None => Err(unknown(format!("{digest} does not wait for signatures"))),
         }
     }
@@ -200,10 +213,15 @@ impl Approvals {
 
     /// Takes in that a statement is never to take effect.
     pub(crate) fn end(&mut self, statement: &Digest) {
-        if self.waiting.remove(statement).is_some() {
-            self.ended.insert(*statement);
+        if let Some(waiting) = self.waiting.remove(statement) {
+            self.ended.insert(*statement, waiting.needs);
         }
     }
+}
+
+fn no_room() -> Refusal {
+    let what = format!("{APPROVALS_WAITING_MAX} statements wait for signatures: approve or reject some first");
+    Refusal::new(Reason::QueueFull, what)
 }
 
 /// Whether a statement takes effect only with the signatures of other officers, where the configuration asks for more than one. What only

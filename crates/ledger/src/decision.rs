@@ -5,7 +5,8 @@
 //! nobody in and gives nobody anything before an enrolment or an agreement, which need theirs.
 //!
 //! Invariant: whatever order a hub that lost data is handed decisions back in, the registry comes out the same. So changes of one
-//! participant are numbered, and what holds is made of all of them in the order of their numbers.
+//! participant are numbered, and what holds is made of all of them in the order of their numbers; where a hub that had lost one gave its
+//! number out again, and both came back, in the order in which they were said to be made. Of two additions the first made counts.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +26,14 @@ pub const MEASURES_MAX: usize = 4096;
 /// Languages in which a participant has a name. Over it: `ARGUMENT_INVALID`.
 pub const LANGUAGES_MAX: usize = 32;
 
-/// What the forum decided about one participant, or one measure, by the number of the change and its statement; the addition is number 0.
+/// How far after the last known change of a participant one that is handed back may lie.
+const CHANGES_AHEAD_MAX: u32 = 1000;
+
+/// What the forum decided about one participant, or one measure, by the number of the change, when it was made, and its statement; the
+/// addition is number 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Changes {
-    by_number: BTreeMap<(u32, Digest), Change>,
+    by_number: BTreeMap<(u32, Timestamp, Digest), Change>,
 }
 
 /// One decision that was recorded.
@@ -45,12 +50,12 @@ pub struct Change {
 impl Changes {
     /// In their order, with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Change)> {
-        self.by_number.iter().map(|((number, _), change)| (*number, change))
+        self.by_number.iter().map(|((number, ..), change)| (*number, change))
     }
 
     /// The number of the newest; 0 where there is none but the addition.
     pub fn last(&self) -> u32 {
-        self.by_number.last_key_value().map_or(0, |((number, _), _)| *number)
+        self.by_number.last_key_value().map_or(0, |((number, ..), _)| *number)
     }
 
     pub(crate) fn take_in(&mut self, statement: &Statement, decision: &ForumDecision, at: Timestamp) {
@@ -59,7 +64,12 @@ impl Changes {
             DecisionContent::AddParticipant(_) | DecisionContent::AddMeasure(_) => 0,
         };
         let change = Change { decision: decision.clone(), officer: statement.officer.clone(), at };
-        self.by_number.entry((number, statement.digest)).or_insert(change);
+        self.by_number.entry((number, statement.made_at, statement.digest)).or_insert(change);
+    }
+
+    /// The decision by which it joined, if one that is known did.
+    pub(crate) fn addition(&self) -> Option<&Change> {
+        self.iter().next().filter(|(number, _)| *number == 0).map(|(_, change)| change)
     }
 
     /// What became of a participant that began so.
@@ -93,6 +103,33 @@ impl DecisionContent {
         self.apply_to(&mut then);
         then == *now
     }
+}
+
+/// Whether a decision that is handed back can mean anything here. What it changes may have yet to come back, and changes that came before
+/// it; an addition may have been made anew meanwhile, and then both stand.
+///
+/// Refuses with `REGISTRY_CHANGED` a change too far ahead, which would leave no number for the next, or as [`check_decision`] does.
+pub(crate) fn check_handed_decision(
+    registry: &Registry,
+    by: &ParticipantCode,
+    decision: &ForumDecision,
+) -> Result<(), Refusal> {
+    check_decision_form(registry, by, &decision.content)?;
+    let (participant, revision) = match &decision.content {
+        DecisionContent::AddParticipant(participant) if registry.is_added(&participant.code) => return Ok(()),
+        DecisionContent::AddMeasure(measure) if registry.addition_of(&measure.code).is_some() => return Ok(()),
+        DecisionContent::AddParticipant(_) | DecisionContent::AddMeasure(_) => {
+            return check_decision(registry, by, decision);
+        }
+        DecisionContent::Rename { participant, revision, .. }
+        | DecisionContent::SetKind { participant, revision, .. } => (participant, revision),
+    };
+    let last = registry.changes_of(participant).map_or(0, Changes::last);
+    if *revision == 0 || *revision > last.saturating_add(CHANGES_AHEAD_MAX) {
+        let what = format!("change {revision} of {participant} is too far from the last one known, {last}");
+        return Err(Refusal::new(Reason::RegistryChanged, what));
+    }
+    Ok(())
 }
 
 /// Puts a measure behind those of its area that come before it by number, whatever was there first.

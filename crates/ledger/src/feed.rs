@@ -1,6 +1,7 @@
 //! The feeds: how many things each participant was told, and who is told what.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use concord_model::ParticipantCode;
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,9 @@ pub const FOUNDING_FEED_NUMBER: u64 = 1;
 pub struct Feed {
     last: BTreeMap<ParticipantCode, u64>,
     resumes: BTreeMap<ParticipantCode, Resumes>,
-    /// The entries that everybody is told: with these the feed of a participant begins that joins the registry.
-    of_all: Vec<u64>,
+    /// The entries that everybody is told: with these the feed of a participant begins that joins the registry. Shared, since it grows and
+    /// hardly any commit adds to it.
+    of_all: Arc<Vec<u64>>,
 }
 
 impl Feed {
@@ -52,7 +54,7 @@ impl Feed {
 
     /// Takes in that everybody is told an entry.
     pub(crate) fn told_all(&mut self, sequence: u64) {
-        self.of_all.push(sequence);
+        Arc::make_mut(&mut self.of_all).push(sequence);
     }
 
     /// Takes in the founding, the first thing that everyone is told.

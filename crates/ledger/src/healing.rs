@@ -12,7 +12,7 @@ use crate::agreement::{Agreement, AgreementState, check_amendment, check_form};
 use crate::approval::{needs_others, that_count};
 use crate::command::{At, Handed};
 use crate::contact::check_contact_form;
-use crate::decision::{check_decision, check_decision_form};
+use crate::decision::check_handed_decision;
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
 use crate::feed::told_of;
 use crate::hold::check_hold;
@@ -21,7 +21,7 @@ use crate::loss::Lost;
 use crate::resume::Shown;
 use crate::role::check_role_form;
 use crate::signer::SignerStep;
-use crate::statement::{DecisionContent, ForumDecision, Replacement, StatementContent};
+use crate::statement::{Replacement, StatementContent};
 
 /// How far after the last known version of an agreement one that is handed back may lie.
 const VERSIONS_AHEAD_MAX: u32 = 1000;
@@ -49,7 +49,8 @@ impl Ledger {
                 "an approval that comes with a statement is of another one, or of an officer who signed it already";
             return Err(Refusal::new(Reason::StatementMalformed, what));
         }
-        let needs = if needs_others(self.registry(), statement) { handed.quorum.get() } else { 1 };
+        let needed = self.approvals().needed(&statement.digest).unwrap_or(1);
+        let needs = if needs_others(self.registry(), statement) { handed.quorum.get().max(needed) } else { 1 };
         let has_all = 1 + handed.approvals.len() as u64 >= u64::from(needs);
         match self.signers().check_handed(self.registry(), statement)? {
             None => return Ok(Decision::Nothing),
@@ -62,14 +63,17 @@ impl Ledger {
         }
         let meaningless = match handed.refused {
             Some(_) => None,
-            None => self.check_handed(handed, self.recorded_at(at.now)).err(),
+            None => {
+                let may_be = self.check_handed(handed, self.recorded_at(at.now));
+                may_be.and_then(|()| self.check_waits(handed, has_all, at)).err()
+            }
         };
         let told = match (handed.refused, &meaningless) {
             // Its own node knows that it was refused.
             (Some(_), _) => Vec::new(),
             (None, Some(_)) => vec![statement.participant.clone()],
-            // It waits for signatures here.
-            (None, None) if !has_all => vec![statement.participant.clone()],
+            // It waits for signatures here, and nobody is told what waits.
+            (None, None) if !has_all => Vec::new(),
             (None, None) => self.told_of_handed(handed),
         };
         let refused = handed.refused.or(meaningless.as_ref().map(|refusal| refusal.reason));
@@ -98,6 +102,15 @@ impl Ledger {
         Ok(Decision::Fact { fact, refusal: meaningless })
     }
 
+    /// Whether what has too few signatures may wait here: else any number of them would. What is refused so is heard again from whoever
+    /// else was told of it.
+    fn check_waits(&self, handed: &Handed, has_all: bool, at: At) -> Result<(), Refusal> {
+        if has_all || self.approvals().get(&handed.statement.digest).is_some() {
+            return Ok(());
+        }
+        self.approvals().check_room_for_handed(self.recorded_at(at.now))
+    }
+
     /// Whether a statement that was accepted once can mean anything here.
     fn check_handed(&self, handed: &Handed, now: Timestamp) -> Result<(), Refusal> {
         let statement = &handed.statement;
@@ -113,12 +126,7 @@ impl Ledger {
             }),
             // What it lifts may have yet to come back.
             StatementContent::Release(_) => Ok(()),
-            // What it changes may have yet to come back, and changes that came before it.
-            StatementContent::Decided(ForumDecision {
-                content: content @ (DecisionContent::Rename { .. } | DecisionContent::SetKind { .. }),
-                ..
-            }) => check_decision_form(registry, by, content),
-            StatementContent::Decided(decision) => check_decision(registry, by, decision),
+            StatementContent::Decided(decision) => check_handed_decision(registry, by, decision),
             StatementContent::Approve(_) | StatementContent::Reject(_) => Ok(()),
             // Settings and decisions that came before it may have yet to come back.
             StatementContent::SetContact(setting) => check_contact_form(registry, by, setting),

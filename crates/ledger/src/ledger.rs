@@ -142,10 +142,11 @@ impl Ledger {
     /// Takes in a statement that was accepted: it takes effect, waits for signatures, or is one.
     fn apply_said(&mut self, decided: &StatementDecided, sequence: u64) {
         let (statement, at) = (&decided.statement, self.recorded_at);
-        let approvals = Arc::make_mut(&mut self.approvals);
+        // Touched by the few statements that it is about only: a copy is made of what others read.
         match &statement.content {
-            StatementContent::Reject(rejected) => approvals.end(rejected),
+            StatementContent::Reject(rejected) => Arc::make_mut(&mut self.approvals).end(rejected),
             StatementContent::Approve(approved) => {
+                let approvals = Arc::make_mut(&mut self.approvals);
                 approvals.sign(approved, &statement.officer, at, sequence);
                 if decided.completes.is_some()
                     && let Some(waiting) = approvals.take(approved)
@@ -154,10 +155,15 @@ impl Ledger {
                     self.apply_effective(&waiting.statement, &signed_by, decided, sequence);
                 }
             }
-            _ if decided.waits() => approvals.wait(statement, decided.needs, &decided.approvals, at, sequence),
+            _ if decided.waits() => {
+                let approvals = Arc::make_mut(&mut self.approvals);
+                approvals.wait(statement, decided.needs, &decided.approvals, at, sequence);
+            }
             _ => {
                 // It may have waited here when it was handed back with its signatures.
-                approvals.take(&statement.digest);
+                if self.approvals.is_without_effect(&statement.digest) {
+                    Arc::make_mut(&mut self.approvals).take(&statement.digest);
+                }
                 let signed_by = std::iter::once(statement).chain(&decided.approvals);
                 let signed_by: Vec<Name> = signed_by.map(|one| one.officer.clone()).collect();
                 self.apply_effective(statement, &signed_by, decided, sequence);

@@ -33,7 +33,9 @@ mod consignment;
 mod healing;
 
 pub use agreement::{Agreement, AgreementState, Agreements, GoesOn, PartyRecord, PartyState};
-pub use approval::{APPROVAL_LASTS, APPROVALS_WAITING_MAX, Approvals, Quorum, Signed, Waiting, that_count};
+pub use approval::{
+    APPROVAL_LASTS, APPROVALS_WAITING_MAX, Approvals, Quorum, Signed, Waiting, needs_others, that_count,
+};
 pub use audience::{Audience, AudienceRule, audience, check_terms, preview, why_not_in_audience};
 pub use chain::{Chain, ChainStep, Chains, KeptReceipt};
 pub use command::{Acknowledge, At, Candidate, Command, Consign, Handed, Item, NoticeOutcome, SenderNotice, Stood};

@@ -229,27 +229,40 @@ impl Registry {
         }
     }
 
-    /// What is there first under a code stays, and changes may come before what they change.
+    /// What the founding has under a code stays, else what was made first; and changes may come before what they change.
     fn decide(&mut self, statement: &Statement, decision: &ForumDecision, at: Timestamp) {
         let participant = match &decision.content {
             DecisionContent::AddMeasure(measure) => {
-                if self.measure(&measure.code).is_none() {
-                    insert_measure(&mut self.measures, measure.clone());
-                    self.added_measures.entry(measure.code.clone()).or_default().take_in(statement, decision, at);
+                let is_there = self.measure(&measure.code).is_some();
+                if is_there && !self.added_measures.contains_key(&measure.code) {
+                    return;
+                }
+                let added = self.added_measures.entry(measure.code.clone()).or_default();
+                added.take_in(statement, decision, at);
+                let Some(DecisionContent::AddMeasure(first)) = added.addition().map(|change| &change.decision.content)
+                else {
+                    return;
+                };
+                match self.measures.iter_mut().find(|one| one.code == first.code) {
+                    Some(one) => one.clone_from(first),
+                    None => insert_measure(&mut self.measures, first.clone()),
                 }
                 return;
             }
             DecisionContent::AddParticipant(participant) => {
-                if self.begun.contains_key(&participant.code) {
+                if self.begun.contains_key(&participant.code) && !self.is_added(&participant.code) {
                     return;
                 }
-                self.begun.insert(participant.code.clone(), participant.clone());
                 &participant.code
             }
             DecisionContent::Rename { participant, .. } | DecisionContent::SetKind { participant, .. } => participant,
         };
         let changes = self.changes.entry(participant.clone()).or_default();
         changes.take_in(statement, decision, at);
+        if let Some(DecisionContent::AddParticipant(first)) = changes.addition().map(|change| &change.decision.content)
+        {
+            self.begun.insert(participant.clone(), first.clone());
+        }
         if let Some(begun) = self.begun.get(participant) {
             self.participants.insert(participant.clone(), changes.applied_to(begun));
         }
@@ -267,7 +280,12 @@ impl Registry {
 
     /// By what a measure joined the catalogue; none of the founding's.
     pub fn addition_of(&self, measure: &MeasureCode) -> Option<&Change> {
-        self.added_measures.get(measure)?.iter().next().map(|(_, change)| change)
+        self.added_measures.get(measure)?.addition()
+    }
+
+    /// Whether a participant joined by a decision, not with the founding.
+    pub(crate) fn is_added(&self, participant: &ParticipantCode) -> bool {
+        self.changes.get(participant).is_some_and(|changes| changes.addition().is_some())
     }
 
     /// The technical holds.

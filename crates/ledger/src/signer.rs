@@ -90,14 +90,23 @@ impl Signers {
         if officer.is_some_and(|officer| number <= officer.dropped_through) {
             return Ok(None);
         }
-        let last = self.last(&statement.participant, &statement.officer).map_or(0, |last| last.number);
-        if number == 0 || number > last.saturating_add(HANDED_AHEAD_MAX) {
+        if !self.has_place(statement) {
+            let last = self.last(&statement.participant, &statement.officer).map_or(0, |last| last.number);
             return Err(Refusal::new(
                 Reason::StatementOutOfOrder,
                 format!("statement {number} of {} is too far from the last one known, {last}", statement.officer),
             ));
         }
         Ok(Some(SignerStep::Next))
+    }
+
+    /// Whether the number of a statement that is handed back lies where one may be missing: behind those that are kept no more, and not so
+    /// far ahead that its officer could be silenced by it.
+    fn has_place(&self, statement: &Statement) -> bool {
+        let officer = self.officer(&statement.participant, &statement.officer);
+        let last = self.last(&statement.participant, &statement.officer).map_or(0, |last| last.number);
+        let dropped_through = officer.map_or(0, |officer| officer.dropped_through);
+        statement.number > dropped_through && statement.number <= last.saturating_add(HANDED_AHEAD_MAX)
     }
 
     /// The decided statement with this number, if it is the same one. Same number and other content is a fork.
@@ -119,9 +128,9 @@ impl Signers {
         let (number, digest, refused) = (statement.number, statement.digest, decided.refused);
         self.keep(statement, LastStatement { number, digest, refused, sequence });
         for approval in &decided.approvals {
-            // An officer who had to begin anew with its numbers, since a hub lost them, may have said something else under this one: its
-            // signature holds all the same.
-            if matches!(self.known(approval), Ok(None)) {
+            // An officer who had to begin anew with its numbers, since a hub lost them, may have said something else under this one, or
+            // it lies where no number may: its signature holds all the same, and its officer goes on from the numbers that are kept.
+            if self.has_place(approval) && matches!(self.known(approval), Ok(None)) {
                 let (number, digest) = (approval.number, approval.digest);
                 self.keep(approval, LastStatement { number, digest, refused: None, sequence });
             }

@@ -22,7 +22,7 @@ pub struct Statement {
     pub hub: Name,
     /// Numbered for each officer from 1, without gaps.
     pub number: u64,
-    /// By the officer's clock; shown, never decided upon.
+    /// By the officer's clock; shown. It decides nothing but which comes first of two decisions of the forum under one number.
     pub made_at: Timestamp,
     /// Digest of the serialised statement: tells a repeat from a fork.
     pub digest: Digest,
@@ -198,6 +198,36 @@ pub struct Replacement {
 }
 
 impl Statement {
+    /// Whether its participant may say such a thing at all, whatever holds now: what binds all, the secretariat alone says, and a hold is
+    /// laid by it or by the one who is held. Who may say the rest, what it is about decides.
+    ///
+    /// The hub refuses what is not, and no node takes the hub's word for that: else any state's officer and a lying hub made new keys for
+    /// everybody.
+    pub fn is_its_to_say(&self) -> bool {
+        let secretariat = ParticipantCode::secretariat();
+        let is_secretariats = self.participant == secretariat;
+        match &self.content {
+            StatementContent::Enrol(request) | StatementContent::Replace(Replacement { request, .. }) => {
+                is_secretariats && request.participant != secretariat
+            }
+            StatementContent::Decided(_) | StatementContent::Approve(_) | StatementContent::Reject(_) => {
+                is_secretariats
+            }
+            StatementContent::Hold { participant, .. } => {
+                *participant != secretariat && (is_secretariats || *participant == self.participant)
+            }
+            // A release lifts what its participant laid, and an epoch is opened of the own node's chains.
+            StatementContent::Release(_)
+            | StatementContent::OpenEpoch(_)
+            | StatementContent::Propose { .. }
+            | StatementContent::Consent(_)
+            | StatementContent::Decline(..)
+            | StatementContent::Leave(_)
+            | StatementContent::Return(..)
+            | StatementContent::End(_) => true,
+        }
+    }
+
     /// Whose node's chains it closes the epoch of, if it closes one.
     pub fn closes(&self) -> Option<(&ParticipantCode, &Name)> {
         match &self.content {

@@ -102,7 +102,7 @@ reasons! {
     /// No such hold, or another one laid it.
     HoldUnknown = "HOLD_UNKNOWN", Unknown, "whoever laid a hold lifts it: see `concord participant list`";
     /// What needs several officers' signatures waits for them already.
-    ApprovalExists = "APPROVAL_EXISTS", Conflict, "another officer signs what waits: `concord approval list` shows it, `concord approval approve` signs it";
+    ApprovalExists = "APPROVAL_EXISTS", Conflict, "another officer signs what waits, or ends it: `concord approval list` shows it, `concord approval approve` signs it, `concord approval reject` lets it be said anew";
     /// Nothing waits under this id: it was never said, took effect, was rejected or is over.
     ApprovalUnknown = "APPROVAL_UNKNOWN", Unknown, "see what waits with `concord approval list`; where it is over, say it anew";
     /// This officer signed it before.

@@ -16,7 +16,7 @@ use concord_hub::shared::{Shared, anchors_of};
 use concord_hub::streams::Streams;
 use concord_identity::Anchors;
 use concord_journal::Journal;
-use concord_ledger::{At, Ledger};
+use concord_ledger::{At, Ledger, Quorum};
 use concord_model::Timestamp;
 use concord_server::audit::Audit;
 use concord_server::{Clock, DiskRoom, Quotas, Readiness, Shares, Shutdown};
@@ -111,6 +111,7 @@ pub(crate) fn open(
         shares: Shares::new(Quotas::default()),
         shutdown: Shutdown::new(),
         announce: Vec::new(),
+        quorum: Quorum::ONE,
         refreshing: Mutex::default(),
     });
     let sequencing = async move { task.run().await.expect("the disk takes every commit") };

@@ -114,8 +114,9 @@ pub(crate) async fn run(command: ApprovalCommand, output: Output) -> Result<(), 
 /// Says that something waits, and how another officer signs it.
 pub(crate) fn tell_waits(missing: u32, statement: &Digest, output: Output) {
     let signatures = if missing == 1 { "signature" } else { "signatures" };
-    let why =
-        format!("it waits for {missing} more {signatures}: another officer of the secretariat looks, and approves");
+    let why = format!(
+        "it waits for {missing} more {signatures}: another officer of the secretariat looks, and approves; where there is none yet, `concord officer add NAME --dir HUBDIR` makes one"
+    );
     let id = shortened(&statement.to_string());
     hint::next(
         output,
@@ -138,7 +139,8 @@ struct Read {
     line: ApprovalLine,
 }
 
-async fn waiting(client: &Client) -> Result<Vec<Read>, Failure> {
+/// With how many more wait that did not fit into one answer.
+async fn waiting(client: &Client) -> Result<(Vec<Read>, u32), Failure> {
     let answer = client.registry().list_approvals(call(ListApprovalsRequest {})).await?.into_inner();
     let mut read = Vec::with_capacity(answer.waiting.len());
     for waiting in answer.waiting {
@@ -147,7 +149,7 @@ async fn waiting(client: &Client) -> Result<Vec<Read>, Failure> {
         let line = line(client, &statement, &waiting).await?;
         read.push(Read { statement, waiting, line });
     }
-    Ok(read)
+    Ok((read, answer.more))
 }
 
 async fn line(client: &Client, statement: &Statement, waiting: &WaitingStatement) -> Result<ApprovalLine, Failure> {
@@ -194,7 +196,7 @@ async fn held_by(client: &Client, hold: &Digest) -> Result<String, Failure> {
 
 async fn find(client: &Client, id: &str) -> Result<Read, Failure> {
     let prefix = id.to_ascii_lowercase();
-    let mut found: Vec<Read> = waiting(client).await?;
+    let (mut found, _) = waiting(client).await?;
     found.retain(|read| !prefix.is_empty() && (read.line.participant == id || read.line.id.starts_with(&prefix)));
     if found.len() > 1 {
         let many = format!("{} statements that wait are of {id}, or begin with it", found.len());
@@ -209,7 +211,11 @@ async fn find(client: &Client, id: &str) -> Result<Read, Failure> {
 
 async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
-    let lines: Vec<ApprovalLine> = waiting(&client).await?.into_iter().map(|read| read.line).collect();
+    let (read, more) = waiting(&client).await?;
+    let lines: Vec<ApprovalLine> = read.into_iter().map(|read| read.line).collect();
+    if more > 0 {
+        output.say(&format!("{more} more wait, and are shown when some of these are approved or rejected"));
+    }
     output.results(&lines, || {
         table(
             &["id", "what", "of", "signed by", "lacks", "until"],
@@ -260,8 +266,16 @@ async fn approve(args: &ApproveArgs, output: Output) -> Result<(), Failure> {
         StatementContent::Replace(replacement) => Some(&replacement.request),
         _ => None,
     };
-    if let Some(request) = request {
-        args.compared.check(&format!("the join request of {}", request.participant), fingerprint(request), output)?;
+    output.say(&in_words(&read.line));
+    match request {
+        Some(request) => {
+            args.compared.check(
+                &format!("the join request of {}", request.participant),
+                fingerprint(request),
+                output,
+            )?;
+        }
+        None => check_meant(args, &read.line, output)?,
     }
     let said = say(&client, DraftContent::Approve(read.statement.digest)).await?;
     let missing = if let Said::Waits(missing) = said { missing } else { 0 };
@@ -276,6 +290,35 @@ async fn approve(args: &ApproveArgs, output: Output) -> Result<(), Failure> {
             "it is in effect, told to all with who signed: this writes the bundle for its node",
             &[bundle.path(&args.client.profile)],
         );
+    }
+    Ok(())
+}
+
+/// What is about to be signed, without what is yet to be compared.
+fn in_words(line: &ApprovalLine) -> String {
+    let mut words = format!("{} {}", line.kind, line.participant);
+    words.extend(line.node.iter().map(|node| format!(", node {}", safe(node))));
+    words.extend(line.reference.iter().map(|reference| format!(", reference: {}", safe(reference))));
+    format!("{words}\n  said by {}, signed by {}, id {}", line.said_by, line.signed_by.join(", "), shortened(&line.id))
+}
+
+/// Of what carries nothing that could be compared, whoever signs it says that it is meant: on a terminal asked, elsewhere by naming its id. The
+/// code of a participant alone may be meant for something else of it.
+fn check_meant(args: &ApproveArgs, line: &ApprovalLine, output: Output) -> Result<(), Failure> {
+    let what = format!("the {} of {}", line.kind, line.participant);
+    args.compared.check_nothing_to_compare(&what)?;
+    if args.compared.asks() {
+        return confirm(
+            output,
+            "approving",
+            &format!("{what} takes effect with the signatures that it needs."),
+            &shortened(&line.id),
+        );
+    }
+    if args.id == line.participant {
+        let unnamed =
+            format!("{what} is signed by its id only where nobody is asked: a code may be meant for something else");
+        return Err(Failure::usage(unnamed).help(format!("give its id, {}, if it is meant", shortened(&line.id))));
     }
     Ok(())
 }

@@ -20,6 +20,20 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
+    /// Refuses a fingerprint where nothing carries one: whoever gives it means something else.
+    pub(crate) fn check_nothing_to_compare(&self, what: &str) -> Result<(), Failure> {
+        match self.fingerprint {
+            Some(_) => Err(Failure::usage(format!("{what} carries no fingerprint, so there is nothing to compare"))
+                .help("look at what waits with `concord approval list`: it may be something else than you mean")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether somebody sits at a terminal who is to be asked.
+    pub(crate) fn asks(&self) -> bool {
+        !self.yes && std::io::stdin().is_terminal()
+    }
+
     /// Compares what the file carries with what was said; on a terminal, where nothing was, it is asked for. Off a terminal nobody can be
     /// asked: a note says that it was not compared.
     ///
@@ -39,21 +53,26 @@ impl Compared {
             ));
             return Ok(());
         }
+        // What the file carries is shown behind the answer only: whoever sees it before may type that, and has compared nothing.
         output.say(&format!(
-            "{what} has the fingerprint\n  {}\nAsk the other side by telephone. Type what it reads out, or the first two groups of it:",
-            carried.grouped()
+            "{what} is compared by its fingerprint. Ask the other side by telephone, and type what it reads out, or the first four groups of it:"
         ));
         let mut answer = String::new();
         let read = stdin.lock().read_line(&mut answer);
         read.map_err(|error| Failure::failed("TERMINAL", format!("the answer cannot be read: {error}")))?;
-        check_typed(what, carried, answer.trim())
+        check_typed(what, carried, answer.trim())?;
+        output.say(&format!("it is the one that {what} carries: {}", carried.grouped()));
+        Ok(())
     }
 }
 
-/// What a person typed: all of it, or at least its first two groups.
+/// Of a fingerprint at least so much is compared: with half of it a file that begins alike cannot be made.
+const DIGITS_COMPARED_MIN: usize = 32;
+
+/// What a person typed: all of it, or at least its first four groups.
 fn check_typed(what: &str, carried: Fingerprint, typed: &str) -> Result<(), Failure> {
     let digits: String = typed.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
-    if digits.len() >= 16 && carried.to_string().starts_with(&digits.to_ascii_lowercase()) {
+    if digits.len() >= DIGITS_COMPARED_MIN && carried.to_string().starts_with(&digits.to_ascii_lowercase()) {
         return Ok(());
     }
     Err(mismatch(what, &format!("what was typed is not how {} begins", carried.grouped())))
@@ -84,10 +103,12 @@ mod tests {
     fn what_is_typed_is_taken_by_its_first_groups_and_nothing_shorter() {
         let carried = Fingerprint(Digest(std::array::from_fn(|index| index as u8)));
         let grouped = carried.grouped();
-        for typed in [grouped.as_str(), &grouped.to_uppercase(), &grouped[..17], "0001020304050607"] {
+        let first_four = "000102030405060708090a0b0c0d0e0f";
+        for typed in [grouped.as_str(), &grouped.to_uppercase(), &grouped[..35], first_four] {
             assert!(check_typed("it", carried, typed).is_ok(), "{typed}");
         }
-        for typed in ["", "y", "yes", "00010203", "00010203 0405060", "00010203 04050608", &format!("{grouped} 00")] {
+        let other = first_four.replace("0f", "0e");
+        for typed in ["", "yes", &grouped[..17], &grouped[..34], &first_four[..31], &other, &format!("{grouped} 00")] {
             assert!(check_typed("it", carried, typed).is_err(), "{typed}");
         }
     }

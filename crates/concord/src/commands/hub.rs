@@ -209,7 +209,7 @@ fn tell_officers(dir: &Path, output: Output) -> Result<(), Failure> {
     let folders = officers.map(|one| holders.folder_of(&one)).collect::<Result<Vec<_>, _>>().map_err(HubError::from)?;
     if quorum > 1 {
         let profiles = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
-        output.say(&format!("{quorum} officers sign what lets a state in (`quorum` in hub.toml): give their profiles to as many people: {profiles}"));
+        output.say(&format!("{quorum} officers sign what lets a state in (`quorum` in hub.toml): move their profiles out of this folder, to as many people: {profiles}"));
     }
     if folders.len() < quorum as usize {
         let add = Line::new("officer add NAME --dir").path(dir);

@@ -121,5 +121,6 @@ async fn asked(channel: Channel) -> Result<usize, Status> {
     let mut client = RegistryServiceClient::new(channel).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES);
     let asked = tokio::time::timeout(CALL_TIMEOUT, client.list_approvals(ListApprovalsRequest {}));
     let answer = asked.await.map_err(|_| Status::deadline_exceeded("it did not answer in time"))?;
-    Ok(answer?.into_inner().waiting.len())
+    let listed = answer?.into_inner();
+    Ok(listed.waiting.len() + listed.more as usize)
 }

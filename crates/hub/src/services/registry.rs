@@ -11,11 +11,15 @@ use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::registry_service_server::{RegistryService, RegistryServiceServer};
 use concord_wire::registry;
 use concord_wire::status::to_status;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::caller;
 use crate::feed::waiting_statement;
 use crate::shared::{Shared, internal};
+
+/// What is listed of statements that wait: many of the largest would not fit into one message.
+const LISTED_SIZE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Shows the registry and makes bundles.
 pub struct RegistryView(pub Arc<Shared>);
@@ -62,7 +66,7 @@ impl RegistryService for RegistryView {
         _request: Request<pb::ListApprovalsRequest>,
     ) -> Result<Response<pb::ListApprovalsResponse>, Status> {
         let waiting = self.0.blocking(waiting).await.map_err(|refusal| to_status(&refusal))?;
-        Ok(Response::new(pb::ListApprovalsResponse { waiting }))
+        Ok(Response::new(waiting))
     }
 
     async fn list_contacts(
@@ -142,8 +146,8 @@ fn registered(ledger: &Ledger, participant: &Participant) -> pb::RegisteredParti
     pb::RegisteredParticipant { participant: Some(registry::participant(participant)), enrolled, holds, decisions }
 }
 
-/// What waits for signatures now, the oldest first; blocks.
-fn waiting(shared: &Shared) -> Result<Vec<pb::WaitingStatement>, Refusal> {
+/// What waits for signatures now, the oldest first, as far as one message goes; blocks.
+fn waiting(shared: &Shared) -> Result<pb::ListApprovalsResponse, Refusal> {
     let published = shared.published();
     let now = shared.clock.now();
     let mut waiting: Vec<_> = published.ledger.approvals().iter().map(|(_, waiting)| waiting).collect();
@@ -164,7 +168,16 @@ fn waiting(shared: &Shared) -> Result<Vec<pb::WaitingStatement>, Refusal> {
             lapses_at: Some(timestamp(waiting.lapses_at())),
         })
     };
-    waiting.into_iter().map(shown).collect()
+    let mut listed = pb::ListApprovalsResponse::default();
+    for (index, one) in waiting.iter().copied().enumerate() {
+        let one = shown(one)?;
+        if listed.encoded_len() + one.encoded_len() > LISTED_SIZE_MAX_BYTES {
+            listed.more = u32::try_from(waiting.len() - index).unwrap_or(u32::MAX);
+            break;
+        }
+        listed.waiting.push(one);
+    }
+    Ok(listed)
 }
 
 fn fingerprint(participant: &ParticipantCode, enrolment: &Enrolment) -> bytes::Bytes {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::caller;
-use crate::feed::waiting_signatures;
+use crate::feed::{completed_by, waiting_signatures};
 use crate::fencing::NodeRun;
 use crate::noted::about_statement;
 use crate::sequencer::{Answer, Proposal};
@@ -36,12 +36,16 @@ impl StatementService for Statements {
     async fn prepare(&self, request: Request<pb::PrepareRequest>) -> Result<Response<pb::PrepareResponse>, Status> {
         let officer = caller(&request)?.identity;
         let published = self.0.published();
-        let last = published.ledger.signers().last(&officer.participant, &officer.name);
+        let last = published.ledger.signers().last(&officer.participant, &officer.name).map_or(0, |last| last.number);
+        let next_number = last.checked_add(1).ok_or_else(|| {
+            let what = format!("{last} is the last number that the officer {} can use", officer.name);
+            to_status(&Refusal::new(Reason::StatementOutOfOrder, what))
+        })?;
         Ok(Response::new(pb::PrepareResponse {
             participant: officer.participant.to_string(),
             officer: officer.name.to_string(),
             hub: self.0.hub.to_string(),
-            next_number: last.map_or(0, |last| last.number) + 1,
+            next_number,
             node: String::new(),
             epoch: 0,
         }))
@@ -97,12 +101,13 @@ pub async fn submit(shared: &Arc<Shared>, caller: &Caller, request: pb::SubmitRe
 
 /// Has a statement decided, and does what follows from it.
 async fn settle(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     by: Option<&NodeRun>,
     statement: Statement,
     signed: pb::SignedStatement,
 ) -> Result<u32, Refusal> {
     let consequences = Consequences::of(&statement, &shared.published().ledger);
+    let said = statement.clone();
     let proposal = Proposal::Statement(Box::new(statement), signed);
     let answer = match by {
         Some(by) => shared.sequencer.decide_by(by, proposal).await?,
@@ -112,8 +117,47 @@ async fn settle(
     if let Answer::Waits(missing) = answer {
         return Ok(missing);
     }
-    consequences.follow(shared).await;
+    match completed(shared, &said).await? {
+        // What several officers sign changes no agreement, so that who was a member before does not matter.
+        Some((waited_from, completed)) => {
+            let consequences = Consequences::of(&completed, &shared.published().ledger);
+            let changes_anchors = consequences.changes_anchors;
+            consequences.follow(shared).await;
+            if changes_anchors {
+                ask_again(shared, waited_from);
+            }
+        }
+        None => consequences.follow(shared).await,
+    }
     Ok(0)
+}
+
+/// A hub that lost data passes over what is handed back of a participant whose enrolment waits here for signatures. With the last of them
+/// those who handed anything back since it waited are asked once more.
+fn ask_again(shared: &Shared, waited_from: u64) {
+    let published = shared.published();
+    let feeds = published.ledger.feed().iter().map(|(participant, _)| participant);
+    let handed_back = feeds.filter(|participant| {
+        let resumes = published.ledger.feed().resumes(participant);
+        resumes.is_some_and(|resumes| resumes.iter().any(|resume| resume.sequence > waited_from))
+    });
+    let asked = shared.losses.ask_again(handed_back.cloned());
+    if !asked.is_empty() {
+        shared.streams.end_feeds(&asked);
+    }
+}
+
+/// What an approval that was decided let take effect, and where that stands, by what is recorded of it: what was published before may not have known yet what it
+/// is about, and said once more it finds nothing that waits.
+async fn completed(shared: &Arc<Shared>, approval: &Statement) -> Result<Option<(u64, Statement)>, Refusal> {
+    let Statement { participant, officer, number, .. } = approval;
+    if !matches!(approval.content, StatementContent::Approve(_)) {
+        return Ok(None);
+    }
+    let Some(decided) = shared.published().ledger.signers().decided(participant, officer, *number) else {
+        return Ok(None);
+    };
+    shared.blocking(move |shared| completed_by(shared, decided.sequence)).await
 }
 
 /// What has to happen when a statement was decided, before whoever handed it in has its answer. It is the same when it happens again.
@@ -127,14 +171,8 @@ pub(crate) struct Consequences {
 }
 
 impl Consequences {
-    /// Of this statement, with the ledger before it is decided.
+    /// Of this statement, with the ledger before it is decided. What an approval completes is asked for when it is decided.
     pub(crate) fn of(statement: &Statement, before: &Ledger) -> Self {
-        // What it may be the last signature for.
-        let waiting = match &statement.content {
-            StatementContent::Approve(approved) => before.approvals().get(approved),
-            _ => None,
-        };
-        let statement = waiting.map_or(statement, |waiting| &waiting.statement);
         let (mut left, mut replaced, mut held, mut agreement) = (None, None, None, None);
         match &statement.content {
             // It may end the agreement for others too, or let an amendment take its place.

@@ -87,8 +87,10 @@ impl Ledger {
             Ok(effective) => (effective, None),
             Err(refusal) => (None, Some(refusal)),
         };
-        // What a refused statement said concerns nobody but the state that said it; what waits, nobody but the secretariat.
+        // What a refused statement said concerns nobody but the state that said it. What waits nobody is told: in a feed it would stand like
+        // what has all its signatures, and its officers hear of it where they list what waits.
         let told = match effective {
+            None if refusal.is_none() && needs > 1 => Vec::new(),
             None => vec![by],
             Some(effective) => told_of(&self.registry, &self.agreements, effective, false),
         };

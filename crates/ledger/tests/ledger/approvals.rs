@@ -62,7 +62,7 @@ fn an_enrolment_counts_for_nothing_before_its_last_signature_and_for_all_with_it
         let mut forum = Forum::founded(["KAZ", "IRN"]);
         let enrolment = forum.enrols("KAZ", quorum);
         assert!(forum.last_statement().waits());
-        assert_eq!(forum.told_of_last(), [t("SEC")], "nobody else hears of what waits");
+        assert!(forum.told_of_last().is_empty(), "in nobody's feed stands what waits");
         let officers: Vec<String> = (2..=quorum).map(|number| format!("officer-{number}")).collect();
         for officer in &officers {
             assert!(!forum.is_enrolled("KAZ"));
@@ -255,4 +255,68 @@ fn an_officer_whose_number_was_used_again_has_signed_all_the_same() {
     forum.says("officer-2", hold, TWO).unwrap();
     forum.hands_back(&enrolment, &[approval], TWO).unwrap();
     assert!(forum.is_enrolled("KAZ"));
+}
+
+#[test]
+fn no_number_under_which_an_approval_came_back_silences_its_officer() {
+    let (enrolment, approval) = took_effect();
+    for number in [u64::MAX, 0] {
+        let mut forum = Forum::founded(["KAZ", "IRN"]);
+        let approval = Statement { number, ..approval.clone() };
+        forum.hands_back(&enrolment, &[approval], TWO).unwrap();
+        assert!(forum.is_enrolled("KAZ"), "its signature holds all the same");
+        assert_eq!(
+            forum.ledger.signers().last(&t("SEC"), &t("officer-2")),
+            None,
+            "{number} is no number to go on from"
+        );
+        let hold = StatementContent::Hold { participant: t("IRN"), reason: Title::parse("it floods").unwrap() };
+        forum.says("officer-2", hold, TWO).unwrap();
+    }
+}
+
+#[test]
+fn what_waits_for_more_than_are_asked_for_now_takes_effect_with_as_many_as_it_waits_for() {
+    let (enrolment, approval) = took_effect();
+    let three = Quorum::new(3).unwrap();
+    for is_ended in [false, true] {
+        let mut forum = Forum::founded(["KAZ", "IRN"]);
+        forum.run(&Command::Statement(enrolment.clone(), three)).unwrap();
+        if is_ended {
+            forum.says("officer-3", StatementContent::Reject(enrolment.digest), 3).unwrap();
+        }
+        for quorum in [1, TWO] {
+            let _ = forum.hands_back(&enrolment, &[approval.clone()], quorum);
+            assert!(!forum.is_enrolled("KAZ"), "two signed what was said under three");
+        }
+        let third = Statement { officer: t("officer-3"), digest: digest("a third"), ..approval.clone() };
+        forum.hands_back(&enrolment, &[approval.clone(), third], 1).unwrap();
+        assert!(forum.is_enrolled("KAZ"));
+    }
+}
+
+#[test]
+fn only_so_many_wait_of_those_that_come_back_and_the_rest_is_heard_again() {
+    let mut forum = Forum::founded(["TUR", "IRN"]);
+    let enrolment = forum.by("SEC", "officer", StatementContent::Enrol(join_request("TUR")));
+    let numbered = |number: usize| {
+        let request = JoinRequest { node: t(&format!("node-{number}")), ..join_request("TUR") };
+        let digest = digest(&format!("enrolment {number}"));
+        Statement { number: number as u64, digest, content: StatementContent::Enrol(request), ..enrolment.clone() }
+    };
+    for number in 1..=APPROVALS_WAITING_MAX {
+        let decided = forum.hands_back(&numbered(number), &[], TWO).unwrap();
+        assert!(matches!(decided, Decision::Fact { refusal: None, .. }), "{decided:?}");
+    }
+    let one_more = numbered(APPROVALS_WAITING_MAX + 1);
+    let refused = |forum: &mut Forum| match forum.hands_back(&one_more, &[], TWO).unwrap() {
+        Decision::Fact { refusal, .. } => refusal.map(|refusal| refusal.reason),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&mut forum), Some(Reason::QueueFull));
+    assert_eq!(forum.ledger.approvals().iter().count(), APPROVALS_WAITING_MAX);
+    forum.says("officer-2", StatementContent::Reject(numbered(1).digest), TWO).unwrap();
+    assert_eq!(refused(&mut forum), None);
+    assert!(forum.ledger.approvals().get(&one_more.digest).is_some());
+    crate::snapshots::check_at_every_fact(&forum.facts);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use concord_ledger::{
     Command, Decision, DecisionContent, ForumDecision, Handed, Quorum, Registry, Statement, StatementContent,
 };
-use concord_model::{Measure, Name, Participant, ParticipantKind, Reason, Refusal, Timestamp, Title};
+use concord_model::{Digest, Measure, Name, Participant, ParticipantKind, Reason, Refusal, Timestamp, Title};
 
 use crate::forum::{Forum, reason, t};
 
@@ -35,6 +35,23 @@ fn decided(content: DecisionContent) -> StatementContent {
 impl Forum {
     fn decides(&mut self, content: DecisionContent) -> Result<(), Refusal> {
         self.say("SEC", decided(content))
+    }
+
+    /// What another participant's node hands back; why it is refused, if it is.
+    fn takes_back(&mut self, statement: &Statement) -> Option<Reason> {
+        let handed = Handed {
+            statement: statement.clone(),
+            by: t("IRN"),
+            was_told: true,
+            refused: None,
+            closes: None,
+            approvals: Vec::new(),
+            quorum: Quorum::ONE,
+        };
+        match self.run(&Command::HandBack(handed)).unwrap() {
+            Decision::Fact { refusal, .. } => refusal.map(|refusal| refusal.reason),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The first measure's area with a number that is free.
@@ -108,7 +125,7 @@ fn names_and_kinds_change_and_what_they_were_stays_known() {
 }
 
 /// Everything that a registry says, but for when it was recorded.
-fn said(registry: &Registry) -> (Vec<Participant>, Vec<Measure>) {
+fn said_by(registry: &Registry) -> (Vec<Participant>, Vec<Measure>) {
     (registry.participants().cloned().collect(), registry.measures().to_vec())
 }
 
@@ -133,7 +150,7 @@ fn whatever_order_decisions_come_back_in_the_registry_is_the_same() {
             statement
         })
         .collect();
-    let expected = said(forum.ledger.registry());
+    let expected = said_by(forum.ledger.registry());
 
     for shift in 0..statements.len() {
         for reversed in [false, true] {
@@ -147,22 +164,58 @@ fn whatever_order_decisions_come_back_in_the_registry_is_the_same() {
             // And at a node that is told them so.
             let mut told = Forum::of(["KAZ", "IRN"]).ledger.registry().clone();
             for statement in &order {
-                let handed = Handed {
-                    statement: statement.clone(),
-                    by: t("IRN"),
-                    was_told: true,
-                    refused: None,
-                    closes: None,
-                    approvals: Vec::new(),
-                    quorum: Quorum::ONE,
-                };
-                let decision = restored.run(&Command::HandBack(handed)).unwrap();
-                assert!(matches!(decision, Decision::Fact { refusal: None, .. }), "{decision:?}");
+                assert_eq!(restored.takes_back(statement), None);
                 let officers: [Name; 1] = [statement.officer.clone()];
                 told.apply(statement, &officers, Timestamp::from_micros(1));
             }
-            assert_eq!(said(restored.ledger.registry()), expected);
-            assert_eq!(said(&told), expected);
+            assert_eq!(said_by(restored.ledger.registry()), expected);
+            assert_eq!(said_by(&told), expected);
         }
+    }
+}
+
+#[test]
+fn no_change_that_comes_back_takes_the_numbers_of_the_next_ones() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    for revision in [0, 1002, u32::MAX] {
+        let far = forum.statement("SEC", decided(rename("KAZ", revision, "A name from afar")));
+        assert_eq!(forum.takes_back(&far), Some(Reason::RegistryChanged), "{revision}");
+    }
+    forum.decides(rename("KAZ", 1, "A name")).unwrap();
+}
+
+#[test]
+fn what_was_decided_anew_where_it_had_been_lost_comes_out_the_same_whichever_comes_first() {
+    let area = Forum::of(["KAZ", "IRN"]).free_measure();
+    let titled = |title: &str| Measure { title: title.to_owned(), ..measure(&area) };
+    let called =
+        |name: &str| Participant { names: BTreeMap::from([("en".to_owned(), name.to_owned())]), ..named("TKM") };
+    let twice = [
+        [DecisionContent::AddParticipant(called("Before")), DecisionContent::AddParticipant(called("Anew"))],
+        [DecisionContent::AddMeasure(titled("Before")), DecisionContent::AddMeasure(titled("Anew"))],
+        [rename("KAZ", 1, "Before"), rename("KAZ", 1, "Anew")],
+    ];
+    for [before, anew] in twice {
+        let mut ends = Vec::new();
+        // Digests in the order of the times, and in the other.
+        for digests in [[1, 2], [2, 1]] {
+            let first = Forum::of(["KAZ", "IRN"]).statement("SEC", decided(before.clone()));
+            let [earlier, later] = digests.map(|byte| Digest([byte; 32]));
+            let made_at = Timestamp::from_micros(first.made_at.as_micros() + 1);
+            let content = decided(anew.clone());
+            let last = Statement { digest: later, made_at, number: first.number + 1, content, ..first.clone() };
+            let first = Statement { digest: earlier, ..first };
+            for order in [[&first, &last], [&last, &first]] {
+                let mut hub = Forum::of(["KAZ", "IRN"]);
+                let mut told = hub.ledger.registry().clone();
+                for statement in order {
+                    assert_eq!(hub.takes_back(statement), None);
+                    told.apply(statement, std::slice::from_ref(&statement.officer), Timestamp::from_micros(1));
+                }
+                assert_eq!(said_by(hub.ledger.registry()), said_by(&told));
+                ends.push(said_by(&told));
+            }
+        }
+        assert!(ends.iter().all(|end| *end == ends[0]), "{before:?}");
     }
 }

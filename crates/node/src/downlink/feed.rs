@@ -248,8 +248,8 @@ async fn apply(context: &Context, history: HistoryId, items: Vec<FeedItem>, size
     context.writer.feed(history, items, size).await.map_err(LinkEnd::not_kept)
 }
 
-/// Whether every statement among these items was signed by an officer of its participant, as this directory knows its anchor,
-/// and every receipt can be read.
+/// Whether every statement among these items is its participant's to say and was signed by an officer of it, as this directory knows its
+/// anchor, and every receipt can be read.
 ///
 /// Items build on each other: an enrolment counts for the statements behind it. `now` bounds what the hub says of its time.
 pub fn verify_items(
@@ -319,6 +319,9 @@ fn verify_one(
     at: Timestamp,
 ) -> Result<(), String> {
     let participant = &statement.participant;
+    if !statement.is_its_to_say() {
+        return Err(format!("{participant} says what only the secretariat may say, or the one whom it is about"));
+    }
     // What was said under an anchor that was replaced since stands, and may be told late by a hub that lost data.
     let anchors = directory.registry.anchors_of(participant).map(Anchor::from_der).collect::<Result<Vec<_>, _>>();
     let anchors = anchors.map_err(|error| error.to_string())?;

@@ -76,6 +76,47 @@ fn a_statement_counts_only_when_an_officer_of_its_participant_signed_it() {
 }
 
 #[test]
+fn what_binds_all_counts_from_the_secretariat_alone_however_many_officers_of_a_state_sign_it() {
+    use concord_ledger::{DecisionContent, ForumDecision};
+    use concord_model::{ParticipantKind, Title};
+    use concord_wire::agreement::parse_statement;
+    use concord_wire::proto::agreement::v1::SignedStatement;
+
+    use super::support::{Member, code};
+
+    let forum = Forum::new();
+    // All three are enrolled; IRN's officers would have keys of their own making counted as TUR's.
+    let known = forum.feed()[..4].to_vec();
+    let verify = |signed: SignedStatement, approvals| {
+        let told = FeedItem { approvals, ..item(5, Content::Statement(signed)) };
+        let items = [known.clone(), vec![told]].concat();
+        let verified = verify_items(Directory::default(), &forum.hub(), &forum.kaz.code, &items, SystemClock.now());
+        verified.map_err(|refusal| refusal.reason)
+    };
+    let paper = || Title::parse("note 17").unwrap();
+    let reason = || Title::parse("it floods").unwrap();
+    let fake = Member::new("TUR");
+    let enrol = || DraftContent::Enrol(fake.request());
+    let replace = || DraftContent::Replace(fake.request(), paper());
+    let hold = |held| DraftContent::Hold(code(held), reason());
+    let set_kind =
+        DecisionContent::SetKind { participant: code("KAZ"), revision: 1, kind: ParticipantKind::ObserverState };
+    let decided = || DraftContent::Decided(ForumDecision { content: set_kind.clone(), reference: paper() });
+
+    for content in [enrol(), replace(), decided(), hold("KAZ")] {
+        let signed = forum.irn.says(3, content.clone());
+        let about = parse_statement(&signed).unwrap().digest;
+        let approval = forum.irn.another_says("officer-2", 1, DraftContent::Approve(about));
+        assert_eq!(verify(signed.clone(), Vec::new()), Err(Reason::StatementSignatureInvalid), "{content:?}");
+        assert_eq!(verify(signed, vec![approval]), Err(Reason::StatementSignatureInvalid), "{content:?}");
+        assert_eq!(verify(forum.sec.says(4, content.clone()), Vec::new()), Ok(()), "{content:?}");
+    }
+    assert_eq!(verify(forum.irn.says(3, hold("IRN")), Vec::new()), Ok(()), "its own node");
+    let of_the_hub = forum.sec.says(4, hold("SEC"));
+    assert_eq!(verify(of_the_hub, Vec::new()), Err(Reason::StatementSignatureInvalid), "nobody holds the hub");
+}
+
+#[test]
 fn an_approval_counts_only_when_another_officer_of_the_secretariat_signed_that_very_statement() {
     let forum = Forum::new();
     let (own, sec) = (&forum.kaz.code, &forum.sec);
