@@ -39,9 +39,9 @@ impl Compared {
             ));
             return Ok(());
         }
+        // It is not shown before: what stands on the screen would be typed from there, and nothing compared.
         output.say(&format!(
-            "{what} has the fingerprint\n  {}\nAsk the other side by telephone. Type what it reads out, or the first two groups of it:",
-            carried.grouped()
+            "Ask the other side by telephone for the fingerprint of {what}. Type what it reads out, or the first two groups of it:"
         ));
         let mut answer = String::new();
         let read = stdin.lock().read_line(&mut answer);
@@ -56,7 +56,7 @@ fn check_typed(what: &str, carried: Fingerprint, typed: &str) -> Result<(), Fail
     if digits.len() >= 16 && carried.to_string().starts_with(&digits.to_ascii_lowercase()) {
         return Ok(());
     }
-    Err(mismatch(what, &format!("what was typed is not how {} begins", carried.grouped())))
+    Err(mismatch(what, "what was typed is not how its fingerprint begins"))
 }
 
 fn same(what: &str, carried: Fingerprint, said: Fingerprint) -> Result<(), Failure> {
