@@ -207,18 +207,19 @@ impl Statement {
         let secretariat = ParticipantCode::secretariat();
         let is_secretariats = self.participant == secretariat;
         match &self.content {
-            StatementContent::Enrol(request) | StatementContent::Replace(Replacement { request, .. }) => {
-                is_secretariats && request.participant != secretariat
-            }
-            StatementContent::Decided(_) | StatementContent::Approve(_) | StatementContent::Reject(_) => {
-                is_secretariats
-            }
+            StatementContent::Enrol(_)
+            | StatementContent::Replace(_)
+            | StatementContent::Decided(_)
+            | StatementContent::Role(_)
+            | StatementContent::Approve(_)
+            | StatementContent::Reject(_) => is_secretariats,
             StatementContent::Hold { participant, .. } => {
                 *participant != secretariat && (is_secretariats || *participant == self.participant)
             }
             // A release lifts what its participant laid, and an epoch is opened of the own node's chains.
             StatementContent::Release(_)
             | StatementContent::OpenEpoch(_)
+            | StatementContent::SetContact(_)
             | StatementContent::Propose { .. }
             | StatementContent::Consent(_)
             | StatementContent::Decline(..)

@@ -53,9 +53,9 @@ impl Compared {
             ));
             return Ok(());
         }
-        // What the file carries is shown behind the answer only: whoever sees it before may type that, and has compared nothing.
+        // It is not shown before: what stands on the screen would be typed from there, and nothing compared.
         output.say(&format!(
-            "{what} is compared by its fingerprint. Ask the other side by telephone, and type what it reads out, or the first four groups of it:"
+            "Ask the other side by telephone for the fingerprint of {what}. Type what it reads out, or the first four groups of it:"
         ));
         let mut answer = String::new();
         let read = stdin.lock().read_line(&mut answer);
@@ -75,7 +75,7 @@ fn check_typed(what: &str, carried: Fingerprint, typed: &str) -> Result<(), Fail
     if digits.len() >= DIGITS_COMPARED_MIN && carried.to_string().starts_with(&digits.to_ascii_lowercase()) {
         return Ok(());
     }
-    Err(mismatch(what, &format!("what was typed is not how {} begins", carried.grouped())))
+    Err(mismatch(what, "what was typed is not how its fingerprint begins"))
 }
 
 fn same(what: &str, carried: Fingerprint, said: Fingerprint) -> Result<(), Failure> {

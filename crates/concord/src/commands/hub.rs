@@ -62,7 +62,7 @@ pub(crate) enum HubCommand {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord hub init --dir /srv/concord/hub --listen 0.0.0.0:7443 --announce hub.example.org:7443 --dns hub.example.org"
+    after_help = "Example:\n  concord hub init --dir /srv/concord/hub --officer aigerim --officer bolat\n  concord hub init --dir /srv/concord/hub --listen 0.0.0.0:7443 --announce hub.example.org:7443 --dns hub.example.org"
 )]
 pub(crate) struct InitArgs {
     /// The hub's folder; absent or empty.
