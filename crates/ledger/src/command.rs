@@ -98,8 +98,9 @@ impl Handed {
     /// Whether what is known of it stands, whatever is said here.
     pub fn changes_nothing(&self, known: &LastStatement) -> bool {
         // What could mean nothing because the version that it names had not come back may mean something by now, its own word too: else
-        // a leave that somebody brought first who was never told of that version would be forgotten.
-        let was_too_early = known.refused == Some(Reason::AgreementUnknown);
+        // a leave that somebody brought first who was never told of that version would be forgotten. The same of keys that had not: an
+        // enrolment may have waited for signatures.
+        let was_too_early = matches!(known.refused, Some(Reason::AgreementUnknown | Reason::ParticipantNotEnrolled));
         known.refused.is_none() || self.refused.is_some() || self.is_own() && !was_too_early
     }
 }

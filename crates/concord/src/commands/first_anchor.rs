@@ -9,8 +9,8 @@ use concord_model::{Digest, Fingerprint};
 use crate::exit::Failure;
 use crate::output::Output;
 
-/// How many digits of it a person types at least: the first two groups.
-const TYPED_DIGITS_MIN: usize = 16;
+/// How many digits of it a person types at least, the first four groups: with half of it an anchor that begins alike cannot be made.
+const TYPED_DIGITS_MIN: usize = 32;
 
 /// How whoever installs says that the anchor was compared.
 #[derive(Args)]
@@ -30,11 +30,10 @@ impl FirstAnchorArgs {
             return Ok(None);
         }
         let carried = anchor.fingerprint();
-        output.say(&format!(
-            "the anchor of the file has the fingerprint\n  {}\nCompare it with the one that is known where the anchor is kept. Type that one, or \
-             its first two groups:",
-            carried.grouped()
-        ));
+        // It is not shown before: what stands on the screen would be typed from there, and nothing compared.
+        output.say(
+            "Type the anchor's fingerprint, or its first four groups, as it is known where the anchor is kept (`concord anchor sign` shows it there):",
+        );
         let mut answer = String::new();
         let read = stdin.lock().read_line(&mut answer);
         read.map_err(|error| Failure::failed("TERMINAL", format!("the answer cannot be read: {error}")))?;
@@ -68,16 +67,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_typed_is_taken_by_its_first_two_groups_and_nothing_shorter() {
+    fn what_is_typed_is_taken_by_its_first_four_groups_and_nothing_shorter() {
         let carried = Fingerprint(Digest(std::array::from_fn(|index| index as u8)));
         let grouped = carried.grouped();
-        for typed in [grouped.as_str(), &grouped.to_uppercase(), &grouped[..17], "0001020304050607"] {
+        for typed in [grouped.as_str(), &grouped.to_uppercase(), &grouped[..35], "000102030405060708090a0b0c0d0e0f"] {
             assert!(is_how_it_begins(carried, typed), "{typed}");
         }
-        for typed in ["", "yes", "00010203 0405060", "00010203 04050608", &format!("{grouped} 00")] {
+        for typed in [
+            "",
+            "yes",
+            "00010203 0405060",
+            "00010203 04050607",
+            "00010203 04050607 08090a0b 0c0d0e10",
+            &format!("{grouped} 00"),
+        ] {
             assert!(!is_how_it_begins(carried, typed), "{typed}");
         }
         assert_eq!(parse(&grouped), Ok(carried));
-        assert!(parse(&grouped[..17]).is_err(), "an option says all of it");
+        assert!(parse(&grouped[..35]).is_err(), "an option says all of it");
     }
 }

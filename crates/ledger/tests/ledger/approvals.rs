@@ -320,3 +320,34 @@ fn only_so_many_wait_of_those_that_come_back_and_the_rest_is_heard_again() {
     assert!(forum.ledger.approvals().get(&one_more.digest).is_some());
     crate::snapshots::check_at_every_fact(&forum.facts);
 }
+
+#[test]
+fn what_named_keys_that_waited_for_signatures_counts_when_it_is_handed_back_again() {
+    let mut before = Forum::of(["KAZ", "IRN"]);
+    let text = before.text("KAZ/floods", &["IRN", "KAZ"]);
+    let agreement = before.propose_text("KAZ", text).unwrap();
+    let proposal = before.last_statement().statement.clone();
+
+    let mut forum = Forum::founded(["KAZ", "IRN"]);
+    forum.enrol("KAZ").unwrap();
+    let enrolment = forum.enrols("IRN", TWO);
+    let own = |forum: &mut Forum| {
+        let handed = Handed {
+            statement: proposal.clone(),
+            by: t("KAZ"),
+            was_told: true,
+            refused: None,
+            closes: None,
+            approvals: Vec::new(),
+            quorum: Quorum::new(TWO).unwrap(),
+        };
+        match forum.run(&Command::HandBack(handed)).unwrap() {
+            Decision::Fact { refusal, .. } => refusal.map(|refusal| refusal.reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(own(&mut forum), Some(Reason::ParticipantNotEnrolled));
+    forum.says("officer-2", StatementContent::Approve(enrolment), TWO).unwrap();
+    assert_eq!(own(&mut forum), None);
+    assert!(forum.ledger.agreements().version(&agreement).is_some());
+}
