@@ -286,7 +286,7 @@ fn what_waits_for_more_than_are_asked_for_now_takes_effect_with_as_many_as_it_wa
             forum.says("officer-3", StatementContent::Reject(enrolment.digest), 3).unwrap();
         }
         for quorum in [1, TWO] {
-            let _ = forum.hands_back(&enrolment, &[approval.clone()], quorum);
+            let _ = forum.hands_back(&enrolment, std::slice::from_ref(&approval), quorum);
             assert!(!forum.is_enrolled("KAZ"), "two signed what was said under three");
         }
         let third = Statement { officer: t("officer-3"), digest: digest("a third"), ..approval.clone() };

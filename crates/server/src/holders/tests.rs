@@ -107,8 +107,8 @@ fn a_removal_that_was_cut_off_is_done_again_and_names_all() {
     drop(anchor.revoke(&mut anchor.hold().unwrap(), &[(officer.clone(), serial.clone())], &[], NOW, 30).unwrap());
     fs::remove_dir_all(holders.folder_of(&officer).unwrap()).unwrap();
     let removed = holders.remove(&officer, NOW, 30).unwrap();
-    assert_eq!(names(&removed.list, anchor.anchor()), [serial.clone()]);
-    assert_eq!(holders.remove(&officer, NOW, 30).unwrap().serials, [serial.clone()], "again does no harm");
+    assert_eq!(names(&removed.list, anchor.anchor()), std::slice::from_ref(&serial));
+    assert_eq!(holders.remove(&officer, NOW, 30).unwrap().serials, std::slice::from_ref(&serial), "again does no harm");
     assert!(matches!(holders.remove(&named("officer/nobody"), NOW, 30), Err(HoldersError::Unknown(_))));
     let (list, made) = holders.renew_list(NOW, 60).unwrap();
     assert_eq!((names(&list, anchor.anchor()), made.named), (vec![serial], 1), "the list anew says the same");
@@ -155,7 +155,7 @@ fn a_profile_that_a_crash_left_in_part_is_made_anew() {
     let in_part = || fs::remove_file(place.join("profile.toml")).unwrap();
     assert!(matches!(holders.add(&anchor, &officer, None, life()), Err(HoldersError::Known(_))));
     in_part();
-    assert_eq!(holders.missing(), [officer.clone()]);
+    assert_eq!(holders.missing(), std::slice::from_ref(&officer));
     holders.add(&anchor, &officer, None, life()).unwrap();
     Profile::load(&place).unwrap();
     // The same where the certificate comes from elsewhere.
