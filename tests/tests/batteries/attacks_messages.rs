@@ -45,11 +45,11 @@ fn sized(id: &str, size: usize) -> Bytes {
     request.encode_to_vec().into()
 }
 
-/// A field that no message has, with so many groups in each other.
+/// Field 16, that no message has, with so many groups in each other.
 fn nested(depth: usize) -> Vec<u8> {
-    const BEGIN: u8 = 15 << 3 | 3;
-    const END: u8 = 15 << 3 | 4;
-    [vec![BEGIN; depth], vec![END; depth]].concat()
+    const BEGIN: [u8; 2] = [0x83, 1];
+    const END: [u8; 2] = [0x84, 1];
+    [BEGIN.repeat(depth), END.repeat(depth)].concat()
 }
 
 /// So many bytes of one empty field after another.
@@ -95,7 +95,7 @@ fn a_message_that_no_honest_peer_sends_ends_its_own_call_and_costs_no_more_than_
         ("99 groups in each other", vec![], whole(and("h", &nested(99))), accepted),
         ("100 groups", vec![], whole(and("i", &nested(100))), accepted),
         ("101 groups", vec![], whole(and("j", &nested(101))), garbled),
-        ("a million groups", vec![], whole(and("k", &nested(1_000_000))), crumbly),
+        ("half a million groups", vec![], whole(and("k", &nested(500_000))), crumbly),
         ("a title that is no UTF-8", vec![], whole(and("l", &within(5, b"\xff\xfe"))), garbled),
         ("said to be compressed, by nothing", vec![], framed(1, 4, b"1234"), garbled),
         (
@@ -107,7 +107,7 @@ fn a_message_that_no_honest_peer_sends_ends_its_own_call_and_costs_no_more_than_
         ("a flag that nobody knows", vec![], framed(7, 4, b"1234"), garbled),
         ("4 MiB of empty caveats", vec![], whole(and("m", &crumbs(10, BODY_MAX))), crumbly),
         ("4 MiB of empty participants", vec![], whole(and("n", &within(8, &crumbs(1, BODY_MAX)))), crumbly),
-        ("4 MiB of fields that nobody knows", vec![], whole(and("o", &crumbs(14, BODY_MAX))), crumbly),
+        ("4 MiB of fields that nobody knows", vec![], whole(and("o", &[0x82, 1, 0].repeat(BODY_MAX / 3))), crumbly),
     ];
     let hello = within(1, &[]);
     let at_hub: Vec<Case> = vec![
