@@ -41,6 +41,7 @@ fn nobody_comes_back_by_its_own_word_where_this_hub_would_not_let_it() {
     };
     // An amendment without it waits: who goes by that was settled when it was proposed.
     let (mut forum, agreed, back) = agree();
+    forum.say("IRN", StatementContent::End(agreed.clone())).unwrap();
     let second = amendment(&mut forum, &agreed);
     assert_eq!(refused(pretend(&mut forum, "TUR", back.clone())), Some(Reason::AgreementNotInForce));
     assert!(!is_member(&forum, "TUR"));
