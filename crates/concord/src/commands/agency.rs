@@ -12,7 +12,7 @@ use concord_server::holders::HoldersError;
 use serde::Serialize;
 
 use super::certificates::{CertificateLine, DaysArgs, NextUpdateArgs, read_request, tell, tell_asked, tell_removed};
-use super::p12;
+use super::p12::P12Args;
 use super::statement::confirm;
 use crate::exit::Failure;
 use crate::hint::{self, Line};
@@ -62,12 +62,8 @@ pub(crate) struct AddArgs {
     /// Where the agency reaches the node from another machine, for its profile.
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
-    /// Write certificate, key and anchor into one file (PKCS#12) too, for programs that want that.
-    #[arg(long, value_name = "OUT", conflicts_with = "csr")]
-    p12: Option<PathBuf>,
-    /// The file whose first line is the password of the PKCS#12 file; without it a terminal is asked.
-    #[arg(long, value_name = "FILE", requires = "p12")]
-    p12_password: Option<PathBuf>,
+    #[command(flatten)]
+    p12: P12Args,
     #[command(flatten)]
     days: DaysArgs,
 }
@@ -88,12 +84,8 @@ pub(crate) struct RenewArgs {
     /// For a new key of the agency's, by its request.
     #[arg(long, value_name = "FILE")]
     csr: Option<PathBuf>,
-    /// Write certificate, key and anchor into one file (PKCS#12) too.
-    #[arg(long, value_name = "OUT", conflicts_with = "csr")]
-    p12: Option<PathBuf>,
-    /// The file whose first line is the password of the PKCS#12 file; without it a terminal is asked.
-    #[arg(long, value_name = "FILE", requires = "p12")]
-    p12_password: Option<PathBuf>,
+    #[command(flatten)]
+    p12: P12Args,
     #[command(flatten)]
     days: DaysArgs,
 }
@@ -145,7 +137,7 @@ pub(crate) async fn run(command: AgencyCommand, output: Output) -> Result<(), Fa
 async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
     // First what can fail without an effect.
     let requested = args.csr.as_deref().map(read_request).transpose()?;
-    let password = args.p12.as_ref().map(|_| p12::password(args.p12_password.as_deref(), output)).transpose()?;
+    let p12 = args.p12.wanted(output)?;
     let key_elsewhere = requested.is_some() || args.cert.is_some();
     let certificate = match (requested, &args.cert) {
         (Some(requested), _) => AgencyCertificate::Requested(requested),
@@ -155,8 +147,8 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
     };
     let key = AgencyKey { certificate, address: args.address.clone(), days: args.days.days };
     let added = concord_node::add_agency(&args.dir, args.name.clone(), args.measures.clone(), key).await?;
-    if let (Some(out), Some(password)) = (&args.p12, password) {
-        p12::write(&added.profile_dir, args.name.as_str(), out, &password)?;
+    if let Some(p12) = &p12 {
+        p12.write(&added.profile_dir, args.name.as_str())?;
     }
     let holders = concord_node::holders(&args.dir)?;
     let certificate = match &added.asked {
@@ -170,7 +162,7 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
         unconfirmed: added.unconfirmed,
         key_elsewhere,
         not_after: certificate.as_ref().map(|certificate| output::time(certificate.not_after)),
-        p12: args.p12.as_ref().map(|path| path.display().to_string()),
+        p12: p12.as_ref().map(|p12| p12.out.display().to_string()),
     };
     output.result(&line, || {
         let measures = if line.measures.is_empty() { "all".to_owned() } else { line.measures.join(", ") };
@@ -219,19 +211,19 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
 
 fn renew(args: &RenewArgs, output: Output) -> Result<(), Failure> {
     let requested = args.csr.as_deref().map(read_request).transpose()?;
-    let password = args.p12.as_ref().map(|_| p12::password(args.p12_password.as_deref(), output)).transpose()?;
+    let p12 = args.p12.wanted(output)?;
     let holders = concord_node::holders(&args.dir)?;
     let holder = holders.named(Role::Agency, &args.name);
     let (anchor, folder) = (holders.open_anchor()?, holders.folder_of(&holder)?);
-    if args.p12.is_some() && !folder.join(concord_identity::KEY_FILE).exists() {
+    if p12.is_some() && !folder.join(concord_identity::KEY_FILE).exists() {
         return Err(HoldersError::KeyElsewhere { holder }.into());
     }
     let made = match &requested {
         Some(requested) => holders.renew_requested(&anchor, &holder, requested, args.days.life())?,
         None => holders.renew(&anchor, &holder, args.new_key, args.days.life())?,
     };
-    if let (Some(out), Some(password)) = (&args.p12, password) {
-        p12::write(&folder, args.name.as_str(), out, &password)?;
+    if let Some(p12) = &p12 {
+        p12.write(&folder, args.name.as_str())?;
     }
     tell(&[CertificateLine::of(&made, Some(&folder))], output)?;
     output.say("next: where the agency has a copy of its profile, put the new certificate.pem there too (and key.pem, if that is new)");

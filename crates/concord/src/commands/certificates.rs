@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use concord_identity::{CertificateFacts, Requested, read_text};
 use concord_model::Identity;
 use concord_server::holders::{
-    Asked, Held, Holders, HoldersError, Installed, LEAF_LIFETIME_DAYS, LIFETIME_MAX_DAYS, Lifetime, Removed,
+    Asked, Held, Holders, HoldersError, LEAF_LIFETIME_DAYS, LIFETIME_MAX_DAYS, Lifetime, Removed,
 };
 use concord_server::{Folder, FolderError, FolderKind};
 use serde::Serialize;
@@ -141,31 +141,6 @@ pub(crate) fn tell_asked(asked: &Asked, dir: &Path, kind: FolderKind, output: Ou
         ],
     );
     Ok(())
-}
-
-/// What came of certificates that were made elsewhere.
-#[derive(Serialize)]
-pub(crate) struct InstalledLine {
-    installed: Vec<CertificateLine>,
-    missing: Vec<String>,
-    anchor: String,
-}
-
-impl InstalledLine {
-    pub(crate) fn of(installed: &Installed) -> Self {
-        Self {
-            installed: installed.certificates.iter().map(|one| CertificateLine::of(one, None)).collect(),
-            missing: installed.missing.iter().map(ToString::to_string).collect(),
-            anchor: installed.anchor.fingerprint().grouped(),
-        }
-    }
-
-    pub(crate) fn shown(&self) -> String {
-        let rows = self.installed.iter().map(|one| vec![one.name.clone(), one.not_after.clone()]);
-        let missing = if self.missing.is_empty() { "none".to_owned() } else { self.missing.join(", ") };
-        let rest = facts(&[("anchor", self.anchor.clone()), ("missing", missing)]);
-        format!("{}{rest}", table(&["installed", "valid until"], rows))
-    }
 }
 
 /// The holders of a hub's or node's folder, whichever it is.

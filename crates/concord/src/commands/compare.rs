@@ -45,25 +45,32 @@ impl Compared {
         if self.yes {
             return Ok(());
         }
-        let stdin = std::io::stdin();
-        if !stdin.is_terminal() {
+        if !std::io::stdin().is_terminal() {
             output.say(&format!(
                 "note: {what} was not compared: its fingerprint is {}. Compare it by telephone, and give --fingerprint, or --yes once it is",
                 carried.grouped()
             ));
             return Ok(());
         }
-        // It is not shown before: what stands on the screen would be typed from there, and nothing compared.
-        output.say(&format!(
+        let question = format!(
             "Ask the other side by telephone for the fingerprint of {what}. Type what it reads out, or the first four groups of it:"
-        ));
-        let mut answer = String::new();
-        let read = stdin.lock().read_line(&mut answer);
-        read.map_err(|error| Failure::failed("TERMINAL", format!("the answer cannot be read: {error}")))?;
-        check_typed(what, carried, answer.trim())?;
-        output.say(&format!("it is the one that {what} carries: {}", carried.grouped()));
-        Ok(())
+        );
+        ask_for(what, &question, carried, output)
     }
+}
+
+/// Asks a terminal for a fingerprint, and shows what the file carries only behind the right answer: what stands on the screen before would be
+/// typed from there, and nothing compared.
+///
+/// Fails with `FINGERPRINT_MISMATCH`, and nothing was done.
+pub(crate) fn ask_for(what: &str, question: &str, carried: Fingerprint, output: Output) -> Result<(), Failure> {
+    output.say(question);
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|error| Failure::failed("TERMINAL", format!("the answer cannot be read: {error}")))?;
+    check_typed(what, carried, answer.trim())?;
+    output.say(&format!("it is the one that {what} carries: {}", carried.grouped()));
+    Ok(())
 }
 
 /// Of a fingerprint at least so much is compared: with half of it a file that begins alike cannot be made.
@@ -108,8 +115,22 @@ mod tests {
             assert!(check_typed("it", carried, typed).is_ok(), "{typed}");
         }
         let other = first_four.replace("0f", "0e");
-        for typed in ["", "yes", &grouped[..17], &grouped[..34], &first_four[..31], &other, &format!("{grouped} 00")] {
+        let last_differs = "00010203 04050607 08090a0b 0c0d0e10";
+        let longer = format!("{grouped} 00");
+        for typed in [
+            "",
+            "yes",
+            "00010203 0405060",
+            &grouped[..17],
+            &grouped[..34],
+            &first_four[..31],
+            &other,
+            last_differs,
+            &longer,
+        ] {
             assert!(check_typed("it", carried, typed).is_err(), "{typed}");
         }
+        assert_eq!(Fingerprint::parse(&grouped), Ok(carried));
+        assert!(Fingerprint::parse(&grouped[..35]).is_err(), "an option says all of it");
     }
 }

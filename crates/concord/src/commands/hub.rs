@@ -10,9 +10,9 @@ use concord_server::FolderKind;
 use serde::Serialize;
 
 use super::backup::{self, BackupArgs, RestoreArgs};
-use super::certificates::{DaysArgs, InstalledLine, RenewArgs, holders, renew_server, tell_asked};
+use super::certificates::{DaysArgs, RenewArgs, renew_server, tell_asked};
 use super::check::{self, CheckArgs};
-use super::first_anchor::FirstAnchorArgs;
+use super::install_cert::{self, tell_installed, tell_missing};
 use super::retention::{self, RetentionCommand};
 use crate::exit::Failure;
 use crate::hint::{self, Line};
@@ -104,17 +104,8 @@ pub(crate) struct InitArgs {
     after_help = "Example:\n  concord hub install-cert certificates.pem --dir /srv/concord/hub\n\nNothing is put in under an anchor whose fingerprint was not compared."
 )]
 pub(crate) struct InstallArgs {
-    /// The certificates (PEM).
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// The certificate of the CA that signed them, where the file does not have it.
-    #[arg(long, value_name = "FILE")]
-    anchor: Option<PathBuf>,
-    /// The hub's folder.
-    #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
     #[command(flatten)]
-    compared: FirstAnchorArgs,
+    certificates: install_cert::InstallArgs,
     /// The registry and catalogue that a new hub begins with.
     #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
     seed: String,
@@ -219,20 +210,16 @@ fn tell_officers(dir: &Path, output: Output) -> Result<(), Failure> {
 }
 
 fn install(args: &InstallArgs, output: Output) -> Result<(), Failure> {
-    let text = concord_identity::read_text(&args.file)?;
-    let seed = read_seed(&args.seed)?;
-    let comes = concord_hub::holders(&args.dir)?.anchor_to_come(&text, args.anchor.as_deref())?;
-    let said = args.compared.said(comes.as_ref(), output)?;
+    let InstallArgs { certificates: args, seed } = args;
+    let seed = read_seed(seed)?;
+    let holders = concord_hub::holders(&args.dir)?;
+    let (text, said) = args.read(&holders, output)?;
     let (installed, made) = concord_hub::install_certificates(&args.dir, &text, args.anchor.as_deref(), said, seed)?;
-    let line = InstalledLine::of(&installed);
-    output.result(&line, || line.shown())?;
+    tell_installed(&installed, output)?;
     if let Some(made) = made {
-        let (holders, _) = holders(&args.dir)?;
         return tell_made(holders.server().name.to_string(), &args.dir, &made, output);
     }
-    if !installed.missing.is_empty() {
-        output.say("next: have the missing ones signed from the same file of requests, and run this again");
-    }
+    tell_missing(&installed, output);
     Ok(())
 }
 

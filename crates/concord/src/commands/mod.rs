@@ -34,7 +34,7 @@ pub(crate) mod withdraw;
 
 mod certificates;
 mod compare;
-mod first_anchor;
+mod install_cert;
 mod journal_words;
 mod keep;
 mod secretariat;

@@ -16,12 +16,12 @@ use crate::signals::Stop;
 
 use super::again::unless_full;
 use super::backup::{self, BackupArgs, NodeRestoreArgs};
-use super::certificates::{DaysArgs, InstalledLine, RenewArgs, holders, renew_server, tell_asked};
+use super::certificates::{DaysArgs, RenewArgs, renew_server, tell_asked};
 use super::check::{self, CheckArgs};
 use super::compare::Compared;
 use super::epoch::{self, EpochCommand};
-use super::first_anchor::FirstAnchorArgs;
 use super::hub::start_log;
+use super::install_cert::{self, tell_installed, tell_missing};
 use super::retention::{self, RetentionCommand};
 use super::status::probe::{self, ProbeArgs};
 
@@ -30,7 +30,10 @@ pub(crate) enum NodeCommand {
     /// Make a node: its state's trust anchor, its keys, its profiles, its settings, its request to join.
     Init(InitArgs),
     /// Put in certificates that were made elsewhere from the node's requests; the first time, make the request to join.
-    InstallCert(InstallArgs),
+    #[command(
+        after_help = "Example:\n  concord node install-cert certificates.pem --dir /srv/concord/node\n  concord node install-cert from-the-ca.pem --anchor ca.pem --dir /srv/concord/node\n\nEach is checked against the key that was made here, its URI name, usages and anchor. Nothing is put in unless all of them are fit, nor under an anchor whose fingerprint was not compared."
+    )]
+    InstallCert(install_cert::InstallArgs),
     /// Make the node's certificate anew under the same anchor, also one that has expired; nobody else has to do anything.
     #[command(
         after_help = "Example:\n  concord node renew --dir /srv/concord/node\n  concord node renew --dir /srv/concord/node --new-key --all\n  concord node renew --dir /srv/concord/node --csr\n  concord node renew --dir /srv/concord/node --list"
@@ -102,24 +105,6 @@ pub(crate) struct InitArgs {
     /// A folder with certificate.pem and key.pem of a trust anchor that there is; else a new one is made. A node of the secretariat's takes the hub's.
     #[arg(long, value_name = "DIR")]
     anchor: Option<PathBuf>,
-}
-
-#[derive(Args)]
-#[command(
-    after_help = "Example:\n  concord node install-cert certificates.pem --dir /srv/concord/node\n  concord node install-cert from-the-ca.pem --anchor ca.pem --dir /srv/concord/node\n\nEach is checked against the key that was made here, its URI name, usages and anchor. Nothing is put in unless all of them are fit, nor under an anchor whose fingerprint was not compared."
-)]
-pub(crate) struct InstallArgs {
-    /// The certificates (PEM).
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    /// The certificate of the CA that signed them, where the file does not have it.
-    #[arg(long, value_name = "FILE")]
-    anchor: Option<PathBuf>,
-    /// The node's folder.
-    #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
-    #[command(flatten)]
-    compared: FirstAnchorArgs,
 }
 
 #[derive(Args)]
@@ -235,20 +220,15 @@ fn tell_made(participant: String, dir: &Path, made: &Initialised, output: Output
     Ok(())
 }
 
-fn install(args: &InstallArgs, output: Output) -> Result<(), Failure> {
-    let text = concord_identity::read_text(&args.file)?;
-    let comes = concord_node::holders(&args.dir)?.anchor_to_come(&text, args.anchor.as_deref())?;
-    let said = args.compared.said(comes.as_ref(), output)?;
+fn install(args: &install_cert::InstallArgs, output: Output) -> Result<(), Failure> {
+    let holders = concord_node::holders(&args.dir)?;
+    let (text, said) = args.read(&holders, output)?;
     let (installed, made) = concord_node::install_certificates(&args.dir, &text, args.anchor.as_deref(), said)?;
-    let line = InstalledLine::of(&installed);
-    output.result(&line, || line.shown())?;
+    tell_installed(&installed, output)?;
     if let Some(made) = made {
-        let (holders, _) = holders(&args.dir)?;
         return tell_made(holders.server().participant.to_string(), &args.dir, &made, output);
     }
-    if !installed.missing.is_empty() {
-        output.say("next: have the missing ones signed from the same file of requests, and run this again");
-    }
+    tell_missing(&installed, output);
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! One file of certificate, key and anchor (PKCS#12), for programs that want that, under a password that stands on no command line.
 
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use concord_identity::{
     Anchor, CERTIFICATE_FILE, Credentials, KEY_FILE, SERVER_ANCHOR_FILE, certificates_from_pem, load_key_of, read_text,
     write_private,
@@ -19,8 +20,41 @@ const PASSWORD_CHARS_MIN: usize = 8;
 /// Whoever finds the file pays this for each guess at its password (PBKDF2 with SHA-256, as OWASP advises).
 const ITERATIONS: u32 = 600_000;
 
+/// `--p12` of the commands that make an agency's certificate.
+#[derive(Args)]
+pub(crate) struct P12Args {
+    /// Write certificate, key and anchor into one file (PKCS#12) too, for programs that want that.
+    #[arg(long, value_name = "OUT", conflicts_with = "csr")]
+    p12: Option<PathBuf>,
+    /// The file whose first line is the password of the PKCS#12 file; without it a terminal is asked.
+    #[arg(long, value_name = "FILE", requires = "p12")]
+    p12_password: Option<PathBuf>,
+}
+
+/// A file that is to be written.
+pub(crate) struct Wanted<'a> {
+    /// Where.
+    pub(crate) out: &'a Path,
+    password: Zeroizing<String>,
+}
+
+impl P12Args {
+    /// The file that is wanted, if one is: its password is asked for before anything is done.
+    pub(crate) fn wanted(&self, output: Output) -> Result<Option<Wanted<'_>>, Failure> {
+        let Some(out) = self.p12.as_deref() else { return Ok(None) };
+        Ok(Some(Wanted { out, password: password(self.p12_password.as_deref(), output)? }))
+    }
+}
+
+impl Wanted<'_> {
+    /// Writes what stands in this profile.
+    pub(crate) fn write(&self, profile: &Path, name: &str) -> Result<(), Failure> {
+        write(profile, name, self.out, &self.password)
+    }
+}
+
 /// The first line of a file, or what somebody types twice.
-pub(crate) fn password(file: Option<&Path>, output: Output) -> Result<Zeroizing<String>, Failure> {
+fn password(file: Option<&Path>, output: Output) -> Result<Zeroizing<String>, Failure> {
     let password = match file {
         Some(path) => {
             let text = Zeroizing::new(read_text(path)?);
@@ -62,7 +96,7 @@ fn ask(output: Output, question: &str) -> Result<Zeroizing<String>, Failure> {
 }
 
 /// Writes what a profile has into one file with mode 0600.
-pub(crate) fn write(profile: &Path, name: &str, out: &Path, password: &str) -> Result<(), Failure> {
+fn write(profile: &Path, name: &str, out: &Path, password: &str) -> Result<(), Failure> {
     let unusable = |what: String| Failure::failed("P12", format!("the PKCS#12 file cannot be made: {what}"));
     let credentials = Credentials::load(&profile.join(CERTIFICATE_FILE), &profile.join(KEY_FILE));
     let credentials = credentials.map_err(|error| unusable(error.to_string()))?;
