@@ -193,7 +193,7 @@ fn officers(named: &[Name], quorum: Quorum) -> Result<Vec<Name>, HubError> {
 fn found(dir: &Path, config: &Config, holders: &Holders, seed: Seed) -> Result<Initialised, HubError> {
     let anchor = holders.anchor()?.ok_or(HoldersError::AnchorUnknown)?;
     let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;
-    let fingerprint = bundle_fingerprint(&config.name, anchor.der(), &signing_key.public());
+    let fingerprint = bundle_fingerprint(&config.name, anchor.der(), &signing_key.public(), []);
     let path = dir.join(files::JOURNAL);
     if !FileJournal::is_in_folder(&path)? {
         let founding = Founding {

@@ -120,6 +120,9 @@ impl Ledger {
             StatementContent::Enrol(request) => registry.check_enrol(by, request),
             StatementContent::Replace(replacement) => self.epochs().check_replace(registry, by, &replacement.request),
             StatementContent::OpenEpoch(opening) => self.epochs().check_open(registry, by, opening),
+            StatementContent::RotateKey(rotation) => self.epochs().check_rotate(registry, by, rotation),
+            StatementContent::SucceedAnchor(next) => registry.check_succeed(by, next),
+            StatementContent::EndAnchor(anchor) => registry.check_end(by, anchor),
             StatementContent::Hold { participant, .. } => check_hold(registry, by, participant).or_else(|refusal| {
                 // One that was lifted and laid again: both stood.
                 if refusal.reason == Reason::HoldExists { Ok(()) } else { Err(refusal) }

@@ -27,6 +27,7 @@ pub mod resume;
 pub mod role;
 pub mod signer;
 pub mod statement;
+pub mod succession;
 pub mod withdrawal;
 
 mod consignment;
@@ -62,4 +63,5 @@ pub use signer::{LastStatement, Officer, SignerStep, Signers};
 pub use statement::{
     ContactSetting, DecisionContent, ForumDecision, JoinRequest, Replacement, RoleDecision, Statement, StatementContent,
 };
+pub use succession::{AnchorSuccession, EndingAnchor, KeyRotation};
 pub use withdrawal::{Found, Target, Withdrawals};
