@@ -88,26 +88,17 @@ pub struct Cursors {
 }
 
 impl Cursors {
-    /// Of one agency of the node with this key and those before it, whose journal was restored last in this history, if it was.
-    pub fn of<'a>(
-        key: &SigningKey,
-        earlier: impl IntoIterator<Item = &'a SigningKey>,
-        agency: &Name,
-        restored_in: Option<HistoryId>,
-    ) -> Self {
-        let keyed = |key: &SigningKey| {
-            let node = Sha256::digest(key.sign(SECRET_OF));
-            hmac(&hmac(&node).chain_update(agency.as_str()).finalize().into_bytes())
-        };
+    /// Of one agency of the node with this key, whose journal was restored last in this history, if it was.
+    pub fn of(key: &SigningKey, agency: &Name, restored_in: Option<HistoryId>) -> Self {
         let since = restored_in.and_then(|history| history.as_bytes().first_chunk().copied()).unwrap_or_default();
-        Self { keyed: keyed(key), earlier: earlier.into_iter().map(keyed).collect(), since }
+        Self { keyed: keyed(key, agency), earlier: Vec::new(), since }
     }
 
     pub(super) fn new(context: &Context, agency: &Name) -> Self {
-        let (key, held) = (context.key(), context.keys.held());
-        let present = key.public().fingerprint;
-        let earlier = held.iter().map(Arc::as_ref).filter(|key| key.public().fingerprint != present);
-        Self::of(&key, earlier, agency, context.state.borrow().line().restored_in)
+        let (present, held) = (context.key(), context.keys.held());
+        let is_earlier = |key: &&Arc<SigningKey>| key.public().fingerprint != present.public().fingerprint;
+        let earlier = held.iter().filter(is_earlier).map(|key| keyed(key, agency)).collect();
+        Self { earlier, ..Self::of(&present, agency, context.state.borrow().line().restored_in) }
     }
 
     pub(super) fn seal(&self, cursor: Cursor) -> Bytes {
@@ -136,6 +127,11 @@ impl Cursors {
             None => Err(Refusal::new(Reason::CursorInvalid, "these bytes are no cursor that this agency was given")),
         }
     }
+}
+
+fn keyed(key: &SigningKey, agency: &Name) -> Hmac<Sha256> {
+    let node = Sha256::digest(key.sign(SECRET_OF));
+    hmac(&hmac(&node).chain_update(agency.as_str()).finalize().into_bytes())
 }
 
 #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]

@@ -146,6 +146,7 @@ impl Forum {
             enrolment_fingerprint: Bytes::from_static(&[0; 32]),
             history: Bytes::copy_from_slice(HISTORY.as_bytes()),
             replaces: false,
+            present_anchors: Vec::new(),
         }
     }
 
@@ -323,9 +324,10 @@ impl Running {
         let (views, _) = Views::open(views, NodeProjection::VERSION, &journal).unwrap();
         views.catch_up(&journal, &mut NodeProjection, journal.tail(), |_| {}).unwrap();
         let index = Index::new(views, written);
-        let key = Arc::new(SigningKey::from_pkcs8_der(&forum.kaz.signing.to_pkcs8_der().unwrap()).unwrap());
+        let key = SigningKey::from_pkcs8_der(&forum.kaz.signing.to_pkcs8_der().unwrap()).unwrap();
+        let keys = Arc::new(crate::signing::NodeKeys::only(key));
         let clock = Arc::new(TestClock(AtomicI64::new(SystemClock.now().as_micros())));
-        let (writer, handle, state) = Writer::new(state, index.clone(), key, clock);
+        let (writer, handle, state) = Writer::new(state, index.clone(), keys, clock);
         let stop = CancellationToken::new();
         let task = tokio::spawn(writer.run(stop.clone()));
         Self { writer: handle, state, index, journal, stop, task }
