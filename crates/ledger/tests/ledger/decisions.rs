@@ -38,7 +38,7 @@ impl Forum {
     }
 
     /// What another participant's node hands back; why it is refused, if it is.
-    fn takes_back(&mut self, statement: &Statement) -> Option<Reason> {
+    pub(crate) fn takes_back(&mut self, statement: &Statement) -> Option<Reason> {
         let handed = Handed {
             statement: statement.clone(),
             by: t("IRN"),
