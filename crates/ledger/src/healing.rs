@@ -88,17 +88,18 @@ impl Ledger {
         let is_told = takes_effect && told.contains(&statement.participant);
         let missed = if is_told { self.missed(statement) } else { Vec::new() };
         let begins_with = if takes_effect { self.begins_with(statement) } else { Vec::new() };
-        let fact = Fact::Statement(StatementDecided {
+        let decided = StatementDecided {
             statement: statement.clone(),
             refused,
-            told: self.tell(told.iter().collect(), &statement.participant, &missed, &begins_with),
+            told: Vec::new(),
             closes,
             missed,
             needs,
             approvals: handed.approvals.clone(),
             completes: None,
             begins_with,
-        });
+        };
+        let fact = Fact::Statement(self.tell(decided, told.iter().collect()));
         Ok(Decision::Fact { fact, refusal: meaningless })
     }
 
