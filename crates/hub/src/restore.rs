@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use concord_backup::{Backup, BackupError, Owner, Staged, refuse_if_holds};
 use concord_identity::{Anchor, Credentials, SigningKeys, read_text};
 use concord_journal::{FileJournal, HistoryId, Journal as _, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
-use concord_ledger::{Founding, Ledger};
+use concord_ledger::Ledger;
 use concord_model::Timestamp;
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{Clock as _, Folder, FolderKind, SystemClock};
@@ -15,7 +15,7 @@ use futures::executor::block_on;
 
 use crate::config::Config;
 use crate::error::HubError;
-use crate::init::{files, found_journal, open_journal, random};
+use crate::init::{files, found_journal, founding, open_journal, random};
 use crate::seed::Seed;
 use crate::serve::check_owner;
 use crate::snapshot;
@@ -85,15 +85,7 @@ pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
     refuse_if_holds(dir)?;
     let anchor = Anchor::from_pem(&read_text(&dir.join(files::ANCHOR_CERTIFICATE))?)?;
     let now = SystemClock.now();
-    let founding = Founding {
-        hub: config.name.clone(),
-        anchor_fingerprint: anchor.fingerprint(),
-        anchor: anchor.der().to_vec(),
-        signing_key: signing_keys.first().public(),
-        participants: seed.participants,
-        areas: seed.areas,
-        measures: seed.measures,
-    };
+    let founding = founding(&config, &anchor, signing_keys.first(), seed);
     let staged: Staged = concord_backup::staging_folder(dir)?;
     found_journal(&staged.journal, &founding, now)?;
     let (journal, _) = open_journal(&staged.journal, now, SEGMENT_SIZE_DEFAULT_BYTES)?;

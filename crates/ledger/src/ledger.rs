@@ -25,7 +25,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 16;
+pub const LEDGER_STATE_VERSION: u32 = 17;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

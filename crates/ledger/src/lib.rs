@@ -24,6 +24,7 @@ pub mod nodes;
 pub mod permit;
 pub mod registry;
 pub mod resume;
+pub mod revision;
 pub mod role;
 pub mod signer;
 pub mod statement;
@@ -58,6 +59,7 @@ pub use nodes::{NodeLine, Nodes};
 pub use permit::{Mail, Permit};
 pub use registry::{EarlierKeys, Enrolment, Registry};
 pub use resume::{Resume, Resumes, Shown};
+pub use revision::Revision;
 pub use role::{RoleHeld, RolePlace, Roles};
 pub use signer::{LastStatement, Officer, SignerStep, Signers};
 pub use statement::{

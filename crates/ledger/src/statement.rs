@@ -23,7 +23,7 @@ pub struct Statement {
     pub hub: Name,
     /// Numbered for each officer from 1, without gaps.
     pub number: u64,
-    /// By the officer's clock; shown. It decides nothing but which comes first of two decisions of the forum under one number.
+    /// By the officer's clock; shown. It decides nothing but which of two under one number counts ([`crate::revision`]).
     pub made_at: Timestamp,
     /// Digest of the serialised statement: tells a repeat from a fork.
     pub digest: Digest,

@@ -66,7 +66,7 @@ pub fn contacts(
         page.contacts.extend(contacts.of(participant).map(|(measure, point)| operations::ContactPoint {
             participant: participant.to_string(),
             measure: measure.map(ToString::to_string).unwrap_or_default(),
-            revision: point.revision,
+            revision: point.revision.number,
             contact: point.contact.as_ref().map(contact),
             officer: point.officer.to_string(),
             at: Some(timestamp(point.at)),
@@ -96,7 +96,7 @@ pub fn roles(roles: &concord_ledger::Roles) -> operations::ListRolesResponse {
         measure: text(place.scope.measure.as_ref().map(ToString::to_string)),
         words: text(place.scope.words.as_ref().map(ToString::to_string)),
         of: text(place.of.as_ref().map(ToString::to_string)),
-        revision: held.revision,
+        revision: held.revision.number,
         holder: text(held.holder.as_ref().map(ToString::to_string)),
         reference: held.reference.to_string(),
         at: Some(timestamp(held.at)),

@@ -42,13 +42,15 @@ impl StatementService for Statements {
             let what = format!("{last} is the last number that the officer {} can use", officer.name);
             to_status(&Refusal::new(Reason::StatementOutOfOrder, what))
         })?;
+        // The secretariat may run a node beside its hub.
+        let node = published.ledger.registry().enrolment(&officer.participant);
         Ok(Response::new(pb::PrepareResponse {
             participant: officer.participant.to_string(),
             officer: officer.name.to_string(),
             hub: self.0.hub.to_string(),
             next_number,
-            node: String::new(),
-            epoch: 0,
+            node: node.map(|keys| keys.node.to_string()).unwrap_or_default(),
+            epoch: node.map_or(0, |_| published.ledger.epochs().current(&officer.participant)),
         }))
     }
 
