@@ -27,7 +27,8 @@ pub struct Joined {
     pub fingerprint: Fingerprint,
 }
 
-/// Joins the hub of a bundle. The node must not run. The same bundle again is harmless; new addresses of the same hub are taken.
+/// Joins the hub of a bundle. The node must not run. The same bundle again is harmless; new addresses of the same hub are
+/// taken, and the anchors by which it is known now: those that it was founded with stay what they are.
 pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
     let folder = Folder::open(dir, FolderKind::Node)?;
     let _lock = folder.lock()?;
@@ -46,7 +47,7 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
         if !same_hub {
             return Err(NodeError::JoinedBefore { hub: known.name.to_string() });
         }
-        if known.addresses == hub.addresses {
+        if known.addresses == hub.addresses && known.present_anchors == hub.present_anchors {
             write_durably(&paths.hub(), bundle.as_bytes(), FileMode::Public)?;
             return Ok(joined);
         }

@@ -58,7 +58,7 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
         return Err(Failure::usage(format!("{} is the folder of a {found}", args.dir.display()))
             .help(format!("use `concord {found} rotate`")));
     }
-    let client = connect(&args.dir, args.profile.as_deref()).await?;
+    let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
     let own = Own::of(&client, &holders, kind).await?;
     let path = args.dir.join(SIGNING_KEY_FILE);
     let (before, next) = own.prepare(&path)?;
@@ -122,10 +122,16 @@ fn renew(holders: &Holders, days: DaysArgs) -> Result<Option<CertificateLine>, F
     Ok(Some(CertificateLine::of(&made, Some(&holders.folder_of(holders.server())?))))
 }
 
-/// The officer's way to the server of a folder.
-pub(super) async fn connect(dir: &Path, profile: Option<&Path>) -> Result<Client, Failure> {
+/// The way of an officer of the server's participant to it.
+pub(super) async fn connect(holders: &Holders, dir: &Path, profile: Option<&Path>) -> Result<Client, Failure> {
     let profile = profile.map_or_else(|| dir.join(OFFICER_PROFILE), Path::to_owned);
-    Client::connect(&ClientArgs { profile }).await
+    let client = Client::connect(&ClientArgs { profile }).await?;
+    let (own, server) = (&client.profile().settings().identity, holders.server());
+    if own.participant != server.participant {
+        let what = format!("{own} does not speak for {}, whose server {} is", server.participant, server.name);
+        return Err(Failure::usage(what).help(format!("use the profile of an officer of {}", server.participant)));
+    }
+    Ok(client)
 }
 
 /// What the registry knows of the keys of the own server.

@@ -74,13 +74,29 @@ impl SuccessionLine {
 pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
     let given = given(args, &holders, output)?;
-    let client = connect(&args.dir, args.profile.as_deref()).await?;
+    let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
     let own = Own::of(&client, &holders, kind).await?;
     let (present, ending) = (own.anchor()?, own.ending_anchor()?);
     if let (Some(ending), None) = (ending, holders.next_anchor()?) {
-        let what = format!("the anchor {} before the present one still counts", ending.grouped());
-        return Err(Failure::new(Exit::Refused, "ANCHOR_ENDING", what)
-            .help("make the certificates under it anew, and end it with `concord anchor end`; then bring the next"));
+        let goes_by = holders.anchors()?.into_iter().find(|anchor| anchor.fingerprint() == present);
+        if given.as_ref().is_some_and(|given| Some(given) != goes_by.as_ref()) {
+            let what = format!("the anchor {} before the present one still counts", ending.grouped());
+            return Err(Failure::new(Exit::Refused, "ANCHOR_ENDING", what).help(
+                "make the certificates under it anew, and end it with `concord anchor end`; then bring the next",
+            ));
+        }
+        if goes_by.is_some() {
+            // The same again: it is done, and the one before has yet to be ended.
+            let done = SuccessionLine {
+                participant: own.participant.to_string(),
+                anchor: present.grouped(),
+                before: Some(ending.grouped()),
+                statement: Said::Accepted.as_str(),
+            };
+            done.tell("before it", output)?;
+            tell_renewing(args, kind, output);
+            return Ok(());
+        }
     }
     let next = holders.prepare_next_anchor(given, output::now())?;
     let mut known = holders.anchors()?;
@@ -164,7 +180,7 @@ fn given(args: &NextArgs, holders: &Holders, output: Output) -> Result<Option<An
 
 pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
-    let client = connect(&args.dir, args.profile.as_deref()).await?;
+    let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
     let own = Own::of(&client, &holders, kind).await?;
     let anchors = holders.anchors()?;
     let present = own.anchor()?;
