@@ -192,6 +192,22 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_given_under_the_key_before_is_taken_while_that_is_kept() {
+        let [before, present] = [(); 2].map(|()| SigningKey::generate().unwrap());
+        let cursor = Cursor::Through { lane: Lane::Flash, number: 3, rights_at: 7 };
+        let given = Cursors::of(&before, &name("cert"), None).seal(cursor);
+        let without = Cursors::of(&present, &name("cert"), None);
+        assert_eq!(without.open(&given).unwrap_err().reason, Reason::CursorInvalid);
+        let both = |agency| Cursors {
+            earlier: vec![keyed(&before, &name(agency))],
+            ..Cursors::of(&present, &name(agency), None)
+        };
+        assert_eq!(both("cert").open(&given), Ok(cursor));
+        assert_eq!(both("police").open(&given).unwrap_err().reason, Reason::CursorInvalid);
+        assert_eq!(without.open(&both("cert").seal(cursor)), Ok(cursor), "new ones are the present key's");
+    }
+
+    #[test]
     fn a_cursor_of_before_a_restore_is_told_from_one_that_never_was() {
         let key = SigningKey::generate().unwrap();
         let of = |restored_in| Cursors::of(&key, &name("cert"), restored_in);

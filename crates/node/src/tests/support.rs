@@ -124,6 +124,23 @@ fn signer(anchor: &AnchorKeys, code: &ParticipantCode, officer: &str) -> Stateme
     StatementSigner::new(&[certificate], key.into_signing_key().unwrap()).unwrap()
 }
 
+/// That the key of this member's node is followed by another's, in this epoch.
+pub(super) fn rotation(before: &Member, next: &Member, epoch: u32) -> DraftContent {
+    let rotation = concord_ledger::KeyRotation {
+        opening: Some(concord_ledger::EpochOpening { node: name("main"), epoch }),
+        before: before.signing.public(),
+        signing_key: next.signing.public(),
+    };
+    let sign = |of: &Member, bytes: &[u8]| of.signing.sign(bytes);
+    DraftContent::RotateKey(agreement::keys::rotation(
+        &before.code,
+        &name("main"),
+        &rotation,
+        |bytes| sign(before, bytes),
+        |bytes| sign(next, bytes),
+    ))
+}
+
 pub(super) struct Forum {
     pub(super) sec: Member,
     pub(super) kaz: Member,
