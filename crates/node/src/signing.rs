@@ -3,7 +3,7 @@
 //! Invariant: nothing is signed with a new key before the hub has recorded that it follows, nor with the one before afterwards. So whatever
 //! becomes of the officer's statement, what is packed here holds under the key that counts for its epoch.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use concord_identity::{KeyError, SigningKey, SigningKeys};
@@ -59,8 +59,8 @@ fn own_keys(state: &NodeState) -> Option<&Enrolment> {
 }
 
 /// Puts the key that counts first in the file as the registry changes, and says so where it is not there.
-pub(crate) async fn keep_settled(context: Context, folder: impl AsRef<Path>) {
-    let path = Paths::of(folder.as_ref()).signing_key();
+pub(crate) async fn keep_settled(context: Context, folder: PathBuf) {
+    let path = Paths::of(&folder).signing_key();
     let mut published = context.state.clone();
     let mut settled = Vec::new();
     loop {
