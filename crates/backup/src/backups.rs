@@ -19,14 +19,18 @@ pub const CHUNKS_WAITING_MAX: usize = 4;
 pub struct Backups {
     source: Source,
     journal: Arc<FileJournal>,
-    key: Arc<SigningKey>,
+    key: Arc<dyn Fn() -> Arc<SigningKey> + Send + Sync>,
     one_at_a_time: Arc<Semaphore>,
 }
 
 impl Backups {
-    /// Of this folder and its open journal, signed with this key.
-    pub fn new(source: Source, journal: Arc<FileJournal>, key: Arc<SigningKey>) -> Self {
-        Self { source, journal, key, one_at_a_time: Arc::new(Semaphore::new(1)) }
+    /// Of this folder and its open journal, each signed with the key that counts when it is taken.
+    pub fn new(
+        source: Source,
+        journal: Arc<FileJournal>,
+        key: impl Fn() -> Arc<SigningKey> + Send + Sync + 'static,
+    ) -> Self {
+        Self { source, journal, key: Arc::new(key), one_at_a_time: Arc::new(Semaphore::new(1)) }
     }
 
     /// Begins a backup up to the tail of now; none while another one is being made. Dropping the receiver ends it.
@@ -37,7 +41,7 @@ impl Backups {
         tokio::task::spawn_blocking(move || {
             let extent = this.journal.extent();
             let mut emit = |chunk| chunks.blocking_send(Ok(chunk)).map_err(|_| Gone);
-            let made: Result<Manifest, BackupError> = send(&this.source, &extent, &this.key, now, &mut emit);
+            let made: Result<Manifest, BackupError> = send(&this.source, &extent, &(this.key)(), now, &mut emit);
             if let Err(error) = made {
                 // Whoever is gone need not hear it.
                 let _gone = chunks.blocking_send(Err(error));

@@ -263,11 +263,10 @@ fn receipt_for_it(
 
 /// A receipt counts only where this hub signed it.
 fn own_receipt(shared: &Shared, message: &pb::RecordedReceipt) -> Result<Recorded, Refusal> {
-    let own = shared.signing_key.public();
+    let published = shared.published();
     receipt::verify(message, |key, bytes, signature| {
-        if *key != own.fingerprint {
-            return Err(receipt_wrong("it is signed with a key that is not this hub's"));
-        }
+        let own = published.ledger.registry().hub_keys().and_then(|keys| keys.known_key(key));
+        let own = own.ok_or_else(|| receipt_wrong("it is signed with a key that is not this hub's, and was not"))?;
         verify(&own.bytes, bytes, signature).map_err(|_| receipt_wrong("its signature is not this hub's"))
     })
 }
@@ -296,9 +295,9 @@ pub(crate) async fn receipt_for(shared: &Arc<Shared>, answer: Answer) -> Result<
     let exchanges = u64::from(fact.count);
     metrics::counter!("concord_exchanges_refused_total").increment(fact.refused.len() as u64);
     metrics::counter!("concord_exchanges_recorded_total").increment(exchanges - fact.refused.len() as u64);
-    let key = shared.signing_key.public().fingerprint;
-    let receipt =
-        receipt::receipt(history, entry_digest, recorded_at, &fact, key, |message| shared.signing_key.sign(message));
+    let key = shared.signing_key();
+    let named = key.public().fingerprint;
+    let receipt = receipt::receipt(history, entry_digest, recorded_at, &fact, named, |message| key.sign(message));
     concord_faults::point("hub.receipt.signed");
     Ok(receipt)
 }

@@ -27,7 +27,7 @@ use crate::fencing::NodeRun;
 use crate::positions::{Standing, feed_common, feed_standing};
 use crate::responses::Inbound;
 use crate::sequencer::{Answer, Proposal};
-use crate::services::statement::{Consequences, check_enrolment};
+use crate::services::statement::{Consequences, check_proofs};
 use crate::shared::{Shared, internal};
 
 /// What one hand-back may bring. More is refused with `ARGUMENT_INVALID`.
@@ -501,7 +501,7 @@ fn verify_handed(
     for moment in moments.into_iter().flatten() {
         let officer = verify_statement(participant, &anchors, &chain, &signed.statement, &signed.signature, moment);
         match officer {
-            Ok(officer) if officer.name == statement.officer => return check_enrolment(statement, signed, moment),
+            Ok(officer) if officer.name == statement.officer => return check_proofs(statement, signed, moment),
             Ok(officer) => {
                 let named = format!("it names the officer {}, its certificate {}", statement.officer, officer.name);
                 return Err(wrong(named));

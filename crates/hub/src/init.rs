@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use concord_identity::{AnchorFolder, SigningKey, bundle_fingerprint, write_public};
+use concord_identity::{Anchor, AnchorFolder, SigningKey, bundle_fingerprint, write_public};
 use concord_journal::{FileJournal, FrameMark, HistoryId, Journal as _, OpenOptions, SEGMENT_SIZE_DEFAULT_BYTES};
 use concord_ledger::{Founding, Quorum};
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role, Timestamp};
@@ -193,21 +193,25 @@ fn officers(named: &[Name], quorum: Quorum) -> Result<Vec<Name>, HubError> {
 fn found(dir: &Path, config: &Config, holders: &Holders, seed: Seed) -> Result<Initialised, HubError> {
     let anchor = holders.anchor()?.ok_or(HoldersError::AnchorUnknown)?;
     let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;
-    let fingerprint = bundle_fingerprint(&config.name, anchor.der(), &signing_key.public());
+    let fingerprint = bundle_fingerprint(&config.name, anchor.der(), &signing_key.public(), []);
     let path = dir.join(files::JOURNAL);
     if !FileJournal::is_in_folder(&path)? {
-        let founding = Founding {
-            hub: config.name.clone(),
-            anchor_fingerprint: anchor.fingerprint(),
-            anchor: anchor.der().to_vec(),
-            signing_key: signing_key.public(),
-            participants: seed.participants,
-            areas: seed.areas,
-            measures: seed.measures,
-        };
-        found_journal(&path, &founding, SystemClock.now())?;
+        found_journal(&path, &founding(config, &anchor, &signing_key, seed), SystemClock.now())?;
     }
     Ok(Initialised { fingerprint })
+}
+
+/// What a hub's journal begins with: its keys, and the seed.
+pub(crate) fn founding(config: &Config, anchor: &Anchor, signing_key: &SigningKey, seed: Seed) -> Founding {
+    Founding {
+        hub: config.name.clone(),
+        anchor_fingerprint: anchor.fingerprint(),
+        anchor: anchor.der().to_vec(),
+        signing_key: signing_key.public(),
+        participants: seed.participants,
+        areas: seed.areas,
+        measures: seed.measures,
+    }
 }
 
 /// Opens the journal of a folder; every open may have to begin a new history.

@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use concord_backup::{Backup, BackupError, Owner, Staged, refuse_if_holds};
-use concord_identity::{Anchor, Credentials, SigningKey, read_text};
+use concord_identity::{Anchor, Credentials, SigningKeys, read_text};
 use concord_journal::{FileJournal, HistoryId, Journal as _, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
-use concord_ledger::{Founding, Ledger};
+use concord_ledger::Ledger;
 use concord_model::Timestamp;
 use concord_server::audit::{Audit, Event, Object};
 use concord_server::{Clock as _, Folder, FolderKind, SystemClock};
@@ -15,7 +15,7 @@ use futures::executor::block_on;
 
 use crate::config::Config;
 use crate::error::HubError;
-use crate::init::{files, found_journal, open_journal, random};
+use crate::init::{files, found_journal, founding, open_journal, random};
 use crate::seed::Seed;
 use crate::serve::check_owner;
 use crate::snapshot;
@@ -41,9 +41,9 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, HubError> {
     if manifest.owner != Owner::Hub {
         return Err(of_another(format!("it is of a {}", manifest.owner)).into());
     }
-    let signing_key = keys(dir)?;
-    if manifest.key() != Some(signing_key.public().bytes) {
-        return Err(of_another("it was signed with another key than signing/key.pem".to_owned()).into());
+    let signing_keys = keys(dir)?;
+    if !signing_keys.held().iter().any(|key| manifest.key() == Some(key.public().bytes)) {
+        return Err(of_another("it was signed with a key that signing/key.pem does not have".to_owned()).into());
     }
     let checked = backup.check()?;
     concord_backup::lay_public_files(&backup, &checked, dir)?;
@@ -58,7 +58,7 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, HubError> {
         &folded(&journal, &staged.journal)?,
         &config,
         &credentials(dir)?.caller()?,
-        &signing_key,
+        &signing_keys,
         &staged.journal,
     )?;
     let parent = journal.tail();
@@ -78,22 +78,14 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, HubError> {
 /// Makes the journal of a hub anew whose journal is lost and whose keys are there: participants are enrolled again, and their
 /// nodes hand in the rest. Refuses where a journal is there and holds.
 pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
-    let signing_key = keys(dir)?;
+    let signing_keys = keys(dir)?;
     let folder = Folder::open(dir, FolderKind::Hub)?;
     let _lock = folder.lock()?;
     let config = Config::load(dir)?;
     refuse_if_holds(dir)?;
     let anchor = Anchor::from_pem(&read_text(&dir.join(files::ANCHOR_CERTIFICATE))?)?;
     let now = SystemClock.now();
-    let founding = Founding {
-        hub: config.name.clone(),
-        anchor_fingerprint: anchor.fingerprint(),
-        anchor: anchor.der().to_vec(),
-        signing_key: signing_key.public(),
-        participants: seed.participants,
-        areas: seed.areas,
-        measures: seed.measures,
-    };
+    let founding = founding(&config, &anchor, signing_keys.first(), seed);
     let staged: Staged = concord_backup::staging_folder(dir)?;
     found_journal(&staged.journal, &founding, now)?;
     let (journal, _) = open_journal(&staged.journal, now, SEGMENT_SIZE_DEFAULT_BYTES)?;
@@ -101,7 +93,7 @@ pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
         &folded(&journal, &staged.journal)?,
         &config,
         &credentials(dir)?.caller()?,
-        &signing_key,
+        &signing_keys,
         &staged.journal,
     )?;
     let tail = journal.tail();
@@ -124,11 +116,11 @@ fn folded(journal: &FileJournal, staging: &Path) -> Result<Ledger, HubError> {
 }
 
 /// The keys that no backup holds have to be there before anything is changed.
-fn keys(dir: &Path) -> Result<SigningKey, HubError> {
+fn keys(dir: &Path) -> Result<SigningKeys, HubError> {
     if let Some(absent) = files::KEYS.iter().map(|key| dir.join(key)).find(|path| !path.exists()) {
         return Err(BackupError::KeyAbsent { path: absent }.into());
     }
-    Ok(SigningKey::load(&dir.join(files::SIGNING_KEY))?)
+    Ok(SigningKeys::load(&dir.join(files::SIGNING_KEY))?)
 }
 
 fn credentials(dir: &Path) -> Result<Credentials, HubError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use concord_backup::{Owner, StandingError, refuse_if_interrupted};
-use concord_identity::{Admission, Anchors, Application, Caller, Credentials, SigningKey, server_config};
+use concord_identity::{Admission, Anchors, Application, Caller, Credentials, SigningKeys, server_config};
 use concord_journal::{FileJournal, Journal, Opened};
 use concord_ledger::Ledger;
 use concord_model::{Identity, ParticipantCode, Role};
@@ -67,7 +67,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
 
     let opening = (dir.to_owned(), config.clone(), readiness.clone());
     let opened = blocking(move || Opening::open(&opening.0, &opening.1, &opening.2)).await?;
-    let Opening { journal, restored, snapshots, views, signing_key, credentials, caller, was_cut } = opened;
+    let Opening { journal, restored, snapshots, views, signing_keys, credentials, caller, was_cut } = opened;
     let audit = Audit::begin(dir, ParticipantCode::secretariat(), readiness.clone());
     note_start(&audit, journal.as_ref(), was_cut);
     let Restored { state: ledger, snapshot, .. } = restored;
@@ -115,7 +115,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         sequencer: sequencer.clone(),
         journal: Arc::clone(&dyn_journal),
         views: views.clone(),
-        signing_key,
+        signing_keys,
         anchors,
         clock: Arc::clone(&clock),
         streams: Streams::default(),
@@ -143,13 +143,13 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         name: config.name.clone(),
         public_files: files::PUBLIC,
     };
-    let backup_key = Arc::new(SigningKey::load(&dir.join(files::SIGNING_KEY))?);
+    let signing = Arc::clone(&shared);
     let keeper = Arc::new(Keeper::new(Arc::clone(&shared), config.retention));
     let keeping = tokio::spawn(Arc::clone(&keeper).keep());
     let operations = services::operations::Operations {
         shared: Arc::clone(&shared),
         keeper,
-        backups: concord_backup::Backups::new(source, Arc::clone(&journal), backup_key),
+        backups: concord_backup::Backups::new(source, Arc::clone(&journal), move || signing.signing_key()),
         lookups: Lookups::default(),
         connections: server.connections.clone(),
         readiness: readiness.clone(),
@@ -242,7 +242,7 @@ struct Opening {
     restored: Restored<Ledger>,
     snapshots: Snapshots,
     views: Views,
-    signing_key: SigningKey,
+    signing_keys: Arc<SigningKeys>,
     credentials: Credentials,
     caller: Caller,
     /// The end of the journal was cut, and a new history began.
@@ -255,7 +255,7 @@ impl Opening {
         crate::init::refuse_if_awaited(dir)?;
         let credentials = Credentials::load(&dir.join(files::TLS_CERTIFICATE), &dir.join(files::TLS_KEY))?;
         let caller = credentials.caller()?;
-        let signing_key = SigningKey::load(&dir.join(files::SIGNING_KEY))?;
+        let signing_keys = Arc::new(SigningKeys::load(&dir.join(files::SIGNING_KEY))?);
         let path = dir.join(files::JOURNAL);
         if !FileJournal::is_in_folder(&path)? {
             return Err(StandingError::Absent { owner: Owner::Hub, path }.into());
@@ -277,11 +277,12 @@ impl Opening {
         }
         let ledger = &restored.state;
         concord_faults::point("hub.open.folded");
-        check_owner(ledger, config, &caller, &signing_key, &path)?;
+        check_owner(ledger, config, &caller, &signing_keys, &path)?;
+        settle_keys(ledger, &signing_keys)?;
         let views = open_views(dir, &journal, readiness)?;
         concord_faults::point("hub.open.views");
         let was_cut = opened.cut.is_some();
-        Ok(Self { journal: Arc::new(journal), restored, snapshots, views, signing_key, credentials, caller, was_cut })
+        Ok(Self { journal: Arc::new(journal), restored, snapshots, views, signing_keys, credentials, caller, was_cut })
     }
 }
 
@@ -320,7 +321,7 @@ pub(crate) fn check_owner(
     ledger: &Ledger,
     config: &Config,
     caller: &Caller,
-    signing_key: &SigningKey,
+    signing_keys: &SigningKeys,
     path: &Path,
 ) -> Result<(), HubError> {
     let other = |what: String| HubError::OtherHub { path: path.to_owned(), what };
@@ -329,10 +330,17 @@ pub(crate) fn check_owner(
         Some(hub) => return Err(other(format!("it is of hub {hub}, hub.toml names {}", config.name))),
         None => return Err(StandingError::Absent { owner: Owner::Hub, path: path.to_owned() }.into()),
     }
-    if ledger.registry().hub_keys().is_none_or(|keys| keys.signing_key != signing_key.public()) {
-        return Err(other("it names another signing key than signing/key.pem".to_owned()));
+    if ledger.registry().hub_keys().is_none_or(|keys| signing_keys.named(&keys.signing_key.fingerprint).is_none()) {
+        return Err(other("it names a signing key that signing/key.pem does not have".to_owned()));
     }
     Ok(())
+}
+
+/// Puts the key that the registry names first in the file of the signing keys.
+pub(crate) fn settle_keys(ledger: &Ledger, signing_keys: &SigningKeys) -> Result<(), concord_identity::KeyError> {
+    let keys = ledger.registry().hub_keys();
+    let succession: Vec<_> = keys.into_iter().flat_map(|keys| keys.succession().map(|(key, _)| key)).collect();
+    signing_keys.settle(&succession)
 }
 
 /// Damage of the last commit was cut: said aloud, since the peers' receipts decide whether something acknowledged was in it.

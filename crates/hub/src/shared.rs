@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use concord_identity::{Anchor, Anchors, Caller, SigningKey, verify};
+use concord_identity::{Anchor, Anchors, Caller, SigningKey, SigningKeys, verify};
 use concord_journal::{Entry, HistoryId, Journal};
 use concord_ledger::hold::held;
 use concord_ledger::{ConsignmentRecorded, Ledger, Quorum};
@@ -35,8 +35,8 @@ pub struct Shared {
     pub journal: Arc<dyn Journal>,
     /// Which numbers stand for what.
     pub views: Views,
-    /// Signs receipts.
-    pub signing_key: SigningKey,
+    /// Sign receipts: the one that the registry names.
+    pub signing_keys: Arc<SigningKeys>,
     /// Whom the listener believes.
     pub anchors: Anchors,
     /// Tells the time.
@@ -142,6 +142,13 @@ impl Shared {
         self.anchors.replace(anchors_of(&self.published().ledger));
     }
 
+    /// The key that signs receipts now.
+    pub fn signing_key(&self) -> Arc<SigningKey> {
+        let published = self.published();
+        self.signing_keys
+            .named_or_first(published.ledger.registry().hub_keys().map(|keys| &keys.signing_key.fingerprint))
+    }
+
     /// The caller's own node, as it is enrolled. Another certificate of the same anchor is not it.
     pub fn enrolled_node(&self, caller: &Caller) -> Result<(ParticipantCode, Name), Refusal> {
         let participant = &caller.identity.participant;
@@ -154,7 +161,7 @@ impl Shared {
         Ok((participant.clone(), caller.identity.name.clone()))
     }
 
-    /// Checks a signature of something that a participant's node says now: only the present key counts.
+    /// Checks a signature of something that a participant's node says now: only the present key counts, and one before that vouches for it.
     pub fn verify_present(
         &self,
         participant: &ParticipantCode,
@@ -164,7 +171,7 @@ impl Shared {
     ) -> Result<(), Refusal> {
         let published = self.published();
         let present = published.ledger.registry().enrolment(participant);
-        if present.is_none_or(|enrolment| enrolment.signing_key.fingerprint != *key) {
+        if !present.is_some_and(|enrolment| enrolment.speaks_with(key)) {
             let other = format!("{} is not the key of {participant} now", key.grouped());
             return Err(Refusal::new(Reason::SigningKeyUnknown, other));
         }
@@ -195,8 +202,11 @@ impl Shared {
 
 /// The anchors of all who are enrolled, for the listener.
 pub fn anchors_of(ledger: &Ledger) -> BTreeMap<ParticipantCode, Vec<Anchor>> {
-    let read = |(code, der): (&ParticipantCode, &[u8])| Some((code.clone(), vec![Anchor::from_der(der).ok()?]));
-    ledger.anchors().filter_map(read).collect()
+    let mut all: BTreeMap<ParticipantCode, Vec<Anchor>> = BTreeMap::new();
+    for (code, der) in ledger.anchors() {
+        all.entry(code.clone()).or_default().extend(Anchor::from_der(der).ok());
+    }
+    all
 }
 
 /// Something failed inside: the log has it, the caller hears no more than that.

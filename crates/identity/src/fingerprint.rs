@@ -12,13 +12,20 @@ pub fn enrolment_fingerprint(participant: &ParticipantCode, anchor_der: &[u8], s
     over(ENROLMENT_DOMAIN, [participant.as_str().as_bytes(), anchor_der, &signing_key.bytes])
 }
 
-/// Over what the hub hands out to those who enrol: its name, its anchor, the key that signs its receipts.
-pub fn bundle_fingerprint(hub: &Name, hub_anchor_der: &[u8], hub_signing_key: &PublicKey) -> Fingerprint {
-    over(BUNDLE_DOMAIN, [hub.as_str().as_bytes(), hub_anchor_der, &hub_signing_key.bytes])
+/// Over what the hub hands out to those who enrol: its name, the anchor and the key that it was founded with, and the anchors by which it
+/// is known now, where they are others.
+pub fn bundle_fingerprint<'a>(
+    hub: &'a Name,
+    hub_anchor_der: &'a [u8],
+    hub_signing_key: &'a PublicKey,
+    present_anchors: impl IntoIterator<Item = &'a [u8]>,
+) -> Fingerprint {
+    let founding = [hub.as_str().as_bytes(), hub_anchor_der, &hub_signing_key.bytes];
+    over(BUNDLE_DOMAIN, founding.into_iter().chain(present_anchors))
 }
 
 /// SHA-256 of domain ‖ (length as 8 bytes, big-endian ‖ bytes) of each field, so that no byte can change fields.
-fn over(domain: &[u8], fields: [&[u8]; 3]) -> Fingerprint {
+fn over<'a>(domain: &[u8], fields: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint {
     let mut hash = Sha256::new();
     hash.update(domain);
     for field in fields {
@@ -42,7 +49,7 @@ mod tests {
             "2e7eb855 ac597b73 c7d69311 bc9d3b06 e8ebcb62 ff23cc80 4043eb7b e665641a"
         );
         assert_eq!(
-            bundle_fingerprint(&Name::parse("main").unwrap(), b"anchor", &key).grouped(),
+            bundle_fingerprint(&Name::parse("main").unwrap(), b"anchor", &key, []).grouped(),
             "6687590b f2126aa0 9387061c d3bed848 14a80c6a cfc8878d da6582cb b5cc93ec"
         );
     }

@@ -28,6 +28,7 @@ mod request;
 mod revocation;
 mod revoking;
 mod signing;
+mod signing_keys;
 mod statement;
 mod tls;
 mod verifier;
@@ -63,6 +64,7 @@ pub use revoking::{LIST_LIFETIME_DAYS, Revoked, is_only_of, revoked_in};
 pub use signing::{
     KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki, verify,
 };
+pub use signing_keys::{SIGNING_KEYS_MAX, SigningKeys};
 pub use statement::{STATEMENT_DOMAIN, StatementError, StatementSigner, check_signer, verify_statement};
 pub use tls::{
     Application, Credentials, HybridKey, TlsError, client_config, client_config_with, judging_at, own_leaf,

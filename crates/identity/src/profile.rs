@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::ExpectedServer;
 use crate::anchor::{Anchor, AnchorError};
-use crate::anchors::Anchors;
+use crate::anchors::{AnchorTable, Anchors};
 use crate::certificate::Caller;
 use crate::files::{self, FileError};
 use crate::leaf_key::LeafKey;
@@ -154,7 +154,7 @@ struct AddressesFile {
     listen: String,
 }
 
-/// A profile that was read whole: its certificate says what its settings say, its anchor is one.
+/// A profile that was read whole: its certificate says what its settings say, its anchors are such.
 #[derive(Debug)]
 pub struct Profile {
     folder: PathBuf,
@@ -162,7 +162,7 @@ pub struct Profile {
     way: ProfileWay,
     own: Caller,
     credentials: Credentials,
-    server_anchor: Anchor,
+    server_anchors: Vec<Anchor>,
 }
 
 impl Profile {
@@ -226,8 +226,9 @@ impl Profile {
         if own.identity != settings.identity {
             return Err(ProfileError::OtherCertificate { expected: settings.identity, found: own.identity });
         }
-        let server_anchor = Anchor::from_pem(&files::read_text(&folder.join(SERVER_ANCHOR_FILE))?)?;
-        Ok(Self { folder: folder.to_owned(), settings, way, own, credentials, server_anchor })
+        // Two while one takes the place of the other.
+        let server_anchors = Anchor::several_from_pem(&files::read_text(&folder.join(SERVER_ANCHOR_FILE))?)?;
+        Ok(Self { folder: folder.to_owned(), settings, way, own, credentials, server_anchors })
     }
 
     /// Who I am, with the last moment of my certificate: a client says *expired* before the server refuses it.
@@ -267,7 +268,8 @@ impl Profile {
     /// TLS to exactly the profile's server, for gRPC.
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, ProfileError> {
         let server = self.settings.server.clone();
-        let anchors = Anchors::pinned(server.participant.clone(), self.server_anchor.clone());
+        let anchors = Anchors::none();
+        anchors.replace(AnchorTable::from([(server.participant.clone(), self.server_anchors.clone())]));
         let (expected, hybrid) = (ExpectedServer::Exactly(server), self.way.hybrid_key);
         Ok(tls::client_config_with(&self.credentials, &anchors, expected, Application::Grpc, hybrid)?)
     }

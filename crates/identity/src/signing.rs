@@ -36,6 +36,9 @@ pub enum KeyError {
         /// What it was asked to do.
         action: &'static str,
     },
+    /// A file has more keys than one server uses at once.
+    #[error("the file has {0} signing keys or more: a rotation that was begun has to come to its end first")]
+    TooMany(usize),
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),

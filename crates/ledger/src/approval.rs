@@ -1,5 +1,5 @@
-//! What needs the signatures of several officers of the secretariat: an enrolment, a replacement of keys, the release of a hold of the
-//! secretariat's. One officer says it; it waits until others have signed it by statements of their own, then it takes effect.
+//! What needs the signatures of several officers of the secretariat: an enrolment, a replacement of keys, new keys of the hub's own, the
+//! release of a hold of the secretariat's. One officer says it; it waits until others have signed it by statements of their own, then it takes effect.
 //!
 //! Invariant: nothing takes effect with fewer officers' signatures, each counted once by name, than the configuration asked for when it was
 //! said; and nothing of what waits counts before. Nor does a node's hand bring in what has fewer: a hub that lost data takes what it is
@@ -233,6 +233,9 @@ pub fn needs_others(registry: &Registry, statement: &Statement) -> bool {
             StatementContent::Enrol(request) | StatementContent::Replace(Replacement { request, .. }) => {
                 !registry.repeats(request)
             }
+            // Of the hub's keys they are, which all others go by; a state's own are its own matter, for which its present keys vouch.
+            StatementContent::RotateKey(rotation) => rotation.opening.is_none(),
+            StatementContent::SucceedAnchor(_) | StatementContent::EndAnchor(_) => true,
             // Only whoever laid a hold lifts it: this is one of the secretariat's.
             StatementContent::Release(_) => true,
             _ => false,

@@ -100,7 +100,10 @@ impl Handed {
         // What could mean nothing because the version that it names had not come back may mean something by now, its own word too: else
         // a leave that somebody brought first who was never told of that version would be forgotten. The same of keys that had not: an
         // enrolment may have waited for signatures.
-        let was_too_early = matches!(known.refused, Some(Reason::AgreementUnknown | Reason::ParticipantNotEnrolled));
+        let was_too_early = matches!(
+            known.refused,
+            Some(Reason::AgreementUnknown | Reason::ParticipantNotEnrolled | Reason::SigningKeyUnknown)
+        );
         known.refused.is_none() || self.refused.is_some() || self.is_own() && !was_too_early
     }
 }

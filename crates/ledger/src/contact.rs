@@ -1,14 +1,15 @@
 //! Contact points: whom one calls in each state, about a measure or about everything. A state's own officers say so, and everybody is told.
 //!
 //! Invariant: of one place the newest setting holds, in whatever order a hub that lost data is handed them back. So settings of a place are
-//! numbered, and one whose number is used up is refused; one that says that there is nobody any more counts like any other.
+//! numbered ([`crate::revision`]); one that says that there is nobody any more counts like any other.
 
 use std::collections::BTreeMap;
 
-use concord_model::{Contact, Digest, MeasureCode, Name, ParticipantCode, Reason, Refusal, Timestamp};
+use concord_model::{Contact, MeasureCode, Name, ParticipantCode, Reason, Refusal, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::Registry;
+use crate::revision::{Revision, check_handed, check_next};
 use crate::statement::{ContactSetting, Statement};
 
 /// Places of one participant for which it has or had a contact point. Over it: `ARGUMENT_INVALID`.
@@ -24,16 +25,14 @@ pub struct Contacts {
 /// The newest setting of one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContactPoint {
-    /// How often it was set.
-    pub revision: u32,
+    /// Which setting it is; its number is how often the place was set.
+    pub revision: Revision,
     /// Whom one calls; nobody any more, where that was the last word.
     pub contact: Option<Contact>,
     /// Who said so.
     pub officer: Name,
     /// When the hub recorded it.
     pub at: Timestamp,
-    /// The statement that says so.
-    pub statement: Digest,
 }
 
 impl Contacts {
@@ -52,20 +51,13 @@ impl Contacts {
         self.newest.get(participant)?.get(&measure.cloned())
     }
 
-    /// Takes in a setting, unless a newer one is known. Of two that have one number, which only a hub that lost data can come to have, every
-    /// fold keeps the same.
+    /// Takes in a setting, unless a newer one is known.
     pub(crate) fn take_in(&mut self, statement: &Statement, setting: &ContactSetting, at: Timestamp) {
-        let ContactSetting { measure, revision, contact } = setting;
-        let is_newer = |known: &ContactPoint| (*revision, statement.digest) > (known.revision, known.statement);
-        if self.get(&statement.participant, measure.as_ref()).is_none_or(is_newer) {
+        let ContactSetting { measure, contact, .. } = setting;
+        let revision = Revision::of(statement, setting.revision);
+        if self.get(&statement.participant, measure.as_ref()).is_none_or(|known| revision > known.revision) {
             let officer = statement.officer.clone();
-            let point = ContactPoint {
-                revision: *revision,
-                contact: contact.clone(),
-                officer,
-                at,
-                statement: statement.digest,
-            };
+            let point = ContactPoint { revision, contact: contact.clone(), officer, at };
             self.newest.entry(statement.participant.clone()).or_default().insert(measure.clone(), point);
         }
     }
@@ -81,26 +73,31 @@ pub(crate) fn check_contact(
 ) -> Result<(), Refusal> {
     check_contact_form(registry, by, setting)?;
     let known = registry.contacts().get(by, setting.measure.as_ref());
-    let last = known.map_or(0, |known| known.revision);
-    if last.checked_add(1) != Some(setting.revision) {
-        let what = format!(
-            "this contact point of {by} was set {last} times, so that setting {} cannot be the next",
-            setting.revision
-        );
-        return Err(Refusal::new(Reason::RegistryChanged, what));
-    }
+    let (number, last) = (setting.revision, known.map_or(0, |known| known.revision.number));
+    check_next(number, last, || {
+        format!("this contact point of {by} was set {last} times, so that setting {number} cannot be the next")
+    })?;
     if setting.contact.is_none() && known.is_none_or(|known| known.contact.is_none()) {
         return Err(Refusal::new(Reason::ContactUnknown, format!("{by} has no such contact point")));
     }
     Ok(())
 }
 
-/// What must hold of a setting whenever it comes: also of one that a hub that lost data is handed back.
-pub(crate) fn check_contact_form(
+/// Whether a setting that is handed back can mean anything here: those before it may have yet to come back.
+///
+/// Refuses with `MEASURE_UNKNOWN`, `REGISTRY_CHANGED` or `ARGUMENT_INVALID`.
+pub(crate) fn check_handed_contact(
     registry: &Registry,
     by: &ParticipantCode,
     setting: &ContactSetting,
 ) -> Result<(), Refusal> {
+    check_contact_form(registry, by, setting)?;
+    let last = registry.contacts().get(by, setting.measure.as_ref()).map_or(0, |known| known.revision.number);
+    check_handed(setting.revision, last, || format!("setting {} of this contact point of {by}", setting.revision))
+}
+
+/// What must hold of a setting whenever it comes: also of one that a hub that lost data is handed back.
+fn check_contact_form(registry: &Registry, by: &ParticipantCode, setting: &ContactSetting) -> Result<(), Refusal> {
     if let Some(measure) = &setting.measure
         && registry.measure(measure).is_none()
     {

@@ -5,18 +5,18 @@
 //! nobody in and gives nobody anything before an enrolment or an agreement, which need theirs.
 //!
 //! Invariant: whatever order a hub that lost data is handed decisions back in, the registry comes out the same. So changes of one
-//! participant are numbered, and what holds is made of all of them in the order of their numbers; where a hub that had lost one gave its
-//! number out again, and both came back, in the order in which they were said to be made. Of two additions the first made counts.
+//! participant are numbered ([`crate::revision`]), and what holds is made of all of them in that order. Of two additions the first made
+//! counts.
 
 use std::collections::BTreeMap;
 
 use concord_model::{
-    Digest, Measure, MeasureCode, Name, Participant, ParticipantCode, ParticipantKind, Reason, Refusal, Timestamp,
-    Title,
+    Measure, MeasureCode, Name, Participant, ParticipantCode, ParticipantKind, Reason, Refusal, Timestamp, Title,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::registry::Registry;
+use crate::revision::{Revision, check_handed, check_next};
 use crate::statement::{DecisionContent, ForumDecision, Statement};
 
 /// Participants of a forum. Over it: `ARGUMENT_INVALID`.
@@ -26,14 +26,10 @@ pub const MEASURES_MAX: usize = 4096;
 /// Languages in which a participant has a name. Over it: `ARGUMENT_INVALID`.
 pub const LANGUAGES_MAX: usize = 32;
 
-/// How far after the last known change of a participant one that is handed back may lie.
-const CHANGES_AHEAD_MAX: u32 = 1000;
-
-/// What the forum decided about one participant, or one measure, by the number of the change, when it was made, and its statement; the
-/// addition is number 0.
+/// What the forum decided about one participant, or one measure; the addition is number 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Changes {
-    by_number: BTreeMap<(u32, Timestamp, Digest), Change>,
+    by_number: BTreeMap<Revision, Change>,
 }
 
 /// One decision that was recorded.
@@ -50,12 +46,12 @@ pub struct Change {
 impl Changes {
     /// In their order, with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Change)> {
-        self.by_number.iter().map(|((number, ..), change)| (*number, change))
+        self.by_number.iter().map(|(revision, change)| (revision.number, change))
     }
 
     /// The number of the newest; 0 where there is none but the addition.
     pub fn last(&self) -> u32 {
-        self.by_number.last_key_value().map_or(0, |((number, ..), _)| *number)
+        self.by_number.last_key_value().map_or(0, |(revision, _)| revision.number)
     }
 
     pub(crate) fn take_in(&mut self, statement: &Statement, decision: &ForumDecision, at: Timestamp) {
@@ -64,7 +60,7 @@ impl Changes {
             DecisionContent::AddParticipant(_) | DecisionContent::AddMeasure(_) => 0,
         };
         let change = Change { decision: decision.clone(), officer: statement.officer.clone(), at };
-        self.by_number.entry((number, statement.made_at, statement.digest)).or_insert(change);
+        self.by_number.entry(Revision::of(statement, number)).or_insert(change);
     }
 
     /// The decision by which it joined, if one that is known did.
@@ -125,11 +121,7 @@ pub(crate) fn check_handed_decision(
         | DecisionContent::SetKind { participant, revision, .. } => (participant, revision),
     };
     let last = registry.changes_of(participant).map_or(0, Changes::last);
-    if *revision == 0 || *revision > last.saturating_add(CHANGES_AHEAD_MAX) {
-        let what = format!("change {revision} of {participant} is too far from the last one known, {last}");
-        return Err(Refusal::new(Reason::RegistryChanged, what));
-    }
-    Ok(())
+    check_handed(*revision, last, || format!("change {revision} of {participant}"))
 }
 
 /// Puts a measure behind those of its area that come before it by number, whatever was there first.
@@ -181,11 +173,9 @@ pub(crate) fn check_decision(
                 return Err(Refusal::new(Reason::ParticipantUnknown, what));
             };
             let last = registry.changes_of(participant).map_or(0, Changes::last);
-            if last.checked_add(1) != Some(*revision) {
-                let what =
-                    format!("{participant} was changed {last} times, so that change {revision} cannot be the next");
-                return Err(Refusal::new(Reason::RegistryChanged, what));
-            }
+            check_next(*revision, last, || {
+                format!("{participant} was changed {last} times, so that change {revision} cannot be the next")
+            })?;
             // Said twice by mistake it would stand twice in what all are told.
             if decision.content.changes_nothing(now) {
                 let what = format!("{participant} is so already: there is nothing to record");

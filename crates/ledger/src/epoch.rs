@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::registry::Registry;
 use crate::statement::JoinRequest;
+use crate::succession::KeyRotation;
 
 /// The epoch of every chain before an officer opens another.
 pub const FIRST_EPOCH: u32 = 1;
@@ -96,7 +97,7 @@ impl Epochs {
     /// Refuses with `EPOCH_OUT_OF_ORDER` or `CHAIN_MISMATCH`.
     pub fn check_open(&self, registry: &Registry, by: &ParticipantCode, opening: &EpochOpening) -> Result<(), Refusal> {
         let node = registry.enrolment(by).map(|enrolment| &enrolment.node);
-        if *by == ParticipantCode::secretariat() || node != Some(&opening.node) {
+        if node != Some(&opening.node) {
             let what = format!("{} is not the node of {by}: an officer opens an epoch for its own", opening.node);
             return Err(Refusal::new(Reason::ChainMismatch, what));
         }
@@ -114,6 +115,19 @@ impl Epochs {
     ) -> Result<(), Refusal> {
         registry.check_replace(by, request)?;
         self.check_next(&request.participant, self.current(&request.participant).saturating_add(1))
+    }
+
+    /// Whether an officer of this participant may say so of its server's signing key; a node's opens an epoch.
+    ///
+    /// Refuses with `EPOCH_OUT_OF_ORDER`, or as the registry does.
+    pub fn check_rotate(
+        &self,
+        registry: &Registry,
+        by: &ParticipantCode,
+        rotation: &KeyRotation,
+    ) -> Result<(), Refusal> {
+        registry.check_rotate(by, rotation)?;
+        rotation.opening.as_ref().map_or(Ok(()), |opening| self.check_next(by, opening.epoch))
     }
 
     fn check_next(&self, of: &ParticipantCode, epoch: u32) -> Result<(), Refusal> {

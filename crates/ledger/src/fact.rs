@@ -353,17 +353,23 @@ pub struct Recipient {
 }
 
 impl StatementDecided {
-    /// Whom it tells something, under which number, and the entry that says it, if that is one of before: what whoever comes back missed
-    /// is told one by one, right before its return, and so is what everybody was told to whoever joins the registry.
+    /// The entries of before that one whom it tells is told first: what whoever comes back missed, and what everybody was told to whoever
+    /// joins the registry. By this the numbers are given, and read.
+    pub(crate) fn earlier(&self, participant: &ParticipantCode) -> &[u64] {
+        if self.begins() == Some(participant) {
+            &self.begins_with
+        } else if *participant == self.statement.participant {
+            &self.missed
+        } else {
+            &[]
+        }
+    }
+
+    /// Whom it tells something, under which number, and the entry that says it, if that is one of before: these are told one by one, right
+    /// before it.
     pub fn tells(&self) -> impl Iterator<Item = (&ParticipantCode, u64, Option<u64>)> {
         self.told.iter().flat_map(|told| {
-            let earlier: &[u64] = if self.begins() == Some(&told.participant) {
-                &self.begins_with
-            } else if told.participant == self.statement.participant {
-                &self.missed
-            } else {
-                &[]
-            };
+            let earlier = self.earlier(&told.participant);
             let first = told.number.saturating_sub(earlier.len() as u64);
             let entries = earlier.iter().copied().map(Some).chain([None]);
             (first..).zip(entries).map(|(number, entry)| (&told.participant, number, entry))

@@ -108,9 +108,11 @@ pub(crate) fn told_of<'a>(
     let own = &statement.participant;
     match &statement.content {
         StatementContent::Enrol(request) if !comes_back && registry.repeats(request) => vec![own],
-        StatementContent::Enrol(_) | StatementContent::Replace(_) => {
-            registry.participants().map(|participant| &participant.code).collect()
-        }
+        StatementContent::Enrol(_)
+        | StatementContent::Replace(_)
+        | StatementContent::RotateKey(_)
+        | StatementContent::SucceedAnchor(_)
+        | StatementContent::EndAnchor(_) => registry.participants().map(|participant| &participant.code).collect(),
         StatementContent::OpenEpoch(_) => vec![own],
         StatementContent::Propose { text, .. } => {
             text.parties.iter().map(|party| &party.participant).chain(&text.outgoing).collect()
@@ -157,6 +159,9 @@ pub(crate) fn is_told_to_all(content: &StatementContent) -> bool {
         content,
         StatementContent::Enrol(_)
             | StatementContent::Replace(_)
+            | StatementContent::RotateKey(_)
+            | StatementContent::SucceedAnchor(_)
+            | StatementContent::EndAnchor(_)
             | StatementContent::Hold { .. }
             | StatementContent::Release(_)
             | StatementContent::Decided(_)

@@ -11,7 +11,7 @@ use concord_model::{AgreementText, Digest, Lane, ParticipantCode, Reason, Refusa
 use crate::agreement::{Agreement, AgreementState, check_amendment, check_form};
 use crate::approval::{needs_others, that_count};
 use crate::command::{At, Handed};
-use crate::contact::check_contact_form;
+use crate::contact::check_handed_contact;
 use crate::decision::check_handed_decision;
 use crate::fact::{Fact, FeedResumed, MailboxResumed, StatementDecided};
 use crate::feed::told_of;
@@ -19,7 +19,7 @@ use crate::hold::check_hold;
 use crate::ledger::{Decision, Ledger};
 use crate::loss::Lost;
 use crate::resume::Shown;
-use crate::role::check_role_form;
+use crate::role::check_handed_role;
 use crate::signer::SignerStep;
 use crate::statement::{Replacement, StatementContent};
 
@@ -88,17 +88,18 @@ impl Ledger {
         let is_told = takes_effect && told.contains(&statement.participant);
         let missed = if is_told { self.missed(statement) } else { Vec::new() };
         let begins_with = if takes_effect { self.begins_with(statement) } else { Vec::new() };
-        let fact = Fact::Statement(StatementDecided {
+        let decided = StatementDecided {
             statement: statement.clone(),
             refused,
-            told: self.tell(told.iter().collect(), &statement.participant, &missed, &begins_with),
+            told: Vec::new(),
             closes,
             missed,
             needs,
             approvals: handed.approvals.clone(),
             completes: None,
             begins_with,
-        });
+        };
+        let fact = Fact::Statement(self.tell(decided, told.iter().collect()));
         Ok(Decision::Fact { fact, refusal: meaningless })
     }
 
@@ -120,6 +121,9 @@ impl Ledger {
             StatementContent::Enrol(request) => registry.check_enrol(by, request),
             StatementContent::Replace(replacement) => self.epochs().check_replace(registry, by, &replacement.request),
             StatementContent::OpenEpoch(opening) => self.epochs().check_open(registry, by, opening),
+            StatementContent::RotateKey(rotation) => self.epochs().check_rotate(registry, by, rotation),
+            StatementContent::SucceedAnchor(next) => registry.check_succeed(by, next),
+            StatementContent::EndAnchor(anchor) => registry.check_end(by, anchor),
             StatementContent::Hold { participant, .. } => check_hold(registry, by, participant).or_else(|refusal| {
                 // One that was lifted and laid again: both stood.
                 if refusal.reason == Reason::HoldExists { Ok(()) } else { Err(refusal) }
@@ -129,8 +133,8 @@ impl Ledger {
             StatementContent::Decided(decision) => check_handed_decision(registry, by, decision),
             StatementContent::Approve(_) | StatementContent::Reject(_) => Ok(()),
             // Settings and decisions that came before it may have yet to come back.
-            StatementContent::SetContact(setting) => check_contact_form(registry, by, setting),
-            StatementContent::Role(decision) => check_role_form(registry, by, decision),
+            StatementContent::SetContact(setting) => check_handed_contact(registry, by, setting),
+            StatementContent::Role(decision) => check_handed_role(registry, by, decision),
             StatementContent::Propose { text, digest } => {
                 let malformed = |what: String| Err(Refusal::new(Reason::AgreementMalformed, what));
                 check_form(text, by)?;

@@ -25,7 +25,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 16;
+pub const LEDGER_STATE_VERSION: u32 = 17;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -183,11 +183,16 @@ impl Ledger {
             Arc::make_mut(&mut self.feed).told_all(sequence);
         }
         match statement.content {
-            StatementContent::Enrol(_) | StatementContent::Replace(_) | StatementContent::OpenEpoch(_) => {
+            StatementContent::Enrol(_)
+            | StatementContent::Replace(_)
+            | StatementContent::OpenEpoch(_)
+            | StatementContent::RotateKey(_) => {
                 self.close_epoch(statement, decided);
                 Arc::make_mut(&mut self.registry).apply(statement, signed_by, self.recorded_at);
             }
-            StatementContent::Hold { .. }
+            StatementContent::SucceedAnchor(_)
+            | StatementContent::EndAnchor(_)
+            | StatementContent::Hold { .. }
             | StatementContent::Release(_)
             | StatementContent::Decided(_)
             | StatementContent::SetContact(_)
@@ -203,11 +208,11 @@ impl Ledger {
 
     fn close_epoch(&mut self, statement: &Statement, decided: &StatementDecided) {
         let Some((participant, _)) = statement.closes() else { return };
-        let is_replaced = matches!(statement.content, StatementContent::Replace(_));
         let key = self.registry.enrolment(participant).map(|enrolment| enrolment.signing_key.fingerprint);
         let closed = decided.closes.as_deref().copied().unwrap_or_default();
-        Arc::make_mut(&mut self.epochs).close(participant, closed, key.filter(|_| is_replaced));
-        if is_replaced {
+        Arc::make_mut(&mut self.epochs).close(participant, closed, key.filter(|_| statement.changes_key()));
+        // With its keys the node's journal is lost; one that changes its key goes on with it.
+        if matches!(statement.content, StatementContent::Replace(_)) {
             Arc::make_mut(&mut self.nodes).replaced(participant);
         }
     }

@@ -24,9 +24,11 @@ pub mod nodes;
 pub mod permit;
 pub mod registry;
 pub mod resume;
+pub mod revision;
 pub mod role;
 pub mod signer;
 pub mod statement;
+pub mod succession;
 pub mod withdrawal;
 
 mod consignment;
@@ -57,9 +59,11 @@ pub use nodes::{NodeLine, Nodes};
 pub use permit::{Mail, Permit};
 pub use registry::{EarlierKeys, Enrolment, Registry};
 pub use resume::{Resume, Resumes, Shown};
+pub use revision::Revision;
 pub use role::{RoleHeld, RolePlace, Roles};
 pub use signer::{LastStatement, Officer, SignerStep, Signers};
 pub use statement::{
     ContactSetting, DecisionContent, ForumDecision, JoinRequest, Replacement, RoleDecision, Statement, StatementContent,
 };
+pub use succession::{AnchorSuccession, EndingAnchor, KeyRotation};
 pub use withdrawal::{Found, Target, Withdrawals};

@@ -14,6 +14,7 @@ use crate::fact::Founding;
 use crate::hold::{Hold, Holds};
 use crate::role::Roles;
 use crate::statement::{DecisionContent, ForumDecision, JoinRequest, Replacement, Statement, StatementContent};
+use crate::succession::EndingAnchor;
 
 /// The registry and the catalogue of one forum.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,23 +43,29 @@ pub struct Enrolment {
     pub anchor: Vec<u8>,
     /// SHA-256 of it.
     pub anchor_fingerprint: Fingerprint,
+    /// The anchor before it, while that counts too.
+    pub ending: Option<EndingAnchor>,
     /// The key that signs consignments and acknowledgements; of the hub's own, receipts.
     pub signing_key: PublicKey,
     /// When the hub recorded it.
     pub enrolled_at: Timestamp,
-    /// The officers of the secretariat who signed for these keys, in order; none for the founding.
+    /// The officers of the secretariat who signed for these keys, or for those that vouch for them, in order; none for the founding.
     pub signed_by: Vec<Name>,
     /// What it was known by before, the first first: what was said and signed with them stands for ever.
     pub earlier: Vec<EarlierKeys>,
 }
 
-/// Keys that were replaced.
+/// Keys that others followed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarlierKeys {
     /// The trust anchor's certificate, DER.
     pub anchor: Vec<u8>,
+    /// SHA-256 of it.
+    pub anchor_fingerprint: Fingerprint,
     /// The key that signed consignments and acknowledgements.
     pub signing_key: PublicKey,
+    /// Whether it vouches for what followed; else the secretariat bound the participant to other keys.
+    pub vouches: bool,
 }
 
 impl Enrolment {
@@ -69,15 +76,9 @@ impl Enrolment {
     }
 
     /// A signing key that it has or had.
-    fn known_key(&self, fingerprint: &Fingerprint) -> Option<&PublicKey> {
+    pub fn known_key(&self, fingerprint: &Fingerprint) -> Option<&PublicKey> {
         let earlier = self.earlier.iter().map(|keys| &keys.signing_key);
         std::iter::once(&self.signing_key).chain(earlier).find(|key| key.fingerprint == *fingerprint)
-    }
-
-    /// The fingerprints of the signing keys that it had and has, the first first.
-    pub fn succession(&self) -> impl Iterator<Item = Fingerprint> {
-        let earlier = self.earlier.iter().map(|keys| keys.signing_key.fingerprint);
-        earlier.chain([self.signing_key.fingerprint])
     }
 
     fn says_the_same_as(&self, request: &JoinRequest) -> bool {
@@ -146,13 +147,13 @@ impl Registry {
         self.enrolment(&request.participant).is_some_and(|enrolment| enrolment.says_the_same_as(request))
     }
 
-    /// Whether the keys that a party signed are the registry's.
+    /// Whether the keys that a party signed are the registry's, or lead to them by their owner's own word alone.
     pub fn check_keys(&self, party: &Party) -> Result<(), Refusal> {
         let code = &party.participant;
         let enrolment = self
             .enrolment(code)
             .ok_or_else(|| Refusal::new(Reason::ParticipantNotEnrolled, format!("{code} has no enrolled keys")))?;
-        if enrolment.anchor_fingerprint == party.anchor && enrolment.signing_key.fingerprint == party.signing_key {
+        if enrolment.leads_from(&party.anchor, &party.signing_key) {
             return Ok(());
         }
         Err(Refusal::new(
@@ -184,6 +185,7 @@ impl Registry {
             node: founding.hub.clone(),
             anchor: founding.anchor.clone(),
             anchor_fingerprint: founding.anchor_fingerprint,
+            ending: None,
             signing_key: founding.signing_key.clone(),
             enrolled_at: at,
             signed_by: Vec::new(),
@@ -191,8 +193,8 @@ impl Registry {
         });
     }
 
-    /// Takes in a statement that takes effect, with those who signed it: only a participant's first enrolment means something here, a
-    /// replacement of its keys, holds, what the forum decided, contact points and roles.
+    /// Takes in a statement that takes effect, with those who signed it: only a participant's first enrolment means something here,
+    /// keys that follow others, holds, what the forum decided, contact points and roles.
     pub fn apply(&mut self, statement: &Statement, signed_by: &[Name], at: Timestamp) {
         match &statement.content {
             StatementContent::Enrol(request) => {
@@ -200,6 +202,7 @@ impl Registry {
                     node: request.node.clone(),
                     anchor: request.anchor.clone(),
                     anchor_fingerprint: request.anchor_fingerprint,
+                    ending: None,
                     signing_key: request.signing_key.clone(),
                     enrolled_at: at,
                     signed_by: signed_by.to_vec(),
@@ -210,12 +213,30 @@ impl Registry {
             StatementContent::Replace(Replacement { request, .. }) if self.repeats(request) => {}
             StatementContent::Replace(Replacement { request, .. }) => {
                 let Some(enrolment) = self.enrolments.get_mut(&request.participant) else { return };
-                let anchor = std::mem::replace(&mut enrolment.anchor, request.anchor.clone());
-                let signing_key = std::mem::replace(&mut enrolment.signing_key, request.signing_key.clone());
-                enrolment.earlier.push(EarlierKeys { anchor, signing_key });
+                enrolment.earlier.push(enrolment.keys(false));
+                enrolment.anchor.clone_from(&request.anchor);
                 enrolment.anchor_fingerprint = request.anchor_fingerprint;
+                enrolment.ending = None;
+                enrolment.signing_key.clone_from(&request.signing_key);
                 enrolment.enrolled_at = at;
                 enrolment.signed_by = signed_by.to_vec();
+            }
+            StatementContent::RotateKey(rotation) => {
+                let keys = match &rotation.opening {
+                    Some(_) => self.enrolments.get_mut(&statement.participant),
+                    None => self.hub.as_mut(),
+                };
+                if let Some(keys) = keys.filter(|keys| keys.signing_key == rotation.before) {
+                    keys.rotate(&rotation.signing_key, at);
+                }
+            }
+            // At a node a hub that lies may say that others vouch for it.
+            StatementContent::SucceedAnchor(next) if self.vouches(&statement.participant, &next.signing_key) => {
+                self.with_anchor_of(&statement.participant).for_each(|keys| keys.succeed(next, at));
+            }
+            StatementContent::SucceedAnchor(_) => {}
+            StatementContent::EndAnchor(anchor) => {
+                self.with_anchor_of(&statement.participant).for_each(|keys| keys.end(anchor));
             }
             StatementContent::Hold { participant, reason } => {
                 let (participant, by, reason) = (participant.clone(), statement.participant.clone(), reason.clone());
@@ -227,6 +248,12 @@ impl Registry {
             StatementContent::Role(decision) => self.roles.take_in(statement, decision, at),
             _ => {}
         }
+    }
+
+    /// The keys that have the anchor of a participant: its node's, and the hub's where it is the secretariat.
+    fn with_anchor_of(&mut self, participant: &ParticipantCode) -> impl Iterator<Item = &mut Enrolment> {
+        let hub = self.hub.as_mut().filter(|_| *participant == ParticipantCode::secretariat());
+        self.enrolments.get_mut(participant).into_iter().chain(hub)
     }
 
     /// What the founding has under a code stays, else what was made first; and changes may come before what they change.
@@ -393,13 +420,13 @@ impl Registry {
         self.enrolment(code)?.known_key(fingerprint)
     }
 
-    /// Each trust anchor in DER, with the participant that it vouches for.
+    /// Each trust anchor in DER under which callers are known, with the participant that it vouches for.
     pub fn anchors(&self) -> impl Iterator<Item = (&ParticipantCode, &[u8])> {
         let secretariat = self.participants.get_key_value(&ParticipantCode::secretariat()).map(|(code, _)| code);
-        let hub = secretariat.zip(self.hub.as_ref()).map(|(code, hub)| (code, hub.anchor.as_slice()));
-        let others = self.enrolments.iter().map(|(code, enrolment)| (code, enrolment.anchor.as_slice()));
         // A node of the secretariat's has the hub's anchor.
-        hub.into_iter().chain(others.filter(move |(code, _)| secretariat != Some(*code)))
+        let others = self.enrolments.iter().filter(move |(code, _)| secretariat != Some(*code));
+        let all = secretariat.zip(self.hub.as_ref()).into_iter().chain(others);
+        all.flat_map(|(code, keys)| keys.present_anchors().map(move |anchor| (code, anchor)))
     }
 }
 

@@ -2,18 +2,18 @@
 //!
 //! A role is shown and gives no right: who may have what is agreed on and nothing else. So one officer's signature is enough.
 //!
-//! Invariant: of one place the newest decision holds, in whatever order a hub that lost data is handed them back. A place is what one
-//! participant coordinates; the chair is one place whoever has it, so that there never are two.
+//! Invariant: of one place the newest decision holds ([`crate::revision`]), in whatever order a hub that lost data is handed them back. A
+//! place is what one participant coordinates; the chair is one place whoever has it, so that there never are two.
 
 use std::collections::BTreeMap;
 
 use concord_model::{
-    Digest, ForumRole, MeasureCode, Name, ParticipantCode, ParticipantKind, Reason, Refusal, RoleScope, Timestamp,
-    Title,
+    ForumRole, MeasureCode, Name, ParticipantCode, ParticipantKind, Reason, Refusal, RoleScope, Timestamp, Title,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::registry::Registry;
+use crate::revision::{Revision, check_handed, check_next};
 use crate::statement::{RoleDecision, Statement};
 
 /// Places that were ever given to somebody. Over it: `ARGUMENT_INVALID`.
@@ -39,8 +39,8 @@ pub struct RolePlace {
 /// The newest decision about one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleHeld {
-    /// How often was decided about it.
-    pub revision: u32,
+    /// Which decision it is; its number is how often was decided about the place.
+    pub revision: Revision,
     /// Who has it; nobody any more, where that was decided.
     pub holder: Option<ParticipantCode>,
     /// The paper.
@@ -49,8 +49,6 @@ pub struct RoleHeld {
     pub officer: Name,
     /// When the hub recorded it.
     pub at: Timestamp,
-    /// The statement that says so.
-    pub statement: Digest,
 }
 
 impl Roles {
@@ -67,15 +65,14 @@ impl Roles {
     /// Takes in a decision, unless a newer one is known.
     pub(crate) fn take_in(&mut self, statement: &Statement, decision: &RoleDecision, at: Timestamp) {
         let place = decision.place();
-        let number = (decision.revision, statement.digest);
-        if self.get(&place).is_none_or(|known| number > (known.revision, known.statement)) {
+        let revision = Revision::of(statement, decision.revision);
+        if self.get(&place).is_none_or(|known| revision > known.revision) {
             let held = RoleHeld {
-                revision: decision.revision,
+                revision,
                 holder: Some(decision.participant.clone()).filter(|_| decision.is_given),
                 reference: decision.reference.clone(),
                 officer: statement.officer.clone(),
                 at,
-                statement: statement.digest,
             };
             self.newest.insert(place, held);
         }
@@ -119,20 +116,27 @@ pub(crate) fn check_role(registry: &Registry, by: &ParticipantCode, decision: &R
         }
         _ => {}
     }
-    let last = known.map_or(0, |known| known.revision);
-    if last.checked_add(1) != Some(*revision) {
-        let what = format!("there were {last} decisions about it, so that decision {revision} cannot be the next");
-        return Err(Refusal::new(Reason::RegistryChanged, what));
-    }
-    Ok(())
+    let last = known.map_or(0, |known| known.revision.number);
+    check_next(*revision, last, || {
+        format!("there were {last} decisions about it, so that decision {revision} cannot be the next")
+    })
 }
 
-/// What must hold of a decision whenever it comes: also of one that a hub that lost data is handed back.
-pub(crate) fn check_role_form(
+/// Whether a decision that is handed back can mean anything here: those before it may have yet to come back.
+///
+/// Refuses with `CALLER_NOT_ALLOWED`, `REGISTRY_CHANGED` or `ARGUMENT_INVALID`.
+pub(crate) fn check_handed_role(
     registry: &Registry,
     by: &ParticipantCode,
     decision: &RoleDecision,
 ) -> Result<(), Refusal> {
+    check_role_form(registry, by, decision)?;
+    let last = registry.roles().get(&decision.place()).map_or(0, |known| known.revision.number);
+    check_handed(decision.revision, last, || format!("decision {} about it", decision.revision))
+}
+
+/// What must hold of a decision whenever it comes: also of one that a hub that lost data is handed back.
+fn check_role_form(registry: &Registry, by: &ParticipantCode, decision: &RoleDecision) -> Result<(), Refusal> {
     let RoleDecision { role, scope, .. } = decision;
     if *by != ParticipantCode::secretariat() {
         let what = "only an officer of the secretariat records which roles the forum gave";

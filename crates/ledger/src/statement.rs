@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::epoch::EpochOpening;
 use crate::hold::Holds;
+use crate::succession::{AnchorSuccession, KeyRotation};
 
 /// A verified statement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +23,7 @@ pub struct Statement {
     pub hub: Name,
     /// Numbered for each officer from 1, without gaps.
     pub number: u64,
-    /// By the officer's clock; shown. It decides nothing but which comes first of two decisions of the forum under one number.
+    /// By the officer's clock; shown. It decides nothing but which of two under one number counts ([`crate::revision`]).
     pub made_at: Timestamp,
     /// Digest of the serialised statement: tells a repeat from a fork.
     pub digest: Digest,
@@ -56,6 +57,12 @@ pub enum StatementContent {
     Replace(Replacement),
     /// Closes the present epoch of the own node's chains, and opens the next.
     OpenEpoch(EpochOpening),
+    /// Binds the own node, or the hub, to a new signing key.
+    RotateKey(KeyRotation),
+    /// Binds the own participant to a new trust anchor, beside the present one until that ends.
+    SucceedAnchor(AnchorSuccession),
+    /// Ends the anchor with this fingerprint, which the present one followed.
+    EndAnchor(Fingerprint),
     /// Keeps a participant's node from receiving and consigning, for a technical reason.
     Hold {
         /// Who is held.
@@ -106,6 +113,12 @@ impl StatementContent {
                 format!("{} role {role} {participant}", if *is_given { "grant" } else { "revoke" })
             }
             Self::OpenEpoch(opening) => format!("open epoch {} of node {}", opening.epoch, opening.node),
+            Self::RotateKey(KeyRotation { opening: Some(opening), .. }) => {
+                format!("rotate key of node {}", opening.node)
+            }
+            Self::RotateKey(KeyRotation { opening: None, .. }) => "rotate key of the hub".to_owned(),
+            Self::SucceedAnchor(_) => "bring a new anchor".to_owned(),
+            Self::EndAnchor(_) => "end the anchor before".to_owned(),
             Self::Approve(digest) => format!("approve {}", shortened(digest)),
             Self::Reject(digest) => format!("reject {}", shortened(digest)),
             Self::Decided(decision) => match &decision.content {
@@ -213,12 +226,15 @@ impl Statement {
             | StatementContent::Role(_)
             | StatementContent::Approve(_)
             | StatementContent::Reject(_) => is_secretariats,
+            StatementContent::RotateKey(rotation) => rotation.opening.is_some() || is_secretariats,
             StatementContent::Hold { participant, .. } => {
                 *participant != secretariat && (is_secretariats || *participant == self.participant)
             }
             // A release lifts what its participant laid, and an epoch is opened of the own node's chains.
             StatementContent::Release(_)
             | StatementContent::OpenEpoch(_)
+            | StatementContent::SucceedAnchor(_)
+            | StatementContent::EndAnchor(_)
             | StatementContent::SetContact(_)
             | StatementContent::Propose { .. }
             | StatementContent::Consent(_)
@@ -233,9 +249,15 @@ impl Statement {
     pub fn closes(&self) -> Option<(&ParticipantCode, &Name)> {
         match &self.content {
             StatementContent::OpenEpoch(opening) => Some((&self.participant, &opening.node)),
+            StatementContent::RotateKey(rotation) => Some((&self.participant, &rotation.opening.as_ref()?.node)),
             StatementContent::Replace(Replacement { request, .. }) => Some((&request.participant, &request.node)),
             _ => None,
         }
+    }
+
+    /// Whether the epoch that it opens has another signing key than the one that it closes.
+    pub fn changes_key(&self) -> bool {
+        matches!(self.content, StatementContent::Replace(_) | StatementContent::RotateKey(_))
     }
 }
 

@@ -95,6 +95,10 @@ reasons! {
     ParticipantNotEnrolled = "PARTICIPANT_NOT_ENROLLED", Precondition, "the secretariat enrols it first, with `concord participant enrol`";
     /// The participant is enrolled with other keys.
     ParticipantAlreadyEnrolled = "PARTICIPANT_ALREADY_ENROLLED", Conflict, "where its node's keys are lost and its state says so, enrol the new request with --replace and --reference";
+    /// The anchor before the present one still counts.
+    AnchorEnding = "ANCHOR_ENDING", Precondition, "certificates under it are made anew first, then its end is said with `concord anchor end`";
+    /// No anchor of the participant's that counts beside its present one has this fingerprint.
+    AnchorUnknown = "ANCHOR_UNKNOWN", Unknown, "see its anchors with `concord participant show`";
     /// The participant's node is held for a technical reason.
     ParticipantHeld = "PARTICIPANT_HELD", Unavailable, "mail waits, statements and the feed go on: ask whoever laid the hold, which `concord participant list` shows";
     /// This participant is held by the same side already.

@@ -1,6 +1,7 @@
 //! `concord node check`: whether a node can serve, from its folder to the hub's answer. It takes no lock, opens no journal and no stream of
 //! the hub's, so that a node that serves beside it does not notice.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -163,8 +164,11 @@ impl Found {
         let proxy =
             proxy.map_err(|error| Check::failed("proxy", error.to_string(), "correct [uplink] in node.toml"))?;
         let damaged = |why: String| Check::failed("hub-certificate", why, "join again with the secretariat's bundle");
-        let anchor = Anchor::from_der(&hub.keys.anchor).map_err(|error| damaged(error.to_string()))?;
-        let anchors = Anchors::pinned(ParticipantCode::secretariat(), anchor);
+        let known = hub.keys.present_anchors.iter().chain(std::iter::once(&hub.keys.anchor));
+        let known = known.map(|der| Anchor::from_der(der)).collect::<Result<Vec<_>, _>>();
+        let anchors = Anchors::none();
+        let known = known.map_err(|error| damaged(error.to_string()))?;
+        anchors.replace(BTreeMap::from([(ParticipantCode::secretariat(), known)]));
         let expected = identity(&ParticipantCode::secretariat(), Role::Hub, &hub.keys.name);
         let tls = |hybrid| {
             let expected = ExpectedServer::Exactly(expected.clone());

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::backlog::Backlog;
 use crate::index::Index;
 use crate::probe::Probes;
+use crate::signing::NodeKeys;
 use crate::state::NodeState;
 use crate::writer::NodeWriter;
 use concord_server::Clock;
@@ -37,8 +38,8 @@ pub struct Context {
     pub node: Name,
     /// Own officers and agencies are known by these anchors, and by what lists in the folder take back under them.
     pub own: Anchors,
-    /// Signs acknowledgements; consignments are signed by the writer.
-    pub key: Arc<SigningKey>,
+    /// Sign acknowledgements and consignments: each what the registry names it for.
+    pub keys: Arc<NodeKeys>,
     /// Takes what is to be durable.
     pub writer: NodeWriter,
     /// What is durable and applied.
@@ -73,6 +74,11 @@ impl Context {
     /// The state as it is published now.
     pub fn now_state(&self) -> Arc<NodeState> {
         Arc::clone(&self.state.borrow())
+    }
+
+    /// The signing key that counts now.
+    pub fn key(&self) -> Arc<SigningKey> {
+        self.keys.of(&self.state.borrow())
     }
 
     /// The hub refused something, on whatever link. Where it does not serve this copy of the node, nothing more is numbered here until

@@ -1,16 +1,22 @@
 //! The link to the hub that this node joined: under which anchor, to which addresses, with which certificate.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use concord_identity::{Anchor, Anchors, Application, Credentials, ExpectedServer, client_config_with};
+use bytes::Bytes;
+use concord_identity::{
+    Anchor, AnchorError, AnchorTable, Anchors, Application, Credentials, ExpectedServer, client_config_with, read_text,
+};
 use concord_model::{Identity, ParticipantCode, Role};
-use concord_server::{Certificates, Dial, Reached};
+use concord_server::{Certificates, Dial, FileMode, Reached, write_durably};
 
 use crate::config::Uplink;
 use crate::context::Context;
 use crate::error::NodeError;
+use crate::folders::Paths;
 use crate::link::{HubLink, TonicLink};
+use crate::paper::{bundle_from_json, bundle_to_json};
+use crate::state::NodeState;
 
 /// The link to the hub that this node joined, if it has.
 pub fn hub_link(
@@ -25,10 +31,49 @@ pub fn hub_link(
 /// Under what the node knows the hub that it joined, if it has.
 pub(crate) fn hub_anchors(context: &Context) -> Result<Option<Anchors>, NodeError> {
     let state = context.now_state();
-    let Some(hub) = state.hub() else {
+    if state.hub().is_none() {
         return Ok(None);
-    };
-    Ok(Some(Anchors::pinned(ParticipantCode::secretariat(), Anchor::from_der(&hub.anchor)?)))
+    }
+    let anchors = Anchors::none();
+    anchors.replace(table(&state)?);
+    Ok(Some(anchors))
+}
+
+fn table(state: &NodeState) -> Result<AnchorTable, AnchorError> {
+    let anchors = state.anchors_of_hub().map(Anchor::from_der).collect::<Result<_, _>>()?;
+    Ok(AnchorTable::from([(ParticipantCode::secretariat(), anchors)]))
+}
+
+/// Knows the hub by the anchors that the feed tells, and keeps the paper of the bundle at them: by it `node check` and a node that is made
+/// anew find the hub.
+pub(crate) async fn keep_hub_anchors(context: Context, anchors: Anchors, folder: PathBuf) {
+    let mut published = context.state.clone();
+    loop {
+        let state = Arc::clone(&published.borrow_and_update());
+        match table(&state) {
+            Ok(table) if table != *anchors.table() => {
+                anchors.replace(table);
+                let present: Vec<Vec<u8>> = state.anchors_of_hub().map(<[u8]>::to_vec).collect();
+                let path = Paths::of(&folder).hub();
+                let written = concord_server::blocking(move || keep_paper(&path, &present)).await;
+                if let Ok(Err(error)) = written {
+                    tracing::warn!(%error, "hub.json could not be brought up to the hub's new anchors");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "an anchor of the hub's cannot be read"),
+        }
+        let before = Arc::clone(state.directory());
+        if published.wait_for(|state| !Arc::ptr_eq(state.directory(), &before)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn keep_paper(path: &Path, present: &[Vec<u8>]) -> Result<(), NodeError> {
+    let mut paper = bundle_from_json(&read_text(path)?)?;
+    paper.bundle.present_anchors = present.iter().map(|anchor| Bytes::copy_from_slice(anchor)).collect();
+    Ok(write_durably(path, bundle_to_json(&paper.bundle)?.as_bytes(), FileMode::Public)?)
 }
 
 /// By what way the hub is reached, and who hears of it.

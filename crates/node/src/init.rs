@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use concord_identity::{
-    Anchor, AnchorFolder, Credentials, FileError, IssueError, SigningKey, enrolment_fingerprint, read_text,
-    write_public,
+    AnchorFolder, Credentials, FileError, IssueError, SigningKey, enrolment_fingerprint, write_public,
 };
 use concord_journal::{FileJournal, SEGMENT_SIZE_DEFAULT_BYTES};
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role};
-use concord_server::holders::{Asked, Holders, Installed, LEAF_LIFETIME_DAYS, Lifetime, REQUEST_FILE};
+use concord_server::holders::{Asked, Holders, HoldersError, Installed, LEAF_LIFETIME_DAYS, Lifetime, REQUEST_FILE};
 use concord_server::{FileMode, Folder, FolderKind, write_durably};
 use concord_wire::agreement::encode_join_request;
 use concord_wire::stored::node as stored;
@@ -216,7 +215,7 @@ pub fn refresh_join_request(dir: &Path) -> Result<(), NodeError> {
 }
 
 fn write_join_request(paths: &Paths, config: &NodeConfig, holders: &Holders) -> Result<Initialised, NodeError> {
-    let anchor: Anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
+    let anchor = holders.anchor()?.ok_or(HoldersError::AnchorUnknown)?;
     let credentials = Credentials::load(&paths.tls_certificate(), &paths.tls_key())?;
     let chain = credentials.chain();
     let certificate: &CertificateDer<'static> =

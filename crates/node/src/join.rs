@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use concord_identity::{Anchor, SigningKey, enrolment_fingerprint, read_text};
+use concord_identity::{Anchor, SigningKeys, enrolment_fingerprint, read_text};
 use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
 use concord_model::{Fingerprint, Name, ParticipantCode};
 use concord_server::audit::{Event, Object};
@@ -27,14 +27,15 @@ pub struct Joined {
     pub fingerprint: Fingerprint,
 }
 
-/// Joins the hub of a bundle. The node must not run. The same bundle again is harmless; new addresses of the same hub are taken.
+/// Joins the hub of a bundle. The node must not run. The same bundle again is harmless; new addresses of the same hub are
+/// taken, and the anchors by which it is known now: those that it was founded with stay what they are.
 pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
     let folder = Folder::open(dir, FolderKind::Node)?;
     let _lock = folder.lock()?;
     let config = NodeConfig::load(dir)?;
     let paths = Paths::of(dir);
     let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
-    let signing = SigningKey::load(&paths.signing_key())?;
+    let signing = SigningKeys::load(&paths.signing_key())?;
     let paper = check_bundle(bundle, &config, &anchor, &signing)?;
     let hub = HubKeys::from_bundle(&paper.bundle)?;
 
@@ -46,7 +47,7 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
         if !same_hub {
             return Err(NodeError::JoinedBefore { hub: known.name.to_string() });
         }
-        if known.addresses == hub.addresses {
+        if known.addresses == hub.addresses && known.present_anchors == hub.present_anchors {
             write_durably(&paths.hub(), bundle.as_bytes(), FileMode::Public)?;
             return Ok(joined);
         }
@@ -69,7 +70,7 @@ pub(crate) fn check_bundle(
     bundle: &str,
     config: &NodeConfig,
     anchor: &Anchor,
-    signing: &SigningKey,
+    signing: &SigningKeys,
 ) -> Result<BundlePaper, NodeError> {
     let paper = bundle_from_json(bundle)?;
     let unusable = |error: concord_model::ParseError| NodeError::Paper(format!("the bundle cannot be used: {error}"));
@@ -78,10 +79,14 @@ pub(crate) fn check_bundle(
         return Err(NodeError::OtherParticipant { bundle: wanted, own: config.participant.clone() });
     }
     Anchor::from_der(&HubKeys::from_bundle(&paper.bundle)?.anchor)?;
-    let own = enrolment_fingerprint(&config.participant, anchor.der(), &signing.public());
     let enrolled = concord_model::Digest::from_slice(&paper.bundle.enrolment_fingerprint).map_err(unusable)?;
-    if Fingerprint(enrolled) != own {
-        return Err(NodeError::OtherEnrolment { bundle: Fingerprint(enrolled), own });
+    let held = signing.held();
+    let mut own = held.iter().map(|key| enrolment_fingerprint(&config.participant, anchor.der(), &key.public()));
+    // The bundle may be older than the present key: what it names then is one of before.
+    if let Some(first) = own.next().filter(|first| *first != Fingerprint(enrolled))
+        && !own.any(|one| one == Fingerprint(enrolled))
+    {
+        return Err(NodeError::OtherEnrolment { bundle: Fingerprint(enrolled), own: first });
     }
     Ok(paper)
 }

@@ -35,6 +35,7 @@ mod restore;
 mod retention;
 mod serve;
 mod services;
+pub mod signing;
 pub mod state;
 mod submit;
 pub mod uplink;

@@ -120,7 +120,7 @@ pub fn fingerprint_of(bundle: &Bundle) -> Result<Fingerprint, NodeError> {
     let hub = Name::parse(&bundle.hub).map_err(|error| wrong(error.to_string()))?;
     let key = <[u8; 32]>::try_from(&bundle.signing_key[..]);
     let key = public_key(key.map_err(|_| wrong("its signing key does not have 32 bytes".to_owned()))?);
-    Ok(bundle_fingerprint(&hub, &bundle.anchor, &key))
+    Ok(bundle_fingerprint(&hub, &bundle.anchor, &key, bundle.present_anchors.iter().map(|anchor| &anchor[..])))
 }
 
 fn pretty(file: &impl Serialize) -> Result<String, NodeError> {
@@ -169,6 +169,7 @@ mod tests {
             enrolment_fingerprint: Bytes::from_static(&[9; 32]),
             history: Bytes::from_static(&[1; 16]),
             replaces: false,
+            present_anchors: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use concord_backup::{Backup, BackupError, Owner, refuse_if_holds, refuse_if_interrupted};
-use concord_identity::{Anchor, Credentials, SigningKey, read_text};
+use concord_identity::{Anchor, Credentials, SigningKeys, read_text};
 use concord_journal::{HistoryId, Journal as _, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
 use concord_model::{Identity, Role, Timestamp};
 use concord_server::audit::{Audit, Event, Object};
@@ -43,10 +43,12 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Restored, NodeError> {
     if manifest.owner != Owner::Node {
         return Err(of_another(format!("it is of a {}", manifest.owner)).into());
     }
-    let signing_key = keys(dir)?;
-    if manifest.key() != Some(signing_key.public().bytes) {
-        let what =
-            format!("it is of {}'s node and was signed with another key than signing/key.pem", manifest.participant);
+    let signing_keys = keys(dir)?;
+    if !signing_keys.held().iter().any(|key| manifest.key() == Some(key.public().bytes)) {
+        let what = format!(
+            "it is of {}'s node and was signed with a key that signing/key.pem does not have",
+            manifest.participant
+        );
         return Err(of_another(what).into());
     }
     let checked = backup.check()?;
@@ -123,7 +125,7 @@ fn last_done(journal: &dyn concord_journal::Journal) -> Result<Timestamp, NodeEr
 /// Makes the journal of a node anew whose journal is lost and whose keys and bundle are there. Refuses where a journal is there
 /// and holds.
 pub fn rebuild(dir: &Path) -> Result<Restored, NodeError> {
-    let signing_key = keys(dir)?;
+    let signing_keys = keys(dir)?;
     let folder = Folder::open(dir, FolderKind::Node)?;
     let _lock = folder.lock()?;
     let config = NodeConfig::load(dir)?;
@@ -131,7 +133,7 @@ pub fn rebuild(dir: &Path) -> Result<Restored, NodeError> {
     let paths = Paths::of(dir);
     refuse_if_holds(dir)?;
     let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
-    let paper = check_bundle(&read_text(&paths.hub())?, &config, &anchor, &signing_key)?;
+    let paper = check_bundle(&read_text(&paths.hub())?, &config, &anchor, &signing_keys)?;
 
     let now = SystemClock.now();
     let staged = concord_backup::staging_folder(dir)?;
@@ -154,12 +156,12 @@ pub(crate) fn note(dir: &Path, event: &Event) {
 }
 
 /// The keys that no backup holds have to be there before anything is changed.
-fn keys(dir: &Path) -> Result<SigningKey, NodeError> {
+fn keys(dir: &Path) -> Result<SigningKeys, NodeError> {
     let paths = Paths::of(dir);
     if let Some(path) = [paths.tls_key(), paths.signing_key()].into_iter().find(|path| !path.exists()) {
         return Err(BackupError::KeyAbsent { path }.into());
     }
-    Ok(SigningKey::load(&paths.signing_key())?)
+    Ok(SigningKeys::load(&paths.signing_key())?)
 }
 
 fn check_certificate(dir: &Path, config: &NodeConfig) -> Result<(), NodeError> {

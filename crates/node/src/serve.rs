@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use concord_backup::{Backups, Owner, Source, StandingError, refuse_if_interrupted};
-use concord_identity::{
-    Admission, Anchor, Anchors, Application, Barred, Credentials, SigningKey, read_text, server_config,
-};
+use concord_identity::{Admission, Anchor, Anchors, Application, Barred, Credentials, read_text, server_config};
 use concord_journal::{FileJournal, Journal, Tail};
 use concord_model::{Identity, Lane, Name, ParticipantCode, Role};
 use concord_server::audit::{Audit, Event, Object};
@@ -30,13 +28,14 @@ use crate::config::NodeConfig;
 use crate::context::{Contact, Context};
 use crate::error::NodeError;
 use crate::folders::{PUBLIC_FILES, Paths};
-use crate::hub_link::{Way, hub_anchors, hub_link_under, seen_by};
+use crate::hub_link::{Way, hub_anchors, hub_link_under, keep_hub_anchors, seen_by};
 use crate::index::Index;
 use crate::open::{fold, last_recorded, open_journal, snapshots};
 use crate::projection::NodeProjection;
 use crate::reminding::keep_reminding;
 use crate::retention::Keeper;
 use crate::services::{self, OperationsApi, Started};
+use crate::signing::{self, NodeKeys};
 use crate::state::NodeState;
 use crate::withdrawals;
 use crate::writer::{Writer, WriterError};
@@ -97,7 +96,7 @@ impl Node {
             return Err(NodeError::Mismatch(what));
         }
         let anchors = Anchor::several_from_pem(&read_text(&paths.tls_anchor())?)?;
-        let key = Arc::new(SigningKey::load(&paths.signing_key())?);
+        let keys = Arc::new(NodeKeys::load(&paths.signing_key())?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let readiness = Readiness::new();
         let started = Started { at: clock.now(), certificates: Certificates::new() };
@@ -117,7 +116,7 @@ impl Node {
         let trust = Arc::new(ClockTrust::system(clock, last_recorded, readiness.clone()));
         concord_server::detach(Arc::clone(&trust).watch());
         let clock: Arc<dyn Clock> = trust;
-        let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
+        let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&keys), Arc::clone(&clock));
         let room = DiskRoom::new(config.disk_reserve_bytes, readiness.clone());
         let writer = writer.with_room(room.clone()).with_last_recorded(last_recorded.unwrap_or_default());
         let own = Anchors::none();
@@ -126,7 +125,7 @@ impl Node {
             participant: config.participant.clone(),
             node: config.name.clone(),
             own: own.clone(),
-            key,
+            keys,
             writer: handle,
             state: published,
             index,
@@ -149,7 +148,8 @@ impl Node {
             name: config.name.clone(),
             public_files: PUBLIC_FILES,
         };
-        let backups = Backups::new(source, Arc::clone(&journal), Arc::clone(&context.key));
+        let signing = context.clone();
+        let backups = Backups::new(source, Arc::clone(&journal), move || signing.key());
         Ok(Self {
             config,
             credentials,
@@ -210,6 +210,7 @@ impl Node {
         let renewed = renewed.await.map_err(WriterError::from)?;
         let dialled = Cut::default();
         let way = Way { reached: Some(seen_by(&certificates)), uplink: &config.uplink, folder: folder.path() };
+        let known_hub = hubs.clone();
         let link = hub_link_under(hubs, dialled.over(Tcp), &context, &credentials, way)?;
 
         let remembered = folder.addresses()?;
@@ -250,6 +251,10 @@ impl Node {
         links.spawn(keep_barred(context.clone(), barred));
         links.spawn(confirming::keep_told(context.clone()));
         links.spawn(pinning::keep_told(context.clone()));
+        if let Some(anchors) = known_hub {
+            links.spawn(keep_hub_anchors(context.clone(), anchors, folder.path().to_owned()));
+        }
+        links.spawn(signing::keep_settled(context.clone(), folder.path().to_owned()));
         links.spawn(overdue::keep_noted(context.clone()));
         links.spawn(keeper.keep());
         links.spawn(keep_reminding(context.clone()));

@@ -18,6 +18,7 @@ use crate::header::{agreement_ref, parse_agreement_ref};
 use crate::proto::agreement::v1 as pb;
 
 mod decisions;
+pub mod keys;
 pub(crate) mod offices;
 mod terms;
 
@@ -149,6 +150,12 @@ pub enum DraftContent {
     Replace(Bytes, Title),
     /// Closes the present epoch of the own node's chains, and opens the next.
     OpenEpoch(EpochOpening),
+    /// Binds the own node, or the hub, to a new signing key ([`keys::rotation`]).
+    RotateKey(pb::KeyRotation),
+    /// Binds the own participant to a new anchor ([`keys::succession`]).
+    SucceedAnchor(pb::AnchorSuccession),
+    /// Ends the anchor before the present one.
+    EndAnchor(Fingerprint),
     /// Keeps a participant's node from receiving and consigning; why, in words.
     Hold(ParticipantCode, Title),
     /// Lifts the hold that the statement with this digest laid.
@@ -192,6 +199,11 @@ pub fn encode_statement(draft: &Draft) -> Bytes {
         }
         DraftContent::OpenEpoch(EpochOpening { node, epoch }) => {
             Content::EpochOpening(pb::EpochOpening { node: node.to_string(), epoch: *epoch })
+        }
+        DraftContent::RotateKey(rotation) => Content::KeyRotation(rotation.clone()),
+        DraftContent::SucceedAnchor(next) => Content::AnchorSuccession(next.clone()),
+        DraftContent::EndAnchor(anchor) => {
+            Content::AnchorEnd(pb::AnchorEnd { anchor_fingerprint: digest_bytes(&anchor.0) })
         }
         DraftContent::Approve(statement) => Content::Approval(pb::Approval { statement: digest_bytes(statement) }),
         DraftContent::Reject(statement) => Content::Rejection(pb::Rejection { statement: digest_bytes(statement) }),
@@ -271,6 +283,15 @@ pub fn parse_statement(signed: &pb::SignedStatement) -> Result<Statement, Refusa
         }),
         Content::EpochOpening(pb::EpochOpening { node, epoch }) => {
             StatementContent::OpenEpoch(EpochOpening { node: Name::parse(&node).map_err(&wrong)?, epoch })
+        }
+        Content::KeyRotation(rotation) => {
+            StatementContent::RotateKey(keys::parse_rotation(&rotation, (&message.participant, &message.hub))?)
+        }
+        Content::AnchorSuccession(next) => {
+            StatementContent::SucceedAnchor(keys::parse_succession(&next, (&message.participant, &message.hub))?)
+        }
+        Content::AnchorEnd(end) => {
+            StatementContent::EndAnchor(Fingerprint(Digest::from_slice(&end.anchor_fingerprint).map_err(&wrong)?))
         }
         Content::Approval(approval) => {
             StatementContent::Approve(Digest::from_slice(&approval.statement).map_err(&wrong)?)

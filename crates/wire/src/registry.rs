@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use concord_ledger::{Change, DecisionContent};
+use concord_ledger::{Change, DecisionContent, Enrolment};
 use concord_model::{
-    Area, Measure, MeasureCode, Name, ParseError, Participant, ParticipantCode, ParticipantKind, Reason, Refusal,
+    Area, Fingerprint, Measure, MeasureCode, Name, ParseError, Participant, ParticipantCode, ParticipantKind, Reason,
+    Refusal,
 };
 
 use crate::agreement::offices::contact;
@@ -65,7 +66,7 @@ pub fn contacts(
         page.contacts.extend(contacts.of(participant).map(|(measure, point)| operations::ContactPoint {
             participant: participant.to_string(),
             measure: measure.map(ToString::to_string).unwrap_or_default(),
-            revision: point.revision,
+            revision: point.revision.number,
             contact: point.contact.as_ref().map(contact),
             officer: point.officer.to_string(),
             at: Some(timestamp(point.at)),
@@ -95,7 +96,7 @@ pub fn roles(roles: &concord_ledger::Roles) -> operations::ListRolesResponse {
         measure: text(place.scope.measure.as_ref().map(ToString::to_string)),
         words: text(place.scope.words.as_ref().map(ToString::to_string)),
         of: text(place.of.as_ref().map(ToString::to_string)),
-        revision: held.revision,
+        revision: held.revision.number,
         holder: text(held.holder.as_ref().map(ToString::to_string)),
         reference: held.reference.to_string(),
         at: Some(timestamp(held.at)),
@@ -227,4 +228,47 @@ fn parse_measure(message: &pb::Measure) -> Result<Measure, ParseError> {
         slug: Name::parse(&message.slug)?,
         title: message.title.clone(),
     })
+}
+
+/// A participant with its keys, as it is shown; `fingerprint` is over all keys of an enrolment.
+pub fn registered(
+    registry: &concord_ledger::Registry,
+    one: &Participant,
+    fingerprint: impl Fn(&Enrolment) -> Fingerprint,
+) -> operations::RegisteredParticipant {
+    let shown = |keys: &Enrolment| enrolled(keys, fingerprint(keys));
+    let is_secretariat = one.code == ParticipantCode::secretariat();
+    operations::RegisteredParticipant {
+        participant: Some(participant(one)),
+        enrolled: registry.shown_keys(&one.code).map(shown),
+        holds: holds(registry.holds(), &one.code),
+        decisions: decisions(registry, &one.code),
+        hub: registry.hub_keys().filter(|_| is_secretariat).map(shown),
+    }
+}
+
+/// Keys of a participant or of the hub, as they are shown; the fingerprint is over all of them.
+pub fn enrolled(keys: &Enrolment, fingerprint: Fingerprint) -> operations::EnrolledKeys {
+    operations::EnrolledKeys {
+        node: keys.node.to_string(),
+        anchor_fingerprint: digest_bytes(&keys.anchor_fingerprint.0),
+        signing_key_fingerprint: digest_bytes(&keys.signing_key.fingerprint.0),
+        enrolment_fingerprint: digest_bytes(&fingerprint.0),
+        enrolled_at: Some(timestamp(keys.enrolled_at)),
+        signed_by: keys.signed_by.iter().map(ToString::to_string).collect(),
+        ending_anchor_fingerprint: keys
+            .ending
+            .as_ref()
+            .map(|ending| digest_bytes(&ending.fingerprint.0))
+            .unwrap_or_default(),
+        earlier: keys
+            .earlier
+            .iter()
+            .map(|earlier| operations::EarlierKeys {
+                anchor_fingerprint: digest_bytes(&earlier.anchor_fingerprint.0),
+                signing_key_fingerprint: digest_bytes(&earlier.signing_key.fingerprint.0),
+                vouch: earlier.vouches,
+            })
+            .collect(),
+    }
 }

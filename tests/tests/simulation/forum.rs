@@ -188,6 +188,7 @@ impl Forum {
             enrolment_fingerprint: Bytes::from_static(&[0; 32]),
             history: Bytes::copy_from_slice(FIRST_HISTORY.as_bytes()),
             replaces: false,
+            present_anchors: Vec::new(),
         };
         let founded = stored::node::founded(&self.states[state].code, &name("main"), BEGIN);
         let agencies = AGENCIES.map(|agency| stored::node::agency_added(&name(agency), &[], BEGIN));

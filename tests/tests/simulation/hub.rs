@@ -94,7 +94,7 @@ pub(crate) fn open(
         sequencer: sequencer.clone(),
         journal: Arc::clone(&journal),
         views: views.clone(),
-        signing_key: secretariat.signing_key(),
+        signing_keys: Arc::new(concord_identity::SigningKeys::only(secretariat.signing_key())),
         anchors,
         clock,
         streams: Streams::default(),

@@ -98,13 +98,13 @@ pub(crate) fn open(
     let views = Views::in_memory(NodeProjection::VERSION);
     views.catch_up(journal.as_ref(), &mut NodeProjection, journal.tail(), |_| {}).unwrap();
     let index = Index::new(views, journal);
-    let key = Arc::new(member.signing_key());
-    let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&key), Arc::clone(&clock));
+    let keys = Arc::new(concord_node::signing::NodeKeys::only(member.signing_key()));
+    let (writer, handle, published) = Writer::new(state, index.clone(), Arc::clone(&keys), Arc::clone(&clock));
     let context = Context {
         participant: member.code.clone(),
         node: name("main"),
         own: concord_identity::Anchors::pinned(member.code.clone(), member.anchor().clone()),
-        key,
+        keys,
         writer: handle,
         state: published,
         index,

@@ -41,7 +41,7 @@ fn send(forum: &Forum, what: &str) {
 }
 
 /// Puts a certificate that has expired in place of the one of this folder, for the same key.
-fn expire(dir: &Path, folder: &str, code: &str, is_server: bool) {
+pub(crate) fn expire(dir: &Path, folder: &str, code: &str, is_server: bool) {
     let (certificate, key) = (dir.join(folder).join("certificate.pem"), dir.join(folder).join("key.pem"));
     let pair = KeyPair::from_pem(&fs::read_to_string(key).unwrap()).unwrap();
     let name = facts(&certificate).identity.to_string();
@@ -217,7 +217,7 @@ fn an_officer_and_an_operator_that_are_removed_are_out_within_five_seconds_and_s
     concord(words!["operator", "remove", "fourth", "--dir", dir, "--yes"]).refused(1, "REVOCATION_LIST_UNUSABLE");
 }
 
-fn copy_profile(from: &Path, to: &Path, address: &str) {
+pub(crate) fn copy_profile(from: &Path, to: &Path, address: &str) {
     fs::create_dir(to).unwrap();
     for file in ["certificate.pem", "key.pem", "server-anchor.pem"] {
         fs::copy(from.join(file), to.join(file)).unwrap();

@@ -47,6 +47,7 @@ mod replaced_node;
 mod retention;
 mod revocation;
 mod rights;
+mod rotated;
 mod run_for_real;
 mod servers;
 mod service;

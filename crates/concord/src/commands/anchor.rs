@@ -11,6 +11,10 @@ use concord_model::{Identity, ParticipantCode, Role};
 use concord_server::holders::{HoldersError, read_list, read_requests, refuse_if_of_another};
 use serde::Serialize;
 
+mod succession;
+
+use succession::{EndArgs, NextArgs};
+
 use super::certificates::{CertificateLine, DaysArgs, NextUpdateArgs, parse_holder};
 use super::statement::confirm;
 use crate::exit::{Exit, Failure};
@@ -27,6 +31,16 @@ pub(crate) enum AnchorCommand {
     Revoke(RevokeArgs),
     /// List what the anchor issued.
     List(ListArgs),
+    /// Bring the next anchor of a state, or of the hub: it counts beside the present one, until that is ended.
+    #[command(
+        after_help = "Example:\n  concord anchor next --dir /srv/concord/node\n  concord anchor next --dir /srv/concord/node --anchor next.pem\n\nThe server runs meanwhile. Run it again where it was cut short, or where other officers had to sign it first."
+    )]
+    Next(NextArgs),
+    /// End the anchor before the present one: certificates under it count no more.
+    #[command(
+        after_help = "Example:\n  concord anchor end --dir /srv/concord/node\n\nOnly once everybody here has a certificate under the present one: `concord node renew --dir /srv/concord/node --all` makes them."
+    )]
+    End(EndArgs),
 }
 
 #[derive(Args)]
@@ -100,12 +114,14 @@ struct InitLine {
     fingerprint: String,
 }
 
-pub(crate) fn run(command: AnchorCommand, output: Output) -> Result<(), Failure> {
+pub(crate) async fn run(command: AnchorCommand, output: Output) -> Result<(), Failure> {
     match command {
         AnchorCommand::Init(args) => init(args, output),
         AnchorCommand::Sign(args) => sign(&args, output),
         AnchorCommand::Revoke(args) => revoke(&args, output),
         AnchorCommand::List(args) => list(&args, output),
+        AnchorCommand::Next(args) => succession::next(&args, output).await,
+        AnchorCommand::End(args) => succession::end(&args, output).await,
     }
 }
 

@@ -159,6 +159,9 @@ async fn line(client: &Client, statement: &Statement, waiting: &WaitingStatement
             let request = &replacement.request;
             ("replace", request.participant.to_string(), Some(request), Some(replacement.reference.to_string()))
         }
+        StatementContent::RotateKey(_) => ("rotate-key", "SEC".to_owned(), None, None),
+        StatementContent::SucceedAnchor(_) => ("anchor-next", "SEC".to_owned(), None, None),
+        StatementContent::EndAnchor(_) => ("anchor-end", "SEC".to_owned(), None, None),
         StatementContent::Release(hold) => ("release", held_by(client, hold).await?, None, None),
         _ => return Err(Failure::answer("something waits for signatures that this version does not know")),
     };

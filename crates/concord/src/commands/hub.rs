@@ -14,6 +14,7 @@ use super::certificates::{DaysArgs, RenewArgs, renew_server, tell_asked};
 use super::check::{self, CheckArgs};
 use super::install_cert::{self, tell_installed, tell_missing};
 use super::retention::{self, RetentionCommand};
+use super::rotate::{self, RotateArgs};
 use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{Output, facts};
@@ -35,6 +36,11 @@ pub(crate) enum HubCommand {
         after_help = "Example:\n  concord hub renew --dir /srv/concord/hub\n  concord hub renew --dir /srv/concord/hub --new-key --all\n  concord hub renew --dir /srv/concord/hub --csr\n  concord hub renew --dir /srv/concord/hub --list"
     )]
     Renew(RenewArgs),
+    /// Give the hub new keys of its own: for its certificate, and for the receipts that it signs.
+    #[command(
+        after_help = "Example:\n  concord hub rotate --dir /srv/concord/hub\n\nThe hub runs meanwhile. The present key vouches for the new one, and the feed tells every node. With a quorum other officers sign it too: `concord approval list`."
+    )]
+    Rotate(RotateArgs),
     /// Run a hub until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
     /// Check a hub's folder and its machine, also while it serves.
@@ -142,6 +148,7 @@ pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failu
         HubCommand::Init(args) => init(args, output),
         HubCommand::InstallCert(args) => install(&args, output),
         HubCommand::Renew(args) => renew_server(&args, output),
+        HubCommand::Rotate(args) => rotate::run(&args, FolderKind::Hub, output).await,
         HubCommand::Serve(args) => {
             start_log()?;
             let mut stop = Stop::listen()?;

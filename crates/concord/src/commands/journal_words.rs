@@ -284,6 +284,14 @@ fn say(statement: &Statement) -> String {
         StatementContent::OpenEpoch(opening) => {
             format!("opens epoch {} of the chains of node {}", opening.epoch, opening.node)
         }
+        StatementContent::RotateKey(rotation) => {
+            let whose = rotation.opening.as_ref().map_or("the hub".to_owned(), |opening| {
+                format!("node {} from epoch {} on", opening.node, opening.epoch)
+            });
+            format!("rotates the signing key of {whose} to {}", rotation.signing_key.fingerprint)
+        }
+        StatementContent::SucceedAnchor(next) => format!("brings the new anchor {}", next.anchor_fingerprint),
+        StatementContent::EndAnchor(anchor) => format!("ends the anchor {anchor}"),
         StatementContent::Enrol(request) => {
             format!("enrols {} with node {}, anchor {}", request.participant, request.node, request.anchor_fingerprint)
         }

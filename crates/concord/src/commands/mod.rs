@@ -23,6 +23,7 @@ pub(crate) mod pin;
 pub(crate) mod receive;
 pub(crate) mod retention;
 pub(crate) mod role;
+pub(crate) mod rotate;
 pub(crate) mod set_aside;
 pub(crate) mod statement;
 pub(crate) mod status;
@@ -58,7 +59,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<(), Failure>
         Command::Agency(command) => agency::run(command, output).await,
         Command::Officer(command) => holder::run(command.into_inner(), Role::Officer, output),
         Command::Operator(command) => holder::run(command.into_inner(), Role::Operator, output),
-        Command::Anchor(command) => anchor::run(command, output),
+        Command::Anchor(command) => anchor::run(command, output).await,
         Command::Agreement(command) => agreement::run(command, output).await,
         Command::Contact(command) => contact::run(command, output).await,
         Command::Role(command) => role::run(command, output).await,

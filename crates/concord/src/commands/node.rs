@@ -23,6 +23,7 @@ use super::epoch::{self, EpochCommand};
 use super::hub::start_log;
 use super::install_cert::{self, tell_installed, tell_missing};
 use super::retention::{self, RetentionCommand};
+use super::rotate::{self, RotateArgs};
 use super::status::probe::{self, ProbeArgs};
 
 #[derive(Subcommand)]
@@ -39,6 +40,11 @@ pub(crate) enum NodeCommand {
         after_help = "Example:\n  concord node renew --dir /srv/concord/node\n  concord node renew --dir /srv/concord/node --new-key --all\n  concord node renew --dir /srv/concord/node --csr\n  concord node renew --dir /srv/concord/node --list"
     )]
     Renew(RenewArgs),
+    /// Give the node new keys of its own: for its certificate, and for what it signs, from a new epoch of its chains on.
+    #[command(
+        after_help = "Example:\n  concord node rotate --dir /srv/concord/node\n\nThe node runs meanwhile. The present signing key vouches for the new one, so that nobody else has to do anything. What waits goes on in the next epoch of the node's chains; what was signed before stands."
+    )]
+    Rotate(RotateArgs),
     /// Let a node join the hub that enrolled it.
     Join(JoinArgs),
     /// Run a node until Ctrl-C or SIGTERM.
@@ -157,6 +163,7 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
         NodeCommand::Init(args) => init(args, output),
         NodeCommand::InstallCert(args) => install(&args, output),
         NodeCommand::Renew(args) => renew_server(&args, output),
+        NodeCommand::Rotate(args) => rotate::run(&args, FolderKind::Node, output).await,
         NodeCommand::Join(args) => join(&args, output),
         NodeCommand::Serve(args) => {
             start_log()?;

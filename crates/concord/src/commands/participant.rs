@@ -91,7 +91,13 @@ struct ParticipantLine {
     enrolled_at: Option<String>,
     fingerprint: Option<String>,
     anchor_fingerprint: Option<String>,
+    /// The anchor before it, while that counts too.
+    ending_anchor_fingerprint: Option<String>,
     signing_key_fingerprint: Option<String>,
+    /// The signing keys that it followed, the first first.
+    earlier_signing_keys: Vec<String>,
+    /// Of the secretariat: the fingerprint over the present keys of its hub.
+    hub_fingerprint: Option<String>,
     /// The officers of the secretariat who signed for these keys.
     approved_by: Vec<String>,
     holds: Vec<HoldLine>,
@@ -165,6 +171,15 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
         add("fingerprint", &line.fingerprint);
         add("anchor", &line.anchor_fingerprint);
         add("signing key", &line.signing_key_fingerprint);
+        if line.ending_anchor_fingerprint.is_some() {
+            add("anchor before, counts", &line.ending_anchor_fingerprint);
+        }
+        for key in &line.earlier_signing_keys {
+            add("signing key before", &Some(key.clone()));
+        }
+        if line.hub_fingerprint.is_some() {
+            add("hub", &line.hub_fingerprint);
+        }
         add("approved by", &Some(line.approved_by.join(", ")).filter(|officers| !officers.is_empty()));
         for hold in &line.holds {
             let since = output::short_time(hold.since.as_deref());
@@ -247,6 +262,18 @@ fn line(one: &RegisteredParticipant) -> Result<ParticipantLine, Failure> {
         fingerprint: keys.and_then(|keys| shown(&keys.enrolment_fingerprint)),
         anchor_fingerprint: keys.and_then(|keys| shown(&keys.anchor_fingerprint)),
         signing_key_fingerprint: keys.and_then(|keys| shown(&keys.signing_key_fingerprint)),
+        ending_anchor_fingerprint: keys.and_then(|keys| {
+            shown(&keys.ending_anchor_fingerprint).filter(|_| !keys.ending_anchor_fingerprint.is_empty())
+        }),
+        earlier_signing_keys: {
+            let present = keys.map(|keys| &keys.signing_key_fingerprint);
+            let earlier =
+                keys.into_iter().flat_map(|keys| &keys.earlier).map(|earlier| &earlier.signing_key_fingerprint);
+            let mut earlier: Vec<_> = earlier.filter(|key| Some(*key) != present).map(|key| grouped(key)).collect();
+            earlier.dedup();
+            earlier
+        },
+        hub_fingerprint: one.hub.as_ref().and_then(|keys| shown(&keys.enrolment_fingerprint)),
         approved_by: keys.map(|keys| keys.signed_by.clone()).unwrap_or_default(),
         decisions: one.decisions.iter().map(decisions::line).collect::<Result<_, _>>()?,
         holds: one

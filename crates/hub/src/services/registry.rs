@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use concord_identity::enrolment_fingerprint;
-use concord_ledger::{Enrolment, Ledger, Waiting};
-use concord_model::{Participant, ParticipantCode, Reason, Refusal, Role};
+use concord_ledger::{Enrolment, Waiting};
+use concord_model::{Fingerprint, ParticipantCode, Reason, Refusal, Role};
 use concord_server::denied;
 use concord_wire::convert::{digest_bytes, timestamp};
 use concord_wire::proto::operations::v1 as pb;
@@ -44,7 +44,9 @@ impl RegistryService for RegistryView {
         let is_shown =
             |code: &ParticipantCode| caller.identity.role != Role::Node || *code == caller.identity.participant;
         let shown = published.ledger.participants().filter(|participant| is_shown(&participant.code));
-        let registered = shown.map(|participant| registered(&published.ledger, participant));
+        let known = published.ledger.registry();
+        let registered = shown
+            .map(|participant| registry::registered(known, participant, |keys| fingerprint(&participant.code, keys)));
         Ok(Response::new(pb::ListParticipantsResponse { participants: registered.collect() }))
     }
 
@@ -119,31 +121,20 @@ impl RegistryView {
             .enrolment(&participant)
             .ok_or_else(|| Refusal::new(Reason::ParticipantNotEnrolled, format!("{participant} is not enrolled")))?;
         let secretariat = known.hub_keys().ok_or_else(|| internal("the hub itself is not in its registry"))?;
+        let (anchor, signing_key) = secretariat.first_keys();
+        let present: Vec<_> = secretariat.present_anchors().map(bytes::Bytes::copy_from_slice).collect();
         Ok(pb::Bundle {
             hub: self.0.hub.to_string(),
             addresses: self.0.announce.clone(),
-            anchor: bytes::Bytes::copy_from_slice(&secretariat.anchor),
-            signing_key: bytes::Bytes::copy_from_slice(&secretariat.signing_key.bytes),
-            enrolment_fingerprint: fingerprint(&participant, enrolment),
+            anchor: bytes::Bytes::copy_from_slice(anchor),
+            signing_key: bytes::Bytes::copy_from_slice(&signing_key.bytes),
+            enrolment_fingerprint: digest_bytes(&fingerprint(&participant, enrolment).0),
             participant: participant.to_string(),
-            replaces: !enrolment.earlier.is_empty(),
+            replaces: enrolment.earlier.iter().any(|keys| !keys.vouches),
+            present_anchors: if present == [anchor] { Vec::new() } else { present },
             history: bytes::Bytes::copy_from_slice(published.tail.history.as_bytes()),
         })
     }
-}
-
-fn registered(ledger: &Ledger, participant: &Participant) -> pb::RegisteredParticipant {
-    let enrolled = ledger.registry().shown_keys(&participant.code).map(|enrolment| pb::EnrolledKeys {
-        node: enrolment.node.to_string(),
-        anchor_fingerprint: digest_bytes(&enrolment.anchor_fingerprint.0),
-        signing_key_fingerprint: digest_bytes(&enrolment.signing_key.fingerprint.0),
-        enrolment_fingerprint: fingerprint(&participant.code, enrolment),
-        enrolled_at: Some(timestamp(enrolment.enrolled_at)),
-        signed_by: enrolment.signed_by.iter().map(ToString::to_string).collect(),
-    });
-    let holds = registry::holds(ledger.registry().holds(), &participant.code);
-    let decisions = registry::decisions(ledger.registry(), &participant.code);
-    pb::RegisteredParticipant { participant: Some(registry::participant(participant)), enrolled, holds, decisions }
 }
 
 /// What waits for signatures now, the oldest first, as far as one message goes; blocks.
@@ -180,6 +171,6 @@ fn waiting(shared: &Shared) -> Result<pb::ListApprovalsResponse, Refusal> {
     Ok(listed)
 }
 
-fn fingerprint(participant: &ParticipantCode, enrolment: &Enrolment) -> bytes::Bytes {
-    digest_bytes(&enrolment_fingerprint(participant, &enrolment.anchor, &enrolment.signing_key).0)
+fn fingerprint(participant: &ParticipantCode, enrolment: &Enrolment) -> Fingerprint {
+    enrolment_fingerprint(participant, &enrolment.anchor, &enrolment.signing_key)
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use concord_identity::{Anchor, Caller, check_signer, verify, verify_certificate, verify_statement};
-use concord_ledger::{JoinRequest, Ledger, SignerStep, Statement, StatementContent};
+use concord_ledger::{JoinRequest, KeyRotation, Ledger, SignerStep, Statement, StatementContent};
 use concord_model::{AgreementId, ParticipantCode, PartyRole, Reason, Refusal, Role, Timestamp};
 use concord_server::audit::Object;
 use concord_server::detach;
-use concord_wire::agreement::{JoinProof, carried_request, parse_join_request, parse_statement};
+use concord_wire::agreement::{JoinProof, carried_request, keys, parse_join_request, parse_statement};
 use concord_wire::proto::agreement::v1 as pb;
 use concord_wire::proto::agreement::v1::statement_service_server::{StatementService, StatementServiceServer};
 use concord_wire::status::to_status;
@@ -19,6 +19,7 @@ use crate::feed::{completed_by, waiting_signatures};
 use crate::fencing::NodeRun;
 use crate::noted::about_statement;
 use crate::sequencer::{Answer, Proposal};
+use crate::serve::settle_keys;
 use crate::shared::{Shared, internal};
 
 const SUBMIT: &str = "/concord.agreement.v1.StatementService/Submit";
@@ -41,13 +42,15 @@ impl StatementService for Statements {
             let what = format!("{last} is the last number that the officer {} can use", officer.name);
             to_status(&Refusal::new(Reason::StatementOutOfOrder, what))
         })?;
+        // The secretariat may run a node beside its hub.
+        let node = published.ledger.registry().enrolment(&officer.participant);
         Ok(Response::new(pb::PrepareResponse {
             participant: officer.participant.to_string(),
             officer: officer.name.to_string(),
             hub: self.0.hub.to_string(),
             next_number,
-            node: String::new(),
-            epoch: 0,
+            node: node.map(|keys| keys.node.to_string()).unwrap_or_default(),
+            epoch: node.map_or(0, |_| published.ledger.epochs().current(&officer.participant)),
         }))
     }
 
@@ -168,6 +171,8 @@ pub(crate) struct Consequences {
     members: Option<(AgreementId, Vec<ParticipantCode>)>,
     replaced: Option<ParticipantCode>,
     held: Option<ParticipantCode>,
+    /// The hub's own signing key follows another.
+    rotates: bool,
 }
 
 impl Consequences {
@@ -193,6 +198,9 @@ impl Consequences {
             StatementContent::Decline(..)
             | StatementContent::Enrol(_)
             | StatementContent::OpenEpoch(_)
+            | StatementContent::RotateKey(_)
+            | StatementContent::SucceedAnchor(_)
+            | StatementContent::EndAnchor(_)
             | StatementContent::Release(_)
             | StatementContent::Approve(_)
             | StatementContent::Reject(_)
@@ -201,15 +209,29 @@ impl Consequences {
             | StatementContent::Role(_) => {}
         }
         let members_of = |id: &AgreementId| (id.clone(), before.agreements().members(id).cloned().collect());
-        let enrols = matches!(statement.content, StatementContent::Enrol(_));
-        let changes_anchors = enrols || replaced.is_some();
-        Self { changes_anchors, left, members: agreement.map(members_of), replaced, held }
+        let changes_anchors = matches!(
+            statement.content,
+            StatementContent::Enrol(_)
+                | StatementContent::Replace(_)
+                | StatementContent::SucceedAnchor(_)
+                | StatementContent::EndAnchor(_)
+        );
+        let rotates = matches!(&statement.content, StatementContent::RotateKey(rotation) if rotation.opening.is_none());
+        Self { changes_anchors, left, members: agreement.map(members_of), replaced, held, rotates }
     }
 
     /// Lets them happen.
     pub(crate) async fn follow(self, shared: &Shared) {
         if self.changes_anchors {
             shared.refresh_anchors();
+        }
+        if self.rotates {
+            let (published, keys) = (shared.published(), Arc::clone(&shared.signing_keys));
+            let settled = concord_server::blocking(move || settle_keys(&published.ledger, &keys)).await;
+            if let Ok(Err(error)) = settled {
+                // The next start does it.
+                tracing::warn!(%error, "the signing keys could not be put in order");
+            }
         }
         if let Some(participant) = self.replaced {
             let served = || shared.published().ledger.nodes().run(&participant);
@@ -267,7 +289,8 @@ fn verified(shared: &Shared, caller: &Caller, signed: &pb::SignedStatement) -> R
     if caller.identity.role == Role::Officer && caller.identity != officer {
         return Err(wrong("an officer hands in its own statements only".to_owned()));
     }
-    check_enrolment(&statement, signed, now)?;
+    check_proofs(&statement, signed, now)?;
+    check_own_key_is_here(shared, &statement)?;
     Ok(statement)
 }
 
@@ -307,15 +330,36 @@ async fn check_signers_stand(shared: &Arc<Shared>, approval: &Statement) -> Resu
         .await
 }
 
-/// Verifies the proofs that an enrolment carries; nothing of any other statement.
-pub(crate) fn check_enrolment(
-    statement: &Statement,
-    signed: &pb::SignedStatement,
-    now: Timestamp,
-) -> Result<(), Refusal> {
+/// Nobody binds the hub to a key that it does not have: it could sign nothing any more that counts.
+fn check_own_key_is_here(shared: &Shared, statement: &Statement) -> Result<(), Refusal> {
+    let StatementContent::RotateKey(KeyRotation { opening: None, signing_key, .. }) = &statement.content else {
+        return Ok(());
+    };
+    if shared.signing_keys.named(&signing_key.fingerprint).is_some() {
+        return Ok(());
+    }
+    let what = format!("the hub does not have the key {}: it is made in its folder", signing_key.fingerprint.grouped());
+    Err(Refusal::new(Reason::ArgumentInvalid, what))
+}
+
+/// Verifies what a statement about keys carries to prove it; nothing of any other.
+pub(crate) fn check_proofs(statement: &Statement, signed: &pb::SignedStatement, now: Timestamp) -> Result<(), Refusal> {
+    for proof in keys::proofs(signed)? {
+        verify(&proof.key.bytes, &proof.signed_message, &proof.signature).map_err(|_| {
+            let what =
+                format!("it names the signing key {}, which did not sign for it", proof.key.fingerprint.grouped());
+            Refusal::new(Reason::StatementMalformed, what)
+        })?;
+    }
     let request = match &statement.content {
         StatementContent::Enrol(request) => request,
         StatementContent::Replace(replacement) => &replacement.request,
+        StatementContent::SucceedAnchor(next) => {
+            let unfit = |error: concord_identity::AnchorError| {
+                Refusal::new(Reason::StatementMalformed, format!("the new anchor: {error}"))
+            };
+            return Anchor::from_der(&next.anchor).map(drop).map_err(unfit);
+        }
         _ => return Ok(()),
     };
     if let Some(carried) = carried_request(signed) {
@@ -325,11 +369,9 @@ pub(crate) fn check_enrolment(
     Ok(())
 }
 
-/// The node holds the signing key, and the anchor stands behind the node.
+/// The anchor stands behind the node.
 fn check_join_proof(request: &JoinRequest, proof: &JoinProof, now: Timestamp) -> Result<(), Refusal> {
     let wrong = |what: String| Refusal::new(Reason::StatementMalformed, format!("the join request: {what}"));
-    verify(&request.signing_key.bytes, &proof.signed_message, &proof.signature)
-        .map_err(|_| wrong("its signature does not hold under the signing key that it brings".to_owned()))?;
     let anchor = Anchor::from_der(&request.anchor).map_err(|error| wrong(error.to_string()))?;
     let node = verify_certificate(&request.participant, &[anchor], &proof.node_certificate, now)
         .map_err(|error| wrong(error.to_string()))?;

@@ -54,6 +54,9 @@ impl Agreements {
             StatementContent::Enrol(_)
             | StatementContent::Replace(_)
             | StatementContent::OpenEpoch(_)
+            | StatementContent::RotateKey(_)
+            | StatementContent::SucceedAnchor(_)
+            | StatementContent::EndAnchor(_)
             | StatementContent::Hold { .. }
             | StatementContent::Release(_)
             | StatementContent::Approve(_)

@@ -96,20 +96,18 @@ impl Ledger {
         };
         let begins_with = effective.map_or_else(Vec::new, |effective| self.begins_with(effective));
         let missed = effective.map_or_else(Vec::new, |effective| self.missed(effective));
-        Ok(Decision::Fact {
-            fact: Fact::Statement(StatementDecided {
-                statement: statement.clone(),
-                refused: refusal.as_ref().map(|refusal| refusal.reason),
-                told: self.tell(told, by, &missed, &begins_with),
-                closes: effective.and_then(|effective| self.closed_by(effective)).map(Box::new),
-                missed,
-                needs,
-                approvals: Vec::new(),
-                completes: self.completed_by(statement).filter(|_| refusal.is_none()),
-                begins_with,
-            }),
-            refusal,
-        })
+        let decided = StatementDecided {
+            statement: statement.clone(),
+            refused: refusal.as_ref().map(|refusal| refusal.reason),
+            told: Vec::new(),
+            closes: effective.and_then(|effective| self.closed_by(effective)).map(Box::new),
+            missed,
+            needs,
+            approvals: Vec::new(),
+            completes: self.completed_by(statement).filter(|_| refusal.is_none()),
+            begins_with,
+        };
+        Ok(Decision::Fact { fact: Fact::Statement(self.tell(decided, told)), refusal })
     }
 
     /// What takes effect by a statement that may be said: itself, or what it was the last signature for. That is judged again now, since
@@ -163,25 +161,15 @@ impl Ledger {
         }
     }
 
-    /// Gives those who are told of a statement their numbers: its own participant behind what it missed, one that it adds behind what everybody
-    /// was told. Both are told one by one, since all of it together has no bound.
-    pub(crate) fn tell(
-        &self,
-        participants: Vec<&ParticipantCode>,
-        own: &ParticipantCode,
-        missed: &[u64],
-        begins_with: &[u64],
-    ) -> Vec<Told> {
+    /// Gives those who are told of a statement their numbers, each behind the entries of before that it is told first. These are told one by
+    /// one, since all of it together has no bound.
+    pub(crate) fn tell(&self, decided: StatementDecided, participants: Vec<&ParticipantCode>) -> StatementDecided {
         let mut told = self.feed.tell(participants);
         for told in &mut told {
-            let earlier = match told.number {
-                1 => begins_with.len(),
-                _ if told.participant == *own => missed.len(),
-                _ => 0,
-            };
-            told.number = told.number.saturating_add(earlier as u64);
+            let earlier = decided.earlier(&told.participant).len() as u64;
+            told.number = told.number.saturating_add(earlier);
         }
-        told
+        StatementDecided { told, ..decided }
     }
 
     /// Where the chains stand that an accepted statement closes.

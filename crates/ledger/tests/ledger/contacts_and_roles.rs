@@ -1,8 +1,8 @@
 //! Whom one calls in each state, and who has which role: who may say so, and what holds.
 
 use concord_ledger::contact::CONTACTS_MAX;
-use concord_ledger::{ContactSetting, RoleDecision, StatementContent};
-use concord_model::{ForumRole, MeasureCode, ParticipantCode, Reason, RoleScope};
+use concord_ledger::{ContactSetting, RoleDecision, Statement, StatementContent};
+use concord_model::{Digest, ForumRole, MeasureCode, ParticipantCode, Reason, RoleScope, Timestamp};
 
 use crate::forum::{Forum, MEASURES, contact, reason, t};
 
@@ -110,4 +110,59 @@ fn coordinators_are_of_an_area_a_measure_or_words() {
         assert_eq!(record(&mut forum, "SEC", ("TUR", coordinator, &scope), 1, true), Err(why), "{scope:?}");
     }
     assert_eq!(record(&mut forum, "SEC", ("TUR", ForumRole::Chair, &area), 1, true), Err(Reason::ArgumentInvalid));
+}
+
+fn contact_set(revision: u32, office: &str) -> StatementContent {
+    StatementContent::SetContact(ContactSetting { measure: None, revision, contact: Some(contact(office)) })
+}
+
+fn chair_given(revision: u32, participant: &str) -> StatementContent {
+    let (participant, scope, reference) = (t(participant), RoleScope::default(), t("SOC decision 14"));
+    StatementContent::Role(RoleDecision {
+        participant,
+        role: ForumRole::Chair,
+        scope,
+        revision,
+        is_given: true,
+        reference,
+    })
+}
+
+#[test]
+fn no_setting_and_no_decision_that_comes_back_takes_the_numbers_of_the_next_ones() {
+    let mut forum = Forum::of(["KAZ", "IRN"]);
+    for revision in [0, 1001, u32::MAX] {
+        for (by, content) in [("KAZ", contact_set(revision, "from afar")), ("SEC", chair_given(revision, "KAZ"))] {
+            let far = forum.statement(by, content);
+            assert_eq!(forum.takes_back(&far), Some(Reason::RegistryChanged), "{by} {revision}");
+        }
+    }
+    set(&mut forum, "KAZ", None, 1, Some("duty officer")).unwrap();
+    record(&mut forum, "SEC", ("KAZ", ForumRole::Chair, &RoleScope::default()), 1, true).unwrap();
+}
+
+#[test]
+fn of_two_under_one_number_the_one_made_later_holds_whichever_comes_first() {
+    let twice = [
+        ("KAZ", [contact_set(1, "before"), contact_set(1, "anew")], ["before", "anew"]),
+        ("SEC", [chair_given(1, "KAZ"), chair_given(1, "IRN")], ["KAZ", "IRN"]),
+    ];
+    for (by, [before, anew], [_, expected]) in twice {
+        // Digests in the order of the times, and in the other.
+        for [earlier, later] in [[1, 2], [2, 1]].map(|digests| digests.map(|byte| Digest([byte; 32]))) {
+            let first = Forum::of(["KAZ", "IRN"]).statement(by, before.clone());
+            let made_at = Timestamp::from_micros(first.made_at.as_micros() + 1);
+            let (number, content) = (first.number + 1, anew.clone());
+            let last = Statement { digest: later, made_at, number, content, ..first.clone() };
+            let first = Statement { digest: earlier, ..first };
+            for order in [[&first, &last], [&last, &first]] {
+                let mut hub = Forum::of(["KAZ", "IRN"]);
+                for statement in order {
+                    assert_eq!(hub.takes_back(statement), None);
+                }
+                let holds = [office(&hub, "KAZ", None), holders(&hub, ForumRole::Chair).pop()];
+                assert_eq!(holds.into_iter().flatten().collect::<Vec<_>>(), [expected], "{by}");
+            }
+        }
+    }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use concord_ledger::{
-    Command, Decision, DecisionContent, ForumDecision, Handed, Quorum, Registry, Statement, StatementContent,
+    Command, Decision, DecisionContent, ForumDecision, Handed, Quorum, Registry, Shown, Statement, StatementContent,
 };
 use concord_model::{Digest, Measure, Name, Participant, ParticipantKind, Reason, Refusal, Timestamp, Title};
 
-use crate::forum::{Forum, reason, t};
+use crate::forum::{Forum, HISTORY, reason, t};
 
 fn named(code: &str) -> Participant {
     let names = BTreeMap::from([("en".to_owned(), format!("The state {code}"))]);
@@ -38,7 +38,7 @@ impl Forum {
     }
 
     /// What another participant's node hands back; why it is refused, if it is.
-    fn takes_back(&mut self, statement: &Statement) -> Option<Reason> {
+    pub(crate) fn takes_back(&mut self, statement: &Statement) -> Option<Reason> {
         let handed = Handed {
             statement: statement.clone(),
             by: t("IRN"),
@@ -76,6 +76,26 @@ fn a_participant_joins_with_a_feed_that_begins_with_what_everybody_was_told() {
     forum.agree("KAZ/with-them", &["KAZ", "TKM"]);
     assert!(forum.ledger.agreements().in_force(&t("KAZ/with-them")).is_some());
     crate::snapshots::check_at_every_fact(&forum.facts);
+}
+
+#[test]
+fn whoever_joins_is_told_what_everybody_was_told_behind_the_numbers_that_its_feed_has() {
+    for knows in [0, 9] {
+        let mut forum = Forum::of(["KAZ", "IRN"]);
+        if knows > 0 {
+            // Of numbers that this hub forgot.
+            let shown = Shown { history: HISTORY, number: knows, digest: None };
+            forum.run(&Command::ResumeFeed { participant: t("TKM"), shown, common: 0 }).unwrap();
+        }
+        forum.decides(DecisionContent::AddParticipant(named("TKM"))).unwrap();
+        let fact = forum.last_statement();
+        let tells = fact.tells().filter(|(code, ..)| **code == t("TKM"));
+        let (numbers, entries): (Vec<_>, Vec<_>) = tells.map(|(_, number, entry)| (number, entry)).unzip();
+        assert_eq!(numbers, (knows + 1..=knows + 4).collect::<Vec<_>>());
+        // The founding, two enrolments, and the addition itself.
+        assert_eq!(entries, fact.begins_with.iter().copied().map(Some).chain([None]).collect::<Vec<_>>());
+        assert_eq!(forum.ledger.feed_last(&t("TKM")), knows + 4);
+    }
 }
 
 #[test]

@@ -176,9 +176,10 @@ fn offices(forum: &Forum) -> Vec<String> {
     let contacts = registry.contacts().participants().flat_map(points);
     let contacts = contacts.map(|(code, measure, point)| {
         let office = point.contact.as_ref().map(|contact| contact.office.as_str());
-        format!("{code} {measure:?} {} {office:?}", point.revision)
+        format!("{code} {measure:?} {} {office:?}", point.revision.number)
     });
-    let roles = registry.roles().iter().map(|(place, held)| format!("{place:?} {} {:?}", held.revision, held.holder));
+    let roles =
+        registry.roles().iter().map(|(place, held)| format!("{place:?} {} {:?}", held.revision.number, held.holder));
     contacts.chain(roles).collect()
 }
 

@@ -25,6 +25,7 @@ mod replacements;
 mod returns;
 mod snapshots;
 mod statements;
+mod successions;
 mod totality;
 mod views;
 mod withdrawals;

@@ -1,22 +1,23 @@
 //! Applying is total: whatever well-typed facts a journal holds, nothing panics, and deciding afterwards does not either.
 
 use concord_ledger::{
-    Acknowledge, At, AudienceGroup, Candidate, ChainTip, ClosedEpoch, Command, Consign, ConsignmentRecorded,
-    ContactSetting, DecisionContent, EpochOpening, Fact, FeedResumed, ForumDecision, Handed, HistoryBegun, IndexRange,
-    Item, ItemRefusal, JoinRequest, Ledger, Lost, Mail, MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen,
-    NotHealed, NoticeOutcome, OriginNotices, Quorum, ReceiptNotice, Replacement, Resume, RoleDecision, SenderNotice,
-    Shown, Statement, StatementContent, StatementDecided, Told,
+    Acknowledge, AnchorSuccession, At, AudienceGroup, Candidate, ChainTip, ClosedEpoch, Command, Consign,
+    ConsignmentRecorded, ContactSetting, DecisionContent, EpochOpening, Fact, FeedResumed, ForumDecision, Handed,
+    HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, KeyRotation, Ledger, Lost, Mail, MailAcknowledged,
+    MailboxResumed, MailboxRun, NodeSeen, NotHealed, NoticeOutcome, OriginNotices, Quorum, ReceiptNotice, Replacement,
+    Resume, RoleDecision, SenderNotice, Shown, Statement, StatementContent, StatementDecided, Told,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
-    ExchangeUuid, ForumRole, Handling, Header, InForceAmong, Lane, MeasureCode, Name, Narrowing, ParticipantCode,
-    Reason, RoleScope, Terms, Timestamp, Title,
+    ExchangeUuid, Fingerprint, ForumRole, Handling, Header, InForceAmong, Lane, MeasureCode, Name, Narrowing,
+    ParticipantCode, Reason, RoleScope, Terms, Timestamp, Title,
 };
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::forum::{contact, founding, join_request, party, t};
+use crate::forum::{contact, founding, join_request, party, public_key, t};
 
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0..4_u64, Just(u64::MAX), Just(u64::MAX - 1), any::<u64>()]
@@ -124,6 +125,21 @@ fn content() -> impl Strategy<Value = StatementContent> {
             StatementContent::Replace(Replacement { request, reference: Title::parse("x").unwrap() })
         }),
         (name(), small()).prop_map(|(node, epoch)| StatementContent::OpenEpoch(EpochOpening { node, epoch })),
+        (option::of((name(), small())), code(), code()).prop_map(|(opening, before, next)| {
+            StatementContent::RotateKey(KeyRotation {
+                opening: opening.map(|(node, epoch)| EpochOpening { node, epoch }),
+                before: public_key(before.as_str()),
+                signing_key: public_key(&format!("{next}-next")),
+            })
+        }),
+        (code(), any_digest()).prop_map(|(code, anchor)| {
+            StatementContent::SucceedAnchor(AnchorSuccession {
+                anchor: anchor.as_bytes().to_vec(),
+                anchor_fingerprint: Fingerprint(anchor),
+                signing_key: public_key(code.as_str()),
+            })
+        }),
+        any_digest().prop_map(|anchor| StatementContent::EndAnchor(Fingerprint(anchor))),
         any_digest().prop_map(StatementContent::Approve),
         any_digest().prop_map(StatementContent::Reject),
         (code(), small()).prop_map(|(participant, revision)| {

@@ -40,7 +40,8 @@ pub(super) fn compose(
         taken: told.taken,
         ended: told.ended,
     };
-    Ok(sign(&said, context.key.public().fingerprint, |message| context.key.sign(message)))
+    let key = context.key();
+    Ok(sign(&said, key.public().fingerprint, |message| key.sign(message)))
 }
 
 /// An acknowledgement could not be made.

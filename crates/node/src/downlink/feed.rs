@@ -8,7 +8,7 @@ use concord_journal::HistoryId;
 use concord_ledger::{Statement, that_count};
 use concord_model::{Digest, Lane, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::{LOWER_LIMITS_NOTE, NOT_HEALED_NOTE};
-use concord_wire::agreement::{carried_request, parse_join_request, parse_statement};
+use concord_wire::agreement::{keys, parse_statement};
 use concord_wire::convert::{digest_bytes, lane, optional_timestamp, timestamp};
 use concord_wire::feed::parse_receipt;
 use concord_wire::lower_limits;
@@ -337,14 +337,17 @@ fn verify_one(
     if officer.name != statement.officer {
         return Err(format!("it names the officer {} and is signed by {}", statement.officer, officer.name));
     }
-    carried_request(signed).map_or(Ok(()), |request| verify_possession(&request))
+    verify_proofs(signed)
 }
 
-/// The hub checked it when it enrolled; a hub that did not is found out here.
-fn verify_possession(request: &[u8]) -> Result<(), String> {
-    let (request, proof) = parse_join_request(request).map_err(|refusal| refusal.message)?;
-    verify(&request.signing_key.bytes, &proof.signed_message, &proof.signature)
-        .map_err(|_| format!("the request of {} was not signed with the key that it names", request.participant))
+/// The hub checked it when it took the statement in; a hub that did not is found out here.
+fn verify_proofs(signed: &agreement::SignedStatement) -> Result<(), String> {
+    for proof in keys::proofs(signed).map_err(|refusal| refusal.message)? {
+        verify(&proof.key.bytes, &proof.signed_message, &proof.signature).map_err(|_| {
+            format!("the signing key {} that it names did not sign for it", proof.key.fingerprint.grouped())
+        })?;
+    }
+    Ok(())
 }
 
 async fn next(incoming: &mut Incoming<FollowResponse>) -> Result<follow_response::Message, LinkEnd> {

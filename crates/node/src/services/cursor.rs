@@ -7,6 +7,8 @@
 //! Invariant: a cursor acknowledges only what was given by the journal as it was restored last. Behind a restore entries and rights are
 //! others under the same numbers: a cursor of before would acknowledge what was never given, and hears `CURSOR_OUTDATED`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use concord_identity::SigningKey;
 use concord_journal::HistoryId;
@@ -80,37 +82,41 @@ impl Cursor {
 /// Seals and opens the cursors of one agency.
 pub struct Cursors {
     keyed: Hmac<Sha256>,
+    /// By the keys that counted before: what an agency was given under them it may still acknowledge.
+    earlier: Vec<Hmac<Sha256>>,
     since: [u8; SINCE_SIZE_BYTES],
 }
 
 impl Cursors {
     /// Of one agency of the node with this key, whose journal was restored last in this history, if it was.
     pub fn of(key: &SigningKey, agency: &Name, restored_in: Option<HistoryId>) -> Self {
-        #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
-        let keyed = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-        let node = Sha256::digest(key.sign(SECRET_OF));
-        let agency = keyed(&node).chain_update(agency.as_str()).finalize().into_bytes();
         let since = restored_in.and_then(|history| history.as_bytes().first_chunk().copied()).unwrap_or_default();
-        Self { keyed: keyed(&agency), since }
+        Self { keyed: keyed(key, agency), earlier: Vec::new(), since }
     }
 
     pub(super) fn new(context: &Context, agency: &Name) -> Self {
-        Self::of(&context.key, agency, context.state.borrow().line().restored_in)
+        let (present, held) = (context.key(), context.keys.held());
+        let is_earlier = |key: &&Arc<SigningKey>| key.public().fingerprint != present.public().fingerprint;
+        let earlier = held.iter().filter(is_earlier).map(|key| keyed(key, agency)).collect();
+        Self { earlier, ..Self::of(&present, agency, context.state.borrow().line().restored_in) }
     }
 
     pub(super) fn seal(&self, cursor: Cursor) -> Bytes {
         let plain = cursor.to_plain(self.since);
-        let tag = self.tag(&plain);
-        let sealed = tag.into_iter().chain(self.masked(&tag, &plain));
+        let tag = tag(&self.keyed, &plain);
+        let sealed = tag.into_iter().chain(masked(&self.keyed, &tag, &plain));
         sealed.collect()
     }
 
     /// Refuses with `CURSOR_INVALID` and `CURSOR_OUTDATED`.
     pub fn open(&self, bytes: &[u8]) -> Result<Cursor, Refusal> {
-        let opened = bytes.split_first_chunk::<TAG_SIZE_BYTES>().and_then(|(tag, sealed)| {
-            let plain = self.masked(tag, sealed.try_into().ok()?);
-            let cursor = Cursor::from_plain(&plain).filter(|_| self.tag(&plain) == *tag);
-            cursor.map(|cursor| (cursor, plain[17..] == self.since))
+        let opened = bytes.split_first_chunk::<TAG_SIZE_BYTES>().and_then(|(opening, sealed)| {
+            let sealed = sealed.try_into().ok()?;
+            std::iter::once(&self.keyed).chain(&self.earlier).find_map(|keyed| {
+                let plain = masked(keyed, opening, sealed);
+                let cursor = Cursor::from_plain(&plain).filter(|_| tag(keyed, &plain) == *opening);
+                cursor.map(|cursor| (cursor, plain[17..] == self.since))
+            })
         });
         match opened {
             Some((cursor, is_of_now)) if is_of_now || concord_faults::planted("take-cursors-of-before") => Ok(cursor),
@@ -121,20 +127,30 @@ impl Cursors {
             None => Err(Refusal::new(Reason::CursorInvalid, "these bytes are no cursor that this agency was given")),
         }
     }
+}
 
-    fn tag(&self, plain: &[u8; PLAIN_SIZE_BYTES]) -> [u8; TAG_SIZE_BYTES] {
-        self.derive(b"tag", plain)
-    }
+fn keyed(key: &SigningKey, agency: &Name) -> Hmac<Sha256> {
+    let node = Sha256::digest(key.sign(SECRET_OF));
+    hmac(&hmac(&node).chain_update(agency.as_str()).finalize().into_bytes())
+}
 
-    fn masked(&self, tag: &[u8; TAG_SIZE_BYTES], bytes: &[u8; PLAIN_SIZE_BYTES]) -> [u8; PLAIN_SIZE_BYTES] {
-        let mask: [u8; PLAIN_SIZE_BYTES] = self.derive(b"mask", tag);
-        std::array::from_fn(|at| bytes[at] ^ mask[at])
-    }
+#[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
+fn hmac(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length")
+}
 
-    fn derive<const LENGTH: usize>(&self, label: &[u8], bytes: &[u8]) -> [u8; LENGTH] {
-        let whole = self.keyed.clone().chain_update(label).chain_update(bytes).finalize().into_bytes();
-        std::array::from_fn(|at| whole[at])
-    }
+fn tag(keyed: &Hmac<Sha256>, plain: &[u8; PLAIN_SIZE_BYTES]) -> [u8; TAG_SIZE_BYTES] {
+    derive(keyed, b"tag", plain)
+}
+
+fn masked(keyed: &Hmac<Sha256>, tag: &[u8; TAG_SIZE_BYTES], bytes: &[u8; PLAIN_SIZE_BYTES]) -> [u8; PLAIN_SIZE_BYTES] {
+    let mask: [u8; PLAIN_SIZE_BYTES] = derive(keyed, b"mask", tag);
+    std::array::from_fn(|at| bytes[at] ^ mask[at])
+}
+
+fn derive<const LENGTH: usize>(keyed: &Hmac<Sha256>, label: &[u8], bytes: &[u8]) -> [u8; LENGTH] {
+    let whole = keyed.clone().chain_update(label).chain_update(bytes).finalize().into_bytes();
+    std::array::from_fn(|at| whole[at])
 }
 
 #[cfg(test)]
@@ -173,6 +189,22 @@ mod tests {
         for wrong in [&[][..], &[0; 33], &[0; 40], &[0; 42]] {
             assert_eq!(cursors.open(wrong).unwrap_err().reason, Reason::CursorInvalid);
         }
+    }
+
+    #[test]
+    fn a_cursor_given_under_the_key_before_is_taken_while_that_is_kept() {
+        let [before, present] = [(); 2].map(|()| SigningKey::generate().unwrap());
+        let cursor = Cursor::Through { lane: Lane::Flash, number: 3, rights_at: 7 };
+        let given = Cursors::of(&before, &name("cert"), None).seal(cursor);
+        let without = Cursors::of(&present, &name("cert"), None);
+        assert_eq!(without.open(&given).unwrap_err().reason, Reason::CursorInvalid);
+        let both = |agency| Cursors {
+            earlier: vec![keyed(&before, &name(agency))],
+            ..Cursors::of(&present, &name(agency), None)
+        };
+        assert_eq!(both("cert").open(&given), Ok(cursor));
+        assert_eq!(both("police").open(&given).unwrap_err().reason, Reason::CursorInvalid);
+        assert_eq!(without.open(&both("cert").seal(cursor)), Ok(cursor), "new ones are the present key's");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use concord_ledger::Enrolment;
 use concord_model::{Digest, Fingerprint, ParticipantCode, Reason};
 use concord_server::audit::Object;
 use concord_server::denied;
-use concord_wire::convert::{digest_bytes, refuse, timestamp};
+use concord_wire::convert::refuse;
 use concord_wire::proto::operations::v1 as pb;
 use concord_wire::proto::operations::v1::registry_service_server::RegistryService;
 use concord_wire::registry as wire;
@@ -36,12 +36,9 @@ impl RegistryService for RegistryApi {
         known_caller(&self.context, &request)?;
         let state = self.context.now_state();
         let registry = &state.directory().registry;
-        let participants = registry.participants().map(|participant| pb::RegisteredParticipant {
-            participant: Some(wire::participant(participant)),
-            enrolled: registry.shown_keys(&participant.code).map(|keys| enrolled(&participant.code, keys)),
-            holds: wire::holds(registry.holds(), &participant.code),
-            decisions: wire::decisions(registry, &participant.code),
-        });
+        let participants = registry
+            .participants()
+            .map(|participant| wire::registered(registry, participant, |keys| fingerprint(&participant.code, keys)));
         Ok(Response::new(pb::ListParticipantsResponse { participants: participants.collect() }))
     }
 
@@ -126,19 +123,12 @@ fn pin(pin: &Pin<'_>) -> pb::Pin {
     };
     pb::Pin {
         participant: pin.participant.to_string(),
-        keys: Some(enrolled(pin.participant, pin.keys)),
+        keys: Some(wire::enrolled(pin.keys, fingerprint(pin.participant, pin.keys))),
         state: state.into(),
         waiting_agreements: pin.waiting.iter().map(ToString::to_string).collect(),
     }
 }
 
-fn enrolled(code: &ParticipantCode, keys: &Enrolment) -> pb::EnrolledKeys {
-    pb::EnrolledKeys {
-        node: keys.node.to_string(),
-        anchor_fingerprint: digest_bytes(&keys.anchor_fingerprint.0),
-        signing_key_fingerprint: digest_bytes(&keys.signing_key.fingerprint.0),
-        enrolment_fingerprint: digest_bytes(&enrolment_fingerprint(code, &keys.anchor, &keys.signing_key).0),
-        enrolled_at: Some(timestamp(keys.enrolled_at)),
-        signed_by: keys.signed_by.iter().map(ToString::to_string).collect(),
-    }
+fn fingerprint(code: &ParticipantCode, keys: &Enrolment) -> Fingerprint {
+    enrolment_fingerprint(code, &keys.anchor, &keys.signing_key)
 }

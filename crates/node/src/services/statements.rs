@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use concord_identity::{check_signer, verify_statement};
-use concord_ledger::{Holds, Statement};
+use concord_ledger::{Holds, Statement, StatementContent};
 use concord_model::{Name, ParticipantCode, Reason, Refusal};
 use concord_server::audit::Object;
 use concord_wire::agreement::parse_statement;
@@ -94,6 +94,15 @@ fn check(context: &Context, officer: &Name, signed: &SignedStatement) -> Result<
             "{officer} hands in a statement of {} signed by {}",
             statement.officer, signer.name
         )));
+    }
+    if let StatementContent::RotateKey(rotation) = &statement.content
+        && !context.keys.has(&rotation.signing_key.fingerprint)
+    {
+        let key = rotation.signing_key.fingerprint.grouped();
+        let what = format!(
+            "this node does not have the signing key {key}: `concord node rotate` makes it in the node's folder"
+        );
+        return Err(Refusal::new(Reason::ArgumentInvalid, what));
     }
     // One that is here already was taken while its certificate counted: its answer may be asked for again.
     let known = context.now_state().officers().get(officer).is_some_and(|of| of.statement(statement.number).is_some());

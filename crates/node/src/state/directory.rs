@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use concord_journal::HistoryId;
 use concord_ledger::fact::Founding;
-use concord_ledger::{Agreement, Agreements, ClosedEpoch, Epochs, Registry, Statement, StatementContent};
+use concord_ledger::{Agreement, Agreements, ClosedEpoch, Epochs, KeyRotation, Registry, Statement, StatementContent};
 use concord_model::{
     AgreementId, AgreementRef, Digest, Fingerprint, Name, ParseError, ParticipantCode, PublicKey, Refusal, Timestamp,
 };
@@ -23,12 +23,14 @@ pub struct HubKeys {
     pub name: Name,
     /// `host:port`, the best first.
     pub addresses: Vec<String>,
-    /// The secretariat's trust anchor, DER.
+    /// The secretariat's trust anchor that the hub was founded with, DER.
     pub anchor: Vec<u8>,
     /// SHA-256 of it.
     pub anchor_fingerprint: Fingerprint,
-    /// Signs receipts.
+    /// Signed receipts first; what followed it, the feed tells.
     pub signing_key: PublicKey,
+    /// The anchors under which it was known when the bundle was made, DER, where they are others.
+    pub present_anchors: Vec<Vec<u8>>,
     /// The history of the hub's journal when the bundle was made.
     pub history: HistoryId,
 }
@@ -64,6 +66,7 @@ impl HubKeys {
             anchor: bundle.anchor.to_vec(),
             anchor_fingerprint: agreement::certificate_fingerprint(&bundle.anchor),
             signing_key: agreement::public_key(key.map_err(|_| DirectoryError::Length("signing key"))?),
+            present_anchors: bundle.present_anchors.iter().map(|anchor| anchor.to_vec()).collect(),
             history: HistoryId(history.map_err(|_| DirectoryError::Length("history"))?),
         })
     }
@@ -139,14 +142,17 @@ impl Directory {
         position: u64,
         at: Timestamp,
     ) {
-        // To a hub that lost it a replacement may have been said anew: this node's epoch is closed by it once.
-        let is_known = matches!(
-            &statement.content,
-            StatementContent::Replace(replacement) if self.registry.repeats(&replacement.request)
-        );
+        // To a hub that lost it a change of keys may have been said anew: this node's epoch is closed by it once.
+        let is_known = match &statement.content {
+            StatementContent::Replace(replacement) => self.registry.repeats(&replacement.request),
+            StatementContent::RotateKey(KeyRotation { signing_key, .. }) => {
+                self.registry.signing_key(own, &signing_key.fingerprint).is_some()
+            }
+            _ => false,
+        };
         if let Some(closed) = closes.filter(|_| !is_known) {
             let key = self.registry.enrolment(own).map(|enrolment| enrolment.signing_key.fingerprint);
-            let replaced = key.filter(|_| matches!(statement.content, StatementContent::Replace(_)));
+            let replaced = key.filter(|_| statement.changes_key());
             self.epochs.close(own, closed, replaced);
         }
         self.registry.apply(statement, signed_by, at);
@@ -170,6 +176,9 @@ impl Directory {
             | StatementContent::Enrol(_)
             | StatementContent::Replace(_)
             | StatementContent::OpenEpoch(_)
+            | StatementContent::RotateKey(_)
+            | StatementContent::SucceedAnchor(_)
+            | StatementContent::EndAnchor(_)
             | StatementContent::End(_)
             | StatementContent::Hold { .. }
             | StatementContent::Release(_)
@@ -218,17 +227,23 @@ impl Directory {
 
     /// Whether what a participant signs with `key` counts where a version was consented to that names `named`.
     ///
-    /// Invariant: a key that came after the named one counts by a word of this participant alone: a consent that names it, or an officer
-    /// who confirmed it. An earlier key never does.
+    /// Invariant: a key that came after the named one counts only where one that counts vouches for it, or by a word of this participant:
+    /// a consent that names it, or an officer who confirmed it. An earlier key never does.
     pub fn counts(&self, whose: &ParticipantCode, named: &Fingerprint, key: &Fingerprint) -> bool {
         if named == key {
             return true;
         }
         let Some(enrolment) = self.registry.enrolment(whose) else { return false };
-        let mut after = enrolment.succession().skip_while(|one| one != named).skip(1);
-        let comes_after = after.any(|one| one == *key);
-        let is_said = self.is_confirmed(whose, key) || self.is_consented(whose, key);
-        comes_after && (is_said || concord_faults::planted("count-any-later-key"))
+        let is_said = |one: &Fingerprint| self.is_confirmed(whose, one) || self.is_consented(whose, one);
+        let mut counting = false;
+        for (one, is_vouched_for) in enrolment.succession().skip_while(|(one, _)| one != named) {
+            let follows = counting && (is_vouched_for || concord_faults::planted("count-any-later-key"));
+            counting = one == *named || follows || is_said(&one);
+            if one == *key {
+                return counting;
+            }
+        }
+        false
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use concord_journal::HistoryId;
 use concord_ledger::ChainTip;
-use concord_model::{Digest, Lane, Name, ParticipantCode, Refusal, Timestamp};
+use concord_model::{Digest, Fingerprint, Lane, Name, ParticipantCode, PublicKey, Refusal, Timestamp};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::stored::StoredError;
 use concord_wire::stored::node::{AsideEnded, AsideOutcome, NodeEntry, Restored, Verdict};
@@ -253,6 +253,24 @@ impl NodeState {
     /// Whose node, and its name.
     pub fn identity(&self) -> Option<(&ParticipantCode, &Name)> {
         self.founded.as_ref().map(|(participant, node)| (participant, node))
+    }
+
+    /// The key of the hub's with this fingerprint, if it is one that the hub has or had.
+    pub fn key_of_hub(&self, fingerprint: &Fingerprint) -> Option<&PublicKey> {
+        let told = self.directory().registry.hub_keys().and_then(|keys| keys.known_key(fingerprint));
+        let pinned = self.hub().map(|hub| &hub.signing_key).filter(|key| key.fingerprint == *fingerprint);
+        told.or(pinned)
+    }
+
+    /// The anchors under which the hub is known now, DER: those that the feed told, and those of its bundle that the feed has not told of yet.
+    pub fn anchors_of_hub(&self) -> impl Iterator<Item = &[u8]> {
+        let told = self.directory().registry.hub_keys();
+        let bundle = self.hub().into_iter().flat_map(|hub| {
+            let founding = std::iter::once(&hub.anchor).filter(|_| hub.present_anchors.is_empty());
+            founding.chain(&hub.present_anchors).map(Vec::as_slice)
+        });
+        let is_untold = move |anchor: &&[u8]| !told.is_some_and(|keys| keys.anchors().any(|known| known == *anchor));
+        told.into_iter().flat_map(concord_ledger::Enrolment::present_anchors).chain(bundle.filter(is_untold))
     }
 
     /// The hub that was joined.

@@ -117,6 +117,31 @@ fn what_binds_all_counts_from_the_secretariat_alone_however_many_officers_of_a_s
 }
 
 #[test]
+fn keys_that_follow_count_only_where_those_before_signed_for_them() {
+    use super::support::{Member, rotation};
+    use bytes::Bytes;
+    let forum = Forum::new();
+    let known = forum.feed()[..4].to_vec();
+    let told = |content: DraftContent| {
+        let items = [known.clone(), vec![item(5, Content::Statement(forum.irn.says(3, content)))]].concat();
+        verify_items(Directory::default(), &forum.hub(), &forum.kaz.code, &items, SystemClock.now())
+    };
+    let next = Member::new("IRN");
+    told(rotation(&forum.irn, &next, 2)).unwrap();
+    // A hub that has one of IRN's officers with it, and none of its keys.
+    let forged = |change: &dyn Fn(&mut concord_wire::proto::agreement::v1::KeyRotation)| {
+        let DraftContent::RotateKey(mut rotation) = rotation(&forum.irn, &next, 2) else { panic!("it is one") };
+        change(&mut rotation);
+        told(DraftContent::RotateKey(rotation)).unwrap_err().reason
+    };
+    let refused = Reason::StatementSignatureInvalid;
+    assert_eq!(forged(&|rotation| rotation.signature_before = Bytes::new()), refused);
+    assert_eq!(forged(&|rotation| rotation.signature_before = rotation.signature.clone()), refused);
+    assert_eq!(forged(&|rotation| rotation.signature = rotation.signature_before.clone()), refused);
+    assert_eq!(forged(&|rotation| rotation.opening.as_mut().unwrap().epoch = 3), refused);
+}
+
+#[test]
 fn an_approval_counts_only_when_another_officer_of_the_secretariat_signed_that_very_statement() {
     let forum = Forum::new();
     let (own, sec) = (&forum.kaz.code, &forum.sec);

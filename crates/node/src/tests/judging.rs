@@ -143,6 +143,38 @@ fn keys_that_came_after_those_consented_to_count_by_the_own_officers_word_alone(
 }
 
 #[test]
+fn a_key_for_which_the_one_consented_to_vouches_counts_and_one_behind_a_replacement_does_not() {
+    use super::support::{Member, item, rotation};
+    use concord_model::Title;
+    use concord_wire::agreement::DraftContent;
+    use concord_wire::proto::feed::v1::feed_item::Content;
+    let forum = Forum::new();
+    let (next, replaced, last) = (Member::new("IRN"), Member::new("IRN"), Member::new("IRN"));
+    let of = |member: &Member| member.signing.public().fingerprint;
+    let mut directory = forum.directory();
+    let mut tell = |number, signed| {
+        directory.apply(&forum.hub(), &forum.kaz.code, &item(number, Content::Statement(signed))).unwrap();
+        directory.clone()
+    };
+    let rotated = tell(9, forum.irn.says(3, rotation(&forum.irn, &next, 2)));
+    assert!(rotated.counts(&forum.irn.code, &of(&forum.irn), &of(&next)));
+    assert!(!rotated.counts(&forum.irn.code, &of(&next), &of(&forum.irn)), "an earlier one counts for nothing later");
+    let replace = DraftContent::Replace(replaced.request(), Title::parse("note 17").unwrap());
+    tell(10, forum.sec.says(4, replace));
+    // From here on the way from the key that was consented to is broken, whatever is vouched for behind that.
+    let behind = tell(11, replaced.says(1, rotation(&replaced, &last, 4)));
+    for key in [of(&replaced), of(&last)] {
+        assert!(!behind.counts(&forum.irn.code, &of(&forum.irn), &key));
+    }
+    let mut confirmed = behind;
+    confirmed.confirm_pin(&forum.irn.code, of(&replaced));
+    assert!(
+        confirmed.counts(&forum.irn.code, &of(&forum.irn), &of(&last)),
+        "what was confirmed vouches for what follows"
+    );
+}
+
+#[test]
 fn what_this_participant_left_is_set_aside_and_what_ended_for_another_is_not() {
     use super::support::item;
     use concord_wire::agreement::DraftContent;

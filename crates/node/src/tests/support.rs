@@ -124,6 +124,23 @@ fn signer(anchor: &AnchorKeys, code: &ParticipantCode, officer: &str) -> Stateme
     StatementSigner::new(&[certificate], key.into_signing_key().unwrap()).unwrap()
 }
 
+/// That the key of this member's node is followed by another's, in this epoch.
+pub(super) fn rotation(before: &Member, next: &Member, epoch: u32) -> DraftContent {
+    let rotation = concord_ledger::KeyRotation {
+        opening: Some(concord_ledger::EpochOpening { node: name("main"), epoch }),
+        before: before.signing.public(),
+        signing_key: next.signing.public(),
+    };
+    let sign = |of: &Member, bytes: &[u8]| of.signing.sign(bytes);
+    DraftContent::RotateKey(agreement::keys::rotation(
+        &before.code,
+        &name("main"),
+        &rotation,
+        |bytes| sign(before, bytes),
+        |bytes| sign(next, bytes),
+    ))
+}
+
 pub(super) struct Forum {
     pub(super) sec: Member,
     pub(super) kaz: Member,
@@ -146,6 +163,7 @@ impl Forum {
             enrolment_fingerprint: Bytes::from_static(&[0; 32]),
             history: Bytes::copy_from_slice(HISTORY.as_bytes()),
             replaces: false,
+            present_anchors: Vec::new(),
         }
     }
 
@@ -323,9 +341,10 @@ impl Running {
         let (views, _) = Views::open(views, NodeProjection::VERSION, &journal).unwrap();
         views.catch_up(&journal, &mut NodeProjection, journal.tail(), |_| {}).unwrap();
         let index = Index::new(views, written);
-        let key = Arc::new(SigningKey::from_pkcs8_der(&forum.kaz.signing.to_pkcs8_der().unwrap()).unwrap());
+        let key = SigningKey::from_pkcs8_der(&forum.kaz.signing.to_pkcs8_der().unwrap()).unwrap();
+        let keys = Arc::new(crate::signing::NodeKeys::only(key));
         let clock = Arc::new(TestClock(AtomicI64::new(SystemClock.now().as_micros())));
-        let (writer, handle, state) = Writer::new(state, index.clone(), key, clock);
+        let (writer, handle, state) = Writer::new(state, index.clone(), keys, clock);
         let stop = CancellationToken::new();
         let task = tokio::spawn(writer.run(stop.clone()));
         Self { writer: handle, state, index, journal, stop, task }

@@ -193,7 +193,7 @@ pub(super) fn context(forum: &Forum, node: &Running) -> Context {
         participant: code("KAZ"),
         node: name("main"),
         own: concord_identity::Anchors::pinned(code("KAZ"), forum.kaz.anchor.anchor().clone()),
-        key: Arc::new(concord_identity::SigningKey::from_pkcs8_der(&der).unwrap()),
+        keys: Arc::new(crate::signing::NodeKeys::only(concord_identity::SigningKey::from_pkcs8_der(&der).unwrap())),
         writer: node.writer.clone(),
         state: node.state.clone(),
         index: node.index.clone(),

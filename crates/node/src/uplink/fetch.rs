@@ -20,7 +20,7 @@ use super::recovered;
 use crate::context::Context;
 use crate::index::{Index, IndexError};
 use crate::link::{Attempt, HubLink, LinkEnd, keep_up, welcomed};
-use crate::state::{HubKeys, NodeState, Restoration};
+use crate::state::{NodeState, Restoration};
 use crate::writer::Fetched;
 
 const ALARM: &str = "recovering";
@@ -54,11 +54,7 @@ pub(super) async fn run(context: Context, link: Arc<dyn HubLink>) {
 
 async fn recover(context: &Context, link: &dyn HubLink) -> Result<(), LinkEnd> {
     // By the feed it knows its own earlier keys, too: under which the consignments are signed that come back.
-    let own = context.key.public().fingerprint;
-    let is_known = |state: &Arc<NodeState>| {
-        let enrolment = state.directory().registry.enrolment(&context.participant);
-        enrolment.is_some_and(|enrolment| enrolment.signing_key.fingerprint == own)
-    };
+    let is_known = |state: &Arc<NodeState>| context.keys.are_known(state);
     let mut published = context.state.clone();
     drop(published.wait_for(is_known).await.map_err(|_| LinkEnd::closed())?);
     for lane in Lane::ALL {
@@ -105,7 +101,6 @@ pub(super) async fn fetch(
     let state = context.now_state();
     let chain = state.chain_key_in(lane, epoch).map_err(LinkEnd::Refused)?;
     let recorded_through = state.chain_in(lane, epoch).map_or(0, |chain| chain.recorded_through);
-    let hub = state.hub().cloned().ok_or_else(LinkEnd::closed)?;
     let mut taken_count = state.mailbox(lane).taken_count;
     let request = FetchConsignmentsRequest {
         limits: Some(concord_wire::limits()),
@@ -121,11 +116,16 @@ pub(super) async fn fetch(
         match response.message {
             Some(Message::End(end)) => return Ok(end),
             Some(Message::Consignment(given)) => {
-                let (context, hub) = (context.clone(), Arc::clone(&hub));
+                let context = context.clone();
                 let writer = context.writer.clone();
-                let checked = concord_server::blocking(move || check(&context, &hub, given)).await;
+                let checked = concord_server::blocking(move || check(&context, given)).await;
                 let checked = checked.map_err(|error| LinkEnd::Lost(error.to_string()))?;
-                let kept = writer.fetched(checked.map_err(LinkEnd::Refused)?).await;
+                let checked = checked.map_err(|refusal| match refusal.reason {
+                    // The feed may have yet to tell of the hub's key.
+                    Reason::SigningKeyUnknown => LinkEnd::Lost(refusal.message),
+                    _ => LinkEnd::Refused(refusal),
+                })?;
+                let kept = writer.fetched(checked).await;
                 kept.map_err(|refusal| match refusal.reason {
                     Reason::Fork => LinkEnd::Stopped(refusal.to_string()),
                     _ => LinkEnd::not_kept(refusal),
@@ -195,7 +195,7 @@ fn is_fetched(submissions: &[Submission]) -> bool {
 }
 
 /// Only what this node signed itself, and the hub receipted under the pinned key.
-fn check(context: &Context, hub: &HubKeys, given: RehandedConsignment) -> Result<Box<Fetched>, Refusal> {
+fn check(context: &Context, given: RehandedConsignment) -> Result<Box<Fetched>, Refusal> {
     let wrong =
         |what: &str| Refusal::new(Reason::SignatureInvalid, format!("what the hub gave back does not hold: {what}"));
     let consignment = given.consignment.ok_or_else(|| wrong("a consignment is missing"))?;
@@ -207,11 +207,11 @@ fn check(context: &Context, hub: &HubKeys, given: RehandedConsignment) -> Result
         verify(&own.bytes, message, signature).map_err(|_| wrong("its signature is not this node's"))
     })?;
     let recorded = receipt::verify(&receipt, |key, message, signature| {
-        if *key != hub.signing_key.fingerprint {
-            return Err(wrong("its receipt is signed with another key than the hub's"));
-        }
-        verify(&hub.signing_key.bytes, message, signature)
-            .map_err(|_| wrong("its receipt's signature is not the hub's"))
+        let known = state.key_of_hub(key).ok_or_else(|| {
+            let what = format!("a receipt is signed with {}, which is not known here as the hub's key", key.grouped());
+            Refusal::new(Reason::SigningKeyUnknown, what)
+        })?;
+        verify(&known.bytes, message, signature).map_err(|_| wrong("its receipt's signature is not the hub's"))
     })?;
     let sealed = opened.sealed;
     let is_its = recorded.chain == sealed.chain && recorded.number == sealed.number && recorded.digest == sealed.digest;

@@ -29,7 +29,7 @@ use super::withdrawn::{HubHas, told_of_withdrawn};
 use crate::context::Context;
 use crate::index::{Index, IndexError};
 use crate::link::{Attempt, HUB_FULL_NOTE, HubLink, Incoming, LinkEnd, keep_up, welcomed};
-use crate::state::{HubKeys, NodeState};
+use crate::state::NodeState;
 
 /// Consignments on their way into the connection; the peer's flow control fills it, and reading stops with it.
 const OUTGOING_WAITING_MAX: usize = 2;
@@ -93,7 +93,7 @@ async fn consign(
     }
     let (outgoing, to_send) = mpsc::channel(OUTGOING_WAITING_MAX);
     let chain = state.chain_key_in(lane, epoch).map_err(LinkEnd::Refused)?;
-    let hub = state.hub().cloned().ok_or_else(LinkEnd::closed)?;
+    state.hub().ok_or_else(LinkEnd::closed)?;
     let hello = consign_request::Message::Hello(ConsignHello {
         limits: Some(concord_wire::limits()),
         chain: Some(chain_key(&chain)),
@@ -143,7 +143,7 @@ async fn consign(
         tokio::select! {
             biased;
             message = next(&mut incoming) => {
-                take_receipts(context, &hub, &chain, receipted_through, message?, &mut incoming, &mut in_flight).await?;
+                take_receipts(context, &chain, receipted_through, message?, &mut incoming, &mut in_flight).await?;
             }
             Ok(()) = probes.changed() => probe = *probes.borrow_and_update(),
             permit = outgoing.reserve(), if probe.is_some() => {
@@ -209,7 +209,6 @@ async fn hand_in_again(
 /// Verifies the receipts that are there and journals them together.
 async fn take_receipts(
     context: &Context,
-    hub: &HubKeys,
     chain: &ChainKey,
     receipted_through: u64,
     first: consign_response::Message,
@@ -227,7 +226,11 @@ async fn take_receipts(
                 let mut sent = in_flight.pop_front();
                 let lost = sent.as_mut().map(|sent| std::mem::take(&mut sent.without_content)).unwrap_or_default();
                 let withdrawn = sent.as_ref().map(|sent| sent.withdrawn.clone()).unwrap_or_default();
-                let recorded = check_receipt(hub, chain, &receipt, sent).map_err(LinkEnd::Refused)?;
+                let recorded =
+                    check_receipt(context, chain, &receipt, sent).map_err(|refusal| match refusal.reason {
+                        Reason::SigningKeyUnknown => LinkEnd::Lost(refusal.message),
+                        _ => LinkEnd::Refused(refusal),
+                    })?;
                 list_lost(context, &lost);
                 if recorded.number <= receipted_through {
                     let is_gone = |outcome: &Outcome| matches!(outcome, Outcome::Refused(Reason::BlobMismatch));
@@ -284,19 +287,22 @@ fn list_lost(context: &Context, lost: &[ExchangeId]) {
     }
 }
 
-/// A receipt counts only for the consignment that was sent first and has none yet, under the hub's pinned key.
+/// A receipt counts only for the consignment that was sent first and has none yet, under a key of the hub's. One by a key that the feed has
+/// not told of yet may come too early: it is sent again.
 fn check_receipt(
-    hub: &HubKeys,
+    context: &Context,
     chain: &ChainKey,
     message: &RecordedReceipt,
     sent: Option<InFlight>,
 ) -> Result<Recorded, Refusal> {
     let wrong = |what: &str| Refusal::new(Reason::SignatureInvalid, format!("the hub's receipt does not hold: {what}"));
     let recorded = receipt::verify(message, |key, bytes, signature| {
-        if *key != hub.signing_key.fingerprint {
-            return Err(wrong("it is signed with another key than the one that was pinned at joining"));
-        }
-        verify(&hub.signing_key.bytes, bytes, signature).map_err(|_| wrong("its signature is not the hub's"))
+        let state = context.now_state();
+        let known = state.key_of_hub(key).ok_or_else(|| {
+            let what = format!("a receipt is signed with {}, which is not known here as the hub's key", key.grouped());
+            Refusal::new(Reason::SigningKeyUnknown, what)
+        })?;
+        verify(&known.bytes, bytes, signature).map_err(|_| wrong("its signature is not the hub's"))
     })?;
     let sent = sent.ok_or_else(|| wrong("nothing waits for one"))?;
     if recorded.chain != *chain || recorded.number != sent.number || recorded.digest != sent.digest {
@@ -379,7 +385,7 @@ async fn load(
     has_receipt: bool,
 ) -> Result<(Consignment, InFlight), LinkEnd> {
     let index = context.index.clone();
-    let key = concord_faults::planted("pack-again").then(|| Arc::clone(&context.key));
+    let key = concord_faults::planted("pack-again").then(|| context.key());
     let loaded = concord_server::blocking(move || {
         let sequence = index.recorded(lane, epoch, number)?.ok_or(IndexError::Row("a consignment"))?;
         let (entry, is_damaged) = match index.journal().entry(sequence) {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use concord_identity::SigningKey;
 use concord_journal::{Blob, Digest, Draft, Entry, HistoryId, Tail};
 use concord_model::limits::{CONSIGNMENT_EXCHANGES_MAX, CONSIGNMENT_SIZE_MAX_BYTES};
 use concord_model::{ExchangeId, Lane, MeasureCode, Name, Reason, Refusal, RequestId, Timestamp};
@@ -19,6 +18,7 @@ use super::command::{Accepted, Answer, Command, Fetched, Judged, Prepared, Refus
 use super::room::{COMMAND_BYTES_PER_COMMIT_MAX, exchange_size, size_of};
 use crate::index::{Index, IndexError};
 use crate::services::track::not_submitted;
+use crate::signing::NodeKeys;
 use crate::state::{FetchedStep, NodeState, Restoration, Step};
 
 /// First acknowledgements that are told again when a mailbox is resumed. More are not: their senders see them as delivered.
@@ -30,7 +30,7 @@ pub(super) struct Batch<'a> {
     pub(super) state: NodeState,
     tail: Tail,
     pub(super) index: &'a Index,
-    pub(super) key: &'a SigningKey,
+    pub(super) keys: &'a NodeKeys,
     pub(super) now: Timestamp,
     drafts: Vec<Draft>,
     answers: Vec<Answer>,
@@ -57,12 +57,12 @@ pub(super) struct Finished {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn begin(state: NodeState, tail: Tail, index: &'a Index, key: &'a SigningKey, now: Timestamp) -> Self {
+    pub(super) fn begin(state: NodeState, tail: Tail, index: &'a Index, keys: &'a NodeKeys, now: Timestamp) -> Self {
         Self {
             state,
             tail,
             index,
-            key,
+            keys,
             now,
             drafts: Vec::new(),
             answers: Vec::new(),
@@ -331,14 +331,15 @@ impl<'a> Batch<'a> {
         let seed = Seed::new(concord_server::fresh::<SEED_SIZE_BYTES>()?);
         let end = *self.state.chain(lane);
         let headers = open.exchanges.iter().flat_map(Prepared::headers).collect();
+        let key = self.keys.of(&self.state);
         let sealed = consignment::seal(
             chain,
             end.next_number(),
             end.last_digest,
             seed,
             headers,
-            self.key.public().fingerprint,
-            |message| self.key.sign(message),
+            key.public().fingerprint,
+            |message| key.sign(message),
         );
         let submissions = open.exchanges.iter().flat_map(|exchange| {
             let agency = exchange.agency.to_string();

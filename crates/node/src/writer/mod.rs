@@ -10,7 +10,6 @@ mod room;
 
 use std::sync::Arc;
 
-use concord_identity::SigningKey;
 use concord_journal::{AppendError, Tail};
 use concord_model::{Reason, Refusal, Timestamp};
 use concord_views::CatchUpError;
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::index::{Index, IndexError};
 use crate::projection::NodeProjection;
+use crate::signing::NodeKeys;
 use crate::state::{FoldError, NodeState};
 use batch::{Batch, Finished};
 use command::{Command, Effect, Reply};
@@ -68,7 +68,7 @@ pub struct Writer {
     durable: watch::Sender<Durable>,
     index: Index,
     tail: Tail,
-    key: Arc<SigningKey>,
+    keys: Arc<NodeKeys>,
     clock: Arc<dyn Clock>,
     last_recorded_at: Timestamp,
     queues: Queues,
@@ -87,7 +87,7 @@ impl Writer {
     pub fn new(
         state: NodeState,
         index: Index,
-        key: Arc<SigningKey>,
+        keys: Arc<NodeKeys>,
         clock: Arc<dyn Clock>,
     ) -> (Self, NodeWriter, watch::Receiver<Arc<NodeState>>) {
         let (published, watched) = watch::channel(Arc::new(state.clone()));
@@ -102,7 +102,7 @@ impl Writer {
             durable,
             index,
             tail,
-            key,
+            keys,
             clock,
             last_recorded_at: Timestamp::default(),
             queues: Queues { flash, commands, submissions },
@@ -247,9 +247,9 @@ impl Writer {
 
     /// Deciding reads views and journal, hashes and signs.
     async fn decide(&self, commands: Vec<Command>, now: Timestamp) -> Result<Finished, WriterError> {
-        let (state, tail, index, key) = (self.state.clone(), self.tail, self.index.clone(), Arc::clone(&self.key));
+        let (state, tail, index, keys) = (self.state.clone(), self.tail, self.index.clone(), Arc::clone(&self.keys));
         let decided = concord_server::blocking(move || {
-            let mut batch = Batch::begin(state, tail, &index, &key, now);
+            let mut batch = Batch::begin(state, tail, &index, &keys, now);
             commands.into_iter().try_for_each(|command| batch.take(command))?;
             batch.finish()
         });

@@ -86,7 +86,7 @@ impl Batch<'_> {
             return Ok(Err(Refusal::new(Reason::Internal, "the next epoch has no chain here")));
         };
         let seed = Seed::new(concord_server::fresh::<SEED_SIZE_BYTES>()?);
-        let key = self.key;
+        let key = self.keys.of(&self.state);
         let sealed = consignment::seal(
             chain.clone(),
             end.next_number(),

@@ -9,6 +9,7 @@ mod install;
 mod issue;
 mod list;
 mod remove;
+mod succession;
 mod taken_back;
 #[cfg(test)]
 mod tests;
@@ -154,17 +155,9 @@ impl Holders {
         ProfileSettings { identity: holder.clone(), server: self.server.clone(), address, addresses_file }
     }
 
-    /// The anchor that the server's own people are known by, if one was installed yet.
+    /// The anchor that the server's own people are known by, if one was installed yet: the present one, while it follows another.
     pub fn anchor(&self) -> Result<Option<Anchor>, HoldersError> {
-        // A hub has it in one place, a node, whose anchor folder may be taken away, in two.
-        for path in [self.dir.join(TLS_ANCHOR_FILE), AnchorFolder::certificate_in(&self.anchor_folder())] {
-            match read_text(&path) {
-                Ok(text) => return Ok(Some(Anchor::from_pem(&text)?)),
-                Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(None)
+        Ok(self.anchors()?.into_iter().next())
     }
 
     /// The anchor with its key, to issue and to take back with: the one that this folder goes by. Somebody else's, put into the folder by
@@ -174,7 +167,7 @@ impl Holders {
         let opened = AnchorFolder::open(&folder)
             .map_err(|source| HoldersError::AnchorKey { path: AnchorFolder::key_in(&folder), source })?;
         let shown = |anchor: &Anchor| anchor.fingerprint().grouped();
-        let known = self.known_anchors()?;
+        let known = self.anchors()?;
         if !known.is_empty() && !known.contains(opened.anchor()) {
             let known = known.iter().map(shown).collect::<Vec<_>>().join(" or ");
             return Err(HoldersError::AnchorOther { given: shown(opened.anchor()), known });
@@ -188,8 +181,9 @@ impl Holders {
         Ok(opened)
     }
 
-    /// All that the server's own people are known by, now: two while one anchor takes the place of another.
-    fn known_anchors(&self) -> Result<Vec<Anchor>, HoldersError> {
+    /// All that the server's own people are known by, now, the present one first: two while one anchor takes the place of another.
+    pub fn anchors(&self) -> Result<Vec<Anchor>, HoldersError> {
+        // A hub has it in one place, a node, whose anchor folder may be taken away, in two.
         for path in [self.dir.join(TLS_ANCHOR_FILE), AnchorFolder::certificate_in(&self.anchor_folder())] {
             match read_text(&path) {
                 Ok(text) => return Ok(Anchor::several_from_pem(&text)?),

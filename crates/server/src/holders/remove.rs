@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use concord_identity::{Anchor, AnchorFolder, FileError, MadeList, RegisterHeld, is_only_of, write_public};
 use concord_model::{Identity, Timestamp};
 
+use super::succession::short;
 use super::{Holders, HoldersError, Place, make_folder};
 use crate::revocation::{REVOCATION_FILE_SIZE_MAX_BYTES, REVOCATION_FILES_MAX, REVOCATION_FOLDER};
 
@@ -81,7 +82,13 @@ impl Holders {
     ) -> Result<(PathBuf, MadeList), HoldersError> {
         let folder = self.dir.join(REVOCATION_FOLDER);
         make_folder(&folder)?;
-        let path = folder.join(format!("{}.crl", anchor.participant().as_str().to_ascii_lowercase()));
+        let code = anchor.participant().as_str().to_ascii_lowercase();
+        let mut path = folder.join(format!("{code}.crl"));
+        // The list of an anchor that this one followed stays what it is.
+        let is_of = |before: &Anchor| path.exists() && refuse_if_of_another(&path, before).is_ok();
+        if self.anchors_before().iter().any(is_of) {
+            path = folder.join(format!("{code}-{}.crl", short(anchor.anchor())));
+        }
         refuse_if_of_another(&path, anchor.anchor())?;
         let made = anchor.revoke(held, these, &lists_in(&folder)?, now, next_update_days)?;
         write_public(&path, made.text.as_bytes())?;

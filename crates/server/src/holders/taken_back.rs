@@ -34,15 +34,18 @@ impl Holders {
     /// All that was taken back and that is known here. A list of an authority below the anchor does not count for this.
     pub fn taken_back(&self) -> Result<TakenBack, HoldersError> {
         let mut all = TakenBack::default();
-        let register = AnchorFolder::register_in(&self.anchor_folder());
-        for one in register.read()?.into_iter().filter(|one| one.revoked.is_some()) {
-            all.keys.extend(one.key_fingerprint());
-            all.serials.insert(one.serial);
+        // What one anchor took back, the next does not certify anew.
+        for folder in std::iter::once(self.anchor_folder()).chain(self.folders_before()) {
+            let register = AnchorFolder::register_in(&folder);
+            for one in register.read()?.into_iter().filter(|one| one.revoked.is_some()) {
+                all.keys.extend(one.key_fingerprint());
+                all.serials.insert(one.serial);
+            }
         }
         let folder = self.dir.join(REVOCATION_FOLDER);
         if fs::exists(&folder).unwrap_or(false) {
             let lists = lists_in(&folder)?;
-            for anchor in self.known_anchors()? {
+            for anchor in self.anchors()?.into_iter().chain(self.anchors_before()) {
                 all.serials.extend(revoked_in(lists.iter().map(Vec::as_slice), &anchor).into_keys());
             }
         }

@@ -11,7 +11,9 @@ use prost::Message as _;
 
 use crate::fixtures::{agreement_ref, agreement_text, key};
 use crate::golden::Golden;
-use crate::statements::{contact_setting, draft, epoch_opening, join_request, role_decision, signed};
+use crate::statements::{
+    contact_setting, draft, epoch_opening, join_request, role_decision, rotation, signed, succession,
+};
 
 #[test]
 fn an_agreement_text() {
@@ -75,6 +77,10 @@ fn statements_of_every_kind() {
         ("measure", decided(DecisionContent::AddMeasure(measure()))),
         ("contact", DraftContent::SetContact(contact_setting())),
         ("role", DraftContent::Role(role_decision())),
+        ("key rotation", DraftContent::RotateKey(rotation(Some(epoch_opening())))),
+        ("key rotation of the hub", DraftContent::RotateKey(rotation(None))),
+        ("anchor succession", DraftContent::SucceedAnchor(succession())),
+        ("anchor end", DraftContent::EndAnchor(concord_model::Fingerprint(Digest([0xcd; 32])))),
     ]) {
         let statement = encode_statement(&draft(number, content));
         let signed = signed(statement.clone());
@@ -99,6 +105,7 @@ fn a_join_request_and_a_bundle() {
         enrolment_fingerprint: Bytes::from_static(&[0xef; 32]),
         history: Bytes::copy_from_slice(&crate::fixtures::HISTORY),
         replaces: true,
+        present_anchors: vec![Bytes::from_static(b"the next anchor of SEC, DER")],
     };
     let about = "What a node brings to be enrolled, and what it gets to join. Possession is signed over `concord join v1` ‖ 0 ‖ the request \
                  without it; the key's private half is `UZB`, padded with zeros.";

@@ -2,15 +2,17 @@
 
 use bytes::Bytes;
 use concord_journal::Digest as JournalDigest;
-use concord_ledger::{ContactSetting, EpochOpening, Replacement, RoleDecision, StatementContent};
+use concord_ledger::{
+    AnchorSuccession, ContactSetting, EpochOpening, KeyRotation, Replacement, RoleDecision, StatementContent,
+};
 use concord_model::limits::STATEMENT_SIZE_MAX_BYTES;
 use concord_model::{
-    Contact, Digest, ForumRole, Language, Languages, MeasureCode, ParticipantCode, Reason, RoleScope, ShortLine,
-    Telephone, Title,
+    Contact, Digest, Fingerprint, ForumRole, Language, Languages, MeasureCode, ParticipantCode, Reason, RoleScope,
+    ShortLine, Telephone, Title,
 };
 use concord_wire::agreement::{
-    Draft, DraftContent, STATEMENT_DOMAIN, agreement_digest, encode_join_request, encode_statement, encode_text,
-    in_domain, parse_join_request, parse_statement, parse_text,
+    Draft, DraftContent, STATEMENT_DOMAIN, agreement_digest, certificate_fingerprint, encode_join_request,
+    encode_statement, encode_text, in_domain, keys, parse_join_request, parse_statement, parse_text, public_key,
 };
 use concord_wire::proto::agreement::v1 as pb;
 use proptest::prelude::*;
@@ -56,6 +58,65 @@ fn a_join_request_proves_the_key_that_it_brings() {
     changed.anchor = Bytes::from_static(b"another anchor");
     let (_, proof) = parse_join_request(&changed.encode_to_vec()).unwrap();
     assert!(!key("UZB").holds(&proof.signed_message, &proof.signature));
+}
+
+pub(crate) fn rotation(opening: Option<EpochOpening>) -> pb::KeyRotation {
+    let (before, next) = (key("KAZ"), key("KAZ next"));
+    let rotation = KeyRotation { opening, before: before.public.clone(), signing_key: next.public.clone() };
+    keys::rotation(&code("KAZ"), &name("main"), &rotation, |bytes| before.sign(bytes), |bytes| next.sign(bytes))
+}
+
+pub(crate) fn succession() -> pb::AnchorSuccession {
+    let present = key("KAZ");
+    let anchor = b"the next anchor of KAZ, DER";
+    keys::succession(&code("KAZ"), &name("main"), anchor, &present.public, |bytes| present.sign(bytes))
+}
+
+#[test]
+fn keys_that_follow_are_vouched_for_by_those_before() {
+    let proofs = |content| keys::proofs(&signed(encode_statement(&draft(1, content)))).unwrap();
+    let hold = |content: DraftContent, of: &[&str]| {
+        let proofs = proofs(content);
+        assert_eq!(proofs.len(), of.len());
+        let each = proofs.iter().zip(of);
+        each.clone().for_each(|(proof, of)| assert_eq!(proof.key, key(of).public));
+        each.map(|(proof, of)| key(of).holds(&proof.signed_message, &proof.signature)).collect::<Vec<_>>()
+    };
+    let both = ["KAZ", "KAZ next"];
+    assert_eq!(hold(DraftContent::RotateKey(rotation(Some(epoch_opening()))), &both), [true, true]);
+    assert_eq!(hold(DraftContent::SucceedAnchor(succession()), &["KAZ"]), [true]);
+    assert_eq!(hold(DraftContent::Enrol(join_request()), &["UZB"]), [true]);
+    assert!(proofs(DraftContent::EndAnchor(Fingerprint(Digest([1; 32])))).is_empty());
+
+    // Any word changed: the keys signed something else.
+    let changes: [&dyn Fn(&mut pb::KeyRotation); 4] = [
+        &|rotation| rotation.hub = "other".into(),
+        &|rotation| rotation.participant = "IRN".into(),
+        &|rotation| rotation.opening = None,
+        &|rotation| rotation.opening.as_mut().unwrap().epoch = 3,
+    ];
+    for change in changes {
+        let mut changed = rotation(Some(epoch_opening()));
+        change(&mut changed);
+        assert_eq!(hold(DraftContent::RotateKey(changed), &both), [false, false]);
+    }
+    let changed = pb::AnchorSuccession { anchor: Bytes::from_static(b"another anchor"), ..succession() };
+    assert_eq!(hold(DraftContent::SucceedAnchor(changed), &["KAZ"]), [false]);
+}
+
+#[test]
+fn what_vouches_for_keys_at_one_hub_or_of_one_state_does_so_nowhere_else() {
+    let refused = |content| parse_statement(&signed(encode_statement(&draft(1, content)))).unwrap_err().reason;
+    let elsewhere = |change: &dyn Fn(&mut pb::KeyRotation)| {
+        let mut changed = rotation(None);
+        change(&mut changed);
+        refused(DraftContent::RotateKey(changed))
+    };
+    assert_eq!(elsewhere(&|rotation| rotation.hub = "other".into()), Reason::StatementMalformed);
+    assert_eq!(elsewhere(&|rotation| rotation.participant = "IRN".into()), Reason::StatementMalformed);
+    assert_eq!(elsewhere(&|rotation| rotation.signing_key = Bytes::new()), Reason::StatementMalformed);
+    let changed = pb::AnchorSuccession { hub: "other".into(), ..succession() };
+    assert_eq!(refused(DraftContent::SucceedAnchor(changed)), Reason::StatementMalformed);
 }
 
 #[test]
@@ -188,6 +249,17 @@ proptest! {
                 StatementContent::Replace(Replacement { request, reference })
             }
             DraftContent::OpenEpoch(opening) => StatementContent::OpenEpoch(opening),
+            DraftContent::RotateKey(rotation) => StatementContent::RotateKey(KeyRotation {
+                opening: rotation.opening.map(|opening| EpochOpening { node: name(&opening.node), epoch: opening.epoch }),
+                before: public_key(rotation.signing_key_before[..].try_into().unwrap()),
+                signing_key: public_key(rotation.signing_key[..].try_into().unwrap()),
+            }),
+            DraftContent::SucceedAnchor(next) => StatementContent::SucceedAnchor(AnchorSuccession {
+                anchor: next.anchor.to_vec(),
+                anchor_fingerprint: certificate_fingerprint(&next.anchor),
+                signing_key: public_key(next.signing_key[..].try_into().unwrap()),
+            }),
+            DraftContent::EndAnchor(anchor) => StatementContent::EndAnchor(anchor),
             DraftContent::Approve(statement) => StatementContent::Approve(statement),
             DraftContent::Reject(statement) => StatementContent::Reject(statement),
             DraftContent::Decided(decision) => StatementContent::Decided(decision),

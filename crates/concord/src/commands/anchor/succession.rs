@@ -1,0 +1,224 @@
+//! `concord anchor next` and `concord anchor end`: one anchor of a server's participant follows another, with both for a while.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use concord_identity::{Anchor, read_text};
+use concord_model::Fingerprint;
+use concord_server::FolderKind;
+use concord_server::holders::{Holders, HoldersError};
+use concord_wire::agreement::{DraftContent, keys};
+use serde::Serialize;
+
+use super::super::approval;
+use super::super::certificates::holders;
+use super::super::compare::ask_for;
+use super::super::rotate::{Own, connect, hub_of, signing_keys};
+use super::super::statement::{Said, say_it};
+use crate::exit::{Exit, Failure};
+use crate::hint::{self, Line};
+use crate::output::{self, Output, facts};
+
+#[derive(Args)]
+pub(crate) struct NextArgs {
+    /// The node's or hub's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The certificate of the next anchor, whose key is elsewhere; where none is given, one is made in DIR/anchor-next.
+    #[arg(long, value_name = "FILE")]
+    anchor: Option<PathBuf>,
+    /// The fingerprint of that anchor, as `concord anchor init` showed it where it is kept; else a terminal is asked.
+    #[arg(long, value_name = "FINGERPRINT", value_parser = Fingerprint::parse, requires = "anchor")]
+    fingerprint: Option<Fingerprint>,
+    /// The profile of the officer who says so; where none is named, DIR/officer.
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct EndArgs {
+    /// The node's or hub's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// End it also where somebody here has no certificate under the present one yet: they are shut out.
+    #[arg(long)]
+    anyway: bool,
+    /// The profile of the officer who says so; where none is named, DIR/officer.
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct SuccessionLine {
+    participant: String,
+    /// The anchor that counts from now on, or is to.
+    anchor: String,
+    /// The one before, while it counts too, or the one that was ended.
+    before: Option<String>,
+    statement: &'static str,
+}
+
+impl SuccessionLine {
+    fn tell(&self, before: &'static str, output: Output) -> Result<(), Failure> {
+        output.result(self, || {
+            facts(&[
+                ("anchor of", self.participant.clone()),
+                ("next", self.anchor.clone()),
+                (before, self.before.clone().unwrap_or_else(|| "-".to_owned())),
+                ("statement", self.statement.to_owned()),
+            ])
+        })
+    }
+}
+
+pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure> {
+    let (holders, kind) = holders(&args.dir)?;
+    let given = given(args, &holders, output)?;
+    let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
+    let own = Own::of(&client, &holders, kind).await?;
+    let (present, ending) = (own.anchor()?, own.ending_anchor()?);
+    if let (Some(ending), None) = (ending, holders.next_anchor()?) {
+        let goes_by = holders.anchors()?.into_iter().find(|anchor| anchor.fingerprint() == present);
+        if given.as_ref().is_some_and(|given| Some(given) != goes_by.as_ref()) {
+            let what = format!("the anchor {} before the present one still counts", ending.grouped());
+            return Err(Failure::new(Exit::Refused, "ANCHOR_ENDING", what).help(
+                "make the certificates under it anew, and end it with `concord anchor end`; then bring the next",
+            ));
+        }
+        if goes_by.is_some() {
+            // The same again: it is done, and the one before has yet to be ended.
+            let done = SuccessionLine {
+                participant: own.participant.to_string(),
+                anchor: present.grouped(),
+                before: Some(ending.grouped()),
+                statement: Said::Accepted.as_str(),
+            };
+            done.tell("before it", output)?;
+            tell_renewing(args, kind, output);
+            return Ok(());
+        }
+    }
+    let next = holders.prepare_next_anchor(given, output::now())?;
+    let mut known = holders.anchors()?;
+    known.retain(|anchor| *anchor != next);
+    let both = |first: &[Anchor], then: &[Anchor]| [first, then].concat();
+    let line = |statement, before: Option<Fingerprint>| SuccessionLine {
+        participant: own.participant.to_string(),
+        anchor: next.fingerprint().grouped(),
+        before: before.map(|before| before.grouped()),
+        statement,
+    };
+    if present != next.fingerprint() {
+        // Everybody here knows both before the first certificate under the next is made.
+        holders.know_by(&both(&known, std::slice::from_ref(&next)))?;
+        let key = own.present(&signing_keys(&args.dir))?;
+        let hub = hub_of(&client).await?;
+        let message = keys::succession(&own.participant, &hub, next.der(), &key.public(), |bytes| key.sign(bytes));
+        let (said, statement) = say_it(&client, DraftContent::SucceedAnchor(message)).await?;
+        if said != Said::Accepted {
+            line(said.as_str(), Some(present)).tell("before it", output)?;
+            match said {
+                Said::Waits(missing) => approval::tell_waits(missing, &statement, output),
+                _ => output.say("the node forwards it when the hub can be reached"),
+            }
+            output.say("run the same command again once it is recorded: then the folder goes by the next anchor");
+            return Ok(());
+        }
+    }
+    holders.follow_anchor(&next)?;
+    holders.know_by(&both(std::slice::from_ref(&next), &known))?;
+    let before = if present == next.fingerprint() { ending } else { Some(present) };
+    line(Said::Accepted.as_str(), before).tell("before it", output)?;
+    tell_renewing(args, kind, output);
+    Ok(())
+}
+
+fn tell_renewing(args: &NextArgs, kind: FolderKind, output: Output) {
+    let whose = match kind {
+        FolderKind::Node => "the agencies' machines get the new server-anchor.pem of their profiles",
+        FolderKind::Hub => "each node has heard of it (`concord status --profile` of the secretariat: no lag)",
+    };
+    output.say(&format!(
+        "both anchors count. Once {whose}, certificates are made anew under the next, then the one before is ended"
+    ));
+    hint::next(
+        output,
+        "make everybody's certificate anew, then end the anchor before",
+        &[
+            Line::new(&format!("{kind} renew --all --dir")).path(&args.dir),
+            Line::new("anchor end --dir").path(&args.dir),
+        ],
+    );
+}
+
+/// The anchor of a file, compared: whoever could change the file could have put one of their own there.
+fn given(args: &NextArgs, holders: &Holders, output: Output) -> Result<Option<Anchor>, Failure> {
+    let Some(path) = &args.anchor else { return Ok(None) };
+    let anchor = Anchor::from_pem(&read_text(path)?).map_err(HoldersError::from)?;
+    if holders.next_anchor()?.as_ref() == Some(&anchor) {
+        return Ok(Some(anchor));
+    }
+    match args.fingerprint {
+        Some(said) if said == anchor.fingerprint() => {}
+        Some(said) => {
+            let what = format!(
+                "the anchor of the file has the fingerprint {}, and what was said is {}: nothing was done",
+                anchor.fingerprint().grouped(),
+                said.grouped()
+            );
+            return Err(Failure::new(Exit::Refused, "FINGERPRINT_MISMATCH", what)
+                .help("somebody may have put another file in its place: get it again another way"));
+        }
+        None => {
+            let question =
+                "Type the anchor's fingerprint, or its first four groups, as it is known where the anchor is kept:";
+            ask_for("the anchor", question, anchor.fingerprint(), output)?;
+        }
+    }
+    Ok(Some(anchor))
+}
+
+pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
+    let (holders, kind) = holders(&args.dir)?;
+    let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
+    let own = Own::of(&client, &holders, kind).await?;
+    let anchors = holders.anchors()?;
+    let present = own.anchor()?;
+    let Some(kept) = anchors.iter().find(|anchor| anchor.fingerprint() == present) else {
+        let what = format!("this folder does not go by the anchor that the registry has, {}", present.grouped());
+        return Err(Failure::failed("ANCHOR_OTHER", what)
+            .help("run `concord anchor next` once more: it ends what was cut short"));
+    };
+    let mut line = SuccessionLine {
+        participant: own.participant.to_string(),
+        anchor: present.grouped(),
+        before: None,
+        statement: Said::Accepted.as_str(),
+    };
+    if let Some(ending) = own.ending_anchor()? {
+        let late = holders.not_under(kept, output::now())?;
+        if !late.is_empty() && !args.anyway {
+            let names: Vec<_> = late.iter().map(ToString::to_string).collect();
+            let what = format!("these have no certificate under the present anchor that holds: {}", names.join(", "));
+            return Err(Failure::new(Exit::Refused, "CERTIFICATES_LEFT", what).help(
+                "make them anew (`renew --all`, `agency renew NAME --csr`), or end it all the same with --anyway: they are shut out then",
+            ));
+        }
+        line.before = Some(ending.grouped());
+        let (said, statement) = say_it(&client, DraftContent::EndAnchor(ending)).await?;
+        line.statement = said.as_str();
+        if said != Said::Accepted {
+            line.tell("ended", output)?;
+            match said {
+                Said::Waits(missing) => approval::tell_waits(missing, &statement, output),
+                _ => output.say("the node forwards it when the hub can be reached"),
+            }
+            output.say(
+                "run the same command again once it is recorded: then nobody here goes by the one before any more",
+            );
+            return Ok(());
+        }
+    }
+    holders.know_by(std::slice::from_ref(kept))?;
+    line.tell("ended", output)
+}

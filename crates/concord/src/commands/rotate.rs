@@ -1,0 +1,215 @@
+//! `concord node rotate` and `concord hub rotate`: new keys for a server that runs, with nobody else's help.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use concord_identity::{SigningKey, SigningKeys, enrolment_fingerprint};
+use concord_ledger::{EpochOpening, KeyRotation};
+use concord_model::{Digest, Fingerprint, Name, ParticipantCode};
+use concord_server::FolderKind;
+use concord_server::holders::{Holders, HoldersError};
+use concord_wire::agreement::{DraftContent, keys};
+use concord_wire::proto::agreement::v1::PrepareRequest;
+use concord_wire::proto::operations::v1::EnrolledKeys;
+use serde::Serialize;
+
+use super::approval;
+use super::certificates::{CertificateLine, DaysArgs, holders};
+use super::participant::registered;
+use super::statement::{Said, say_it};
+use crate::cli::ClientArgs;
+use crate::client::{Client, call};
+use crate::exit::Failure;
+use crate::hint::{self, Line};
+use crate::output::{Output, facts};
+
+const SIGNING_KEY_FILE: &str = "signing/key.pem";
+const OFFICER_PROFILE: &str = "officer";
+
+#[derive(Args)]
+pub(crate) struct RotateArgs {
+    /// The server's folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The profile of the officer who says so; where none is named, DIR/officer.
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<PathBuf>,
+    #[command(flatten)]
+    days: DaysArgs,
+}
+
+#[derive(Serialize)]
+struct RotateLine {
+    server: String,
+    /// The new certificate; none where the anchor's key is elsewhere.
+    certificate: Option<CertificateLine>,
+    signing_key: String,
+    /// The epoch of the node's chains that opens with it; none of the hub.
+    epoch: Option<u32>,
+    /// What others compare by telephone from now on.
+    fingerprint: String,
+    statement: &'static str,
+}
+
+pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> Result<(), Failure> {
+    let (holders, found) = holders(&args.dir)?;
+    if found != kind {
+        return Err(Failure::usage(format!("{} is the folder of a {found}", args.dir.display()))
+            .help(format!("use `concord {found} rotate`")));
+    }
+    let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
+    let own = Own::of(&client, &holders, kind).await?;
+    let path = args.dir.join(SIGNING_KEY_FILE);
+    let (before, next) = own.prepare(&path)?;
+    let prepared = client.statements().prepare(call(PrepareRequest {})).await?.into_inner();
+    let hub = Name::parse(&prepared.hub).map_err(Failure::answer)?;
+    let opening = match kind {
+        FolderKind::Node => {
+            Some(EpochOpening { node: holders.server().name.clone(), epoch: prepared.epoch.saturating_add(1) })
+        }
+        FolderKind::Hub => None,
+    };
+    let epoch = opening.as_ref().map(|opening| opening.epoch);
+    let rotation = KeyRotation { opening, before: before.public(), signing_key: next.public() };
+    let participant = &holders.server().participant;
+    let message = keys::rotation(participant, &hub, &rotation, |bytes| before.sign(bytes), |bytes| next.sign(bytes));
+    let (said, statement) = say_it(&client, DraftContent::RotateKey(message)).await?;
+    // Last, since the connection above stands under the certificate of before.
+    let certificate = renew(&holders, args.days)?;
+    let anchor = holders.anchor()?.ok_or(HoldersError::AnchorUnknown)?;
+    let line = RotateLine {
+        server: holders.server().to_string(),
+        certificate,
+        signing_key: next.public().fingerprint.grouped(),
+        epoch,
+        fingerprint: enrolment_fingerprint(participant, anchor.der(), &next.public()).grouped(),
+        statement: said.as_str(),
+    };
+    output.result(&line, || {
+        let certificate = line.certificate.as_ref().map(|made| format!("a new key, valid until {}", made.not_after));
+        facts(&[
+            ("server", line.server.clone()),
+            ("certificate", certificate.unwrap_or_else(|| "as before".to_owned())),
+            ("signing key", line.signing_key.clone()),
+            ("epoch", line.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string())),
+            ("fingerprint", line.fingerprint.clone()),
+            ("statement", line.statement.to_owned()),
+        ])
+    })?;
+    match said {
+        Said::Accepted => output.say("every node is told by the feed; the key before stays known for what it signed"),
+        Said::Queued => {
+            output.say("the node forwards it when the hub can be reached; until then the present key signs")
+        }
+        Said::Waits(missing) => approval::tell_waits(missing, &statement, output),
+    }
+    if line.certificate.is_none() {
+        let why = "the anchor's key is elsewhere: the certificate gets its new key by a request";
+        let request = Line::new(&format!("{kind} renew --csr --new-key --dir")).path(&args.dir);
+        hint::next(output, why, &[request]);
+    }
+    Ok(())
+}
+
+/// A new certificate for a new key of the server's; none where the anchor's key is elsewhere.
+fn renew(holders: &Holders, days: DaysArgs) -> Result<Option<CertificateLine>, Failure> {
+    let anchor = match holders.open_anchor() {
+        Err(HoldersError::AnchorKey { .. }) => return Ok(None),
+        opened => opened?,
+    };
+    let made = holders.renew(&anchor, holders.server(), true, days.life())?;
+    Ok(Some(CertificateLine::of(&made, Some(&holders.folder_of(holders.server())?))))
+}
+
+/// The way of an officer of the server's participant to it.
+pub(super) async fn connect(holders: &Holders, dir: &Path, profile: Option<&Path>) -> Result<Client, Failure> {
+    let profile = profile.map_or_else(|| dir.join(OFFICER_PROFILE), Path::to_owned);
+    let client = Client::connect(&ClientArgs { profile }).await?;
+    let (own, server) = (&client.profile().settings().identity, holders.server());
+    if own.participant != server.participant {
+        let what = format!("{own} does not speak for {}, whose server {} is", server.participant, server.name);
+        return Err(Failure::usage(what).help(format!("use the profile of an officer of {}", server.participant)));
+    }
+    Ok(client)
+}
+
+/// What the registry knows of the keys of the own server.
+pub(super) struct Own {
+    pub(super) participant: ParticipantCode,
+    server: Name,
+    keys: EnrolledKeys,
+}
+
+impl Own {
+    pub(super) async fn of(client: &Client, holders: &Holders, kind: FolderKind) -> Result<Self, Failure> {
+        let server = holders.server();
+        let all = registered(client).await?;
+        let is_own = |code: &str| code == server.participant.as_str();
+        let found = all.into_iter().find(|one| one.participant.as_ref().is_some_and(|one| is_own(&one.code)));
+        let keys = found.and_then(|one| if kind == FolderKind::Hub { one.hub } else { one.enrolled });
+        let keys = keys.ok_or_else(|| {
+            Failure::failed("PARTICIPANT_NOT_ENROLLED", format!("the registry has no keys of {server} yet"))
+                .help("a node that has not joined has nothing that anybody goes by: make its folder anew where its keys are to be others")
+        })?;
+        Ok(Self { participant: server.participant.clone(), server: server.name.clone(), keys })
+    }
+
+    pub(super) fn anchor(&self) -> Result<Fingerprint, Failure> {
+        fingerprint(&self.keys.anchor_fingerprint)
+    }
+
+    /// The anchor before the present one, while that counts too.
+    pub(super) fn ending_anchor(&self) -> Result<Option<Fingerprint>, Failure> {
+        let ending = &self.keys.ending_anchor_fingerprint;
+        if ending.is_empty() { Ok(None) } else { fingerprint(ending).map(Some) }
+    }
+
+    /// The key that counts, of those in the server's file.
+    pub(super) fn present(&self, path: &Path) -> Result<Arc<SigningKey>, Failure> {
+        let present = fingerprint(&self.keys.signing_key_fingerprint)?;
+        SigningKeys::load(path).map_err(HoldersError::from)?.named(&present).ok_or_else(|| {
+            let what = format!(
+                "{} does not have the key by which the registry knows {}, {}",
+                path.display(),
+                self.server,
+                present.grouped()
+            );
+            Failure::failed("SIGNING_KEY_UNKNOWN", what).help(
+                "only the present key vouches for another: put its file back; where it is lost, have the node replaced",
+            )
+        })
+    }
+
+    /// The present key, and the one that is to follow: what was begun before goes on, else a new one is made and kept beside it.
+    fn prepare(&self, path: &Path) -> Result<(Arc<SigningKey>, Arc<SigningKey>), Failure> {
+        let present = self.present(path)?;
+        let mut known = vec![present.public().fingerprint];
+        for earlier in &self.keys.earlier {
+            known.push(fingerprint(&earlier.signing_key_fingerprint)?);
+        }
+        let held = SigningKeys::load(path).map_err(HoldersError::from)?.held();
+        if let Some(begun) = held.into_iter().find(|key| !known.contains(&key.public().fingerprint)) {
+            return Ok((present, begun));
+        }
+        let next = SigningKey::generate().map_err(HoldersError::from)?;
+        // Before anybody hears of it: what nobody can sign with must not count.
+        SigningKeys::add(path, &next).map_err(HoldersError::from)?;
+        Ok((present, Arc::new(next)))
+    }
+}
+
+fn fingerprint(bytes: &[u8]) -> Result<Fingerprint, Failure> {
+    Digest::from_slice(bytes).map(Fingerprint).map_err(Failure::answer)
+}
+
+/// The file of the signing keys of a server's folder.
+pub(super) fn signing_keys(dir: &Path) -> PathBuf {
+    dir.join(SIGNING_KEY_FILE)
+}
+
+/// The name of the hub that statements are for.
+pub(super) async fn hub_of(client: &Client) -> Result<Name, Failure> {
+    let prepared = client.statements().prepare(call(PrepareRequest {})).await?.into_inner();
+    Name::parse(&prepared.hub).map_err(Failure::answer)
+}

@@ -1,0 +1,123 @@
+//! One anchor follows another: both are known here for a while, so that certificates are made anew one by one.
+//!
+//! Invariant: the folder goes by the next anchor only once the hub has recorded that it follows, and everybody here knows both before the
+//! first certificate under it is made. So nobody is shut out at any moment, wherever a crash comes; each step is the same when it is done
+//! again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use concord_identity::{
+    Anchor, AnchorFolder, FileError, SERVER_ANCHOR_FILE, certificates_from_pem, certificates_to_pem, read_text,
+    unfit_for, write_public,
+};
+use concord_model::{Identity, Role, Timestamp};
+
+use super::{ANCHOR_FOLDER, Holders, HoldersError, TLS_ANCHOR_FILE};
+
+const NEXT_ANCHOR_FOLDER: &str = "anchor-next";
+const SHOWN_DIGITS: usize = 8;
+
+impl Holders {
+    /// The anchor that is to follow, if one is prepared.
+    pub fn next_anchor(&self) -> Result<Option<Anchor>, HoldersError> {
+        let path = AnchorFolder::certificate_in(&self.dir.join(NEXT_ANCHOR_FOLDER));
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Anchor::from_pem(&read_text(&path)?)?))
+    }
+
+    /// Prepares the anchor that is to follow: makes one with its key in `anchor-next/`, or takes the certificate of one whose key is elsewhere.
+    ///
+    /// Fails where another one is prepared.
+    pub fn prepare_next_anchor(&self, given: Option<Anchor>, now: Timestamp) -> Result<Anchor, HoldersError> {
+        let folder = self.dir.join(NEXT_ANCHOR_FOLDER);
+        match (self.next_anchor()?, given) {
+            (Some(known), Some(given)) if known != given => Err(HoldersError::AnchorOther {
+                given: given.fingerprint().grouped(),
+                known: known.fingerprint().grouped(),
+            }),
+            (Some(known), _) => Ok(known),
+            (None, Some(given)) => {
+                super::make_folder(&folder)?;
+                write_public(&AnchorFolder::certificate_in(&folder), given.to_pem().as_bytes())?;
+                Ok(given)
+            }
+            (None, None) => Ok(AnchorFolder::create(&folder, &self.server.participant, now)?.anchor().clone()),
+        }
+    }
+
+    /// Lets the server and everybody's profile here know each other by these anchors, the present one first.
+    pub fn know_by(&self, anchors: &[Anchor]) -> Result<(), HoldersError> {
+        let ders: Vec<_> = anchors.iter().map(|anchor| anchor.der().clone()).collect();
+        let text = certificates_to_pem(&ders);
+        if self.server.role == Role::Node {
+            write_public(&self.dir.join(TLS_ANCHOR_FILE), text.as_bytes())?;
+        }
+        for holder in self.everybody().iter().filter(|holder| **holder != self.server) {
+            let place = self.place(holder)?;
+            if place.is_whole() {
+                write_public(&place.folder.join(SERVER_ANCHOR_FILE), text.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The prepared anchor takes the present one's place; that one's folder is kept beside it.
+    pub fn follow_anchor(&self, next: &Anchor) -> Result<(), HoldersError> {
+        let (present, coming) = (self.dir.join(ANCHOR_FOLDER), self.dir.join(NEXT_ANCHOR_FOLDER));
+        if !coming.exists() {
+            return Ok(());
+        }
+        if let Some(before) = anchor_in(&present).filter(|before| before != next) {
+            rename(&present, &self.dir.join(format!("{ANCHOR_FOLDER}-{}", short(&before))))?;
+        }
+        rename(&coming, &present)
+    }
+
+    /// The anchors that others followed here, in no order.
+    pub(super) fn anchors_before(&self) -> Vec<Anchor> {
+        self.folders_before().iter().filter_map(|folder| anchor_in(folder)).collect()
+    }
+
+    /// Their folders.
+    pub(super) fn folders_before(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let is_before = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with("anchor-") && name != NEXT_ANCHOR_FOLDER
+        };
+        entries.map(|entry| entry.path()).filter(is_before).collect()
+    }
+
+    /// Whose certificate here would not hold under this anchor alone, of those that are not taken back.
+    pub fn not_under(&self, anchor: &Anchor, now: Timestamp) -> Result<Vec<Identity>, HoldersError> {
+        let taken_back = self.taken_back()?;
+        let mut others = self.everybody();
+        others.retain(|holder| {
+            let is_out = self.certificate_of(holder).is_ok_and(|here| taken_back.has(&here));
+            !is_out && self.leaf_of(holder).is_some_and(|leaf| !unfit_for(&leaf, holder, anchor, now).is_empty())
+        });
+        Ok(others)
+    }
+
+    fn leaf_of(&self, holder: &Identity) -> Option<rustls::pki_types::CertificateDer<'static>> {
+        let text = read_text(&self.place(holder).ok()?.certificate()).ok()?;
+        certificates_from_pem(&text).ok()?.into_iter().next()
+    }
+}
+
+fn anchor_in(folder: &Path) -> Option<Anchor> {
+    Anchor::from_pem(&read_text(&AnchorFolder::certificate_in(folder)).ok()?).ok()
+}
+
+/// The first digits of an anchor's fingerprint: its name among files.
+pub(super) fn short(anchor: &Anchor) -> String {
+    anchor.fingerprint().0.to_string().chars().take(SHOWN_DIGITS).collect()
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), HoldersError> {
+    let renamed = fs::rename(from, to).and_then(|()| fs::File::open(to.parent().unwrap_or(to))?.sync_all());
+    renamed.map_err(|source| FileError { action: "rename the folder", path: from.to_owned(), source }.into())
+}
