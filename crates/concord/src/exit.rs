@@ -137,6 +137,8 @@ impl From<ProfileError> for Failure {
             ProfileError::NoAddress { .. } => Self::new(Exit::Unavailable, "ADDRESS_UNKNOWN", message),
             ProfileError::Statement(_) => Self::new(Exit::Refused, Reason::CallerNotAllowed.code(), message)
                 .help("use an officer's profile, such as NODEDIR/officer"),
+            ProfileError::NoKey(_) => Self::failed("PROFILE_UNUSABLE", message)
+                .help("it is with whoever made the request; where it is lost, have the certificate made anew for a new request"),
             _ => Self::failed("PROFILE_UNUSABLE", message).help("have the profile made again by the node's operator"),
         }
     }

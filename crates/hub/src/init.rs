@@ -124,7 +124,8 @@ pub fn install_certificates(
 /// The holders of certificates of a hub's folder.
 pub fn holders(dir: &Path) -> Result<Holders, HubError> {
     Folder::open(dir, FolderKind::Hub)?;
-    Ok(of_name(dir, &Config::load(dir)?.name))
+    let config = Config::load(dir)?;
+    Ok(of_name(dir, &config.name).reached_at(config.announce.first().cloned()))
 }
 
 pub(crate) fn of_name(dir: &Path, name: &Name) -> Holders {
@@ -172,7 +173,9 @@ impl New {
         let key = folder.path().join(files::SIGNING_KEY);
         make_private_folder(key.parent().unwrap_or(folder.path()))?;
         SigningKey::generate()?.save(&key)?;
-        let holders = of_name(folder.path(), &options.name);
+        // Empty, nothing is taken back. It is there so that a list can be put in when there is no time to look up where.
+        make_private_folder(&folder.path().join(concord_server::REVOCATION_FOLDER))?;
+        let holders = of_name(folder.path(), &options.name).reached_at(config.announce.first().cloned());
         let people = holders.first_people(&officers(&options.officers, config.quorum)?)?;
         Ok(Self { config, holders, people })
     }

@@ -19,6 +19,7 @@ use crate::files::{self, FileError};
 use crate::leaf_key::LeafKey;
 use crate::pair;
 use crate::refusal::CertificateRefusal;
+use crate::settings::settings_from_toml;
 use crate::signing::KeyError;
 use crate::statement::{StatementError, StatementSigner};
 use crate::tls::{self, Application, Credentials, HybridKey, TlsError};
@@ -209,8 +210,8 @@ impl Profile {
         if !path.is_file() {
             return Err(ProfileError::NotAProfile(folder.to_owned()));
         }
-        let mut file: SettingsFile = toml::from_str(&files::read_text(&path)?)
-            .map_err(|error| ProfileError::Settings { path, why: error.to_string() })?;
+        let mut file: SettingsFile =
+            settings_from_toml(&files::read_text(&path)?).map_err(|why| ProfileError::Settings { path, why })?;
         let way = ProfileWay {
             proxy: file.proxy.take(),
             proxy_credentials: file.proxy_credentials.take().map(|file| folder.join(file)),
@@ -257,7 +258,9 @@ impl Profile {
             (from_file, None) => Err(ProfileError::NoAddress {
                 server: self.settings.server.clone(),
                 why: match from_file {
-                    Some(Err(why)) => format!("the server has not been started yet ({why})"),
+                    Some(Err(why)) => format!(
+                        "the server has not been started yet, or this profile is not in its folder any more ({why})"
+                    ),
                     _ => "the profile names neither an address nor an addresses file".to_owned(),
                 },
             }),

@@ -142,7 +142,7 @@ impl NodeConfig {
 
     /// Reads the text of a `node.toml`; an error says what is wrong and where.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: File = concord_identity::settings_from_toml(text)?;
         let address = |key: &str, value: &str| {
             let parsed = value.parse::<SocketAddr>();
             parsed.map_err(|_| format!("{key} = \"{value}\" is not an address such as 127.0.0.1:7443"))

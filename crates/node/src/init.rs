@@ -178,7 +178,12 @@ impl New {
         let paths = Paths::of(folder.path());
         Paths::make(paths.signing_key().parent().unwrap_or(&options.dir))?;
         SigningKey::generate()?.save(&paths.signing_key())?;
-        let holders = of_config(folder.path(), &config);
+        // Empty, nothing is taken back. It is there so that a list can be put in when there is no time to look up where.
+        Paths::make(&folder.path().join(concord_server::REVOCATION_FOLDER))?;
+        // Port 0 is chosen when the node serves.
+        let reached = options.dns.first().filter(|_| config.listen.port() != 0);
+        let reached = reached.map(|host| format!("{host}:{}", config.listen.port()));
+        let holders = of_config(folder.path(), &config).reached_at(reached);
         Ok(Self { folder, _lock: lock, config, paths, holders })
     }
 

@@ -59,7 +59,8 @@ fn exchanges_go_through_a_proxy_that_asks_who_is_calling_and_what_it_refuses_is_
     forum.stop_node("KAZ");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let served = concord(words!["node", "serve", "--dir", dir]);
-    assert!(served.reason().as_deref() == Some("CONFIG_INVALID") && served.message().contains("chmod 600"), "{served}");
+    served.refused(2, "CONFIG_INVALID");
+    assert!(served.message().contains("chmod 600"), "{served}");
 }
 
 #[test]

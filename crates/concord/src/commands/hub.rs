@@ -29,7 +29,7 @@ pub(crate) enum HubCommand {
     /// Make a hub: its trust anchor and keys, its profiles, its settings, its registry.
     Init(InitArgs),
     /// Put in certificates that were made elsewhere from the hub's requests; the first time, make its registry.
-    InstallCert(InstallArgs),
+    InstallCert(HubInstallArgs),
     /// Make the hub's certificate anew under the same anchor, also one that has expired; nobody else has to do anything.
     #[command(
         after_help = "Example:\n  concord hub renew --dir /srv/concord/hub\n  concord hub renew --dir /srv/concord/hub --new-key --all\n  concord hub renew --dir /srv/concord/hub --csr\n  concord hub renew --dir /srv/concord/hub --list"
@@ -103,7 +103,7 @@ pub(crate) struct InitArgs {
 #[command(
     after_help = "Example:\n  concord hub install-cert certificates.pem --dir /srv/concord/hub\n\nNothing is put in under an anchor whose fingerprint was not compared."
 )]
-pub(crate) struct InstallArgs {
+pub(crate) struct HubInstallArgs {
     #[command(flatten)]
     certificates: install_cert::InstallArgs,
     /// The registry and catalogue that a new hub begins with.
@@ -209,8 +209,8 @@ fn tell_officers(dir: &Path, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn install(args: &InstallArgs, output: Output) -> Result<(), Failure> {
-    let InstallArgs { certificates: args, seed } = args;
+fn install(args: &HubInstallArgs, output: Output) -> Result<(), Failure> {
+    let HubInstallArgs { certificates: args, seed } = args;
     let seed = read_seed(seed)?;
     let holders = concord_hub::holders(&args.dir)?;
     let (text, said) = args.read(&holders, output)?;

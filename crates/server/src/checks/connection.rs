@@ -240,8 +240,8 @@ fn tls(secured: &Result<Io<Tcp>, ConnectError>) -> Check {
         }
         Err(ConnectError::TlsRefused { refusal: HandshakeRefusal::RefusedByPeer(_), .. }) => Check::failed(
             "tls",
-            "the hub does not let this node in: it has other keys enrolled, has taken this certificate back, or it does not hold by \
-             the hub's clock",
+            "the hub does not let this node in: it has other keys enrolled, has taken this certificate back, a revocation list of its \
+             anchor has lapsed there, or it does not hold by the hub's clock",
             "compare fingerprints with the secretariat (line registry), whose `concord audit --refused` has the reason",
         ),
         Err(error @ ConnectError::TlsRefused { refusal: HandshakeRefusal::Certificate(_), .. }) => {

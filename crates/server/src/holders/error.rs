@@ -25,10 +25,10 @@ pub enum HoldersError {
     #[error("{0} was added before; renew it, or remove it first")]
     Known(Identity),
     /// Nobody of that name.
-    #[error("{0} has no certificate here and stands in no register; `list` shows who does")]
+    #[error("{0} has no certificate here; `list` shows who has one")]
     Unknown(Identity),
     /// The anchor's key is elsewhere.
-    #[error("the trust anchor's key is needed, and {} cannot be used: {source}; put the folder back, or do it where the key is", path.display())]
+    #[error("the trust anchor's key is needed, and {} cannot be used: {source}", path.display())]
     AnchorKey {
         /// Where it was looked for.
         path: PathBuf,
@@ -77,7 +77,8 @@ pub enum HoldersError {
     },
     /// Out, and to stay out.
     #[error(
-        "the certificates of {0} were taken back; `remove` again puts the old profile away, then add it anew, with a new key"
+        "the certificates of {0} were taken back, and none of them is renewed; `remove` again puts away a profile that was left; whoever is \
+         to come back is added anew, with a new key"
     )]
     TakenBack(Identity),
     /// The file has no leaf.

@@ -149,7 +149,7 @@ impl Holders {
         life: Lifetime,
     ) -> Result<CertificateFacts, HoldersError> {
         let place = self.place(holder)?;
-        let before = self.present(holder, &place)?;
+        let before = self.renewable(holder, &place)?;
         self.refuse_if_taken_back(holder, &before, new_key)?;
         let has_key = place.key().exists();
         if new_key && !has_key {
@@ -178,7 +178,7 @@ impl Holders {
         life: Lifetime,
     ) -> Result<CertificateFacts, HoldersError> {
         let place = self.place(holder)?;
-        self.refuse_if_taken_back(holder, &self.present(holder, &place)?, true)?;
+        self.refuse_if_taken_back(holder, &self.renewable(holder, &place)?, true)?;
         let certificate = issue_requested(anchor, holder, requested, life)?;
         self.put(&place, &certificate)?;
         Ok(CertificateFacts::read(&certificate)?)
@@ -187,6 +187,16 @@ impl Holders {
     /// The certificate that a holder has here.
     pub fn certificate_of(&self, holder: &Identity) -> Result<CertificateFacts, HoldersError> {
         self.present(holder, &self.place(holder)?)
+    }
+
+    /// What is to be renewed. Of somebody who was taken back, and whose profile is put away, the reason is that.
+    fn renewable(&self, holder: &Identity, place: &Place) -> Result<CertificateFacts, HoldersError> {
+        match self.present(holder, place) {
+            Err(HoldersError::Unknown(_)) if self.was_taken_back(holder)? => {
+                Err(HoldersError::TakenBack(holder.clone()))
+            }
+            found => found,
+        }
     }
 
     pub(super) fn present(&self, holder: &Identity, place: &Place) -> Result<CertificateFacts, HoldersError> {
