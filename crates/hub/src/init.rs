@@ -71,6 +71,8 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
     let holders = &new.holders;
     let anchor = AnchorFolder::create(&holders.anchor_folder(), &ParticipantCode::secretariat(), now)?;
     holders.add_server(&anchor, hosts(&new.config, &options.dns), life)?;
+    // Its certificate says by now by which name it is reached.
+    let holders = &reached(new.holders.clone(), &new.config);
     for person in &new.people {
         holders.add(&anchor, person, None, life)?;
     }
@@ -125,7 +127,14 @@ pub fn install_certificates(
 pub fn holders(dir: &Path) -> Result<Holders, HubError> {
     Folder::open(dir, FolderKind::Hub)?;
     let config = Config::load(dir)?;
-    Ok(of_name(dir, &config.name).reached_at(config.announce.first().cloned()))
+    Ok(reached(of_name(dir, &config.name), &config))
+}
+
+/// So that people's profiles work where they are moved to.
+fn reached(holders: Holders, config: &Config) -> Holders {
+    let announced = config.announce.first().cloned();
+    let by = announced.or_else(|| holders.reached_by(config.listen));
+    holders.reached_at(by)
 }
 
 pub(crate) fn of_name(dir: &Path, name: &Name) -> Holders {
@@ -175,7 +184,7 @@ impl New {
         SigningKey::generate()?.save(&key)?;
         // Empty, nothing is taken back. It is there so that a list can be put in when there is no time to look up where.
         make_private_folder(&folder.path().join(concord_server::REVOCATION_FOLDER))?;
-        let holders = of_name(folder.path(), &options.name).reached_at(config.announce.first().cloned());
+        let holders = reached(of_name(folder.path(), &options.name), &config);
         let people = holders.first_people(&officers(&options.officers, config.quorum)?)?;
         Ok(Self { config, holders, people })
     }

@@ -33,6 +33,9 @@ pub const KEY_FILE: &str = "key.pem";
 /// The anchor of its server.
 pub const SERVER_ANCHOR_FILE: &str = "server-anchor.pem";
 
+/// What every data folder of a server has.
+const DATA_FOLDER_MARK: &str = "concord.json";
+
 /// A profile cannot be made or used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
@@ -81,14 +84,14 @@ pub enum ProfileError {
     #[error("the profile's {SERVER_ANCHOR_FILE}: {0}")]
     Anchor(#[from] AnchorError),
     /// Nobody said where the server is.
-    #[error(
-        "the address of {server} is not known: {why}. Start the server, or put 'address = \"host:port\"' into {SETTINGS_FILE}"
-    )]
+    #[error("the address of {server} is not known: {why}")]
     NoAddress {
         /// Whom the profile calls.
         server: Identity,
-        /// What was looked for.
+        /// What was looked for, and why it is not there.
         why: String,
+        /// Where an address can be written.
+        settings: PathBuf,
     },
     /// Certificate or key cannot be used.
     #[error(transparent)]
@@ -111,7 +114,7 @@ pub struct ProfileSettings {
     pub identity: Identity,
     /// The one server that this profile talks to.
     pub server: Identity,
-    /// `host:port`, if it is fixed.
+    /// `host:port`, if it is fixed or known: for where there is no addresses file.
     pub address: Option<String>,
     /// A file `{"listen": "host:port"}` that the server writes when it has started; wins over `address`.
     /// Relative to the profile's folder.
@@ -257,13 +260,25 @@ impl Profile {
             (_, Some(address)) => Ok(address.clone()),
             (from_file, None) => Err(ProfileError::NoAddress {
                 server: self.settings.server.clone(),
-                why: match from_file {
-                    Some(Err(why)) => format!(
-                        "the server has not been started yet, or this profile is not in its folder any more ({why})"
-                    ),
-                    _ => "the profile names neither an address nor an addresses file".to_owned(),
+                why: match (from_file, &self.settings.addresses_file) {
+                    (Some(Err(why)), Some(file)) => self.without_addresses(file, &why),
+                    _ => "the profile names none".to_owned(),
                 },
+                settings: self.folder.join(SETTINGS_FILE),
             }),
+        }
+    }
+
+    /// The file of addresses stands in the server's folder: a profile that is not below it any more was moved.
+    fn without_addresses(&self, file: &Path, why: &str) -> String {
+        let path = self.folder.join(file);
+        let is_in_servers_folder = path.with_file_name(DATA_FOLDER_MARK).exists();
+        match is_in_servers_folder {
+            true => format!("the server, which writes it when it starts, has not been started yet ({why})"),
+            false => {
+                "this profile is not in its server's folder any more, where that writes it, and has no address of its own"
+                    .to_owned()
+            }
         }
     }
 

@@ -80,6 +80,7 @@ fn of_holders(error: &HoldersError) -> Failure {
         | HoldersError::AnchorUncompared { .. }
         | HoldersError::FingerprintMismatch { .. }
         | HoldersError::TakenBack(_)
+        | HoldersError::KeyOther { .. }
         | HoldersError::Request { .. }
         | HoldersError::Known(_)
         | HoldersError::Unknown(_)
@@ -91,6 +92,9 @@ fn of_holders(error: &HoldersError) -> Failure {
         HoldersError::AnchorKey { .. } => {
             "bring the folder anchor/ back. Where the anchor is elsewhere: `node renew --csr` (`hub renew --csr`), or `add` and `renew` with \
              --request, then `concord anchor sign` there; to take back, `concord anchor revoke ROLE/NAME` there"
+        }
+        HoldersError::KeyOther { .. } => {
+            "move that key.pem away, since its holder keeps the new one, and run this again; or renew without --csr, for the key that is here"
         }
         HoldersError::AnchorUncompared { .. } => "`concord anchor sign` shows it; ask for it by telephone",
         HoldersError::AnchorOther { .. } => {

@@ -93,6 +93,14 @@ pub enum HoldersError {
         /// Who.
         holder: Identity,
     },
+    /// Another key is here than the request is for.
+    #[error("the key of {holder} in {} is another one than that of the request; nothing was issued", key.display())]
+    KeyOther {
+        /// Who.
+        holder: Identity,
+        /// Where it is.
+        key: PathBuf,
+    },
     /// A request cannot be taken.
     #[error("{}: {source}", path.display())]
     Request {
@@ -149,6 +157,7 @@ impl HoldersError {
             Self::Issue(IssueError::KeyTakenBack { .. }) => "KEY_TAKEN_BACK",
             Self::NoLeaf | Self::Unfit(_) => "CERTIFICATE_UNFIT",
             Self::KeyElsewhere { .. } => "KEY_ABSENT",
+            Self::KeyOther { .. } => "KEY_OTHER",
             Self::Request { .. } => "REQUEST_INVALID",
             Self::List { .. } => "REVOCATION_LIST_UNUSABLE",
             Self::Issue(_) => "ISSUE",

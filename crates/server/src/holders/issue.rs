@@ -179,6 +179,10 @@ impl Holders {
     ) -> Result<CertificateFacts, HoldersError> {
         let place = self.place(holder)?;
         self.refuse_if_taken_back(holder, &self.renewable(holder, &place)?, true)?;
+        // Before the register has anything: beside another key the certificate would be of no use, and could not be put there.
+        if place.key().exists() && !keys_in(&place.key())?.contains(&requested.key) {
+            return Err(HoldersError::KeyOther { holder: holder.clone(), key: place.key() });
+        }
         let certificate = issue_requested(anchor, holder, requested, life)?;
         self.put(&place, &certificate)?;
         Ok(CertificateFacts::read(&certificate)?)
@@ -296,6 +300,15 @@ struct Waiting {
 }
 
 impl Holders {
+    /// The names of the server for software that is not ours: in its certificate, or in the request for it.
+    pub(super) fn hosts_of_server(&self) -> Vec<String> {
+        if let Ok(here) = self.certificate_of(&self.server) {
+            return here.hosts;
+        }
+        let asked = self.waiting().into_iter().find(|one| one.holder == self.server);
+        asked.map(|one| one.requested.hosts).unwrap_or_default()
+    }
+
     /// What the file of requests asks for, of those of this folder, whose keys are here, and no certificate that is newer than the file.
     fn waiting(&self) -> Vec<Waiting> {
         let path = self.dir.join(REQUEST_FILE);

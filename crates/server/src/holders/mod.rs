@@ -80,6 +80,22 @@ impl Holders {
         Self { elsewhere, ..self }
     }
 
+    /// Where the server is reached from other machines, as far as its certificate and the address that it listens on tell: a name for
+    /// software that is not ours is one that it is reached by.
+    pub fn reached_by(&self, listen: std::net::SocketAddr) -> Option<String> {
+        // Port 0 is chosen when the server starts.
+        if listen.port() == 0 {
+            return None;
+        }
+        let hosts = self.hosts_of_server();
+        let is_name = |host: &&String| host.parse::<std::net::IpAddr>().is_err() && *host != "localhost";
+        match hosts.iter().find(is_name) {
+            Some(host) => Some(format!("{host}:{}", listen.port())),
+            None if listen.ip().is_unspecified() => None,
+            None => Some(listen.to_string()),
+        }
+    }
+
     /// The server itself.
     pub fn server(&self) -> &Identity {
         &self.server
