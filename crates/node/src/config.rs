@@ -136,7 +136,8 @@ impl NodeConfig {
     /// Reads `node.toml` of a data folder.
     pub fn load(folder: &Path) -> Result<Self, NodeError> {
         let path = folder.join(CONFIG_FILE);
-        let text = read_text(&path)?;
+        let text = read_text(&path)
+            .map_err(|error| NodeError::Config { path: path.clone(), why: error.source.to_string() })?;
         Self::parse(&text).map_err(|why| NodeError::Config { path, why })
     }
 
