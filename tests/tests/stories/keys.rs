@@ -251,6 +251,8 @@ fn an_agency_that_keeps_its_key_exchanges_one_file_holds_all_and_who_is_removed_
     fs::write(&csr, &text).unwrap();
     let added = concord(words!["agency", "add", "met", "--dir", dir, "--csr", csr, "--days", "10"]).ok().json();
     assert_eq!(added["key_elsewhere"], true);
+    let certified = facts(&dir.join("agencies/met/certificate.pem")).key_fingerprint().unwrap().grouped();
+    assert_eq!(added["key"], certified.as_str(), "what is compared with the agency");
     let profile = dir.join("agencies/met");
     assert!(!profile.join("key.pem").exists());
     let met = forum.agency_named("KAZ", "met");
@@ -281,6 +283,13 @@ fn an_agency_that_keeps_its_key_exchanges_one_file_holds_all_and_who_is_removed_
     assert_eq!((name, chain.certs().len(), chain.certs()[0].as_der()), ("cert", 2, own[0].as_ref()));
     let key = concord_identity::LeafKey::from_pkcs8_der(chain.key().as_der()).unwrap();
     assert_eq!(Some(key.public()), facts(&dir.join("agencies/cert/certificate.pem")).key);
+
+    // Another key is here than a request is for: nothing is issued.
+    let issued = || fs::read_to_string(dir.join("anchor/issued.jsonl")).unwrap().lines().count();
+    let before = issued();
+    concord(words!["agency", "renew", "cert", "--dir", dir, "--csr", csr]).refused(3, "KEY_OTHER");
+    assert_eq!(issued(), before);
+    concord(words!["hub", "renew", "--dir", dir]).refused(2, "USAGE");
 
     // Removed: ended, and its certificates on the list.
     let gone = forum.path().join("gone");

@@ -83,8 +83,11 @@ fn check_typed(what: &str, carried: Fingerprint, typed: &str) -> Result<(), Fail
         return Ok(());
     }
     Err(match digits.len() {
-        0 => Failure::failed("NOT_CONFIRMED", format!("no fingerprint was typed, and nothing was done with {what}"))
-            .help("ask the other side for it by telephone, and run this again"),
+        0 => {
+            let words = format!("no fingerprint was typed, and nothing was done with {what}");
+            let failure = Failure::from(Refusal::new(Reason::FingerprintMismatch, words));
+            failure.help("ask the other side for it by telephone, and run this again")
+        }
         _ => mismatch(what, "what was typed is not how its fingerprint begins"),
     })
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use concord_backup::Owner;
 use concord_hub::{HubError, InitOptions, Initialised, Seed};
+use concord_identity::AnchorFolder;
 use concord_model::{Name, Role};
 use concord_server::FolderKind;
 use serde::Serialize;
@@ -141,7 +142,7 @@ pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failu
     match command {
         HubCommand::Init(args) => init(args, output),
         HubCommand::InstallCert(args) => install(&args, output),
-        HubCommand::Renew(args) => renew_server(&args, output),
+        HubCommand::Renew(args) => renew_server(&args, FolderKind::Hub, output),
         HubCommand::Serve(args) => {
             start_log()?;
             let mut stop = Stop::listen()?;
@@ -203,7 +204,9 @@ fn tell_officers(dir: &Path, output: Output) -> Result<(), Failure> {
         output.say(&format!("{quorum} officers sign what lets a state in (`quorum` in hub.toml): move their profiles out of this folder, to as many people: {profiles}"));
     }
     if folders.len() < quorum as usize {
-        let add = Line::new("officer add NAME --dir").path(dir);
+        let has_anchor = AnchorFolder::key_in(&holders.anchor_folder()).exists();
+        let add = if has_anchor { "officer add NAME --dir" } else { "officer add NAME --request --dir" };
+        let add = Line::new(add).path(dir);
         hint::next(output, &format!("of {quorum} officers {} are here: make the others", folders.len()), &[add]);
     }
     Ok(())
