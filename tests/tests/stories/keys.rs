@@ -210,6 +210,11 @@ fn an_officer_and_an_operator_that_are_removed_are_out_within_five_seconds_and_s
         // The same again does no harm, and is what is done where it was cut off.
         let again = concord(words![role, "remove", "second", "--dir", dir, "--yes"]).ok().json();
         assert_eq!(again["serials"], removed["serials"]);
+        for more in [words![], words!["--new-key"], words!["--request"]] {
+            let renew = [words![role, "renew", "second", "--dir", dir], more].concat();
+            concord(renew).refused(3, "HOLDER_TAKEN_BACK");
+        }
+        concord(words![role, "renew", "nobody", "--dir", dir]).refused(3, "HOLDER_UNKNOWN");
         concord(words![role, "remove", "nobody", "--dir", dir, "--yes"]).refused(3, "HOLDER_UNKNOWN");
     }
     // A third one follows: those before it are still named.

@@ -78,7 +78,7 @@ pub enum HoldersError {
     /// Out, and to stay out.
     #[error(
         "the certificates of {0} were taken back, and none of them is renewed; `remove` again puts away a profile that was left; whoever is \
-         to come back is added anew, with a new key"
+         to come back is added anew, with a new key, an agency under another name"
     )]
     TakenBack(Identity),
     /// The file has no leaf.

@@ -193,6 +193,11 @@ impl Holders {
         self.present(holder, &self.place(holder)?)
     }
 
+    /// The certificate that a holder has here, to be renewed: fails for whoever was taken back as for that, and not as for a stranger.
+    pub fn certificate_to_renew(&self, holder: &Identity) -> Result<CertificateFacts, HoldersError> {
+        self.renewable(holder, &self.place(holder)?)
+    }
+
     /// What is to be renewed. Of somebody who was taken back, and whose profile is put away, the reason is that.
     fn renewable(&self, holder: &Identity, place: &Place) -> Result<CertificateFacts, HoldersError> {
         match self.present(holder, place) {
