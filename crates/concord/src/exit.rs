@@ -134,9 +134,15 @@ impl From<ProfileError> for Failure {
         let message = error.to_string();
         match &error {
             ProfileError::NotAProfile(_) => Self::new(Exit::Usage, "PROFILE_UNKNOWN", message),
-            ProfileError::NoAddress { .. } => Self::new(Exit::Unavailable, "ADDRESS_UNKNOWN", message),
+            ProfileError::NoAddress { settings, .. } => {
+                let settings = std::path::absolute(settings).unwrap_or_else(|_| settings.clone());
+                let line = format!("write the line `address = \"HOST:PORT\"`, where the server is reached from here, into {}", settings.display());
+                Self::new(Exit::Unavailable, "ADDRESS_UNKNOWN", message).help(format!("start the server if it never ran; else {line}"))
+            }
             ProfileError::Statement(_) => Self::new(Exit::Refused, Reason::CallerNotAllowed.code(), message)
                 .help("use an officer's profile, such as NODEDIR/officer"),
+            ProfileError::NoKey(_) => Self::failed("PROFILE_UNUSABLE", message)
+                .help("it is with whoever made the request; where it is lost, have the certificate made anew for a new request"),
             _ => Self::failed("PROFILE_UNUSABLE", message).help("have the profile made again by the node's operator"),
         }
     }

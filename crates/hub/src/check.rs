@@ -34,7 +34,9 @@ pub async fn check(dir: &Path) -> Vec<Check> {
     let mut checks = vec![found.folder(), found.own_certificate()];
     let reserve = found.config.as_ref().map_or(DISK_RESERVE_DEFAULT_BYTES, |config| config.disk_reserve_bytes);
     checks.push(disk(dir.to_owned(), reserve).await);
-    checks.push(fdatasync(dir.join(files::JOURNAL)).await);
+    // The journal comes with the certificates; until then its place is this folder.
+    let journal = if found.awaited.is_some() { dir.to_owned() } else { dir.join(files::JOURNAL) };
+    checks.push(fdatasync(journal).await);
     checks.push(clock_beside_own("clock", found.credentials.as_ref().ok(), found.written));
     checks.push(found.listen().await);
     checks.push(found.announce().await);

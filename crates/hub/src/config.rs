@@ -72,7 +72,7 @@ impl Config {
 
     /// Checks what a file says.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: File = concord_identity::settings_from_toml(text)?;
         let address = |key: &str, text: &str| {
             text.parse()
                 .map_err(|_| format!("{key} = \"{text}\" is not an address; write it like 127.0.0.1:7443 or [::]:7443"))

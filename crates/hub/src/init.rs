@@ -71,6 +71,8 @@ pub fn init(options: InitOptions) -> Result<Initialised, HubError> {
     let holders = &new.holders;
     let anchor = AnchorFolder::create(&holders.anchor_folder(), &ParticipantCode::secretariat(), now)?;
     holders.add_server(&anchor, hosts(&new.config, &options.dns), life)?;
+    // Its certificate says by now by which name it is reached.
+    let holders = &reached(new.holders.clone(), &new.config);
     for person in &new.people {
         holders.add(&anchor, person, None, life)?;
     }
@@ -124,7 +126,15 @@ pub fn install_certificates(
 /// The holders of certificates of a hub's folder.
 pub fn holders(dir: &Path) -> Result<Holders, HubError> {
     Folder::open(dir, FolderKind::Hub)?;
-    Ok(of_name(dir, &Config::load(dir)?.name))
+    let config = Config::load(dir)?;
+    Ok(reached(of_name(dir, &config.name), &config))
+}
+
+/// So that people's profiles work where they are moved to.
+fn reached(holders: Holders, config: &Config) -> Holders {
+    let announced = config.announce.first().cloned();
+    let by = announced.or_else(|| holders.reached_by(config.listen));
+    holders.reached_at(by)
 }
 
 pub(crate) fn of_name(dir: &Path, name: &Name) -> Holders {
@@ -172,7 +182,9 @@ impl New {
         let key = folder.path().join(files::SIGNING_KEY);
         make_private_folder(key.parent().unwrap_or(folder.path()))?;
         SigningKey::generate()?.save(&key)?;
-        let holders = of_name(folder.path(), &options.name);
+        // Empty, nothing is taken back. It is there so that a list can be put in when there is no time to look up where.
+        make_private_folder(&folder.path().join(concord_server::REVOCATION_FOLDER))?;
+        let holders = reached(of_name(folder.path(), &options.name), &config);
         let people = holders.first_people(&officers(&options.officers, config.quorum)?)?;
         Ok(Self { config, holders, people })
     }

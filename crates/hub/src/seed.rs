@@ -57,7 +57,7 @@ impl Seed {
 
     /// Reads a TOML of the same shape.
     pub fn from_toml(text: &str) -> Result<Self, HubError> {
-        let file: File = toml::from_str(text).map_err(|error| HubError::Seed(error.to_string()))?;
+        let file: File = concord_identity::settings_from_toml(text).map_err(HubError::Seed)?;
         let seed = Self::read(&file).map_err(|error| HubError::Seed(error.to_string()))?;
         seed.check().map_err(HubError::Seed)?;
         Ok(seed)

@@ -27,6 +27,7 @@ mod register;
 mod request;
 mod revocation;
 mod revoking;
+mod settings;
 mod signing;
 mod signing_keys;
 mod statement;
@@ -61,6 +62,7 @@ pub use register::{REGISTER_SIZE_MAX_BYTES, Register, RegisterHeld, Registered};
 pub use request::{REQUESTS_PER_FILE_MAX, RequestError, Requested};
 pub use revocation::{ChainNumbers, IssuerLists, RevocationFile, Revocations, Unfit};
 pub use revoking::{LIST_LIFETIME_DAYS, Revoked, is_only_of, revoked_in};
+pub use settings::settings_from_toml;
 pub use signing::{
     KeyError, SignatureInvalid, SigningKey, public_key_from_bytes, public_key_from_spki, public_key_to_spki, verify,
 };

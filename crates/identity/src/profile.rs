@@ -19,6 +19,7 @@ use crate::files::{self, FileError};
 use crate::leaf_key::LeafKey;
 use crate::pair;
 use crate::refusal::CertificateRefusal;
+use crate::settings::settings_from_toml;
 use crate::signing::KeyError;
 use crate::statement::{StatementError, StatementSigner};
 use crate::tls::{self, Application, Credentials, HybridKey, TlsError};
@@ -31,6 +32,9 @@ pub const CERTIFICATE_FILE: &str = "certificate.pem";
 pub const KEY_FILE: &str = "key.pem";
 /// The anchor of its server.
 pub const SERVER_ANCHOR_FILE: &str = "server-anchor.pem";
+
+/// What every data folder of a server has.
+const DATA_FOLDER_MARK: &str = "concord.json";
 
 /// A profile cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -80,14 +84,14 @@ pub enum ProfileError {
     #[error("the profile's {SERVER_ANCHOR_FILE}: {0}")]
     Anchor(#[from] AnchorError),
     /// Nobody said where the server is.
-    #[error(
-        "the address of {server} is not known: {why}. Start the server, or put 'address = \"host:port\"' into {SETTINGS_FILE}"
-    )]
+    #[error("the address of {server} is not known: {why}")]
     NoAddress {
         /// Whom the profile calls.
         server: Identity,
-        /// What was looked for.
+        /// What was looked for, and why it is not there.
         why: String,
+        /// Where an address can be written.
+        settings: PathBuf,
     },
     /// Certificate or key cannot be used.
     #[error(transparent)]
@@ -110,7 +114,7 @@ pub struct ProfileSettings {
     pub identity: Identity,
     /// The one server that this profile talks to.
     pub server: Identity,
-    /// `host:port`, if it is fixed.
+    /// `host:port`, if it is fixed or known: for where there is no addresses file.
     pub address: Option<String>,
     /// A file `{"listen": "host:port"}` that the server writes when it has started; wins over `address`.
     /// Relative to the profile's folder.
@@ -209,8 +213,8 @@ impl Profile {
         if !path.is_file() {
             return Err(ProfileError::NotAProfile(folder.to_owned()));
         }
-        let mut file: SettingsFile = toml::from_str(&files::read_text(&path)?)
-            .map_err(|error| ProfileError::Settings { path, why: error.to_string() })?;
+        let mut file: SettingsFile =
+            settings_from_toml(&files::read_text(&path)?).map_err(|why| ProfileError::Settings { path, why })?;
         let way = ProfileWay {
             proxy: file.proxy.take(),
             proxy_credentials: file.proxy_credentials.take().map(|file| folder.join(file)),
@@ -257,11 +261,25 @@ impl Profile {
             (_, Some(address)) => Ok(address.clone()),
             (from_file, None) => Err(ProfileError::NoAddress {
                 server: self.settings.server.clone(),
-                why: match from_file {
-                    Some(Err(why)) => format!("the server has not been started yet ({why})"),
-                    _ => "the profile names neither an address nor an addresses file".to_owned(),
+                why: match (from_file, &self.settings.addresses_file) {
+                    (Some(Err(why)), Some(file)) => self.without_addresses(file, &why),
+                    _ => "the profile names none".to_owned(),
                 },
+                settings: self.folder.join(SETTINGS_FILE),
             }),
+        }
+    }
+
+    /// The file of addresses stands in the server's folder: a profile that is not below it any more was moved.
+    fn without_addresses(&self, file: &Path, why: &str) -> String {
+        let path = self.folder.join(file);
+        let is_in_servers_folder = path.with_file_name(DATA_FOLDER_MARK).exists();
+        match is_in_servers_folder {
+            true => format!("the server, which writes it when it starts, has not been started yet ({why})"),
+            false => {
+                "this profile is not in its server's folder any more, where that writes it, and has no address of its own"
+                    .to_owned()
+            }
         }
     }
 

@@ -158,7 +158,7 @@ impl PartyRole {
 
 word_enum! {
     /// Among whom a version is in force, and from when on.
-    InForceAmong, "who an agreement is in force among", "all or each" {
+    InForceAmong, "rule of when an agreement is in force", "all or each" {
         /// Among all on it, once all have consented.
         All = "all",
         /// Among those who have consented, from two on; whoever consents later joins then.

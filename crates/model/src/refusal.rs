@@ -154,7 +154,7 @@ reasons! {
     /// The header names another origin, node or lane than the chain that carries it.
     HeaderChainMismatch = "HEADER_CHAIN_MISMATCH", Invalid, "an exchange goes in its own origin's chain of its own lane";
     /// No such exchange, or it is not the caller's.
-    ExchangeUnknown = "EXCHANGE_UNKNOWN", Unknown, "give the id, or at least its first 8 digits, of an exchange that you submitted; of one that you received `concord explain` tells without --participant";
+    ExchangeUnknown = "EXCHANGE_UNKNOWN", Unknown, "give the id, or at least its first 8 digits: `concord track` knows what you submitted, `concord why` and `explain` also what you received, `concord set-aside` what was set aside";
     /// More than one exchange begins with this prefix.
     ExchangeAmbiguous = "EXCHANGE_AMBIGUOUS", Invalid, "give more digits of the id";
     /// The exchange was refused, or is a withdrawal: there is nothing to withdraw.
@@ -211,13 +211,13 @@ reasons! {
 
     // Callers and service.
     /// The method table does not let this caller in.
-    CallerNotAllowed = "CALLER_NOT_ALLOWED", Denied, "use a profile of the role that the method is for";
+    CallerNotAllowed = "CALLER_NOT_ALLOWED", Denied, "use another profile: an agency's for exchanges, an officer's for what is signed or confirmed, an operator's for how a server is; --help of the command shows one";
     /// The certificate is good, but no such agency was added to this node, or it was ended.
     AgencyUnknown = "AGENCY_UNKNOWN", Denied, "see the agencies with `concord agency list`; add one with `concord agency add`";
     /// The node's journal was put back or made anew, and no officer has confirmed this agency since.
     AgencyUnconfirmed = "AGENCY_UNCONFIRMED", Unavailable, "what came waits: its state's officer confirms the agency with `concord agency confirm`, or ends it with `concord agency revoke NAME --all`";
     /// An agency of this name exists with other measures, or was ended.
-    AgencyExists = "AGENCY_EXISTS", Conflict, "choose another name";
+    AgencyExists = "AGENCY_EXISTS", Conflict, "choose another name; what an agency that is there may have more, or less: `concord agency grant`, `concord agency revoke`";
     /// The node has not joined a hub yet.
     NotJoined = "NOT_JOINED", Precondition, "join the hub first with `concord node join`";
     /// A bounded queue is full.

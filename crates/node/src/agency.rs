@@ -80,6 +80,10 @@ pub async fn add_agency(
         _ => None,
     };
 
+    if let AgencyCertificate::Requested(requested) = &key.certificate {
+        holders.refuse_key_taken_back(&holder, &requested.key.fingerprint())?;
+    }
+
     let unconfirmed = match folder.lock() {
         Ok(_lock) => {
             let unconfirmed = add_stopped(&paths, &name, &measures)?;

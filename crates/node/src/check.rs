@@ -11,8 +11,8 @@ use concord_identity::{
 };
 use concord_model::{Digest, Fingerprint, Identity, ParticipantCode, Role};
 use concord_server::checks::{
-    Check, FILES_TIMEOUT_SECONDS, Reached, WayToServer, apart, clock_beside_own, disk, fdatasync, key_is_another,
-    own_certificate,
+    Check, FILES_TIMEOUT_SECONDS, Reached, Verdict, WayToServer, apart, clock_beside_own, disk, fdatasync,
+    key_is_another, own_certificate,
 };
 use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, MESSAGE_SIZE_MAX_BYTES};
 use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
@@ -31,6 +31,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What needs a hub that was joined, in its order.
 const OF_THE_HUB: [&str; 9] =
     ["name", "tcp", "proxy", "tls", "hub-certificate", "hybrid-key", "clock", "round-trip", "registry"];
+const SEE_OWN: &str = "see the line own-certificate";
 const PUT_BACK: &str = "put the file back from a safe place, or set the node up anew (`concord node init`)";
 
 /// Checks a node's folder, its machine and its way to the hub; in the order in which a person would look.
@@ -44,7 +45,9 @@ pub async fn check(dir: &Path) -> Vec<Check> {
     let mut checks = found.own();
     let reserve = found.config.as_ref().map_or(DISK_RESERVE_DEFAULT_BYTES, |config| config.disk_reserve_bytes);
     checks.push(disk(dir.to_owned(), reserve).await);
-    checks.push(fdatasync(Paths::of(dir).journal()).await);
+    // The journal comes with the certificates; until then its place is this folder.
+    let journal = if found.awaited.is_some() { dir.to_owned() } else { Paths::of(dir).journal() };
+    checks.push(fdatasync(journal).await);
     checks.extend(found.of_the_hub(dir).await);
     checks
 }
@@ -56,6 +59,8 @@ struct Found {
     credentials: Result<Credentials, String>,
     anchor: Result<Anchor, String>,
     signing: Result<SigningKey, String>,
+    /// Why it does not serve yet, where its certificates have yet to come.
+    awaited: Option<String>,
     /// None: not joined yet.
     hub: Result<Option<Hub>, String>,
 }
@@ -80,6 +85,11 @@ impl Found {
                 .and_then(|text| Ok(Anchor::from_pem(&text)?))
                 .map_err(|error| said(&error)),
             signing: SigningKey::load(&paths.signing_key()).map_err(|error| said(&error)),
+            awaited: NodeConfig::load(dir)
+                .and_then(|config| crate::init::refuse_if_awaited(dir, &config))
+                .err()
+                .filter(|error| matches!(error, NodeError::CertificatesAwaited { .. }))
+                .map(|error| said(&error)),
             hub: Hub::read(&paths.hub()),
         }
     }
@@ -100,6 +110,10 @@ impl Found {
         const NAME: &str = "own-certificate";
         let (credentials, anchor) = match (&self.config, &self.credentials, &self.anchor) {
             (Err(_), _, _) => return Check::untried(NAME, "without node.toml it is not known whose it is to be"),
+            (Ok(_), _, _) if self.awaited.is_some() => {
+                let why = self.awaited.as_deref().unwrap_or_default();
+                return Check::failed(NAME, why, "have the requests signed, and run `concord node install-cert`");
+            }
             (_, Err(why), _) | (_, _, Err(why)) => return Check::failed(NAME, why, PUT_BACK),
             (Ok(_), Ok(credentials), Ok(anchor)) => (credentials, anchor),
         };
@@ -130,7 +144,10 @@ impl Found {
         let hub = match &self.hub {
             Ok(Some(hub)) => hub,
             Ok(None) => {
-                let joined = "not joined yet: enrol at the secretariat, then `concord node join`";
+                let joined = match self.folder {
+                    Ok(_) => "not joined yet: enrol at the secretariat, then `concord node join`",
+                    Err(_) => "without the folder of a node no hub is known",
+                };
                 let own = clock_beside_own("clock", self.credentials.as_ref().ok(), None);
                 return OF_THE_HUB
                     .map(|name| if name == "clock" { own.clone() } else { Check::untried(name, joined) })
@@ -152,6 +169,13 @@ impl Found {
             }
         };
         let Reached { mut checks, channel, refused_by_server } = way.walk().await;
+        // What is wrong with the certificate here is reason enough to be refused, and is mended here, without the secretariat.
+        let own_fails = refused_by_server && self.own_certificate().result == Verdict::Failed;
+        if own_fails && let Some(tls) = checks.iter_mut().find(|check| check.check == "tls") {
+            *tls = Check::failed("tls", "the hub does not let this node in with this certificate", SEE_OWN);
+            checks.push(Check::untried("registry", "the hub did not let this node in, to say what it has enrolled"));
+            return checks;
+        }
         checks.push(self.registry(hub, channel, refused_by_server).await);
         checks
     }
@@ -173,7 +197,7 @@ impl Found {
         let tls = |hybrid| {
             let expected = ExpectedServer::Exactly(expected.clone());
             client_config_with(credentials, &anchors, expected, Application::Grpc, hybrid)
-                .map_err(|error| Check::failed("tls", error.to_string(), "see the line own-certificate"))
+                .map_err(|error| Check::failed("tls", error.to_string(), SEE_OWN))
         };
         Ok(WayToServer {
             addresses: hub.keys.addresses.clone(),
@@ -272,11 +296,9 @@ async fn registered(channel: Channel, own: &ParticipantCode) -> Result<Option<Re
 mod tests {
     use std::path::PathBuf;
 
-    use concord_model::Name;
-    use concord_server::checks::Verdict;
-
     use super::*;
     use crate::init::{InitOptions, init};
+    use concord_model::Name;
 
     fn made(place: &Path) -> PathBuf {
         let dir = place.join("node");

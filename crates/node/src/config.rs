@@ -136,13 +136,14 @@ impl NodeConfig {
     /// Reads `node.toml` of a data folder.
     pub fn load(folder: &Path) -> Result<Self, NodeError> {
         let path = folder.join(CONFIG_FILE);
-        let text = read_text(&path)?;
+        let text = read_text(&path)
+            .map_err(|error| NodeError::Config { path: path.clone(), why: error.source.to_string() })?;
         Self::parse(&text).map_err(|why| NodeError::Config { path, why })
     }
 
     /// Reads the text of a `node.toml`; an error says what is wrong and where.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: File = concord_identity::settings_from_toml(text)?;
         let address = |key: &str, value: &str| {
             let parsed = value.parse::<SocketAddr>();
             parsed.map_err(|_| format!("{key} = \"{value}\" is not an address such as 127.0.0.1:7443"))

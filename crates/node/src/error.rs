@@ -38,7 +38,7 @@ pub enum NodeError {
     #[error("cannot tell the addresses: {0}")]
     Output(io::Error),
     /// `node.toml`.
-    #[error("{} does not parse: {why}; compare it with a fresh one of `concord node init`", path.display())]
+    #[error("{} cannot be used: {why}", path.display())]
     Config {
         /// Which file.
         path: PathBuf,

@@ -80,6 +80,8 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
     Paths::make(&new.folder.path().join("tls"))?;
     write_public(&paths.tls_anchor(), anchor.anchor().to_pem().as_bytes())?;
     holders.add_server(&anchor, hosts(&options.dns, new.config.listen), life)?;
+    // Its certificate says by now by which name it is reached.
+    let holders = &of_config(new.folder.path(), &new.config);
     for person in new.people(&options)? {
         holders.add(&anchor, &person, None, life)?;
     }
@@ -138,7 +140,10 @@ pub fn holders(dir: &Path) -> Result<Holders, NodeError> {
 }
 
 fn of_config(dir: &Path, config: &NodeConfig) -> Holders {
-    Holders::of(dir, identity(&config.participant, Role::Node, &config.name))
+    let holders = Holders::of(dir, identity(&config.participant, Role::Node, &config.name));
+    // So that people's profiles work where they are moved to.
+    let by = holders.reached_by(config.listen);
+    holders.reached_at(by)
 }
 
 /// What every new folder begins with.
@@ -177,6 +182,8 @@ impl New {
         let paths = Paths::of(folder.path());
         Paths::make(paths.signing_key().parent().unwrap_or(&options.dir))?;
         SigningKey::generate()?.save(&paths.signing_key())?;
+        // Empty, nothing is taken back. It is there so that a list can be put in when there is no time to look up where.
+        Paths::make(&folder.path().join(concord_server::REVOCATION_FOLDER))?;
         let holders = of_config(folder.path(), &config);
         Ok(Self { folder, _lock: lock, config, paths, holders })
     }

@@ -33,6 +33,7 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
     let folder = Folder::open(dir, FolderKind::Node)?;
     let _lock = folder.lock()?;
     let config = NodeConfig::load(dir)?;
+    crate::init::refuse_if_awaited(dir, &config)?;
     let paths = Paths::of(dir);
     let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
     let signing = SigningKeys::load(&paths.signing_key())?;

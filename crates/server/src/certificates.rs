@@ -216,8 +216,8 @@ impl OwnCertificates {
         let until = self.credentials.caller().map_or_else(|_| "-".to_owned(), |caller| rfc3339(caller.not_after));
         let OwnFiles { certificate, key, .. } = &self.files;
         format!(
-            "{why}; what was shown before is shown on, and ends {until}. Put a certificate for {} and its key into {} and {}: they are read \
-             within a second",
+            "{why}; what was shown before is shown on, and ends {until}. `concord node renew`, or `hub renew`, makes it anew; or put a certificate for {} and \
+             its key into {} and {}: they are read within a second",
             self.files.identity,
             certificate.display(),
             key.display()

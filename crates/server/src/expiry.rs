@@ -171,7 +171,9 @@ impl Known {
             Step::Days(days) => format!("ends within {days} days, {at}"),
         };
         let what_to_do = match self.what {
-            What::Own => "put a renewed one and its key into tls/, they are read without a restart",
+            What::Own => {
+                "`concord node renew`, or `hub renew`, makes it anew, and it is shown without a restart; so is one put into tls/ with its key"
+            }
             What::OwnAnchor => "make a new anchor and roll over to it",
             What::Peers => "tell those who run it, only they can renew it",
         };

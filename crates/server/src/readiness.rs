@@ -73,11 +73,11 @@ impl Readiness {
         match known {
             Some(alarm) if alarm.message == message && alarm.stops == stops => {}
             Some(alarm) => {
-                tracing::warn!(alarm = name, message, "an alarm changed");
+                tracing::warn!(alarm = name, said = message, "an alarm changed");
                 (alarm.message, alarm.stops) = (message, stops);
             }
             None => {
-                tracing::error!(alarm = name, message, "an alarm was raised");
+                tracing::error!(alarm = name, said = message, "an alarm was raised");
                 metrics::counter!("concord_alarms_raised_total", "alarm" => name).increment(1);
                 metrics::gauge!("concord_alarm", "alarm" => name).set(1.0);
                 alarms.insert(name, Alarm { name, message, since: SystemClock.now(), stops });

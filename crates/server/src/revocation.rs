@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,7 @@ pub const REVOCATION_FILE_SIZE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Files that an alarm names; the log of the next change names others.
 const FILES_TOLD_MAX: usize = 8;
 
+const FOLDER_MODE: u32 = 0o700;
 const NO_FILE: &str = "it is no file";
 const COUNTS_ON: &str = "what it said before counts on";
 const NOTHING_COUNTS: &str = "nothing of it counts";
@@ -95,6 +96,10 @@ impl Unread {
     }
 }
 
+fn make(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)
+}
+
 impl RevocationFolder {
     /// Reads the folder, and lets what verifies under these anchors count for all of them. Blocks.
     pub fn open(
@@ -115,6 +120,10 @@ impl RevocationFolder {
             judged_under: Vec::new(),
             counted: Arc::default(),
         };
+        // Whoever has a list to put in has no time to look for where; a folder of before has none yet.
+        if let Err(error) = make(&opened.path) {
+            tracing::debug!(%error, "the folder of revocation lists could not be made");
+        }
         opened.look(false);
         opened
     }

@@ -39,6 +39,8 @@ pub enum Whereabouts {
     WaitsForAgency,
     /// The same, for longer than its lane should.
     AgencyOverdue,
+    /// The same, as its sender knows it.
+    NotTaken,
     /// At the recipient's node, where no agency may have it.
     Uncollected,
     /// At the recipient's node, whose agencies wait for their officer's word.
@@ -80,6 +82,7 @@ impl Whereabouts {
             At::TakenBack => "WITHDRAWN",
             At::WaitsForAgency => "WAITS_FOR_AGENCY",
             At::AgencyOverdue => "AGENCY_OVERDUE",
+            At::NotTaken => "NOT_TAKEN",
             At::Uncollected => "UNCOLLECTED",
             At::Unconfirmed => "AGENCY_UNCONFIRMED",
             At::WaitsForBody => "WAITS_FOR_BODY",
@@ -145,6 +148,10 @@ impl Whereabouts {
             At::AgencyOverdue => {
                 format!("The node of {of} has it, and no agency there has taken it for longer than its lane should.")
             }
+            At::NotTaken => format!(
+                "The node of {of} has it, and no agency there has taken it for longer than its lane should: none asks for it, or none has \
+                 the right to it. Which of them only {of} knows."
+            ),
             At::Uncollected => format!("The node of {of} has it, and no agency there has the right to it."),
             At::Unconfirmed => {
                 format!("The node of {of} has it, and the agencies that may have it wait for their officer's word.")
@@ -172,7 +179,7 @@ impl Whereabouts {
     fn next(self) -> &'static str {
         match self {
             At::InQueue | At::OnItsWay => "nothing: it goes by itself; `concord track --wait delivered` waits for it",
-            At::HubAway => "`concord node check` says where the way to the hub ends",
+            At::HubAway => "the node's operator: `concord node check` says where the way to the hub ends",
             At::OriginHeld => {
                 "ask whoever laid the hold: `concord agreement preview` and `concord status` say that it stands"
             }
@@ -183,6 +190,9 @@ impl Whereabouts {
             At::Expired => "submit it again with a later --expires, if it still matters",
             At::WaitsForAgency => "nothing at the sender; an agency of the recipient gets it with `concord receive`",
             At::AgencyOverdue => "see that the agency's program runs: `concord status` lists what waits for each",
+            At::NotTaken => {
+                "call that state's contact point (`concord contact list`): its node says what waits there, and for whom"
+            }
             At::Uncollected => "grant an agency the right: `concord agency grant`",
             At::Unconfirmed => "confirm them: `concord agency confirm`",
             At::WaitsForBody => "nothing: it comes by itself while the hub is there",
@@ -246,6 +256,7 @@ mod tests {
             At::TakenBack,
             At::WaitsForAgency,
             At::AgencyOverdue,
+            At::NotTaken,
             At::Uncollected,
             At::Unconfirmed,
             At::WaitsForBody,

@@ -100,6 +100,12 @@ fn wrong_profiles_and_absent_servers_are_told_apart() {
     let dir = forum.node_dir("IRN");
     concord(words!["node", "init", "--dir", dir, "--participant", "IRN"]).ok();
     concord(words!["status", "--profile", dir.join("operator")]).refused(4, "ADDRESS_UNKNOWN");
+    // Settings that do not parse end with the exit code that a unit does not start anew after, in one line that names theirs.
+    let settings = fs::read_to_string(dir.join("node.toml")).unwrap();
+    fs::write(dir.join("node.toml"), format!("participants = \"IRN\"\n{settings}")).unwrap();
+    let served = concord(words!["node", "serve", "--dir", dir]);
+    served.refused(2, "CONFIG_INVALID");
+    assert!(served.message().contains("line 1, `participants = ") && !served.message().contains('\n'), "{served}");
     // Another server answers at its address: not the one that the profile pins.
     fs::copy(forum.hub_dir().join("addresses.json"), forum.node_dir("KAZ").join("addresses.json")).unwrap();
     let other = nobody(&profile);

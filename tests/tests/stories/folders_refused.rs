@@ -61,15 +61,23 @@ fn an_unknown_key_in_the_settings_stops_the_start_before_a_port_opens() {
         for (bad, names) in [
             (format!("{good}\nlisten_on = \"127.0.0.1:0\"\n"), "listen_on"),
             (good.replace("listen = \"127.0.0.1:0\"", "listen = \"localhost\""), "listen"),
-            (good.replace("name = \"main\"", "name = \"other\""), "other"),
-            (format!("{good}\n[["), "toml"),
+            (good.replace("listen = \"127.0.0.1:0\"", "listen = 7"), "line "),
+            (format!("{good}\n[["), "line "),
         ] {
             fs::write(&path, bad).unwrap();
             let started = serve(kind, &dir);
-            assert_eq!(started.code, Some(1), "{started}");
+            // The one that the units do not start again: it would come to the same.
+            started.refused(2, "CONFIG_INVALID");
+            let unit = include_str!("../../../deploy/systemd/concord-hub.service");
+            assert!(unit.contains("RestartPreventExitStatus=2\n"), "{unit}");
             assert!(started.message().contains(names), "{names}: {started}");
+            let has_next = started.stderr.contains("\n  next: correct what is named");
+            assert!(has_next && !started.stderr.contains("\\u{a}") && !started.message().contains('\n'), "{started}");
             assert!(started.stdout.is_empty(), "{started}");
         }
+        fs::write(&path, good.replace("name = \"main\"", "name = \"other\"")).unwrap();
+        let started = serve(kind, &dir);
+        assert!(started.code == Some(1) && started.message().contains("other"), "{started}");
         fs::write(&path, good).unwrap();
     }
     forum.start_hub();
@@ -127,7 +135,9 @@ fn set_up_ends_with_the_command_to_run_next_and_secrets_are_the_owners_only() {
         let mode = fs::metadata(node.join(secret)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }
-    assert_eq!(fs::metadata(&node).unwrap().permissions().mode() & 0o777, 0o700);
+    for folder in [node.clone(), node.join("revocation"), dir.join("revocation")] {
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700, "{}", folder.display());
+    }
 }
 
 #[test]

@@ -166,8 +166,19 @@ fn what_waits_for_too_long_or_for_nobody_is_noted_where_it_waits_and_told_to_its
     let second = sender.submit("for nobody", "--wait delivered");
     let said = forum.await_alarm(&irn, "uncollected");
     assert!(said.contains("concord agency grant") && !said.contains("for nobody"), "{said}");
-    let tracked = sender.track(&second.id);
-    assert!(tracked["overdue"] == false, "it was delivered: {tracked}");
+    // Its sender hears that nobody takes it, and not why: that is its recipient's.
+    let since = Instant::now();
+    while sender.track(&second.id)["recipients"][0]["overdue"] == false {
+        assert!(since.elapsed() < DEADLINE, "its sender is not told that nobody takes it");
+    }
+    let in_words = std::process::Command::new(concord_tests::executable())
+        .args(words!["track", second.id, "--profile", sender.profile])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&in_words.stdout).into_owned();
+    assert!(text.contains("delivered, NOT TAKEN YET"), "{text}");
+    let said = concord_tests::concord(words!["why", second.id, "--profile", sender.profile]).ok().json();
+    assert_eq!(said["whereabouts"][0]["code"], "NOT_TAKEN", "{said}");
     let officer = forum.officer("IRN");
     concord_tests::concord(words!["agency", "grant", "agency", "--receive", "--all", "--profile", officer]).ok();
     forum.agency("IRN").receive(2);
@@ -175,5 +186,8 @@ fn what_waits_for_too_long_or_for_nobody_is_noted_where_it_waits_and_told_to_its
     while forum.status(&irn)["notes"].as_array().unwrap().iter().any(|note| note == "uncollected" || note == "overdue")
     {
         assert!(since.elapsed() < DEADLINE, "all is taken");
+    }
+    while sender.track(&second.id)["overdue"] == true {
+        assert!(since.elapsed() < DEADLINE, "it was taken");
     }
 }

@@ -70,9 +70,15 @@ fn a_node_whose_anchor_never_was_on_its_machine_is_enrolled_exchanges_renews_and
     let all = ["node/main", "officer/aigerim", "officer/bolat", "operator/operator"].map(named);
     assert_eq!(names, all);
     assert!(!dir.join("anchor").exists() && !dir.join("join-request.json").exists());
+    assert!(dir.join("revocation").is_dir(), "where lists go is there before one is needed");
     let request = dir.join("certificate-request.pem");
     assert!(!fs::read_to_string(&request).unwrap().contains("PRIVATE"));
     concord(words!["node", "serve", "--dir", dir]).refused(1, "CERTIFICATES_AWAITED");
+    // To make the node anew would lose the keys that were asked for: the check says what is awaited, and nothing else fails.
+    let check = concord(words!["node", "check", "--dir", dir]);
+    let failed: Vec<_> = check.lines().into_iter().filter(|line| line["result"] == "failed").collect();
+    assert_eq!((failed.len(), &failed[0]["check"]), (1, &serde_json::json!("own-certificate")), "{check}");
+    assert!(failed[0]["next"].as_str().unwrap().contains("node install-cert"), "{check}");
 
     // At the anchor: the same fingerprints, a yes, and nobody else's anchor.
     let sign = words!["anchor", "sign", request, "--dir", anchor];
@@ -112,6 +118,9 @@ fn a_node_whose_anchor_never_was_on_its_machine_is_enrolled_exchanges_renews_and
     let enrol =
         words!["participant", "enrol", dir.join("join-request.json"), "--profile", hub_officer, "--out", bundle];
     concord(enrol).ok();
+    let second = forum.path().join("second-node");
+    concord(words!["node", "init", "--csr", "--dir", second, "--participant", "KAZ"]).ok();
+    concord(words!["node", "join", bundle, "--dir", second]).refused(1, "CERTIFICATES_AWAITED");
     concord(words!["node", "join", bundle, "--dir", dir]).ok();
     concord(words!["agency", "add", "agency", "--dir", dir]).refused(1, "ANCHOR_KEY_ABSENT");
     // By request, as all others; and one that keeps its key and brings its certificate.
@@ -201,6 +210,11 @@ fn an_officer_and_an_operator_that_are_removed_are_out_within_five_seconds_and_s
         // The same again does no harm, and is what is done where it was cut off.
         let again = concord(words![role, "remove", "second", "--dir", dir, "--yes"]).ok().json();
         assert_eq!(again["serials"], removed["serials"]);
+        for more in [words![], words!["--new-key"], words!["--request"]] {
+            let renew = [words![role, "renew", "second", "--dir", dir], more].concat();
+            concord(renew).refused(3, "HOLDER_TAKEN_BACK");
+        }
+        concord(words![role, "renew", "nobody", "--dir", dir]).refused(3, "HOLDER_UNKNOWN");
         concord(words![role, "remove", "nobody", "--dir", dir, "--yes"]).refused(3, "HOLDER_UNKNOWN");
     }
     // A third one follows: those before it are still named.
@@ -242,6 +256,8 @@ fn an_agency_that_keeps_its_key_exchanges_one_file_holds_all_and_who_is_removed_
     fs::write(&csr, &text).unwrap();
     let added = concord(words!["agency", "add", "met", "--dir", dir, "--csr", csr, "--days", "10"]).ok().json();
     assert_eq!(added["key_elsewhere"], true);
+    let certified = facts(&dir.join("agencies/met/certificate.pem")).key_fingerprint().unwrap().grouped();
+    assert_eq!(added["key"], certified.as_str(), "what is compared with the agency");
     let profile = dir.join("agencies/met");
     assert!(!profile.join("key.pem").exists());
     let met = forum.agency_named("KAZ", "met");
@@ -273,6 +289,13 @@ fn an_agency_that_keeps_its_key_exchanges_one_file_holds_all_and_who_is_removed_
     let key = concord_identity::LeafKey::from_pkcs8_der(chain.key().as_der()).unwrap();
     assert_eq!(Some(key.public()), facts(&dir.join("agencies/cert/certificate.pem")).key);
 
+    // Another key is here than a request is for: nothing is issued.
+    let issued = || fs::read_to_string(dir.join("anchor/issued.jsonl")).unwrap().lines().count();
+    let before = issued();
+    concord(words!["agency", "renew", "cert", "--dir", dir, "--csr", csr]).refused(3, "KEY_OTHER");
+    assert_eq!(issued(), before);
+    concord(words!["hub", "renew", "--dir", dir]).refused(2, "USAGE");
+
     // Removed: ended, and its certificates on the list.
     let gone = forum.path().join("gone");
     copy_profile(&profile, &gone, &forum.address(&dir, "listen"));
@@ -284,8 +307,12 @@ fn an_agency_that_keeps_its_key_exchanges_one_file_holds_all_and_who_is_removed_
     while concord(&receive).code == Some(0) {
         assert!(since.elapsed() < ENDED_WITHIN);
     }
+    // Nobody comes back by a renewal, or by the same key under another name; and nothing is left of the attempt.
+    concord(words!["agency", "renew", "met", "--dir", dir, "--csr", csr]).refused(3, "HOLDER_TAKEN_BACK");
+    concord(words!["agency", "add", "again", "--dir", dir, "--csr", csr]).refused(1, "KEY_TAKEN_BACK");
     let listed = concord(words!["agency", "list", "--profile", dir.join("operator")]).ok().lines();
     assert!(listed.iter().any(|line| line["agency"] == "met" && line["ended"] == true), "{listed:?}");
+    assert!(listed.iter().all(|line| line["agency"] != "again"), "{listed:?}");
     let listed = concord(words!["agency", "list", "--dir", dir]).ok().lines();
     assert_eq!(listed.iter().filter(|line| line["state"] == "revoked").count(), 2, "{listed:?}");
     forum.agency("KAZ").submit("the others go on", "--wait recorded");
@@ -316,6 +343,18 @@ fn what_has_expired_is_renewed_under_the_same_anchor_and_nobody_else_has_to_do_a
     forum.stop_node("KAZ");
     forum.stop_hub();
     concord(words!["hub", "renew", "--dir", hub]).ok();
+    forum.start_hub();
+    // What is mended here is not sent to the telephone: nothing but its own certificate is said to be wrong.
+    let check = concord(words!["node", "check", "--dir", kaz]);
+    let next = |name: &str| check.lines().into_iter().find(|line| line["check"] == name).unwrap()["next"].clone();
+    assert!(next("own-certificate").as_str().unwrap().contains("node renew"), "{check}");
+    assert_eq!(
+        (next("tls").as_str(), next("registry").as_str()),
+        (Some("see the line own-certificate"), None),
+        "{check}"
+    );
+    forum.stop_hub();
+    concord(words!["hub", "renew", "--dir", hub]).ok();
     let paper = || fs::read_to_string(kaz.join("join-request.json")).unwrap();
     let paper_before = paper();
     let renewed = concord(words!["node", "renew", "--dir", kaz, "--all", "--new-key"]).ok().lines();
@@ -338,7 +377,8 @@ fn a_hub_whose_anchor_is_elsewhere_is_made_by_request_and_serves() {
     let seeded = words!["hub", "init", "--csr", "--dir", dir, "--seed", forum.path().join("seed.toml")];
     let refused = concord(seeded);
     assert!(refused.message().contains("--seed here would count for nothing"), "{refused}");
-    concord(words!["hub", "init", "--csr", "--dir", dir, "--officer", "first,second"]).ok();
+    let announced = "hub.example.org:7443";
+    concord(words!["hub", "init", "--csr", "--dir", dir, "--officer", "first,second", "--announce", announced]).ok();
     let out = forum.path().join("certificates.pem");
     let request = dir.join("certificate-request.pem");
     concord(words!["hub", "serve", "--dir", dir]).refused(1, "CERTIFICATES_AWAITED");
@@ -346,7 +386,8 @@ fn a_hub_whose_anchor_is_elsewhere_is_made_by_request_and_serves() {
     check.refused(1, "CHECK_FAILED");
     let next = check.lines().into_iter().find(|line| line["check"] == "own-certificate").unwrap()["next"].to_string();
     assert!(next.contains("hub install-cert"), "{next}");
-    concord(words!["anchor", "sign", request, "--dir", anchor, "--yes", "--out", out]).ok();
+    let signed = concord(words!["anchor", "sign", request, "--dir", anchor, "--yes", "--out", out]).ok();
+    assert!(signed.stderr.contains("hub install-cert"), "{signed}");
     concord(words!["hub", "install-cert", out, "--dir", dir]).refused(3, "ANCHOR_UNCOMPARED");
     let install =
         words!["hub", "install-cert", out, "--dir", dir, "--fingerprint", made["fingerprint"].as_str().unwrap()];
@@ -355,5 +396,8 @@ fn a_hub_whose_anchor_is_elsewhere_is_made_by_request_and_serves() {
     let server = Process::start(&forum.log("second"), words!["hub", "serve", "--dir", dir]);
     server.line_after("admin ");
     status(&dir.join("officers/second")).ok();
+    // Moved to its person, the profile says where the hub is; and where lists go is there.
+    let profile = fs::read_to_string(dir.join("officers/second/profile.toml")).unwrap();
+    assert!(profile.contains(announced) && dir.join("revocation").is_dir(), "{profile}");
     assert_eq!(server.terminate().code(), Some(0));
 }

@@ -237,7 +237,6 @@ fn who_is_on_a_revocation_list_is_out_in_every_role() {
         .collect();
     for (server, codes) in [("SEC", ["KAZ", "IRN", "TUR", "SEC"].as_slice()), ("KAZ", &["KAZ"])] {
         let folder = stage.folder(server).join("revocation");
-        std::fs::create_dir(&folder).unwrap();
         for code in codes {
             let prefix = format!("spiffe://{}", code.to_lowercase());
             let of_state: Vec<_> =

@@ -475,3 +475,41 @@ fn officers_of_a_new_hub_have_the_names_that_were_given_and_three_must_sign() {
     let check = concord(words!["hub", "check", "--dir", dir]).ok().lines();
     assert!(check.iter().any(|line| line["check"] == "officers" && line["result"] == "warning"), "{check:?}");
 }
+
+#[test]
+fn a_profile_works_where_its_person_takes_it_and_where_it_cannot_the_line_to_write_is_said() {
+    let listen = format!("127.0.0.1:{}", concord_tests::port_of_its_own());
+    let forum = Forum::seeded(words!["--listen", listen]);
+    let hub = forum.hub_dir();
+    concord(words!["officer", "add", "second", "--dir", hub]).ok();
+    for (folder, home) in [("officer", "home-1"), ("officers/second", "home-2"), ("operator", "home-3")] {
+        let home = forum.path().join(home);
+        fs::rename(hub.join(folder), &home).unwrap();
+        concord(words!["status", "--profile", home]).ok();
+    }
+    // By the name that its certificate has, for whom it is made later too.
+    let node = forum.path().join("node-of-tur");
+    let init = words!["node", "init", "--dir", node, "--participant", "TUR", "--dns", "node.example.tr"];
+    concord([init, words!["--listen", "0.0.0.0:7444"]].concat()).ok();
+    concord(words!["operator", "add", "night", "--dir", node]).ok();
+    concord(words!["agency", "add", "narcotics", "--dir", node]).ok();
+    for folder in ["officer", "operators/night", "agencies/narcotics"] {
+        let settings = fs::read_to_string(node.join(folder).join("profile.toml")).unwrap();
+        assert!(settings.contains("address = \"node.example.tr:7444\""), "{folder}: {settings}");
+    }
+    // A port that the system chooses is known only in the folder.
+    let (node, home) = (forum.path().join("node-of-uzb"), forum.path().join("home-4"));
+    concord(words!["node", "init", "--dir", node, "--participant", "UZB"]).ok();
+    let never = concord(words!["status", "--profile", node.join("officer")]);
+    never.refused(4, "ADDRESS_UNKNOWN");
+    assert!(never.message().contains("has not been started yet"), "{never}");
+    fs::rename(node.join("officer"), &home).unwrap();
+    let away = concord(words!["status", "--profile", home]);
+    away.refused(4, "ADDRESS_UNKNOWN");
+    assert!(away.message().contains("not in its server's folder any more"), "{away}");
+    let line = format!(
+        "`address = \"HOST:PORT\"`, where the server is reached from here, into {}",
+        home.join("profile.toml").display()
+    );
+    assert!(away.stderr.contains(&line), "{away}");
+}

@@ -55,11 +55,22 @@ fn exchanges_go_through_a_proxy_that_asks_who_is_calling_and_what_it_refuses_is_
     forum.start_node("KAZ");
     assert_eq!(exchange_ids(&irn.receive(1)), [waits.id]);
 
+    // A proxy that is not there is what is looked for, not the hub.
+    let toml = dir.join("node.toml");
+    let settings = fs::read_to_string(&toml).unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fs::write(&toml, settings.replace(&proxy.url(), &format!("http://{nobody}"))).unwrap();
+    let checked = concord(words!["node", "check", "--dir", dir]);
+    let line = checked.lines().into_iter().find(|line| line["check"] == "tcp").unwrap();
+    assert!(line["next"].as_str().unwrap().contains("see whether the proxy runs"), "{line}");
+    fs::write(&toml, settings).unwrap();
+
     // The file is for its owner's eyes.
     forum.stop_node("KAZ");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let served = concord(words!["node", "serve", "--dir", dir]);
-    assert!(served.reason().as_deref() == Some("CONFIG_INVALID") && served.message().contains("chmod 600"), "{served}");
+    served.refused(2, "CONFIG_INVALID");
+    assert!(served.message().contains("chmod 600"), "{served}");
 }
 
 #[test]

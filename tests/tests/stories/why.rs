@@ -116,6 +116,10 @@ fn who_has_no_right_to_an_exchange_hears_what_it_would_hear_of_none() {
             assert_eq!((heard.code, heard.stderr.clone()), (of_none.code, of_none.stderr.clone()));
         }
     }
+    // The hub takes no less than all of it.
+    let short = why(&forum.hub_dir().join("officer"), &id[..8]);
+    short.refused(2, "USAGE");
+    assert!(short.message().contains("not a whole id"), "{short}");
     for who in [forum.node_dir("KAZ").join("operator"), forum.hub_dir().join("operator")] {
         why(&who, &id).refused(3, "CALLER_NOT_ALLOWED");
     }

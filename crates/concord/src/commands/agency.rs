@@ -116,6 +116,8 @@ struct AddLine {
     unconfirmed: bool,
     /// Its key is with the agency, which puts it into the profile.
     key_elsewhere: bool,
+    /// Over its key, in groups, which is compared with the agency where that keeps it; none where the certificate has yet to come.
+    key: Option<String>,
     /// The last moment of its certificate; none where that has yet to come.
     not_after: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,6 +163,7 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
         measures: args.measures.iter().map(ToString::to_string).collect(),
         unconfirmed: added.unconfirmed,
         key_elsewhere,
+        key: certificate.as_ref().and_then(|certificate| certificate.key_fingerprint()).map(|key| key.grouped()),
         not_after: certificate.as_ref().map(|certificate| output::time(certificate.not_after)),
         p12: p12.as_ref().map(|p12| p12.out.display().to_string()),
     };
@@ -177,10 +180,9 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
         tell_asked(asked, &args.dir, FolderKind::Node, output)?;
     }
     if key_elsewhere {
-        let certified = certificate.as_ref().and_then(|certificate| certificate.key_fingerprint());
-        let certified = certified.map(|key| key.grouped()).unwrap_or_default();
         output.say(&format!(
-            "next: compare the key with the agency, {certified}; give it the folder {}, into which it puts its key as key.pem",
+            "next: compare the key with the agency, {}; give it the folder {}, into which it puts its key as key.pem",
+            line.key.as_deref().unwrap_or_default(),
             line.profile
         ));
     }

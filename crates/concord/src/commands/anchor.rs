@@ -192,10 +192,13 @@ fn sign(args: &SignArgs, output: Output) -> Result<(), Failure> {
     })?;
     let fingerprint = anchor.anchor().fingerprint().grouped();
     output.say(&format!("the anchor's fingerprint, which is compared where the file is installed:\n  {fingerprint}"));
+    // Of the secretariat's folders only the hub's itself says which of them it was; its people may be of its node for papers, too.
+    let is_hubs = wanted.iter().any(|(holder, _)| holder.role == Role::Hub);
+    let (install, dir) = if is_hubs { ("hub install-cert", "HUBDIR") } else { ("node install-cert", "NODEDIR") };
     hint::next(
         output,
         "carry the file back to where the requests were made, and the fingerprint another way",
-        &[Line::new("node install-cert").path(&out).words("--dir NODEDIR --fingerprint").text(&fingerprint)],
+        &[Line::new(install).path(&out).words(&format!("--dir {dir} --fingerprint")).text(&fingerprint)],
     );
     Ok(())
 }

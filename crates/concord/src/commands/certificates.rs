@@ -159,8 +159,14 @@ pub(crate) fn read_request(path: &Path) -> Result<Requested, Failure> {
 }
 
 /// `node renew` and `hub renew`.
-pub(crate) fn renew_server(args: &RenewArgs, output: Output) -> Result<(), Failure> {
+pub(crate) fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
+    if kind != wanted {
+        let what = format!("{} is the folder of a {kind}, and this renews a {wanted}", args.dir.display());
+        return Err(
+            Failure::usage(what).help(format!("`concord {kind} renew --dir {}`, if that is meant", args.dir.display()))
+        );
+    }
     if args.list {
         return renew_list(&holders, args.next_update, output);
     }

@@ -82,7 +82,14 @@ fn check_typed(what: &str, carried: Fingerprint, typed: &str) -> Result<(), Fail
     if digits.len() >= DIGITS_COMPARED_MIN && carried.to_string().starts_with(&digits.to_ascii_lowercase()) {
         return Ok(());
     }
-    Err(mismatch(what, "what was typed is not how its fingerprint begins"))
+    Err(match digits.len() {
+        0 => {
+            let words = format!("no fingerprint was typed, and nothing was done with {what}");
+            let failure = Failure::from(Refusal::new(Reason::FingerprintMismatch, words));
+            failure.help("ask the other side for it by telephone, and run this again")
+        }
+        _ => mismatch(what, "what was typed is not how its fingerprint begins"),
+    })
 }
 
 fn same(what: &str, carried: Fingerprint, said: Fingerprint) -> Result<(), Failure> {

@@ -13,7 +13,9 @@ use super::{agreement, track};
 use crate::cli::ClientArgs;
 use crate::client::{Client, call};
 use crate::exit::Failure;
-use crate::output::{self, Output, facts, hex, short_time, table};
+use crate::output::{self, Output, facts, hex, safe, short_time, table};
+
+const ID_DIGITS: usize = 64;
 
 #[derive(Args)]
 #[command(
@@ -91,9 +93,18 @@ pub(crate) async fn run(args: ExplainArgs, output: Output) -> Result<(), Failure
     output.result(&line, || shown(&line))
 }
 
+/// The hub has no index by the first digits.
+pub(super) fn whole_id(text: &str) -> Result<String, Failure> {
+    match text.len() == ID_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        true => Ok(text.to_owned()),
+        false => Err(Failure::usage(format!("'{}' is not a whole id, and the hub finds an exchange by nothing less", safe(text)))
+            .help(format!("give all {ID_DIGITS} digits; its sender and its recipients have them from `concord track` and `concord why`"))),
+    }
+}
+
 async fn at_hub(client: &Client, args: ExplainArgs, output: Output) -> Result<(), Failure> {
     let request = ExplainExchangeRequest {
-        exchange_id: args.exchange,
+        exchange_id: whole_id(&args.exchange)?,
         participant: args.participant.map(|code| code.to_string()).unwrap_or_default(),
         before: args.before.unwrap_or_default(),
     };

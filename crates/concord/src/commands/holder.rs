@@ -171,7 +171,7 @@ fn renew(args: &RenewArgs, role: Role, output: Output) -> Result<(), Failure> {
     let holder = holders.named(role, &args.name);
     let folder = holders.folder_of(&holder)?;
     if args.request {
-        holders.certificate_of(&holder)?;
+        holders.certificate_to_renew(&holder)?;
         return tell_asked(&holders.request(&[holder], None, args.new_key, output::now())?, &args.dir, kind, output);
     }
     let made = holders.renew(&holders.open_anchor()?, &holder, args.new_key, args.days.life())?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use concord_backup::Owner;
 use concord_hub::{HubError, InitOptions, Initialised, Seed};
+use concord_identity::AnchorFolder;
 use concord_model::{Name, Role};
 use concord_server::FolderKind;
 use serde::Serialize;
@@ -30,7 +31,7 @@ pub(crate) enum HubCommand {
     /// Make a hub: its trust anchor and keys, its profiles, its settings, its registry.
     Init(InitArgs),
     /// Put in certificates that were made elsewhere from the hub's requests; the first time, make its registry.
-    InstallCert(InstallArgs),
+    InstallCert(HubInstallArgs),
     /// Make the hub's certificate anew under the same anchor, also one that has expired; nobody else has to do anything.
     #[command(
         after_help = "Example:\n  concord hub renew --dir /srv/concord/hub\n  concord hub renew --dir /srv/concord/hub --new-key --all\n  concord hub renew --dir /srv/concord/hub --csr\n  concord hub renew --dir /srv/concord/hub --list"
@@ -109,7 +110,7 @@ pub(crate) struct InitArgs {
 #[command(
     after_help = "Example:\n  concord hub install-cert certificates.pem --dir /srv/concord/hub\n\nNothing is put in under an anchor whose fingerprint was not compared."
 )]
-pub(crate) struct InstallArgs {
+pub(crate) struct HubInstallArgs {
     #[command(flatten)]
     certificates: install_cert::InstallArgs,
     /// The registry and catalogue that a new hub begins with.
@@ -147,7 +148,7 @@ pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failu
     match command {
         HubCommand::Init(args) => init(args, output),
         HubCommand::InstallCert(args) => install(&args, output),
-        HubCommand::Renew(args) => renew_server(&args, output),
+        HubCommand::Renew(args) => renew_server(&args, FolderKind::Hub, output),
         HubCommand::Rotate(args) => rotate::run(&args, FolderKind::Hub, output).await,
         HubCommand::Serve(args) => {
             start_log()?;
@@ -210,14 +211,16 @@ fn tell_officers(dir: &Path, output: Output) -> Result<(), Failure> {
         output.say(&format!("{quorum} officers sign what lets a state in (`quorum` in hub.toml): move their profiles out of this folder, to as many people: {profiles}"));
     }
     if folders.len() < quorum as usize {
-        let add = Line::new("officer add NAME --dir").path(dir);
+        let has_anchor = AnchorFolder::key_in(&holders.anchor_folder()).exists();
+        let add = if has_anchor { "officer add NAME --dir" } else { "officer add NAME --request --dir" };
+        let add = Line::new(add).path(dir);
         hint::next(output, &format!("of {quorum} officers {} are here: make the others", folders.len()), &[add]);
     }
     Ok(())
 }
 
-fn install(args: &InstallArgs, output: Output) -> Result<(), Failure> {
-    let InstallArgs { certificates: args, seed } = args;
+fn install(args: &HubInstallArgs, output: Output) -> Result<(), Failure> {
+    let HubInstallArgs { certificates: args, seed } = args;
     let seed = read_seed(seed)?;
     let holders = concord_hub::holders(&args.dir)?;
     let (text, said) = args.read(&holders, output)?;

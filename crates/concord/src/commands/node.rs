@@ -162,7 +162,7 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
     match command {
         NodeCommand::Init(args) => init(args, output),
         NodeCommand::InstallCert(args) => install(&args, output),
-        NodeCommand::Renew(args) => renew_server(&args, output),
+        NodeCommand::Renew(args) => renew_server(&args, FolderKind::Node, output),
         NodeCommand::Rotate(args) => rotate::run(&args, FolderKind::Node, output).await,
         NodeCommand::Join(args) => join(&args, output),
         NodeCommand::Serve(args) => {
@@ -194,7 +194,12 @@ fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
         return tell_asked(&concord_node::init_by_request(options)?, &dir, FolderKind::Node, output);
     }
     let made = concord_node::init(options)?;
-    tell_made(code, &dir, &made, output)?;
+    tell_made(code.clone(), &dir, &made, output)?;
+    if code == ParticipantCode::secretariat().as_str() {
+        let officers = "its officers' profiles are of the secretariat: whoever has one of them, with the hub's address in it, signs there under \
+             that name. Keep each like that person's own";
+        output.say(officers);
+    }
     output.say(&format!(
         "the trust anchor's key is in {}: keep it, but it need not stay on this machine",
         shown(&dir.join("anchor"))

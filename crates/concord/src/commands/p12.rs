@@ -70,7 +70,7 @@ fn password(file: Option<&Path>, output: Output) -> Result<Zeroizing<String>, Fa
     };
     if password.chars().count() < PASSWORD_CHARS_MIN {
         let what = format!("the password for the PKCS#12 file has fewer than {PASSWORD_CHARS_MIN} characters");
-        return Err(Failure::usage(what).help("put a longer one on the first line of the file"));
+        return Err(Failure::usage(what).help("choose a longer one, at the terminal or as the first line of the file"));
     }
     Ok(password)
 }

@@ -102,8 +102,12 @@ async fn confirm(args: &ConfirmArgs, output: Output) -> Result<(), Failure> {
             ("keys", line.state.to_owned()),
         ])
     })?;
-    let next = Line::new("pin list --profile").path(&args.client.profile);
-    hint::next(output, "what these keys sign from now on is taken; what was set aside before stays so", &[next]);
+    let next = Line::new("set-aside retry --all --profile").path(&args.client.profile);
+    hint::next(
+        output,
+        "what these keys sign from now on is taken; what was set aside before is judged again by",
+        &[next],
+    );
     Ok(())
 }
 

@@ -257,8 +257,8 @@ fn read(one: &SetAsideExchange) -> AsideLine {
 pub(crate) fn next_step(reason: &str) -> &'static str {
     match SetAsideReason::from_code(reason) {
         Some(SetAsideReason::KeyNotPinned) => {
-            "ask that state's officer by telephone whether the key is theirs. If it is, confirm it, then retry; if not, discard it and \
-             tell the secretariat"
+            "`concord pin list` shows the fingerprint of that state's present keys: have it read out by telephone. If it is the same, an \
+             officer confirms them (`concord pin confirm`), then retry; if not, discard it and tell the secretariat"
         }
         Some(SetAsideReason::HeaderInvalid) => {
             "a newer version of this program may read it: update the node, then retry"

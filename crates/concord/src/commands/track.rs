@@ -220,8 +220,14 @@ pub(crate) fn marked(id: &str, is_exercise: bool) -> String {
     if is_exercise { format!("EXERCISE  {id}") } else { id.to_owned() }
 }
 
+/// What is overdue at a recipient's node is said as what its sender can know: whether no agency has the right to it, or none asks for it,
+/// is that state's own.
 fn or_overdue(state: &str, is_overdue: bool) -> String {
-    if is_overdue { format!("{state}, OVERDUE") } else { state.to_owned() }
+    match is_overdue {
+        false => state.to_owned(),
+        true if state == ReceiptState::Delivered.as_str() => format!("{state}, NOT TAKEN YET"),
+        true => format!("{state}, OVERDUE"),
+    }
 }
 
 fn shown(tracked: &Tracked) -> String {

@@ -7,6 +7,7 @@ use concord_wire::proto::exchange::v1::{AgreementRef, Whereabouts};
 use concord_wire::proto::operations::v1::ExplainExchangeRequest;
 use serde::Serialize;
 
+use super::explain::whole_id;
 use super::track::{self, stated};
 use crate::cli::ClientArgs;
 use crate::client::{Client, call};
@@ -81,7 +82,7 @@ async fn at_node(client: &Client, args: WhyArgs) -> Result<WhyLine, Failure> {
 
 async fn at_hub(client: &Client, args: WhyArgs) -> Result<WhyLine, Failure> {
     let before = args.before.unwrap_or_default();
-    let request = ExplainExchangeRequest { exchange_id: args.exchange, participant: String::new(), before };
+    let request = ExplainExchangeRequest { exchange_id: whole_id(&args.exchange)?, participant: String::new(), before };
     let answer = client.operations().explain_exchange(call(request)).await?.into_inner();
     let (agreement, version) = named(answer.agreement.as_ref());
     let parties = answer.parties.into_iter().filter_map(|party| party.whereabouts);

@@ -10,6 +10,9 @@ use concord_server::holders::HoldersError;
 
 use super::{Exit, Failure};
 
+/// What to do about settings that do not parse, or say what they may not.
+const CORRECT_SETTINGS: &str = "correct what is named, then run it again";
+
 impl From<BackupError> for Failure {
     fn from(error: BackupError) -> Self {
         of_backup(&error)
@@ -44,7 +47,8 @@ impl From<HubError> for Failure {
         let message = error.to_string();
         match &error {
             HubError::Argument(_) | HubError::Seed(_) => Self::new(Exit::Usage, "ARGUMENT_INVALID", message),
-            HubError::Config { .. } => Self::failed("CONFIG_INVALID", message),
+            // The units do not start a server anew after this exit code: its settings stay as they are until a person corrects them.
+            HubError::Config { .. } => Self::new(Exit::Usage, "CONFIG_INVALID", message).help(CORRECT_SETTINGS),
             HubError::Folder(error) => of_folder(error),
             HubError::Holders(error) => of_holders(error),
             HubError::CertificatesAwaited { .. } => Self::failed("CERTIFICATES_AWAITED", message),
@@ -76,6 +80,7 @@ fn of_holders(error: &HoldersError) -> Failure {
         | HoldersError::AnchorUncompared { .. }
         | HoldersError::FingerprintMismatch { .. }
         | HoldersError::TakenBack(_)
+        | HoldersError::KeyOther { .. }
         | HoldersError::Request { .. }
         | HoldersError::Known(_)
         | HoldersError::Unknown(_)
@@ -84,7 +89,13 @@ fn of_holders(error: &HoldersError) -> Failure {
         _ => Exit::Failed,
     };
     let help = match error {
-        HoldersError::AnchorKey { .. } => "bring the folder anchor/ back, or use `concord anchor` where the key is",
+        HoldersError::AnchorKey { .. } => {
+            "bring the folder anchor/ back. Where the anchor is elsewhere: `node renew --csr` (`hub renew --csr`), or `add` and `renew` with \
+             --request, then `concord anchor sign` there; to take back, `concord anchor revoke ROLE/NAME` there"
+        }
+        HoldersError::KeyOther { .. } => {
+            "move that key.pem away, since its holder keeps the new one, and run this again; or renew without --csr, for the key that is here"
+        }
         HoldersError::AnchorUncompared { .. } => "`concord anchor sign` shows it; ask for it by telephone",
         HoldersError::AnchorOther { .. } => {
             "use the anchor that this folder began with; a new folder that took a wrong one is made anew in another place"
@@ -137,7 +148,7 @@ impl From<NodeError> for Failure {
             NodeError::Refused(refusal) => refusal.clone().into(),
             NodeError::Connect(error) => error.into(),
             NodeError::Folder(error) => of_folder(error),
-            NodeError::Config { .. } => Self::failed("CONFIG_INVALID", message),
+            NodeError::Config { .. } => Self::new(Exit::Usage, "CONFIG_INVALID", message).help(CORRECT_SETTINGS),
             NodeError::Paper(_) | NodeError::Bundle(_) => Self::new(Exit::Refused, "PAPER_INVALID", message),
             NodeError::OtherParticipant { .. } | NodeError::OtherEnrolment { .. } | NodeError::JoinedBefore { .. } => {
                 Self::new(Exit::Refused, "BUNDLE_OF_ANOTHER", message)

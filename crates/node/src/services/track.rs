@@ -128,8 +128,15 @@ impl Limits {
         let is_late = |since: Option<&prost_types::Timestamp>| {
             optional_timestamp(since).is_some_and(|since| self.of.is(self.lane, since, self.now))
         };
+        // What was taken back no agency is given any more: nobody waits for it to be taken.
+        let is_current = told.not_current.is_none();
         for recipient in &mut told.recipients {
-            recipient.overdue = recipient.state() == TrackState::Recorded && is_late(recipient.at.as_ref());
+            let waits = match recipient.state() {
+                TrackState::Recorded => true,
+                TrackState::Delivered => is_current,
+                _ => false,
+            };
+            recipient.overdue = waits && is_late(recipient.at.as_ref());
         }
         let waits_here = told.state() == TrackState::Queued && is_late(told.queued_at.as_ref());
         told.overdue = waits_here || told.recipients.iter().any(|recipient| recipient.overdue);

@@ -127,6 +127,7 @@ impl Looking<'_> {
         let is_held = || self.state.directory().registry.holds().is_held(&code);
         let at = match one.state() {
             TrackState::Taken => Whereabouts::Taken,
+            TrackState::Delivered if one.overdue => Whereabouts::NotTaken,
             TrackState::Delivered => Whereabouts::WaitsForAgency,
             TrackState::Withheld => {
                 Whereabouts::Withheld(WithheldReason::from_code(&one.reason).unwrap_or(WithheldReason::Left))

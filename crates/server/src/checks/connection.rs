@@ -89,7 +89,9 @@ impl WayToServer {
         };
         let hop = target.first_hop().to_owned();
         let step = Duration::from_secs(STEP_TIMEOUT_SECONDS);
-        let late = |name| Check::failed(name, format!("{hop}: no answer within {STEP_TIMEOUT_SECONDS} s"), NETWORK);
+        // The first hop is the proxy, where one is set: what is behind it is not to blame yet.
+        let network = if self.proxy.is_some() { TO_PROXY } else { NETWORK };
+        let late = |name| Check::failed(name, format!("{hop}: no answer within {STEP_TIMEOUT_SECONDS} s"), network);
         let mut checks = Vec::new();
         let addresses = match tokio::time::timeout(step, target.resolve()).await {
             Ok(Ok(addresses)) => addresses,
@@ -97,7 +99,12 @@ impl WayToServer {
                 checks.push(Check::failed(
                     "name",
                     error.to_string(),
-                    "correct the address, or ask whoever runs this network's DNS",
+                    match &self.proxy {
+                        Some(_) => {
+                            "correct `proxy` under [uplink] in node.toml, or ask whoever runs this network's DNS"
+                        }
+                        None => "correct the address, or ask whoever runs this network's DNS",
+                    },
                 ));
                 return (checks, None);
             }
@@ -108,7 +115,7 @@ impl WayToServer {
         let mut socket = match tokio::time::timeout(step, target.reach(addresses)).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) => {
-                checks.push(Check::failed("tcp", error.to_string(), NETWORK));
+                checks.push(Check::failed("tcp", error.to_string(), network));
                 return (checks, None);
             }
             Err(_) => {
@@ -220,6 +227,9 @@ fn moved(moment: Timestamp, micros: i64) -> Timestamp {
 const NETWORK: &str =
     "see whether the hub runs, and whether this network's firewall lets this machine out to that host and port";
 
+const TO_PROXY: &str =
+    "see whether the proxy runs, and whether `proxy` under [uplink] in node.toml names it; or ask whoever runs it";
+
 /// Whether messages of the handshake pass both ways: an accepted or refused certificate shows that they do.
 fn passes(secured: &Result<Io<Tcp>, ConnectError>) -> bool {
     match secured {
@@ -240,8 +250,8 @@ fn tls(secured: &Result<Io<Tcp>, ConnectError>) -> Check {
         }
         Err(ConnectError::TlsRefused { refusal: HandshakeRefusal::RefusedByPeer(_), .. }) => Check::failed(
             "tls",
-            "the hub does not let this node in: it has other keys enrolled, has taken this certificate back, or it does not hold by \
-             the hub's clock",
+            "the hub does not let this node in: it has other keys enrolled, has taken this certificate back, a revocation list of its \
+             anchor has lapsed there, or it does not hold by the hub's clock",
             "compare fingerprints with the secretariat (line registry), whose `concord audit --refused` has the reason",
         ),
         Err(error @ ConnectError::TlsRefused { refusal: HandshakeRefusal::Certificate(_), .. }) => {

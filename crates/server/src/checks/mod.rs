@@ -139,13 +139,13 @@ pub fn own_certificate(check: &'static str, credentials: &Credentials, expected:
     };
     let now = SystemClock.now();
     if let Err(refusal) = credentials.verify_under(std::slice::from_ref(anchor), now) {
-        let next =
-            "where the time is the matter, compare this machine's clock with another, then renew the certificate";
+        let next = "where the time is the matter, compare this machine's clock with another; if that is right, renew the certificate: `concord node \
+             renew`, or `hub renew`";
         return Check::failed(check, format!("the anchor in this folder does not bear it out: {refusal}"), next);
     }
     let days = days_left(found.not_after, now);
     let message = format!("{expected}, its key fits, its anchor stands behind it, {days} days left");
-    lasting(check, message, days, "renew the certificate before it ends")
+    lasting(check, message, days, "renew it before it ends: `concord node renew`, or `hub renew`")
 }
 
 /// How long a certificate that holds will, by this machine's clock; `what` says whose it is.

@@ -25,10 +25,10 @@ pub enum HoldersError {
     #[error("{0} was added before; renew it, or remove it first")]
     Known(Identity),
     /// Nobody of that name.
-    #[error("{0} has no certificate here and stands in no register; `list` shows who does")]
+    #[error("{0} has no certificate here; `list` shows who has one")]
     Unknown(Identity),
     /// The anchor's key is elsewhere.
-    #[error("the trust anchor's key is needed, and {} cannot be used: {source}; put the folder back, or do it where the key is", path.display())]
+    #[error("the trust anchor's key is needed, and {} cannot be used: {source}", path.display())]
     AnchorKey {
         /// Where it was looked for.
         path: PathBuf,
@@ -77,7 +77,8 @@ pub enum HoldersError {
     },
     /// Out, and to stay out.
     #[error(
-        "the certificates of {0} were taken back; `remove` again puts the old profile away, then add it anew, with a new key"
+        "the certificates of {0} were taken back, and none of them is renewed; `remove` again puts away a profile that was left; whoever is \
+         to come back is added anew, with a new key, an agency under another name"
     )]
     TakenBack(Identity),
     /// The file has no leaf.
@@ -91,6 +92,14 @@ pub enum HoldersError {
     KeyElsewhere {
         /// Who.
         holder: Identity,
+    },
+    /// Another key is here than the request is for.
+    #[error("the key of {holder} in {} is another one than that of the request; nothing was issued", key.display())]
+    KeyOther {
+        /// Who.
+        holder: Identity,
+        /// Where it is.
+        key: PathBuf,
     },
     /// A request cannot be taken.
     #[error("{}: {source}", path.display())]
@@ -148,6 +157,7 @@ impl HoldersError {
             Self::Issue(IssueError::KeyTakenBack { .. }) => "KEY_TAKEN_BACK",
             Self::NoLeaf | Self::Unfit(_) => "CERTIFICATE_UNFIT",
             Self::KeyElsewhere { .. } => "KEY_ABSENT",
+            Self::KeyOther { .. } => "KEY_OTHER",
             Self::Request { .. } => "REQUEST_INVALID",
             Self::List { .. } => "REVOCATION_LIST_UNUSABLE",
             Self::Issue(_) => "ISSUE",

@@ -149,7 +149,7 @@ impl Holders {
         life: Lifetime,
     ) -> Result<CertificateFacts, HoldersError> {
         let place = self.place(holder)?;
-        let before = self.present(holder, &place)?;
+        let before = self.renewable(holder, &place)?;
         self.refuse_if_taken_back(holder, &before, new_key)?;
         let has_key = place.key().exists();
         if new_key && !has_key {
@@ -178,7 +178,11 @@ impl Holders {
         life: Lifetime,
     ) -> Result<CertificateFacts, HoldersError> {
         let place = self.place(holder)?;
-        self.refuse_if_taken_back(holder, &self.present(holder, &place)?, true)?;
+        self.refuse_if_taken_back(holder, &self.renewable(holder, &place)?, true)?;
+        // Before the register has anything: beside another key the certificate would be of no use, and could not be put there.
+        if place.key().exists() && !keys_in(&place.key())?.contains(&requested.key) {
+            return Err(HoldersError::KeyOther { holder: holder.clone(), key: place.key() });
+        }
         let certificate = issue_requested(anchor, holder, requested, life)?;
         self.put(&place, &certificate)?;
         Ok(CertificateFacts::read(&certificate)?)
@@ -187,6 +191,21 @@ impl Holders {
     /// The certificate that a holder has here.
     pub fn certificate_of(&self, holder: &Identity) -> Result<CertificateFacts, HoldersError> {
         self.present(holder, &self.place(holder)?)
+    }
+
+    /// The certificate that a holder has here, to be renewed: fails for whoever was taken back as for that, and not as for a stranger.
+    pub fn certificate_to_renew(&self, holder: &Identity) -> Result<CertificateFacts, HoldersError> {
+        self.renewable(holder, &self.place(holder)?)
+    }
+
+    /// What is to be renewed. Of somebody who was taken back, and whose profile is put away, the reason is that.
+    fn renewable(&self, holder: &Identity, place: &Place) -> Result<CertificateFacts, HoldersError> {
+        match self.present(holder, place) {
+            Err(HoldersError::Unknown(_)) if self.was_taken_back(holder)? => {
+                Err(HoldersError::TakenBack(holder.clone()))
+            }
+            found => found,
+        }
     }
 
     pub(super) fn present(&self, holder: &Identity, place: &Place) -> Result<CertificateFacts, HoldersError> {
@@ -286,6 +305,15 @@ struct Waiting {
 }
 
 impl Holders {
+    /// The names of the server for software that is not ours: in its certificate, or in the request for it.
+    pub(super) fn hosts_of_server(&self) -> Vec<String> {
+        if let Ok(here) = self.certificate_of(&self.server) {
+            return here.hosts;
+        }
+        let asked = self.waiting().into_iter().find(|one| one.holder == self.server);
+        asked.map(|one| one.requested.hosts).unwrap_or_default()
+    }
+
     /// What the file of requests asks for, of those of this folder, whose keys are here, and no certificate that is newer than the file.
     fn waiting(&self) -> Vec<Waiting> {
         let path = self.dir.join(REQUEST_FILE);

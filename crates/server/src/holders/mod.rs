@@ -42,6 +42,8 @@ const FOLDER_MODE: u32 = 0o700;
 pub struct Holders {
     dir: PathBuf,
     server: Identity,
+    /// Where it is reached from other machines.
+    elsewhere: Option<String>,
 }
 
 /// Where one stands.
@@ -70,7 +72,29 @@ impl Place {
 impl Holders {
     /// Those of a data folder whose server has this name.
     pub fn of(dir: &Path, server: Identity) -> Self {
-        Self { dir: dir.to_owned(), server }
+        Self { dir: dir.to_owned(), server, elsewhere: None }
+    }
+
+    /// Where the server is reached from other machines, `host:port`: new profiles say so too, and go on to work when they are moved to
+    /// the person whose they are, away from the file of addresses beside them.
+    pub fn reached_at(self, elsewhere: Option<String>) -> Self {
+        Self { elsewhere, ..self }
+    }
+
+    /// Where the server is reached from other machines, as far as its certificate and the address that it listens on tell: a name for
+    /// software that is not ours is one that it is reached by.
+    pub fn reached_by(&self, listen: std::net::SocketAddr) -> Option<String> {
+        // Port 0 is chosen when the server starts.
+        if listen.port() == 0 {
+            return None;
+        }
+        let hosts = self.hosts_of_server();
+        let is_name = |host: &&String| host.parse::<std::net::IpAddr>().is_err() && *host != "localhost";
+        match hosts.iter().find(is_name) {
+            Some(host) => Some(format!("{host}:{}", listen.port())),
+            None if listen.ip().is_unspecified() => None,
+            None => Some(listen.to_string()),
+        }
     }
 
     /// The server itself.
@@ -152,6 +176,7 @@ impl Holders {
     /// What a profile of this holder says, with the server's address where the holder is on another machine.
     fn settings(&self, holder: &Identity, place: &Place, address: Option<String>) -> ProfileSettings {
         let addresses_file = place.addresses_file.clone().filter(|_| address.is_none());
+        let address = address.or_else(|| self.elsewhere.clone());
         ProfileSettings { identity: holder.clone(), server: self.server.clone(), address, addresses_file }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use concord_identity::{AnchorFolder, CertificateFacts, revoked_in};
+use concord_identity::{AnchorFolder, CertificateFacts, IssueError, revoked_in};
 use concord_model::{Fingerprint, Identity};
 
 use super::remove::lists_in;
@@ -57,6 +57,21 @@ impl Holders {
             }
         }
         Ok(all)
+    }
+
+    /// Refuses a key that was taken back, before anything is done for it: the anchor would refuse it too, but only when it issues.
+    pub fn refuse_key_taken_back(&self, holder: &Identity, key: &Fingerprint) -> Result<(), HoldersError> {
+        match self.taken_back()?.has_key(key) {
+            true => Err(IssueError::KeyTakenBack { holder: holder.to_string(), key: *key }.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a certificate of this name was taken back, as far as the anchor's register is here.
+    pub(super) fn was_taken_back(&self, holder: &Identity) -> Result<bool, HoldersError> {
+        let register = AnchorFolder::register_in(&self.anchor_folder()).read()?;
+        let name = holder.to_string();
+        Ok(register.iter().any(|one| one.name == name && one.revoked.is_some()))
     }
 
     /// Refuses whoever was taken back and whose profile was left. The server itself goes on with a new key.

@@ -120,6 +120,8 @@ fn who_was_taken_back_is_not_certified_again_and_what_is_left_of_it_can_be_put_a
     let (holders, anchor, officer) = whole(folder.path());
     let place = holders.folder_of(&officer).unwrap();
     let removed = holders.remove(&officer, NOW, 30).unwrap();
+    // The profile is put away: it is out all the same, and no stranger.
+    assert!(matches!(holders.renew(&anchor, &officer, false, life()), Err(HoldersError::TakenBack(_))));
     // The profile was left, or put back.
     fs::rename(removed.aside.unwrap(), &place).unwrap();
     let here = holders.certificate_of(&officer).unwrap();
@@ -214,4 +216,18 @@ fn whoever_is_named_twice_is_one() {
     let people = holders.first_people(&[a.clone(), b, a]).unwrap();
     let roles: Vec<Role> = people.iter().map(|one| one.role).collect();
     assert_eq!(roles, [Role::Officer, Role::Officer, Role::Operator]);
+}
+
+#[test]
+fn a_profile_that_is_moved_to_its_person_still_knows_where_its_server_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (holders, anchor, _) = whole(folder.path());
+    let (holders, officer) = (holders.reached_at(Some("hub.example.org:7443".to_owned())), named("officer/second"));
+    holders.add(&anchor, &officer, None, life()).unwrap();
+    let (place, away) = (holders.folder_of(&officer).unwrap(), folder.path().join("stick"));
+    let address = |place: &Path| concord_identity::Profile::load(place).unwrap().address().unwrap();
+    fs::write(folder.path().join("addresses.json"), r#"{"listen": "127.0.0.1:7443"}"#).unwrap();
+    assert_eq!(address(&place), "127.0.0.1:7443", "beside its server");
+    fs::rename(&place, &away).unwrap();
+    assert_eq!(address(&away), "hub.example.org:7443");
 }

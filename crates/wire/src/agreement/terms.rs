@@ -82,6 +82,6 @@ pub(super) fn parse_in_force(number: i32) -> Result<InForceAmong, ParseError> {
     match pb::InForceAmong::try_from(number) {
         Ok(pb::InForceAmong::Unspecified) => Ok(InForceAmong::All),
         Ok(pb::InForceAmong::Each) => Ok(InForceAmong::Each),
-        Err(_) => Err(ParseError::new("who an agreement is in force among", number.to_string(), "all or each")),
+        Err(_) => Err(ParseError::new("rule of when an agreement is in force", number.to_string(), "all or each")),
     }
 }

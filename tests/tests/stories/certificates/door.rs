@@ -187,7 +187,6 @@ pub(super) fn stage() -> (Forum, Vec<Door>) {
     // In place when the servers begin. An anchor has one list of all that it took back.
     for (dir, those) in [(&hub, &doors[..2]), (&node, &doors[2..])] {
         let folder = dir.join("revocation");
-        fs::create_dir(&folder).unwrap();
         for state in ["kaz", "sec"] {
             let of_state: Vec<&Door> = those.iter().filter(|door| door.state == state).collect();
             let Some(first) = of_state.first() else { continue };

@@ -99,7 +99,7 @@ fn of_one(one: &HealthLine) -> Vec<String> {
         format!("{} {}", one.participant, one.node),
         contact,
         or_none(one.version.as_deref().map(safe)),
-        or_none(one.clock_ahead_seconds.map(|ahead| format!("{ahead:+.1} s"))),
+        or_none(one.clock_ahead_seconds.map(ahead_of)),
         or_none(one.certificate_days_left.map(|days| format!("{days} days left"))),
         of_lanes(&lag),
         of_lanes(&waits),
@@ -110,6 +110,12 @@ fn of_one(one: &HealthLine) -> Vec<String> {
 fn table_if_any(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut rows = rows.peekable();
     if rows.peek().is_none() { String::new() } else { format!("\n{}", table(head, rows)) }
+}
+
+/// Seconds that a clock is ahead; what rounds to none has no sign.
+fn ahead_of(seconds: f64) -> String {
+    let shown = format!("{seconds:+.1} s");
+    if shown == "-0.0 s" || shown == "+0.0 s" { "0.0 s".to_owned() } else { shown }
 }
 
 /// How one clock is beside the other.
