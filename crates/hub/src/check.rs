@@ -110,7 +110,7 @@ impl Found {
         if let Err(why) = &self.signing {
             return Check::failed(NAME, why, PUT_BACK);
         }
-        own_certificate(NAME, credentials, &own, anchor)
+        own_certificate(NAME, credentials, &own, std::slice::from_ref(anchor))
     }
 
     /// Served by this hub itself, or free. Somebody who listens is asked first, so that a hub that serves is not disturbed.

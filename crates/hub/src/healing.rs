@@ -488,7 +488,7 @@ fn verify_handed(
         }
         error => wrong(error.to_string()),
     };
-    let anchors = published.ledger.registry().anchors_of(participant).map(Anchor::from_der);
+    let anchors = published.ledger.registry().anchors_for(statement).into_iter().map(Anchor::from_der);
     let anchors = anchors.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(error.to_string()))?;
     if anchors.is_empty() {
         let what = format!("{participant} has no enrolled keys, so nobody speaks for it yet");

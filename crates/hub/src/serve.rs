@@ -278,7 +278,9 @@ impl Opening {
         let ledger = &restored.state;
         concord_faults::point("hub.open.folded");
         check_owner(ledger, config, &caller, &signing_keys, &path)?;
-        settle_keys(ledger, &signing_keys)?;
+        if let Err(error) = settle_keys(ledger, &signing_keys) {
+            tracing::warn!(%error, "the signing keys could not be put in order, and are used as they stand");
+        }
         let views = open_views(dir, &journal, readiness)?;
         concord_faults::point("hub.open.views");
         let was_cut = opened.cut.is_some();

@@ -19,7 +19,7 @@ use crate::succession::EndingAnchor;
 /// The registry and the catalogue of one forum.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Registry {
-    /// The hub: its name, and the keys that it was founded with, of which the anchor is the secretariat's.
+    /// The hub: its name, and its keys, of which the anchor is the secretariat's.
     hub: Option<Enrolment>,
     participants: BTreeMap<ParticipantCode, Participant>,
     areas: Vec<Area>,
@@ -49,7 +49,8 @@ pub struct Enrolment {
     pub signing_key: PublicKey,
     /// When the hub recorded it.
     pub enrolled_at: Timestamp,
-    /// The officers of the secretariat who signed for these keys, or for those that vouch for them, in order; none for the founding.
+    /// The officers of the secretariat who signed for these keys, in order, of a state that changed its own for those that vouch for them; none
+    /// for the founding.
     pub signed_by: Vec<Name>,
     /// What it was known by before, the first first: what was said and signed with them stands for ever.
     pub earlier: Vec<EarlierKeys>,
@@ -228,11 +229,21 @@ impl Registry {
                 };
                 if let Some(keys) = keys.filter(|keys| keys.signing_key == rotation.before) {
                     keys.rotate(&rotation.signing_key, at);
+                    // Of the hub's the secretariat's officers are known as who signed.
+                    if rotation.opening.is_none() {
+                        keys.signed_by = signed_by.to_vec();
+                    }
                 }
             }
             // At a node a hub that lies may say that others vouch for it.
             StatementContent::SucceedAnchor(next) if self.vouches(&statement.participant, &next.signing_key) => {
-                self.with_anchor_of(&statement.participant).for_each(|keys| keys.succeed(next, at));
+                let is_secretariats = statement.participant == ParticipantCode::secretariat();
+                for keys in self.with_anchor_of(&statement.participant) {
+                    keys.succeed(next, at);
+                    if is_secretariats {
+                        keys.signed_by = signed_by.to_vec();
+                    }
+                }
             }
             StatementContent::SucceedAnchor(_) => {}
             StatementContent::EndAnchor(anchor) => {
@@ -364,7 +375,7 @@ impl Registry {
         self.hub.as_ref().map(|hub| &hub.node)
     }
 
-    /// The keys that the hub was founded with: the secretariat's anchor, and the key that signs receipts.
+    /// The hub's keys: the secretariat's anchor, and the key that signs receipts.
     pub fn hub_keys(&self) -> Option<&Enrolment> {
         self.hub.as_ref()
     }
@@ -378,6 +389,17 @@ impl Registry {
     /// The trust anchors that officers' certificates of a participant are judged by, the present one first; none before its keys are known.
     pub fn anchors_of(&self, code: &ParticipantCode) -> impl Iterator<Item = &[u8]> {
         self.shown_keys(code).into_iter().flat_map(Enrolment::anchors)
+    }
+
+    /// The anchors that an officer's certificate is judged by who says this: of what is about keys and chains only those that count now, so
+    /// that nobody goes on from an anchor that was ended; of all else also those of before, since what was said under them stands and may be
+    /// told late.
+    pub fn anchors_for<'a>(&'a self, statement: &Statement) -> Vec<&'a [u8]> {
+        let Some(keys) = self.shown_keys(&statement.participant) else { return Vec::new() };
+        match statement.is_about_own_keys() {
+            true => keys.present_anchors().collect(),
+            false => keys.anchors().collect(),
+        }
     }
 
     /// All participants, by code.

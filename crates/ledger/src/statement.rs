@@ -255,6 +255,17 @@ impl Statement {
         }
     }
 
+    /// Whether it is about the keys or the chains of its own participant's servers.
+    pub fn is_about_own_keys(&self) -> bool {
+        matches!(
+            self.content,
+            StatementContent::RotateKey(_)
+                | StatementContent::SucceedAnchor(_)
+                | StatementContent::EndAnchor(_)
+                | StatementContent::OpenEpoch(_)
+        )
+    }
+
     /// Whether the epoch that it opens has another signing key than the one that it closes.
     pub fn changes_key(&self) -> bool {
         matches!(self.content, StatementContent::Replace(_) | StatementContent::RotateKey(_))

@@ -1,8 +1,8 @@
 //! Keys that follow others by their owner's own word: a new signing key, for which the one before vouches, and a new trust anchor, for which
 //! the signing key does.
 //!
-//! Invariant: keys follow so only with a signature of the key that all know, which was verified outside, so that nobody needs to believe
-//! the hub or the secretariat; and what was signed with the keys before stands for ever. A signing key counts from an epoch on, that opens
+//! Invariant: keys follow so only with a signature of the key that all know, which was verified outside, so that of a state's keys nobody
+//! needs to believe the hub or the secretariat; and what was signed with the keys before stands for ever. A signing key counts from an epoch on, that opens
 //! with it, so by chain position and not by time. An anchor has no position: the one before goes on to count beside it until its owner
 //! says that it ends, so that certificates are made anew one by one.
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use concord_identity::{
-    Anchor, Anchors, Application, Credentials, ExpectedServer, HybridKey, SigningKey, client_config_with,
+    Anchor, Anchors, Application, Credentials, ExpectedServer, HybridKey, SigningKey, SigningKeys, client_config_with,
     enrolment_fingerprint, read_text,
 };
 use concord_model::{Digest, Fingerprint, Identity, ParticipantCode, Role};
@@ -57,8 +57,9 @@ struct Found {
     folder: Result<Folder, String>,
     config: Result<NodeConfig, String>,
     credentials: Result<Credentials, String>,
-    anchor: Result<Anchor, String>,
-    signing: Result<SigningKey, String>,
+    /// The present one first.
+    anchors: Result<Vec<Anchor>, String>,
+    signing: Result<SigningKeys, String>,
     /// Why it does not serve yet, where its certificates have yet to come.
     awaited: Option<String>,
     /// None: not joined yet.
@@ -80,11 +81,11 @@ impl Found {
             folder: Folder::open(dir, FolderKind::Node).map_err(|error| said(&error)),
             config: NodeConfig::load(dir).map_err(|error| said(&error)),
             credentials: Credentials::load(&paths.tls_certificate(), &paths.tls_key()).map_err(|error| said(&error)),
-            anchor: read_text(&paths.tls_anchor())
+            anchors: read_text(&paths.tls_anchor())
                 .map_err(NodeError::from)
-                .and_then(|text| Ok(Anchor::from_pem(&text)?))
+                .and_then(|text| Ok(Anchor::several_from_pem(&text)?))
                 .map_err(|error| said(&error)),
-            signing: SigningKey::load(&paths.signing_key()).map_err(|error| said(&error)),
+            signing: SigningKeys::load(&paths.signing_key()).map_err(|error| said(&error)),
             awaited: NodeConfig::load(dir)
                 .and_then(|config| crate::init::refuse_if_awaited(dir, &config))
                 .err()
@@ -108,14 +109,14 @@ impl Found {
 
     fn own_certificate(&self) -> Check {
         const NAME: &str = "own-certificate";
-        let (credentials, anchor) = match (&self.config, &self.credentials, &self.anchor) {
+        let (credentials, anchors) = match (&self.config, &self.credentials, &self.anchors) {
             (Err(_), _, _) => return Check::untried(NAME, "without node.toml it is not known whose it is to be"),
             (Ok(_), _, _) if self.awaited.is_some() => {
                 let why = self.awaited.as_deref().unwrap_or_default();
                 return Check::failed(NAME, why, "have the requests signed, and run `concord node install-cert`");
             }
             (_, Err(why), _) | (_, _, Err(why)) => return Check::failed(NAME, why, PUT_BACK),
-            (Ok(_), Ok(credentials), Ok(anchor)) => (credentials, anchor),
+            (Ok(_), Ok(credentials), Ok(anchors)) => (credentials, anchors),
         };
         let Some(own) = self.identity() else {
             return Check::untried(NAME, "without node.toml it is not known whose it is to be");
@@ -126,7 +127,7 @@ impl Found {
         if let Err(why) = &self.signing {
             return Check::failed(NAME, why, PUT_BACK);
         }
-        own_certificate(NAME, credentials, &own, anchor)
+        own_certificate(NAME, credentials, &own, anchors)
     }
 
     fn identity(&self) -> Option<Identity> {
@@ -136,8 +137,18 @@ impl Found {
 
     /// What both sides compare, of the keys in this folder.
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let (Ok(config), Ok(anchor), Ok(signing)) = (&self.config, &self.anchor, &self.signing) else { return None };
-        Some(enrolment_fingerprint(&config.participant, anchor.der(), &signing.public()))
+        self.fingerprints().into_iter().next()
+    }
+
+    /// Of all keys and anchors that are here, the present ones first.
+    fn fingerprints(&self) -> Vec<Fingerprint> {
+        let (Ok(config), Ok(anchors), Ok(signing)) = (&self.config, &self.anchors, &self.signing) else {
+            return Vec::new();
+        };
+        let of =
+            |anchor: &Anchor, key: &SigningKey| enrolment_fingerprint(&config.participant, anchor.der(), &key.public());
+        let held = signing.held();
+        anchors.iter().flat_map(|anchor| held.iter().map(|key| of(anchor, key)).collect::<Vec<_>>()).collect()
     }
 
     async fn of_the_hub(&self, dir: &Path) -> Vec<Check> {
@@ -216,11 +227,16 @@ impl Found {
         };
         let compare =
             format!("this folder's fingerprint is {}: compare it by telephone with the secretariat's", own.grouped());
-        if hub.enrolled.is_some_and(|enrolled| enrolled != own) {
-            let what = "the bundle in hub.json was made for other keys than those in this folder";
-            return Check::failed(NAME, what, format!("{compare}; put the right keys back, or enrol and join anew"));
-        }
         let Some(channel) = channel else {
+            // Keys that followed others are not those of the bundle: what counts, the hub says where it is reached.
+            if hub.enrolled.is_some_and(|enrolled| !self.fingerprints().contains(&enrolled)) {
+                let what = "the bundle in hub.json was made for other keys than those in this folder";
+                return Check::failed(
+                    NAME,
+                    what,
+                    format!("{compare}; put the right keys back, or enrol and join anew"),
+                );
+            }
             return match refused_by_server {
                 true => {
                     let what =

@@ -40,7 +40,7 @@ pub(crate) fn hub_anchors(context: &Context) -> Result<Option<Anchors>, NodeErro
 }
 
 fn table(state: &NodeState) -> Result<AnchorTable, AnchorError> {
-    let anchors = state.anchors_of_hub().map(Anchor::from_der).collect::<Result<_, _>>()?;
+    let anchors = state.anchors_of_hub().into_iter().map(Anchor::from_der).collect::<Result<_, _>>()?;
     Ok(AnchorTable::from([(ParticipantCode::secretariat(), anchors)]))
 }
 
@@ -53,7 +53,7 @@ pub(crate) async fn keep_hub_anchors(context: Context, anchors: Anchors, folder:
         match table(&state) {
             Ok(table) if table != *anchors.table() => {
                 anchors.replace(table);
-                let present: Vec<Vec<u8>> = state.anchors_of_hub().map(<[u8]>::to_vec).collect();
+                let present: Vec<Vec<u8>> = state.anchors_of_hub().into_iter().map(<[u8]>::to_vec).collect();
                 let path = Paths::of(&folder).hub();
                 let written = concord_server::blocking(move || keep_paper(&path, &present)).await;
                 if let Ok(Err(error)) = written {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use concord_identity::{Anchor, SigningKeys, enrolment_fingerprint, read_text};
+use concord_identity::{Anchor, SigningKey, SigningKeys, enrolment_fingerprint, read_text};
 use concord_journal::SEGMENT_SIZE_DEFAULT_BYTES;
 use concord_model::{Fingerprint, Name, ParticipantCode};
 use concord_server::audit::{Event, Object};
@@ -35,9 +35,9 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
     let config = NodeConfig::load(dir)?;
     crate::init::refuse_if_awaited(dir, &config)?;
     let paths = Paths::of(dir);
-    let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
+    let anchors = Anchor::several_from_pem(&read_text(&paths.tls_anchor())?)?;
     let signing = SigningKeys::load(&paths.signing_key())?;
-    let paper = check_bundle(bundle, &config, &anchor, &signing)?;
+    let paper = check_bundle(bundle, &config, &anchors, &signing)?;
     let hub = HubKeys::from_bundle(&paper.bundle)?;
 
     let (journal, _) = open_journal(&paths.journal(), &SystemClock, SEGMENT_SIZE_DEFAULT_BYTES)?;
@@ -70,7 +70,7 @@ pub fn join(dir: &Path, bundle: &str) -> Result<Joined, NodeError> {
 pub(crate) fn check_bundle(
     bundle: &str,
     config: &NodeConfig,
-    anchor: &Anchor,
+    anchors: &[Anchor],
     signing: &SigningKeys,
 ) -> Result<BundlePaper, NodeError> {
     let paper = bundle_from_json(bundle)?;
@@ -82,8 +82,13 @@ pub(crate) fn check_bundle(
     Anchor::from_der(&HubKeys::from_bundle(&paper.bundle)?.anchor)?;
     let enrolled = concord_model::Digest::from_slice(&paper.bundle.enrolment_fingerprint).map_err(unusable)?;
     let held = signing.held();
-    let mut own = held.iter().map(|key| enrolment_fingerprint(&config.participant, anchor.der(), &key.public()));
-    // The bundle may be older than the present key: what it names then is one of before.
+    let of =
+        |anchor: &Anchor, key: &SigningKey| enrolment_fingerprint(&config.participant, anchor.der(), &key.public());
+    // The bundle may be older than the present keys: what it names then is of before.
+    let mut own = anchors
+        .iter()
+        .flat_map(|anchor| held.iter().map(move |key| (anchor, key)))
+        .map(|(anchor, key)| of(anchor, key));
     if let Some(first) = own.next().filter(|first| *first != Fingerprint(enrolled))
         && !own.any(|one| one == Fingerprint(enrolled))
     {

@@ -132,8 +132,8 @@ pub fn rebuild(dir: &Path) -> Result<Restored, NodeError> {
     check_certificate(dir, &config)?;
     let paths = Paths::of(dir);
     refuse_if_holds(dir)?;
-    let anchor = Anchor::from_pem(&read_text(&paths.tls_anchor())?)?;
-    let paper = check_bundle(&read_text(&paths.hub())?, &config, &anchor, &signing_keys)?;
+    let anchors = Anchor::several_from_pem(&read_text(&paths.tls_anchor())?)?;
+    let paper = check_bundle(&read_text(&paths.hub())?, &config, &anchors, &signing_keys)?;
 
     let now = SystemClock.now();
     let staged = concord_backup::staging_folder(dir)?;

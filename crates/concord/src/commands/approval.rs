@@ -172,7 +172,7 @@ async fn line(client: &Client, statement: &Statement, waiting: &WaitingStatement
         kind,
         participant,
         node: request.map(|request| request.node.to_string()),
-        fingerprint: request.map(|request| fingerprint(request).grouped()),
+        fingerprint: compared(statement).map(|(_, fingerprint)| fingerprint.grouped()),
         reference,
         said_by: statement.officer.to_string(),
         signed_by,
@@ -261,23 +261,29 @@ fn shown(read: &Read) -> String {
     facts(&rows)
 }
 
+/// What is compared with whoever asks for a signature, by its fingerprint, where there is such a thing.
+fn compared(statement: &Statement) -> Option<(String, Fingerprint)> {
+    let request =
+        |request: &JoinRequest| (format!("the join request of {}", request.participant), fingerprint(request));
+    match &statement.content {
+        StatementContent::Enrol(one) => Some(request(one)),
+        StatementContent::Replace(replacement) => Some(request(&replacement.request)),
+        StatementContent::RotateKey(rotation) => {
+            Some(("the hub's new signing key".to_owned(), rotation.signing_key.fingerprint))
+        }
+        StatementContent::SucceedAnchor(next) => Some(("the next anchor".to_owned(), next.anchor_fingerprint)),
+        StatementContent::EndAnchor(anchor) => Some(("the anchor that is ended".to_owned(), *anchor)),
+        _ => None,
+    }
+}
+
 async fn approve(args: &ApproveArgs, output: Output) -> Result<(), Failure> {
     let client = Client::connect(&args.client).await?;
     let read = find(&client, &args.id).await?;
-    let request = match &read.statement.content {
-        StatementContent::Enrol(request) => Some(request),
-        StatementContent::Replace(replacement) => Some(&replacement.request),
-        _ => None,
-    };
+    let is_enrolment = matches!(read.statement.content, StatementContent::Enrol(_) | StatementContent::Replace(_));
     output.say(&in_words(&read.line));
-    match request {
-        Some(request) => {
-            args.compared.check(
-                &format!("the join request of {}", request.participant),
-                fingerprint(request),
-                output,
-            )?;
-        }
+    match compared(&read.statement) {
+        Some((what, fingerprint)) => args.compared.check(&what, fingerprint, output)?,
         None => check_meant(args, &read.line, output)?,
     }
     let said = say(&client, DraftContent::Approve(read.statement.digest)).await?;
@@ -286,7 +292,7 @@ async fn approve(args: &ApproveArgs, output: Output) -> Result<(), Failure> {
     tell(SaidLine { id: read.line.id.clone(), said: "approve", state, signatures_missing: missing }, output)?;
     if missing > 0 {
         tell_waits(missing, &read.statement.digest, output);
-    } else if request.is_some() {
+    } else if is_enrolment {
         let bundle = Line::new("participant bundle").text(&read.line.participant).words("--out BUNDLE --profile");
         hint::next(
             output,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use concord_identity::{SigningKey, SigningKeys, enrolment_fingerprint};
+use concord_identity::{AnchorFolder, SigningKey, SigningKeys, enrolment_fingerprint};
 use concord_ledger::{EpochOpening, KeyRotation};
 use concord_model::{Digest, Fingerprint, Name, ParticipantCode};
 use concord_server::FolderKind;
@@ -60,6 +60,11 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
     }
     let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
     let own = Own::of(&client, &holders, kind).await?;
+    // First what can fail without an effect.
+    let anchor = match holders.open_anchor() {
+        Err(HoldersError::AnchorKey { .. }) => None,
+        opened => Some(opened?),
+    };
     let path = args.dir.join(SIGNING_KEY_FILE);
     let (before, next) = own.prepare(&path)?;
     let prepared = client.statements().prepare(call(PrepareRequest {})).await?.into_inner();
@@ -76,14 +81,18 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
     let message = keys::rotation(participant, &hub, &rotation, |bytes| before.sign(bytes), |bytes| next.sign(bytes));
     let (said, statement) = say_it(&client, DraftContent::RotateKey(message)).await?;
     // Last, since the connection above stands under the certificate of before.
-    let certificate = renew(&holders, args.days)?;
-    let anchor = holders.anchor()?.ok_or(HoldersError::AnchorUnknown)?;
+    let renewed = anchor.as_ref().map(|anchor| renew(&holders, anchor, args.days)).transpose();
+    let (certificate, not_renewed) = match renewed {
+        Ok(made) => (made, None),
+        Err(failure) => (None, Some(failure)),
+    };
+    let known_by = holders.anchor()?.ok_or(HoldersError::AnchorUnknown)?;
     let line = RotateLine {
         server: holders.server().to_string(),
         certificate,
         signing_key: next.public().fingerprint.grouped(),
         epoch,
-        fingerprint: enrolment_fingerprint(participant, anchor.der(), &next.public()).grouped(),
+        fingerprint: enrolment_fingerprint(participant, known_by.der(), &next.public()).grouped(),
         statement: said.as_str(),
     };
     output.result(&line, || {
@@ -104,6 +113,12 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
         }
         Said::Waits(missing) => approval::tell_waits(missing, &statement, output),
     }
+    if let Some(failure) = not_renewed {
+        output.say(&format!(
+            "the signing key is changed as said; the certificate is not: run `concord {kind} renew --new-key`"
+        ));
+        return Err(failure);
+    }
     if line.certificate.is_none() {
         let why = "the anchor's key is elsewhere: the certificate gets its new key by a request";
         let request = Line::new(&format!("{kind} renew --csr --new-key --dir")).path(&args.dir);
@@ -112,14 +127,10 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
     Ok(())
 }
 
-/// A new certificate for a new key of the server's; none where the anchor's key is elsewhere.
-fn renew(holders: &Holders, days: DaysArgs) -> Result<Option<CertificateLine>, Failure> {
-    let anchor = match holders.open_anchor() {
-        Err(HoldersError::AnchorKey { .. }) => return Ok(None),
-        opened => opened?,
-    };
-    let made = holders.renew(&anchor, holders.server(), true, days.life())?;
-    Ok(Some(CertificateLine::of(&made, Some(&holders.folder_of(holders.server())?))))
+/// A new certificate for a new key of the server's.
+fn renew(holders: &Holders, anchor: &AnchorFolder, days: DaysArgs) -> Result<CertificateLine, Failure> {
+    let made = holders.renew(anchor, holders.server(), true, days.life())?;
+    Ok(CertificateLine::of(&made, Some(&holders.folder_of(holders.server())?)))
 }
 
 /// The way of an officer of the server's participant to it.

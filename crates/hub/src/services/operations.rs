@@ -102,7 +102,7 @@ impl OperationsService for Operations {
         let hub = pb::HubStatus {
             nodes: self.nodes(),
             health: self.health(ledger, &mailboxes),
-            participants_enrolled: ledger.anchors().count() as u64,
+            participants_enrolled: ledger.registry().enrolments().count() as u64 + 1,
             agreements_in_force: ledger.agreements().all().filter(|agreement| in_force(agreement.state)).count() as u64,
             mailboxes,
         };

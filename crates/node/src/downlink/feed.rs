@@ -323,7 +323,8 @@ fn verify_one(
         return Err(format!("{participant} says what only the secretariat may say, or the one whom it is about"));
     }
     // What was said under an anchor that was replaced since stands, and may be told late by a hub that lost data.
-    let anchors = directory.registry.anchors_of(participant).map(Anchor::from_der).collect::<Result<Vec<_>, _>>();
+    let anchors =
+        directory.registry.anchors_for(statement).into_iter().map(Anchor::from_der).collect::<Result<Vec<_>, _>>();
     let anchors = anchors.map_err(|error| error.to_string())?;
     if anchors.is_empty() {
         return Err(format!("{participant} is not enrolled"));

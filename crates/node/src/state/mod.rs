@@ -262,15 +262,20 @@ impl NodeState {
         told.or(pinned)
     }
 
-    /// The anchors under which the hub is known now, DER: those that the feed told, and those of its bundle that the feed has not told of yet.
-    pub fn anchors_of_hub(&self) -> impl Iterator<Item = &[u8]> {
-        let told = self.directory().registry.hub_keys();
-        let bundle = self.hub().into_iter().flat_map(|hub| {
-            let founding = std::iter::once(&hub.anchor).filter(|_| hub.present_anchors.is_empty());
-            founding.chain(&hub.present_anchors).map(Vec::as_slice)
-        });
-        let is_untold = move |anchor: &&[u8]| !told.is_some_and(|keys| keys.anchors().any(|known| known == *anchor));
-        told.into_iter().flat_map(concord_ledger::Enrolment::present_anchors).chain(bundle.filter(is_untold))
+    /// The anchors under which the hub is known now, DER: those of its bundle, until the feed has told of all of them, then those that the
+    /// feed told. So whoever joins late, or anew, never goes by an anchor of before, which may have been ended since.
+    pub fn anchors_of_hub(&self) -> Vec<&[u8]> {
+        let Some(hub) = self.hub() else { return Vec::new() };
+        let bundle: Vec<&[u8]> = match hub.present_anchors.as_slice() {
+            [] => vec![hub.anchor.as_slice()],
+            present => present.iter().map(Vec::as_slice).collect(),
+        };
+        match self.directory().registry.hub_keys() {
+            Some(told) if bundle.iter().all(|anchor| told.anchors().any(|known| known == *anchor)) => {
+                told.present_anchors().collect()
+            }
+            _ => bundle,
+        }
     }
 
     /// The hub that was joined.

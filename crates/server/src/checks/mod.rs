@@ -122,7 +122,12 @@ pub fn key_is_another(check: &'static str, credentials: &Credentials) -> Option<
 
 /// A server's own certificate: it is `expected`'s, its anchor stands behind it by this machine's clock, and it has days left. That key
 /// and certificate belong together the caller has found out by then.
-pub fn own_certificate(check: &'static str, credentials: &Credentials, expected: &Identity, anchor: &Anchor) -> Check {
+pub fn own_certificate(
+    check: &'static str,
+    credentials: &Credentials,
+    expected: &Identity,
+    anchors: &[Anchor],
+) -> Check {
     let found = match credentials.caller() {
         Ok(caller) if caller.identity == *expected => caller,
         Ok(caller) => {
@@ -138,7 +143,7 @@ pub fn own_certificate(check: &'static str, credentials: &Credentials, expected:
         }
     };
     let now = SystemClock.now();
-    if let Err(refusal) = credentials.verify_under(std::slice::from_ref(anchor), now) {
+    if let Err(refusal) = credentials.verify_under(anchors, now) {
         let next = "where the time is the matter, compare this machine's clock with another; if that is right, renew the certificate: `concord node \
              renew`, or `hub renew`";
         return Check::failed(check, format!("the anchor in this folder does not bear it out: {refusal}"), next);

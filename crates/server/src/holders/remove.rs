@@ -42,6 +42,12 @@ impl Holders {
         let mut held = anchor.hold()?;
         let mut serials: Vec<String> =
             anchor.issued_to(std::slice::from_ref(holder))?.into_iter().map(|one| one.serial).collect();
+        // What an anchor of before issued counts until that is ended.
+        for folder in self.folders_before() {
+            let issued = AnchorFolder::register_in(&folder).read()?;
+            let its = issued.into_iter().filter(|one| one.name == holder.to_string());
+            serials.extend(its.map(|one| one.serial));
+        }
         if place.certificate().exists() {
             serials.push(self.certificate_in(holder, &place)?.serial);
         }

@@ -1,8 +1,7 @@
 //! One anchor follows another: both are known here for a while, so that certificates are made anew one by one.
 //!
 //! Invariant: the folder goes by the next anchor only once the hub has recorded that it follows, and everybody here knows both before the
-//! first certificate under it is made. So nobody is shut out at any moment, wherever a crash comes; each step is the same when it is done
-//! again.
+//! first certificate under it is made. Each step is the same when it is done again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,6 +42,13 @@ impl Holders {
                 super::make_folder(&folder)?;
                 write_public(&AnchorFolder::certificate_in(&folder), given.to_pem().as_bytes())?;
                 Ok(given)
+            }
+            (None, None) if AnchorFolder::key_in(&folder).exists() => {
+                // A crash left a key that no certificate was made for: nobody knows it.
+                let path = AnchorFolder::key_in(&folder);
+                let removed = fs::remove_file(&path);
+                removed.map_err(|source| FileError { action: "remove", path, source })?;
+                Ok(AnchorFolder::create(&folder, &self.server.participant, now)?.anchor().clone())
             }
             (None, None) => Ok(AnchorFolder::create(&folder, &self.server.participant, now)?.anchor().clone()),
         }

@@ -77,6 +77,7 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
     let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
     let own = Own::of(&client, &holders, kind).await?;
     let (present, ending) = (own.anchor()?, own.ending_anchor()?);
+    let both = |first: &[Anchor], then: &[Anchor]| [first, then].concat();
     if let (Some(ending), None) = (ending, holders.next_anchor()?) {
         let goes_by = holders.anchors()?.into_iter().find(|anchor| anchor.fingerprint() == present);
         if given.as_ref().is_some_and(|given| Some(given) != goes_by.as_ref()) {
@@ -85,8 +86,15 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
                 "make the certificates under it anew, and end it with `concord anchor end`; then bring the next",
             ));
         }
-        if goes_by.is_some() {
-            // The same again: it is done, and the one before has yet to be ended.
+        let Some(goes_by) = goes_by else {
+            let what = format!("the registry has the anchor {}, which this folder does not know", present.grouped());
+            return Err(Failure::failed("ANCHOR_OTHER", what).help("is this an older copy of the folder, or of a node beside the hub? Use the folder where `concord anchor next` was run"));
+        };
+        {
+            // The same again: it is done, but for what a crash may have left out, and the one before has yet to be ended.
+            let mut known = holders.anchors()?;
+            known.retain(|anchor| *anchor != goes_by);
+            holders.know_by(&both(std::slice::from_ref(&goes_by), &known))?;
             let done = SuccessionLine {
                 participant: own.participant.to_string(),
                 anchor: present.grouped(),
@@ -101,7 +109,6 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
     let next = holders.prepare_next_anchor(given, output::now())?;
     let mut known = holders.anchors()?;
     known.retain(|anchor| *anchor != next);
-    let both = |first: &[Anchor], then: &[Anchor]| [first, then].concat();
     let line = |statement, before: Option<Fingerprint>| SuccessionLine {
         participant: own.participant.to_string(),
         anchor: next.fingerprint().grouped(),
