@@ -167,7 +167,7 @@ fn the_secretariats_officer_hears_where_an_exchange_went_and_why_and_nothing_of_
     assert!(nothing.message().contains("none of the entries 1 to ") && !nothing.message().contains("--before"));
     try_at_hub(&forum, "officer", &first, "--before 2").refused(3, "EXCHANGE_UNKNOWN");
     try_at_hub(&forum, "officer", &first, "--participant XXX").refused(3, "PARTICIPANT_UNKNOWN");
-    try_at_hub(&forum, "officer", &first[..8], "").refused(3, "ARGUMENT_INVALID");
+    try_at_hub(&forum, "officer", &first[..8], "").refused(2, "USAGE");
     try_at_hub(&forum, "operator", &first, "").refused(3, "CALLER_NOT_ALLOWED");
     let officer_of_node = words!["explain", first, "--profile", forum.officer("KAZ")];
     concord(officer_of_node).refused(3, "CALLER_NOT_ALLOWED");
