@@ -89,9 +89,11 @@ fn an_address_that_nobody_knows_yet_is_explained() {
     let (kaz, folder) = (anchor_keys("KAZ"), TempDir::new().unwrap());
     let settings = ProfileSettings { address: None, ..settings(AGENCY) };
     let profile = create(&folder, &kaz, AGENCY, settings).unwrap();
-    let message = profile.address().unwrap_err().to_string();
-    assert!(message.contains("has not been started yet"), "{message}");
-    assert!(message.contains("addresses.json"), "{message}");
+    let message = || profile.address().unwrap_err().to_string();
+    assert!(message().contains("is not in its server's folder any more"), "{}", message());
+    fs::write(folder.path().join("concord.json"), "{}").unwrap();
+    assert!(message().contains("has not been started yet"), "{}", message());
+    assert!(message().contains("addresses.json"), "{}", message());
 }
 
 #[test]
