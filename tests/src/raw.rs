@@ -67,6 +67,8 @@ pub struct Draft {
 /// What the hub answered to a stream of consignments.
 #[derive(Debug)]
 pub struct Answer {
+    /// The hub's history, as it welcomed; empty where it did not.
+    pub history: Bytes,
     /// The receipts, in order.
     pub receipts: Vec<pb::RecordedReceipt>,
     /// How the stream ended, if not well.
@@ -212,15 +214,18 @@ impl RawNode {
         lane: Lane,
         consignments: Vec<(pb::Consignment, Vec<pb::WithdrawnPlace>)>,
     ) -> Answer {
+        let beside = |(consignment, withdrawn)| (consignment, pb::ConsignRequest { withdrawn, ..Default::default() });
+        self.consign_beside(lane, consignments.into_iter().map(beside).collect())
+    }
+
+    /// The same with anything beside each.
+    pub fn consign_beside(&self, lane: Lane, consignments: Vec<(pb::Consignment, pb::ConsignRequest)>) -> Answer {
         use pb::consign_request::Message;
         let chain = Some(chain_key(&self.chain(lane)));
         let hello = pb::ConsignHello { limits: Some(concord_wire::limits()), chain, run: self.run() };
         let hello = pb::ConsignRequest { message: Some(Message::Hello(hello)), ..Default::default() };
-        let request = |(consignment, withdrawn)| pb::ConsignRequest {
-            message: Some(Message::Consignment(consignment)),
-            withdrawn,
-            withdrawn_receipts: Vec::new(),
-        };
+        let request =
+            |(consignment, beside)| pb::ConsignRequest { message: Some(Message::Consignment(consignment)), ..beside };
         self.request(std::iter::once(hello).chain(consignments.into_iter().map(request)).collect())
     }
 
@@ -246,7 +251,7 @@ impl RawNode {
     }
 
     async fn say_and_hear(&self, said: Vec<pb::ConsignRequest>) -> Answer {
-        let mut answer = Answer { receipts: Vec::new(), refused: None };
+        let mut answer = Answer { history: Bytes::new(), receipts: Vec::new(), refused: None };
         let channel = match self.connect().await {
             Ok(channel) => channel,
             Err(error) => return Answer { refused: Some(Status::unavailable(error.to_string())), ..answer },
@@ -265,11 +270,11 @@ impl RawNode {
         };
         loop {
             match responses.message().await {
-                Ok(Some(response)) => {
-                    if let Some(pb::consign_response::Message::Receipt(receipt)) = response.message {
-                        answer.receipts.push(receipt);
-                    }
-                }
+                Ok(Some(response)) => match response.message {
+                    Some(pb::consign_response::Message::Receipt(receipt)) => answer.receipts.push(receipt),
+                    Some(pb::consign_response::Message::Welcome(welcome)) => answer.history = welcome.history,
+                    None => {}
+                },
                 Ok(None) => return answer,
                 Err(status) => return Answer { refused: Some(status), ..answer },
             }

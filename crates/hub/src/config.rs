@@ -8,6 +8,7 @@ use concord_model::Name;
 use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Lapsing, Overdue, Quotas, Retention};
 use serde::Deserialize;
 
+use crate::away::AwayAfter;
 use crate::error::HubError;
 
 /// What `hub.toml` says.
@@ -29,6 +30,8 @@ pub struct Config {
     pub quorum: Quorum,
     /// After which time what waits is overdue.
     pub overdue: Overdue,
+    /// After which time a node is away for too long.
+    pub nodes: AwayAfter,
     /// What each participant may bring.
     pub quotas: Quotas,
     /// What goes by itself.
@@ -50,6 +53,8 @@ struct File {
     quorum: Option<u32>,
     #[serde(default)]
     overdue: Overdue,
+    #[serde(default)]
+    nodes: AwayAfter,
     #[serde(default)]
     quotas: Quotas,
     #[serde(default)]
@@ -94,6 +99,7 @@ impl Config {
             disk_reserve_bytes: file.disk_reserve_bytes.unwrap_or(DISK_RESERVE_DEFAULT_BYTES),
             quorum: checked_quorum(file.quorum.unwrap_or(QUORUM_DEFAULT))?,
             overdue: file.overdue.checked()?,
+            nodes: file.nodes.checked()?,
             quotas: file.quotas.checked()?,
             retention: file.retention.checked()?,
             revocation: file.revocation.checked()?,
@@ -128,7 +134,7 @@ disk_reserve_bytes = {disk_reserve_bytes}
 # How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of a hold of the secretariat's: 1 to
 # {quorum_max}. What one of them says waits until others approve it (`concord approval list`), for 30 days; one rejection ends it.
 quorum = {quorum}
-{overdue}{quotas}{retention}{revocation}"#,
+{overdue}{nodes}{quotas}{retention}{revocation}"#,
             name = self.name,
             listen = self.listen,
             admin = self.admin,
@@ -138,6 +144,7 @@ quorum = {quorum}
             quorum_max = Quorum::MAX,
             quorum = self.quorum.get(),
             overdue = self.overdue.to_toml("an exchange for its recipient's node"),
+            nodes = self.nodes.to_toml(),
             quotas = self.quotas.to_toml("participant"),
             retention = self.retention.to_toml(),
             revocation = self.revocation.to_toml(),
@@ -167,6 +174,7 @@ mod tests {
             disk_reserve_bytes: 1024,
             quorum: Quorum::new(3).unwrap(),
             overdue: Overdue { flash_seconds: 7, ..Overdue::default() },
+            nodes: AwayAfter { away_seconds: 7 },
             quotas: Quotas { exchanges_per_second: 7, ..Quotas::default() },
             retention: Retention { bodies_days: Some(30), entries_days: Some(60) },
             revocation: Lapsing { warn_days: 3, grace_days: 0 },

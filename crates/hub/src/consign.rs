@@ -1,5 +1,6 @@
 //! Taking consignments in: opened and verified outside the sequencer, decided in order, receipted after durability.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -91,6 +92,8 @@ pub struct Brought {
     pub withdrawn: Vec<pb::WithdrawnPlace>,
     /// First receipts of what of that this hub is to have forgotten.
     pub withdrawn_receipts: Vec<pb::RecordedReceipt>,
+    /// Which of its exchanges are withdrawn by what this hub is to have forgotten. That its own exchange is, its node may say.
+    pub withdrawn_before: Vec<u32>,
 }
 
 /// A consignment that was opened, and what came beside it.
@@ -220,9 +223,10 @@ async fn propose_with_withdrawals(
 }
 
 fn open(shared: &Shared, chain: &ChainKey, brought: Brought) -> Result<OpenedWith, Refusal> {
-    let Brought { consignment: message, receipt, history: newest, withdrawn, withdrawn_receipts } = brought;
+    let Brought { consignment: message, receipt, history: newest, withdrawn, withdrawn_receipts, withdrawn_before } =
+        brought;
     concord_faults::point("hub.consign.arrived");
-    let opened = consignment::open(message, &chain.origin, |key, message, signature| {
+    let mut opened = consignment::open(message, &chain.origin, |key, message, signature| {
         shared.verify_enrolled(&chain.origin, key, message, signature)
     })?;
     if opened.sealed.chain != *chain {
@@ -233,6 +237,8 @@ fn open(shared: &Shared, chain: &ChainKey, brought: Brought) -> Result<OpenedWit
     if opened.sealed.number > recorded_through {
         shared.room.check()?;
     }
+    check_beside(opened.sealed.headers.len(), &withdrawn, &withdrawn_before)?;
+    opened.withdrawn_before = withdrawn_before.into_iter().collect();
     concord_faults::point("hub.consign.opened");
     let mut receipt = receipt.map(|receipt| receipt_for_it(shared, &opened, &receipt)).transpose()?;
     // Outcomes are of the first; which past it was lost from, the newest tells.
@@ -242,6 +248,25 @@ fn open(shared: &Shared, chain: &ChainKey, brought: Brought) -> Result<OpenedWit
     }
     let receipts = withdrawn_receipts.iter().map(|receipt| own_receipt(shared, receipt)).collect::<Result<_, _>>()?;
     Ok((Box::new(opened), receipt, ToldOfWithdrawn { places: withdrawn, receipts }))
+}
+
+/// What is said beside a consignment is said of its own exchanges, of each once.
+fn check_beside(count: usize, withdrawn: &[pb::WithdrawnPlace], withdrawn_before: &[u32]) -> Result<(), Refusal> {
+    let once_each = |mut indices: Box<dyn Iterator<Item = u32> + '_>| {
+        let mut named = BTreeSet::new();
+        indices.all(|index| (index as usize) < count && named.insert(index))
+    };
+    let is_said_once = once_each(Box::new(withdrawn.iter().map(|place| place.index)));
+    if !is_said_once || !once_each(Box::new(withdrawn_before.iter().copied())) {
+        let what =
+            "what is said beside a consignment of withdrawals names each of its exchanges once at most, and no other";
+        return Err(Refusal::new(Reason::ConsignmentMalformed, what));
+    }
+    let has_length = |place: &pb::WithdrawnPlace| [0, size_of::<HistoryId>()].contains(&place.queued_in_history.len());
+    if !withdrawn.iter().all(has_length) {
+        return Err(Refusal::new(Reason::ConsignmentMalformed, "a history has 16 bytes"));
+    }
+    Ok(())
 }
 
 /// A receipt of exactly this consignment.

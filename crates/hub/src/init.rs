@@ -171,6 +171,7 @@ impl New {
                 disk_reserve_bytes: concord_server::DISK_RESERVE_DEFAULT_BYTES,
                 quorum: checked_quorum(options.quorum).map_err(|what| HubError::Argument(format!("--{what}")))?,
                 overdue: concord_server::Overdue::default(),
+                nodes: crate::away::AwayAfter::default(),
                 quotas: concord_server::Quotas::default(),
                 retention: concord_server::Retention::default(),
                 revocation: concord_server::Lapsing::default(),

@@ -7,7 +7,9 @@ use concord_journal::Entry;
 use concord_model::{Lane, ParticipantCode, Refusal, Role};
 use concord_server::{Connections, Overdue};
 use concord_wire::stored::hub::{HubEntry, read};
+use tokio::time::Instant;
 
+use crate::away::{Away, AwayAfter};
 use crate::overdue;
 use crate::projection::{Run, run_with};
 use crate::shared::{Shared, internal};
@@ -64,22 +66,32 @@ fn is_exercise(entry: &Entry, run: &Run, number: u64) -> Result<bool, Refusal> {
     Ok(header.is_some_and(|header| concord_wire::header::is_exercise(header)))
 }
 
-/// Keeps the gauges of participants until the hub ends: what waits for each, and whose node is connected. What waits for too long is noted.
-pub async fn keep_measured(shared: Weak<Shared>, connections: Connections, limits: Overdue) {
+/// Keeps the gauges of participants until the hub ends: what waits for each, and whose node is connected. What waits for too long is noted, and
+/// which node is away for too long.
+pub async fn keep_measured(
+    shared: Weak<Shared>,
+    connections: Connections,
+    (overdue_after, away_after): (Overdue, AwayAfter),
+) {
+    let mut away = Away::default();
     while let Some(shared) = shared.upgrade() {
         match shared.blocking(lags).await {
             Ok(lags) => {
                 lags.iter().for_each(show);
-                overdue::note(&shared.readiness, limits, &lags);
+                overdue::note(&shared.readiness, overdue_after, &lags);
             }
             // Told elsewhere: what cannot be read raises its own alarm.
             Err(refusal) => tracing::debug!(reason = %refusal.reason, "what waits could not be measured"),
         }
         let nodes: Vec<_> = connections.list().into_iter().filter(|one| one.identity.role == Role::Node).collect();
-        for (code, _) in shared.published().ledger.registry().enrolments() {
-            let connected = nodes.iter().any(|node| node.identity.participant == *code);
-            metrics::gauge!("concord_node_connected", "participant" => code.to_string()).set(f64::from(connected));
+        let is_connected = |code: &ParticipantCode| nodes.iter().any(|node| node.identity.participant == *code);
+        let (published, now) = (shared.published(), Instant::now());
+        for (code, _) in published.ledger.registry().enrolments() {
+            let connected = f64::from(is_connected(code));
+            metrics::gauge!("concord_node_connected", "participant" => code.to_string()).set(connected);
         }
+        away.look(&published.ledger, is_connected, now);
+        away.note(&shared.readiness, away_after, now);
         drop(shared);
         tokio::time::sleep(Duration::from_secs(MEASURE_INTERVAL_SECONDS)).await;
     }

@@ -11,6 +11,7 @@
 pub mod acknowledge;
 pub mod allowance;
 mod approvals;
+pub mod away;
 mod check;
 mod config;
 pub mod consign;

@@ -175,7 +175,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let published = sequencer.watch();
     tokio::spawn(concord_snapshots::keep(snapshots.clone(), sequencer.watch(), snapshot, snapshot::of));
     tokio::spawn(lapses::keep_lapsing(Arc::downgrade(&shared)));
-    tokio::spawn(lags::keep_measured(Arc::downgrade(&shared), server.connections.clone(), config.overdue));
+    let limits = (config.overdue, config.nodes);
+    tokio::spawn(lags::keep_measured(Arc::downgrade(&shared), server.connections.clone(), limits));
     tokio::spawn(withdrawals::keep_redacting(Arc::downgrade(&shared)));
     tokio::spawn(approvals::keep_told(Arc::clone(&clock), readiness.clone(), sequencer.watch()));
     tokio::spawn(note_histories(audit.clone(), sequencer.watch()));

@@ -99,7 +99,10 @@ fn find(
     let known = ledger.chains().get(&chain);
     if known.is_none_or(|known| known.last < number) {
         let receipt = receipts.iter().find(|receipt| receipt.chain == chain && receipt.number == number);
-        return target(receipt.map_or(Found::NotYet, |receipt| by_receipt(receipt, withdrawal, place.target_index)));
+        return target(match receipt {
+            Some(receipt) => by_receipt(receipt, withdrawal, place.target_index),
+            None => Found::NotYet { queued_in: place.queued_in_history[..].try_into().ok() },
+        });
     }
     let kept = known.and_then(|known| known.kept.iter().find(|kept| kept.number == number)).map(|kept| kept.sequence);
     let sequence = match kept {

@@ -1,6 +1,6 @@
 //! What the sequencer is asked to decide. Signatures, digests and shapes were verified before, outside the sequencer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use concord_model::{
     AgreementRef, ChainKey, ConsignmentDigest, ExchangeId, Fingerprint, Header, Lane, ParticipantCode, Reason, Refusal,
@@ -129,6 +129,8 @@ pub struct Consign {
     pub stood: Option<Vec<Stood>>,
     /// What was found of what each withdrawal among them withdraws.
     pub targets: BTreeMap<u32, Target>,
+    /// Which of them their origin withdrew before, as its node says: the withdrawals may have been lost here.
+    pub withdrawn_before: BTreeSet<u32>,
 }
 
 /// What a hub decided about an exchange that it forgot.

@@ -8,7 +8,7 @@ use concord_model::{
 };
 
 use crate::agreement::GoesOn;
-use crate::audience::{Audience, Route};
+use crate::audience::{Audience, Route, audience};
 use crate::chain::ChainStep;
 use crate::command::{At, Candidate, Consign, Item, Stood};
 use crate::fact::{
@@ -64,7 +64,7 @@ impl Ledger {
     /// What a withdrawal did not find and is here by now has to be looked for again.
     fn check_targets(&self, consign: &Consign) -> Result<(), Refusal> {
         let came = consign.targets.values().any(|target| {
-            let is_ahead = matches!(target.found, Found::NotYet | Found::Forgotten(_));
+            let is_ahead = matches!(target.found, Found::NotYet { .. } | Found::Forgotten(_));
             is_ahead && self.chains().last(&target.chain) >= target.number
         });
         if came { Err(look_again()) } else { Ok(()) }
@@ -157,11 +157,12 @@ impl<'a> Grouping<'a> {
     /// membership anew, and gives no right to what is older.
     fn place_as_it_stood(&mut self, item: &Item, index: u32, stood: &Stood) -> Result<(), Reason> {
         self.check_chain(&item.header)?;
+        // Noted whatever becomes of it here. It stands as it stood, and nobody gets it.
+        if item.header.withdraws.is_none() {
+            self.is_withdrawn_before(item, index);
+        }
         match stood {
-            Stood::Refused(reason) => {
-                self.is_withdrawn_before(item, index);
-                Err(*reason)
-            }
+            Stood::Refused(reason) => Err(*reason),
             Stood::Recorded(audience) if item.header.withdraws.is_some() => {
                 self.add_withdrawal(item, index);
                 let place = self.place_of(audience.clone());
@@ -186,8 +187,6 @@ impl<'a> Grouping<'a> {
                 }
                 let place = self.group_of(audience)?;
                 self.add_to(place, index);
-                // It stands as it stood, and nobody gets it.
-                self.is_withdrawn_before(item, index);
                 Ok(())
             }
         }
@@ -201,7 +200,8 @@ impl<'a> Grouping<'a> {
 
     /// Whether its origin withdrew an exchange before it came; noted, so that the withdrawal is known to have met it.
     fn is_withdrawn_before(&mut self, item: &Item, index: u32) -> bool {
-        let is_withdrawn = self.ledger.withdrawals().is_withdrawn(&self.consign.chain.origin, &item.id);
+        let is_withdrawn = self.consign.withdrawn_before.contains(&index)
+            || self.ledger.withdrawals().is_withdrawn(&self.consign.chain.origin, &item.id);
         if is_withdrawn {
             self.withdrawn_before.push(WithdrawnBefore { index, exchange: item.id });
         }
@@ -217,7 +217,8 @@ impl<'a> Grouping<'a> {
     }
 
     /// A withdrawal goes to everybody for whom what it withdraws was recorded, whoever of them is a member still, and to nobody else; to
-    /// nobody where that has yet to come, since it never goes to anybody then.
+    /// nobody where that has yet to come, since it never goes to anybody then. Where it was queued in a history that was lost since, it may have
+    /// come all the same, and nothing says so: the withdrawal goes to those to whom it would go now, since nobody knows better.
     fn place_withdrawal(
         &mut self,
         item: &Item,
@@ -240,9 +241,13 @@ impl<'a> Grouping<'a> {
                 return Err(Reason::ExchangeUnknown);
             }
             Found::Recorded(_, audience) => audience.clone(),
-            Found::NotYet => {
+            Found::NotYet { queued_in } => {
                 self.check_ahead(origin)?;
-                Audience { agreement: item.header.agreement.clone(), recipients: Vec::new() }
+                let nobody = Audience { agreement: item.header.agreement.clone(), recipients: Vec::new() };
+                match *queued_in == self.ledger.histories().current() {
+                    true => nobody,
+                    false => self.audience_now(&item.header).unwrap_or(nobody),
+                }
             }
             // Whoever has it from before must hear of it, and when it is handed in again it goes to nobody.
             Found::Forgotten(audience) => {
@@ -324,11 +329,23 @@ impl<'a> Grouping<'a> {
         Ok((self.group_of(audience)?, route))
     }
 
+    /// Who would be sent this, or what says the same of agreement, measure and narrowing, if it were recorded now.
+    fn audience_now(&self, header: &Header) -> Result<Audience, Reason> {
+        let (ledger, origin) = (self.ledger, &self.consign.chain.origin);
+        let audience = audience(ledger.agreements(), ledger.registry(), origin, header, self.now());
+        self.permitted(audience.map_err(|refusal| refusal.reason)?)
+    }
+
     fn now(&self) -> Timestamp {
         self.ledger.recorded_at(self.at.now)
     }
 
-    fn group_of(&mut self, mut audience: Audience) -> Result<usize, Reason> {
+    fn group_of(&mut self, audience: Audience) -> Result<usize, Reason> {
+        let audience = self.permitted(audience)?;
+        Ok(self.place_of(audience))
+    }
+
+    fn permitted(&self, mut audience: Audience) -> Result<Audience, Reason> {
         let ledger = self.ledger;
         // The same question as at sending, so that nothing is recorded that could not be delivered at once. Whether it expired is asked
         // for each exchange; what stood stands, and is withheld.
@@ -344,7 +361,7 @@ impl<'a> Grouping<'a> {
         if audience.recipients.is_empty() {
             return Err(Reason::AudienceEmpty);
         }
-        Ok(self.place_of(audience))
+        Ok(audience)
     }
 
     fn place_of(&mut self, audience: Audience) -> usize {

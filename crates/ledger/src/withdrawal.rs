@@ -30,7 +30,11 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// Its consignment has yet to be recorded.
-    NotYet,
+    NotYet {
+        /// The hub's history that its node had heard of last when it queued it. In another one it may have been recorded, and lost without a
+        /// receipt that anybody has.
+        queued_in: Option<[u8; 16]>,
+    },
     /// Its consignment was recorded for these, as a receipt shows, and this hub lost it: it has yet to be handed in again.
     Forgotten(Audience),
     /// It was recorded for these.

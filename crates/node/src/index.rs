@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use concord_journal::{Blob, Journal, ReadError};
+use concord_journal::{Blob, Entry, Journal, ReadError};
 use concord_model::{AsideEnd, Digest, ExchangeId, Lane, Name, ParticipantCode, RequestId, SetAsideReason, Timestamp};
 use concord_views::{Key, KeyReader, SCAN_ROWS_MAX, Table, Views, ViewsError};
 use concord_wire::proto::exchange::v1::RecordedReceipt;
@@ -217,6 +217,11 @@ impl Index {
 
     /// When an exchange was queued first, however often it was packed anew since.
     pub fn queued_at(&self, place: &Place) -> Result<Timestamp, IndexError> {
+        Ok(Timestamp::from_micros(self.queued_first(place)?.recorded_at))
+    }
+
+    /// The entry that queued an exchange first, however often it was packed anew since. Blocks.
+    pub(crate) fn queued_first(&self, place: &Place) -> Result<Entry, IndexError> {
         let (mut epoch, mut number) = (place.epoch, place.number);
         loop {
             let entry = self.read_one(self.own_sequence(place, epoch, number)?)?;
@@ -226,7 +231,7 @@ impl Index {
             };
             match from {
                 Some(from) => (epoch, number) = from,
-                None => return Ok(Timestamp::from_micros(entry.recorded_at)),
+                None => return Ok(entry),
             }
         }
     }

@@ -35,7 +35,7 @@ pub(crate) fn open_journal(
 }
 
 /// Raised when a field of the state changes, or what an entry does to it; a test shows the bytes.
-pub(crate) const SNAPSHOT_FORM: Form = Form { name: "node", version: 21 };
+pub(crate) const SNAPSHOT_FORM: Form = Form { name: "node", version: 22 };
 
 /// The snapshots of a node's folder.
 pub(crate) fn snapshots(folder: PathBuf) -> Snapshots {

@@ -1,5 +1,6 @@
 //! What waits for too long at a node: for the hub, for an agency that takes it, or for one that may have it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use concord_model::{Lane, Timestamp};
@@ -37,7 +38,8 @@ pub(crate) async fn keep_noted(context: Context) {
 struct Waits {
     overdue: Vec<String>,
     uncollected: Vec<String>,
-    set_aside: u64,
+    /// How many wait for a word, by reason.
+    set_aside: BTreeMap<String, u64>,
 }
 
 fn look(context: &Context) -> Result<Waits, IndexError> {
@@ -63,7 +65,9 @@ fn look(context: &Context) -> Result<Waits, IndexError> {
         }
         let (nobodys, exercises) = uncollected_with_exercises(context, &state, lane)?;
         metrics::gauge!("concord_uncollected_deliveries", "lane" => lane.as_str()).set(nobodys as f64);
-        waits.set_aside += aside::waiting(&context.index, lane)?;
+        for (reason, count) in aside::waiting(&context.index, lane)? {
+            *waits.set_aside.entry(reason).or_default() += count;
+        }
         if nobodys > 0 {
             let of_these = if exercises > 0 { format!(" (EXERCISE: {exercises})") } else { String::new() };
             waits.uncollected.push(format!("{nobodys} of lane {lane}{of_these}"));
@@ -114,5 +118,5 @@ fn note(context: &Context, waits: &Waits) {
     let what =
         format!("no agency may have {nobodys}: grant one the right to it (`concord agency grant`), and it goes there");
     told(UNCOLLECTED_NOTE, (!uncollected.is_empty()).then_some(what));
-    told(SET_ASIDE_NOTE, (*set_aside > 0).then(|| aside::note(*set_aside)));
+    told(SET_ASIDE_NOTE, aside::note(set_aside));
 }

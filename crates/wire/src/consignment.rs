@@ -1,6 +1,6 @@
 //! Sealing a consignment at its origin and opening it at the hub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use concord_journal::{Blob, Digest as JournalDigest, NONCE_SIZE_BYTES};
@@ -65,6 +65,8 @@ pub struct Opened {
     pub blobs: Vec<Vec<Blob>>,
     /// What its withdrawals withdraw, once it was looked for.
     pub targets: BTreeMap<u32, Target>,
+    /// Which of its exchanges its node says to be withdrawn before.
+    pub withdrawn_before: BTreeSet<u32>,
 }
 
 /// What the signature of a seal covers.
@@ -171,7 +173,7 @@ pub fn open(
             }
         }
     }
-    Ok(Opened { sealed, candidates, blobs: kept, targets: BTreeMap::new() })
+    Ok(Opened { sealed, candidates, blobs: kept, targets: BTreeMap::new(), withdrawn_before: BTreeSet::new() })
 }
 
 /// Reads a sealed consignment whose parts came from the wire or from a journal. The tree and the signature are not checked here.

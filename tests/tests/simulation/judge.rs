@@ -138,15 +138,16 @@ pub(crate) fn judge(parties: &Parties, log: &Log) -> u64 {
     for (id, exchange) in &hub.exchanges {
         let queued = log.queued.get(id);
         let queued = queued.unwrap_or_else(|| panic!("I1: the hub recorded {id}, which nobody was answered"));
+        let meant = meant(&ledger, exchange, queued);
         match exchange.withdraws {
-            Some(_) => withdrawn::judge_notice(&hub, log, id, exchange),
-            None => judge_outcome(&ledger, exchange, queued),
+            Some(_) => withdrawn::judge_notice(&hub, log, id, exchange, &meant),
+            None => judge_outcome(&ledger, exchange, queued, &meant),
         }
         let is_withdrawn = withdrawn::is_withdrawn(&hub, log, id);
         let comes_behind = exchange.refused == Some(Reason::ExchangeWithdrawn);
         assert!(is_withdrawn || !comes_behind, "I8: {id} was refused as withdrawn, and nobody did that");
         for (node, journal) in parties.nodes.iter().zip(&journals) {
-            judge_at(&ledger, (log.hub_put_back, is_withdrawn), id, exchange, &node.code, journal);
+            judge_at(&ledger, (log.hub_put_back, is_withdrawn), id, (exchange, &meant), &node.code, journal);
         }
     }
     for (state, (node, journal)) in parties.nodes.iter().zip(&journals).enumerate() {
@@ -202,19 +203,24 @@ fn has_left(ledger: &Ledger, exchange: &Recorded, code: &ParticipantCode) -> boo
     known.is_some_and(|agreement| agreement.party_state(code) == Some(PartyState::Left))
 }
 
+/// Everybody whom its sender meant, whoever of them left since.
+fn meant(ledger: &Ledger, exchange: &Recorded, queued: &Queued) -> Vec<ParticipantCode> {
+    let agreement = ledger.agreements().get(&exchange.agreement).expect("the hub recorded under it");
+    let narrowing = queued.request.to.as_ref().map(|to| &to.participants);
+    let is_meant = |code: &ParticipantCode| {
+        *code != exchange.place.0.origin && narrowing.is_none_or(|names| names.iter().any(|name| name == code.as_str()))
+    };
+    let parties = agreement.text.parties.iter().map(|party| party.participant.clone());
+    parties.filter(is_meant).collect()
+}
+
 /// Recorded is what was submitted, for those on the agreement or in the narrowing who had not left; refused is only what the world
 /// explains.
-fn judge_outcome(ledger: &Ledger, exchange: &Recorded, queued: &Queued) {
+fn judge_outcome(ledger: &Ledger, exchange: &Recorded, queued: &Queued, meant: &[ParticipantCode]) {
     let place = &exchange.place;
     let agreement = ledger.agreements().get(&exchange.agreement).expect("the hub recorded under it");
     assert_eq!(exchange.agreement.to_string(), queued.request.agreement_id, "I1: {place:?} under another agreement");
-    let narrowing = queued.request.to.as_ref().map(|to| &to.participants);
     let origin = &place.0.origin;
-    let is_meant = |code: &&ParticipantCode| {
-        *code != origin && narrowing.is_none_or(|names| names.iter().any(|name| name == code.as_str()))
-    };
-    let meant: Vec<&ParticipantCode> =
-        agreement.text.parties.iter().map(|party| &party.participant).filter(is_meant).collect();
     let left = |code: &ParticipantCode| has_left(ledger, exchange, code);
     match exchange.refused {
         None => {
@@ -242,7 +248,7 @@ fn judge_at(
     ledger: &Ledger,
     (hub_put_back, is_withdrawn): (bool, bool),
     id: &ExchangeId,
-    exchange: &Recorded,
+    (exchange, meant): (&Recorded, &[ParticipantCode]),
     code: &ParticipantCode,
     journal: &Received,
 ) {
@@ -253,8 +259,11 @@ fn judge_at(
     let had =
         hub_put_back && (has_left(ledger, exchange, code) || has_left(ledger, exchange, &exchange.place.0.origin));
     let Recorded { place, audience, refused, .. } = exchange;
+    // So it does with what its origin withdrew before it came again, and had no receipt for: it went to whom the sender meant, and each
+    // of those has the notice, which is judged of every holder.
+    let was_forgotten = hub_put_back && *refused == Some(Reason::ExchangeWithdrawn) && meant.contains(code);
     assert!(
-        is_meant || !has || had,
+        is_meant || !has || had || was_forgotten,
         "I2: {code} has {id}, which is not for it: {place:?} went to {audience:?}, refused {refused:?}"
     );
     // The origin left before its node handed it in again: it is recorded after the leave, and set aside with its evidence.

@@ -128,6 +128,41 @@ fn a_probe_goes_to_the_hub_and_back_on_every_lane_and_leaves_nothing_and_a_way_t
 }
 
 #[test]
+fn a_node_that_was_here_and_is_away_for_too_long_is_noted_until_it_is_back_unless_it_is_held() {
+    let mut forum = Forum::of(&["KAZ", "IRN", "TUR"]);
+    let hub = forum.hub_dir();
+    forum.stop_hub();
+    let path = hub.join("hub.toml");
+    let changed = concord_tests::replace_line(&std::fs::read_to_string(&path).unwrap(), "away_seconds", "1");
+    std::fs::write(&path, changed).unwrap();
+    forum.start_hub();
+    forum.stop_node("IRN");
+    let said = forum.await_alarm(&hub, "node-away");
+    assert!(said.contains("IRN for ") && !said.contains("KAZ"), "{said}");
+    forum.start_node("IRN");
+    let since = Instant::now();
+    while forum.status(&hub)["notes"].to_string().contains("node-away") {
+        assert!(since.elapsed() < DEADLINE, "it is connected again");
+    }
+    // Of one that is held nobody expects that it is here.
+    let officer = hub.join("officer");
+    concord_tests::concord(words![
+        "participant",
+        "hold",
+        "TUR",
+        "--reason",
+        "its key may be out",
+        "--profile",
+        officer
+    ])
+    .ok();
+    forum.stop_node("TUR");
+    forum.stop_node("IRN");
+    let said = forum.await_alarm(&hub, "node-away");
+    assert!(said.contains("IRN") && !said.contains("TUR"), "{said}");
+}
+
+#[test]
 fn what_waits_for_too_long_or_for_nobody_is_noted_where_it_waits_and_told_to_its_sender() {
     let mut forum = Forum::of(&["KAZ", "IRN"]);
     forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);

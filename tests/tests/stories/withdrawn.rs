@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use concord_model::{ConsignmentDigest, Digest, Lane};
-use concord_tests::{Agency, DEADLINE, Draft, Ended, Forum, RawNode, Sent, concord, exchange_ids, text_of, words};
+use concord_tests::{
+    Agency, DEADLINE, Draft, Ended, Forum, RawNode, Sent, concord, exchange_ids, reason_of, text_of, words,
+};
 use concord_wire::proto::exchange::v1 as pb;
 use serde_json::Value;
 
@@ -320,6 +322,43 @@ fn a_hub_that_lost_a_withdrawal_and_what_it_withdraws_is_handed_both_back_and_de
     verify_all(forum, &["KAZ", "IRN", "TUR"]);
 }
 
+#[test]
+fn whoever_has_what_a_hub_lost_and_gave_no_receipt_for_hears_that_it_is_withdrawn() {
+    let mut forum = Forum::of(&["KAZ", "IRN", "TUR"]);
+    forum.agree(ID, MEASURE, &["KAZ", "IRN", "TUR"]);
+    let (kaz, irn) = (forum.agency("KAZ"), forum.agency("IRN"));
+    let (profile, file) = (forum.hub_dir().join("officer"), forum.path().join("backup"));
+    concord(words!["hub", "backup", "--profile", profile, "--out", file]).ok();
+    // Recorded and delivered, and its receipt is never kept.
+    forum.stop_hub();
+    let sent = kaz.submit("there before its receipt", "");
+    forum.stop_node("KAZ");
+    forum.start_hub();
+    forum.start_node_to_die_at("node.receipt.verified", "KAZ");
+    assert_eq!(exchange_ids(&irn.receive(1)), [sent.id.clone()]);
+    forum.stop_hub();
+    concord(words!["hub", "restore", file, "--dir", forum.hub_dir()]).ok();
+    forum.start_node("KAZ");
+    let withdrawal = withdraw(&kaz, &sent.id);
+    forum.stop_node("KAZ");
+    // That the hub lost data it learns of who has what it lost.
+    forum.start_hub();
+    await_that("the loss is found", || forum.status(&forum.hub_dir())["alarms"].to_string().contains("history-lost"));
+    forum.start_node("KAZ");
+    assert_eq!(kaz.settled(&withdrawal), ["IRN delivered", "TUR delivered"]);
+    assert_eq!(exchange_ids(&irn.receive(1)), [withdrawal.clone()]);
+    // Whichever of the two came first, on its own lane.
+    let again = outcome(&kaz, &sent.id);
+    let is_refused = again["state"] == "refused" && again["reason"] == "EXCHANGE_WITHDRAWN";
+    let withheld = again["recipients"].as_array().is_some_and(|each| {
+        each.len() == 2 && each.iter().all(|one| one["state"] == "withheld" && one["reason"] == "WITHDRAWN")
+    });
+    assert!(is_refused || withheld, "{again}");
+    let last = kaz.submit("after all", "--wait delivered");
+    assert_eq!(exchange_ids(&irn.receive(1)), [last.id]);
+    verify_all(forum, &["KAZ", "IRN", "TUR"]);
+}
+
 /// An exchange that withdraws another, as an honest node would make it.
 fn raw_withdrawal(of: &Draft, lane: Lane) -> Draft {
     let withdraws = Some(pb::Withdrawal {
@@ -336,7 +375,7 @@ fn raw_withdrawal(of: &Draft, lane: Lane) -> Draft {
 }
 
 fn place(number: u64, target_index: u32) -> pb::WithdrawnPlace {
-    pb::WithdrawnPlace { index: 0, lane: pb::Lane::Routine.into(), epoch: 1, number, target_index }
+    pb::WithdrawnPlace { lane: pb::Lane::Routine.into(), epoch: 1, number, target_index, ..Default::default() }
 }
 
 #[test]
@@ -360,6 +399,9 @@ fn the_hub_believes_of_a_withdrawal_only_what_it_finds_in_its_own_origins_chains
     let answer = raw.consign_withdrawing(Lane::Routine, vec![(routine, vec![]), (behind, vec![place(1, 0)])]);
     let both = "IRN TUR".to_owned();
     assert_eq!(answer.all_outcomes(), [vec![both.clone(), both.clone()], vec![both.clone()]]);
+    let queued_in =
+        |history: &[u8], place| pb::WithdrawnPlace { queued_in_history: Bytes::copy_from_slice(history), ..place };
+    let unsent = |place| queued_in(&answer.history, place);
 
     // Each in turn on lane priority.
     let mut chain = (0, start);
@@ -375,7 +417,6 @@ fn the_hub_believes_of_a_withdrawal_only_what_it_finds_in_its_own_origins_chains
     assert_eq!(hand_in(&of_second(), vec![place(1, 2)]), unknown, "at none");
     assert_eq!(hand_in(&of_second(), vec![place(0, 1)]), unknown, "before the first");
     assert_eq!(hand_in(&of_second(), vec![pb::WithdrawnPlace { epoch: 2, ..place(1, 1) }]), unknown);
-    assert_eq!(hand_in(&of_second(), vec![pb::WithdrawnPlace { index: 1, ..place(1, 1) }]), unknown);
     let green = pb::HandlingCode::Green.into();
     assert_eq!(hand_in(&of_second().with(|header| header.handling = green), vec![place(1, 1)]), unknown, "otherwise");
     let narrowing = Some(pb::Narrowing { participants: vec!["IRN".to_owned()] });
@@ -387,17 +428,34 @@ fn the_hub_believes_of_a_withdrawal_only_what_it_finds_in_its_own_origins_chains
     let id: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&of_another.id[2 * at..2 * at + 2], 16).unwrap()).collect();
     let forged = of_second().with(|header| header.withdraws.as_mut().unwrap().exchange_id = Bytes::from(id.clone()));
     assert_eq!(hand_in(&forged, vec![place(1, 1)]), unknown);
-    assert_eq!(hand_in(&forged, vec![place(9, 0)]), "", "for nobody");
+    assert_eq!(hand_in(&forged, vec![unsent(place(9, 0))]), "", "for nobody");
     assert_eq!(hand_in(&of_second(), vec![place(1, 1)]), both);
     // It overtakes.
-    assert_eq!(hand_in(&raw_withdrawal(&later, Lane::Priority), vec![place(3, 0)]), "");
-    let (late, _) = raw.consignment(Lane::Routine, 3, last, std::slice::from_ref(&later));
+    assert_eq!(hand_in(&raw_withdrawal(&later, Lane::Priority), vec![unsent(place(3, 0))]), "");
+    let (late, last) = raw.consignment(Lane::Routine, 3, last, std::slice::from_ref(&later));
     assert_eq!(raw.consign(Lane::Routine, vec![late]).outcomes(), ["EXCHANGE_WITHDRAWN"]);
+    // What a hub said to be withdrawn, and forgot, its node says itself; of others than its own it says nothing.
+    let stands = draft("not withdrawn");
+    let (marked, last) = raw.consignment(Lane::Routine, 4, last, &[draft("withdrawn before"), stands.clone()]);
+    let before = |withdrawn_before| pb::ConsignRequest { withdrawn_before, ..Default::default() };
+    let answer = raw.consign_beside(Lane::Routine, vec![(marked, before(vec![0]))]);
+    assert_eq!(answer.all_outcomes(), [vec!["EXCHANGE_WITHDRAWN".to_owned(), both.clone()]]);
+    let (other, _) = raw.consignment(Lane::Routine, 5, last, &[draft("of which too much is said")]);
+    let one = |place: pb::WithdrawnPlace| pb::ConsignRequest { withdrawn: vec![place], ..Default::default() };
+    for beside in [
+        before(vec![1]),
+        before(vec![0, 0]),
+        one(pb::WithdrawnPlace { index: 1, ..place(1, 1) }),
+        one(queued_in(b"short", place(1, 1))),
+    ] {
+        let refused = raw.consign_beside(Lane::Routine, vec![(other.clone(), beside)]).refused.unwrap();
+        assert_eq!(reason_of(&refused).as_deref(), Some("CONSIGNMENT_MALFORMED"), "{refused}");
+    }
 
     let withdrawals = [beside.id(), of_second().id()];
-    let mut received = exchange_ids(&irn.receive(3));
+    let mut received = exchange_ids(&irn.receive(4));
     assert!(irn.receive_rest().is_empty());
-    let mut expected = vec![of_another.id.clone(), withdrawals[0].clone(), withdrawals[1].clone()];
+    let mut expected = vec![of_another.id.clone(), withdrawals[0].clone(), withdrawals[1].clone(), stands.id()];
     received.sort();
     expected.sort();
     assert_eq!(received, expected);

@@ -240,6 +240,7 @@ fn record(
         exchanges,
         stood: None,
         targets: std::collections::BTreeMap::new(),
+        withdrawn_before: std::collections::BTreeSet::new(),
         begins_after: None,
     };
     let at = At { sequence: ledger.sequence() + 1, now: BEGUN };

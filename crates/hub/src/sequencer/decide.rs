@@ -145,7 +145,7 @@ impl SequencerTask {
     }
 
     fn decide_consignment(&mut self, opened: Opened, stood: Option<Vec<Stood>>, at: At) -> Result<Decided, Refusal> {
-        let Opened { sealed, mut candidates, blobs, targets } = opened;
+        let Opened { sealed, mut candidates, blobs, targets, withdrawn_before } = opened;
         if concord_faults::planted("forget-the-narrowing") {
             candidates.iter_mut().for_each(|candidate| {
                 if let Candidate::Fit(item) = candidate {
@@ -163,6 +163,7 @@ impl SequencerTask {
             exchanges: candidates,
             stood,
             targets,
+            withdrawn_before,
         });
         let mut decision = self.ledger.decide(&command, at)?;
         if let Decision::Fact { fact: Fact::Consignment(fact), .. } = &mut decision

@@ -230,10 +230,15 @@ fn consignments(
         counting.shares.take(&counted.origin, counted.lane, exchanges, bytes)
     };
     let read = move |request: Result<pb::ConsignRequest, Status>| match request {
-        Ok(pb::ConsignRequest { message: Some(Message::Consignment(consignment)), withdrawn, withdrawn_receipts }) => {
+        Ok(pb::ConsignRequest {
+            message: Some(Message::Consignment(consignment)),
+            withdrawn,
+            withdrawn_receipts,
+            withdrawn_before,
+        }) => {
             let taken = take(&consignment, false);
-            let history = bytes::Bytes::new();
-            let brought = Brought { consignment, receipt: None, history, withdrawn, withdrawn_receipts };
+            let (receipt, history) = (None, bytes::Bytes::new());
+            let brought = Brought { consignment, receipt, history, withdrawn, withdrawn_receipts, withdrawn_before };
             Some(taken.map(|()| Said::Brought(brought)))
         }
         Ok(pb::ConsignRequest { message: Some(Message::Again(consignment)), .. }) => Some(Ok(Said::Again(consignment))),
@@ -247,9 +252,10 @@ fn consignments(
                 Some(Message::Rehanded(pb::RehandedConsignment { consignment: Some(consignment), receipt, history })),
             withdrawn,
             withdrawn_receipts,
+            withdrawn_before,
         }) if receipt.is_some() => {
             let taken = take(&consignment, true);
-            let brought = Brought { consignment, receipt, history, withdrawn, withdrawn_receipts };
+            let brought = Brought { consignment, receipt, history, withdrawn, withdrawn_receipts, withdrawn_before };
             Some(taken.map(|()| Said::Brought(brought)))
         }
         Ok(_) => Some(Err(Refusal::new(Reason::ConsignmentMalformed, "after the hello come consignments"))),

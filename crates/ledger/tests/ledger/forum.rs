@@ -227,6 +227,7 @@ impl Forum {
             exchanges,
             stood: None,
             targets: std::collections::BTreeMap::new(),
+            withdrawn_before: std::collections::BTreeSet::new(),
         }
     }
 

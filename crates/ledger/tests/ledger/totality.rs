@@ -2,17 +2,18 @@
 
 use concord_ledger::{
     Acknowledge, AnchorSuccession, At, AudienceGroup, Candidate, ChainTip, ClosedEpoch, Command, Consign,
-    ConsignmentRecorded, ContactSetting, DecisionContent, EpochOpening, Fact, FeedResumed, ForumDecision, Handed,
-    HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, KeyRotation, Ledger, Lost, Mail, MailAcknowledged,
-    MailboxResumed, MailboxRun, NodeSeen, NotHealed, NoticeOutcome, OriginNotices, Quorum, ReceiptNotice, Replacement,
-    Resume, RoleDecision, SenderNotice, Shown, Statement, StatementContent, StatementDecided, Told,
+    ConsignmentRecorded, ContactSetting, DecisionContent, EpochOpening, Fact, FeedResumed, ForumDecision, Found,
+    Handed, HistoryBegun, IndexRange, Item, ItemRefusal, JoinRequest, KeyRotation, Ledger, Lost, Mail,
+    MailAcknowledged, MailboxResumed, MailboxRun, NodeSeen, NotHealed, NoticeOutcome, OriginNotices, Quorum,
+    ReceiptNotice, Replacement, Resume, RoleDecision, SenderNotice, Shown, Statement, StatementContent,
+    StatementDecided, Target, Told,
 };
 use concord_model::{
     AgreementDigest, AgreementId, AgreementRef, AgreementText, ChainKey, ConsignmentDigest, Digest, ExchangeId,
     ExchangeUuid, Fingerprint, ForumRole, Handling, Header, InForceAmong, Lane, MeasureCode, Name, Narrowing,
     ParticipantCode, Reason, RoleScope, Terms, Timestamp, Title,
 };
-use proptest::collection::vec;
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -299,18 +300,27 @@ fn command() -> impl Strategy<Value = Command> {
         let id = ExchangeId(id);
         Candidate::Fit(Box::new(Item { id, header }))
     });
-    let consign = (chain(), number(), any_digest(), any_digest(), code(), vec(item, 0..3), prop::option::of(tip()))
-        .prop_map(|(chain, number, previous, digest, key, exchanges, begins_after)| Consign {
-            chain,
-            number,
-            previous: ConsignmentDigest(previous),
-            begins_after,
-            digest: ConsignmentDigest(digest),
-            key: party(key.as_str()).signing_key,
-            exchanges,
-            stood: None,
-            targets: std::collections::BTreeMap::new(),
-        });
+    let found = prop_oneof![
+        option::of(any::<[u8; 16]>()).prop_map(|queued_in| Found::NotYet { queued_in }),
+        Just(Found::Refused),
+        Just(Found::Other),
+    ];
+    let target = (chain(), number(), found).prop_map(|(chain, number, found)| Target { chain, number, found });
+    let beside = (btree_map(small(), target, 0..3), btree_set(small(), 0..3));
+    let consign =
+        (chain(), number(), any_digest(), any_digest(), code(), vec(item, 0..3), prop::option::of(tip()), beside)
+            .prop_map(|(chain, number, previous, digest, key, exchanges, begins_after, beside)| Consign {
+                chain,
+                number,
+                previous: ConsignmentDigest(previous),
+                begins_after,
+                digest: ConsignmentDigest(digest),
+                key: party(key.as_str()).signing_key,
+                exchanges,
+                stood: None,
+                targets: beside.0,
+                withdrawn_before: beside.1,
+            });
     let acknowledge =
         (acknowledged(), number(), number(), chain()).prop_map(|(word, delivered_before, taken_before, chain)| {
             Acknowledge {

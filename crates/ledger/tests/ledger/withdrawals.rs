@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use concord_ledger::withdrawal::{WITHDRAWN_AHEAD_MAX, look_again};
 use concord_ledger::{
-    Audience, Candidate, Consign, ConsignmentRecorded, ExchangePlace, Found, Item, Ledger, Mail, NotHealed, Stood,
-    Target,
+    Audience, Candidate, Consign, ConsignmentRecorded, ExchangePlace, Fact, Found, HistoryBegun, Item, Ledger, Mail,
+    NotHealed, Stood, Target,
 };
 use concord_model::{
     AgreementRef, ExchangeId, Header, Lane, ParticipantCode, Reason, Refusal, Timestamp, Withdrawal, WithdrawalKind,
@@ -13,7 +13,7 @@ use concord_model::{
 };
 use proptest::prelude::*;
 
-use crate::forum::{Forum, chain, digest, t};
+use crate::forum::{Forum, HISTORY, chain, digest, narrowed, t};
 
 const ID: &str = "KAZ/floods";
 
@@ -45,6 +45,7 @@ impl Story {
 
     fn withdrawal(&mut self, origin: &str, lane: Lane, kind: WithdrawalKind) -> Candidate {
         let header = self.forum.header(origin, &self.agreement);
+        let header = Header { narrowing: self.header.narrowing.clone(), ..header };
         let withdraws = Some(Withdrawal { exchange: self.id, kind });
         self.forum.item(Header { lane, withdraws, ..header })
     }
@@ -122,7 +123,7 @@ fn a_withdrawal_goes_to_all_for_whom_it_was_recorded_and_what_it_withdraws_to_no
 #[test]
 fn what_comes_behind_its_withdrawal_is_refused_and_the_withdrawal_goes_to_nobody() {
     let mut story = Story::begin();
-    let target = story.target(Found::NotYet);
+    let target = story.target(Found::NotYet { queued_in: Some(HISTORY) });
     let withdrawn = story.withdraw(Lane::Priority, target).unwrap();
     assert_eq!((recipients(&withdrawn), refused(&withdrawn)), (vec![], vec![]));
     assert_eq!(withdrawn.mailboxes, []);
@@ -155,10 +156,95 @@ fn whoever_has_what_its_hub_forgot_hears_that_it_was_withdrawn_before_it_is_hand
     assert_eq!(places(&story.forum.ledger), [ExchangePlace { sequence: at, index: 0 }]);
 }
 
+/// The hub lost data, and goes on in another history.
+fn lose(story: &mut Story) {
+    story.forum.record(Fact::HistoryBegun(HistoryBegun { history: [9; 16], parent: Some(HISTORY) }));
+}
+
+#[test]
+fn whoever_may_have_what_a_hub_forgot_without_a_receipt_hears_that_it_was_withdrawn() {
+    for queued_in in [Some(HISTORY), None] {
+        let mut story = Story::begin();
+        lose(&mut story);
+        story.forum.leave("TUR", ID).unwrap();
+        let target = story.target(Found::NotYet { queued_in });
+        let withdrawn = story.withdraw(Lane::Priority, target).unwrap();
+        assert_eq!(recipients(&withdrawn), ["IRN"], "whoever would be sent it now");
+        assert_eq!((refused(&withdrawn), withdrawn.withdrawals[0].target), (vec![], None));
+        assert_eq!(story.permit_at("IRN", story.forum.ledger.sequence(), true), Ok(()));
+        assert_eq!(story.forum.ledger.withdrawals().ahead(&t("KAZ")), 1);
+        // It comes again, and goes to nobody.
+        let again = story.send();
+        assert_eq!((recipients(&again), refused(&again)), (vec![], vec![Reason::ExchangeWithdrawn]));
+        assert_eq!(story.forum.ledger.withdrawals().ahead(&t("KAZ")), 0);
+    }
+}
+
+#[test]
+fn of_what_was_withdrawn_before_it_came_nobody_hears_whom_its_hub_cannot_have_sent_it() {
+    let withdrawn = |queued_in: [u8; 16], prepare: &dyn Fn(&mut Story)| {
+        let mut story = Story::begin();
+        prepare(&mut story);
+        let target = story.target(Found::NotYet { queued_in: Some(queued_in) });
+        let withdrawn = story.withdraw(Lane::Priority, target).unwrap();
+        assert_eq!(refused(&withdrawn), [], "it is withdrawn all the same");
+        assert_eq!(refused(&story.send()), [Reason::ExchangeWithdrawn]);
+        recipients(&withdrawn)
+    };
+    assert_eq!(withdrawn(HISTORY, &|_| {}), [""; 0], "the hub lost nothing");
+    assert_eq!(withdrawn([9; 16], &lose), [""; 0], "it was queued since");
+    let narrow = |story: &mut Story| {
+        lose(story);
+        story.header = narrowed(story.header.clone(), &["TUR"]);
+    };
+    assert_eq!(withdrawn(HISTORY, &narrow), ["TUR"], "the origin meant nobody else");
+    let leave = |story: &mut Story| {
+        lose(story);
+        story.forum.leave("KAZ", ID).unwrap();
+    };
+    assert_eq!(withdrawn(HISTORY, &leave), [""; 0], "who left reaches nobody");
+}
+
+#[test]
+fn what_its_node_says_to_be_withdrawn_goes_to_nobody_where_its_hub_forgot_the_withdrawal() {
+    for has_receipt in [true, false] {
+        let mut story = Story::begin();
+        let recorded = |who: &[&str]| {
+            let recipients = who.iter().copied().map(t).collect();
+            Some(vec![Stood::Recorded(Audience { agreement: story.agreement.clone(), recipients })])
+        };
+        // Without a receipt it was never sent, and its withdrawal was recorded for nobody.
+        let (stood, told) = match has_receipt {
+            true => (recorded(&["IRN", "TUR"]), recorded(&["IRN", "TUR"])),
+            false => (None, recorded(&[])),
+        };
+        let mut both = story.forum.consign("KAZ", Lane::Routine, vec![story.exchange()]);
+        let other = story.forum.header("KAZ", &story.agreement.clone());
+        let other = story.forum.item(other);
+        both.exchanges.push(other);
+        let stood = stood.map(|stood| stood.into_iter().cycle().take(2).collect());
+        let both = Consign { stood, withdrawn_before: [0].into(), ..both };
+        let both = story.forum.consigned(both).unwrap();
+        let at = story.forum.ledger.sequence();
+        assert_eq!(story.permit_at("IRN", at, false), Err(WithheldReason::Withdrawn));
+        let refusals = if has_receipt { vec![] } else { vec![Reason::ExchangeWithdrawn] };
+        assert_eq!((recipients(&both), refused(&both)), (vec!["IRN".to_owned(), "TUR".to_owned()], refusals));
+        let expected: &[ExchangePlace] = if has_receipt { &[ExchangePlace { sequence: at, index: 0 }] } else { &[] };
+        assert_eq!(places(&story.forum.ledger), expected, "what is there of it is to go");
+        let target = story.target(Found::Other);
+        let withdrawal = story.consign_withdrawal(Lane::Priority, target);
+        let withdrawal = story.forum.consigned(Consign { stood: told, ..withdrawal }).unwrap();
+        assert_eq!((recipients(&withdrawal).len(), refused(&withdrawal)), (if has_receipt { 2 } else { 0 }, vec![]));
+        story.id = ExchangeId(digest("another"));
+        assert_eq!(story.permit_at("IRN", at, false), Ok(()), "what stands beside it is not withdrawn");
+        assert_eq!(story.forum.ledger.withdrawals().ahead(&t("KAZ")), 0);
+    }
+}
+
 #[test]
 fn what_was_recorded_between_the_look_and_the_decision_is_looked_for_again_and_nothing_is_recorded_meanwhile() {
     let mut story = Story::begin();
-    let target = story.target(Found::NotYet);
+    let target = story.target(Found::NotYet { queued_in: Some(HISTORY) });
     let early = story.consign_withdrawal(Lane::Priority, target);
     let sent = story.send();
     let before = story.forum.ledger.clone();
@@ -175,7 +261,8 @@ fn nobody_withdraws_what_another_sent_nor_what_is_not_there() {
     let at = story.forum.ledger.sequence();
     // Another's withdrawal of the same id counts for its own exchanges only.
     let item = story.withdrawal("IRN", Lane::Priority, WithdrawalKind::Withdrawn);
-    let target = Target { chain: chain("IRN", Lane::Routine), number: 1, found: Found::NotYet };
+    let target =
+        Target { chain: chain("IRN", Lane::Routine), number: 1, found: Found::NotYet { queued_in: Some(HISTORY) } };
     let forged = story.forum.consign("IRN", Lane::Priority, vec![item]);
     let forged = Consign { targets: BTreeMap::from([(0, target)]), ..forged };
     assert_eq!(recipients(&story.forum.consigned(forged).unwrap()), [""; 0]);
@@ -204,7 +291,8 @@ fn nothing_is_withdrawn_beside_itself_or_twice_in_one_consignment() {
     let item = story.withdrawal("KAZ", Lane::Routine, WithdrawalKind::Withdrawn);
     let exchange = story.exchange();
     let consign = story.forum.consign("KAZ", Lane::Routine, vec![exchange, item]);
-    let target = Target { chain: chain("KAZ", Lane::Routine), number, found: Found::NotYet };
+    let target =
+        Target { chain: chain("KAZ", Lane::Routine), number, found: Found::NotYet { queued_in: Some(HISTORY) } };
     let recorded = story.forum.consigned(Consign { targets: BTreeMap::from([(1, target)]), ..consign }).unwrap();
     assert_eq!(refused(&recorded), [Reason::ExchangeUnknown]);
     assert_eq!(recipients(&recorded), ["IRN", "TUR"]);
@@ -261,7 +349,7 @@ fn withdrawals_of_what_has_yet_to_come_are_bounded_for_each_participant() {
                 story.withdrawal("KAZ", Lane::Priority, WithdrawalKind::Withdrawn)
             })
             .collect();
-        let target = story.target(Found::NotYet);
+        let target = story.target(Found::NotYet { queued_in: Some(HISTORY) });
         let targets = (0..).zip(&items).map(|(index, _)| (index, target.clone())).collect();
         let consign = story.forum.consign("KAZ", Lane::Priority, items);
         refused(&story.forum.consigned(Consign { targets, ..consign }).unwrap())
@@ -304,7 +392,7 @@ fn a_hub_that_is_handed_both_back_delivers_neither_anew_but_the_notice() {
             story.forum.consigned(Consign { stood: stood(&withdrawn), ..consign }).unwrap()
         };
         let (exchange, at, withdrawal) = if withdrawal_first {
-            let target = story.target(Found::NotYet);
+            let target = story.target(Found::NotYet { queued_in: Some(HISTORY) });
             let withdrawal = hand_withdrawal(&mut story, target);
             let exchange = hand_exchange(&mut story);
             (exchange, story.forum.ledger.sequence(), withdrawal)
@@ -329,7 +417,7 @@ fn what_was_lost_and_is_withdrawn_is_lost_no_more() {
     let other = concord_ledger::Lost::Exchange { id: ExchangeId(digest("another")), recipients: vec![t("IRN")] };
     let lost = vec![(exchange, Reason::BlobMismatch), (other.clone(), Reason::BlobMismatch)];
     story.forum.run(&concord_ledger::Command::ListLost(NotHealed { participant: t("KAZ"), lost })).unwrap();
-    let target = story.target(Found::NotYet);
+    let target = story.target(Found::NotYet { queued_in: Some(HISTORY) });
     story.withdraw(Lane::Priority, target).unwrap();
     let left: Vec<_> = story.forum.ledger.losses().listed().map(|(_, lost, _)| lost.clone()).collect();
     assert_eq!((left, story.forum.ledger.losses().count()), (vec![other], 1));
@@ -359,7 +447,7 @@ proptest! {
                     Target { number: *number, ..story.target(Found::Recorded(place, audience)) }
                 }
                 Some(_) => story.target(Found::Refused),
-                None => Target { number: u64::MAX, ..story.target(Found::NotYet) },
+                None => Target { number: u64::MAX, ..story.target(Found::NotYet { queued_in: Some(HISTORY) }) },
             };
             story.withdraw(Lane::Priority, target).unwrap();
         }

@@ -1,5 +1,7 @@
 //! What was set aside: shown, judged again, discarded.
 
+use std::collections::BTreeMap;
+
 use concord_model::{ExchangeId, Identity, Lane, Reason, Refusal, Title};
 use concord_server::audit::Object;
 use concord_wire::consignment::seal_key;
@@ -26,21 +28,35 @@ const LISTED_MAX: usize = 1_000;
 const COUNTED_MAX: usize = 100_000;
 const ROWS_AT_ONCE: usize = 4096;
 
-/// How many of a lane wait for a word. Blocks.
-pub(crate) fn waiting(index: &Index, lane: Lane) -> Result<u64, IndexError> {
-    let (mut from, mut counted) = (0, 0);
+/// How many of a lane wait for a word, by the reason for which they were set aside. Blocks.
+pub(crate) fn waiting(index: &Index, lane: Lane) -> Result<BTreeMap<String, u64>, IndexError> {
+    let (mut from, mut counted, mut waiting) = (0, 0, BTreeMap::new());
     while counted < COUNTED_MAX {
         let rows = index.open_asides(lane, from, ROWS_AT_ONCE)?;
         let Some((last, _)) = rows.last() else { break };
         from = last + 1;
         counted += rows.len();
+        for (_, row) in rows {
+            *waiting.entry(row.reason).or_default() += 1;
+        }
     }
-    Ok(counted as u64)
+    Ok(waiting)
 }
 
-/// What is noted while so many wait.
-pub(crate) fn note(waiting: u64) -> String {
-    format!("{waiting} that did not verify wait for a word: {SET_ASIDE_NEXT}")
+/// How many of a lane wait for a word. Blocks.
+pub(crate) fn count_waiting(index: &Index, lane: Lane) -> Result<u64, IndexError> {
+    Ok(waiting(index, lane)?.values().sum())
+}
+
+/// What is noted while these wait, by reason; nothing where there are none.
+pub(crate) fn note(waiting: &BTreeMap<String, u64>) -> Option<String> {
+    let only = waiting.keys().next()?;
+    let reasons = match waiting.len() {
+        1 => only.clone(),
+        _ => waiting.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", "),
+    };
+    let count: u64 = waiting.values().sum();
+    Some(format!("{count} that did not verify ({reasons}) wait for a word: {SET_ASIDE_NEXT}"))
 }
 
 pub(crate) async fn list(
@@ -59,7 +75,7 @@ fn list_now(index: &Index, state: &NodeState, digits: &str) -> Result<pb::ListSe
         for lane in Lane::ALL {
             let rows = index.open_asides(lane, 0, LISTED_MAX - places.len()).map_err(failed)?;
             places.extend(rows.into_iter().map(|(number, _)| (lane, number)));
-            count += waiting(index, lane).map_err(failed)?;
+            count += count_waiting(index, lane).map_err(failed)?;
         }
     } else {
         let Place::Open(_, lane, number, _) = find(index, digits)? else { return Err(not_set_aside()) };

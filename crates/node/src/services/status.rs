@@ -70,7 +70,7 @@ fn node(context: &Context, state: &NodeState) -> Result<NodeStatus, IndexError> 
             received_through: state.mailbox(lane).received_through,
             set_aside: state.mailbox(lane).set_aside_count,
             uncollected: uncollected(context, state, lane)?,
-            set_aside_waiting: aside::waiting(&context.index, lane)?,
+            set_aside_waiting: aside::count_waiting(&context.index, lane)?,
         })
     });
     Ok(NodeStatus {

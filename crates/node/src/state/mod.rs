@@ -16,11 +16,12 @@ mod officers;
 mod pins;
 pub mod rights;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use concord_journal::HistoryId;
 use concord_ledger::ChainTip;
+use concord_ledger::history::HISTORIES_KEPT_MAX;
 use concord_model::{Digest, Fingerprint, Lane, Name, ParticipantCode, PublicKey, Refusal, Timestamp};
 use concord_wire::proto::feed::v1::feed_item::Content;
 use concord_wire::stored::StoredError;
@@ -58,6 +59,8 @@ pub struct NodeState {
     line: Arc<Line>,
     fence: Option<Arc<Refusal>>,
     late: Arc<BTreeMap<(Lane, u64), Late>>,
+    /// The hub's histories, each with the entry since which nothing named another one; the newest last.
+    hub_histories: Arc<VecDeque<(HistoryId, u64)>>,
 }
 
 /// The journal was put back from a backup or made anew, and what came after it may be missing.
@@ -122,6 +125,7 @@ impl NodeState {
             }
             NodeEntry::Joined(bundle) => {
                 let hub = HubKeys::from_bundle(bundle).map_err(|error| impossible(error.to_string()))?;
+                self.heard_of(hub.history, sequence);
                 self.hub = Some(Arc::new(hub));
             }
             NodeEntry::AgencyAdded { name, measures } => self.agency_added(name, measures, sequence),
@@ -146,6 +150,7 @@ impl NodeState {
             NodeEntry::Receipt(receipt) => {
                 let recorded =
                     concord_wire::receipt::parse(&receipt.statement).map_err(|refusal| impossible(refusal.message))?;
+                self.heard_of(recorded.history, sequence);
                 self.chains[recorded.chain.lane.slot()].recorded(&recorded);
             }
             NodeEntry::Feed { history, items } => {
@@ -170,21 +175,28 @@ impl NodeState {
                     }
                     self.feed.number = item.number;
                 }
+                self.heard_of(HistoryId(*history), sequence);
                 self.feed.history = Some(HistoryId(*history));
                 self.feed.digest = items.last().map(concord_wire::feed::item_digest);
             }
             NodeEntry::Mail { lane, history, items } => {
+                self.heard_of(HistoryId(*history), sequence);
                 self.mailbox_mut(*lane).received(HistoryId(*history), items);
                 self.late_withdrawn(items);
             }
             NodeEntry::FeedResumed(resumed) => {
                 let history = Some(HistoryId(resumed.history));
+                self.heard_of(HistoryId(resumed.history), sequence);
                 self.feed = FeedCursor { history, number: resumed.at, digest: resumed.digest };
             }
-            NodeEntry::MailboxResumed(resumed) => self.mailbox_mut(resumed.lane).resumed(resumed),
+            NodeEntry::MailboxResumed(resumed) => {
+                self.heard_of(HistoryId(resumed.history), sequence);
+                self.mailbox_mut(resumed.lane).resumed(resumed);
+            }
             NodeEntry::ReceiptRenewed(receipt) => {
                 let recorded =
                     concord_wire::receipt::parse(&receipt.statement).map_err(|refusal| impossible(refusal.message))?;
+                self.heard_of(recorded.history, sequence);
                 self.chains[recorded.chain.lane.slot()].renewed(&recorded);
             }
             NodeEntry::AgencyAcknowledged(fact) => {
@@ -237,6 +249,23 @@ impl NodeState {
             }
         }
         Ok(())
+    }
+
+    fn heard_of(&mut self, history: HistoryId, sequence: u64) {
+        if self.hub_histories.back().is_some_and(|(newest, _)| *newest == history) {
+            return;
+        }
+        let histories = Arc::make_mut(&mut self.hub_histories);
+        histories.push_back((history, sequence));
+        if histories.len() > HISTORIES_KEPT_MAX {
+            histories.pop_front();
+        }
+    }
+
+    /// The hub's history that this node had heard of last when it wrote an entry; none where it had heard of none, or that is long ago.
+    pub fn hub_history_at(&self, sequence: u64) -> Option<HistoryId> {
+        let heard = self.hub_histories.iter().rev().find(|(_, since)| *since < sequence);
+        heard.map(|(history, _)| *history)
     }
 
     fn aside_ended(&mut self, fact: &AsideEnded, sequence: u64, at: Timestamp) {

@@ -13,6 +13,7 @@ use super::uplink::context;
 use super::withdrawn::came;
 use crate::downlink::news;
 use crate::retention::Keeper;
+use crate::services::aside;
 use crate::writer::{Discarding, Judged, Retried};
 
 /// The next number of the mailbox, set aside for this reason: by what is known now it holds.
@@ -55,6 +56,24 @@ async fn take_all(node: &Node, agency: &str) {
 /// What the hub is told behind deliveries, in order.
 fn told(node: &Node) -> Vec<(u64, Option<AsideEnd>)> {
     node.running.index.told_after(LANE, 0, 100).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_noted_with_its_reasons() {
+    let node = Node::new().await;
+    let noted = || aside::note(&aside::waiting(&node.running.index, LANE).unwrap());
+    assert_eq!(noted(), None);
+    let (number, _) = set_aside(&node, MEASURE, |_| ()).await;
+    assert!(noted().unwrap().starts_with("1 that did not verify (KEY_NOT_PINNED) wait for a word"), "{:?}", noted());
+    set_aside(&node, MEASURE, |judged| {
+        let Verdict::SetAside(_, reason) = &mut judged.verdict else { panic!("made as set aside") };
+        *reason = SetAsideReason::NotAMember.to_string();
+    })
+    .await;
+    let both = "2 that did not verify (1 KEY_NOT_PINNED, 1 NOT_A_MEMBER) wait for a word";
+    assert!(noted().unwrap().starts_with(both), "{:?}", noted());
+    assert_eq!(discard(&node, number).await, Ok(()));
+    assert!(noted().unwrap().starts_with("1 that did not verify (NOT_A_MEMBER) wait"), "{:?}", noted());
 }
 
 #[tokio::test(flavor = "multi_thread")]

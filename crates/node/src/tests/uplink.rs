@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use concord_journal::Digest as JournalDigest;
+use concord_journal::{Digest as JournalDigest, HistoryId};
 use concord_ledger::{AudienceGroup, ConsignmentRecorded, IndexRange};
 use concord_model::{ConsignmentDigest, Lane};
 use concord_server::{DiskRoom, Quotas, Readiness, Shares, Shutdown};
@@ -12,19 +12,21 @@ use concord_wire::consignment::Sealed;
 use concord_wire::proto::agreement::v1::SubmitRequest;
 use concord_wire::proto::exchange::v1::{
     ConsignRequest, ConsignResponse, ConsignWelcome, FetchConsignmentsRequest, FetchConsignmentsResponse,
-    ReceiveRequest, ReceiveResponse, consign_request, consign_response,
+    LastConsignment, ReceiveRequest, ReceiveResponse, RecordedReceipt, WithdrawnPlace, consign_request,
+    consign_response,
 };
 use concord_wire::proto::feed::v1::{
     FollowRequest, FollowResponse, HandBackRequest, HandBackResponse, ReportRequest, ReportResponse,
 };
 use concord_wire::receipt;
 use futures::StreamExt as _;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::support::{Forum, HISTORY, Running, code, founded, name, prepared, reference};
+use super::withdrawn::ready;
 use crate::context::{Contact, Context};
 use crate::link::{HubLink, Incoming, LinkEnd, Outgoing};
 use concord_server::{Clock as _, SystemClock};
@@ -38,6 +40,13 @@ pub(super) struct FakeHub {
     claims: Option<u64>,
     /// Its receipts have one outcome less than there are exchanges.
     short: bool,
+    history: HistoryId,
+    /// It gives no receipt on this lane.
+    silent: Option<Lane>,
+    /// What was said to be withdrawn before, of which consignments.
+    before: Arc<Mutex<Vec<(Lane, u64, Vec<u32>)>>>,
+    /// What came beside consignments about what is withdrawn.
+    told: Arc<Mutex<Vec<WithdrawnPlace>>>,
     asked: Arc<Notify>,
 }
 
@@ -49,6 +58,10 @@ impl FakeHub {
             streams: Arc::default(),
             claims,
             short: false,
+            history: HISTORY,
+            silent: None,
+            before: Arc::default(),
+            told: Arc::default(),
             asked: Arc::default(),
         }
     }
@@ -58,9 +71,14 @@ type Consigning = Result<Incoming<ConsignResponse>, LinkEnd>;
 
 impl HubLink for FakeHub {
     fn consign(&self, lane: Lane, outgoing: Outgoing<ConsignRequest>) -> BoxFuture<'_, Consigning> {
-        let last = {
+        let last_of = |lane| {
             let recorded = self.recorded.lock().unwrap();
             recorded.range((lane, 0)..=(lane, u64::MAX)).next_back().map(|((_, number), digest)| (*number, *digest))
+        };
+        let last = last_of(lane);
+        let last_consignment = |lane| {
+            let (number, _) = last_of(lane)?;
+            Some(LastConsignment { lane: concord_wire::convert::lane(lane).into(), epoch: 1, number })
         };
         let (last_number, last_digest) = match (self.claims, last) {
             (Some(number), _) => (number, vec![0; 32]),
@@ -75,13 +93,16 @@ impl HubLink for FakeHub {
             past: Vec::new(),
             closed: Vec::new(),
             damaged: Vec::new(),
-            lasts: Vec::new(),
+            lasts: Lane::ALL.into_iter().filter_map(last_consignment).collect(),
         };
         let (forum, recorded, streams) =
             (Arc::clone(&self.forum), Arc::clone(&self.recorded), Arc::clone(&self.streams));
         self.asked.notify_waiters();
-        let short = self.short;
-        let answers = outgoing.map(move |request| {
+        let (short, history) = (self.short, self.history);
+        let (silent, told) = (self.silent == Some(lane), Arc::clone(&self.told));
+        let before = Arc::clone(&self.before);
+        let answers = outgoing.filter_map(move |request| {
+            told.lock().unwrap().extend(request.withdrawn);
             let given = match request.message.unwrap() {
                 consign_request::Message::Hello(_)
                 | consign_request::Message::Again(_)
@@ -91,17 +112,22 @@ impl HubLink for FakeHub {
             };
             let message = match given {
                 None => consign_response::Message::Welcome(welcome.clone()),
+                Some(_) if silent => return future::ready(None),
                 Some(consignment) => {
-                    let receipt = record(&forum, &recorded, consignment, short);
+                    let (number, receipt) = record(&forum, &recorded, consignment, (short, history));
+                    if !request.withdrawn_before.is_empty() {
+                        before.lock().unwrap().push((lane, number, request.withdrawn_before));
+                    }
                     let mut count = streams.lock().unwrap();
                     *count += 1;
                     if *count % 2 == 1 && lane == Lane::Routine {
-                        return Err(Status::unavailable("the stream was lost before its receipt"));
+                        let lost = Status::unavailable("the stream was lost before its receipt");
+                        return future::ready(Some(Err(lost)));
                     }
                     consign_response::Message::Receipt(receipt)
                 }
             };
-            Ok(ConsignResponse { message: Some(message) })
+            future::ready(Some(Ok(ConsignResponse { message: Some(message) })))
         });
         Box::pin(async move { Ok(answers.boxed()) })
     }
@@ -142,8 +168,8 @@ fn record(
     forum: &Forum,
     recorded: &Mutex<BTreeMap<(Lane, u64), ConsignmentDigest>>,
     message: concord_wire::proto::exchange::v1::Consignment,
-    short: bool,
-) -> concord_wire::proto::exchange::v1::RecordedReceipt {
+    (short, history): (bool, HistoryId),
+) -> (u64, RecordedReceipt) {
     let key = forum.kaz.signing.public();
     let opened = concord_wire::consignment::open(message, &code("KAZ"), |_, bytes, signature| {
         concord_identity::verify(&key.bytes, bytes, signature).unwrap();
@@ -152,15 +178,15 @@ fn record(
     let sealed = opened.unwrap().sealed;
     let before = recorded.lock().unwrap().insert((sealed.chain.lane, sealed.number), sealed.digest);
     assert!(before.is_none_or(|before| before == sealed.digest), "a fork");
-    receipt_of(forum, &sealed, short)
+    (sealed.number, receipt_in(history, forum, &sealed, short))
 }
 
 /// The hub's receipt for a consignment.
-pub(super) fn receipt_of(
-    forum: &Forum,
-    sealed: &Sealed,
-    short: bool,
-) -> concord_wire::proto::exchange::v1::RecordedReceipt {
+pub(super) fn receipt_of(forum: &Forum, sealed: &Sealed, short: bool) -> RecordedReceipt {
+    receipt_in(HISTORY, forum, sealed, short)
+}
+
+fn receipt_in(history: HistoryId, forum: &Forum, sealed: &Sealed, short: bool) -> RecordedReceipt {
     let fact = ConsignmentRecorded {
         rehanded: false,
         withdrawals: Vec::new(),
@@ -178,7 +204,7 @@ pub(super) fn receipt_of(
         mailboxes: Vec::new(),
     };
     let key = forum.sec.signing.public().fingerprint;
-    receipt::receipt(HISTORY, JournalDigest([3; 32]), SystemClock.now(), &fact, key, |message| {
+    receipt::receipt(history, JournalDigest([3; 32]), SystemClock.now(), &fact, key, |message| {
         forum.sec.signing.sign(message)
     })
 }
@@ -278,6 +304,68 @@ async fn what_a_hub_forgot_is_handed_in_again_with_its_receipts_and_the_new_ones
     assert_eq!(node.index.receipt(Lane::Flash, 1, 1).unwrap().unwrap(), first);
     assert_ne!(node.index.renewed_receipt(Lane::Flash, 1, 1).unwrap().unwrap(), first);
     assert!(context.readiness.is_ready(), "{:?}", context.readiness.list());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hub_is_told_in_which_of_its_histories_that_was_queued_which_is_withdrawn_and_has_no_receipt() {
+    let (forum, place) = (Arc::new(Forum::new()), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let queue = async |request: &str, lane| node.writer.submit(prepared(&forum, request, b"a", lane)).await.unwrap().id;
+    let take_back = async |request: &str, of| node.writer.submit(ready(&forum, request, of)).await.unwrap();
+    let context = context(&forum, &node);
+    let later = HistoryId([8; 16]);
+    let hub = Arc::new(FakeHub { silent: Some(Lane::Routine), history: later, ..FakeHub::new(&forum, None) });
+    // Queued when only the bundle had named a history.
+    let (receipted, early) = (queue("r-1", Lane::Flash).await, queue("r-2", Lane::Routine).await);
+    let mut tasks = JoinSet::new();
+    crate::uplink::start(&mut tasks, &context, &(Arc::clone(&hub) as Arc<dyn HubLink>));
+    super::support::until(|| context.now_state().chain(Lane::Flash).unrecorded() == 0).await;
+    // The first receipt has named another one.
+    let since = queue("r-3", Lane::Routine).await;
+    let told = async |request: &str, of| {
+        take_back(request, of).await;
+        super::support::until(|| context.now_state().chain(Lane::Priority).unrecorded() == 0).await;
+        let place = hub.told.lock().unwrap().pop().unwrap();
+        (place.number, place.queued_in_history)
+    };
+    assert_eq!(told("w-1", receipted).await, (1, Bytes::new()), "its receipt says more");
+    assert_eq!(told("w-2", early).await, (1, Bytes::copy_from_slice(HISTORY.as_bytes())));
+    assert_eq!(told("w-3", since).await, (2, Bytes::copy_from_slice(later.as_bytes())));
+    tasks.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_hub_said_to_be_withdrawn_and_forgot_it_is_told_beside_what_was_withdrawn() {
+    let (forum, place) = (Arc::new(Forum::new()), tempfile::tempdir().unwrap());
+    let node = Running::start(&forum, founded(&forum).await, &place.path().join("views"));
+    let context = context(&forum, &node);
+    let run = async |hub: FakeHub, lanes: &[Lane]| {
+        let (hub, mut tasks) = (Arc::new(hub), JoinSet::new());
+        crate::uplink::start(&mut tasks, &context, &(Arc::clone(&hub) as Arc<dyn HubLink>));
+        let has_all = |lane: &Lane| {
+            let last = context.now_state().chain(*lane).last_number;
+            context.now_state().chain(*lane).unrecorded() == 0
+                && hub.recorded.lock().unwrap().contains_key(&(*lane, last))
+        };
+        super::support::until(|| lanes.iter().all(has_all)).await;
+        tasks.shutdown().await;
+        hub.before.lock().unwrap().clone()
+    };
+    let queue = async |request: &str, lane| node.writer.submit(prepared(&forum, request, b"x", lane)).await.unwrap().id;
+    let take_back = async |request: &str, of| node.writer.submit(ready(&forum, request, of)).await.unwrap();
+    // Two that are withdrawn by what has its receipt, one of them before it has its own; one by what has none; and one that is not.
+    let (receipted, waits) = (queue("r-1", Lane::Priority).await, queue("r-2", Lane::Routine).await);
+    take_back("w-1", receipted).await;
+    take_back("w-2", waits).await;
+    let hub = FakeHub { silent: Some(Lane::Routine), ..FakeHub::new(&forum, None) };
+    assert_eq!(run(hub, &[Lane::Priority]).await, []);
+    let (later, _) = (queue("r-3", Lane::Flash).await, queue("r-4", Lane::Flash).await);
+    take_back("w-3", later).await;
+    // Another one in its place that has nothing.
+    let mut before = run(FakeHub::new(&forum, None), &Lane::ALL).await;
+    before.sort();
+    before.dedup();
+    assert_eq!(before, [(Lane::Priority, 1, vec![0]), (Lane::Routine, 1, vec![0])]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,7 +95,8 @@ async fn only_its_own_origin_takes_an_exchange_back() {
     assert_eq!(node.index.withdrawn(&first, &forum.irn.code).unwrap(), None);
 }
 
-fn ready(forum: &Forum, request_id: &str, of: ExchangeId) -> Box<Prepared> {
+/// A withdrawal that may be queued.
+pub(super) fn ready(forum: &Forum, request_id: &str, of: ExchangeId) -> Box<Prepared> {
     let (header, blobs) = withdrawal(forum, &forum.kaz, of, Lane::Priority);
     let header = header::encode(&header);
     let base = *prepared(forum, request_id, b"", Lane::Priority);

@@ -12,8 +12,9 @@ pub(super) fn is_withdrawn(hub: &AtHub, log: &Log, id: &ExchangeId) -> bool {
     log.withdrawn.get(id).is_some_and(|by| hub.exchanges[by].refused.is_none())
 }
 
-/// A notice goes to exactly those for whom what it withdraws was recorded; it is refused only where that was.
-pub(super) fn judge_notice(hub: &AtHub, log: &Log, by: &ExchangeId, notice: &Recorded) {
+/// A notice goes to exactly those for whom what it withdraws was recorded; it is refused only where that was. Where the hub may have forgotten
+/// that, it goes to nobody but whom the sender meant.
+pub(super) fn judge_notice(hub: &AtHub, log: &Log, by: &ExchangeId, notice: &Recorded, meant: &[ParticipantCode]) {
     let Some(id) = notice.withdraws else { return };
     let place = &notice.place;
     assert_eq!(log.withdrawn.get(&id), Some(by), "I1: {place:?} withdraws {id}, which nobody was answered");
@@ -39,6 +40,8 @@ pub(super) fn judge_notice(hub: &AtHub, log: &Log, by: &ExchangeId, notice: &Rec
     }
     let stranger = notice.audience.iter().find(|code| !exchange.audience.contains(code));
     assert!(stranger.is_none() || log.hub_put_back, "I2: {stranger:?} is told that {id} was withdrawn");
+    let stranger = notice.audience.iter().find(|code| !meant.contains(code));
+    assert_eq!(stranger, None, "I2: one whom its sender did not mean is told that {id} was withdrawn");
 }
 
 /// Whether a node took an exchange in after the notice that it is withdrawn.
@@ -59,8 +62,10 @@ pub(super) fn judge_holder(
     for (id, by) in log.withdrawn.iter().filter(|(id, _)| is_withdrawn(hub, log, id)) {
         let holds = journal.accepted.contains_key(id) && !journal.accepted.contains_key(by);
         let Recorded { place, audience, .. } = &hub.exchanges[id];
-        // A hub that forgot that it went to one who left since records it again without that one, and so the notice too.
-        let is_forgotten = log.hub_put_back && has_left(ledger, &hub.exchanges[id], code) && !audience.contains(code);
+        // A hub that forgot that it went to one who left since records it again without that one, and so the notice too; and where no
+        // receipt says to whom it went, the withdrawal of an origin that left since reaches nobody.
+        let left = |code| has_left(ledger, &hub.exchanges[id], code);
+        let is_forgotten = log.hub_put_back && (left(code) || left(&place.0.origin)) && !audience.contains(code);
         assert!(
             !holds || is_forgotten,
             "{code} has {place:?}, and no notice that it was withdrawn by {:?}",
