@@ -217,7 +217,7 @@ impl<'a> Grouping<'a> {
     }
 
     /// A withdrawal goes to everybody for whom what it withdraws was recorded, whoever of them is a member still, and to nobody else; to
-    /// nobody where that has yet to come, since it never goes to anybody then. Where it was queued in a history that was lost since, it may have
+    /// nobody where that has yet to come, since it never goes to anybody then. Where it was queued before this hub lost data, it may have
     /// come all the same, and nothing says so: the withdrawal goes to those to whom it would go now, since nobody knows better.
     fn place_withdrawal(
         &mut self,
@@ -244,9 +244,9 @@ impl<'a> Grouping<'a> {
             Found::NotYet { queued_in } => {
                 self.check_ahead(origin)?;
                 let nobody = Audience { agreement: item.header.agreement.clone(), recipients: Vec::new() };
-                match *queued_in == self.ledger.histories().current() {
-                    true => nobody,
-                    false => self.audience_now(&item.header).unwrap_or(nobody),
+                match self.ledger.histories().may_have_lost(*queued_in) {
+                    true => self.audience_now(&item.header).unwrap_or(nobody),
+                    false => nobody,
                 }
             }
             // Whoever has it from before must hear of it, and when it is handed in again it goes to nobody.

@@ -16,6 +16,9 @@ pub const HISTORIES_KEPT_MAX: usize = 64;
 pub struct Histories {
     current: Option<[u8; 16]>,
     past: VecDeque<Arc<PastPositions>>,
+    /// The histories since somebody last showed that data was lost, that one's first; none where nobody ever did. A cut loses nothing that
+    /// anybody was shown.
+    since_loss: Option<VecDeque<[u8; 16]>>,
 }
 
 /// Where everything stood when a history was left behind: a peer's position up to here lies within today's past.
@@ -57,5 +60,22 @@ impl Histories {
             }
         }
         self.current = Some(begun.history);
+        if let Some(since) = &mut self.since_loss {
+            since.push_back(begun.history);
+            if since.len() > HISTORIES_KEPT_MAX {
+                since.pop_front();
+            }
+        }
+    }
+
+    /// Takes in that somebody showed what this hub had and has no more.
+    pub(crate) fn loss_shown(&mut self) {
+        self.since_loss = Some(self.current.into_iter().collect());
+    }
+
+    /// Whether what was sent to this hub by somebody who knew of this history, or of none, may have been lost here.
+    pub(crate) fn may_have_lost(&self, known: Option<[u8; 16]>) -> bool {
+        let is_since = |since: &VecDeque<[u8; 16]>| known.is_some_and(|known| since.contains(&known));
+        self.since_loss.as_ref().is_some_and(|since| !is_since(since))
     }
 }

@@ -25,7 +25,7 @@ mod decide;
 
 /// What a snapshot of the ledger holds and means. Raised whenever a field of it changes, or what [`Ledger::apply`] makes of a
 /// fact: snapshots of another version are ignored.
-pub const LEDGER_STATE_VERSION: u32 = 17;
+pub const LEDGER_STATE_VERSION: u32 = 18;
 
 /// All that deciding needs. It begins empty, and every fact of the journal is applied in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -107,6 +107,9 @@ impl Ledger {
                 Arc::make_mut(&mut self.feed).apply(&decided.told);
             }
             Fact::Consignment(recorded) => {
+                if recorded.rehanded {
+                    Arc::make_mut(&mut self.histories).loss_shown();
+                }
                 Arc::make_mut(&mut self.chains).apply(recorded, at.sequence);
                 Arc::make_mut(&mut self.mailboxes).record(&recorded.mailboxes, recorded.chain.lane);
                 self.apply_withdrawals(recorded, at.sequence);
@@ -116,7 +119,10 @@ impl Ledger {
                 let told = acknowledged.told.iter().map(|notices| &notices.told);
                 Arc::make_mut(&mut self.feed).apply(told);
             }
-            Fact::FeedResumed(resumed) => Arc::make_mut(&mut self.feed).resume(resumed, at.sequence),
+            Fact::FeedResumed(resumed) => {
+                Arc::make_mut(&mut self.histories).loss_shown();
+                Arc::make_mut(&mut self.feed).resume(resumed, at.sequence);
+            }
             Fact::NotHealed(fact) => Arc::make_mut(&mut self.losses).apply(fact),
             Fact::Lapsed(lapsed) => {
                 let (position, at) = (self.sequence, self.recorded_at);
@@ -124,7 +130,10 @@ impl Ledger {
                 Arc::make_mut(&mut self.feed).apply(&lapsed.told);
             }
             Fact::NodeSeen(seen) => Arc::make_mut(&mut self.nodes).apply(seen),
-            Fact::MailboxResumed(resumed) => Arc::make_mut(&mut self.mailboxes).resume(resumed, at.sequence),
+            Fact::MailboxResumed(resumed) => {
+                Arc::make_mut(&mut self.histories).loss_shown();
+                Arc::make_mut(&mut self.mailboxes).resume(resumed, at.sequence);
+            }
         }
     }
 

@@ -31,8 +31,8 @@ pub struct Target {
 pub enum Found {
     /// Its consignment has yet to be recorded.
     NotYet {
-        /// The hub's history that its node had heard of last when it queued it. In another one it may have been recorded, and lost without a
-        /// receipt that anybody has.
+        /// The hub's history that its node had heard of last when it queued it. In one from before a loss it may have been recorded, and lost
+        /// without a receipt that anybody has.
         queued_in: Option<[u8; 16]>,
     },
     /// Its consignment was recorded for these, as a receipt shows, and this hub lost it: it has yet to be handed in again.

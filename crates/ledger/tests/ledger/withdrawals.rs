@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use concord_ledger::withdrawal::{WITHDRAWN_AHEAD_MAX, look_again};
 use concord_ledger::{
-    Audience, Candidate, Consign, ConsignmentRecorded, ExchangePlace, Fact, Found, HistoryBegun, Item, Ledger, Mail,
-    NotHealed, Stood, Target,
+    Audience, Candidate, Command, Consign, ConsignmentRecorded, ExchangePlace, Fact, Found, HistoryBegun, Item, Ledger,
+    Mail, NotHealed, Shown, Stood, Target,
 };
 use concord_model::{
     AgreementRef, ExchangeId, Header, Lane, ParticipantCode, Reason, Refusal, Timestamp, Withdrawal, WithdrawalKind,
@@ -156,16 +156,38 @@ fn whoever_has_what_its_hub_forgot_hears_that_it_was_withdrawn_before_it_is_hand
     assert_eq!(places(&story.forum.ledger), [ExchangePlace { sequence: at, index: 0 }]);
 }
 
-/// The hub lost data, and goes on in another history.
-fn lose(story: &mut Story) {
-    story.forum.record(Fact::HistoryBegun(HistoryBegun { history: [9; 16], parent: Some(HISTORY) }));
+/// The history in which a loss was shown, and one that a cut began behind it.
+const SINCE: [u8; 16] = [9; 16];
+const LATER: [u8; 16] = [10; 16];
+
+fn begin_history(story: &mut Story, history: [u8; 16]) {
+    let parent = story.forum.ledger.histories().current();
+    story.forum.record(Fact::HistoryBegun(HistoryBegun { history, parent }));
+}
+
+/// Somebody shows that the hub lost data, and it goes on in other histories.
+fn lose(story: &mut Story, shown: &Command) {
+    begin_history(story, SINCE);
+    story.forum.run(shown).unwrap();
+    begin_history(story, LATER);
+}
+
+fn shown_by_mailbox() -> Command {
+    let shown = Shown { history: HISTORY, number: 1, digest: Some(digest("what it has")) };
+    Command::ResumeMailbox { recipient: t("IRN"), lane: Lane::Routine, shown }
+}
+
+fn shown_by_feed() -> Command {
+    let shown = Shown { history: HISTORY, number: 99, digest: Some(digest("what it has")) };
+    Command::ResumeFeed { participant: t("KAZ"), shown, common: 1 }
 }
 
 #[test]
 fn whoever_may_have_what_a_hub_forgot_without_a_receipt_hears_that_it_was_withdrawn() {
-    for queued_in in [Some(HISTORY), None] {
+    let ways = [(Some(HISTORY), shown_by_mailbox()), (Some(HISTORY), shown_by_feed()), (None, shown_by_feed())];
+    for (queued_in, shown) in ways {
         let mut story = Story::begin();
-        lose(&mut story);
+        lose(&mut story, &shown);
         story.forum.leave("TUR", ID).unwrap();
         let target = story.target(Found::NotYet { queued_in });
         let withdrawn = story.withdraw(Lane::Priority, target).unwrap();
@@ -181,6 +203,19 @@ fn whoever_may_have_what_a_hub_forgot_without_a_receipt_hears_that_it_was_withdr
 }
 
 #[test]
+fn a_receipt_that_comes_beside_what_it_is_for_shows_a_loss_too() {
+    let mut story = Story::begin();
+    begin_history(&mut story, SINCE);
+    let audience = Audience { agreement: story.agreement.clone(), recipients: vec![t("IRN"), t("TUR")] };
+    let older = story.forum.header("KAZ", &story.agreement.clone());
+    let older = story.forum.item(Header { lane: Lane::Flash, ..older });
+    let older = story.forum.consign("KAZ", Lane::Flash, vec![older]);
+    story.forum.consigned(Consign { stood: Some(vec![Stood::Recorded(audience)]), ..older }).unwrap();
+    let target = story.target(Found::NotYet { queued_in: Some(HISTORY) });
+    assert_eq!(recipients(&story.withdraw(Lane::Priority, target).unwrap()), ["IRN", "TUR"]);
+}
+
+#[test]
 fn of_what_was_withdrawn_before_it_came_nobody_hears_whom_its_hub_cannot_have_sent_it() {
     let withdrawn = |queued_in: [u8; 16], prepare: &dyn Fn(&mut Story)| {
         let mut story = Story::begin();
@@ -191,8 +226,11 @@ fn of_what_was_withdrawn_before_it_came_nobody_hears_whom_its_hub_cannot_have_se
         assert_eq!(refused(&story.send()), [Reason::ExchangeWithdrawn]);
         recipients(&withdrawn)
     };
+    let lose = |story: &mut Story| lose(story, &shown_by_mailbox());
     assert_eq!(withdrawn(HISTORY, &|_| {}), [""; 0], "the hub lost nothing");
-    assert_eq!(withdrawn([9; 16], &lose), [""; 0], "it was queued since");
+    assert_eq!(withdrawn(HISTORY, &|story| begin_history(story, SINCE)), [""; 0], "a cut loses nothing that was shown");
+    assert_eq!(withdrawn(SINCE, &lose), [""; 0], "it was queued since");
+    assert_eq!(withdrawn(LATER, &lose), [""; 0], "it was queued since");
     let narrow = |story: &mut Story| {
         lose(story);
         story.header = narrowed(story.header.clone(), &["TUR"]);
