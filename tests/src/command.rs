@@ -127,6 +127,18 @@ pub fn run(mut command: Command) -> Ended {
     Ended { shown, code, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
 }
 
+/// Runs a command on a terminal, where one line is typed, and returns its exit code and what the terminal showed.
+pub fn on_a_terminal(typed: &str, args: Vec<OsString>) -> (Option<i32>, String) {
+    const SCRIPT: &str = "import os, pty, sys\n\
+        typed = [sys.argv[1].encode() + b'\\n']\n\
+        status = pty.spawn(sys.argv[2:], stdin_read=lambda _: typed.pop() if typed else b'')\n\
+        sys.exit(os.waitstatus_to_exitcode(status))";
+    let mut command = Command::new("python3");
+    command.args(["-c", SCRIPT, typed]).arg(executable()).args(args);
+    let ended = run(command);
+    (ended.code, ended.text())
+}
+
 fn read_all(mut pipe: impl Read + Send + 'static) -> std::sync::mpsc::Receiver<Vec<u8>> {
     let (read, done) = channel();
     thread::spawn(move || {

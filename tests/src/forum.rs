@@ -218,6 +218,14 @@ impl Forum {
         concord(words!["agreement", "leave", id, "--yes", "--profile", self.officer(code)]).ok().json()
     }
 
+    /// Whether a node knows that its state left an agreement: on no list of what it is on, and its officer's to read as it stood then.
+    pub fn has_left(&self, id: &str, code: &str) -> bool {
+        let is_party = |party: &Value| party["participant"] == code && party["state"] == "left";
+        let listed = self.as_officer(code, "agreement list").ok().lines();
+        let parties = self.agreement(id, code)["participants"].clone();
+        !listed.iter().any(|one| one["id"] == id) && parties.as_array().is_some_and(|all| all.iter().any(is_party))
+    }
+
     /// The agency of a participant.
     pub fn agency(&self, code: &str) -> Agency {
         self.agency_named(code, "agency")

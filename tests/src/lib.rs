@@ -39,7 +39,7 @@ pub mod witness;
 pub use admin::{Page, get};
 pub use agency::{Agency, Sent, body_of, count_in_journal, exchange_ids, text_of};
 pub use collector::{Collector, Posted, spans};
-pub use command::{DEADLINE, Ended, concord, executable, run};
+pub use command::{DEADLINE, Ended, concord, executable, on_a_terminal, run};
 pub use connect_proxy::{ConnectProxy, Manner, Seen};
 pub use damage::{append_to_last_segment, flip_bit, flip_bit_of_body, last_segment, remove_views};
 pub use forum::{Dying, Forum, port_of_its_own, replace_line};

@@ -170,12 +170,15 @@ impl Found {
             }
             return Check::ok(NAME, format!("nodes are told the address that is bound, {listen}"));
         }
-        let mut found = Vec::new();
+        let (mut found, mut first) = (Vec::new(), None);
         for announced in &config.announce {
             let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(announced.as_str())).await;
             match resolved {
                 Ok(Ok(mut addresses)) => match addresses.next() {
-                    Some(address) => found.push(format!("{announced} is {}", address.ip())),
+                    Some(address) => {
+                        found.push(format!("{announced} is {}", address.ip()));
+                        first.get_or_insert(announced);
+                    }
                     None => return Check::failed(NAME, format!("{announced} has no address"), next),
                 },
                 Ok(Err(error)) => {
@@ -186,7 +189,27 @@ impl Found {
                 }
             }
         }
-        Check::ok(NAME, found.join(", "))
+        let words = found.join(", ");
+        match first {
+            Some(first) if self.served(Role::Operator).await.is_some() => self.reaches(first, words).await,
+            _ => Check::ok(NAME, words),
+        }
+    }
+
+    /// Whether what nodes are told leads to this hub, while it serves. Where it does not from here it may from elsewhere: a router that turns
+    /// nobody back to where it came from is common.
+    async fn reaches(&self, announced: &str, words: String) -> Check {
+        const NAME: &str = "announce";
+        const NEXT: &str = "see from another network whether it leads here (`concord node check --hub` of a node), and what stands before this hub";
+        let tls = self.people.as_ref().and_then(|people| people.profile(Role::Operator));
+        let Some(tls) = tls.and_then(|profile| profile.client_config().ok()) else { return Check::ok(NAME, words) };
+        match tokio::time::timeout(RESOLVE_TIMEOUT, connect(announced, tls)).await {
+            Ok(Ok(_)) => Check::ok(NAME, format!("{words}; this hub answers at {announced}")),
+            Ok(Err(error)) => {
+                Check::warning(NAME, format!("{words}; from here this hub does not answer there: {error}"), NEXT)
+            }
+            Err(_) => Check::warning(NAME, format!("{words}; from here nobody answers at {announced} in time"), NEXT),
+        }
     }
 }
 

@@ -45,7 +45,10 @@ impl Probes {
 pub async fn pass_on(shared: &Shared, chain: &ChainKey, nonce: Nonce) {
     let (origin, lane) = (&chain.origin, chain.lane);
     let is_within = shared.shares.take(origin, lane, 1, 0).is_ok();
-    if is_within && shared.sequencer.decide(Proposal::Pulse(lane)).await.is_ok() {
+    if is_within
+        && shared.sequencer.decide(Proposal::Pulse(lane)).await.is_ok()
+        && concord_faults::failure("hub.probe.goes-back").is_ok()
+    {
         shared.probes.hand(origin, lane, nonce);
     }
 }

@@ -70,5 +70,5 @@ pub use signing_keys::{SIGNING_KEYS_MAX, SigningKeys};
 pub use statement::{STATEMENT_DOMAIN, StatementError, StatementSigner, check_signer, verify_statement};
 pub use tls::{
     Application, Credentials, HybridKey, TlsError, client_config, client_config_with, judging_at, own_leaf,
-    server_config, server_name,
+    server_config, server_name, trying_config,
 };

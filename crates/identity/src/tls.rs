@@ -227,21 +227,38 @@ pub fn client_config_with(
     application: Application,
     hybrid: HybridKey,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut provider = provider();
-    if hybrid == HybridKey::Off {
-        provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
-    }
+    let provider = provider_with(hybrid);
     let verifier =
         ServerVerifier { anchors: anchors.clone(), expected, algorithms: provider.signature_verification_algorithms };
-    let mut config = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(MachineTime))
+    let config = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(MachineTime))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(credentials.shown()?);
+    Ok(without_resumption(config, application))
+}
+
+/// The configuration of a client that knows nobody and shows nothing of itself: a handshake gets as far as the server's certificate, which
+/// it refuses whoever it names. Only for finding out whether handshakes get through, where no anchor is known yet.
+pub fn trying_config(application: Application, hybrid: HybridKey) -> Result<Arc<ClientConfig>, TlsError> {
+    let verifier = ServerVerifier {
+        anchors: Anchors::none(),
+        expected: ExpectedServer::AnyHub,
+        algorithms: provider_with(hybrid).signature_verification_algorithms,
+    };
+    let config = ClientConfig::builder_with_details(Arc::new(provider_with(hybrid)), Arc::new(MachineTime))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(without_resumption(config, application))
+}
+
+fn without_resumption(mut config: ClientConfig, application: Application) -> Arc<ClientConfig> {
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.alpn_protocols = application.protocols();
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// The same configuration, by which certificates are judged at a given moment and not by this machine's clock. What a server shows
@@ -301,6 +318,14 @@ fn provider() -> CryptoProvider {
         kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
         ..default_provider()
     }
+}
+
+fn provider_with(hybrid: HybridKey) -> CryptoProvider {
+    let mut provider = provider();
+    if hybrid == HybridKey::Off {
+        provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+    }
+    provider
 }
 
 #[cfg(test)]

@@ -2,17 +2,17 @@
 //! the hub's, so that a node that serves beside it does not notice.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use concord_identity::{
     Anchor, Anchors, Application, Credentials, ExpectedServer, HybridKey, SigningKey, SigningKeys, client_config_with,
-    enrolment_fingerprint, read_text,
+    enrolment_fingerprint, read_text, trying_config,
 };
 use concord_model::{Digest, Fingerprint, Identity, ParticipantCode, Role};
 use concord_server::checks::{
     Check, FILES_TIMEOUT_SECONDS, Reached, Verdict, WayToServer, apart, clock_beside_own, disk, fdatasync,
-    key_is_another, own_certificate,
+    key_is_another, own_certificate, own_certificate_beside,
 };
 use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, MESSAGE_SIZE_MAX_BYTES};
 use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
@@ -34,10 +34,19 @@ const OF_THE_HUB: [&str; 9] =
 const SEE_OWN: &str = "see the line own-certificate";
 const PUT_BACK: &str = "put the file back from a safe place, or set the node up anew (`concord node init`)";
 
+/// Which hub is tried where that is not the one of the folder: before a node joins, or to try what it is to join anew.
+#[derive(Debug, Clone, Default)]
+pub struct HubTried {
+    /// `host:port`, in place of the addresses that the bundle names.
+    pub address: Option<String>,
+    /// The secretariat's bundle, in place of `hub.json`.
+    pub bundle: Option<PathBuf>,
+}
+
 /// Checks a node's folder, its machine and its way to the hub; in the order in which a person would look.
-pub async fn check(dir: &Path) -> Vec<Check> {
+pub async fn check(dir: &Path, hub: HubTried) -> Vec<Check> {
     let folder = dir.to_owned();
-    let Some(found) = apart(FILES_TIMEOUT_SECONDS, move || Found::read(&folder)).await else {
+    let Some(found) = apart(FILES_TIMEOUT_SECONDS, move || Found::read(&folder, hub)).await else {
         let what = format!("its files could not be read within {FILES_TIMEOUT_SECONDS} s");
         let next = "see whether the disk answers, and whether each of them is a file";
         return vec![Check::failed("folder", what, next)];
@@ -49,6 +58,7 @@ pub async fn check(dir: &Path) -> Vec<Check> {
     let journal = if found.awaited.is_some() { dir.to_owned() } else { Paths::of(dir).journal() };
     checks.push(fdatasync(journal).await);
     checks.extend(found.of_the_hub(dir).await);
+    found.blame_the_clock(&mut checks);
     checks
 }
 
@@ -62,8 +72,9 @@ struct Found {
     signing: Result<SigningKeys, String>,
     /// Why it does not serve yet, where its certificates have yet to come.
     awaited: Option<String>,
-    /// None: not joined yet.
+    /// None: not joined yet, and no bundle was given.
     hub: Result<Option<Hub>, String>,
+    tried: HubTried,
 }
 
 struct Hub {
@@ -74,7 +85,7 @@ struct Hub {
 
 impl Found {
     /// Blocks for as long as the disk does.
-    fn read(dir: &Path) -> Self {
+    fn read(dir: &Path, tried: HubTried) -> Self {
         let paths = Paths::of(dir);
         let said = |error: &dyn std::fmt::Display| error.to_string();
         Self {
@@ -91,7 +102,11 @@ impl Found {
                 .err()
                 .filter(|error| matches!(error, NodeError::CertificatesAwaited { .. }))
                 .map(|error| said(&error)),
-            hub: Hub::read(&paths.hub()),
+            hub: match &tried.bundle {
+                Some(bundle) => Hub::given(bundle),
+                None => Hub::read(&paths.hub()),
+            },
+            tried,
         }
     }
 
@@ -130,6 +145,21 @@ impl Found {
         own_certificate(NAME, credentials, &own, anchors)
     }
 
+    /// Where the clock is found to be wrong, the certificate is judged by the right time too: it may not be to blame.
+    fn blame_the_clock(&self, checks: &mut [Check]) {
+        let offset = |check: &Check| check.values.get("offset_seconds").and_then(serde_json::Value::as_f64);
+        let wrong = checks.iter().find(|check| check.check == "clock" && check.result == Verdict::Failed);
+        let (Some(offset), Some(own)) = (wrong.and_then(offset), self.identity()) else { return };
+        let (Ok(credentials), Ok(anchors)) = (&self.credentials, &self.anchors) else { return };
+        if let Some(line) = checks.iter_mut().find(|check| check.check == "own-certificate")
+            && line.result != Verdict::Untried
+            && credentials.check_pair().is_ok()
+            && self.signing.is_ok()
+        {
+            *line = own_certificate_beside("own-certificate", credentials, &own, anchors, (offset * 1e6) as i64);
+        }
+    }
+
     fn identity(&self) -> Option<Identity> {
         let config = self.config.as_ref().ok()?;
         Some(identity(&config.participant, Role::Node, &config.name))
@@ -153,23 +183,27 @@ impl Found {
 
     async fn of_the_hub(&self, dir: &Path) -> Vec<Check> {
         let hub = match &self.hub {
-            Ok(Some(hub)) => hub,
-            Ok(None) => {
-                let joined = match self.folder {
-                    Ok(_) => "not joined yet: enrol at the secretariat, then `concord node join`",
-                    Err(_) => "without the folder of a node no hub is known",
-                };
-                let own = clock_beside_own("clock", self.credentials.as_ref().ok(), None);
-                return OF_THE_HUB
-                    .map(|name| if name == "clock" { own.clone() } else { Check::untried(name, joined) })
-                    .into();
-            }
+            Ok(hub) => hub.as_ref(),
             Err(why) => {
-                let untried = OF_THE_HUB.iter().map(|name| Check::untried(name, "without hub.json no hub is known"));
-                let next = "join again with the secretariat's bundle: `concord node join`";
+                let untried = OF_THE_HUB.iter().map(|name| Check::untried(name, "without its bundle no hub is known"));
+                let next = match &self.tried.bundle {
+                    Some(_) => {
+                        "give the bundle that the secretariat made: `concord participant bundle` writes it again"
+                    }
+                    None => "join again with the secretariat's bundle: `concord node join`",
+                };
                 return std::iter::once(Check::failed("hub", why, next)).chain(untried).collect();
             }
         };
+        if hub.is_none() && self.tried.address.is_none() {
+            let joined = match self.folder {
+                Ok(_) => {
+                    "not joined yet: --hub HOST:PORT, or --bundle FILE with the secretariat's bundle, tries the way to the hub before that"
+                }
+                Err(_) => "without the folder of a node no hub is known",
+            };
+            return OF_THE_HUB.map(|name| self.or_own_clock(Check::untried(name, joined))).into();
+        }
         let way = match self.way(dir, hub) {
             Ok(way) => way,
             Err(check) => {
@@ -179,6 +213,7 @@ impl Found {
                 return std::iter::once(check).chain(untried).collect();
             }
         };
+        let knows_server = way.knows_server;
         let Reached { mut checks, channel, refused_by_server } = way.walk().await;
         // What is wrong with the certificate here is reason enough to be refused, and is mended here, without the secretariat.
         let own_fails = refused_by_server && self.own_certificate().result == Verdict::Failed;
@@ -187,17 +222,49 @@ impl Found {
             checks.push(Check::untried("registry", "the hub did not let this node in, to say what it has enrolled"));
             return checks;
         }
-        checks.push(self.registry(hub, channel, refused_by_server).await);
+        checks.push(match hub {
+            Some(hub) if knows_server => self.registry(hub, channel, refused_by_server).await,
+            _ => {
+                let what = "the hub says what it has enrolled to those whom it has enrolled";
+                Check::untried("registry", what)
+            }
+        });
+        if !knows_server {
+            checks = checks.into_iter().map(|check| self.or_own_clock(check)).collect();
+        }
         checks
     }
 
-    fn way(&self, dir: &Path, hub: &Hub) -> Result<WayToServer, Check> {
-        let (Ok(config), Ok(credentials)) = (&self.config, &self.credentials) else {
-            return Err(Check::untried("tls", "without node.toml, certificate and key there is no connection"));
+    /// Where the hub cannot be asked for its time, the clock is looked at beside what this machine wrote.
+    fn or_own_clock(&self, check: Check) -> Check {
+        match (check.check, check.result) {
+            ("clock", Verdict::Untried) => clock_beside_own("clock", self.credentials.as_ref().ok(), None),
+            _ => check,
+        }
+    }
+
+    fn way(&self, dir: &Path, hub: Option<&Hub>) -> Result<WayToServer, Check> {
+        let Ok(config) = &self.config else {
+            return Err(Check::untried("tls", "without node.toml there is no connection"));
         };
         let proxy = config.uplink.proxy(dir);
         let proxy =
             proxy.map_err(|error| Check::failed("proxy", error.to_string(), "correct [uplink] in node.toml"))?;
+        let named = || hub.map(|hub| hub.keys.addresses.clone()).unwrap_or_default();
+        let addresses = self.tried.address.clone().map_or_else(named, |address| vec![address]);
+        let hybrid = config.uplink.hybrid_key;
+        // What has no certificate yet is known by no hub, and finds out all the same whether the way is open.
+        let Some(hub) = hub.filter(|_| self.awaited.is_none()) else {
+            let tls = |hybrid| {
+                trying_config(Application::Grpc, hybrid)
+                    .map_err(|error| Check::failed("tls", error.to_string(), SEE_OWN))
+            };
+            let [with_hybrid, without_hybrid] = [tls(HybridKey::Prefer)?, tls(HybridKey::Off)?];
+            return Ok(WayToServer { addresses, proxy, hybrid, with_hybrid, without_hybrid, knows_server: false });
+        };
+        let Ok(credentials) = &self.credentials else {
+            return Err(Check::untried("tls", "without certificate and key there is no connection"));
+        };
         let damaged = |why: String| Check::failed("hub-certificate", why, "join again with the secretariat's bundle");
         let known = hub.keys.present_anchors.iter().chain(std::iter::once(&hub.keys.anchor));
         let known = known.map(|der| Anchor::from_der(der)).collect::<Result<Vec<_>, _>>();
@@ -210,13 +277,8 @@ impl Found {
             client_config_with(credentials, &anchors, expected, Application::Grpc, hybrid)
                 .map_err(|error| Check::failed("tls", error.to_string(), SEE_OWN))
         };
-        Ok(WayToServer {
-            addresses: hub.keys.addresses.clone(),
-            proxy,
-            hybrid: config.uplink.hybrid_key,
-            with_hybrid: tls(HybridKey::Prefer)?,
-            without_hybrid: tls(HybridKey::Off)?,
-        })
+        let [with_hybrid, without_hybrid] = [tls(HybridKey::Prefer)?, tls(HybridKey::Off)?];
+        Ok(WayToServer { addresses, proxy, hybrid, with_hybrid, without_hybrid, knows_server: true })
     }
 
     /// Whether the hub has enrolled what is in this folder: by its word, and by the bundle's.
@@ -230,7 +292,7 @@ impl Found {
         let Some(channel) = channel else {
             // Keys that followed others are not those of the bundle: what counts, the hub says where it is reached.
             if hub.enrolled.is_some_and(|enrolled| !self.fingerprints().contains(&enrolled)) {
-                let what = "the bundle in hub.json was made for other keys than those in this folder";
+                let what = "the bundle was made for other keys than those in this folder";
                 return Check::failed(
                     NAME,
                     what,
@@ -254,7 +316,7 @@ impl Found {
             }
             Err(status) => {
                 let what = format!("the hub did not say what it has enrolled: {}", status.message());
-                return Check::untried(NAME, what);
+                return Check::failed(NAME, what, "try again, and tell the secretariat if it stays");
             }
         };
         let Some(enrolled) = told.and_then(|told| told.enrolled) else {
@@ -293,9 +355,19 @@ impl Hub {
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
-        let bundle = bundle_from_json(&text).map_err(|error| error.to_string())?.bundle;
+        Self::of(&text).map(Some)
+    }
+
+    /// What a person gave, which has to be there.
+    fn given(path: &Path) -> Result<Option<Self>, String> {
+        let text = read_text(path).map_err(|error| error.to_string())?;
+        Self::of(&text).map(Some)
+    }
+
+    fn of(text: &str) -> Result<Self, String> {
+        let bundle = bundle_from_json(text).map_err(|error| error.to_string())?.bundle;
         let keys = HubKeys::from_bundle(&bundle).map_err(|error| error.to_string())?;
-        Ok(Some(Self { keys, enrolled: Digest::from_slice(&bundle.enrolment_fingerprint).ok().map(Fingerprint) }))
+        Ok(Self { keys, enrolled: Digest::from_slice(&bundle.enrolment_fingerprint).ok().map(Fingerprint) })
     }
 }
 
@@ -310,8 +382,6 @@ async fn registered(channel: Channel, own: &ParticipantCode) -> Result<Option<Re
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::init::{InitOptions, init};
     use concord_model::Name;
@@ -334,7 +404,7 @@ mod tests {
     async fn a_damaged_folder_is_told_and_never_a_fault() {
         let place = tempfile::tempdir().unwrap();
         let dir = made(place.path());
-        let whole = check(&dir).await;
+        let whole = check(&dir, HubTried::default()).await;
         assert_eq!(verdict(&whole, "own-certificate"), Verdict::Ok, "{whole:?}");
         assert_eq!(verdict(&whole, "registry"), Verdict::Untried);
         let files = [
@@ -351,7 +421,7 @@ mod tests {
             let kept = std::fs::read(&path).ok();
             for damage in [b"".as_slice(), b"{}", b"\xff\xfe", &[b'x'; 200_000]] {
                 std::fs::write(&path, damage).unwrap();
-                let checks = check(&dir).await;
+                let checks = check(&dir, HubTried::default()).await;
                 let failed: Vec<_> = checks.iter().filter(|check| check.result == Verdict::Failed).collect();
                 assert!(!failed.is_empty() && failed.iter().all(|check| !check.next.is_empty()), "{file}: {checks:?}");
                 assert!(checks.len() >= whole.len(), "{file}: {checks:?}");
@@ -362,8 +432,8 @@ mod tests {
             }
         }
         std::fs::remove_dir_all(dir.join("journal")).unwrap();
-        assert_eq!(verdict(&check(&dir).await, "fdatasync"), Verdict::Failed);
-        assert_eq!(verdict(&check(&place.path().join("absent")).await, "folder"), Verdict::Failed);
+        assert_eq!(verdict(&check(&dir, HubTried::default()).await, "fdatasync"), Verdict::Failed);
+        assert_eq!(verdict(&check(&place.path().join("absent"), HubTried::default()).await, "folder"), Verdict::Failed);
     }
 
     #[tokio::test]
@@ -371,7 +441,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let dir = made(place.path());
         std::fs::copy(dir.join("operator/key.pem"), dir.join("tls/key.pem")).unwrap();
-        let checks = check(&dir).await;
+        let checks = check(&dir, HubTried::default()).await;
         let own = checks.iter().find(|check| check.check == "own-certificate").unwrap();
         assert!(own.result == Verdict::Failed && own.next.contains("tls/key.pem"), "{own:?}");
     }

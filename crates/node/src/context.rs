@@ -7,8 +7,12 @@ use std::time::Duration;
 use concord_identity::{Anchors, SigningKey};
 use concord_model::{Name, ParticipantCode, Reason, Refusal, Timestamp};
 use concord_server::audit::Audit;
-use concord_server::{ClockOffset, DiskRoom, Overdue, PeerClock, Readiness, Shares, Shutdown};
+use concord_server::{
+    ClockOffset, DiskRoom, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_TIMEOUT_SECONDS, Overdue, PeerClock, Readiness,
+    Shares, Shutdown,
+};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::backlog::Backlog;
 use crate::index::Index;
@@ -161,6 +165,8 @@ impl RefusalsHeard {
 pub struct Contact {
     connected: watch::Sender<bool>,
     last_micros: AtomicI64,
+    /// The same by a clock that nobody sets.
+    heard_at: Mutex<Option<Instant>>,
     /// Why the hub was not reached last.
     why_away: Mutex<Option<String>>,
     /// What the hub's clock showed when its feed welcomed this node last.
@@ -180,6 +186,7 @@ impl Default for Contact {
         Self {
             connected: watch::Sender::new(false),
             last_micros: AtomicI64::new(i64::MIN),
+            heard_at: Mutex::default(),
             why_away: Mutex::default(),
             hub_clock: PeerClock::default(),
             kept_out: Mutex::default(),
@@ -194,6 +201,7 @@ impl Contact {
     /// The hub was heard, on whatever link.
     pub fn heard(&self, at: Timestamp) {
         self.last_micros.fetch_max(at.as_micros(), Ordering::Relaxed);
+        *locked(&self.heard_at) = Some(Instant::now());
     }
 
     /// The feed's stream stands. Only the feed says so: it is what every node has, and what everything else waits for.
@@ -288,7 +296,11 @@ impl Contact {
         let mut connected = self.connected.subscribe();
         let silent_max = Duration::from_secs(HUB_SILENT_MAX_SECONDS);
         loop {
-            let away = tokio::time::timeout(silent_max, connected.wait_for(|connected| *connected));
+            // One that hangs is noticed when its connection is found dead. It was silent by then, no longer than that takes.
+            let noticed_max = Duration::from_secs(KEEPALIVE_INTERVAL_SECONDS + KEEPALIVE_TIMEOUT_SECONDS);
+            let silent = locked(&self.heard_at).map_or(Duration::ZERO, |at| at.elapsed()).min(noticed_max);
+            let left = silent_max.saturating_sub(silent);
+            let away = tokio::time::timeout(left, connected.wait_for(|connected| *connected));
             if away.await.is_err() {
                 let why = locked(&self.why_away).as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
                 let what = format!(
@@ -358,6 +370,7 @@ mod tests {
             contact.connected(Timestamp::from_micros(1));
             after(1).await;
             assert!(readiness.list().is_empty(), "the hub is back");
+            contact.heard(Timestamp::from_micros(1));
             contact.lost();
         }
         // One that comes back in time is none.
@@ -365,6 +378,14 @@ mod tests {
         contact.connected(Timestamp::from_micros(2));
         after(2 * HUB_SILENT_MAX_SECONDS).await;
         assert!(readiness.is_ready());
+        // One that was silent for a while when that was noticed: the while counts, as far as noticing takes.
+        contact.heard(Timestamp::from_micros(3));
+        after(20).await;
+        contact.lost();
+        after(HUB_SILENT_MAX_SECONDS - 21).await;
+        assert!(readiness.is_ready(), "too early");
+        after(2).await;
+        assert!(!readiness.is_ready(), "it was not heard for longer than that");
         watching.abort();
     }
 }

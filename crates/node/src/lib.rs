@@ -47,7 +47,7 @@ pub mod writer;
 mod tests;
 
 pub use agency::{AgencyAdded, AgencyCertificate, AgencyKey, add_agency, end_agency};
-pub use check::check;
+pub use check::{HubTried, check};
 pub use config::{CONFIG_FILE, NodeConfig};
 pub use error::NodeError;
 pub use hub_link::hub_link;

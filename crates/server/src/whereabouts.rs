@@ -219,7 +219,21 @@ impl Whereabouts {
             since: since.map(timestamp),
             reason: self.reason().to_owned(),
             ended: self.is_over(),
+            overdue: matches!(self, At::Overdue | At::AgencyOverdue | At::NotTaken),
             participant: party,
+        }
+    }
+
+    /// The same about the whole, which waits at its own node for longer than its lane should where that is so: what it waits for stays to be said.
+    pub fn told_of_queue(self, is_overdue: bool, since: Option<Timestamp>) -> pb::Whereabouts {
+        let told = self.told(None, since);
+        match is_overdue {
+            false => told,
+            true => pb::Whereabouts {
+                said: format!("{} It is overdue: it waits for longer than its lane should.", told.said),
+                overdue: true,
+                ..told
+            },
         }
     }
 }
@@ -268,6 +282,15 @@ mod tests {
         let withheld = WithheldReason::ALL.iter().map(|reason| At::Withheld(*reason));
         let aside = SetAsideReason::ALL.iter().map(|reason| At::SetAside(*reason));
         plain.into_iter().chain(withheld).chain(aside).chain([At::Refused(Reason::AudienceEmpty)]).collect()
+    }
+
+    #[test]
+    fn what_is_overdue_in_the_queue_says_so_beside_what_it_waits_for() {
+        let late = At::HubAway.told_of_queue(true, None);
+        assert!(
+            late.overdue && late.code == "HUB_AWAY" && late.said.contains("until that reaches the hub. It is overdue")
+        );
+        assert_eq!(At::HubAway.told_of_queue(false, None), At::HubAway.told(None, None));
     }
 
     #[test]

@@ -72,10 +72,11 @@ fn a_node_is_checked_before_it_joins_after_and_while_it_serves_and_does_not_noti
     let mut forum = Forum::empty();
     let dir = forum.node_dir("KAZ");
     let bundle = forum.enrol("KAZ");
-    let before = checked(&dir);
-    fails(&before, &[]);
+    // What cannot be tried yet is no failure, and it is said how it can be.
+    let before = checked(&dir).ok();
     assert_eq!(before.lines().len(), LINES.len());
-    says(&before, "tls", "message", "not joined yet");
+    says(&before, "tls", "message", "--hub HOST:PORT, or --bundle FILE");
+    assert!(before.stderr.contains("not tried yet: name, tcp"), "{before}");
     assert_eq!(line(&before, "own-certificate")["result"], "ok");
 
     concord(words!["node", "join", bundle, "--dir", dir]).ok();
@@ -101,6 +102,78 @@ fn a_node_is_checked_before_it_joins_after_and_while_it_serves_and_does_not_noti
     says(&hub, "listen", "message", "this hub serves at");
     forum.stop_hub();
     concord(words!["hub", "check", "--dir", forum.hub_dir()]).ok();
+
+    // What nodes are told leads to this hub, or, while it serves, that is doubted.
+    let listen = forum.address(&forum.hub_dir(), "listen");
+    let announced = |forum: &mut Forum, address: &str| {
+        forum.start_hub();
+        forum.configure_hub(|settings| concord_tests::replace_line(settings, "announce", &format!("[{address:?}]")));
+        let checked = concord(words!["hub", "check", "--dir", forum.hub_dir()]).ok();
+        forum.stop_hub();
+        checked
+    };
+    let right = announced(&mut forum, &listen);
+    assert_eq!(line(&right, "announce")["result"], "ok");
+    says(&right, "announce", "message", "this hub answers at");
+    let wrong = announced(&mut forum, &format!("127.0.0.1:{}", concord_tests::port_of_its_own()));
+    assert_eq!(line(&wrong, "announce")["result"], "warning");
+    says(&wrong, "announce", "next", "from another network");
+}
+
+#[test]
+fn before_it_joins_the_way_is_tried_by_the_hubs_address_and_all_of_it_by_the_bundle() {
+    let forum = Forum::empty();
+    let dir = forum.node_dir("KAZ");
+    concord(words!["node", "init", "--dir", dir, "--participant", "KAZ"]).ok();
+    let [hub, admin] = ["listen", "admin"].map(|which| forum.address(&forum.hub_dir(), which));
+    let by = |dir: &Path, options: Vec<std::ffi::OsString>| {
+        concord([words!["node", "check", "--dir", dir], options].concat())
+    };
+    let results = |ended: &Ended| -> BTreeMap<String, String> {
+        let text = |line: &Value, field: &str| line[field].as_str().unwrap().to_owned();
+        ended.lines().iter().map(|line| (text(line, "check"), text(line, "result"))).collect()
+    };
+    // A hub that nothing is known of but where it is.
+    let reached = by(&dir, words!["--hub", hub]).ok();
+    let of = results(&reached);
+    for name in ["name", "tcp", "proxy", "tls", "hybrid-key", "clock"] {
+        assert_eq!(of[name], "ok", "{name}: {reached}");
+    }
+    for name in ["hub-certificate", "round-trip", "registry"] {
+        assert_eq!(of[name], "untried", "{name}: {reached}");
+    }
+    says(&reached, "tls", "message", "reached, not known yet");
+    says(&reached, "hub-certificate", "message", "--bundle FILE");
+    assert_eq!(line(&reached, "hybrid-key")["values"], serde_json::json!({"with": true, "without": true}));
+    // Nobody there, and something else there.
+    let port = concord_tests::port_of_its_own();
+    let closed = by(&dir, words!["--hub", format!("127.0.0.1:{port}")]);
+    fails(&closed, &["tcp"]);
+    says(&closed, "tcp", "next", "firewall");
+    fails(&by(&dir, words!["--hub", admin]), &["tls", "hybrid-key"]);
+    fails(&by(&dir, words!["--hub", "hub.example"]), &["name"]);
+    // One whose certificates have yet to come finds out as much.
+    let awaits = forum.path().join("awaits");
+    concord(words!["node", "init", "--csr", "--dir", awaits, "--participant", "IRN"]).ok();
+    let early = by(&awaits, words!["--hub", hub]);
+    fails(&early, &["own-certificate"]);
+    says(&early, "tls", "message", "reached, not known yet");
+
+    // With the bundle all of it is tried: it names the hub, and the node is enrolled by then.
+    let (bundle, officer) = (forum.path().join("kaz.bundle.json"), forum.hub_dir().join("officer"));
+    let request = dir.join("join-request.json");
+    concord(words!["participant", "enrol", request, "--yes", "--profile", officer, "--out", bundle]).ok();
+    let whole = by(&dir, words!["--bundle", bundle]).ok();
+    assert!(results(&whole).values().all(|result| result == "ok"), "{whole}");
+    assert!(!dir.join("hub.json").exists(), "a check joins nobody");
+    fails(&by(&dir, words!["--bundle", bundle, "--hub", format!("127.0.0.1:{port}")]), &["tcp"]);
+    fails(&by(&dir, words!["--bundle", request]), &["hub"]);
+    // Another node's bundle: the hub does not know this one.
+    let other = forum.path().join("other");
+    concord(words!["node", "init", "--dir", other, "--participant", "TUR"]).ok();
+    let stranger = by(&other, words!["--bundle", bundle]);
+    fails(&stranger, &["tls", "registry"]);
+    says(&stranger, "registry", "message", "made for other keys");
 }
 
 #[test]
@@ -196,6 +269,9 @@ fn a_wrong_clock_is_said_to_be_by_checks_commands_status_and_metrics() {
         says(&far, "clock", "message", "days");
         says(&far, "clock", "message", way);
         says(&far, "hub-certificate", "next", "see the line clock");
+        // The certificate in the folder is not to blame either, and nobody is sent to renew it.
+        says(&far, "own-certificate", "message", "By this machine's clock, which is wrong");
+        says(&far, "own-certificate", "next", "the certificate is not to blame");
         let failed = at(seconds, status.clone());
         failed.refused(1, "CLOCK_WRONG");
         assert!(failed.message().contains(way), "{failed}");

@@ -179,3 +179,57 @@ fn what_a_server_shows_is_described_and_names_no_exchange() {
         assert!(!page.contains("the-body") && !page.contains("the-title"), "{page}");
     }
 }
+
+/// Where a shell is here: it reads the script as it would at its start.
+fn parses(shell: &str, options: &[&str], script: &Path) {
+    let mut command = std::process::Command::new(shell);
+    command.args(options).arg(script);
+    match command.output() {
+        Ok(ended) => assert!(ended.status.success(), "{shell}: {}", String::from_utf8_lossy(&ended.stderr)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => println!("skipped: there is no {shell} here"),
+        Err(error) => panic!("{shell}: {error}"),
+    }
+}
+
+#[test]
+fn shells_read_the_completions_and_each_command_has_a_page_of_the_manual() {
+    let place = tempfile::tempdir().unwrap();
+    let said = |line: Vec<std::ffi::OsString>| {
+        let mut command = std::process::Command::new(concord_tests::executable());
+        command.args(line);
+        concord_tests::run(command).ok().text()
+    };
+    for (shell, begins) in [("bash", "_concord()"), ("zsh", "#compdef concord"), ("fish", "complete -c concord")] {
+        let script = place.path().join(shell);
+        let text = said(words!["completions", shell]);
+        assert!(text.contains(begins), "{shell}: {text}");
+        std::fs::write(&script, &text).unwrap();
+        parses(shell, if shell == "fish" { &["--no-execute"] } else { &["-n"] }, &script);
+    }
+    // Bash has it, once the script was read.
+    let sourced = format!("source {}; complete -p concord", place.path().join("bash").display());
+    let ended = std::process::Command::new("bash").args(["--norc", "-c", &sourced]).output().unwrap();
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("_concord"), "{ended:?}");
+
+    let first = said(words!["man"]);
+    assert!(first.contains(".TH concord 1") && first.contains(".SH SYNOPSIS"), "{first}");
+    let pages = place.path().join("man1");
+    let written = concord(words!["man", "--dir", pages]).ok().json();
+    let names: Vec<String> =
+        std::fs::read_dir(&pages).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(written["pages"].as_u64().unwrap(), names.len() as u64);
+    for page in ["concord.1", "concord-node-check.1", "concord-agreement-leave.1"] {
+        assert!(names.iter().any(|name| name == page), "{page}: {names:?}");
+    }
+    let check = std::fs::read_to_string(pages.join("concord-node-check.1")).unwrap();
+    assert!(check.contains("\\-\\-bundle") && check.contains("Example:"), "{check}");
+    assert_eq!(std::fs::read_to_string(pages.join("concord.1")).unwrap(), first);
+}
+
+#[test]
+fn what_an_image_is_made_of_leaves_out_builds_and_histories() {
+    let file = read(".dockerignore");
+    for line in ["/target", "/.git", "/.venv"] {
+        assert!(file.lines().any(|one| one == line), "{line}: {file}");
+    }
+}

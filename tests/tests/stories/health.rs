@@ -1,9 +1,10 @@
 //! What the secretariat and operators see of how all is: by names and counts, never by content.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use concord_tests::{DEADLINE, Forum, Process, text_of, words};
-use rustix::process::Signal;
+use concord_tests::{DEADLINE, Forum, Process, get, text_of, words};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn health(status: &Value, code: &str) -> Value {
@@ -127,6 +128,68 @@ fn a_probe_goes_to_the_hub_and_back_on_every_lane_and_leaves_nothing_and_a_way_t
     forum.stop_hub();
 }
 
+/// What a node says at `/readyz`, once it says this; and how long that took.
+#[track_caller]
+fn await_readyz(forum: &Forum, dir: &std::path::Path, word: &str, status: u16) -> (String, Duration) {
+    let (since, address) = (Instant::now(), forum.address(dir, "admin"));
+    loop {
+        let page = get(&address, "/readyz");
+        if page.body.contains(word) {
+            assert_eq!(page.status, status, "{}", page.body);
+            return (page.body, since.elapsed());
+        }
+        assert!(since.elapsed() < 2 * DEADLINE, "{word} is not said: {}", page.body);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_way_that_is_silent_while_the_hub_is_connected_is_an_alarm_by_the_nodes_own_probes_until_one_comes_back() {
+    let mut forum = Forum::of(&["KAZ"]);
+    let node = forum.node_dir("KAZ");
+    forum.configure_node("KAZ", |settings| concord_tests::replace_line(settings, "every_seconds", "10"));
+    // By themselves, without anybody who asks.
+    let since = Instant::now();
+    let probed = |forum: &Forum| forum.status(&node)["probes"].as_array().map_or(0, Vec::len);
+    while probed(&forum) < 3 {
+        assert!(since.elapsed() < DEADLINE, "no probe goes by itself");
+    }
+    forum.await_alarm(&node, "[]");
+
+    // The hub is there and takes in what is sent; nothing of it comes back.
+    forum.stop_hub();
+    forum.start_hub_with(&BTreeMap::from([("CONCORD_FAIL_AT", "hub.probe.goes-back")]));
+    let (told, _) = await_readyz(&forum, &node, "probe-silent", 503);
+    assert!(told.contains("flash, priority, routine") && told.contains("concord node probe"), "{told}");
+    assert_eq!(forum.status(&node)["hub_connected"], true);
+    assert!(forum.status(&node)["alarms"].to_string().contains("probe-silent"));
+    let metrics = get(&forum.address(&node, "admin"), "/metrics").body;
+    assert!(metrics.contains("concord_alarm{alarm=\"probe-silent\"} 1"), "{metrics}");
+    // The secretariat is told the name by the node itself, whose reports go another way.
+    await_health(&forum, "KAZ", "probe-silent", |one| one["alarms"].to_string().contains("probe-silent"));
+
+    forum.stop_hub();
+    forum.start_hub();
+    await_readyz(&forum, &node, "\"ready\":true", 200);
+    assert!(!forum.status(&node)["alarms"].to_string().contains("probe-silent"));
+    assert!(forum.status(&node)["probes"].as_array().unwrap().iter().all(|probe| probe["lost"].is_null()));
+}
+
+#[test]
+fn a_hub_that_hangs_is_told_after_half_a_minute_without_a_word_and_no_more_when_it_goes_on() {
+    let forum = Forum::of(&["KAZ"]);
+    let node = forum.node_dir("KAZ");
+    await_health(&forum, "KAZ", "its word", |one| one["version"].is_string());
+    let hub = Pid::from_raw(i32::try_from(forum.hub_pid()).unwrap()).unwrap();
+    kill_process(hub, Signal::STOP).unwrap();
+    let (told, took) = await_readyz(&forum, &node, "hub-unreachable", 503);
+    println!("a hub that hangs was told after {took:?}");
+    // No more than that, and what a busy machine takes: the time until the dead connection is noticed is no part of it.
+    assert!(took < Duration::from_secs(45), "{took:?}: {told}");
+    kill_process(hub, Signal::CONT).unwrap();
+    await_readyz(&forum, &node, "\"ready\":true", 200);
+}
+
 #[test]
 fn a_node_that_was_here_and_is_away_for_too_long_is_noted_until_it_is_back_unless_it_is_held() {
     let mut forum = Forum::of(&["KAZ", "IRN", "TUR"]);
@@ -182,11 +245,26 @@ fn what_waits_for_too_long_or_for_nobody_is_noted_where_it_waits_and_told_to_its
     assert!(said.contains("EXERCISE: 1 exchanges"), "{said}");
     let tracked = sender.track(&sent.id);
     assert!(tracked["overdue"] == true && text_of(&tracked, "state") == "queued", "{tracked}");
+    let why = concord_tests::concord(words!["why", sent.id, "--profile", sender.profile]).ok().json();
+    let waits = why["whereabouts"][0].clone();
+    assert!(waits["code"] == "HUB_AWAY" && waits["overdue"] == true, "{why}");
+    assert!(text_of(&waits, "said").contains("It is overdue"), "{why}");
 
     // It goes on, and waits for the recipient's node.
     forum.start_hub();
     let said = forum.await_alarm(&hub, "overdue");
     assert!(said.contains("EXERCISE: 1 for IRN"), "{said}");
+    let status = forum.status(&hub);
+    let routine =
+        health(&status, "IRN")["lanes"].as_array().unwrap().iter().find(|lane| lane["lane"] == "routine").cloned();
+    assert_eq!(routine.unwrap()["oldest_is_exercise"], true, "{status}");
+    assert!(status["mailboxes"].to_string().contains("\"oldest_is_exercise\":true"), "{status}");
+    let in_words = concord_tests::run({
+        let mut command = std::process::Command::new(concord_tests::executable());
+        command.args(words!["status", "--profile", hub.join("operator")]);
+        command
+    });
+    assert!(in_words.ok().text().contains("(the oldest: EXERCISE)"));
     let tracked = sender.track(&sent.id);
     assert!(tracked["recipients"][0]["overdue"] == true, "{tracked}");
     let since = Instant::now();

@@ -1,13 +1,11 @@
 //! What the secretariat's officers decide: an enrolment takes several of them, whoever is asked may say no, and who signed is known to
 //! all; what the forum decides about itself is recorded by one, with its paper.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use concord_tests::{DEADLINE, Ended, Forum, concord, exchange_ids, executable, run, text_of, words};
+use concord_tests::{DEADLINE, Ended, Forum, concord, exchange_ids, on_a_terminal, text_of, words};
 use serde_json::Value;
 
 use crate::healing_hub::copy_folder;
@@ -240,18 +238,6 @@ fn keys_are_replaced_by_two_and_the_old_ones_count_until_then() {
     });
 }
 
-/// Runs a command on a terminal, where one line is typed, and returns its exit code and what the terminal showed.
-fn on_a_terminal(typed: &str, args: Vec<OsString>) -> (Option<i32>, String) {
-    const SCRIPT: &str = "import os, pty, sys\n\
-        typed = [sys.argv[1].encode() + b'\\n']\n\
-        status = pty.spawn(sys.argv[2:], stdin_read=lambda _: typed.pop() if typed else b'')\n\
-        sys.exit(os.waitstatus_to_exitcode(status))";
-    let mut command = Command::new("python3");
-    command.args(["-c", SCRIPT, typed]).arg(executable()).args(args);
-    let ended = run(command);
-    (ended.code, ended.text())
-}
-
 #[test]
 fn on_a_terminal_the_fingerprint_is_asked_for_before_anything_is_done() {
     let forum = Forum::empty();
@@ -278,6 +264,67 @@ fn on_a_terminal_the_fingerprint_is_asked_for_before_anything_is_done() {
     assert_eq!(code, Some(3), "{shown}");
     let (code, shown) = on_a_terminal(&text_of(&said, "fingerprint"), join());
     assert_eq!(code, Some(0), "{shown}");
+}
+
+#[test]
+fn on_a_terminal_the_second_officer_compares_before_it_signs_and_says_yes_to_what_has_nothing_to_compare() {
+    let mut forum = of_two();
+    let request = make_node(&forum, "KAZ");
+    let id = enrol(&forum, &request);
+    let own: Value = serde_json::from_slice(&fs::read(&request).unwrap()).unwrap();
+    let fingerprint = text_of(&own, "fingerprint");
+    let approve_kaz = || words!["approval", "approve", "KAZ", "--profile", second(&forum)];
+    for typed in ["", "yes", &fingerprint[..17]] {
+        let (code, shown) = on_a_terminal(typed, approve_kaz());
+        assert_eq!(code, Some(3), "{shown}");
+        assert!(shown.contains("FINGERPRINT_MISMATCH"), "{shown}");
+        // What is asked for does not stand on the screen before it is typed.
+        assert!(!shown.replacen(typed, "", 1).contains(&fingerprint[..8]), "{shown}");
+    }
+    let waiting = concord(words!["approval", "list", "--profile", second(&forum)]).ok().json();
+    assert_eq!((text_of(&waiting, "id"), waiting["missing"].as_u64()), (id, Some(1)), "nothing was signed");
+    let (code, shown) = on_a_terminal(&fingerprint, approve_kaz());
+    assert_eq!(code, Some(0), "{shown}");
+    start(&mut forum, "KAZ");
+
+    concord(words!["participant", "hold", "KAZ", "--reason", "it floods", "--profile", first(&forum)]).ok();
+    let held = |shown: &Value| shown["holds"].as_array().is_some_and(|holds| !holds.is_empty());
+    await_shown(&first(&forum), "KAZ", held);
+    concord(words!["participant", "release", "KAZ", "--profile", first(&forum)]).ok();
+    let waiting = concord(words!["approval", "list", "--profile", second(&forum)]).ok().json();
+    let release = || words!["approval", "approve", text_of(&waiting, "id"), "--profile", second(&forum)];
+    let (code, shown) = on_a_terminal("no", release());
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("nothing was done"), "{shown}");
+    assert!(held(&await_shown(&first(&forum), "KAZ", |_| true)));
+    let (code, shown) = on_a_terminal(&text_of(&waiting, "id")[..8], release());
+    assert_eq!(code, Some(0), "{shown}");
+    await_shown(&first(&forum), "KAZ", |shown| !held(shown));
+}
+
+#[test]
+fn a_bundle_whose_place_nobody_gave_goes_into_the_present_folder_and_replaces_nothing() {
+    let forum = Forum::empty();
+    forum.enrol("KAZ");
+    let here = forum.path().join("here");
+    fs::create_dir(&here).unwrap();
+    let bundle = || {
+        let mut command = std::process::Command::new(concord_tests::executable());
+        command.current_dir(&here).args(["--json", "--with-parent", "participant", "bundle", "KAZ", "--profile"]);
+        command.arg(first(&forum));
+        concord_tests::run(command)
+    };
+    assert_eq!(text_of(&bundle().ok().json(), "bundle"), "kaz.bundle.json");
+    let written = here.join("kaz.bundle.json");
+    let text = fs::read(&written).unwrap();
+    fs::write(&written, "somebody's own").unwrap();
+    let again = bundle();
+    again.refused(1, "FILE_EXISTS");
+    assert!(again.stderr.contains("--out"), "{again}");
+    assert_eq!(fs::read(&written).unwrap(), b"somebody's own");
+    fs::remove_file(&written).unwrap();
+    bundle().ok();
+    assert_eq!(fs::read(&written).unwrap(), text);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use concord_tests::{DEADLINE, Forum, concord, exchange_ids, executable, run, text_of, words};
+use concord_tests::{DEADLINE, Forum, concord, exchange_ids, executable, on_a_terminal, run, text_of, words};
 use serde_json::Value;
 
 const ID: &str = "KAZ/drugs";
@@ -178,7 +178,7 @@ fn an_agreement_is_shown_as_a_paper_with_what_a_consent_signs_and_who_signed() {
     forum.agree(ID, MEASURE, &["KAZ", "IRN"]);
     let paper = || {
         let mut command = Command::new(executable());
-        command.args(words!["agreement", "show", ID, "--text", "--profile", forum.officer("IRN")]);
+        command.args(words!["agreement", "show", ID, "--profile", forum.officer("IRN")]);
         run(command).ok().text()
     };
     let (text, shown) = (paper(), forum.agreement(ID, "IRN"));
@@ -194,4 +194,72 @@ fn an_agreement_is_shown_as_a_paper_with_what_a_consent_signs_and_who_signed() {
     }
     assert!(text.contains("Казахстан") && text.contains("  challenges.2\n    | "), "{text}");
     assert!(text.contains("KAZ: signed by officer officer at "), "{text}");
+    // A program has the facts, and the words where it asks for them; who wants a few lines says so.
+    assert!(shown["text"].is_null(), "{shown}");
+    let with_text = forum.as_officer("IRN", &format!("agreement show {ID} --text")).ok().json();
+    assert_eq!(with_text["text"].as_str().map(str::trim_end), Some(text.trim_end()));
+    assert_eq!(with_text["digest"], shown["digest"]);
+    let mut short = Command::new(executable());
+    short.args(words!["agreement", "show", ID, "--short", "--profile", forum.officer("IRN")]);
+    let short = run(short).ok().text();
+    assert!(short.contains("challenges.2") && !short.contains("WHAT A CONSENT SIGNS"), "{short}");
+}
+
+#[test]
+fn who_left_reads_what_it_was_party_to_also_when_there_is_nothing_to_come_back_to() {
+    let forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree(ID, MEASURE, &["KAZ", "IRN"]);
+    forum.as_officer("KAZ", &format!("agreement amend {ID} --handling-max GREEN")).ok();
+    await_that(|| forum.agreement(ID, "IRN")["amendment"]["version"] == 2);
+    forum.as_officer("IRN", &format!("agreement consent {ID}")).ok();
+    await_that(|| forum.agreement(ID, "IRN")["version"] == 2);
+    // On a terminal the id is asked for again, and with another word nothing happens.
+    let leave = || words!["agreement", "leave", ID, "--profile", forum.officer("IRN")];
+    concord(leave()).refused(2, "USAGE");
+    for typed in ["", "yes", "KAZ/drug"] {
+        let (code, shown) = on_a_terminal(typed, leave());
+        assert_eq!(code, Some(1), "{shown}");
+        assert!(shown.contains("NOT_CONFIRMED") && shown.contains(ID), "{shown}");
+    }
+    assert_eq!(parties(&forum, "IRN"), ["IRN consented", "KAZ consented"]);
+    let (code, shown) = on_a_terminal(ID, leave());
+    assert_eq!(code, Some(0), "{shown}");
+
+    // Between two it is over with that, so that nobody comes back.
+    await_that(|| parties(&forum, "IRN").contains(&"IRN left".to_owned()));
+    forum.as_officer("IRN", &format!("agreement consent {ID}")).refused(3, "AGREEMENT_NOT_IN_FORCE");
+    let history = forum.as_officer("IRN", &format!("agreement history {ID}")).ok().lines();
+    let versions: Vec<_> = history.iter().map(|one| one["version"].as_u64().unwrap()).collect();
+    assert_eq!(versions, [2, 1]);
+    let text = text_of(&forum.as_officer("IRN", &format!("agreement show {ID} --text")).ok().json(), "text");
+    assert!(text.contains("IRN: signed by officer officer at ") && text.contains("; left at "), "{text}");
+    // It is on no list any more, and is its officer's to read.
+    assert!(forum.as_officer("IRN", "agreement list").ok().lines().is_empty());
+    concord(words!["agreement", "history", ID, "--profile", forum.agency("IRN").profile])
+        .refused(3, "AGREEMENT_UNKNOWN");
+}
+
+#[test]
+fn a_node_says_in_its_log_at_its_start_what_waits_for_its_states_word() {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    propose_among_each(&forum, &["KAZ", "IRN"]);
+    await_that(|| forum.status(&forum.node_dir("IRN"))["agreements_pending"] == 1);
+    let log = forum.log("IRN");
+    let reminded = || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.matches("agreements wait for this state's word: see `concord agreement pending`").count()
+    };
+    // It may have said so in its first minute, too.
+    forum.stop_node("IRN");
+    let before = reminded();
+    forum.start_node("IRN");
+    await_that(|| reminded() > before);
+    forum.consent(ID, "IRN");
+    await_that(|| forum.status(&forum.node_dir("IRN"))["agreements_pending"] == 0);
+    forum.stop_node("IRN");
+    let before = reminded();
+    forum.start_node("IRN");
+    forum.await_in_force(ID, "IRN");
+    forum.stop_node("IRN");
+    assert_eq!(reminded(), before, "nothing waits any more");
 }

@@ -3,14 +3,14 @@
 
 use std::fs;
 
-use concord_tests::{Forum, concord, exchange_ids, text_of, words};
+use concord_tests::{Forum, concord, exchange_ids, on_a_terminal, text_of, words};
 
 use crate::replaced_node::enrol_in_place;
 
 const AGREEMENT: &str = "KAZ/warnings";
 
 #[test]
-fn what_unannounced_keys_sign_is_set_aside_until_an_officer_has_confirmed_them_and_goes_on_then() {
+fn what_unannounced_keys_sign_is_set_aside_until_an_officer_has_confirmed_them_and_is_given_once_then() {
     let mut forum = Forum::of(&["KAZ", "IRN", "TUR"]);
     forum.agree(AGREEMENT, "environmental.5", &["KAZ", "IRN", "TUR"]);
     forum.agency("KAZ").submit("with the keys that all consented to", "--wait delivered");
@@ -51,8 +51,21 @@ fn what_unannounced_keys_sign_is_set_aside_until_an_officer_has_confirmed_them_a
     confirm("KAZ", "3f9a", &officer).refused(2, "USAGE");
     let still = kaz.submit("while nobody has confirmed", "").id;
     assert_eq!(kaz.settled(&still).len(), 2);
-    for _ in 0..2 {
-        confirm("KAZ", &fingerprint.to_uppercase(), &officer).ok();
+    // On a terminal it is asked for, and does not stand there to be typed from; off one nobody can be asked.
+    let asked = || words!["pin", "confirm", "KAZ", "--profile", officer];
+    concord(asked()).refused(2, "USAGE");
+    for typed in ["", "yes", &before] {
+        let (code, shown) = on_a_terminal(typed, asked());
+        assert_eq!(code, Some(3), "{shown}");
+        assert!(shown.contains("FINGERPRINT_MISMATCH"), "{shown}");
+        assert!(!shown.replacen(typed, "", 1).contains(&fingerprint[..8]), "{shown}");
+    }
+    assert_eq!(of_kaz()["state"], "waits");
+    let (code, shown) = on_a_terminal(&fingerprint[..35], asked());
+    assert_eq!(code, Some(0), "{shown}");
+    // Said again it changes nothing, however it is grouped.
+    for grouped in [fingerprint.to_uppercase(), fingerprint.replace(' ', ""), fingerprint.replace(' ', ":")] {
+        confirm("KAZ", &grouped, &officer).ok();
     }
     assert_eq!(of_kaz()["state"], "confirmed");
 
@@ -62,6 +75,22 @@ fn what_unannounced_keys_sign_is_set_aside_until_an_officer_has_confirmed_them_a
     assert_eq!(kaz.settled(&sent)[1..], ["TUR set-aside KEY_NOT_PINNED"]);
     assert!(!forum.status(&irn)["alarms"].to_string().contains("pins-unconfirmed"));
     assert!(forum.status(&forum.node_dir("TUR"))["alarms"].to_string().contains("pins-unconfirmed"));
+    // What was set aside before is judged again when somebody says so, comes once, and its sender hears of it.
+    let aside_list = || concord(words!["set-aside", "list", "--profile", operator]).ok().lines();
+    assert_eq!(aside_list().len(), 2);
+    let retried = concord(words!["set-aside", "retry", "--all", "--profile", operator]).ok().lines();
+    assert!(retried.len() == 2 && retried.iter().all(|one| one["delivered"] == true), "{retried:?}");
+    let mut came = exchange_ids(&forum.agency("IRN").receive(2));
+    came.sort_unstable();
+    let mut expected = [aside.clone(), still.clone()];
+    expected.sort_unstable();
+    assert_eq!(came, expected);
+    for id in [&aside, &still] {
+        kaz.await_taken(id, "IRN");
+        assert_eq!(kaz.settled(id)[1..], ["TUR set-aside KEY_NOT_PINNED"]);
+    }
+    assert!(forum.agency("IRN").receive_rest().is_empty(), "each comes once");
+    assert!(aside_list().is_empty());
     // The word stands over a restart, in the journal and in the audit.
     forum.stop_node("IRN");
     forum.start_node("IRN");

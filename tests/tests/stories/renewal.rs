@@ -184,3 +184,49 @@ fn a_certificate_that_is_broken_or_anothers_is_not_taken_and_told_until_it_is_pu
     sec.server_leaf(HUB, 300).install(&hub_dir);
     await_readyz(&forum, &hub_dir, "\"ready\":true,\"reasons\":[]}");
 }
+
+#[test]
+fn anchors_of_a_node_that_do_not_parse_leave_those_before_in_place_by_file_change_and_by_signal_until_they_are_put_right()
+ {
+    let mut forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);
+    let dir = forum.node_dir("KAZ");
+    let path = dir.join("tls/anchor.pem");
+    let good = fs::read(&path).unwrap();
+    let pid = Pid::from_raw(i32::try_from(forum.node_pid("KAZ")).unwrap()).unwrap();
+    let other = fs::read(forum.node_dir("IRN").join("tls/anchor.pem")).unwrap();
+    let serves = |forum: &Forum| {
+        let sent = forum.agency("KAZ").submit("by the anchor of before", "--wait delivered").id;
+        assert_eq!(exchange_ids(&forum.agency("IRN").receive(1)), [sent]);
+        forum.status(&dir);
+    };
+    for (broken, why) in [
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec(), "tls/anchor.pem"),
+        (b"".to_vec(), "tls/anchor.pem"),
+        // A whole one, which is another's: the certificate that is shown would not hold by it.
+        (other, "certificate-invalid"),
+    ] {
+        fs::write(&path, &broken).unwrap();
+        let told = await_readyz(&forum, &dir, "certificate-invalid");
+        assert!(told.contains(why) && told.contains("\"ready\":false"), "{told}");
+        serves(&forum);
+        // Asked by a signal it reads the same again, and keeps what it has.
+        kill_process(pid, Signal::HUP).unwrap();
+        serves(&forum);
+        await_readyz(&forum, &dir, "certificate-invalid");
+        fs::write(&path, &good).unwrap();
+        await_readyz(&forum, &dir, "\"ready\":true");
+        serves(&forum);
+    }
+    // A file that is gone changes nothing either, and a signal alone brings the right one back at once.
+    fs::remove_file(&path).unwrap();
+    kill_process(pid, Signal::HUP).unwrap();
+    await_readyz(&forum, &dir, "certificate-invalid");
+    serves(&forum);
+    fs::write(&path, &good).unwrap();
+    kill_process(pid, Signal::HUP).unwrap();
+    await_readyz(&forum, &dir, "\"ready\":true");
+    forum.stop_node("KAZ");
+    forum.start_node("KAZ");
+    serves(&forum);
+}

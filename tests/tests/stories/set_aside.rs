@@ -59,7 +59,9 @@ fn what_was_set_aside_is_shown_without_content_and_delivered_once_when_it_holds_
     assert!(status["notes"].to_string().contains("set-aside"), "{status}");
 
     // The same program judges as it did before.
-    let again = set_aside(&forum, "operator", "retry --all").ok();
+    let again = set_aside(&forum, "operator", "retry --all");
+    again.refused(3, "STAYS_SET_ASIDE");
+    assert!(again.message().contains("2 of 2"), "{again}");
     assert!(
         again.lines().iter().all(|line| line["delivered"] == false && line["reason"] == "HEADER_INVALID"),
         "{again}"
@@ -77,6 +79,8 @@ fn what_was_set_aside_is_shown_without_content_and_delivered_once_when_it_holds_
         assert!(held.lines().iter().all(|line| line["delivered"] == true && line["reason"].is_null()), "{held}");
     }
     assert!(set_aside(&forum, "operator", "list").ok().lines().is_empty());
+    let nothing = set_aside(&forum, "operator", "retry --all").ok();
+    assert!(nothing.stderr.contains("nothing is set aside"), "{nothing}");
     let received = forum.agency("IRN").receive(2);
     assert_eq!(exchange_ids(&received), [one.clone(), two.clone()]);
     assert!(forum.agency("IRN").receive_rest().is_empty(), "given for the second time");

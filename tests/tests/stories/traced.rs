@@ -86,6 +86,34 @@ fn one_trace_leads_from_an_agencys_call_to_another_states_agency_and_nobody_else
 }
 
 #[test]
+fn attributes_of_the_environment_go_along_and_what_is_not_spoken_is_said_on_stderr_and_costs_nothing() {
+    let forum = Forum::of(&["KAZ", "IRN"]);
+    forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);
+    let mut collector = Collector::listen();
+    let submit = |collector: &Collector, name: &str, value: &str| {
+        let file = forum.path().join("body.txt");
+        std::fs::write(&file, name).unwrap();
+        let mut submit = Command::new(executable());
+        submit.args(["--json", "--with-parent"]).envs(variables(collector)).env(name, value);
+        submit.args(words!["submit", file, "--profile", forum.node_dir("KAZ").join("agencies/agency")]);
+        run(submit).ok()
+    };
+    let asked = submit(&collector, "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    assert_eq!(asked.stderr.matches("note: traces are off: ").count(), 1, "{asked}");
+    assert!(asked.stderr.contains("OTEL_EXPORTER_OTLP_PROTOCOL=grpc") && asked.stderr.contains("http/json"), "{asked}");
+    let with = submit(&collector, "OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=drill%20hall");
+    assert!(!with.stderr.contains("traces are off"), "{with}");
+    collector.await_span("call");
+    let posted = collector.all();
+    assert_eq!(posted.len(), 1, "of the first call nothing went out");
+    assert!(
+        posted[0].body.contains("deployment.environment") && posted[0].body.contains("drill hall"),
+        "{}",
+        posted[0].body
+    );
+}
+
+#[test]
 fn a_collector_that_is_not_there_costs_the_service_nothing() {
     let mut forum = Forum::of(&["KAZ", "IRN"]);
     forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);

@@ -208,7 +208,7 @@ enum WaitFor {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord agreement show KAZ/flood-warnings --profile /srv/concord/node/officer --wait in-force --timeout 60"
+    after_help = "Example:\n  concord agreement show KAZ/flood-warnings --profile /srv/concord/node/officer\n  concord agreement show KAZ/flood-warnings --profile /srv/concord/node/officer --short --wait in-force --timeout 60\n\nIt is shown as a paper, fit to be attached to a note: every term in a sentence, the fingerprints that a consent signs, who signed and when."
 )]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
@@ -216,9 +216,12 @@ pub(crate) struct ShowArgs {
     /// Answer only when it is in force, or can no longer come into force.
     #[arg(long, value_name = "STATE")]
     wait: Option<WaitFor>,
-    /// The whole text in plain words, with the fingerprints that a consent signs and who signed: fit to be attached to a note.
-    #[arg(long)]
+    /// With --json too: the whole text in plain words, which people are shown anyway, as `text` beside the facts.
+    #[arg(long, conflicts_with = "short")]
     text: bool,
+    /// The facts alone, in a few lines, in place of the whole text.
+    #[arg(long)]
+    short: bool,
     /// How long to wait, in seconds.
     #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u64).range(..=86_400))]
     timeout: u64,
@@ -340,7 +343,15 @@ async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
         return come_back(&client, args, &got, leave, output).await;
     }
     let shown = got.waiting()?;
-    if let Some(at) = shown.consented_at(&client.profile().own().identity.participant) {
+    let own = &client.profile().own().identity.participant;
+    if shown.has_left(own) {
+        let what = format!(
+            "{own} left version {} of {}, and there is nothing to come back to",
+            shown.reference.version, args.id
+        );
+        return Err(Refusal::new(Reason::AgreementNotInForce, what).into());
+    }
+    if let Some(at) = shown.consented_at(own) {
         let at = short_time(Some(at));
         output.say(&format!("this state consented to version {} already, at {at}", shown.reference.version));
     } else if shown.waits() || shown.state() == "in-force" {
@@ -405,7 +416,7 @@ async fn leave(args: &SureArgs, output: Output) -> Result<(), Failure> {
     tell(&shown.reference, "leave", said, output)?;
     let what =
         "this state is out at once, and what was not delivered is not; while this version is in force it may come back";
-    let read = about("agreement show", &args.one).words("--text");
+    let read = about("agreement show", &args.one);
     hint::next(output, what, &[read, about("agreement consent", &args.one)]);
     Ok(())
 }
@@ -485,9 +496,12 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
     };
     let amendment = got.amendment.as_ref().map(Shown::read).transpose()?;
     let shown = Shown::read(&got.counting)?;
-    match args.text {
-        true => paper::show(&client, &shown, amendment.as_ref(), output).await?,
-        false => view::show(&shown, amendment.as_ref(), output)?,
+    let amendment = amendment.as_ref();
+    match (args.short, args.text) {
+        (true, _) => view::show(&shown, amendment, output)?,
+        // The facts are what a program goes by; it says when it wants the words.
+        (false, false) if output.json => view::show(&shown, amendment, output)?,
+        (false, _) => paper::show(&client, &shown, amendment, output).await?,
     }
     if wait.is_some() && got.counting.state() != AgreementState::InForce {
         let message = format!("{} can no longer come into force", args.one.id);
@@ -497,6 +511,8 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
     if got.left_by.is_some() {
         let what = "this state left it, and hears nothing more of it: so it stood then; while it is in force it may consent to it again";
         hint::next(output, what, &[about("agreement consent", &args.one)]);
+    } else if shown.has_left(&client.profile().own().identity.participant) {
+        output.say("this state left it, and there is nothing to come back to: so it stood then");
     }
     Ok(())
 }
@@ -550,9 +566,9 @@ async fn get_or_left(client: &Client, id: &AgreementId) -> Result<Got, Failure> 
     Ok(Got { counting, amendment: answer.amendment, left_by })
 }
 
-/// Every version that this participant was on, the latest first.
+/// Every version that this participant was on, the latest first; of what it left, as it stood when it left.
 async fn get_with_history(client: &Client, id: &AgreementId) -> Result<Vec<Shown>, Failure> {
-    let request = GetAgreementRequest { id: id.to_string(), wait_in_force: None, with_history: true, with_left: false };
+    let request = GetAgreementRequest { id: id.to_string(), wait_in_force: None, with_history: true, with_left: true };
     let answer = client.agreements().get_agreement(call(request)).await?.into_inner();
     answer.history.iter().map(Shown::read).collect()
 }

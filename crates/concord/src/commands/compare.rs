@@ -20,6 +20,16 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
+    /// Whether somebody says in any way that it was compared, or can be asked.
+    pub(crate) fn says_or_asks(&self) -> bool {
+        self.fingerprint.is_some() || self.yes || self.asks()
+    }
+
+    /// What was said by option.
+    pub(crate) const fn said(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+
     /// Refuses a fingerprint where nothing carries one: whoever gives it means something else.
     pub(crate) fn check_nothing_to_compare(&self, what: &str) -> Result<(), Failure> {
         match self.fingerprint {

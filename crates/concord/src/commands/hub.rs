@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::backup::{self, BackupArgs, RestoreArgs};
 use super::certificates::{DaysArgs, RenewArgs, renew_server, tell_asked};
-use super::check::{self, CheckArgs};
+use super::check::{self, HubCheckArgs};
 use super::install_cert::{self, tell_installed, tell_missing};
 use super::retention::{self, RetentionCommand};
 use super::rotate::{self, RotateArgs};
@@ -46,9 +46,9 @@ pub(crate) enum HubCommand {
     Serve(ServeArgs),
     /// Check a hub's folder and its machine, also while it serves.
     #[command(
-        after_help = "Example:\n  concord hub check --dir /srv/concord/hub\n\nEach line is OK, or the cause and the next step. Exit 0 only if all hold. It takes no lock, and a hub that runs does not notice."
+        after_help = "Example:\n  concord hub check --dir /srv/concord/hub\n\nEach line is OK, or the cause and the next step. Exit 1 if one does not hold. It takes no lock, and a hub that runs does not notice."
     )]
-    Check(CheckArgs),
+    Check(HubCheckArgs),
     /// Back a running hub up: its journal, bodies included, its settings and certificates; never a private key.
     #[command(after_help = "Example:\n  concord hub backup --profile /srv/concord/hub/officer --out hub.backup")]
     Backup(BackupArgs),

@@ -17,7 +17,7 @@ use crate::signals::Stop;
 use super::again::unless_full;
 use super::backup::{self, BackupArgs, NodeRestoreArgs};
 use super::certificates::{DaysArgs, RenewArgs, renew_server, tell_asked};
-use super::check::{self, CheckArgs};
+use super::check::{self, NodeCheckArgs};
 use super::compare::Compared;
 use super::epoch::{self, EpochCommand};
 use super::hub::start_log;
@@ -51,9 +51,9 @@ pub(crate) enum NodeCommand {
     Serve(ServeArgs),
     /// Check a node's folder, its machine and its way to the hub: before it joins, after, and while it serves.
     #[command(
-        after_help = "Example:\n  concord node check --dir /srv/concord/node\n\nEach line is OK, or the cause and the next step. Exit 0 only if all hold. It takes no lock, and a node that runs does not notice."
+        after_help = "Example:\n  concord node check --dir /srv/concord/node --hub hub.example.org:7443\n  concord node check --dir /srv/concord/node --bundle kaz.bundle.json\n  concord node check --dir /srv/concord/node\n\nBefore the node has joined give the hub's address, or its bundle. Each line is OK, or the cause and the next step; with - what could not be tried. Exit 1 if one does not hold. It takes no lock, and a node that runs does not notice."
     )]
-    Check(CheckArgs),
+    Check(NodeCheckArgs),
     /// Back a running node up: its journal, bodies included, its settings and certificates; never a private key.
     #[command(after_help = "Example:\n  concord node backup --profile /srv/concord/node/officer --out node.backup")]
     Backup(BackupArgs),

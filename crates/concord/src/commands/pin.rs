@@ -1,10 +1,11 @@
 //! `concord pin`: whose keys count for what this state consented to.
 
 use clap::{Args, Subcommand};
-use concord_model::{Digest, Fingerprint, ParticipantCode};
+use concord_model::{Digest, Fingerprint, ParticipantCode, Reason, Refusal};
 use concord_wire::proto::operations::v1::{ConfirmPinRequest, ListPinsRequest, Pin, PinState};
 use serde::Serialize;
 
+use super::compare::Compared;
 use crate::cli::ClientArgs;
 use crate::client::{Client, call};
 use crate::exit::Failure;
@@ -28,16 +29,15 @@ pub(crate) struct ListArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord pin confirm KAZ --fingerprint \"3f9a12bc 77e04d1e 0c5b8a90 11d2e3f4 5a6b7c8d 9eafb0c1 d2e3f405 16273849\" --profile /srv/concord/node/officer\n\nGive what the other side read out by telephone from its own node (`concord participant show KAZ` there), and not what is listed here. What was set aside before stays set aside."
+    after_help = "Example:\n  concord pin confirm KAZ --profile /srv/concord/node/officer\n  concord pin confirm KAZ --fingerprint \"3f9a12bc 77e04d1e 0c5b8a90 11d2e3f4 5a6b7c8d 9eafb0c1 d2e3f405 16273849\" --profile /srv/concord/node/officer\n\nOn a terminal it is asked for. Give what the other side read out by telephone from its own node (`concord participant show KAZ` there), and not what is listed here. What was set aside before stays set aside."
 )]
 pub(crate) struct ConfirmArgs {
     /// Its code.
     code: ParticipantCode,
-    /// What the other side read out: the fingerprint of its enrolment.
-    #[arg(long, value_name = "FINGERPRINT", value_parser = Fingerprint::parse)]
-    fingerprint: Fingerprint,
     #[command(flatten)]
     client: ClientArgs,
+    #[command(flatten)]
+    compared: Compared,
 }
 
 #[derive(Serialize)]
@@ -79,22 +79,29 @@ async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
     })?;
     if let Some(waits) = lines.iter().find(|line| !line.waiting.is_empty()) {
         let what = "have the other side read out its fingerprint by telephone, and confirm what it read";
-        let confirm = Line::new(&format!("pin confirm {} --fingerprint \"...\" --profile", waits.participant));
+        let confirm = Line::new(&format!("pin confirm {} --profile", waits.participant));
         hint::next(output, what, &[confirm.path(&args.client.profile)]);
     }
     Ok(())
 }
 
 async fn confirm(args: &ConfirmArgs, output: Output) -> Result<(), Failure> {
+    if !args.compared.says_or_asks() {
+        let what =
+            format!("the fingerprint of {}'s keys is not said, and there is no terminal to ask for it", args.code);
+        return Err(Failure::usage(what).help("have it read out by telephone, and give all of it by --fingerprint"));
+    }
     let client = Client::connect(&args.client).await?;
-    let Fingerprint(Digest(said)) = args.fingerprint;
+    let compared = match args.compared.said() {
+        // The node compares it, and says what it knows of that participant.
+        Some(said) => said,
+        None => compare_with_listed(&client, args, output).await?,
+    };
+    let Fingerprint(Digest(said)) = compared;
     let request = ConfirmPinRequest { participant: args.code.to_string(), enrolment_fingerprint: said.to_vec().into() };
     client.registry().confirm_pin(call(request)).await?;
-    let line = ConfirmedLine {
-        participant: args.code.to_string(),
-        fingerprint: args.fingerprint.grouped(),
-        state: "confirmed",
-    };
+    let line =
+        ConfirmedLine { participant: args.code.to_string(), fingerprint: compared.grouped(), state: "confirmed" };
     output.result(&line, || {
         facts(&[
             ("participant", line.participant.clone()),
@@ -109,6 +116,19 @@ async fn confirm(args: &ConfirmArgs, output: Output) -> Result<(), Failure> {
         &[next],
     );
     Ok(())
+}
+
+/// The present keys of that participant, once somebody at the terminal has typed what was read out.
+async fn compare_with_listed(client: &Client, args: &ConfirmArgs, output: Output) -> Result<Fingerprint, Failure> {
+    let pins = client.registry().list_pins(call(ListPinsRequest {})).await?.into_inner().pins;
+    let pin = pins.into_iter().find(|pin| pin.participant == args.code.as_str()).ok_or_else(|| {
+        let what = format!("this node knows of no keys of {} that it could confirm", args.code);
+        Failure::from(Refusal::new(Reason::ParticipantNotEnrolled, what))
+    })?;
+    let keys = pin.keys.unwrap_or_default();
+    let listed = Digest::from_slice(&keys.enrolment_fingerprint).map(Fingerprint).map_err(Failure::answer)?;
+    args.compared.check(&format!("{}'s enrolment", args.code), listed, output)?;
+    Ok(listed)
 }
 
 fn line(pin: Pin) -> Result<PinLine, Failure> {

@@ -11,7 +11,7 @@ use super::statement::confirm;
 use super::track::{marked, stated};
 use crate::cli::ClientArgs;
 use crate::client::{Client, call};
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::hint::{self, Line};
 use crate::output::{self, Output, facts, hex, short_time, table};
 
@@ -24,7 +24,9 @@ pub(crate) enum SetAsideCommand {
     #[command(after_help = "Example:\n  concord set-aside show 3f9a12bc --profile /srv/concord/node/operator")]
     Show(ShowArgs),
     /// Judge it again by what the node knows now; what holds is delivered.
-    #[command(after_help = "Example:\n  concord set-aside retry --all --profile /srv/concord/node/operator")]
+    #[command(
+        after_help = "Example:\n  concord set-aside retry --all --profile /srv/concord/node/operator\n\nExit 3 where one of them stays set aside."
+    )]
     Retry(RetryArgs),
     /// End it with one: nobody is ever given it, and its sender is told so.
     #[command(
@@ -211,13 +213,24 @@ async fn retry(args: RetryArgs, output: Output) -> Result<(), Failure> {
     if let Some(failure) = failed {
         return Err(failure);
     }
-    if let Some(still) = lines.iter().find(|line| !line.delivered) {
-        let why = next_step(still.reason.as_deref().unwrap_or_default());
-        let line = Line::new("set-aside show").text(&still.exchange_id).words("--profile").path(&args.client.profile);
-        hint::next(output, why, &[line]);
-    }
-    Ok(())
+    let stays: Vec<_> = lines.iter().filter(|line| !line.delivered).collect();
+    let Some(still) = stays.first() else {
+        if lines.is_empty() {
+            output.say("nothing is set aside: there was nothing to judge again");
+        }
+        return Ok(());
+    };
+    let why = next_step(still.reason.as_deref().unwrap_or_default());
+    let line = Line::new("set-aside show").text(&still.exchange_id).words("--profile").path(&args.client.profile);
+    hint::next(output, why, &[line]);
+    // Each by a rule, which judges as it did before.
+    let what = format!("{} of {} stay set aside: what they say does not hold yet", stays.len(), lines.len());
+    Err(Failure::new(Exit::Refused, STAYS_SET_ASIDE, what)
+        .help("do what is said of the reason, then retry; or discard it"))
 }
+
+/// What was judged again and does not hold.
+const STAYS_SET_ASIDE: &str = "STAYS_SET_ASIDE";
 
 async fn discard(args: DiscardArgs, output: Output) -> Result<(), Failure> {
     let DiscardArgs { exchange, reason, client, yes } = args;

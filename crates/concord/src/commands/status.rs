@@ -142,6 +142,8 @@ struct LaneLine {
     lane: String,
     lag_items: u64,
     lag_seconds: f64,
+    /// Of what lags, the oldest is an exercise.
+    oldest_is_exercise: bool,
     waiting_exchanges: u64,
 }
 
@@ -159,6 +161,8 @@ struct LagLine {
     lane: String,
     lag_items: u64,
     lag_seconds: f64,
+    /// The oldest of them is an exercise.
+    oldest_is_exercise: bool,
 }
 
 pub(crate) async fn run(args: StatusArgs, output: Output) -> Result<(), Failure> {
@@ -289,6 +293,7 @@ fn read_hub(hub: concord_wire::proto::operations::v1::HubStatus, now: i64) -> Hu
                 lane: one.lane,
                 lag_items: one.items,
                 lag_seconds: one.seconds,
+                oldest_is_exercise: one.oldest_is_exercise,
             })
             .collect(),
     }
@@ -296,8 +301,8 @@ fn read_hub(hub: concord_wire::proto::operations::v1::HubStatus, now: i64) -> Hu
 
 fn read_health(one: NodeHealth, now: i64) -> HealthLine {
     let lane = |lane: LaneHealth| {
-        let LaneHealth { lane, lag_items, lag_seconds, waiting_exchanges } = lane;
-        LaneLine { lane, lag_items, lag_seconds, waiting_exchanges }
+        let LaneHealth { lane, lag_items, lag_seconds, waiting_exchanges, oldest_is_exercise } = lane;
+        LaneLine { lane, lag_items, lag_seconds, oldest_is_exercise, waiting_exchanges }
     };
     HealthLine {
         participant: one.participant,

@@ -113,7 +113,11 @@ pub(crate) async fn run(args: SubmitArgs, output: Output) -> Result<(), Failure>
     args.files.iter().try_for_each(|file| check(file, args.lane))?;
 
     let client = Client::connect(&args.client).await?;
-    let traces = Traces::begin("concord-agency");
+    // The exchange matters more than its trace.
+    let traces = Traces::by_environment("concord-agency").unwrap_or_else(|what| {
+        output.say(&format!("note: traces are off: {what}"));
+        Traces::default()
+    });
     let mut submitted = Vec::new();
     let mut failures = Vec::new();
     for file in &args.files {

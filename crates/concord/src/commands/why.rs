@@ -50,6 +50,8 @@ struct WhereLine {
     since: Option<String>,
     /// Nothing is waited for any more.
     ended: bool,
+    /// It waits for longer than its lane should.
+    overdue: bool,
 }
 
 pub(crate) async fn run(args: WhyArgs, output: Output) -> Result<(), Failure> {
@@ -111,6 +113,7 @@ fn read(at: Whereabouts) -> WhereLine {
         next: stated(&at.next),
         since: output::optional_time(at.since.as_ref()),
         ended: at.ended,
+        overdue: at.overdue,
     }
 }
 

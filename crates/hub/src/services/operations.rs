@@ -94,6 +94,7 @@ impl OperationsService for Operations {
             lane: lag.lane.to_string(),
             items: lag.items,
             seconds: lag.seconds,
+            oldest_is_exercise: lag.exercise,
         };
         let mailboxes: Vec<_> = lags.into_iter().map(of).collect();
         let published = self.shared.published();
@@ -294,6 +295,7 @@ impl Operations {
                     lane: lane.to_string(),
                     lag_items: lag.map_or(0, |lag| lag.items),
                     lag_seconds: lag.map_or(0.0, |lag| lag.seconds),
+                    oldest_is_exercise: lag.is_some_and(|lag| lag.oldest_is_exercise),
                     waiting_exchanges: word.as_ref().and_then(|word| word.waiting.get(&lane).copied()).unwrap_or(0),
                 }
             };

@@ -73,8 +73,11 @@ impl AgreementService for AgreementApi {
         let state = self.context.now_state();
         let agreements = &state.directory().agreements;
         let counting = agreements.counting_for(own, &id).filter(|agreement| seen_by.sees(&state, agreement));
-        let left = agreements.left_by(own, &id).filter(|_| request.with_left && matches!(seen_by, SeenBy::Officer));
-        let left_by = left.filter(|_| counting.is_none()).and_then(|left| left.left_by(own));
+        // An officer reads what its state was party to, also where there is nothing to come back to any more.
+        let reads_left = request.with_left && matches!(seen_by, SeenBy::Officer);
+        let may_return = agreements.left_by(own, &id).filter(|_| reads_left);
+        let left_by = may_return.filter(|_| counting.is_none()).and_then(|left| left.left_by(own));
+        let left = may_return.or_else(|| agreements.gone_from(own, &id).filter(|_| reads_left));
         let agreement = counting.or(left).ok_or_else(|| refused(Refusal::agreement_unknown(&id)))?;
         if waited && agreement.state == AgreementState::Proposed {
             let what = format!("{id} did not come into force in the time allowed; consents are missing");

@@ -80,7 +80,7 @@ impl Looking<'_> {
             (optional_timestamp(tracked.queued_at.as_ref()), optional_timestamp(tracked.recorded_at.as_ref()));
         let whole = |at: Whereabouts, since| vec![at.told(None, since)];
         let whereabouts = match tracked.state() {
-            TrackState::Queued => whole(self.at_own_node(place.lane), queued_at),
+            TrackState::Queued => vec![self.at_own_node(place.lane).told_of_queue(tracked.overdue, queued_at)],
             TrackState::Refused => {
                 let reason = Reason::from_code(&tracked.reason).unwrap_or(Reason::Internal);
                 whole(Whereabouts::Refused(reason), recorded_at)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_identity::{CertificateFacts, CertificateRefusal, HandshakeRefusal, HybridKey};
+use concord_identity::{CertificateFacts, CertificateRefusal, ExpectedServer, HandshakeRefusal, HybridKey};
 use concord_model::Timestamp;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -35,6 +35,9 @@ pub struct WayToServer {
     pub with_hybrid: Arc<ClientConfig>,
     /// The other.
     pub without_hybrid: Arc<ClientConfig>,
+    /// Whether these know the hub, and show it who this is. Where no bundle is there yet they do not: each handshake then goes as far as
+    /// the hub's certificate, and that it came shows that the way is open.
+    pub knows_server: bool,
 }
 
 /// What was found on the way.
@@ -145,6 +148,9 @@ impl WayToServer {
             Ok(secured) => secured,
             Err(_) => Err(ConnectError::TimedOut { address: address.to_owned() }),
         };
+        if !self.knows_server {
+            return self.as_far_as_the_certificate(address, &secured, checks).await;
+        }
         let refused_by_server =
             matches!(&secured, Err(ConnectError::TlsRefused { refusal: HandshakeRefusal::RefusedByPeer(_), .. }));
         checks.push(tls(&secured));
@@ -179,6 +185,29 @@ impl WayToServer {
                 Reached { checks, channel: None, refused_by_server }
             }
         }
+    }
+
+    /// What a handshake shows that ends at the server's certificate, since nothing here knows whose it is to be.
+    async fn as_far_as_the_certificate(
+        &self,
+        address: &str,
+        secured: &Result<Io<Tcp>, ConnectError>,
+        mut checks: Vec<Check>,
+    ) -> Reached {
+        let tls = match secured {
+            Err(ConnectError::TlsRefused { refusal: HandshakeRefusal::Certificate(refusal), .. }) => shown(refusal),
+            secured => tls(secured),
+        };
+        checks.push(tls);
+        checks.push(Check::untried("hub-certificate", WITH_BUNDLE));
+        let other = match self.hybrid {
+            HybridKey::Prefer => HybridKey::Off,
+            HybridKey::Off => HybridKey::Prefer,
+        };
+        let by_other = self.try_once(address, other).await;
+        checks.push(hybrid_key(self.hybrid, passes(secured), by_other));
+        checks.extend(["clock", "round-trip"].map(|name| Check::untried(name, WITH_BUNDLE)));
+        Reached { checks, channel: None, refused_by_server: false }
     }
 
     /// Whether a handshake of this kind gets through to the server's word, whatever that is.
@@ -222,6 +251,25 @@ impl WayToServer {
 
 fn moved(moment: Timestamp, micros: i64) -> Timestamp {
     Timestamp::from_micros(moment.as_micros().saturating_add(micros))
+}
+
+const WITH_BUNDLE: &str = "only the hub's bundle says by which anchor it is known: give it with --bundle FILE once this node is enrolled, or join";
+
+/// How TLS stands where the server was known by nothing, and showed a certificate.
+fn shown(refusal: &CertificateRefusal) -> Check {
+    match refusal {
+        CertificateRefusal::UnknownIssuer { identity } if ExpectedServer::AnyHub.is(identity) => Check::ok(
+            "tls",
+            format!(
+                "reached, not known yet: what answers says it is {identity}, and handshakes get through; the bundle will tell whether it is"
+            ),
+        ),
+        refusal => Check::failed(
+            "tls",
+            format!("what answers there is no hub: {refusal}"),
+            "correct the address; or ask whoever runs this network what answers in the hub's place",
+        ),
+    }
 }
 
 const NETWORK: &str =

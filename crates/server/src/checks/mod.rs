@@ -128,6 +128,44 @@ pub fn own_certificate(
     expected: &Identity,
     anchors: &[Anchor],
 ) -> Check {
+    own_certificate_at(check, credentials, expected, anchors, SystemClock.now())
+}
+
+/// The same, where this machine's clock was found to be wrong by so much: what is about the clock is said to be, and not about the certificate.
+pub fn own_certificate_beside(
+    check: &'static str,
+    credentials: &Credentials,
+    expected: &Identity,
+    anchors: &[Anchor],
+    ahead_micros: i64,
+) -> Check {
+    let now = SystemClock.now();
+    let by_own = own_certificate_at(check, credentials, expected, anchors, now);
+    let right = Timestamp::from_micros(now.as_micros().saturating_sub(ahead_micros));
+    let by_right = own_certificate_at(check, credentials, expected, anchors, right);
+    if by_own.result == by_right.result {
+        return by_own;
+    }
+    let what = format!(
+        "by the hub's time ({}): {}. By this machine's clock, which is wrong: {}",
+        concord_identity::rfc3339(right),
+        by_right.message,
+        by_own.message
+    );
+    let next = match by_right.result {
+        Verdict::Ok => "set the clock of this machine (line clock); the certificate is not to blame".to_owned(),
+        _ => by_right.next,
+    };
+    Check { message: what, next, ..by_own }
+}
+
+fn own_certificate_at(
+    check: &'static str,
+    credentials: &Credentials,
+    expected: &Identity,
+    anchors: &[Anchor],
+    now: Timestamp,
+) -> Check {
     let found = match credentials.caller() {
         Ok(caller) if caller.identity == *expected => caller,
         Ok(caller) => {
@@ -142,7 +180,6 @@ pub fn own_certificate(
             );
         }
     };
-    let now = SystemClock.now();
     if let Err(refusal) = credentials.verify_under(anchors, now) {
         let next = "where the time is the matter, compare this machine's clock with another; if that is right, renew the certificate: `concord node \
              renew`, or `hub renew`";

@@ -31,14 +31,16 @@ pub struct Traces(Option<(JoinHandle<()>, CancellationToken)>);
 impl Traces {
     /// Begins by the environment. What is wrong there is said in the log and switches traces off: the service matters more.
     pub fn begin(service: &str) -> Self {
-        match TraceSettings::from(|name| std::env::var(name).ok(), service) {
-            Ok(None) => Self::default(),
-            Ok(Some(settings)) => Self::to(settings),
-            Err(what) => {
-                tracing::warn!(what, "traces are off");
-                Self::default()
-            }
-        }
+        Self::by_environment(service).unwrap_or_else(|what| {
+            tracing::warn!(what, "traces are off");
+            Self::default()
+        })
+    }
+
+    /// The same for a process that has no log: what is wrong with which variable comes back, in words.
+    pub fn by_environment(service: &str) -> Result<Self, String> {
+        let settings = TraceSettings::from(|name| std::env::var(name).ok(), service)?;
+        Ok(settings.map(Self::to).unwrap_or_default())
     }
 
     fn to(settings: TraceSettings) -> Self {
@@ -96,7 +98,7 @@ async fn export(mut spans: mpsc::Receiver<Span>, settings: TraceSettings, end: C
 
 async fn send(settings: &TraceSettings, spans: Vec<(Span, SystemTime)>) {
     let count = spans.len() as u64;
-    let body = batch(&settings.service, &spans).to_string();
+    let body = batch(settings, &spans).to_string();
     let posted = timeout(Duration::from_secs(EXPORT_TIMEOUT_SECONDS), post(settings, body)).await;
     let outcome = posted.unwrap_or_else(|_| Err("it did not answer in time".to_owned()));
     if let Err(why) = outcome {
@@ -128,8 +130,10 @@ async fn post(settings: &TraceSettings, body: String) -> Result<(), String> {
 }
 
 /// A batch as OTLP writes it in JSON: ids in hex, times in nanoseconds as text.
-fn batch(service: &str, spans: &[(Span, SystemTime)]) -> Value {
-    let resource = [("service.name", service), ("service.version", env!("CARGO_PKG_VERSION"))];
+fn batch(settings: &TraceSettings, spans: &[(Span, SystemTime)]) -> Value {
+    let mut resource =
+        vec![("service.name", settings.service.as_str()), ("service.version", env!("CARGO_PKG_VERSION"))];
+    resource.extend(settings.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let spans: Vec<Value> = spans.iter().map(|(span, ended)| span_in_json(span, *ended)).collect();
     json!({ "resourceSpans": [{
         "resource": { "attributes": attributes(&resource) },

@@ -11,6 +11,10 @@ const TRACES_PROTOCOL: &str = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL";
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 const TRACES_HEADERS: &str = "OTEL_EXPORTER_OTLP_TRACES_HEADERS";
 const SERVICE: &str = "OTEL_SERVICE_NAME";
+const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+/// What this process says of itself.
+const SERVICE_ATTRIBUTE: &str = "service.name";
+const VERSION_ATTRIBUTE: &str = "service.version";
 
 /// A collector, and as whom this process speaks to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub struct TraceSettings {
     pub(super) endpoint: Uri,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) service: String,
+    /// What else is said of whoever speaks.
+    pub(super) attributes: Vec<(String, String)>,
 }
 
 impl TraceSettings {
@@ -49,18 +55,50 @@ impl TraceSettings {
             ));
         }
         let headers = get(TRACES_HEADERS).or_else(|| get(HEADERS)).unwrap_or_default();
-        let headers =
-            headers.split(',').filter(|pair| !pair.trim().is_empty()).map(header).collect::<Result<_, _>>()?;
-        Ok(Some(Self { endpoint: uri, headers, service: get(SERVICE).unwrap_or_else(|| service.to_owned()) }))
+        let headers = pairs(HEADERS, &headers).map(|pair| header(pair?)).collect::<Result<_, _>>()?;
+        let given = get(ATTRIBUTES).unwrap_or_default();
+        let mut attributes = pairs(ATTRIBUTES, &given).collect::<Result<Vec<_>, _>>()?;
+        // The variable of its own counts before the list; the version is that of the program.
+        let named = attributes.iter().rev().find(|(name, _)| name == SERVICE_ATTRIBUTE).map(|(_, value)| value.clone());
+        attributes.retain(|(name, _)| name != SERVICE_ATTRIBUTE && name != VERSION_ATTRIBUTE);
+        let service = get(SERVICE).or(named).unwrap_or_else(|| service.to_owned());
+        Ok(Some(Self { endpoint: uri, headers, service, attributes }))
     }
 }
 
+/// `name=value,name=value`, with values in percent-encoding, as the standard writes headers and attributes. The error has no value: it may be
+/// a secret.
+fn pairs<'a>(variable: &'a str, text: &'a str) -> impl Iterator<Item = Result<(String, String), String>> + 'a {
+    text.split(',').filter(|pair| !pair.trim().is_empty()).map(move |pair| {
+        let wrong = || format!("{variable}: write name=value,name=value, with values in percent-encoding");
+        let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
+        let (name, value) = (name.trim(), decoded(value.trim()).ok_or_else(wrong)?);
+        if name.is_empty() { Err(wrong()) } else { Ok((name.to_owned(), value)) }
+    })
+}
+
+/// None of what is no percent-encoding of UTF-8.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// Without the value in the error: it may be a secret.
-fn header(pair: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let wrong = || format!("{HEADERS}: write name=value,name=value");
-    let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
-    let name = HeaderName::try_from(name.trim()).map_err(|_| wrong())?;
-    let mut value = HeaderValue::try_from(value.trim()).map_err(|_| wrong())?;
+fn header((name, value): (String, String)) -> Result<(HeaderName, HeaderValue), String> {
+    let wrong = || format!("{HEADERS}: a name or a value in it is no header's");
+    let name = HeaderName::try_from(name).map_err(|_| wrong())?;
+    let mut value = HeaderValue::try_from(value).map_err(|_| wrong())?;
     value.set_sensitive(true);
     Ok((name, value))
 }
@@ -102,6 +140,20 @@ mod tests {
     }
 
     #[test]
+    fn headers_and_attributes_are_decoded_and_the_variable_of_the_name_counts_first() {
+        let listed = (
+            ATTRIBUTES,
+            "deployment.environment=%D1%83%D0%B7%D0%B5%D0%BB%20KAZ, service.name=listed,service.version=0",
+        );
+        let headers = (HEADERS, "authorization=Bearer%20abc%3D");
+        let with = settings(&[(ENDPOINT, "http://c"), listed, headers]).unwrap().unwrap();
+        assert_eq!(with.attributes, [("deployment.environment".to_owned(), "узел KAZ".to_owned())]);
+        assert_eq!((with.service.as_str(), with.headers[0].1.as_bytes()), ("listed", b"Bearer abc=".as_slice()));
+        let named = settings(&[(ENDPOINT, "http://c"), listed, (SERVICE, "mine")]).unwrap().unwrap();
+        assert_eq!(named.service, "mine");
+    }
+
+    #[test]
     fn what_cannot_be_done_is_said_by_the_variables_name_and_no_secret_is() {
         let check = |variables: &[(&str, &str)], words: &str| {
             let error = settings(variables).unwrap_err();
@@ -112,6 +164,10 @@ mod tests {
         check(&[(ENDPOINT, "http://c"), (PROTOCOL, "grpc")], "http/json");
         check(&[(ENDPOINT, "http://c"), (EXPORTER, "zipkin")], EXPORTER);
         check(&[(ENDPOINT, "http://c"), (HEADERS, "the secret")], HEADERS);
+        check(&[(ENDPOINT, "http://c"), (HEADERS, "x=secret%2")], HEADERS);
+        check(&[(ENDPOINT, "http://c"), (HEADERS, "x=secret%0A")], HEADERS);
+        check(&[(ENDPOINT, "http://c"), (ATTRIBUTES, "=secret")], ATTRIBUTES);
+        check(&[(ENDPOINT, "http://c"), (PROTOCOL, "http/protobuf")], "http/json");
         let with =
             settings(&[(ENDPOINT, "http://c"), (HEADERS, "authorization=Bearer secret, x-a=b")]).unwrap().unwrap();
         assert_eq!(with.headers.len(), 2);

@@ -27,7 +27,7 @@ struct Words {
     names: BTreeMap<String, Vec<String>>,
 }
 
-/// Shows the paper, and of an amendment that waits another; with `--json` the same facts as without.
+/// Shows the paper, and of an amendment that waits another; with `--json` beside the facts.
 pub(super) async fn show(
     client: &Client,
     shown: &Shown,
@@ -35,8 +35,9 @@ pub(super) async fn show(
     output: Output,
 ) -> Result<(), Failure> {
     let words = words(client).await?;
-    let papers: Vec<_> = std::iter::once(shown).chain(amendment).map(|shown| paper(shown, &words)).collect();
-    view::show_as(shown, amendment, output, || papers.join("\n\n"))
+    let text = paper(shown, &words);
+    let of_amendment = amendment.map(|amendment| paper(amendment, &words));
+    view::show_with(shown, amendment, &text, of_amendment.as_deref(), output)
 }
 
 async fn words(client: &Client) -> Result<Words, Failure> {

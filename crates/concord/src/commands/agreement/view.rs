@@ -54,9 +54,18 @@ struct TermsLine {
 #[derive(Serialize)]
 struct WithAmendment<'a> {
     #[serde(flatten)]
-    counting: &'a AgreementLine,
+    counting: WithText<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    amendment: Option<&'a AgreementLine>,
+    amendment: Option<WithText<'a>>,
+}
+
+/// An agreement, with its paper where that was asked for.
+#[derive(Serialize)]
+struct WithText<'a> {
+    #[serde(flatten)]
+    line: &'a AgreementLine,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -176,6 +185,11 @@ impl Shown {
         self.line.participants.iter().any(|party| party.participant == code.as_str() && party.state == "consented")
     }
 
+    /// Whether this participant left it.
+    pub(super) fn has_left(&self, code: &ParticipantCode) -> bool {
+        self.line.participants.iter().any(|party| party.participant == code.as_str() && party.state == "left")
+    }
+
     /// Those who left it, or went off it by declining.
     pub(super) fn gone(&self) -> Vec<ParticipantCode> {
         let gone = self.line.participants.iter().filter(|party| matches!(party.state, "left" | "declined"));
@@ -245,22 +259,28 @@ impl TermsLine {
     }
 }
 
+/// The facts alone.
 pub(super) fn show(shown: &Shown, amendment: Option<&Shown>, output: Output) -> Result<(), Failure> {
-    show_as(shown, amendment, output, || {
+    let line = WithAmendment { counting: shown.without_text(), amendment: amendment.map(Shown::without_text) };
+    output.result(&line, || {
         let waiting = amendment.map(|waiting| format!("\nAn amendment waits for consents:\n{}", waiting.in_full()));
         format!("{}{}", shown.in_full(), waiting.unwrap_or_default())
     })
 }
 
-/// With `--json` always the same facts; else the words given.
-pub(super) fn show_as(
+/// The papers; with `--json` beside the facts.
+pub(super) fn show_with(
     shown: &Shown,
     amendment: Option<&Shown>,
+    text: &str,
+    of_amendment: Option<&str>,
     output: Output,
-    words: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
-    let line = WithAmendment { counting: &shown.line, amendment: amendment.map(|waiting| &waiting.line) };
-    output.result(&line, words)
+    let line = WithAmendment {
+        counting: WithText { line: &shown.line, text: Some(text) },
+        amendment: amendment.map(|waiting| WithText { line: &waiting.line, text: of_amendment }),
+    };
+    output.result(&line, || std::iter::once(text).chain(of_amendment).collect::<Vec<_>>().join("\n\n"))
 }
 
 pub(super) fn history(all: &[Shown], output: Output) -> Result<(), Failure> {
@@ -315,6 +335,10 @@ pub(crate) fn in_words(rule: &str) -> &str {
 }
 
 impl Shown {
+    const fn without_text(&self) -> WithText<'_> {
+        WithText { line: &self.line, text: None }
+    }
+
     fn in_full(&self) -> String {
         let rows = self.line.participants.iter().map(|party| {
             let ends = party.ends_at.as_ref().map_or("", |_| ", to end");

@@ -44,16 +44,16 @@ pub(crate) struct EnrolArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord participant bundle KAZ --out kaz.bundle.json --profile /srv/concord/hub/officer"
+    after_help = "Example:\n  concord participant bundle KAZ --profile /srv/concord/hub/officer\n  concord participant bundle KAZ --out kaz.bundle.json --profile /srv/concord/hub/officer"
 )]
 pub(crate) struct BundleArgs {
     /// Whose node joins with it.
     code: ParticipantCode,
     #[command(flatten)]
     client: ClientArgs,
-    /// Where the bundle goes.
+    /// Where the bundle goes; into the present folder, as `kaz.bundle.json`, where it is not said and no such file is there.
     #[arg(long, value_name = "BUNDLE")]
-    out: PathBuf,
+    out: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -145,12 +145,16 @@ pub(super) async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failur
 }
 
 pub(super) async fn bundle(args: &BundleArgs, output: Output) -> Result<(), Failure> {
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => unless_there(PathBuf::from(format!("{}.bundle.json", args.code.as_str().to_lowercase())))?,
+    };
     let client = Client::connect(&args.client).await?;
-    let (bundle, fingerprint) = write_bundle(&client, &args.code, &args.out).await?;
+    let (bundle, fingerprint) = write_bundle(&client, &args.code, &out).await?;
     let line = BundleLine {
         participant: args.code.to_string(),
         hub: bundle.hub,
-        bundle: args.out.display().to_string(),
+        bundle: out.display().to_string(),
         bundle_fingerprint: fingerprint,
     };
     output.result(&line, || {
@@ -160,8 +164,20 @@ pub(super) async fn bundle(args: &BundleArgs, output: Output) -> Result<(), Fail
             ("bundle's fingerprint", line.bundle_fingerprint.clone()),
         ])
     })?;
-    tell_next(&args.out, output);
+    tell_next(&out, output);
     Ok(())
+}
+
+/// A file whose name nobody gave takes no other's place.
+fn unless_there(out: PathBuf) -> Result<PathBuf, Failure> {
+    match out.symlink_metadata() {
+        Ok(_) => {
+            let what = format!("{} is here already, and nothing was written", out.display());
+            Err(Failure::failed("FILE_EXISTS", what)
+                .help("say where the bundle is to go with --out, or move that file away"))
+        }
+        Err(_) => Ok(out),
+    }
 }
 
 /// Fetches the bundle of an enrolled participant and writes it; returns it with its fingerprint.

@@ -89,7 +89,9 @@ fn of_one(one: &HealthLine) -> Vec<String> {
         if told.is_empty() { "-".to_owned() } else { told.join(", ") }
     };
     let lag = |lane: &LaneLine| {
-        (lane.lag_items > 0).then(|| format!("{} {}, {}", lane.lane, lane.lag_items, duration(lane.lag_seconds)))
+        let exercise = if lane.oldest_is_exercise { " (the oldest: EXERCISE)" } else { "" };
+        let words = || format!("{} {}, {}{exercise}", lane.lane, lane.lag_items, duration(lane.lag_seconds));
+        (lane.lag_items > 0).then(words)
     };
     let waits =
         |lane: &LaneLine| (lane.waiting_exchanges > 0).then(|| format!("{} {}", lane.lane, lane.waiting_exchanges));
