@@ -70,10 +70,14 @@ impl Agreements {
         self.in_force(id).filter(|agreement| agreement.left_by(participant).is_some())
     }
 
-    /// What this participant is off, by a leave or by declining, as far as it was told of it: the version that it knew last.
+    /// What this participant is off, by a leave or by declining: the last version that was in force with it, else the last that it knew. For its
+    /// own node, as [`Self::past_of`] is.
     pub fn gone_from(&self, participant: &ParticipantCode, id: &AgreementId) -> Option<&Agreement> {
-        let is_off = self.counting_for(participant, id).is_none();
-        self.seen_by(participant, id).filter(|_| is_off)
+        if self.counting_for(participant, id).is_some() {
+            return None;
+        }
+        let began = |one: &&Agreement| one.in_force_since.is_some() && one.has_consented(participant);
+        self.versions(id).find(began).or_else(|| self.seen_by(participant, id))
     }
 
     /// Where those on a version said something of it since this participant left: what it has to be told when it comes back. Sorted.
@@ -121,12 +125,20 @@ impl Agreements {
         })
     }
 
-    /// What this participant may be shown of the past of an agreement: every version that it was on, the latest first, also once it left: it was
-    /// told of what came before that, and of nothing since. All to the secretariat.
+    /// What this participant may be shown of the past of an agreement: every version that it was on, the latest first. Nothing where it
+    /// left; all to the secretariat.
     pub fn history_for(&self, participant: &ParticipantCode, id: &AgreementId) -> impl Iterator<Item = &Agreement> {
         let sees_all = *participant == ParticipantCode::secretariat();
+        let may_see = sees_all || self.counting_for(participant, id).is_some();
         let participant = participant.clone();
-        self.versions(id).filter(move |one| sees_all || one.record(&participant).is_some())
+        self.versions(id).filter(move |one| may_see && (sees_all || one.record(&participant).is_some()))
+    }
+
+    /// Every version that this participant was on, the latest first, whatever it said since. For its own node, which was told of nothing that
+    /// came after it left; of a hub's agreements it would show that, too.
+    pub fn past_of(&self, participant: &ParticipantCode, id: &AgreementId) -> impl Iterator<Item = &Agreement> {
+        let participant = participant.clone();
+        self.versions(id).filter(move |one| one.record(&participant).is_some())
     }
 
     /// The version in force of every agreement, else its latest, by id; at a node, of all that it was ever told of.

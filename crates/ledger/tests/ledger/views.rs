@@ -88,6 +88,19 @@ fn whoever_left_sees_nothing_of_its_past() {
 }
 
 #[test]
+fn its_own_node_has_the_past_of_whoever_left_and_what_it_left() {
+    let Past { mut forum, versions, .. } = past();
+    let gone =
+        |forum: &Forum, who: &str| forum.ledger.agreements().gone_from(&t(who), &t(ID)).map(|one| one.text.version);
+    assert_eq!((gone(&forum, "IRN"), gone(&forum, "CHN")), (None, None));
+    forum.say("IRN", StatementContent::Leave(versions[2].clone())).unwrap();
+    assert_eq!((gone(&forum, "IRN"), gone(&forum, "KAZ"), gone(&forum, "CHN")), (Some(3), None, None));
+    let past = |who: &str| numbers(forum.ledger.agreements().past_of(&t(who), &t(ID)));
+    assert_eq!(past("IRN"), [4, 3, 2, 1].map(|version| (ID.to_owned(), version)));
+    assert!(past("CHN").is_empty());
+}
+
+#[test]
 fn a_member_to_the_last_is_who_is_one_or_was_one_when_it_ended() {
     let Past { mut forum, versions, .. } = past();
     let last = |forum: &Forum, version: usize, who: &str| {

@@ -84,7 +84,9 @@ impl AgreementService for AgreementApi {
             return Err(refused(Refusal::new(Reason::WaitExpired, what)));
         }
         let sees = |version: &&Agreement| seen_by.sees(&state, version);
-        let history = agreements.history_for(own, &id).filter(|_| request.with_history).filter(sees);
+        let (shown_of_past, past) = (agreements.history_for(own, &id), agreements.past_of(own, &id));
+        let history = shown_of_past.filter(|_| !reads_left).chain(past.filter(|_| reads_left));
+        let history = history.filter(|_| request.with_history).filter(sees);
         Ok(Response::new(pb::GetAgreementResponse {
             agreement: Some(shown(agreement)),
             amendment: agreements.amendment_for(own, &id).filter(sees).map(shown),
