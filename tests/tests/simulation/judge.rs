@@ -42,7 +42,7 @@ pub(crate) struct Party<T> {
 
 /// Whether nobody waits for anything any more.
 pub(crate) fn is_over(parties: &Parties, log: &Log) -> bool {
-    log.busy == 0 && pending(parties).is_empty() && agencies_have_all(parties, log)
+    log.busy == 0 && pending(parties).is_empty() && not_given(parties, log).is_empty()
 }
 
 /// What hub and nodes still have to tell each other; empty where there is nothing.
@@ -104,18 +104,23 @@ pub(crate) fn pending(parties: &Parties) -> String {
     pending
 }
 
-fn agencies_have_all(parties: &Parties, log: &Log) -> bool {
-    parties.nodes.iter().enumerate().all(|(state, node)| {
+/// What agencies have yet to be given; empty where there is nothing.
+pub(crate) fn not_given(parties: &Parties, log: &Log) -> String {
+    let mut missing = String::new();
+    for (state, node) in parties.nodes.iter().enumerate() {
         let accepted = received(node).accepted;
-        (0..AGENCIES.len()).all(|agency| {
+        for (agency, name) in AGENCIES.iter().enumerate() {
             let given = log.given.get(&(state, agency));
-            accepted.keys().all(|id| {
+            for id in accepted.keys() {
                 // What its node knows to be withdrawn it gives to nobody who had not got it.
                 let is_withdrawn = log.withdrawn.get(id).is_some_and(|by| accepted.contains_key(by));
-                is_withdrawn || given.is_some_and(|given| given.exchanges.contains_key(id))
-            })
-        })
-    })
+                if !is_withdrawn && given.is_none_or(|given| !given.exchanges.contains_key(id)) {
+                    missing.push_str(&format!("{} {name} was not given {id}; ", node.code));
+                }
+            }
+        }
+    }
+    missing
 }
 
 /// Judges what is left when everything drained; answers how many exchanges there were.

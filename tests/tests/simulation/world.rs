@@ -111,7 +111,9 @@ impl World {
             }
             sleep(Duration::from_secs(1)).await;
         }
-        panic!("I6: not everything drained in {DRAIN_SECONDS_MAX} s: {}", judge::pending(&self.parties()));
+        let (parties, log) = (self.parties(), self.log());
+        let pending = judge::pending(&parties) + &judge::not_given(&parties, &log);
+        panic!("I6: not everything drained in {DRAIN_SECONDS_MAX} s, {} at work: {pending}", log.busy);
     }
 
     pub(crate) fn start(&self) {
