@@ -1,12 +1,13 @@
 //! `concord anchor next` and `concord anchor end`: one anchor of a server's participant follows another, with both for a while.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use concord_identity::{Anchor, read_text};
 use concord_model::Fingerprint;
-use concord_server::FolderKind;
 use concord_server::holders::{Holders, HoldersError};
+use concord_server::{CERTIFICATE_CHECK_MILLISECONDS, FolderKind};
 use concord_wire::agreement::{DraftContent, keys};
 use serde::Serialize;
 
@@ -144,6 +145,11 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
     }
     holders.follow_anchor(&next)?;
     holders.know_by(&both(std::slice::from_ref(&next), &known))?;
+    if kind == FolderKind::Node {
+        // A hub goes by its registry. A node looks at its files once a second: whoever had a certificate under the next anchor before that
+        // would be refused.
+        tokio::time::sleep(Duration::from_millis(2 * CERTIFICATE_CHECK_MILLISECONDS)).await;
+    }
     let before = if present == next.fingerprint() { ending } else { Some(present) };
     line(Said::Accepted.as_str(), before).tell("before it", output)?;
     tell_renewing(args, kind, output);
