@@ -62,6 +62,10 @@ fn a_list_of_an_anchor_that_was_replaced_or_ended_is_a_note_until_its_file_is_re
     concord(words!["anchor", "next", "--dir", dir]).ok();
     concord(words!["node", "renew", "--all", "--dir", dir]).ok();
     concord(words!["anchor", "end", "--dir", dir]).ok();
+    let since = Instant::now();
+    while concord(words!["status", "--profile", dir.join("operator")]).code != Some(0) {
+        assert!(since.elapsed() < DEADLINE, "the node shows its certificate under the next anchor");
+    }
     forum.await_alarm(&dir, "revocation-past");
     let told = get(&forum.address(&dir, "admin"), "/readyz").body;
     assert!(!told.contains("revocation-invalid"), "{told}");

@@ -146,14 +146,18 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
     holders.follow_anchor(&next)?;
     holders.know_by(&both(std::slice::from_ref(&next), &known))?;
     if kind == FolderKind::Node {
-        // A hub goes by its registry. A node looks at its files once a second: whoever had a certificate under the next anchor before that
-        // would be refused.
-        tokio::time::sleep(Duration::from_millis(2 * CERTIFICATE_CHECK_MILLISECONDS)).await;
+        // A hub goes by its registry: whoever had a certificate under the next anchor before its node looked would be refused.
+        until_it_looked().await;
     }
     let before = if present == next.fingerprint() { ending } else { Some(present) };
     line(Said::Accepted.as_str(), before).tell("before it", output)?;
     tell_renewing(args, kind, output);
     Ok(())
+}
+
+/// A server looks at its files once a second.
+async fn until_it_looked() {
+    tokio::time::sleep(Duration::from_millis(2 * CERTIFICATE_CHECK_MILLISECONDS)).await;
 }
 
 /// By what this folder's people are known; where the folder does not say it, since the anchor's was taken away, the officer's profile does.
@@ -258,6 +262,8 @@ pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
             return Ok(());
         }
     }
+    // The server's certificate may have been made anew a moment ago: whoever knows the present anchor alone would refuse the one before.
+    until_it_looked().await;
     holders.know_by(std::slice::from_ref(kept))?;
     line.tell("ended", output)
 }
