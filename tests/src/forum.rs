@@ -168,7 +168,15 @@ impl Forum {
     pub fn propose_titled(&self, id: &str, measures: &str, on: &[&str], title: &str) {
         let mut propose = words!["agreement", "propose", id, "--title", title, "--measure", measures];
         propose.extend(words!["--participant", on.join(","), "--profile", self.officer(on[0])]);
-        concord(propose).ok();
+        let since = Instant::now();
+        loop {
+            let said = concord(&propose);
+            // The enrolment of the last one that joined may be on its way to the proposer's node.
+            if said.reason().as_deref() != Some("PARTICIPANT_NOT_ENROLLED") || since.elapsed() > DEADLINE {
+                said.ok();
+                return;
+            }
+        }
     }
 
     /// Consents to an agreement, as soon as it has come to the node.

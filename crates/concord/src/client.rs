@@ -1,14 +1,17 @@
 //! From a profile folder to a connected, typed client. Every call has a deadline.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use concord_identity::{Profile, ProfileError};
-use concord_model::Timestamp;
-use concord_server::{ClockOffset, ConnectError, MESSAGE_SIZE_MAX_BYTES, Proxy, clock_offset_at, offset_by_date};
+use concord_identity::{Caller, Profile, ProfileError};
+use concord_model::{Identity, ParticipantCode, Role, Timestamp};
+use concord_server::{
+    CERTIFICATE_STEPS_DAYS, ClockOffset, ConnectError, MESSAGE_SIZE_MAX_BYTES, Proxy, clock_offset_at, offset_by_date,
+};
 use concord_wire::proto::agency::v1::agency_service_client::AgencyServiceClient;
 use concord_wire::proto::agreement::v1::agreement_service_client::AgreementServiceClient;
 use concord_wire::proto::agreement::v1::statement_service_client::StatementServiceClient;
@@ -30,6 +33,8 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is added to a wait that the server keeps, so that its own answer comes first.
 pub(crate) const WAIT_MARGIN: Duration = Duration::from_secs(5);
+
+const MICROS_PER_DAY: i64 = 86_400 * 1_000_000;
 
 /// A connection to the one server of a profile.
 pub(crate) struct Client {
@@ -62,6 +67,7 @@ impl Client {
                 "have the profile made again by the node's operator, or set this machine's clock if it is wrong",
             ));
         }
+        tell_end(own);
         let channel = concord_server::connect_through(concord_server::Tcp, proxy, &address, tls, None).await;
         let channel = channel.map_err(|error| Failure::from(&error))?;
         Ok(Self { profile, channel: Heeding { channel, is_told: Arc::default() } })
@@ -92,6 +98,25 @@ impl Client {
     pub(crate) fn operations(&self) -> OperationsServiceClient<Heeding> {
         OperationsServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_SIZE_MAX_BYTES)
     }
+}
+
+/// A certificate that ends soon is told of to whoever uses it: where the register of its anchor lies in a safe, nobody else can.
+fn tell_end(own: &Caller) {
+    let left = own.not_after.as_micros().saturating_sub(output::now().as_micros());
+    let days = left / MICROS_PER_DAY;
+    if days >= i64::from(CERTIFICATE_STEPS_DAYS[0]) {
+        return;
+    }
+    let Identity { participant, role, name } = &own.identity;
+    let server =
+        if participant == &ParticipantCode::secretariat() && *role != Role::Agency { "the hub" } else { "the node" };
+    let end = output::time(own.not_after);
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(
+        std::io::stderr().lock(),
+        "note: the certificate of {} ends in {days} days, {end}: who keeps the folder of {server} of {participant} makes the next one with `concord {role} renew {name}`",
+        own.identity
+    );
 }
 
 /// The proxy that the profile names, if it does.

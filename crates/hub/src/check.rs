@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use concord_identity::{Anchor, Credentials, SigningKey, read_text};
+use concord_identity::{Anchor, Credentials, SigningKey};
 use concord_model::{Identity, ParticipantCode, Role, Timestamp};
 use concord_server::checks::{
     Check, FILES_TIMEOUT_SECONDS, apart, clock_beside_own, disk, fdatasync, key_is_another, own_certificate,
@@ -14,7 +14,7 @@ use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, connect};
 use tonic::transport::Channel;
 
 use crate::config::Config;
-use crate::init::{files, refuse_if_awaited};
+use crate::init::{files, of_name, refuse_if_awaited};
 
 mod officers;
 
@@ -50,7 +50,8 @@ struct Found {
     folder: Result<Folder, String>,
     config: Result<Config, String>,
     credentials: Result<Credentials, String>,
-    anchor: Result<Anchor, String>,
+    /// Those that its people are known by.
+    anchors: Result<Vec<Anchor>, String>,
     signing: Result<(), String>,
     /// Why it does not serve yet, where its certificates have yet to come.
     awaited: Option<String>,
@@ -64,8 +65,11 @@ impl Found {
     /// Blocks for as long as the disk does.
     fn read(dir: &Path) -> Self {
         let said = |error: &dyn std::fmt::Display| error.to_string();
-        let anchor = read_text(&dir.join(files::ANCHOR_CERTIFICATE)).map_err(|error| said(&error));
         let config = Config::load(dir);
+        let anchors = match &config {
+            Ok(config) => of_name(dir, &config.name).anchors().map_err(|error| said(&error)),
+            Err(error) => Err(said(error)),
+        };
         Self {
             folder: Folder::open(dir, FolderKind::Hub).map_err(|error| said(&error)),
             awaited: refuse_if_awaited(dir).err().map(|error| said(&error)),
@@ -73,7 +77,7 @@ impl Found {
             config: config.map_err(|error| said(&error)),
             credentials: Credentials::load(&dir.join(files::TLS_CERTIFICATE), &dir.join(files::TLS_KEY))
                 .map_err(|error| said(&error)),
-            anchor: anchor.and_then(|text| Anchor::from_pem(&text).map_err(|error| said(&error))),
+            anchors,
             signing: SigningKey::load(&dir.join(files::SIGNING_KEY)).map(drop).map_err(|error| said(&error)),
             written: last_written(&dir.join(files::JOURNAL)),
         }
@@ -100,17 +104,21 @@ impl Found {
         if let Some(why) = &self.awaited {
             return Check::failed(NAME, why, "have the requests signed, and run `concord hub install-cert`");
         }
-        let (credentials, anchor) = match (&self.credentials, &self.anchor) {
+        let (credentials, anchors) = match (&self.credentials, &self.anchors) {
             (Err(why), _) | (_, Err(why)) => return Check::failed(NAME, why, PUT_BACK),
-            (Ok(credentials), Ok(anchor)) => (credentials, anchor),
+            (Ok(credentials), Ok(anchors)) => (credentials, anchors),
         };
+        if anchors.is_empty() {
+            let what = "nothing here says by which trust anchor it is known: neither tls/anchor.pem nor anchor/certificate.pem";
+            return Check::failed(NAME, what, "start the hub, which writes tls/anchor.pem by its registry");
+        }
         if let Some(another) = key_is_another(NAME, credentials) {
             return another;
         }
         if let Err(why) = &self.signing {
             return Check::failed(NAME, why, PUT_BACK);
         }
-        own_certificate(NAME, credentials, &own, std::slice::from_ref(anchor))
+        own_certificate(NAME, credentials, &own, anchors)
     }
 
     /// Served by this hub itself, or free. Somebody who listens is asked first, so that a hub that serves is not disturbed.

@@ -26,7 +26,7 @@ pub struct Config {
     pub journal_segment_size_bytes: u64,
     /// What is kept free on the disk for what is under way, in bytes.
     pub disk_reserve_bytes: u64,
-    /// How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of its hold.
+    /// How many officers of the secretariat must sign an enrolment, a replacement of keys, the release of its hold, or new keys of the hub's.
     pub quorum: Quorum,
     /// After which time what waits is overdue.
     pub overdue: Overdue,
@@ -131,8 +131,9 @@ journal_segment_size_bytes = {segment}
 # deliveries, acknowledgements and officers' words go on. It recovers by itself.
 disk_reserve_bytes = {disk_reserve_bytes}
 
-# How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of a hold of the secretariat's: 1 to
-# {quorum_max}. What one of them says waits until others approve it (`concord approval list`), for 30 days; one rejection ends it.
+# How many officers of the secretariat must sign an enrolment, a replacement of keys, the release of a hold of the secretariat's, or new
+# keys of the hub's own (`hub rotate`; `anchor next` and `anchor end` of its folder): 1 to {quorum_max}. What one of them says waits until
+# others approve it (`concord approval list`), for 30 days; one rejection ends it.
 quorum = {quorum}
 {overdue}{nodes}{quotas}{retention}{revocation}"#,
             name = self.name,

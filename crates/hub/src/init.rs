@@ -51,13 +51,14 @@ pub struct Initialised {
 /// The files of a hub's folder.
 pub(crate) mod files {
     /// What goes into a backup: public, and needed beside the journal.
-    pub(crate) const PUBLIC: &[&str] = &["concord.json", "hub.toml", ANCHOR_CERTIFICATE, TLS_CERTIFICATE];
+    pub(crate) const PUBLIC: &[&str] = &["concord.json", "hub.toml", ANCHOR_CERTIFICATE, TLS_CERTIFICATE, TLS_ANCHOR];
     /// What a backup never holds and a hub cannot serve without.
     pub(crate) const KEYS: &[&str] = &[TLS_KEY, SIGNING_KEY];
     pub(crate) const JOURNAL: &str = "journal";
     pub(crate) const VIEWS: &str = "views";
     pub(crate) const SNAPSHOTS: &str = "snapshots";
     pub(crate) const ANCHOR_CERTIFICATE: &str = "anchor/certificate.pem";
+    pub(crate) const TLS_ANCHOR: &str = "tls/anchor.pem";
     pub(crate) const TLS_CERTIFICATE: &str = "tls/certificate.pem";
     pub(crate) const TLS_KEY: &str = "tls/key.pem";
     pub(crate) const SIGNING_KEY: &str = "signing/key.pem";

@@ -5,17 +5,18 @@
 use std::path::{Path, PathBuf};
 
 use concord_backup::{Backup, BackupError, Owner, Staged, refuse_if_holds};
-use concord_identity::{Anchor, Credentials, SigningKeys, read_text};
+use concord_identity::{Credentials, SigningKeys};
 use concord_journal::{FileJournal, HistoryId, Journal as _, SEGMENT_SIZE_DEFAULT_BYTES, Tail};
 use concord_ledger::Ledger;
 use concord_model::Timestamp;
 use concord_server::audit::{Audit, Event, Object};
+use concord_server::holders::HoldersError;
 use concord_server::{Clock as _, Folder, FolderKind, SystemClock};
 use futures::executor::block_on;
 
 use crate::config::Config;
 use crate::error::HubError;
-use crate::init::{files, found_journal, founding, open_journal, random};
+use crate::init::{files, found_journal, founding, of_name, open_journal, random};
 use crate::seed::Seed;
 use crate::serve::check_owner;
 use crate::snapshot;
@@ -83,7 +84,7 @@ pub fn refound(dir: &Path, seed: Seed) -> Result<Restored, HubError> {
     let _lock = folder.lock()?;
     let config = Config::load(dir)?;
     refuse_if_holds(dir)?;
-    let anchor = Anchor::from_pem(&read_text(&dir.join(files::ANCHOR_CERTIFICATE))?)?;
+    let anchor = of_name(dir, &config.name).anchor()?.ok_or(HoldersError::AnchorUnknown)?;
     let now = SystemClock.now();
     let founding = founding(&config, &anchor, signing_keys.first(), seed);
     let staged: Staged = concord_backup::staging_folder(dir)?;

@@ -31,7 +31,7 @@ use crate::feeds::FeedsShown;
 use crate::fencing::RunsSeen;
 use crate::fleet::Fleet;
 use crate::follow::follow;
-use crate::init::{files, open_journal};
+use crate::init::{files, of_name, open_journal};
 use crate::lags;
 use crate::lapses;
 use crate::losses::{self, Losses};
@@ -41,7 +41,7 @@ use crate::projection::HubProjection;
 use crate::retention::Keeper;
 use crate::sequencer::{Published, SequencerTask};
 use crate::services;
-use crate::shared::{Shared, anchors_of};
+use crate::shared::{Shared, all_anchors_of, anchors_of};
 use crate::snapshot;
 use crate::streams::Streams;
 use crate::withdrawals;
@@ -89,8 +89,13 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     let certificates = Certificates::new();
     let opening = (own_files(dir, &caller), credentials.clone(), anchors.clone(), certificates.clone());
     let (told, judged_by) = (readiness.clone(), Arc::clone(&clock));
+    let known_by = of_name(dir, &config.name);
     let own = blocking(move || {
         let (files, credentials, anchors, certificates) = opening;
+        // The folder of an older version has no other word of it than the anchor's own folder, which is to be in a safe.
+        if let Err(error) = known_by.keep_anchors(&anchors.get(&ParticipantCode::secretariat())) {
+            tracing::warn!(%error, "by which anchors this hub is known could not be kept beside its certificate");
+        }
         Ok(OwnCertificates::open(files, credentials, anchors, certificates, told, judged_by))
     });
     let own = own.await?;
@@ -159,6 +164,8 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     server.routes = server.routes.add_service(services::operations::server(operations));
     let mut sequencing = tokio::spawn(task.run());
     let listening = vec![server.connections.clone(), admin.connections()];
+    let known = sequencer.watch();
+    let revocations = revocations.knowing_past(move || all_anchors_of(&known.borrow().ledger));
     let revoking = tokio::spawn(revocations.watch(listening.clone(), None, hangup.clone()));
     let renewing = tokio::spawn(own.watch(listening, hangup));
     let enrolled = sequencer.watch();
@@ -167,8 +174,10 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
         let enrolment = published.ledger.registry().enrolment(&identity.participant);
         identity.role == Role::Node && enrolment.is_some_and(|enrolment| enrolment.node == identity.name)
     };
-    let warning = certificates.watch(server.connections.clone(), is_node, readiness.clone(), Arc::clone(&clock));
+    let warning =
+        certificates.clone().watch(server.connections.clone(), is_node, readiness.clone(), Arc::clone(&clock));
     let warning = tokio::spawn(warning);
+    let listing = tokio::spawn(certificates.keep_issued(of_name(dir, &config.name), |_| false));
     let measured = Arc::clone(&journal);
     let measuring = tokio::spawn(room.watch(move || measured.available_bytes()));
     let projecting = tokio::spawn(follow(views, Arc::clone(&dyn_journal), sequencer.watch(), sequencer.recent()));
@@ -219,6 +228,7 @@ pub async fn serve(dir: &Path) -> Result<(), HubError> {
     revoking.abort();
     renewing.abort();
     warning.abort();
+    listing.abort();
     keeping.abort();
     // The admin listener tells of the drain to its end.
     admin_end.cancel();

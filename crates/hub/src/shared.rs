@@ -209,6 +209,13 @@ pub fn anchors_of(ledger: &Ledger) -> BTreeMap<ParticipantCode, Vec<Anchor>> {
     all
 }
 
+/// The anchors that each participant has or had, also those that were ended or replaced.
+pub fn all_anchors_of(ledger: &Ledger) -> BTreeMap<ParticipantCode, Vec<Anchor>> {
+    let registry = ledger.registry();
+    let of = |code: &ParticipantCode| registry.anchors_of(code).filter_map(|der| Anchor::from_der(der).ok()).collect();
+    registry.participants().map(|one| (one.code.clone(), of(&one.code))).collect()
+}
+
 /// Something failed inside: the log has it, the caller hears no more than that.
 pub fn internal(error: impl std::fmt::Display) -> Refusal {
     tracing::error!(%error, "a request failed inside");

@@ -109,18 +109,19 @@ impl AnchorFolder {
         Ok(self.register.hold()?)
     }
 
-    /// Notes that these are taken back, and makes the list of all that ever were: by the register, and by the lists beside.
+    /// Notes that these are taken back, each by its number and by its holder, if that is known, and makes the list of all that ever were: by
+    /// the register, and by the lists beside.
     ///
     /// Invariant: what an earlier list of this anchor names, the new one names.
     pub fn revoke(
         &self,
         held: &mut RegisterHeld,
-        these: &[(Identity, String)],
+        these: &[(Option<Identity>, String)],
         beside: &[Vec<u8>],
         now: Timestamp,
         next_update_days: u32,
     ) -> Result<MadeList, IssueError> {
-        self.register.revoked(held, these.iter().map(|(name, serial)| (name, serial.as_str())), now)?;
+        self.register.revoked(held, these.iter().map(|(name, serial)| (name.as_ref(), serial.as_str())), now)?;
         let mut revoked = Revoked::new();
         for one in self.register.read()? {
             if one.revoked.is_some() {

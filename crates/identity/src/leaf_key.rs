@@ -182,6 +182,11 @@ impl LeafPublicKey {
         }
     }
 
+    /// The SubjectPublicKeyInfo in DER, which [`Self::from_spki`] reads.
+    pub fn to_spki(&self) -> Vec<u8> {
+        self.subject_public_key_info()
+    }
+
     /// SHA-256 of the SubjectPublicKeyInfo, as people compare it.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint(Digest(Sha256::digest(self.subject_public_key_info()).into()))

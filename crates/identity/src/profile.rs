@@ -240,6 +240,11 @@ impl Profile {
         &self.own
     }
 
+    /// The anchors that the server is known by here.
+    pub fn server_anchors(&self) -> &[Anchor] {
+        &self.server_anchors
+    }
+
     /// By what way the server is reached.
     pub fn way(&self) -> &ProfileWay {
         &self.way

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::facts::CertificateFacts;
 use crate::files::FileError;
+use crate::leaf_key::LeafPublicKey;
 use crate::moment::rfc3339;
 
 /// A register. A larger file is refused: something else was put there.
@@ -25,7 +26,7 @@ const FILE_MODE: u32 = 0o600;
 /// One certificate that the anchor issued, as the register has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
-    /// The URI name.
+    /// The URI name; empty of one that was taken back by its number, and that nobody knows whose it was.
     pub name: String,
     /// The serial number in hexadecimal.
     pub serial: String,
@@ -35,6 +36,10 @@ pub struct Registered {
     pub not_after: String,
     /// SHA-256 of its key.
     pub key: String,
+    /// The key itself, SubjectPublicKeyInfo in hexadecimal: its holder, whose profile is elsewhere, gets the next certificate for it. A
+    /// register of an older version has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// When it was taken back, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<String>,
@@ -51,10 +56,26 @@ impl Registered {
         self.revoked.as_deref().and_then(moment)
     }
 
+    /// Its key, if that is known.
+    pub fn public_key(&self) -> Option<LeafPublicKey> {
+        let der = from_hex(self.public_key.as_deref()?)?;
+        // What a line says of it twice has to be the same.
+        LeafPublicKey::from_spki(&der).ok().filter(|key| Some(key.fingerprint()) == self.key_fingerprint())
+    }
+
     /// Over its key, if that is known.
     pub fn key_fingerprint(&self) -> Option<Fingerprint> {
         Digest::from_hex(&self.key).ok().map(Fingerprint)
     }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect()
 }
 
 fn moment(text: &str) -> Option<Timestamp> {
@@ -92,20 +113,21 @@ impl Register {
                 not_before: rfc3339(facts.not_before),
                 not_after: rfc3339(facts.not_after),
                 key: facts.key_fingerprint().map(|key| key.to_string()).unwrap_or_default(),
+                public_key: facts.key.as_ref().map(|key| to_hex(&key.to_spki())),
                 revoked: None,
             })],
         )
     }
 
-    /// Notes that these certificates, by name and serial number, are taken back. Durable when it returns.
+    /// Notes that these certificates, by name, if that is known, and serial number, are taken back. Durable when it returns.
     pub(crate) fn revoked<'a>(
         &self,
         held: &mut RegisterHeld,
-        these: impl IntoIterator<Item = (&'a Identity, &'a str)>,
+        these: impl IntoIterator<Item = (Option<&'a Identity>, &'a str)>,
         now: Timestamp,
     ) -> Result<(), FileError> {
-        let line = |(name, serial): (&Identity, &str)| Line::Revoked {
-            name: name.to_string(),
+        let line = |(name, serial): (Option<&Identity>, &str)| Line::Revoked {
+            name: name.map(ToString::to_string).unwrap_or_default(),
             serial: serial.to_owned(),
             at: rfc3339(now),
         };
@@ -154,7 +176,8 @@ impl Register {
                     None => {
                         places.insert(serial.clone(), all.len());
                         let (not_before, not_after, key) = Default::default();
-                        all.push(Registered { name, serial, not_before, not_after, key, revoked: Some(at) });
+                        let (public_key, revoked) = (None, Some(at));
+                        all.push(Registered { name, serial, not_before, not_after, key, public_key, revoked });
                     }
                 },
             }
@@ -207,11 +230,11 @@ mod tests {
         let register = Register::at(folder.path().join("issued.jsonl"));
         assert_eq!(register.read().unwrap(), []);
         let name: Identity = "spiffe://kaz.concord/officer/first".parse().unwrap();
-        register.revoked(&mut register.hold().unwrap(), [(&name, "0a")], Timestamp::from_micros(0)).unwrap();
+        register.revoked(&mut register.hold().unwrap(), [(Some(&name), "0a")], Timestamp::from_micros(0)).unwrap();
         let mut file = OpenOptions::new().append(true).open(folder.path().join("issued.jsonl")).unwrap();
         file.write_all(b"{\"issued\":{\"name\":\"spi").unwrap();
         assert_eq!(register.read().unwrap().len(), 1);
-        register.revoked(&mut register.hold().unwrap(), [(&name, "0b")], Timestamp::from_micros(0)).unwrap();
+        register.revoked(&mut register.hold().unwrap(), [(Some(&name), "0b")], Timestamp::from_micros(0)).unwrap();
         let read = register.read().unwrap();
         assert_eq!(read.iter().map(|one| one.serial.as_str()).collect::<Vec<_>>(), ["0a", "0b"]);
         assert!(read.iter().all(|one| one.revoked.as_deref() == Some("1970-01-01T00:00:00Z")));

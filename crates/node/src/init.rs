@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use concord_identity::{
-    AnchorFolder, Credentials, FileError, IssueError, SigningKey, enrolment_fingerprint, write_public,
+    AnchorFolder, Credentials, FileError, IssueError, Registered, SigningKey, enrolment_fingerprint, write_public,
 };
 use concord_journal::{FileJournal, SEGMENT_SIZE_DEFAULT_BYTES};
 use concord_model::{Fingerprint, Identity, Name, ParticipantCode, Role};
@@ -21,6 +21,9 @@ use crate::folders::Paths;
 use crate::open::{append, open_journal};
 use crate::paper::join_request_to_json;
 use concord_server::{Clock as _, SystemClock};
+
+/// Up to which number a name that is free is looked for.
+const FIRST_PEOPLE_MAX: u32 = 64;
 
 /// What a new node is to be.
 #[derive(Debug, Clone)]
@@ -61,6 +64,8 @@ pub struct Initialised {
     pub enrolment_fingerprint: Fingerprint,
     /// What is handed to the secretariat.
     pub join_request_path: PathBuf,
+    /// The profiles of its officers and its operator.
+    pub profiles: Vec<PathBuf>,
 }
 
 /// Sets a node up in an absent or empty folder.
@@ -68,6 +73,12 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
     let now = SystemClock.now();
     let life = Lifetime { days: options.days, now };
     let there = anchor_that_is_there(&options)?;
+    let people = match &there {
+        Some((folder, _)) => {
+            people_beside(&options, &AnchorFolder::register_in(folder).read().map_err(IssueError::from)?)?
+        }
+        None => people_of(&options)?,
+    };
     let new = New::begin(&options)?;
     let (paths, holders) = (&new.paths, &new.holders);
     let anchor = match there {
@@ -82,7 +93,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
     holders.add_server(&anchor, hosts(&options.dns, new.config.listen), life)?;
     // Its certificate says by now by which name it is reached.
     let holders = &of_config(new.folder.path(), &new.config);
-    for person in new.people(&options)? {
+    for person in people {
         holders.add(&anchor, &person, None, life)?;
     }
     let made = write_join_request(paths, &new.config, holders)?;
@@ -97,7 +108,7 @@ pub fn init(options: InitOptions) -> Result<Initialised, NodeError> {
 pub fn init_by_request(options: InitOptions) -> Result<Asked, NodeError> {
     let new = New::begin(&options)?;
     let mut holders = vec![new.holders.server().clone()];
-    holders.extend(new.people(&options)?);
+    holders.extend(people_of(&options)?);
     let hosts = hosts(&options.dns, new.config.listen);
     let asked = new.holders.request(&holders, Some(hosts), false, SystemClock.now())?;
     new.config.write(new.folder.path())?;
@@ -139,7 +150,7 @@ pub fn holders(dir: &Path) -> Result<Holders, NodeError> {
     Ok(of_config(dir, &NodeConfig::load(dir)?))
 }
 
-fn of_config(dir: &Path, config: &NodeConfig) -> Holders {
+pub(crate) fn of_config(dir: &Path, config: &NodeConfig) -> Holders {
     let holders = Holders::of(dir, identity(&config.participant, Role::Node, &config.name));
     // So that people's profiles work where they are moved to.
     let by = holders.reached_by(config.listen);
@@ -187,10 +198,33 @@ impl New {
         let holders = of_config(folder.path(), &config);
         Ok(Self { folder, _lock: lock, config, paths, holders })
     }
+}
 
-    fn people(&self, options: &InitOptions) -> Result<Vec<Identity>, NodeError> {
-        Ok(self.holders.first_people(&options.officers)?)
+fn people_of(options: &InitOptions) -> Result<Vec<Identity>, NodeError> {
+    let server = identity(&options.participant, Role::Node, &options.name);
+    Ok(Holders::of(&options.dir, server).first_people(&options.officers)?)
+}
+
+/// Who a folder begins with under an anchor that issued to others before. Two keys of one name could not be told apart: whoever was to be
+/// taken back would take the other along. So a name that counts already is not given again; where none was named, the next number is.
+fn people_beside(options: &InitOptions, issued: &[Registered]) -> Result<Vec<Identity>, NodeError> {
+    let counts = |one: &Identity| issued.iter().any(|known| known.revoked.is_none() && known.name == one.to_string());
+    let mut people = people_of(options)?;
+    for person in &mut people {
+        if !counts(person) {
+            continue;
+        }
+        if options.officers.contains(&person.name) && person.role == Role::Officer {
+            return Err(HoldersError::IssuedBefore(person.clone()).into());
+        }
+        let numbered = |number: u32| {
+            let name = Name::parse(&format!("{}-{number}", person.role)).ok()?;
+            Some(identity(&person.participant, person.role, &name)).filter(|one| !counts(one))
+        };
+        let free = (2..=FIRST_PEOPLE_MAX).find_map(numbered);
+        *person = free.ok_or_else(|| HoldersError::IssuedBefore(person.clone()))?;
     }
+    Ok(people)
 }
 
 /// The node's journal, where there is none yet.
@@ -236,10 +270,13 @@ fn write_join_request(paths: &Paths, config: &NodeConfig, holders: &Holders) -> 
         certificate,
         |message| signing.sign(message),
     );
+    let people = holders.everybody().into_iter().filter(|one| matches!(one.role, Role::Officer | Role::Operator));
+    let profiles = people.map(|person| holders.folder_of(&person));
     write_durably(&paths.join_request(), join_request_to_json(&request)?.as_bytes(), FileMode::Public)?;
     Ok(Initialised {
         enrolment_fingerprint: enrolment_fingerprint(&config.participant, anchor.der(), &signing.public()),
         join_request_path: paths.join_request(),
+        profiles: profiles.collect::<Result<_, _>>()?,
     })
 }
 

@@ -201,6 +201,15 @@ impl Node {
             RevocationFolder::open(&dir, anchors, context.readiness, lapsing, context.clock)
         });
         let revocations = revocations.await.map_err(WriterError::from)?;
+        let known = context.clone();
+        let revocations = revocations.knowing_past(move || {
+            let state = known.now_state();
+            let registry = &state.directory().registry;
+            let of = |code: &ParticipantCode| {
+                registry.anchors_of(code).filter_map(|der| Anchor::from_der(der).ok()).collect::<Vec<_>>()
+            };
+            [known.participant.clone(), ParticipantCode::secretariat()].map(|code| (code.clone(), of(&code))).into()
+        });
         let certificates = started.certificates.clone();
         let opening = (own_files, credentials.clone(), own.clone(), certificates.clone(), context.clone());
         let renewed = concord_server::blocking(move || {
@@ -245,6 +254,11 @@ impl Node {
         links.spawn(revocations.watch(listening.clone(), Some(dialled), hangup.clone()));
         links.spawn(renewed.watch(listening, hangup));
         let (told, clock) = (context.readiness.clone(), Arc::clone(&context.clock));
+        let (holders, asked) = (crate::init::of_config(folder.path(), &config), context.clone());
+        let is_ended = move |one: &Identity| {
+            one.role == Role::Agency && asked.now_state().ended_agencies().iter().any(|name| *name == one.name)
+        };
+        links.spawn(certificates.clone().keep_issued(holders, is_ended));
         links.spawn(certificates.watch(server.connections.clone(), |_| false, told, clock));
         links.spawn(measure(context.clone()));
         links.spawn(services::keep_measured(context.clone()));

@@ -22,6 +22,8 @@ pub(crate) const DISK_FULL_ALARM: &str = "disk-full";
 pub(crate) const CLOCK_SUSPECT_NOTE: &str = "clock-suspect";
 /// A file in the folder of revocation lists does not count as it is.
 pub(crate) const REVOCATION_INVALID_ALARM: &str = "revocation-invalid";
+/// A list in that folder is of an anchor that counts no more.
+pub(crate) const REVOCATION_PAST_NOTE: &str = "revocation-past";
 /// A revocation list is soon to be followed by another, or was before now.
 pub(crate) const REVOCATION_OUTDATED_ALARM: &str = "revocation-outdated";
 /// A new certificate, key or anchor of this server's own is not taken.

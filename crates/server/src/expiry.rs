@@ -1,6 +1,7 @@
-//! How long the certificates last that a server knows: its own, and those of its peers as they were last seen.
+//! How long the certificates last that a server knows: its own, those of its participant's people and agencies, and those of its peers as they
+//! were last seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +13,18 @@ use concord_wire::proto::operations::v1 as pb;
 use crate::alarms::CERTIFICATE_ENDS_NOTE;
 use crate::clock::Clock;
 use crate::connections::Connections;
+use crate::holders::Holders;
 use crate::readiness::Readiness;
+use crate::tasks::blocking;
 
 /// From so many days before its end on a certificate is told of, and again at each further step.
 pub const CERTIFICATE_STEPS_DAYS: [u32; 4] = [60, 30, 14, 7];
 /// How often it is looked whether a step has come.
 pub const EXPIRY_CHECK_MILLISECONDS: u64 = 1000;
+/// How often it is looked who has which certificate of the server's participant: profiles and registers are read whole.
+const ISSUED_CHECK_SECONDS: u64 = 60;
+/// Of so many people and agencies it is told, of those whose certificates end first.
+const ISSUED_TOLD_MAX: usize = 1000;
 
 const OWN: &str = "own";
 const OWN_ANCHOR: &str = "own-anchor";
@@ -41,6 +48,15 @@ enum What {
     Own,
     OwnAnchor,
     Peers,
+    /// Of one of the server's own people, or an agency.
+    Issued,
+}
+
+impl What {
+    /// The server's own, without which it serves nobody.
+    const fn is_own(self) -> bool {
+        matches!(self, Self::Own | Self::OwnAnchor)
+    }
 }
 
 /// How near the end is.
@@ -92,6 +108,55 @@ impl Certificates {
         self.set(format!("{}/{}", identity.participant, identity.role), known);
     }
 
+    /// The people and agencies of the server's participant, each with the end of the certificate that it goes by, in the place of those before:
+    /// who was removed is told of no more.
+    fn issued(&self, mut all: Vec<(Identity, Timestamp)>) {
+        all.sort_by_key(|(_, not_after)| *not_after);
+        all.truncate(ISSUED_TOLD_MAX);
+        let name = |holder: &Identity| format!("{}/{}", holder.role, holder.name);
+        let names: BTreeSet<String> = all.iter().map(|(holder, _)| name(holder)).collect();
+        self.known().retain(|known_as, known| {
+            let stays = known.what != What::Issued || names.contains(known_as);
+            if !stays {
+                // A gauge cannot be taken back; no number is before no time.
+                metrics::gauge!("concord_certificate_expires_timestamp_seconds", "certificate" => known_as.clone())
+                    .set(f64::NAN);
+            }
+            stays
+        });
+        for (holder, not_after) in all {
+            let known = Known { holder: holder.to_string(), not_after, what: What::Issued };
+            self.set(name(&holder), known);
+        }
+    }
+
+    /// Looks again and again who has which certificate, until its task is dropped. Of whom `is_ended` says so is not admitted any more.
+    pub async fn keep_issued(self, holders: Holders, is_ended: impl Fn(&Identity) -> bool + Send) {
+        let mut told = String::new();
+        loop {
+            let looking = holders.clone();
+            match blocking(move || looking.ends()).await {
+                Ok(Ok(mut all)) => {
+                    all.retain(|(holder, _)| !is_ended(holder));
+                    self.issued(all);
+                    told.clear();
+                }
+                Ok(Err(error)) => {
+                    let why = error.to_string();
+                    if why != told {
+                        tracing::warn!(%error, "who has which certificate cannot be read: of those that are soon to end nobody is told meanwhile");
+                        told = why;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "it is looked no more who has which certificate");
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(ISSUED_CHECK_SECONDS)).await;
+        }
+    }
+
     /// For status: all of them.
     pub fn list(&self) -> Vec<pb::CertificateStatus> {
         let told = |(name, known): (&String, &Known)| pb::CertificateStatus {
@@ -139,14 +204,15 @@ impl Certificates {
         let known: Vec<Known> = self.known().values().cloned().collect();
         let mut near: Vec<_> =
             known.iter().filter_map(|known| Some((Step::of(known.not_after, now)?, known))).collect();
-        near.sort_by_key(|(step, known)| (*step, known.not_after));
+        // What this server serves with comes first: many others must not hide it.
+        near.sort_by_key(|(step, known)| (!known.what.is_own(), *step, known.not_after));
         let told: Vec<_> = near.iter().take(TOLD_MAX).map(|(step, known)| known.in_words(*step)).collect();
         let more = near.len() - told.len();
         let more = if more == 0 { String::new() } else { format!(". And {more} more, which `concord status` has") };
         let words = told.join(". ") + &more;
         if near.is_empty() {
             readiness.clear(CERTIFICATE_ENDS_NOTE);
-        } else if near.iter().any(|(step, known)| step.is_last() && known.what != What::Peers) {
+        } else if near.iter().any(|(step, known)| step.is_last() && known.what.is_own()) {
             readiness.raise(CERTIFICATE_ENDS_NOTE, words);
         } else {
             readiness.note(CERTIFICATE_ENDS_NOTE, words);
@@ -165,6 +231,7 @@ impl Known {
             What::Own => format!("this server's own certificate, of {holder},"),
             What::OwnAnchor => format!("this server's own anchor, of {holder},"),
             What::Peers => format!("the certificate of {holder}, as last seen,"),
+            What::Issued => format!("the certificate of {holder}"),
         };
         let when = match step {
             Step::Ended => format!("ended {at}"),
@@ -173,12 +240,26 @@ impl Known {
         let what_to_do = match self.what {
             What::Own => {
                 "`concord node renew`, or `hub renew`, makes it anew, and it is shown without a restart; so is one put into tls/ with its key"
+                    .to_owned()
             }
-            What::OwnAnchor => "make a new anchor and roll over to it",
-            What::Peers => "tell those who run it, only they can renew it",
+            What::OwnAnchor => {
+                "`concord anchor next` brings the next one, certificates are made anew under it (`node renew --all`, or `hub renew --all`), and \
+                 `anchor end` ends this one"
+                    .to_owned()
+            }
+            What::Peers => "tell those who run it, only they can renew it".to_owned(),
+            What::Issued => of_issued(&self.holder),
         };
         format!("{whose} {when}: {what_to_do}")
     }
+}
+
+/// What is done about a certificate of one of the server's people, or of an agency.
+fn of_issued(holder: &str) -> String {
+    let Ok(Identity { role, name, .. }) = holder.parse::<Identity>() else { return "renew it".to_owned() };
+    format!(
+        "`concord {role} renew {name}` makes it anew, and whoever has the profile elsewhere puts it there; `{role} remove {name}` ends it"
+    )
 }
 
 #[cfg(test)]
@@ -222,6 +303,32 @@ mod tests {
     }
 
     #[test]
+    fn an_agencys_certificate_is_told_of_with_the_command_that_renews_it_until_that_is_done_and_never_stops_the_service()
+     {
+        let (certificates, readiness) = (Certificates::new(), Readiness::new());
+        let customs: Identity = "spiffe://kaz.concord/agency/customs".parse().unwrap();
+        certificates.issued(vec![(customs.clone(), at(0, 0))]);
+        assert_eq!(told(&certificates, &readiness, at(61, 0)), None);
+        for days in [60, 30, 14, 7] {
+            let (words, stops) = told(&certificates, &readiness, at(days, 0)).unwrap();
+            assert!(words.contains(&format!("within {days} days")) && !stops, "{words}");
+            assert!(words.contains("`concord agency renew customs`"), "{words}");
+        }
+        let (words, stops) = told(&certificates, &readiness, at(-400, 0)).unwrap();
+        assert!(words.contains("ended ") && !stops, "{words}");
+        // Many of them do not hide what the server itself serves with.
+        let many = (0..20).map(|number| (format!("spiffe://kaz.concord/agency/a{number}").parse().unwrap(), at(1, 0)));
+        certificates.issued(many.chain([(customs.clone(), at(0, 0))]).collect());
+        certificates.own(&"spiffe://kaz.concord/node/main".parse().unwrap(), at(0, 0));
+        let (words, stops) = told(&certificates, &readiness, at(7, 0)).unwrap();
+        assert!(words.contains("this server's own certificate") && words.contains("more") && stops, "{words}");
+        certificates.own(&"spiffe://kaz.concord/node/main".parse().unwrap(), at(-365, 0));
+        certificates.issued(vec![(customs, at(-365, 0))]);
+        assert_eq!(told(&certificates, &readiness, at(0, 1)), None, "renewed");
+        assert_eq!(certificates.list().len(), 2, "who is not there any more is not listed");
+    }
+
+    #[test]
     fn a_peers_certificate_never_makes_this_server_not_ready() {
         let (certificates, readiness) = (Certificates::new(), Readiness::new());
         certificates.saw(&Caller {
@@ -233,6 +340,7 @@ mod tests {
         assert!(words.contains("spiffe://uzb.concord/node/main") && words.contains("ended ") && !stops, "{words}");
         certificates.own_anchor(&ParticipantCode::parse("KAZ").unwrap(), at(0, 0));
         let (words, stops) = told(&certificates, &readiness, at(7, 0)).unwrap();
+        assert!(words.contains("`concord anchor next`"), "{words}");
         assert!(words.contains("own anchor, of KAZ") && words.contains("spiffe://uzb") && stops, "{words}");
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use concord_identity::{AnchorTable, Anchors, IssuerLists, RevocationFile, Revocations, rfc3339};
 use rustix::fs::OFlags;
 
-use crate::alarms::{REVOCATION_INVALID_ALARM, REVOCATION_OUTDATED_ALARM};
+use crate::alarms::{REVOCATION_INVALID_ALARM, REVOCATION_OUTDATED_ALARM, REVOCATION_PAST_NOTE};
 use crate::clock::Clock;
 use crate::connections::Connections;
 use crate::cut::Cut;
@@ -47,6 +47,9 @@ const NO_FILE: &str = "it is no file";
 const COUNTS_ON: &str = "what it said before counts on";
 const NOTHING_COUNTS: &str = "nothing of it counts";
 
+/// The anchors that the participants have or had.
+type Past = Box<dyn Fn() -> AnchorTable + Send>;
+
 /// What stands in the folder, and what of it counts.
 pub struct RevocationFolder {
     path: PathBuf,
@@ -60,6 +63,7 @@ pub struct RevocationFolder {
     /// The tables that the files were judged under.
     judged_under: Vec<Arc<AnchorTable>>,
     counted: Arc<Revocations>,
+    past: Option<Past>,
 }
 
 struct Known {
@@ -71,6 +75,8 @@ struct Known {
     good: Option<RevocationFile>,
     /// Whether that still verifies under the anchors: then it is what counts.
     counts: bool,
+    /// It would count under an anchor of before.
+    is_past: bool,
 }
 
 /// What stands under a name, following links.
@@ -119,6 +125,7 @@ impl RevocationFolder {
             unreadable: None,
             judged_under: Vec::new(),
             counted: Arc::default(),
+            past: None,
         };
         // Whoever has a list to put in has no time to look for where; a folder of before has none yet.
         if let Err(error) = make(&opened.path) {
@@ -126,6 +133,14 @@ impl RevocationFolder {
         }
         opened.look(false);
         opened
+    }
+
+    /// Lets it tell lists of anchors that were ended or replaced from those that nobody can make anything of: under such an anchor nobody is
+    /// let in, so that nothing hangs on its lists, and they are no alarm.
+    #[must_use]
+    pub fn knowing_past(mut self, past: impl Fn() -> AnchorTable + Send + 'static) -> Self {
+        self.past = Some(Box::new(past));
+        self
     }
 
     /// Looks at the folder again and again and at each SIGHUP, until its task is dropped, and ends what rests on something that was taken back:
@@ -172,8 +187,21 @@ impl RevocationFolder {
             self.judged_under = tables;
         }
         let is_changed = self.lapse() || is_changed;
+        self.settle_past();
         self.tell();
         is_changed
+    }
+
+    /// Which of those that do not count would under an anchor of before. Asked each time, since these may change a moment after the anchors.
+    fn settle_past(&mut self) {
+        let is_open = |known: &Known| known.problem.is_some() && !known.counts;
+        let Some(past) = self.past.as_ref().filter(|_| self.files.values().any(is_open)) else { return };
+        let past = past();
+        for known in self.files.values_mut() {
+            let verifies =
+                |file: &RevocationFile| matches!(Revocations::verified(&[file], &past).1.as_slice(), [Ok(())]);
+            known.is_past = is_open(known) && known.read.as_ref().is_ok_and(verifies);
+        }
     }
 
     /// Lets count what is to count now. Whether something lapsed, or has lapsed no more.
@@ -228,7 +256,7 @@ impl RevocationFolder {
             }
             let good = self.files.remove(&name).and_then(|known| known.good);
             let good = good.filter(|_| !concord_faults::planted("forget-the-last-good-list"));
-            self.files.insert(name, Known { found, read, problem: None, good, counts: false });
+            self.files.insert(name, Known { found, read, problem: None, good, counts: false, is_past: false });
             is_changed = true;
         }
         Ok(is_changed)
@@ -298,7 +326,7 @@ impl RevocationFolder {
 
     fn tell(&self) {
         let problem = |(name, known): (&String, &Known)| {
-            let why = known.problem.as_ref()?;
+            let why = known.problem.as_ref().filter(|_| !known.is_past)?;
             Some(format!("{name}: {why}; {}", if known.counts { COUNTS_ON } else { NOTHING_COUNTS }))
         };
         let counts_on = self.files.values().any(|known| known.counts);
@@ -306,6 +334,16 @@ impl RevocationFolder {
         let unreadable = unreadable.map(|why| format!("{why}; {}", if counts_on { COUNTS_ON } else { NOTHING_COUNTS }));
         let problems: Vec<String> = unreadable.into_iter().chain(self.files.iter().filter_map(problem)).collect();
         self.set(REVOCATION_INVALID_ALARM, &problems, Readiness::raise);
+        let past = |(name, known): (&String, &Known)| {
+            let is_past = known.problem.is_some() && known.is_past;
+            is_past.then(|| {
+                format!(
+                    "{name}: it is a list of an anchor that does not count any more, under which nobody is let in: remove it from {REVOCATION_FOLDER}/"
+                )
+            })
+        };
+        let past: Vec<String> = self.files.iter().filter_map(past).collect();
+        self.set(REVOCATION_PAST_NOTE, &past, Readiness::note);
 
         let now = self.clock.now();
         let mut old: Vec<_> = self.counted.newest().into_iter().collect();

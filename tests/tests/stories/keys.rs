@@ -3,14 +3,15 @@
 mod foreign_ca;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use concord_identity::{CertificateFacts, certificates_from_pem};
 use concord_tests::forge::{Authority, put_list, serial_in};
-use concord_tests::{Ended, Forum, Process, concord, exchange_ids, words};
+use concord_tests::{DEADLINE, Ended, Forum, Process, concord, exchange_ids, words};
 use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, date_time_ymd};
+use serde_json::Value;
 
 const AGREEMENT: &str = "KAZ/x";
 const MEASURE: &str = "environmental.5";
@@ -172,7 +173,9 @@ fn a_node_whose_anchor_never_was_on_its_machine_is_enrolled_exchanges_renews_and
     let list = forum.path().join("kaz.crl");
     concord(words!["anchor", "revoke", "operator/nobody", "--dir", anchor, "--out", list]).refused(3, "HOLDER_UNKNOWN");
     let revoke = words!["anchor", "revoke", "operator/operator", "--dir", anchor, "--out", list, "--next-update", "30"];
-    assert_eq!(concord(revoke).ok().json()["named"], 1);
+    concord(&revoke).refused(2, "USAGE");
+    assert!(!list.exists(), "nothing was done without a yes");
+    assert_eq!(concord([revoke, words!["--yes"]].concat()).ok().json()["named"], 1);
     status(&dir.join("operator")).ok();
     put_list(&dir, "kaz.crl", fs::read(&list).unwrap());
     await_refused(&dir.join("operator"));
@@ -366,6 +369,83 @@ fn what_has_expired_is_renewed_under_the_same_anchor_and_nobody_else_has_to_do_a
     forum.status(&kaz);
     // A hub that was founded anew takes no request with a certificate that has expired.
     assert_ne!(paper(), paper_before, "the request to join has the new certificate");
+}
+
+#[test]
+fn who_has_its_profile_elsewhere_is_renewed_for_its_key_and_nobody_is_left_out_without_a_word() {
+    let forum = Forum::of(&["KAZ"]);
+    let (hub, kaz) = (forum.hub_dir(), forum.node_dir("KAZ"));
+    let away = |dir: &Path, role: &str, name: &str| {
+        let (folder, away) = (dir.join(format!("{role}s/{name}")), forum.path().join(name));
+        concord(words![role, "add", name, "--dir", dir, "--days", "20"]).ok();
+        copy_profile(&folder, &away, &forum.address(dir, "listen"));
+        fs::remove_dir_all(folder).unwrap();
+        away
+    };
+    let put = |from: &Value, to: &Path| {
+        let folder = PathBuf::from(from["folder"].as_str().unwrap());
+        for file in ["certificate.pem", "server-anchor.pem"] {
+            fs::copy(folder.join(file), to.join(file)).unwrap();
+        }
+        assert!(!folder.join("key.pem").exists());
+    };
+    let aigerim = away(&hub, "officer", "aigerim");
+    // Whoever uses it is told, since nobody else may be able to.
+    let told = status(&aigerim).ok();
+    assert!(told.stderr.contains("ends in 19 days") && told.stderr.contains("officer renew aigerim"), "{told}");
+    let before = facts(&aigerim.join("certificate.pem"));
+    let renew = words!["officer", "renew", "aigerim", "--dir", hub];
+    concord([renew.clone(), words!["--new-key"]].concat()).refused(1, "KEY_ABSENT");
+    let renewed = concord(&renew).ok();
+    assert!(renewed.stderr.contains("put certificate.pem and server-anchor.pem of"), "{renewed}");
+    put(&renewed.json(), &aigerim);
+    let after = facts(&aigerim.join("certificate.pem"));
+    assert!(after.key == before.key && after.not_after > before.not_after);
+    assert!(!status(&aigerim).ok().stderr.contains("note: the certificate"));
+    assert!(!hub.join("officers/aigerim").exists(), "it stays where it is");
+    let all = concord(words!["hub", "renew", "--all", "--dir", hub]).ok().lines();
+    assert!(all.iter().any(|line| line["name"] == "spiffe://sec.concord/officer/aigerim"), "{all:?}");
+
+    // A register of an older version has no keys: it is said, and a request of its holder's does.
+    let register = hub.join("anchor/issued.jsonl");
+    let lines = fs::read_to_string(&register).unwrap();
+    let without = lines.lines().map(|line| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line["issued"].as_object_mut().unwrap().remove("public_key");
+        format!("{line}\n")
+    });
+    fs::write(&register, without.collect::<String>()).unwrap();
+    concord(&renew).refused(1, "KEY_ABSENT");
+    let all = concord(words!["hub", "renew", "--all", "--dir", hub]).ok();
+    assert!(all.stderr.contains("skipped: spiffe://sec.concord/officer/aigerim"), "{all}");
+    let csr = forum.path().join("renewal.csr");
+    let request = |key: &KeyPair| CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
+    fs::write(&csr, request(&KeyPair::generate().unwrap())).unwrap();
+    let by_request = [renew.clone(), words!["--csr", csr]].concat();
+    concord(&by_request).refused(3, "CERTIFICATE_UNFIT");
+    let key = KeyPair::from_pem(&fs::read_to_string(aigerim.join("key.pem")).unwrap()).unwrap();
+    fs::write(&csr, request(&key)).unwrap();
+    put(&concord(&by_request).ok().json(), &aigerim);
+    status(&aigerim).ok();
+    concord(words!["officer", "remove", "aigerim", "--dir", hub, "--yes"]).ok();
+    concord(&renew).refused(3, "HOLDER_TAKEN_BACK");
+
+    // The anchor before is not ended over the head of somebody whose profile is elsewhere.
+    let night = away(&kaz, "operator", "night");
+    let next = concord(words!["anchor", "next", "--dir", kaz]).ok();
+    assert!(next.stderr.contains("profile that is not in this folder"), "{next}");
+    let end = words!["anchor", "end", "--dir", kaz];
+    let left = concord(&end);
+    assert!(left.message().contains("spiffe://kaz.concord/operator/night"), "{left}");
+    left.refused(3, "CERTIFICATES_LEFT");
+    let all = concord(words!["node", "renew", "--all", "--dir", kaz]).ok().lines();
+    let named = all.iter().find(|line| line["name"] == "spiffe://kaz.concord/operator/night").unwrap();
+    put(named, &night);
+    concord(&end).ok();
+    let since = Instant::now();
+    while status(&night).code != Some(0) {
+        assert!(since.elapsed() < DEADLINE, "who was renewed is let in");
+    }
 }
 
 /// Another hub than the one of the forum, whose anchor is elsewhere too.

@@ -90,7 +90,18 @@ fn the_secretariat_is_on_an_agreement_like_a_state_where_it_runs_a_node_and_spea
     concord(words!["node", "init", "--dir", dir, "--participant", "SEC"]).refused(2, "USAGE");
     forum.join("SEC");
     forum.start_node("SEC");
-    let own_officer = forum.node_dir("SEC").join("officer");
+    // Nobody has a name that the hub's anchor has given: two keys of one name could not be told apart.
+    let own_officer = forum.node_dir("SEC").join("officers/officer-2");
+    assert!(!forum.node_dir("SEC").join("officer").exists());
+    let issued = concord(words!["anchor", "list", "--dir", forum.hub_dir().join("anchor")]).ok().lines();
+    let mut names: Vec<_> = issued.iter().map(|one| one["name"].to_string()).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count, "{issued:?}");
+    let second = words!["node", "init", "--dir", dir, "--participant", "SEC", "--officer", "officer", "--anchor"];
+    concord([second, words![forum.hub_dir().join("anchor")]].concat()).refused(3, "HOLDER_KNOWN");
+    assert!(!dir.exists(), "nothing was made");
     let mut line = words!["contact", "set", "--office", "x", "--telephone", "+41 22 9171234", "--hours", "always"];
     line.extend(words!["--language", "en", "--profile", own_officer]);
     concord(line).refused(3, "CALLER_NOT_ALLOWED");

@@ -112,6 +112,45 @@ fn a_renewed_certificate_is_shown_at_once_in_both_directions_and_what_is_open_go
 }
 
 #[test]
+fn what_ends_soon_of_its_agencies_and_officers_is_told_with_the_command_that_renews_it_and_stops_nothing() {
+    let mut forum = Forum::of(&["KAZ"]);
+    let dir = forum.node_dir("KAZ");
+    concord(words!["agency", "add", "customs", "--days", "10", "--dir", dir]).ok();
+    concord(words!["officer", "add", "aigerim", "--days", "5", "--dir", dir]).ok();
+    concord(words!["officer", "add", "gone", "--days", "5", "--dir", dir]).ok();
+    concord(words!["officer", "remove", "gone", "--dir", dir, "--yes"]).ok();
+    // Looked at when it starts, and then once a minute.
+    let again = |forum: &mut Forum| {
+        forum.stop_node("KAZ");
+        forum.start_node("KAZ");
+    };
+    again(&mut forum);
+    let told = await_readyz(&forum, &dir, "agency renew customs");
+    assert!(told.contains("officer renew aigerim") && told.contains("within 14 days"), "{told}");
+    assert!(told.contains("\"ready\":true") && !told.contains("gone"), "{told}");
+    let status = forum.status(&dir);
+    assert!(status["notes"].to_string().contains("certificate-ends"), "{status}");
+    assert!(not_after(&forum, &dir, "agency/customs").is_some() && not_after(&forum, &dir, "officer/gone").is_none());
+    let metrics = get(&forum.address(&dir, "admin"), "/metrics").body;
+    assert!(
+        metrics.contains("concord_certificate_expires_timestamp_seconds{certificate=\"agency/customs\"}"),
+        "{metrics}"
+    );
+    let used = concord(words!["status", "--profile", dir.join("officers/aigerim")]).ok();
+    assert!(used.stderr.contains("ends in 4 days") && used.stderr.contains("officer renew aigerim"), "{used}");
+
+    crate::keys::expire(&dir, "agencies/customs", "KAZ", false);
+    again(&mut forum);
+    let told = await_readyz(&forum, &dir, "agency/customs ended ");
+    assert!(told.contains("\"ready\":true"), "{told}");
+    concord(words!["agency", "renew", "customs", "--dir", dir]).ok();
+    concord(words!["officer", "renew", "aigerim", "--dir", dir]).ok();
+    again(&mut forum);
+    await_that("a look at the profiles", || not_after(&forum, &dir, "agency/customs").is_some());
+    await_that("the renewals", || !readyz(&forum, &dir).contains("certificate-ends"));
+}
+
+#[test]
 fn a_new_key_by_command_is_shown_at_once_beside_a_running_node_and_hub_and_agencies_and_streams_go_on() {
     let forum = Forum::of(&["KAZ", "IRN"]);
     forum.agree("KAZ/x", "environmental.5", &["KAZ", "IRN"]);

@@ -2,8 +2,11 @@
 //! somebody runs it.
 
 use std::fs;
+use std::path::Path;
+use std::time::Instant;
 
-use concord_tests::{Forum, Process, concord, count_in_journal, exchange_ids, text_of, words};
+use concord_tests::forge::put_list;
+use concord_tests::{DEADLINE, Forum, Process, concord, count_in_journal, exchange_ids, get, text_of, words};
 
 use crate::healing_hub::copy_folder;
 use crate::healing_node::await_recovered;
@@ -25,6 +28,52 @@ pub(crate) fn enrol_in_place(forum: &mut Forum) {
     forum.start_node("KAZ");
     await_recovered(forum, &dir);
     forum.confirm_agencies(&dir);
+}
+
+#[test]
+fn a_list_of_an_anchor_that_was_replaced_or_ended_is_a_note_until_its_file_is_removed_and_no_alarm() {
+    let mut forum = Forum::of(&["KAZ"]);
+    let (dir, hub, lost) = (forum.node_dir("KAZ"), forum.hub_dir(), forum.path().join("lost"));
+    forum.stop_node("KAZ");
+    fs::rename(&dir, &lost).unwrap();
+    let list = forum.path().join("kaz.crl");
+    let revoke =
+        words!["anchor", "revoke", "node/main", "officer/officer", "--dir", lost.join("anchor"), "--yes", "--out"];
+    concord([revoke, words![list]].concat()).ok();
+    let put = put_list(&hub, "kaz.crl", fs::read(&list).unwrap());
+    concord(words!["node", "init", "--dir", dir, "--participant", "KAZ"]).ok();
+    enrol_in_place(&mut forum);
+    forum.await_alarm(&hub, "revocation-past");
+    forum.stop_hub();
+    forum.start_hub();
+    forum.await_alarm(&hub, "revocation-past");
+    let told = get(&forum.address(&hub, "admin"), "/readyz").body;
+    assert!(told.contains("\"ready\":true") && !told.contains("revocation-invalid"), "{told}");
+    fs::remove_file(put).unwrap();
+    let is_told = |forum: &Forum, dir: &Path| forum.status(dir)["alarms"].to_string().contains("revocation-");
+    let since = Instant::now();
+    while is_told(&forum, &hub) {
+        assert!(since.elapsed() < DEADLINE, "the file is gone");
+    }
+
+    // The same of an anchor that was ended, at its own node.
+    concord(words!["operator", "add", "night", "--dir", dir]).ok();
+    concord(words!["operator", "remove", "night", "--dir", dir, "--yes"]).ok();
+    concord(words!["anchor", "next", "--dir", dir]).ok();
+    concord(words!["node", "renew", "--all", "--dir", dir]).ok();
+    concord(words!["anchor", "end", "--dir", dir]).ok();
+    let since = Instant::now();
+    while concord(words!["status", "--profile", dir.join("operator")]).code != Some(0) {
+        assert!(since.elapsed() < DEADLINE, "the node shows its certificate under the next anchor");
+    }
+    forum.await_alarm(&dir, "revocation-past");
+    let told = get(&forum.address(&dir, "admin"), "/readyz").body;
+    assert!(!told.contains("revocation-invalid"), "{told}");
+    fs::remove_file(dir.join("revocation/kaz.crl")).unwrap();
+    let since = Instant::now();
+    while is_told(&forum, &dir) {
+        assert!(since.elapsed() < DEADLINE, "the file is gone");
+    }
 }
 
 #[test]

@@ -11,7 +11,9 @@ use concord_server::FolderKind;
 use concord_server::holders::HoldersError;
 use serde::Serialize;
 
-use super::certificates::{CertificateLine, DaysArgs, NextUpdateArgs, read_request, tell, tell_asked, tell_removed};
+use super::certificates::{
+    CertificateLine, DaysArgs, NextUpdateArgs, read_request, tell, tell_asked, tell_moved, tell_removed,
+};
 use super::p12::P12Args;
 use super::statement::confirm;
 use crate::exit::Failure;
@@ -217,6 +219,15 @@ fn renew(args: &RenewArgs, output: Output) -> Result<(), Failure> {
     let holders = concord_node::holders(&args.dir)?;
     let holder = holders.named(Role::Agency, &args.name);
     let (anchor, folder) = (holders.open_anchor()?, holders.folder_of(&holder)?);
+    if holders.is_moved(&holder)? {
+        if args.new_key || p12.is_some() {
+            return Err(HoldersError::KeyElsewhere { holder }.into());
+        }
+        let (made, folder) = holders.renew_moved(&anchor, &holder, requested.as_ref(), args.days.life())?;
+        tell(&[CertificateLine::of(&made, Some(&folder))], output)?;
+        tell_moved(&folder, output);
+        return Ok(());
+    }
     if p12.is_some() && !folder.join(concord_identity::KEY_FILE).exists() {
         return Err(HoldersError::KeyElsewhere { holder }.into());
     }

@@ -1,5 +1,6 @@
 //! `concord anchor`: a trust anchor on a machine of its own, which needs no network.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ pub(crate) enum AnchorCommand {
     Init(InitArgs),
     /// Issue what a file of requests asks for.
     Sign(SignArgs),
-    /// Take back all certificates of somebody, and write the list that says so.
+    /// Take back all certificates of somebody, or single ones by their numbers, and write the list that says so.
     Revoke(RevokeArgs),
     /// List what the anchor issued.
     List(ListArgs),
@@ -80,10 +81,10 @@ pub(crate) struct SignArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  concord anchor revoke officer/aigerim --dir /media/anchor --out kaz.crl\n\nA list that is there at OUT is replaced by one that names all that it named."
+    after_help = "Example:\n  concord anchor revoke officer/aigerim --dir /media/anchor --out kaz.crl\n  concord anchor revoke --serial 3f9a12bc77e04d1e --dir /media/anchor --out kaz.crl\n\nWith --serial the certificates of these numbers go, and no others: so the one before a `rotate` or a `renew --new-key` is taken back, and the new one stays. `concord anchor list` has the numbers. A list that is there at LIST is replaced by one that names all that it named."
 )]
 pub(crate) struct RevokeArgs {
-    /// Whose: ROLE/NAME or whole URI names. None: the same list again, with a later next update.
+    /// Whose, ROLE/NAME or whole URI names: all that was issued to them. None, and no number: the same list again, with a later next update.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// The anchor's folder.
@@ -92,9 +93,12 @@ pub(crate) struct RevokeArgs {
     /// Where the list goes.
     #[arg(long, value_name = "LIST")]
     out: PathBuf,
-    /// Serial numbers in hexadecimal that the register does not have, of the one name.
+    /// The serial number, in hexadecimal, of one certificate: this one alone, also one that the register does not have; repeatable.
     #[arg(long = "serial", value_name = "HEX")]
     serials: Vec<String>,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     next_update: NextUpdateArgs,
 }
@@ -166,6 +170,7 @@ fn sign(args: &SignArgs, output: Output) -> Result<(), Failure> {
         confirm(output, "signing", question, "yes")?;
     }
     let life = args.days.life();
+    tell_others_of_the_name(&anchor, &wanted, output)?;
     let mut certificates = Vec::with_capacity(wanted.len() + 1);
     let mut lines = Vec::with_capacity(wanted.len());
     for (holder, requested) in &wanted {
@@ -200,6 +205,27 @@ fn sign(args: &SignArgs, output: Output) -> Result<(), Failure> {
         "carry the file back to where the requests were made, and the fingerprint another way",
         &[Line::new(install).path(&out).words(&format!("--dir {dir} --fingerprint")).text(&fingerprint)],
     );
+    Ok(())
+}
+
+/// Two keys of one name count side by side, and cannot be told apart: that may be a renewal, or somebody else.
+fn tell_others_of_the_name(
+    anchor: &AnchorFolder,
+    wanted: &[(Identity, Requested)],
+    output: Output,
+) -> Result<(), Failure> {
+    for (holder, requested) in wanted {
+        let key = Some(requested.key.fingerprint());
+        let issued = anchor.issued_to(std::slice::from_ref(holder))?;
+        let other = issued.iter().rev().find(|one| one.revoked.is_none() && one.key_fingerprint() != key);
+        if let Some(other) = other {
+            output.say(&format!(
+                "note: {holder} has another key too, with the certificate {} until {}: both count. Where it is lost, take it back with `concord \
+                 anchor revoke --serial`; where it is somebody else's, do not let both have one name",
+                other.serial, other.not_after
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -255,52 +281,123 @@ fn revoke(args: &RevokeArgs, output: Output) -> Result<(), Failure> {
     let anchor = AnchorFolder::open(&args.dir)?;
     let holders = args.names.iter().map(|name| parse_holder(anchor.participant(), name));
     let holders = holders.collect::<Result<Vec<Identity>, _>>()?;
-    let mut these: Vec<(Identity, String)> = Vec::new();
-    // Held until the list has its name: two at once would each write one without the other's.
-    let mut held = anchor.hold()?;
-    for holder in &holders {
-        let issued = anchor.issued_to(std::slice::from_ref(holder))?;
-        if issued.is_empty() && args.serials.is_empty() {
-            let what = format!("the register of this anchor has nothing of {holder}");
-            return Err(Failure::new(Exit::Refused, "HOLDER_UNKNOWN", what).help(
-                "see `concord anchor list`; of a certificate that the register does not have, give the number with --serial",
-            ));
-        }
-        these.extend(issued.into_iter().map(|one| (holder.clone(), one.serial)));
+    let serials = args.serials.iter().map(|serial| parse_serial(serial)).collect::<Result<Vec<String>, _>>()?;
+    let mut these = match serials.as_slice() {
+        [] => all_of(&anchor, &holders)?,
+        serials => by_number(&args.dir, &holders, serials, output)?,
+    };
+    if !these.is_empty() && !args.yes {
+        let what = these.iter().map(|(holder, serial)| match holder {
+            Some(holder) => format!("{serial} of {holder}"),
+            None => serial.clone(),
+        });
+        let what = what.collect::<Vec<_>>().join(", ");
+        let question = format!("Take these certificates back: {what}? Nobody gives them back.");
+        confirm(output, "taking back", &question, "yes")?;
     }
-    match (holders.as_slice(), args.serials.is_empty()) {
-        (_, true) => {}
-        ([holder], false) => {
-            for serial in &args.serials {
-                these.push((holder.clone(), parse_serial(serial)?));
-            }
-        }
-        _ => return Err(Failure::usage("--serial goes with exactly one name")),
+    // Held until the list has its name: two at once would each write one without the other's. What was issued during the question goes, too.
+    let mut held = anchor.hold()?;
+    if serials.is_empty() {
+        these = all_of(&anchor, &holders)?;
     }
     let beside = before(&args.out, &anchor)?;
     let made = anchor.revoke(&mut held, &these, &beside, output::now(), args.next_update.next_update)?;
     write_public(&args.out, made.text.as_bytes())?;
+    let whose: BTreeSet<String> = these.iter().flat_map(|(holder, _)| holder).map(ToString::to_string).collect();
     let line = RevokedLine {
-        names: holders.iter().map(ToString::to_string).collect(),
-        serials: these.into_iter().map(|(_, serial)| serial).collect(),
+        names: whose.into_iter().collect(),
+        serials: these.iter().map(|(_, serial)| serial.clone()).collect(),
         list: args.out.display().to_string(),
         named: made.named,
         next_update: output::time(made.next_update),
     };
     output.result(&line, || {
         facts(&[
-            ("taken back", line.names.join(", ")),
-            ("serials", line.serials.join(", ")),
+            ("taken back", if line.names.is_empty() { "-".to_owned() } else { line.names.join(", ") }),
+            ("serials", if line.serials.is_empty() { "-".to_owned() } else { line.serials.join(", ") }),
             ("list", line.list.clone()),
             ("names in all", line.named.to_string()),
             ("next list by", line.next_update.clone()),
         ])
     })?;
     drop(held);
-    output.say(
-        "next: put the list into revocation/ of the node's or hub's folder; an officer's the secretariat needs, too",
-    );
+    output.say(&format!("next: {}", where_it_goes(anchor.participant(), &these)));
     Ok(())
+}
+
+/// A certificate by its number, and whose it is, as far as that is known.
+type One = (Option<Identity>, String);
+
+/// Everything that was issued to these.
+fn all_of(anchor: &AnchorFolder, holders: &[Identity]) -> Result<Vec<One>, Failure> {
+    let mut these = Vec::new();
+    for holder in holders {
+        let issued = anchor.issued_to(std::slice::from_ref(holder))?;
+        if issued.is_empty() {
+            let what = format!("the register of this anchor has nothing of {holder}");
+            return Err(Failure::new(Exit::Refused, "HOLDER_UNKNOWN", what).help(
+                "see `concord anchor list`; of a certificate that the register does not have, give the number with --serial",
+            ));
+        }
+        these.extend(issued.into_iter().map(|one| (Some(holder.clone()), one.serial)));
+    }
+    Ok(these)
+}
+
+/// The certificates of these numbers, and no others: what was issued to the same name before or since goes on to count.
+fn by_number(dir: &Path, named: &[Identity], serials: &[String], output: Output) -> Result<Vec<One>, Failure> {
+    let named = match named {
+        [] => None,
+        [one] => Some(one),
+        _ => {
+            return Err(
+                Failure::usage("--serial goes with one name, or with none").help("give the numbers of one at a time")
+            );
+        }
+    };
+    let issued = AnchorFolder::register_in(dir).read()?;
+    let mut these = Vec::with_capacity(serials.len());
+    for serial in serials {
+        let registered = issued.iter().find(|one| one.serial == *serial);
+        let whose = registered.and_then(|one| one.name.parse::<Identity>().ok());
+        if let (Some(named), Some(whose)) = (named, &whose)
+            && named != whose
+        {
+            let what =
+                format!("the certificate {serial} was issued to {whose}, and not to {named}: nothing was taken back");
+            return Err(Failure::new(Exit::Refused, "SERIAL_OF_ANOTHER", what)
+                .help("look at `concord anchor list` again; without a name the number alone is enough"));
+        }
+        if registered.is_none() {
+            output.say(&format!(
+                "note: the register of this anchor does not have the certificate {serial}: it is taken back by its number; make sure that it is right"
+            ));
+        }
+        these.push((whose.or_else(|| named.cloned()), serial.clone()));
+    }
+    Ok(these)
+}
+
+/// A list counts where it lies: at each server that is called with what it names.
+fn where_it_goes(participant: &ParticipantCode, these: &[One]) -> String {
+    let of = |role: Role| these.iter().any(|(holder, _)| holder.as_ref().is_none_or(|holder| holder.role == role));
+    if *participant == ParticipantCode::secretariat() {
+        let nodes = "send it to every state too, for revocation/ of its node, which calls the hub";
+        let hub = "put the list into revocation/ of the hub's folder";
+        return if these.is_empty() || of(Role::Hub) { format!("{hub}; {nodes}") } else { hub.to_owned() };
+    }
+    let node = "put the list into revocation/ of the node's folder";
+    let hub = match (these.is_empty(), of(Role::Node), of(Role::Officer)) {
+        (true, ..) => "where the secretariat has this list too, send it the new one",
+        (_, true, _) => {
+            "send it to the secretariat at once, for revocation/ of the hub: until it is there, whoever has that key calls the hub as this node"
+        }
+        (_, _, true) => {
+            "send it to the secretariat too, for revocation/ of the hub: then nothing that this officer signed is taken any more"
+        }
+        _ => return node.to_owned(),
+    };
+    format!("{node}; {hub}")
 }
 
 /// The list that is replaced; nothing that it names is lost.
@@ -324,7 +421,8 @@ fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
     output.results(&issued, || {
         let row = |one: &concord_identity::Registered| {
             let state = one.revoked.as_ref().map_or_else(|| "-".to_owned(), |at| format!("taken back {at}"));
-            vec![one.name.clone(), one.not_after.clone(), one.serial.clone(), state]
+            let name = if one.name.is_empty() { "-".to_owned() } else { one.name.clone() };
+            vec![name, one.not_after.clone(), one.serial.clone(), state]
         };
         table(&["issued to", "valid until", "serial", ""], issued.iter().map(row))
     })

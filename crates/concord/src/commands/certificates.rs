@@ -12,6 +12,7 @@ use concord_server::holders::{
 use concord_server::{Folder, FolderError, FolderKind};
 use serde::Serialize;
 
+use super::rotate::tell_taking_back;
 use crate::exit::Failure;
 use crate::hint::{self, Line};
 use crate::output::{self, Output, facts, table};
@@ -52,7 +53,7 @@ pub(crate) struct RenewArgs {
     /// For a new key; the old one goes when the new certificate is there.
     #[arg(long)]
     pub(crate) new_key: bool,
-    /// For everybody whose certificate and key are in the folder, and not for the server alone.
+    /// For everybody of the folder, and not for the server alone: also for those whose profiles were moved to their persons.
     #[arg(long)]
     pub(crate) all: bool,
     /// Write a file of requests instead, for an anchor whose key is elsewhere; --days is said there.
@@ -171,6 +172,7 @@ pub(crate) fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output)
         return renew_list(&holders, args.next_update, output);
     }
     let mut who = vec![holders.server().clone()];
+    let mut moved = Vec::new();
     if args.all {
         // Of who was taken back the profile may have been left.
         let taken_back = holders.taken_back()?;
@@ -178,22 +180,83 @@ pub(crate) fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output)
             let here = holders.certificate_of(holder);
             here.is_ok_and(|here| *holder == *holders.server() || !taken_back.has(&here))
         };
-        who = holders.everybody().into_iter().filter(|holder| is_in(holder) && has_key(&holders, holder)).collect();
+        let (with_key, without): (Vec<_>, Vec<_>) =
+            holders.everybody().into_iter().filter(is_in).partition(|holder| has_key(&holders, holder));
+        who = with_key;
+        for holder in &without {
+            tell_skipped(
+                holder,
+                &args.dir,
+                "its key is with its holder, who is to be given the new certificate",
+                output,
+            );
+        }
+        moved = holders.moved()?;
     }
     if args.csr {
+        for one in &moved {
+            let why = "its profile is elsewhere, with its key: its holder makes the request, which is signed where the anchor is, and puts the \
+                       certificate into the profile";
+            output.say(&format!("skipped: {}: {why}", one.holder));
+        }
         let asked = holders.request(&who, None, args.new_key, output::now())?;
         return tell_asked(&asked, &args.dir, kind, output);
     }
     let anchor = holders.open_anchor()?;
     let mut lines = Vec::with_capacity(who.len());
+    let mut serial_before = None;
     for holder in &who {
+        let before = holders.certificate_of(holder).ok().map(|before| before.serial);
         let renewed = holders.renew(&anchor, holder, args.new_key, args.days.life())?;
         lines.push(CertificateLine::of(&renewed, Some(&holders.folder_of(holder)?)));
+        if *holder == *holders.server() {
+            serial_before = args.new_key.then_some(before).flatten();
+        }
+    }
+    for one in &moved {
+        let why = match (one.not_after, &one.key) {
+            (Some(end), _) if end < output::now() => {
+                format!(
+                    "its profile is elsewhere, and its certificate ended {}; if it is to come back",
+                    output::time(end)
+                )
+            }
+            (_, None) => {
+                "its profile is elsewhere, and the register has no key of it: with --csr, by a request of its holder's"
+                    .to_owned()
+            }
+            _ => {
+                let (made, folder) = holders.renew_moved(&anchor, &one.holder, None, args.days.life())?;
+                lines.push(CertificateLine::of(&made, Some(&folder)));
+                tell_moved(&folder, output);
+                continue;
+            }
+        };
+        tell_skipped(&one.holder, &args.dir, &why, output);
     }
     if kind == FolderKind::Node && args.dir.join("join-request.json").exists() {
         concord_node::refresh_join_request(&args.dir)?;
     }
-    tell(&lines, output)
+    tell(&lines, output)?;
+    match serial_before {
+        Some(serial) => tell_taking_back(&holders, &serial, output),
+        None => Ok(()),
+    }
+}
+
+/// Nobody is left out without a word.
+fn tell_skipped(holder: &Identity, dir: &Path, why: &str, output: Output) {
+    let renew = Line::new(&format!("{} renew", holder.role)).text(holder.name.as_str()).words("--dir").path(dir);
+    output.say(&format!("skipped: {holder}: {why}: {renew}"));
+}
+
+/// Where the certificate of a profile that is elsewhere has to go.
+pub(crate) fn tell_moved(folder: &Path, output: Output) {
+    output.say(&format!(
+        "the profile is elsewhere: put certificate.pem and server-anchor.pem of {} into it, in the place of those that are there; its key.pem and \
+         profile.toml stay",
+        folder.display()
+    ));
 }
 
 #[derive(Serialize)]

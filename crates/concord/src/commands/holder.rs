@@ -6,9 +6,11 @@ use clap::{Args, Subcommand};
 use concord_identity::KEY_FILE;
 use concord_model::{Name, Role};
 use concord_server::FolderKind;
+use concord_server::holders::HoldersError;
 
 use super::certificates::{
-    CertificateLine, DaysArgs, NextUpdateArgs, holders, tell, tell_asked, tell_held, tell_removed,
+    CertificateLine, DaysArgs, NextUpdateArgs, holders, read_request, tell, tell_asked, tell_held, tell_moved,
+    tell_removed,
 };
 use super::statement::confirm;
 use crate::exit::Failure;
@@ -21,7 +23,9 @@ pub(crate) enum OfficerCommand {
     #[command(after_help = "Example:\n  concord officer add aigerim --dir /srv/concord/node")]
     Add(AddArgs),
     /// Make an officer's certificate anew, also one that has expired.
-    #[command(after_help = "Example:\n  concord officer renew aigerim --dir /srv/concord/node --new-key")]
+    #[command(
+        after_help = "Example:\n  concord officer renew aigerim --dir /srv/concord/node --new-key\n  concord officer renew aigerim --dir /srv/concord/hub\n\nOf a profile that was moved to its person the key is not here: the new certificate.pem is for the same key, and is put into that profile."
+    )]
     Renew(RenewArgs),
     /// Take back all certificates of an officer; the running server ends what is open with them.
     #[command(after_help = "Example:\n  concord officer remove aigerim --dir /srv/concord/node --yes")]
@@ -37,7 +41,9 @@ pub(crate) enum OperatorCommand {
     #[command(after_help = "Example:\n  concord operator add night-shift --dir /srv/concord/node")]
     Add(AddArgs),
     /// Make an operator's certificate anew, also one that has expired.
-    #[command(after_help = "Example:\n  concord operator renew night-shift --dir /srv/concord/node --new-key")]
+    #[command(
+        after_help = "Example:\n  concord operator renew night-shift --dir /srv/concord/node --new-key\n  concord operator renew night-shift --dir /srv/concord/hub\n\nOf a profile that was moved to its person the key is not here: the new certificate.pem is for the same key, and is put into that profile."
+    )]
     Renew(RenewArgs),
     /// Take back all certificates of an operator; the running server ends what is open with them.
     #[command(after_help = "Example:\n  concord operator remove night-shift --dir /srv/concord/node --yes")]
@@ -107,6 +113,9 @@ pub(crate) struct RenewArgs {
     /// Write a request instead, for an anchor whose key is elsewhere; --days is said there.
     #[arg(long, conflicts_with = "days")]
     request: bool,
+    /// For the key of a request (PKCS#10, PEM) that its holder made: of a profile that was moved away, the present one's or a new one's.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["new_key", "request"])]
+    csr: Option<PathBuf>,
     #[command(flatten)]
     days: DaysArgs,
 }
@@ -156,7 +165,7 @@ fn add(args: AddArgs, role: Role, output: Output) -> Result<(), Failure> {
             );
         }
         if holders.certificate_of(&holder).is_ok() {
-            return Err(concord_server::holders::HoldersError::Known(holder).into());
+            return Err(HoldersError::Known(holder).into());
         }
         return tell_asked(&holders.request(&[holder], None, false, output::now())?, &args.dir, kind, output);
     }
@@ -170,11 +179,26 @@ fn renew(args: &RenewArgs, role: Role, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
     let holder = holders.named(role, &args.name);
     let folder = holders.folder_of(&holder)?;
+    let requested = args.csr.as_deref().map(read_request).transpose()?;
+    if holders.is_moved(&holder)? {
+        if args.new_key || args.request {
+            return Err(HoldersError::KeyElsewhere { holder }.into());
+        }
+        let (made, folder) =
+            holders.renew_moved(&holders.open_anchor()?, &holder, requested.as_ref(), args.days.life())?;
+        tell(&[CertificateLine::of(&made, Some(&folder))], output)?;
+        tell_moved(&folder, output);
+        return Ok(());
+    }
     if args.request {
         holders.certificate_to_renew(&holder)?;
         return tell_asked(&holders.request(&[holder], None, args.new_key, output::now())?, &args.dir, kind, output);
     }
-    let made = holders.renew(&holders.open_anchor()?, &holder, args.new_key, args.days.life())?;
+    let anchor = holders.open_anchor()?;
+    let made = match &requested {
+        Some(requested) => holders.renew_requested(&anchor, &holder, requested, args.days.life())?,
+        None => holders.renew(&anchor, &holder, args.new_key, args.days.life())?,
+    };
     tell(&[CertificateLine::of(&made, Some(&folder))], output)?;
     if !folder.join(KEY_FILE).exists() {
         output.say("the key is elsewhere: put the new certificate.pem beside it");

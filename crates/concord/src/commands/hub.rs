@@ -93,7 +93,8 @@ pub(crate) struct InitArgs {
     /// The registry and catalogue to begin with: cica-2007, or a TOML file of the same shape.
     #[arg(long, default_value = SEED_BUILT_IN, value_name = "cica-2007|FILE")]
     seed: String,
-    /// How many officers of the secretariat must sign an enrolment, a replacement of keys, or the release of a hold of the secretariat's.
+    /// How many officers of the secretariat must sign an enrolment, a replacement of keys, the release of a hold of the secretariat's, or new
+    /// keys of the hub's own (`hub rotate`, `anchor next`, `anchor end`).
     #[arg(long, default_value_t = concord_hub::QUORUM_DEFAULT, value_name = "N")]
     quorum: u32,
     /// An officer of the secretariat by name, several by several; where none is named, as many as must sign: officer, officer-2 …

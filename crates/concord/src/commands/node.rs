@@ -196,6 +196,10 @@ fn init(args: InitArgs, output: Output) -> Result<(), Failure> {
     let made = concord_node::init(options)?;
     tell_made(code.clone(), &dir, &made, output)?;
     if code == ParticipantCode::secretariat().as_str() {
+        let profiles = made.profiles.iter().map(|profile| shown(profile)).collect::<Vec<_>>().join(", ");
+        output.say(&format!(
+            "its officers' and operator's profiles, with names that the anchor had not given yet: {profiles}"
+        ));
         let officers = "its officers' profiles are of the secretariat: whoever has one of them, with the hub's address in it, signs there under \
              that name. Keep each like that person's own";
         output.say(officers);

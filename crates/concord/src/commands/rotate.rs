@@ -7,11 +7,12 @@ use clap::Args;
 use concord_identity::{AnchorFolder, SigningKey, SigningKeys, enrolment_fingerprint};
 use concord_ledger::{EpochOpening, KeyRotation};
 use concord_model::{Digest, Fingerprint, Name, ParticipantCode};
+use concord_node::paper;
 use concord_server::FolderKind;
 use concord_server::holders::{Holders, HoldersError};
 use concord_wire::agreement::{DraftContent, keys};
 use concord_wire::proto::agreement::v1::PrepareRequest;
-use concord_wire::proto::operations::v1::EnrolledKeys;
+use concord_wire::proto::operations::v1::{EnrolledKeys, GetBundleRequest};
 use serde::Serialize;
 
 use super::approval;
@@ -44,11 +45,14 @@ struct RotateLine {
     server: String,
     /// The new certificate; none where the anchor's key is elsewhere.
     certificate: Option<CertificateLine>,
+    /// The serial number of the one before, by which it can be taken back.
+    serial_before: Option<String>,
     signing_key: String,
     /// The epoch of the node's chains that opens with it; none of the hub.
     epoch: Option<u32>,
-    /// What others compare by telephone from now on.
-    fingerprint: String,
+    /// What others compare by telephone from now on: of a node the one of its keys, of a hub the one that its bundles show. None while that
+    /// cannot be told, since nobody is enrolled who would get a bundle.
+    fingerprint: Option<String>,
     statement: &'static str,
 }
 
@@ -66,6 +70,12 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
         opened => Some(opened?),
     };
     let path = args.dir.join(SIGNING_KEY_FILE);
+    // By what it is known; in a hub's folder, whose people go by its registry, nothing hangs on it.
+    let known_by = holders.anchor()?;
+    if kind == FolderKind::Node && known_by.is_none() {
+        return Err(HoldersError::AnchorUnknown.into());
+    }
+    let certificate_before = holders.certificate_of(holders.server()).ok();
     let (before, next) = own.prepare(&path)?;
     let prepared = client.statements().prepare(call(PrepareRequest {})).await?.into_inner();
     let hub = Name::parse(&prepared.hub).map_err(Failure::answer)?;
@@ -86,15 +96,23 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
         Ok(made) => (made, None),
         Err(failure) => (None, Some(failure)),
     };
-    let known_by = holders.anchor()?.ok_or(HoldersError::AnchorUnknown)?;
+    let fingerprint = match known_by {
+        Some(known_by) if kind == FolderKind::Node => {
+            Some(enrolment_fingerprint(participant, known_by.der(), &next.public()))
+        }
+        _ => bundle_fingerprint(&client).await?,
+    };
     let line = RotateLine {
         server: holders.server().to_string(),
+        serial_before: certificate_before.filter(|_| certificate.is_some()).map(|before| before.serial),
         certificate,
         signing_key: next.public().fingerprint.grouped(),
         epoch,
-        fingerprint: enrolment_fingerprint(participant, known_by.der(), &next.public()).grouped(),
+        fingerprint: fingerprint.map(|fingerprint| fingerprint.grouped()),
         statement: said.as_str(),
     };
+    // A bundle names what the hub was founded with: joining learns the rest from the feed.
+    let compared = if kind == FolderKind::Hub { "bundle's fingerprint, as before" } else { "fingerprint" };
     output.result(&line, || {
         let certificate = line.certificate.as_ref().map(|made| format!("a new key, valid until {}", made.not_after));
         facts(&[
@@ -102,7 +120,7 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
             ("certificate", certificate.unwrap_or_else(|| "as before".to_owned())),
             ("signing key", line.signing_key.clone()),
             ("epoch", line.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string())),
-            ("fingerprint", line.fingerprint.clone()),
+            (compared, line.fingerprint.clone().unwrap_or_else(|| "shown with the first bundle".to_owned())),
             ("statement", line.statement.to_owned()),
         ])
     })?;
@@ -119,12 +137,39 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
         ));
         return Err(failure);
     }
+    if let Some(serial) = &line.serial_before {
+        tell_taking_back(&holders, serial, output)?;
+    }
     if line.certificate.is_none() {
         let why = "the anchor's key is elsewhere: the certificate gets its new key by a request";
         let request = Line::new(&format!("{kind} renew --csr --new-key --dir")).path(&args.dir);
         hint::next(output, why, &[request]);
     }
     Ok(())
+}
+
+/// A new key takes nothing back: the certificate of before counts until it ends.
+pub(super) fn tell_taking_back(holders: &Holders, serial: &str, output: Output) -> Result<(), Failure> {
+    let Some(anchor) = holders.anchor()? else { return Ok(()) };
+    let revoke = Line::new("anchor revoke --serial").text(serial).words("--dir").path(&holders.anchor_folder());
+    hint::next(
+        output,
+        "only where somebody else may have the key of before, take its certificate back, this one alone",
+        &[revoke.words("--out").path(&holders.list_of(&anchor)?)],
+    );
+    Ok(())
+}
+
+/// What is compared when a node joins: the same in each bundle of the hub's. None while no state is enrolled.
+async fn bundle_fingerprint(client: &Client) -> Result<Option<Fingerprint>, Failure> {
+    // The hub's own keys stand there as the secretariat's, who need have no node.
+    let secretariat = ParticipantCode::secretariat();
+    let states = registered(client).await?.into_iter().filter(|one| one.enrolled.is_some());
+    let mut codes = states.filter_map(|one| Some(one.participant?.code)).filter(|code| code != secretariat.as_str());
+    let Some(code) = codes.next() else { return Ok(None) };
+    let answer = client.registry().get_bundle(call(GetBundleRequest { participant: code })).await?;
+    let bundle = answer.into_inner().bundle.ok_or_else(|| Failure::answer("the bundle is missing"))?;
+    paper::fingerprint_of(&bundle).map(Some).map_err(Failure::answer)
 }
 
 /// A new certificate for a new key of the server's.

@@ -83,6 +83,7 @@ fn of_holders(error: &HoldersError) -> Failure {
         | HoldersError::KeyOther { .. }
         | HoldersError::Request { .. }
         | HoldersError::Known(_)
+        | HoldersError::IssuedBefore(_)
         | HoldersError::Unknown(_)
         | HoldersError::NotOfHere { .. } => Exit::Refused,
         HoldersError::AnchorUnknown | HoldersError::AnchorsSeveral(_) | HoldersError::Name(_) => Exit::Usage,
@@ -92,6 +93,12 @@ fn of_holders(error: &HoldersError) -> Failure {
         HoldersError::AnchorKey { .. } => {
             "bring the folder anchor/ back. Where the anchor is elsewhere: `node renew --csr` (`hub renew --csr`), or `add` and `renew` with \
              --request, then `concord anchor sign` there; to take back, `concord anchor revoke ROLE/NAME` there"
+        }
+        HoldersError::KeyUnregistered { .. } => {
+            "any tool makes one, such as `openssl req -new -key key.pem -subj /CN=renewal -out renewal.csr` where the profile is"
+        }
+        HoldersError::Unknown(_) => {
+            "where another anchor followed the one that issued it, and the folder of that one is not here: bring it back as anchor-before beside anchor/"
         }
         HoldersError::KeyOther { .. } => {
             "move that key.pem away, since its holder keeps the new one, and run this again; or renew without --csr, for the key that is here"

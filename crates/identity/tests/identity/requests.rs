@@ -59,12 +59,12 @@ fn a_new_list_names_all_that_those_before_it_named() {
     let anchor = AnchorFolder::create(folder.path(), &code("KAZ"), now()).unwrap();
     let officer: Identity = "spiffe://kaz.concord/officer/first".parse().unwrap();
     let mut held = anchor.hold().unwrap();
-    let first = anchor.revoke(&mut held, &[(officer.clone(), "0a".to_owned())], &[], now(), 30).unwrap();
+    let first = anchor.revoke(&mut held, &[(Some(officer.clone()), "0a".to_owned())], &[], now(), 30).unwrap();
     // A list of the same anchor that its register knows nothing of: made before there was one, or elsewhere.
     std::fs::remove_file(folder.path().join("issued.jsonl")).unwrap();
     let mut held = anchor.hold().unwrap();
     let second =
-        anchor.revoke(&mut held, &[(officer, "0b".to_owned())], &[first.text.into_bytes()], now(), 30).unwrap();
+        anchor.revoke(&mut held, &[(Some(officer), "0b".to_owned())], &[first.text.into_bytes()], now(), 30).unwrap();
     let named = revoked_in([second.text.as_bytes()], anchor.anchor());
     assert_eq!(named.keys().collect::<Vec<_>>(), ["0a", "0b"]);
     assert_eq!(second.named, 2);
@@ -83,10 +83,10 @@ fn what_was_taken_back_without_a_list_can_be_taken_back_again_and_its_key_is_nev
     let request = CertificateRequest::leaf(&officer, key.public(), now());
     anchor.issue(&request).unwrap();
     let issued = || anchor.issued_to(std::slice::from_ref(&officer)).unwrap();
-    let these: Vec<_> = issued().into_iter().map(|one| (officer.clone(), one.serial)).collect();
+    let these: Vec<_> = issued().into_iter().map(|one| (Some(officer.clone()), one.serial)).collect();
     // The list was never written: a full disk, a crash.
     drop(anchor.revoke(&mut anchor.hold().unwrap(), &these, &[], now(), 30).unwrap());
-    let again: Vec<_> = issued().into_iter().map(|one| (officer.clone(), one.serial)).collect();
+    let again: Vec<_> = issued().into_iter().map(|one| (Some(officer.clone()), one.serial)).collect();
     assert_eq!(again, these);
     let made = anchor.revoke(&mut anchor.hold().unwrap(), &again, &[], now(), 30).unwrap();
     assert!(revoked_in([made.text.as_bytes()], anchor.anchor()).contains_key(&these[0].1));
@@ -107,7 +107,7 @@ fn who_makes_a_list_holds_up_the_next_one_until_the_list_has_its_name() {
             scope.spawn(move || {
                 let mut held = anchor.hold().unwrap();
                 let beside: Vec<_> = std::fs::read(list).into_iter().collect();
-                let these = [(officer.clone(), serial.to_owned())];
+                let these = [(Some(officer.clone()), serial.to_owned())];
                 let made = anchor.revoke(&mut held, &these, &beside, now(), 30).unwrap();
                 assert_eq!(
                     made.named,

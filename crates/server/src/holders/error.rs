@@ -93,6 +93,21 @@ pub enum HoldersError {
         /// Who.
         holder: Identity,
     },
+    /// Its profile is elsewhere, and the register was written before it kept keys.
+    #[error(
+        "the profile of {holder} is elsewhere, and the register has no key of it, since it was issued by an older version; give a request \
+         that its holder made with the key of the profile (--csr FILE)"
+    )]
+    KeyUnregistered {
+        /// Who.
+        holder: Identity,
+    },
+    /// A certificate of the same name counts already.
+    #[error(
+        "the anchor issued a certificate to {0} before, which counts: with another key of the same name nobody could tell the two apart; \
+         give another name"
+    )]
+    IssuedBefore(Identity),
     /// Another key is here than the request is for.
     #[error("the key of {holder} in {} is another one than that of the request; nothing was issued", key.display())]
     KeyOther {
@@ -146,7 +161,7 @@ impl HoldersError {
         match self {
             Self::NotOfHere { .. } => "HOLDER_NOT_OF_HERE",
             Self::Name(_) => "NAME_INVALID",
-            Self::Known(_) => "HOLDER_KNOWN",
+            Self::Known(_) | Self::IssuedBefore(_) => "HOLDER_KNOWN",
             Self::Unknown(_) => "HOLDER_UNKNOWN",
             Self::AnchorKey { .. } => "ANCHOR_KEY_ABSENT",
             Self::AnchorUnknown | Self::AnchorsSeveral(_) => "ANCHOR_UNKNOWN",
@@ -156,7 +171,7 @@ impl HoldersError {
             Self::TakenBack(_) => "HOLDER_TAKEN_BACK",
             Self::Issue(IssueError::KeyTakenBack { .. }) => "KEY_TAKEN_BACK",
             Self::NoLeaf | Self::Unfit(_) => "CERTIFICATE_UNFIT",
-            Self::KeyElsewhere { .. } => "KEY_ABSENT",
+            Self::KeyElsewhere { .. } | Self::KeyUnregistered { .. } => "KEY_ABSENT",
             Self::KeyOther { .. } => "KEY_OTHER",
             Self::Request { .. } => "REQUEST_INVALID",
             Self::List { .. } => "REVOCATION_LIST_UNUSABLE",

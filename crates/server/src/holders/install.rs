@@ -7,7 +7,7 @@ use concord_identity::{
     Anchor, AnchorFolder, CertificateFacts, LeafPublicKey, Profile, certificates_from_pem, is_authority, key_of,
     keys_in, read_text, unfit_for, write_public,
 };
-use concord_model::{Fingerprint, Identity, Role, Timestamp};
+use concord_model::{Fingerprint, Identity, Timestamp};
 use rustls::pki_types::CertificateDer;
 
 use super::taken_back::TakenBack;
@@ -147,7 +147,7 @@ impl Holders {
         let text = anchor.to_pem();
         make_folder(&self.anchor_folder())?;
         write_public(&AnchorFolder::certificate_in(&self.anchor_folder()), text.as_bytes())?;
-        if self.server.role == Role::Node && fs::exists(self.dir.join("tls")).unwrap_or(false) {
+        if fs::exists(self.dir.join("tls")).unwrap_or(false) {
             write_public(&self.dir.join(TLS_ANCHOR_FILE), text.as_bytes())?;
         }
         Ok(())

@@ -10,6 +10,7 @@ use concord_identity::{
 use concord_model::{Identity, Timestamp};
 use rustls::pki_types::CertificateDer;
 
+use super::moved::refuse_if_it_cannot_sign;
 use super::{Holders, HoldersError, Place, make_folder};
 
 /// The file of requests in a data folder.
@@ -52,6 +53,7 @@ impl Holders {
     ) -> Result<CertificateDer<'static>, HoldersError> {
         let place = self.place(&self.server)?;
         let key = self.make_key(&self.server, &place)?;
+        self.keep_anchors(std::slice::from_ref(anchor.anchor()))?;
         let mut request = CertificateRequest::leaf(&self.server, key.public(), life.now).lasting(life.now, life.days);
         request.hosts = hosts;
         let certificate = anchor.issue(&request)?;
@@ -151,6 +153,9 @@ impl Holders {
         let place = self.place(holder)?;
         let before = self.renewable(holder, &place)?;
         self.refuse_if_taken_back(holder, &before, new_key)?;
+        if *holder == self.server {
+            self.keep_anchors(&self.anchors()?)?;
+        }
         let has_key = place.key().exists();
         if new_key && !has_key {
             return Err(HoldersError::KeyElsewhere { holder: holder.clone() });
@@ -179,6 +184,7 @@ impl Holders {
     ) -> Result<CertificateFacts, HoldersError> {
         let place = self.place(holder)?;
         self.refuse_if_taken_back(holder, &self.renewable(holder, &place)?, true)?;
+        refuse_if_it_cannot_sign(holder, &requested.key)?;
         // Before the register has anything: beside another key the certificate would be of no use, and could not be put there.
         if place.key().exists() && !keys_in(&place.key())?.contains(&requested.key) {
             return Err(HoldersError::KeyOther { holder: holder.clone(), key: place.key() });

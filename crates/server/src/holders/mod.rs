@@ -8,6 +8,7 @@ mod error;
 mod install;
 mod issue;
 mod list;
+mod moved;
 mod remove;
 mod succession;
 mod taken_back;
@@ -24,6 +25,7 @@ pub use error::HoldersError;
 pub use install::Installed;
 pub use issue::{Asked, LIFETIME_MAX_DAYS, Lifetime, REQUEST_FILE, read_requests};
 pub use list::Held;
+pub use moved::{Moved, RENEWED_FOLDER};
 pub use remove::{Removed, read_list, refuse_if_of_another};
 pub use taken_back::TakenBack;
 
@@ -208,7 +210,7 @@ impl Holders {
 
     /// All that the server's own people are known by, now, the present one first: two while one anchor takes the place of another.
     pub fn anchors(&self) -> Result<Vec<Anchor>, HoldersError> {
-        // A hub has it in one place, a node, whose anchor folder may be taken away, in two.
+        // In two places, since the anchor's folder may be taken away; a hub of an older version has it in that folder alone, until it starts.
         for path in [self.dir.join(TLS_ANCHOR_FILE), AnchorFolder::certificate_in(&self.anchor_folder())] {
             match read_text(&path) {
                 Ok(text) => return Ok(Anchor::several_from_pem(&text)?),

@@ -56,7 +56,7 @@ impl Holders {
         if serials.is_empty() {
             return Err(HoldersError::Unknown(holder.clone()));
         }
-        let these: Vec<_> = serials.iter().map(|serial| (holder.clone(), serial.clone())).collect();
+        let these: Vec<_> = serials.iter().map(|serial| (Some(holder.clone()), serial.clone())).collect();
         let (list, made) = self.write_list(&anchor, &mut held, &these, now, next_update_days)?;
         let aside = move_aside(&place.folder, now)?;
         Ok(Removed { serials, list, made: Some(made), aside })
@@ -78,23 +78,27 @@ impl Holders {
         self.write_list(&anchor, &mut anchor.hold()?, &[], now, next_update_days)
     }
 
+    /// The file of the anchor's list in the folder that the server reads.
+    pub fn list_of(&self, anchor: &Anchor) -> Result<PathBuf, HoldersError> {
+        let folder = self.dir.join(REVOCATION_FOLDER);
+        let code = self.server.participant.as_str().to_ascii_lowercase();
+        let path = folder.join(format!("{code}.crl"));
+        // The list of an anchor that this one followed stays what it is.
+        let is_of = |before: &Anchor| before != anchor && path.exists() && refuse_if_of_another(&path, before).is_ok();
+        let is_taken = self.anchors_before().into_iter().chain(self.anchors()?).any(|before| is_of(&before));
+        Ok(if is_taken { folder.join(format!("{code}-{}.crl", short(anchor))) } else { path })
+    }
+
     fn write_list(
         &self,
         anchor: &AnchorFolder,
         held: &mut RegisterHeld,
-        these: &[(Identity, String)],
+        these: &[(Option<Identity>, String)],
         now: Timestamp,
         next_update_days: u32,
     ) -> Result<(PathBuf, MadeList), HoldersError> {
-        let folder = self.dir.join(REVOCATION_FOLDER);
+        let (folder, path) = (self.dir.join(REVOCATION_FOLDER), self.list_of(anchor.anchor())?);
         make_folder(&folder)?;
-        let code = anchor.participant().as_str().to_ascii_lowercase();
-        let mut path = folder.join(format!("{code}.crl"));
-        // The list of an anchor that this one followed stays what it is.
-        let is_of = |before: &Anchor| path.exists() && refuse_if_of_another(&path, before).is_ok();
-        if self.anchors_before().iter().any(is_of) {
-            path = folder.join(format!("{code}-{}.crl", short(anchor.anchor())));
-        }
         refuse_if_of_another(&path, anchor.anchor())?;
         let made = anchor.revoke(held, these, &lists_in(&folder)?, now, next_update_days)?;
         write_public(&path, made.text.as_bytes())?;

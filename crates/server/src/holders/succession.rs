@@ -10,11 +10,12 @@ use concord_identity::{
     Anchor, AnchorFolder, FileError, SERVER_ANCHOR_FILE, certificates_from_pem, certificates_to_pem, read_text,
     unfit_for, write_public,
 };
-use concord_model::{Identity, Role, Timestamp};
+use concord_model::{Identity, Timestamp};
 
 use super::{ANCHOR_FOLDER, Holders, HoldersError, TLS_ANCHOR_FILE};
 
 const NEXT_ANCHOR_FOLDER: &str = "anchor-next";
+const REGISTER_FILE: &str = "issued.jsonl";
 const SHOWN_DIGITS: usize = 8;
 
 impl Holders {
@@ -58,9 +59,7 @@ impl Holders {
     pub fn know_by(&self, anchors: &[Anchor]) -> Result<(), HoldersError> {
         let ders: Vec<_> = anchors.iter().map(|anchor| anchor.der().clone()).collect();
         let text = certificates_to_pem(&ders);
-        if self.server.role == Role::Node {
-            write_public(&self.dir.join(TLS_ANCHOR_FILE), text.as_bytes())?;
-        }
+        write_public(&self.dir.join(TLS_ANCHOR_FILE), text.as_bytes())?;
         for holder in self.everybody().iter().filter(|holder| **holder != self.server) {
             let place = self.place(holder)?;
             if place.is_whole() {
@@ -68,6 +67,17 @@ impl Holders {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what the server's people are known by where it stays when the anchor's folder is taken away, if it is not there yet: a hub's
+    /// folder of an older version has it in that folder alone.
+    pub fn keep_anchors(&self, anchors: &[Anchor]) -> Result<(), HoldersError> {
+        let path = self.dir.join(TLS_ANCHOR_FILE);
+        if anchors.is_empty() || path.exists() {
+            return Ok(());
+        }
+        let ders: Vec<_> = anchors.iter().map(|anchor| anchor.der().clone()).collect();
+        Ok(write_public(&path, certificates_to_pem(&ders).as_bytes())?)
     }
 
     /// The prepared anchor takes the present one's place; that one's folder is kept beside it.
@@ -97,7 +107,13 @@ impl Holders {
         entries.map(|entry| entry.path()).filter(is_before).collect()
     }
 
-    /// Whose certificate here would not hold under this anchor alone, of those that are not taken back.
+    /// Whether the register of an anchor before the present one is here, by which those are known whose profiles are elsewhere.
+    pub fn has_register_before(&self) -> bool {
+        self.folders_before().iter().any(|folder| folder.join(REGISTER_FILE).exists())
+    }
+
+    /// Whose certificate would not hold under this anchor alone, of those that are not taken back: by what is here, and, of those whose
+    /// profiles are elsewhere, by the registers.
     pub fn not_under(&self, anchor: &Anchor, now: Timestamp) -> Result<Vec<Identity>, HoldersError> {
         let taken_back = self.taken_back()?;
         let mut others = self.everybody();
@@ -105,6 +121,7 @@ impl Holders {
             let is_out = self.certificate_of(holder).is_ok_and(|here| taken_back.has(&here));
             !is_out && self.leaf_of(holder).is_some_and(|leaf| !unfit_for(&leaf, holder, anchor, now).is_empty())
         });
+        others.extend(self.moved_not_under_present(now)?);
         Ok(others)
     }
 

@@ -24,6 +24,11 @@ impl TakenBack {
             || certificate.key_fingerprint().is_some_and(|key| self.has_key(&key))
     }
 
+    /// The certificate of this number was taken back.
+    pub fn has_serial(&self, serial: &str) -> bool {
+        self.serials.contains(serial)
+    }
+
     /// A certificate for this key was taken back.
     pub fn has_key(&self, key: &Fingerprint) -> bool {
         self.keys.contains(key)
@@ -67,11 +72,13 @@ impl Holders {
         }
     }
 
-    /// Whether a certificate of this name was taken back, as far as the anchor's register is here.
+    /// Whether this name was taken back, with all its certificates, as far as the anchor's register is here: of a single one that was taken
+    /// back by its number the others count.
     pub(super) fn was_taken_back(&self, holder: &Identity) -> Result<bool, HoldersError> {
         let register = AnchorFolder::register_in(&self.anchor_folder()).read()?;
         let name = holder.to_string();
-        Ok(register.iter().any(|one| one.name == name && one.revoked.is_some()))
+        let mut its = register.iter().filter(|one| one.name == name).peekable();
+        Ok(its.peek().is_some() && its.all(|one| one.revoked.is_some()))
     }
 
     /// Refuses whoever was taken back and whose profile was left. The server itself goes on with a new key.

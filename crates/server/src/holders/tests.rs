@@ -104,7 +104,7 @@ fn a_removal_that_was_cut_off_is_done_again_and_names_all() {
     let (holders, anchor, officer) = whole(folder.path());
     let serial = holders.certificate_of(&officer).unwrap().serial;
     // As far as the register, and no list: a full disk, or a crash.
-    drop(anchor.revoke(&mut anchor.hold().unwrap(), &[(officer.clone(), serial.clone())], &[], NOW, 30).unwrap());
+    drop(anchor.revoke(&mut anchor.hold().unwrap(), &[(Some(officer.clone()), serial.clone())], &[], NOW, 30).unwrap());
     fs::remove_dir_all(holders.folder_of(&officer).unwrap()).unwrap();
     let removed = holders.remove(&officer, NOW, 30).unwrap();
     assert_eq!(names(&removed.list, anchor.anchor()), std::slice::from_ref(&serial));

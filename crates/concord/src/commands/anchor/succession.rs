@@ -1,12 +1,13 @@
 //! `concord anchor next` and `concord anchor end`: one anchor of a server's participant follows another, with both for a while.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use concord_identity::{Anchor, read_text};
 use concord_model::Fingerprint;
-use concord_server::FolderKind;
 use concord_server::holders::{Holders, HoldersError};
+use concord_server::{CERTIFICATE_CHECK_MILLISECONDS, FolderKind};
 use concord_wire::agreement::{DraftContent, keys};
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use super::super::certificates::holders;
 use super::super::compare::ask_for;
 use super::super::rotate::{Own, connect, hub_of, signing_keys};
 use super::super::statement::{Said, say_it};
+use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::hint::{self, Line};
 use crate::output::{self, Output, facts};
@@ -77,9 +79,10 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
     let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
     let own = Own::of(&client, &holders, kind).await?;
     let (present, ending) = (own.anchor()?, own.ending_anchor()?);
+    let mut known = known(&holders, &client)?;
     let both = |first: &[Anchor], then: &[Anchor]| [first, then].concat();
     if let (Some(ending), None) = (ending, holders.next_anchor()?) {
-        let goes_by = holders.anchors()?.into_iter().find(|anchor| anchor.fingerprint() == present);
+        let goes_by = known.iter().find(|anchor| anchor.fingerprint() == present).cloned();
         if given.as_ref().is_some_and(|given| Some(given) != goes_by.as_ref()) {
             let what = format!("the anchor {} before the present one still counts", ending.grouped());
             return Err(Failure::new(Exit::Refused, "ANCHOR_ENDING", what).help(
@@ -92,7 +95,6 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
         };
         {
             // The same again: it is done, but for what a crash may have left out, and the one before has yet to be ended.
-            let mut known = holders.anchors()?;
             known.retain(|anchor| *anchor != goes_by);
             holders.know_by(&both(std::slice::from_ref(&goes_by), &known))?;
             let done = SuccessionLine {
@@ -106,8 +108,17 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
             return Ok(());
         }
     }
+    let is_prepared = holders.next_anchor()?.is_some_and(|next| next.fingerprint() == present);
+    if !is_prepared && !known.iter().any(|anchor| anchor.fingerprint() == present) {
+        // Else nobody here would know the server any more, before the next anchor counts.
+        let what = format!(
+            "neither this folder nor the officer's profile has the certificate of the anchor that counts, {}: nothing was done",
+            present.grouped()
+        );
+        return Err(Failure::failed("ANCHOR_UNKNOWN", what)
+            .help("put that certificate into tls/anchor.pem of the folder, from where the anchor is kept"));
+    }
     let next = holders.prepare_next_anchor(given, output::now())?;
-    let mut known = holders.anchors()?;
     known.retain(|anchor| *anchor != next);
     let line = |statement, before: Option<Fingerprint>| SuccessionLine {
         participant: own.participant.to_string(),
@@ -134,19 +145,37 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
     }
     holders.follow_anchor(&next)?;
     holders.know_by(&both(std::slice::from_ref(&next), &known))?;
+    if kind == FolderKind::Node {
+        // A hub goes by its registry: whoever had a certificate under the next anchor before its node looked would be refused.
+        until_it_looked().await;
+    }
     let before = if present == next.fingerprint() { ending } else { Some(present) };
     line(Said::Accepted.as_str(), before).tell("before it", output)?;
     tell_renewing(args, kind, output);
     Ok(())
 }
 
+/// A server looks at its files once a second.
+async fn until_it_looked() {
+    tokio::time::sleep(Duration::from_millis(2 * CERTIFICATE_CHECK_MILLISECONDS)).await;
+}
+
+/// By what this folder's people are known; where the folder does not say it, since the anchor's was taken away, the officer's profile does.
+fn known(holders: &Holders, client: &Client) -> Result<Vec<Anchor>, Failure> {
+    let known = holders.anchors()?;
+    Ok(if known.is_empty() { client.profile().server_anchors().to_vec() } else { known })
+}
+
 fn tell_renewing(args: &NextArgs, kind: FolderKind, output: Output) {
     let whose = match kind {
-        FolderKind::Node => "the agencies' machines get the new server-anchor.pem of their profiles",
-        FolderKind::Hub => "each node has heard of it (`concord status --profile` of the secretariat: no lag)",
+        FolderKind::Node => "",
+        FolderKind::Hub => ", and each node has heard of it (`concord status --profile` of the secretariat: no lag)",
     };
+    let anchors = args.dir.join("tls/anchor.pem");
     output.say(&format!(
-        "both anchors count. Once {whose}, certificates are made anew under the next, then the one before is ended"
+        "both anchors count. Once every profile that is not in this folder, of officers, operators and agencies on other machines, has {} as its \
+         server-anchor.pem{whose}, certificates are made anew under the next, then the one before is ended",
+        anchors.display()
     ));
     hint::next(
         output,
@@ -189,7 +218,7 @@ pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
     let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
     let own = Own::of(&client, &holders, kind).await?;
-    let anchors = holders.anchors()?;
+    let anchors = known(&holders, &client)?;
     let present = own.anchor()?;
     let Some(kept) = anchors.iter().find(|anchor| anchor.fingerprint() == present) else {
         let what = format!("this folder does not go by the anchor that the registry has, {}", present.grouped());
@@ -204,11 +233,18 @@ pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
     };
     if let Some(ending) = own.ending_anchor()? {
         let late = holders.not_under(kept, output::now())?;
+        if !holders.has_register_before() {
+            output.say(
+                "note: the register of the anchor before is not here, so that nobody can tell who else, with a profile elsewhere, has no other \
+                 certificate; bring its folder back as anchor-before to have it looked at",
+            );
+        }
         if !late.is_empty() && !args.anyway {
             let names: Vec<_> = late.iter().map(ToString::to_string).collect();
             let what = format!("these have no certificate under the present anchor that holds: {}", names.join(", "));
             return Err(Failure::new(Exit::Refused, "CERTIFICATES_LEFT", what).help(
-                "make them anew (`renew --all`, `agency renew NAME --csr`), or end it all the same with --anyway: they are shut out then",
+                "make them anew (`renew --all`; `officer renew NAME`, `operator renew NAME` or `agency renew NAME`, each with --csr where its holder has \
+                 a new key), or end it all the same with --anyway: they are shut out then",
             ));
         }
         line.before = Some(ending.grouped());
@@ -226,6 +262,8 @@ pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
             return Ok(());
         }
     }
+    // The server's certificate may have been made anew a moment ago: whoever knows the present anchor alone would refuse the one before.
+    until_it_looked().await;
     holders.know_by(std::slice::from_ref(kept))?;
     line.tell("ended", output)
 }

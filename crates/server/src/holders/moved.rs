@@ -1,0 +1,135 @@
+//! Whose profile was moved away, to its person or to another machine, as it should be: this folder knows them by the anchors' registers.
+//!
+//! Their keys are never here. A new certificate is for the key that they have, and is written into a folder of its own, with the anchors
+//! beside it, to be put into their profile.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use concord_identity::{
+    AnchorFolder, CERTIFICATE_FILE, CertificateFacts, CertificateRequest, LeafKeyKind, LeafPublicKey, Registered,
+    Requested, SERVER_ANCHOR_FILE, certificates_to_pem, write_public,
+};
+use concord_model::{Identity, Role, Timestamp};
+
+use super::{Holders, HoldersError, Lifetime, make_folder};
+
+/// Where certificates for profiles that are elsewhere are written, below the data folder.
+pub const RENEWED_FOLDER: &str = "renewed";
+
+/// Somebody whose profile is not in the folder, by the newest of their certificates that was not taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Who.
+    pub holder: Identity,
+    /// The last moment of that certificate, if it is known.
+    pub not_after: Option<Timestamp>,
+    /// Its key; none where it was registered without.
+    pub key: Option<LeafPublicKey>,
+    /// The present anchor issued it, and not one before.
+    is_of_present: bool,
+}
+
+impl Holders {
+    /// Officers, operators and agencies whose profiles are elsewhere, as far as the registers are here: the present anchor's, and those of
+    /// the anchors before it.
+    pub fn moved(&self) -> Result<Vec<Moved>, HoldersError> {
+        let (here, taken_back) = (self.everybody(), self.taken_back()?);
+        let mut all = BTreeMap::<String, (Option<Timestamp>, Moved)>::new();
+        let folders = self.folders_before().into_iter().map(|folder| (folder, false));
+        for (folder, is_of_present) in folders.chain([(self.anchor_folder(), true)]) {
+            // A node beside its hub has the hub's: whoever is not here has a place there.
+            if folder.is_symlink() {
+                continue;
+            }
+            for one in AnchorFolder::register_in(&folder).read()? {
+                let Ok(holder) = one.name.parse::<Identity>() else { continue };
+                let is_somebody = matches!(holder.role, Role::Officer | Role::Operator | Role::Agency);
+                if !is_somebody || self.place(&holder).is_err() || here.contains(&holder) || taken_back.has_one(&one) {
+                    continue;
+                }
+                let (begun, not_after) = one.validity();
+                let known = all.get(&one.name);
+                // The present anchor's register comes last, and its lines in the order in which it issued.
+                if known.is_none_or(|(before, known)| (is_of_present && !known.is_of_present) || *before <= begun) {
+                    let key = one.public_key();
+                    all.insert(one.name, (begun, Moved { holder, not_after, key, is_of_present }));
+                }
+            }
+        }
+        Ok(all.into_values().map(|(_, moved)| moved).collect())
+    }
+
+    /// Whether somebody's profile is elsewhere, and a register here has a certificate of theirs that was not taken back.
+    pub fn is_moved(&self, holder: &Identity) -> Result<bool, HoldersError> {
+        Ok(self.moved()?.iter().any(|moved| moved.holder == *holder))
+    }
+
+    /// Those whose profiles are elsewhere, whose certificate holds by its time, and who have none under the present anchor: as far as the
+    /// registers here tell, they are shut out when the one before is ended.
+    pub fn moved_not_under_present(&self, now: Timestamp) -> Result<Vec<Identity>, HoldersError> {
+        let mut moved = self.moved()?;
+        moved.retain(|one| !one.is_of_present && one.not_after.is_some_and(|end| end >= now));
+        Ok(moved.into_iter().map(|one| one.holder).collect())
+    }
+
+    /// A new certificate for somebody whose profile is elsewhere: for the key that the register has, or for that of a request which its
+    /// holder made. Returns it with the folder that has what is to be put into the profile.
+    pub fn renew_moved(
+        &self,
+        anchor: &AnchorFolder,
+        holder: &Identity,
+        requested: Option<&Requested>,
+        life: Lifetime,
+    ) -> Result<(CertificateFacts, PathBuf), HoldersError> {
+        let found = self.moved()?.into_iter().find(|moved| moved.holder == *holder);
+        let moved = match found {
+            Some(moved) => moved,
+            None if self.was_taken_back(holder)? => return Err(HoldersError::TakenBack(holder.clone())),
+            None => return Err(HoldersError::Unknown(holder.clone())),
+        };
+        let key = requested.map(|requested| requested.key.clone()).or(moved.key);
+        let key = key.ok_or_else(|| HoldersError::KeyUnregistered { holder: holder.clone() })?;
+        refuse_if_it_cannot_sign(holder, &key)?;
+        let request = CertificateRequest::leaf(holder, key, life.now).lasting(life.now, life.days);
+        let certificate = anchor.issue(&request)?;
+        let folder = self.dir.join(RENEWED_FOLDER).join(format!("{}-{}", holder.role, holder.name));
+        make_folder(&folder)?;
+        let known: Vec<_> = self.anchors()?.iter().map(|anchor| anchor.der().clone()).collect();
+        write_public(&folder.join(SERVER_ANCHOR_FILE), certificates_to_pem(&known).as_bytes())?;
+        let chain = certificates_to_pem(std::slice::from_ref(&certificate));
+        write_public(&folder.join(CERTIFICATE_FILE), chain.as_bytes())?;
+        Ok((CertificateFacts::read(&certificate)?, folder))
+    }
+
+    /// Until when the certificate lasts that each of the participant's people and agencies goes by: the newest that was not taken back.
+    /// The server's own is not among them.
+    pub fn ends(&self) -> Result<Vec<(Identity, Timestamp)>, HoldersError> {
+        let taken_back = self.taken_back()?;
+        let here = self.everybody().into_iter().filter(|holder| *holder != self.server).filter_map(|holder| {
+            let facts = self.certificate_of(&holder).ok().filter(|facts| !taken_back.has(facts))?;
+            Some((holder, facts.not_after))
+        });
+        let mut all: Vec<_> = here.collect();
+        all.extend(self.moved()?.into_iter().filter_map(|moved| Some((moved.holder, moved.not_after?))));
+        Ok(all)
+    }
+}
+
+impl super::TakenBack {
+    fn has_one(&self, one: &Registered) -> bool {
+        one.revoked.is_some()
+            || self.has_serial(&one.serial)
+            || one.key_fingerprint().is_some_and(|key| self.has_key(&key))
+    }
+}
+
+/// What an officer signs is verified with this key.
+pub(super) fn refuse_if_it_cannot_sign(holder: &Identity, key: &LeafPublicKey) -> Result<(), HoldersError> {
+    match holder.role == Role::Officer && key.own_kind() != Some(LeafKeyKind::Ed25519) {
+        true => Err(HoldersError::Unfit(vec![format!(
+            "the key for {holder} is not Ed25519, with which officers sign; have the request made with the key of its profile"
+        )])),
+        false => Ok(()),
+    }
+}
