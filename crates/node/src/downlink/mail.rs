@@ -71,7 +71,8 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
     let mailbox = context.now_state().mailbox(lane).clone();
     // Watched before it is asked what is wanted, so that nothing more is missed.
     let mut wanted = context.index.damaged().watch_wanted();
-    let asked = context.index.damaged().asked(lane);
+    // What this stream has asked for and has not been answered. Invariant: what is wanted and is not in it is asked for by a new stream.
+    let mut asked = context.index.damaged().asked(lane);
     let hello = ReceiveHello {
         limits: Some(concord_wire::limits()),
         lane: convert::lane(lane).into(),
@@ -130,6 +131,8 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
                 }
                 let (again, mail) = gathered.split(&asked, context.now_state().mailbox(lane).received_through);
                 for item in again {
+                    // Answered, also where nobody wants it just now: who does again asks again.
+                    asked.remove(&item.number());
                     put_back(context, lane, item).await?;
                 }
                 if !mail.is_empty() {
