@@ -262,8 +262,7 @@ fn a_consent_and_a_decline_ask_on_a_terminal_and_a_leave_says_where_it_ends_it_f
     await_that(|| parties(&forum, "KAZ").contains(&"IRN consented".to_owned()));
     await_that(|| forum.agreement(ID, "IRN")["state"] == "in-force");
     // Once more is harmless, and no promise of what is there already.
-    let again = forum.as_officer("IRN", &format!("agreement consent {ID}"));
-    again.ok();
+    let again = forum.as_officer("IRN", &format!("agreement consent {ID}")).ok();
     assert!(again.stderr.contains("it is in force, and waits for nothing of this state"), "{}", again.stderr);
 
     let (code, shown) = on_a_terminal(ID, word("leave", "IRN"));
@@ -271,8 +270,7 @@ fn a_consent_and_a_decline_ask_on_a_terminal_and_a_leave_says_where_it_ends_it_f
     assert!(shown.contains("who has yet to answer can then no longer join"), "{shown}");
     assert!(shown.contains("there is nothing to come back to") && !shown.contains("agreement consent"), "{shown}");
     // Who never answered has it off its list also now, and is told nothing untrue of the others.
-    let declined = forum.as_officer("TUR", &format!("agreement decline {ID}"));
-    declined.ok();
+    let declined = forum.as_officer("TUR", &format!("agreement decline {ID}")).ok();
     assert!(declined.stderr.contains("whatever becomes of it among those who consented"), "{}", declined.stderr);
 }
 
