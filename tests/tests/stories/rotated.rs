@@ -165,32 +165,6 @@ fn a_node_with_an_old_key_file_takes_nothing_that_no_hub_would_take_and_goes_on_
 }
 
 #[test]
-#[ignore]
-fn trial_epoch_open_cures() {
-    let mut forum = forum();
-    let dir = forum.node_dir("KAZ");
-    let file = dir.join("signing/key.pem");
-    let old = fs::read(&file).unwrap();
-    concord(words!["node", "rotate", "--dir", dir]).ok();
-    exchange(&forum, "with the second keys");
-    forum.stop_node("KAZ");
-    let right = fs::read(&file).unwrap();
-    fs::write(&file, old).unwrap();
-    forum.start_node("KAZ");
-    println!("{}", forum.await_alarm(&dir, "signing-key"));
-    let sent = forum.agency("KAZ").submit("blocked", &format!("--agreement {AGREEMENT}")).id;
-    println!("{}", forum.await_alarm(&dir, "uplink-routine"));
-    forum.stop_node("KAZ");
-    fs::write(&file, right).unwrap();
-    forum.start_node("KAZ");
-    println!("{}", forum.await_alarm(&dir, "uplink-routine"));
-    let opened = concord(words!["node", "epoch", "open", "--yes", "--profile", dir.join("officer")]);
-    println!("{opened}");
-    assert_eq!(exchange_ids(&forum.agency("IRN").receive(1)), [sent]);
-    println!("{}", forum.await_alarm(&dir, "[]"));
-}
-
-#[test]
 fn a_backup_of_before_a_rotation_is_put_back_and_the_node_finds_its_new_keys() {
     let mut forum = forum();
     let dir = forum.node_dir("KAZ");
