@@ -80,9 +80,18 @@ impl Ended {
 
     /// The message of its failure, as its JSON says it.
     pub fn message(&self) -> String {
+        self.of_failure("message")
+    }
+
+    /// What to do next about its failure, as its JSON says it.
+    pub fn help(&self) -> String {
+        self.of_failure("help")
+    }
+
+    fn of_failure(&self, field: &str) -> String {
         let objects = self.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         objects
-            .filter_map(|object| object["error"]["message"].as_str().map(ToOwned::to_owned))
+            .filter_map(|object| object["error"][field].as_str().map(ToOwned::to_owned))
             .next_back()
             .unwrap_or_default()
     }

@@ -116,18 +116,16 @@ pub(crate) enum Command {
 
 /// Prints what clap has to say, help or what is wrong with the line, and returns how the process ends.
 pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
-    // Nobody is left to tell when the output is closed.
-    let _ = error.print();
-    if !error.use_stderr() {
-        return Exit::Done.into();
-    }
-    // The line did not parse, so that it is not known whether this is the flag: a line of JSON more does no harm.
-    if std::env::args_os().any(|word| word == "--json") {
+    // The line did not parse, so that it is not known whether this is the flag: whoever wrote it most likely meant it.
+    if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
         let words = error.to_string();
         let message: Vec<&str> = words.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-        Output::new(true).failure_line(&Failure::usage(message.join(" ").trim_start_matches("error: ")));
+        Output::new(true).failure(&Failure::usage(message.join(" ").trim_start_matches("error: ")));
+        return Exit::Usage.into();
     }
-    Exit::Usage.into()
+    // Nobody is left to tell when the output is closed.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
 }
 
 /// What every client command takes.

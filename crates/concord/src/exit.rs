@@ -133,7 +133,8 @@ impl From<ProfileError> for Failure {
     fn from(error: ProfileError) -> Self {
         let message = error.to_string();
         match &error {
-            ProfileError::NotAProfile(_) => Self::new(Exit::Usage, "PROFILE_UNKNOWN", message),
+            ProfileError::NotAProfile(_) => Self::new(Exit::Usage, "PROFILE_UNKNOWN", message)
+                .help("give --profile a folder of a profile: NODEDIR/officer, NODEDIR/operator, NODEDIR/agencies/NAME, or of a hub HUBDIR/officer, HUBDIR/operator"),
             ProfileError::NoAddress { settings, .. } => {
                 let settings = std::path::absolute(settings).unwrap_or_else(|_| settings.clone());
                 let line = format!("write the line `address = \"HOST:PORT\"`, where the server is reached from here, into {}", settings.display());

@@ -88,10 +88,13 @@ impl Output {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
-    /// What, why, what next, and the reason; with --json as one object more.
+    /// What, why, what next, and the reason: in words, or with --json as one object, so that whoever reads the errors reads nothing else.
     pub(crate) fn failure(&self, failure: &Failure) {
         if failure.reason == READER_GONE {
             return;
+        }
+        if self.json {
+            return self.failure_line(failure);
         }
         let mut text = format!("concord: {}", safe(&failure.message));
         if !failure.help.is_empty() {
@@ -99,16 +102,12 @@ impl Output {
         }
         let _ = write!(text, "\n  reason: {}", failure.reason);
         self.say(&text);
-        self.failure_line(failure);
     }
 
-    /// The one object of a failure, if JSON was asked for.
-    pub(crate) fn failure_line(&self, failure: &Failure) {
-        if self.json {
-            let error = ErrorObject { reason: &failure.reason, message: &failure.message, help: &failure.help };
-            if let Ok(line) = json_line(&ErrorLine { error }) {
-                self.say(&line);
-            }
+    fn failure_line(&self, failure: &Failure) {
+        let error = ErrorObject { reason: &failure.reason, message: &failure.message, help: &failure.help };
+        if let Ok(line) = json_line(&ErrorLine { error }) {
+            self.say(&line);
         }
     }
 }

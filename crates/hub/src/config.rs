@@ -88,6 +88,11 @@ impl Config {
             if !has_port {
                 return Err(format!("announce names \"{announced}\"; write host:port, such as hub.example.org:7443"));
             }
+            if announced.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0_u16)) {
+                return Err(format!(
+                    "announce names \"{announced}\", and no node reaches port 0; write the port that leads to this hub, such as 7443"
+                ));
+            }
         }
         Ok(Self {
             name: Name::parse(&file.name).map_err(|error| error.to_string())?,
@@ -203,6 +208,7 @@ mod tests {
         check(format!("{text}\nlisten_port = 1\n"), "listen_port");
         check(text.replace("127.0.0.1:0", "localhost"), "listen");
         check(text.replace("hub.example.org:7443", "hub.example.org"), "announce");
+        check(text.replace("hub.example.org:7443", "hub.example.org:0"), "announce");
         check(text.replace("\"main\"", "\"Main\""), "Main");
         check(text.replace("65536", "65535"), "journal_segment_size_bytes");
         check(text.replace("exchanges_per_second = 7", "exchanges_per_second = 0"), "exchanges_per_second");

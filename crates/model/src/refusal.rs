@@ -189,7 +189,7 @@ reasons! {
     /// The signature does not hold under the key that it names.
     SignatureInvalid = "SIGNATURE_INVALID", Denied, "check that the node signs with its enrolled key";
     /// The named key is not enrolled for this position of the chain.
-    SigningKeyUnknown = "SIGNING_KEY_UNKNOWN", Denied, "enrol the node's signing key first";
+    SigningKeyUnknown = "SIGNING_KEY_UNKNOWN", Denied, "sign with the key that the registry names: where a node's signing/key.pem is an old one, put the file of its last rotation back and start it anew; what was signed by another key goes on after `concord node epoch open`";
     /// Recorded so long ago that its receipt is no longer repeated.
     AlreadyRecorded = "ALREADY_RECORDED", Conflict, "the node has its receipt: go on after it";
     /// Same number, other digest.

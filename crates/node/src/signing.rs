@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use concord_identity::{KeyError, SigningKey, SigningKeys};
 use concord_ledger::Enrolment;
-use concord_model::Fingerprint;
+use concord_model::{Fingerprint, Reason, Refusal};
 
 use crate::context::Context;
 use crate::folders::Paths;
@@ -51,6 +51,22 @@ impl NodeKeys {
     pub fn has(&self, fingerprint: &Fingerprint) -> bool {
         self.0.named(fingerprint).is_some()
     }
+
+    /// Refuses what would be signed with a key that does not count: the hub would take neither it nor what waits behind it.
+    ///
+    /// Refuses with `SIGNING_KEY_UNKNOWN`.
+    pub fn check_counts(&self, state: &NodeState) -> Result<(), Refusal> {
+        match own_keys(state).map(|keys| keys.signing_key.fingerprint) {
+            Some(present) if !self.has(&present) => {
+                let what = format!(
+                    "the registry knows this node by the signing key {}, which is not here: what is signed without it no hub takes, so nothing is queued",
+                    present.grouped()
+                );
+                Err(Refusal::new(Reason::SigningKeyUnknown, what))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn own_keys(state: &NodeState) -> Option<&Enrolment> {
@@ -79,8 +95,8 @@ pub(crate) async fn keep_settled(context: Context, folder: PathBuf) {
                 Ok(Ok(false)) => {
                     let present = succession.last().map(|key| key.grouped()).unwrap_or_default();
                     let what = format!(
-                        "the registry knows this node by the signing key {present}, which {} does not have: what is signed here the hub refuses. \
-                         Put the file of the last rotation back and start the node anew; where the key is lost, have the node replaced",
+                        "the registry knows this node by the signing key {present}, which {} does not have: what is signed here the hub refuses, and \
+                         nothing is queued. Put the file of the last rotation back and start the node anew; where the key is lost, have the node replaced",
                         path.display()
                     );
                     context.readiness.raise(ALARM, what);

@@ -156,7 +156,9 @@ pub(crate) fn check_may_queue(
 ) -> Result<(), Refusal> {
     context.room.check()?;
     context.check_fence()?;
-    context.backlog.check(&context.now_state(), agency, lane)?;
+    let state = context.now_state();
+    context.keys.check_counts(&state)?;
+    context.backlog.check(&state, agency, lane)?;
     context.shares.take(agency, lane, exchanges, size_bytes)
 }
 

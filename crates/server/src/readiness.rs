@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_model::Timestamp;
 
+use crate::alarms::DRAINING_ALARM;
 use crate::clock::{Clock as _, SystemClock};
 
 /// What a note says that is added to. Beyond it only the log goes on.
@@ -73,11 +74,23 @@ impl Readiness {
         match known {
             Some(alarm) if alarm.message == message && alarm.stops == stops => {}
             Some(alarm) => {
-                tracing::warn!(alarm = name, said = message, "an alarm changed");
+                match stops {
+                    // A note that becomes an alarm is as loud as one that was none before.
+                    true if !alarm.stops => tracing::error!(alarm = name, said = message, "a note became an alarm"),
+                    true => tracing::warn!(alarm = name, said = message, "an alarm changed"),
+                    false => tracing::warn!(alarm = name, said = message, "a note changed"),
+                }
                 (alarm.message, alarm.stops) = (message, stops);
             }
             None => {
-                tracing::error!(alarm = name, said = message, "an alarm was raised");
+                match stops {
+                    // Whoever ended the process asked for it.
+                    true if name == DRAINING_ALARM => {
+                        tracing::info!(alarm = name, said = message, "an alarm was raised")
+                    }
+                    true => tracing::error!(alarm = name, said = message, "an alarm was raised"),
+                    false => tracing::warn!(alarm = name, said = message, "a note was made"),
+                }
                 metrics::counter!("concord_alarms_raised_total", "alarm" => name).increment(1);
                 metrics::gauge!("concord_alarm", "alarm" => name).set(1.0);
                 alarms.insert(name, Alarm { name, message, since: SystemClock.now(), stops });
@@ -91,7 +104,7 @@ impl Readiness {
         let mut alarms = self.alarms();
         let was_ready = alarms.values().all(|alarm| !alarm.stops);
         if alarms.remove(name).is_some() {
-            tracing::info!(alarm = name, "an alarm was cleared");
+            tracing::info!(alarm = name, "an alarm or a note was cleared");
             metrics::gauge!("concord_alarm", "alarm" => name).set(0.0);
         }
         measure(&alarms, was_ready);

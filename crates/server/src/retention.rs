@@ -158,8 +158,7 @@ impl Retention {
         let entries = asked.entries.or(self.entries_days.filter(|_| asked.bodies.is_none()));
         let bodies = asked.bodies.or(self.bodies_days).or(entries);
         if bodies.is_none() && !has_terms {
-            let what =
-                "no time is configured, and no agreement has one: write bodies_days under [retention], or ask for days";
+            let what = "no time is configured, and no agreement has one: write bodies_days under [retention], or name --days N";
             return Err(invalid(what.to_owned()));
         }
         if let Some(days) = [bodies, entries].into_iter().flatten().find(|days| *days > RETENTION_DAYS_MAX) {

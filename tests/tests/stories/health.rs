@@ -186,6 +186,14 @@ fn a_hub_that_hangs_is_told_after_half_a_minute_without_a_word_and_no_more_when_
     println!("a hub that hangs was told after {took:?}");
     // No more than that, and what a busy machine takes: the time until the dead connection is noticed is no part of it.
     assert!(took < Duration::from_secs(45), "{took:?}: {told}");
+    // Nor is its port free, though the settings name none.
+    let checked = concord_tests::concord(words!["hub", "check", "--dir", forum.hub_dir()]);
+    checked.refused(1, "CHECK_FAILED");
+    let line = |name: &str| checked.lines().into_iter().find(|line| line["check"] == name).unwrap();
+    let (listen, approvals) = (line("listen"), line("approvals"));
+    assert_eq!((&listen["result"], &approvals["result"]), (&"failed".into(), &"untried".into()), "{checked}");
+    let address = forum.address(&forum.hub_dir(), "listen");
+    assert!(text_of(&listen, "message").contains(&address) && text_of(&listen, "next").contains("hangs"), "{listen}");
     kill_process(hub, Signal::CONT).unwrap();
     await_readyz(&forum, &node, "\"ready\":true", 200);
 }

@@ -558,5 +558,5 @@ fn a_profile_works_where_its_person_takes_it_and_where_it_cannot_the_line_to_wri
         "`address = \"HOST:PORT\"`, where the server is reached from here, into {}",
         home.join("profile.toml").display()
     );
-    assert!(away.stderr.contains(&line), "{away}");
+    assert!(away.help().contains(&line), "{away}");
 }

@@ -240,6 +240,41 @@ fn who_left_reads_what_it_was_party_to_also_when_there_is_nothing_to_come_back_t
 }
 
 #[test]
+fn a_consent_and_a_decline_ask_on_a_terminal_and_a_leave_says_where_it_ends_it_for_all() {
+    let forum = Forum::of(&["KAZ", "IRN", "TUR"]);
+    propose_among_each(&forum, &["KAZ", "IRN", "TUR"]);
+    for code in ["IRN", "TUR"] {
+        await_that(|| forum.as_officer(code, "agreement pending").ok().lines().len() == 1);
+    }
+    let word = |verb: &str, code: &str| words!["agreement", verb, ID, "--profile", forum.officer(code)];
+    let (code, shown) = on_a_terminal("no", word("consent", "IRN"));
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("signing key") && shown.contains("NOT_CONFIRMED"), "{shown}");
+    assert!(shown.contains("next: run it again and type yes if it is meant"), "{shown}");
+    let (code, shown) = on_a_terminal("yes", word("decline", "TUR"));
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("cannot be taken back") && shown.contains("NOT_CONFIRMED"), "{shown}");
+    for code in ["IRN", "TUR"] {
+        assert_eq!(forum.as_officer(code, "agreement pending").ok().lines().len(), 1, "nothing was said");
+    }
+    let (code, shown) = on_a_terminal("yes", word("consent", "IRN"));
+    assert_eq!(code, Some(0), "{shown}");
+    await_that(|| parties(&forum, "KAZ").contains(&"IRN consented".to_owned()));
+    await_that(|| forum.agreement(ID, "IRN")["state"] == "in-force");
+    // Once more is harmless, and no promise of what is there already.
+    let again = forum.as_officer("IRN", &format!("agreement consent {ID}")).ok();
+    assert!(again.stderr.contains("it is in force, and waits for nothing of this state"), "{}", again.stderr);
+
+    let (code, shown) = on_a_terminal(ID, word("leave", "IRN"));
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("who has yet to answer can then no longer join"), "{shown}");
+    assert!(shown.contains("there is nothing to come back to") && !shown.contains("agreement consent"), "{shown}");
+    // Who never answered has it off its list also now, and is told nothing untrue of the others.
+    let declined = forum.as_officer("TUR", &format!("agreement decline {ID}")).ok();
+    assert!(declined.stderr.contains("whatever becomes of it among those who consented"), "{}", declined.stderr);
+}
+
+#[test]
 fn a_node_says_in_its_log_at_its_start_what_waits_for_its_states_word() {
     let mut forum = Forum::of(&["KAZ", "IRN"]);
     propose_among_each(&forum, &["KAZ", "IRN"]);

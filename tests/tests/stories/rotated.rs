@@ -72,6 +72,8 @@ fn a_node_that_changes_its_keys_goes_on_and_who_consented_to_the_keys_before_nee
     assert_eq!(now["fingerprint"], rotated["fingerprint"]);
     assert_eq!(now["earlier_signing_keys"], serde_json::json!([before.0["signing_key_fingerprint"]]));
     assert_eq!(now["anchor_fingerprint"], before.0["anchor_fingerprint"]);
+    // Who enrolled it is not said to have seen these.
+    assert_eq!((&before.0["keys_by"], &now["keys_by"]), (&"secretariat".into(), &"own-word".into()), "{now}");
     assert_ne!(tls_key(&dir), before.1);
     assert_eq!(exchange_ids(&forum.agency("KAZ").receive(1)), [waits]);
     exchange(&forum, "with the second keys");
@@ -129,6 +131,38 @@ fn a_rotation_that_waits_for_the_hub_takes_nothing_with_it_and_said_twice_is_one
     assert!(received.contains(&waits) && received.contains(&waits_too), "each once");
     await_shown(&forum, "KAZ", "IRN", "signing_key_fingerprint", text_of(&first, "signing_key"));
     exchange(&forum, "with the new keys");
+}
+
+#[test]
+fn a_node_with_an_old_key_file_takes_nothing_that_no_hub_would_take_and_goes_on_when_the_right_one_is_back() {
+    let mut forum = forum();
+    let dir = forum.node_dir("KAZ");
+    let file = dir.join("signing/key.pem");
+    let old = fs::read(&file).unwrap();
+    concord(words!["node", "rotate", "--dir", dir]).ok();
+    exchange(&forum, "with the second keys");
+    forum.stop_node("KAZ");
+    let right = fs::read(&file).unwrap();
+    fs::write(&file, old).unwrap();
+    forum.start_node("KAZ");
+    let said = forum.await_alarm(&dir, "signing-key");
+    assert!(said.contains("nothing is queued") && said.contains("Put the file of the last rotation back"), "{said}");
+    let agency = forum.agency("KAZ");
+    let body = forum.path().join("body.txt");
+    fs::write(&body, "x").unwrap();
+    let submit = || concord(words!["submit", body, "--agreement", AGREEMENT, "--profile", agency.profile]);
+    let refused = submit();
+    refused.refused(3, "SIGNING_KEY_UNKNOWN");
+    assert!(refused.stderr.contains("put the file of its last rotation back"), "{refused}");
+    // What others send comes all the same.
+    let sent = forum.agency("IRN").submit("to a node with an old key", "").id;
+    assert_eq!(exchange_ids(&agency.receive(1)), [sent]);
+
+    forum.stop_node("KAZ");
+    fs::write(&file, right).unwrap();
+    forum.start_node("KAZ");
+    forum.await_alarm(&dir, "[]");
+    exchange(&forum, "with the right keys again");
 }
 
 #[test]

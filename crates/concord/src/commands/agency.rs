@@ -183,7 +183,7 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
     }
     if key_elsewhere {
         output.say(&format!(
-            "next: compare the key with the agency, {}; give it the folder {}, into which it puts its key as key.pem",
+            "next: compare the key with the agency, {}; copy it the folder {}, into which it puts its key as key.pem: it is used there",
             line.key.as_deref().unwrap_or_default(),
             line.profile
         ));
@@ -198,6 +198,12 @@ async fn add(args: AddArgs, output: Output) -> Result<(), Failure> {
         );
     }
     if added.asked.is_some() {
+        return Ok(());
+    }
+    if key_elsewhere {
+        // Without the key nothing could be called with that profile on this machine.
+        let serve = [Line::new("node serve --dir").path(&args.dir)];
+        hint::next(output, "run the node if it does not run yet", &serve);
         return Ok(());
     }
     let profile = &added.profile_dir;

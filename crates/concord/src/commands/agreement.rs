@@ -18,7 +18,7 @@ use concord_wire::proto::agreement::v1::{
 use concord_wire::proto::exchange::v1::HandlingCode;
 use serde::Serialize;
 
-use super::statement::{Said, confirm, say};
+use super::statement::{Said, confirm, confirm_if_asked, say};
 use super::submit::{narrowing, note_other_agencies};
 use crate::cli::ClientArgs;
 use crate::client::{CALL_TIMEOUT, Client, WAIT_MARGIN, call, call_within, duration};
@@ -120,6 +120,9 @@ pub(crate) struct AmendArgs {
 pub(crate) struct ConsentArgs {
     #[command(flatten)]
     one: OneArgs,
+    /// Do not ask, on a terminal; elsewhere nobody is asked.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Args)]
@@ -132,6 +135,9 @@ pub(crate) struct DeclineArgs {
     /// Why, in words: told to those on it, and kept in its history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Do not ask, on a terminal; elsewhere nobody is asked.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Args)]
@@ -239,7 +245,7 @@ struct SaidLine<'a> {
 pub(crate) async fn run(command: AgreementCommand, output: Output) -> Result<(), Failure> {
     match command {
         AgreementCommand::Propose(args) => propose(args, output).await,
-        AgreementCommand::Consent(args) => consent(&args.one, output).await,
+        AgreementCommand::Consent(args) => consent(&args, output).await,
         AgreementCommand::Decline(args) => decline(args, output).await,
         AgreementCommand::Amend(args) => amend(args, output).await,
         AgreementCommand::Leave(args) => leave(&args, output).await,
@@ -336,11 +342,12 @@ async fn next_version(client: &Client, id: &AgreementId) -> Result<u32, Failure>
     }
 }
 
-async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
+async fn consent(args: &ConsentArgs, output: Output) -> Result<(), Failure> {
+    let ConsentArgs { one: args, yes } = args;
     let client = Client::connect(&args.client).await?;
     let got = get_or_left(&client, &args.id).await?;
     if let Some(leave) = got.left_by {
-        return come_back(&client, args, &got, leave, output).await;
+        return come_back(&client, (args, *yes), &got, leave, output).await;
     }
     let shown = got.waiting()?;
     let own = &client.profile().own().identity.participant;
@@ -351,14 +358,20 @@ async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
         );
         return Err(Refusal::new(Reason::AgreementNotInForce, what).into());
     }
-    if let Some(at) = shown.consented_at(own) {
+    let consented = shown.consented_at(own).map(ToOwned::to_owned);
+    if let Some(at) = &consented {
         let at = short_time(Some(at));
         output.say(&format!("this state consented to version {} already, at {at}", shown.reference.version));
     } else if shown.waits() || shown.state() == "in-force" {
         output.say(&shown.with_fingerprints());
+        ask_to_sign(own, &shown, *yes, output)?;
     }
     let said = say(&client, DraftContent::Consent(shown.reference.clone())).await?;
     tell(&shown.reference, "consent", said, output)?;
+    if consented.is_some() && shown.state() == "in-force" {
+        hint::next(output, "it is in force, and waits for nothing of this state", &[about("agreement show", args)]);
+        return Ok(());
+    }
     let next = about("agreement show", args).words("--wait in-force");
     let what = match shown.text.in_force {
         InForceAmong::All => "it is in force once all on it have consented; this waits for it",
@@ -370,11 +383,28 @@ async fn consent(args: &OneArgs, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// On a terminal, a yes to what was just shown: a consent binds the state to every word and key of it.
+fn ask_to_sign(own: &ParticipantCode, shown: &Shown, yes: bool, output: Output) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let AgreementRef { id, version, .. } = &shown.reference;
+    let question = format!("Sign for {own} that it consents to version {version} of {id}, as shown?");
+    confirm_if_asked(output, &format!("consenting to {id}"), &question, "yes")
+}
+
 /// Consents again to what this state left.
-async fn come_back(client: &Client, args: &OneArgs, got: &Got, leave: Digest, output: Output) -> Result<(), Failure> {
+async fn come_back(
+    client: &Client,
+    (args, yes): (&OneArgs, bool),
+    got: &Got,
+    leave: Digest,
+    output: Output,
+) -> Result<(), Failure> {
     let shown = Shown::read(&got.counting)?;
     output.say(&format!("this state left version {}: it consents to that again", shown.reference.version));
     output.say(&shown.with_fingerprints());
+    ask_to_sign(&client.profile().own().identity.participant, &shown, yes, output)?;
     let said = say(client, DraftContent::Return(shown.reference.clone(), leave)).await?;
     tell(&shown.reference, "return", said, output)?;
     let what = "this state is on it again from now on, and nothing comes of before; who left meanwhile is shown";
@@ -384,36 +414,72 @@ async fn come_back(client: &Client, args: &OneArgs, got: &Got, leave: Digest, ou
 
 async fn decline(args: DeclineArgs, output: Output) -> Result<(), Failure> {
     let reason = args.reason.as_deref().map(Title::parse).transpose()?;
-    let args = &args.one;
+    let DeclineArgs { one: args, yes, .. } = args;
     let client = Client::connect(&args.client).await?;
     let shown = get(&client, &args.id, None).await?.waiting()?;
+    let AgreementRef { id, version, .. } = &shown.reference;
+    let (becomes, after) = match (&shown.text.amends, shown.text.in_force) {
+        (Some(_), _) => (
+            "it never comes into force then",
+            "the amendment never comes into force, and the agreement stays as it is; any member may propose another one",
+        ),
+        // What became of it among those who consented this state may not have heard: also of one that is over, nothing untrue is said.
+        (None, InForceAmong::Each) => (
+            "this state is off it for good then",
+            "this state is off it, whatever becomes of it among those who consented",
+        ),
+        (None, InForceAmong::All) => (
+            "it never comes into force then, for nobody",
+            "it never comes into force; whoever proposed it may propose another version",
+        ),
+    };
+    if !yes {
+        let question = format!("Decline version {version} of {id}? It cannot be taken back: {becomes}.");
+        confirm_if_asked(output, &format!("declining {id}"), &question, id.as_str())?;
+    }
     let said = say(&client, DraftContent::Decline(shown.reference.clone(), reason)).await?;
     tell(&shown.reference, "decline", said, output)?;
-    let what = match &shown.text.amends {
-        None if shown.text.in_force == InForceAmong::Each => {
-            let what = "this state is off it, and it goes on without it among those who consent";
-            hint::next(output, what, &[Line::new("agreement list --profile").path(&args.client.profile)]);
-            return Ok(());
-        }
-        Some(_) => {
-            "the amendment never comes into force, and the agreement stays as it is; any member may propose another one"
-        }
-        None => "it never comes into force; whoever proposed it may propose another version",
+    let next = match (&shown.text.amends, shown.text.in_force) {
+        (None, InForceAmong::Each) => Line::new("agreement list --profile").path(&args.client.profile),
+        _ => about("agreement history", &args),
     };
-    hint::next(output, what, &[about("agreement history", args)]);
+    hint::next(output, after, &[next]);
     Ok(())
 }
 
 async fn leave(args: &SureArgs, output: Output) -> Result<(), Failure> {
     let id = &args.one.id;
-    if !args.yes {
-        let what = format!("leaving {id}");
-        confirm(output, &what, &format!("Leave {id}? What is not yet delivered will not be."), id.as_str())?;
-    }
     let client = Client::connect(&args.one.client).await?;
     let shown = Shown::read(&get(&client, id, None).await?.counting)?;
+    let own = &client.profile().own().identity.participant;
+    let ends = shown.state() == "in-force" && shown.has_consented(own) && shown.ends_with_leave_of(own);
+    let warning = match (ends, shown.have_yet_to_answer().as_slice()) {
+        (false, _) => "",
+        (true, []) => " It ends for all with that, since fewer than two are left on it.",
+        (true, _) => {
+            " It ends for all with that, since fewer than two who consented are left: who has yet to answer can then no longer join."
+        }
+    };
+    if args.yes {
+        if !warning.is_empty() {
+            output.say(warning.trim_start());
+        }
+    } else {
+        let question = format!("Leave {id}? What is not yet delivered will not be.{warning}");
+        confirm(output, &format!("leaving {id}"), &question, id.as_str())?;
+    }
     let said = say(&client, DraftContent::Leave(shown.reference.clone())).await?;
     tell(&shown.reference, "leave", said, output)?;
+    if ends {
+        let what = "this state is out, and what was not delivered is not; it is over for all, and there is nothing to come back to";
+        // The hub shows the secretariat nothing of what that is on no more; a state's own node has its past.
+        let next = match *own == ParticipantCode::secretariat() {
+            true => Line::new("agreement list --profile").path(&args.one.client.profile),
+            false => about("agreement history", &args.one),
+        };
+        hint::next(output, what, &[next]);
+        return Ok(());
+    }
     let what =
         "this state is out at once, and what was not delivered is not; while this version is in force it may come back";
     let read = about("agreement show", &args.one);

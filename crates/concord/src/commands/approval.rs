@@ -221,7 +221,7 @@ async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
     }
     output.results(&lines, || {
         table(
-            &["id", "what", "of", "signed by", "lacks", "until"],
+            &["id", "what", "of", "signed by", "lacks", "until", "fingerprint to compare"],
             lines.iter().map(|line| {
                 vec![
                     shortened(&line.id),
@@ -230,6 +230,7 @@ async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
                     line.signed_by.join(", "),
                     line.missing.to_string(),
                     output::short_time(line.lapses_at.as_deref()),
+                    line.fingerprint.clone().unwrap_or_else(|| "-".to_owned()),
                 ]
             }),
         )

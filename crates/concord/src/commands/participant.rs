@@ -82,13 +82,19 @@ pub(crate) struct ShowArgs {
     client: ClientArgs,
 }
 
+/// Of keys that a participant took by itself.
+const OWN_WORD: &str = "own-word";
+
 #[derive(Serialize)]
 struct ParticipantLine {
     participant: String,
     kind: String,
     names: std::collections::BTreeMap<String, String>,
     node: Option<String>,
+    /// Since when the present keys count.
     enrolled_at: Option<String>,
+    /// By whose word they do: the secretariat's officers' who enrolled them, or its own, by the keys before them.
+    keys_by: Option<&'static str>,
     fingerprint: Option<String>,
     anchor_fingerprint: Option<String>,
     /// The anchor before it, while that counts too.
@@ -98,7 +104,7 @@ struct ParticipantLine {
     earlier_signing_keys: Vec<String>,
     /// Of the secretariat: the fingerprint over the present keys of its hub.
     hub_fingerprint: Option<String>,
-    /// The officers of the secretariat who signed for these keys.
+    /// The officers of the secretariat who signed for these keys; where those are by its own word, for the ones that vouch for them.
     approved_by: Vec<String>,
     holds: Vec<HoldLine>,
     decisions: Vec<DecisionLine>,
@@ -137,7 +143,7 @@ async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
     let lines = registered(&client).await?.iter().map(line).collect::<Result<Vec<_>, _>>()?;
     output.results(&lines, || {
         table(
-            &["participant", "kind", "name", "node", "enrolled", "held by"],
+            &["participant", "kind", "name", "node", "keys since", "held by"],
             lines.iter().map(|line| {
                 vec![
                     line.participant.clone(),
@@ -167,7 +173,11 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
             rows.push((name, value.clone().unwrap_or_else(|| "-".to_owned())));
         };
         add("node", &line.node);
-        add("enrolled", &line.enrolled_at);
+        let by_own_word = line.keys_by == Some(OWN_WORD);
+        add(if by_own_word { "keys since" } else { "enrolled" }, &line.enrolled_at);
+        if by_own_word {
+            add("keys by", &Some("its own word: the keys before vouch for them".to_owned()));
+        }
         add("fingerprint", &line.fingerprint);
         add("anchor", &line.anchor_fingerprint);
         add("signing key", &line.signing_key_fingerprint);
@@ -180,7 +190,9 @@ async fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
         if line.hub_fingerprint.is_some() {
             add("hub", &line.hub_fingerprint);
         }
-        add("approved by", &Some(line.approved_by.join(", ")).filter(|officers| !officers.is_empty()));
+        // Officers who enrolled it never saw the keys that it took by itself.
+        let approved = if by_own_word { "approved by, before" } else { "approved by" };
+        add(approved, &Some(line.approved_by.join(", ")).filter(|officers| !officers.is_empty()));
         for hold in &line.holds {
             let since = output::short_time(hold.since.as_deref());
             rows.push(("held", format!("by {} since {since}: {}", hold.by, safe(&hold.reason))));
@@ -259,6 +271,10 @@ fn line(one: &RegisteredParticipant) -> Result<ParticipantLine, Failure> {
         names: participant.names,
         node: keys.map(|keys| keys.node.clone()),
         enrolled_at: keys.and_then(|keys| output::optional_time(keys.enrolled_at.as_ref())),
+        keys_by: keys.map(|keys| match keys.earlier.last() {
+            Some(before) if before.vouch => OWN_WORD,
+            _ => "secretariat",
+        }),
         fingerprint: keys.and_then(|keys| shown(&keys.enrolment_fingerprint)),
         anchor_fingerprint: keys.and_then(|keys| shown(&keys.anchor_fingerprint)),
         signing_key_fingerprint: keys.and_then(|keys| shown(&keys.signing_key_fingerprint)),

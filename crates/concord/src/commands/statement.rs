@@ -46,9 +46,15 @@ pub(crate) fn confirm(output: Output, what: &str, question: &str, word: &str) ->
     let read = stdin.lock().read_line(&mut answer);
     read.map_err(|error| Failure::failed("TERMINAL", format!("the answer cannot be read: {error}")))?;
     if answer.trim() != word {
-        return Err(Failure::failed("NOT_CONFIRMED", "nothing was done"));
+        return Err(Failure::failed("NOT_CONFIRMED", format!("{what} was not confirmed: nothing was done"))
+            .help(format!("run it again and type {word} if it is meant")));
     }
     Ok(())
+}
+
+/// The same where somebody sits at a terminal; elsewhere nobody is asked, since what is about to be signed was read before.
+pub(crate) fn confirm_if_asked(output: Output, what: &str, question: &str, word: &str) -> Result<(), Failure> {
+    if std::io::stdin().is_terminal() { confirm(output, what, question, word) } else { Ok(()) }
 }
 
 /// Signs a statement with the profile's officer key and hands it in.

@@ -250,7 +250,10 @@ fn read(path: &Path, lane: Lane) -> Result<Bytes, Failure> {
     let limit = lane.body_size_max_bytes();
     let mut body = Vec::new();
     let read = File::open(path).and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut body));
-    read.map_err(|error| Failure::failed("FILE", format!("{} cannot be read: {error}", path.display())))?;
+    read.map_err(|error| {
+        Failure::failed("FILE", format!("{} cannot be read: {error}", path.display()))
+            .help("give `concord submit` a file that this user may read, then run it again: nothing of it was queued")
+    })?;
     if body.len() > limit { Err(too_large(path, lane)) } else { Ok(body.into()) }
 }
 

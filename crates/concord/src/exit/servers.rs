@@ -10,6 +10,11 @@ use concord_server::holders::HoldersError;
 
 use super::{Exit, Failure};
 
+/// What to do about a file or folder that cannot be read or written.
+const SEE_PLACE: &str = "see whether the place is there, lets this user in and has room, then run it again";
+/// What to do about a data folder that is none, or not the one that was meant.
+const GIVE_FOLDER: &str = "give --dir the folder that `concord hub init` or `concord node init` made";
+
 /// What to do about settings that do not parse, or say what they may not.
 const CORRECT_SETTINGS: &str = "correct what is named, then run it again";
 
@@ -30,7 +35,14 @@ fn of_backup(error: &BackupError) -> Failure {
         BackupError::Disk { .. } => "FILE",
         BackupError::Gone => "GONE",
     };
-    Failure::failed(reason, error.to_string())
+    let help = match error {
+        BackupError::OfAnother { .. } => {
+            "give the backup that this very hub or node wrote (`concord hub backup`, `concord node backup`), or --dir the folder that it is of"
+        }
+        BackupError::Disk { .. } => SEE_PLACE,
+        _ => "",
+    };
+    Failure::failed(reason, error.to_string()).help(help)
 }
 
 fn of_standing(error: &StandingError) -> Failure {
@@ -110,6 +122,11 @@ fn of_holders(error: &HoldersError) -> Failure {
         HoldersError::Unfit(_) => {
             "have the authority put right what is missing, from the same requests, and run this again"
         }
+        HoldersError::Request { .. } => {
+            "give the requests in PEM, each for an Ed25519 key: the file that `concord node init --csr` or `node renew --csr` (`hub …`) or the \
+             holder's own tool made"
+        }
+        HoldersError::File(_) => SEE_PLACE,
         _ => "",
     };
     Failure::new(exit, error.reason(), error.to_string()).help(help)
@@ -125,27 +142,32 @@ impl From<IssueError> for Failure {
             IssueError::File(_) => "FILE",
             _ => "ISSUE",
         };
-        Self::failed(reason, error.to_string())
+        let help = if matches!(error, IssueError::File(_)) { SEE_PLACE } else { "" };
+        Self::failed(reason, error.to_string()).help(help)
     }
 }
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
-        Self::failed("FILE", error.to_string())
+        Self::failed("FILE", error.to_string()).help(SEE_PLACE)
     }
 }
 
 fn of_folder(error: &FolderError) -> Failure {
-    let reason = match error {
-        FolderError::InUse { .. } => "FOLDER_IN_USE",
-        FolderError::NotThere { .. } => "FOLDER_ABSENT",
-        FolderError::NotEmpty { .. } => "FOLDER_NOT_EMPTY",
-        FolderError::NotConcords { .. } | FolderError::OtherKind { .. } | FolderError::OtherFormat { .. } => {
-            "FOLDER_NOT_CONCORDS"
+    let (reason, help) = match error {
+        FolderError::InUse { .. } => (
+            "FOLDER_IN_USE",
+            "stop that process (`systemctl stop concord-hub`, `concord-node`) and run this again; a backup is taken while it serves",
+        ),
+        FolderError::NotThere { .. } => ("FOLDER_ABSENT", GIVE_FOLDER),
+        FolderError::NotEmpty { .. } => {
+            ("FOLDER_NOT_EMPTY", "give --dir an empty folder, or one that is not there yet")
         }
-        FolderError::File(_) | FolderError::Io { .. } => "FOLDER_UNUSABLE",
+        FolderError::OtherFormat { .. } => ("FOLDER_NOT_CONCORDS", "use the version of Concord that made it"),
+        FolderError::NotConcords { .. } | FolderError::OtherKind { .. } => ("FOLDER_NOT_CONCORDS", GIVE_FOLDER),
+        FolderError::File(_) | FolderError::Io { .. } => ("FOLDER_UNUSABLE", SEE_PLACE),
     };
-    Failure::failed(reason, error.to_string())
+    Failure::failed(reason, error.to_string()).help(help)
 }
 
 impl From<NodeError> for Failure {
@@ -157,9 +179,14 @@ impl From<NodeError> for Failure {
             NodeError::Folder(error) => of_folder(error),
             NodeError::Config { .. } => Self::new(Exit::Usage, "CONFIG_INVALID", message).help(CORRECT_SETTINGS),
             NodeError::Paper(_) | NodeError::Bundle(_) => Self::new(Exit::Refused, "PAPER_INVALID", message),
-            NodeError::OtherParticipant { .. } | NodeError::OtherEnrolment { .. } | NodeError::JoinedBefore { .. } => {
-                Self::new(Exit::Refused, "BUNDLE_OF_ANOTHER", message)
-            }
+            NodeError::OtherParticipant { .. } => Self::new(Exit::Refused, "BUNDLE_OF_ANOTHER", message)
+                .help("have the secretariat write the one of this state: `concord participant bundle CODE --out FILE`"),
+            NodeError::OtherEnrolment { .. } => Self::new(Exit::Refused, "BUNDLE_OF_ANOTHER", message).help(
+                "hand the secretariat this node's join-request.json for `concord participant enrol` (with --replace where another node of this \
+                 state is enrolled), and join with the bundle of that",
+            ),
+            NodeError::JoinedBefore { .. } => Self::new(Exit::Refused, "BUNDLE_OF_ANOTHER", message)
+                .help("for another hub make a new folder with `concord node init --dir`, and join with that"),
             NodeError::Holders(error) => of_holders(error),
             NodeError::CertificatesAwaited { .. } => Self::failed("CERTIFICATES_AWAITED", message),
             NodeError::Backup(error) => of_backup(error),

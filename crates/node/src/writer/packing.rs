@@ -85,6 +85,10 @@ impl Batch<'_> {
         let Some(end) = self.state.chain_in(chain.lane, chain.epoch) else {
             return Ok(Err(Refusal::new(Reason::Internal, "the next epoch has no chain here")));
         };
+        // Packed with a key that does not count it would bar the new epoch, too: until the right one is here it waits in the old.
+        if let Err(refusal) = self.keys.check_counts(&self.state) {
+            return Ok(Err(refusal));
+        }
         let seed = Seed::new(concord_server::fresh::<SEED_SIZE_BYTES>()?);
         let key = self.keys.of(&self.state);
         let sealed = consignment::seal(

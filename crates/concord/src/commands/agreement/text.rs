@@ -37,7 +37,7 @@ impl From<ParticipantCode> for PartySpec {
     }
 }
 
-/// How what is exchanged may be used. What is left out stays as it is, in a proposal unrestricted in form and not permitted in use.
+/// How what is exchanged may be used. What is left out stays as it is; in a proposal it is what `Terms::default` says.
 #[derive(Args)]
 pub(crate) struct TermsArgs {
     /// Only bodies of these media types, such as application/cap+xml or text/*; `any` lifts it.
@@ -55,7 +55,7 @@ pub(crate) struct TermsArgs {
     /// What the secretariat may do with what passes: carries (where nothing is said) or reads.
     #[arg(long, value_name = "ACCESS")]
     secretariat: Option<SecretariatAccess>,
-    /// How far a recipient may pass it on: none (where nothing is said), state, with-consent or free.
+    /// How far a recipient may pass it on: none, state, with-consent (where nothing is said in a proposal) or free.
     #[arg(long, value_name = "HOW")]
     onward_release: Option<OnwardRelease>,
     /// When the agreement lapses by itself, such as 2027-12-31T00:00:00Z; `never` lifts it.

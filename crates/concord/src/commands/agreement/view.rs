@@ -185,6 +185,18 @@ impl Shown {
         self.line.participants.iter().any(|party| party.participant == code.as_str() && party.state == "consented")
     }
 
+    /// Whether it is over with a leave of this participant: it takes two who consented.
+    pub(super) fn ends_with_leave_of(&self, own: &ParticipantCode) -> bool {
+        let members = self.line.participants.iter().filter(|party| party.state == "consented");
+        members.filter(|party| party.participant != own.as_str()).count() < 2
+    }
+
+    /// Those on it whose word it still waits for.
+    pub(super) fn have_yet_to_answer(&self) -> Vec<&str> {
+        let waited = self.line.participants.iter().filter(|party| party.state == "pending");
+        waited.map(|party| party.participant.as_str()).collect()
+    }
+
     /// Whether this participant left it.
     pub(super) fn has_left(&self, code: &ParticipantCode) -> bool {
         self.line.participants.iter().any(|party| party.participant == code.as_str() && party.state == "left")

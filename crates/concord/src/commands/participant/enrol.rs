@@ -37,7 +37,7 @@ pub(crate) struct EnrolArgs {
     /// The paper that a replacement rests on, in one line: told to all.
     #[arg(long, requires = "replace", value_name = "TEXT")]
     reference: Option<String>,
-    /// Where the bundle for the node goes; beside the request where it is not said.
+    /// Where the bundle for the node goes, where no approval is waited for; beside the request where it is not said.
     #[arg(long, value_name = "BUNDLE")]
     out: Option<PathBuf>,
 }
@@ -119,10 +119,16 @@ pub(super) async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failur
                 ])
             })?;
             approval::tell_waits(missing, &statement, output);
+            let bundle = Line::new("participant bundle").text(&line.participant).words("--out");
+            hint::next(
+                output,
+                "no bundle is written before that; when it is in effect, this writes it",
+                &[bundle.path(&out_of(args)).words("--profile").path(&args.client.profile)],
+            );
             Ok(())
         }
         Said::Accepted => {
-            let out = args.out.clone().unwrap_or_else(|| args.request.with_file_name("bundle.json"));
+            let out = out_of(args);
             let (bundle, fingerprint) = write_bundle(&client, &asked.participant, &out).await?;
             let line = EnrolLine {
                 hub: Some(bundle.hub),
@@ -142,6 +148,11 @@ pub(super) async fn enrol(args: &EnrolArgs, output: Output) -> Result<(), Failur
             Ok(())
         }
     }
+}
+
+/// Where the bundle goes.
+fn out_of(args: &EnrolArgs) -> PathBuf {
+    args.out.clone().unwrap_or_else(|| args.request.with_file_name("bundle.json"))
 }
 
 pub(super) async fn bundle(args: &BundleArgs, output: Output) -> Result<(), Failure> {
@@ -186,7 +197,7 @@ async fn write_bundle(client: &Client, of: &ParticipantCode, out: &Path) -> Resu
     let bundle = answer.into_inner().bundle.ok_or_else(|| Failure::answer("the bundle is missing"))?;
     let text = paper::bundle_to_json(&bundle).map_err(Failure::answer)?;
     let fingerprint = paper::fingerprint_of(&bundle).map_err(Failure::answer)?;
-    write_public(out, text.as_bytes()).map_err(|error| Failure::failed("FILE", error.to_string()))?;
+    write_public(out, text.as_bytes()).map_err(Failure::from)?;
     Ok((bundle, fingerprint.grouped()))
 }
 

@@ -69,11 +69,15 @@ fn of_node(mut rows: Vec<(&str, String)>, node: &NodeLine) -> String {
 }
 
 fn of_hub(mut rows: Vec<(&str, String)>, hub: &HubLine) -> String {
-    rows.push(("enrolled", format!("{} participants", hub.participants_enrolled)));
-    rows.push(("in force", format!("{} agreements", hub.agreements_in_force)));
+    rows.push(("enrolled", counted(hub.participants_enrolled, "participant")));
+    rows.push(("in force", counted(hub.agreements_in_force, "agreement")));
     let head = ["node", "contact", "version", "clock", "certificate", "not delivered", "waits there", "alarms"];
     let nodes = table_if_any(&head, hub.health.iter().map(of_one));
     format!("{}{nodes}", facts(&rows))
+}
+
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// One line for each node: what a person looks for first stands first.
