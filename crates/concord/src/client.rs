@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use concord_identity::{Caller, Profile, ProfileError};
+use concord_identity::{Anchor, Caller, Profile, ProfileError};
 use concord_model::{Identity, ParticipantCode, Role, Timestamp};
 use concord_server::{
     CERTIFICATE_STEPS_DAYS, ClockOffset, ConnectError, MESSAGE_SIZE_MAX_BYTES, Proxy, clock_offset_at, offset_by_date,
@@ -43,6 +43,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Whether the server shows a certificate under this anchor now, whoever else it is known by.
+    pub(crate) async fn sees_server_under(&self, anchor: &Anchor, folder: &Path) -> Result<bool, Failure> {
+        let (address, tls) = (self.profile.address()?, self.profile.client_config_by(vec![anchor.clone()])?);
+        let proxy = proxy(&self.profile, folder)?;
+        Ok(concord_server::connect_through(concord_server::Tcp, proxy, &address, tls, None).await.is_ok())
+    }
+
     /// Reads the profile whole, then connects.
     pub(crate) async fn connect(args: &ClientArgs) -> Result<Self, Failure> {
         let profile = Profile::load(&args.profile)?;

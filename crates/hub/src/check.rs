@@ -8,7 +8,8 @@ use std::time::Duration;
 use concord_identity::{Anchor, Credentials, SigningKey};
 use concord_model::{Identity, ParticipantCode, Role, Timestamp};
 use concord_server::checks::{
-    Check, FILES_TIMEOUT_SECONDS, apart, clock_beside_own, disk, fdatasync, key_is_another, own_certificate,
+    Check, FILES_TIMEOUT_SECONDS, apart, beside_another_anchor, clock_beside_own, disk, fdatasync, key_is_another,
+    own_certificate,
 };
 use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, connect};
 use tonic::transport::Channel;
@@ -118,7 +119,9 @@ impl Found {
         if let Err(why) = &self.signing {
             return Check::failed(NAME, why, PUT_BACK);
         }
-        own_certificate(NAME, credentials, &own, anchors)
+        let checked = own_certificate(NAME, credentials, &own, anchors);
+        let dir = self.folder.as_ref().map_or(Path::new("DIR"), Folder::path);
+        beside_another_anchor(checked, credentials, anchors, dir, FolderKind::Hub)
     }
 
     /// Served by this hub itself, or free. Somebody who listens is asked first, so that a hub that serves is not disturbed.

@@ -290,9 +290,14 @@ impl Profile {
 
     /// TLS to exactly the profile's server, for gRPC.
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, ProfileError> {
+        self.client_config_by(self.server_anchors.clone())
+    }
+
+    /// The same to a server that is known by these anchors, and by no others of the profile.
+    pub fn client_config_by(&self, server_anchors: Vec<Anchor>) -> Result<Arc<ClientConfig>, ProfileError> {
         let server = self.settings.server.clone();
         let anchors = Anchors::none();
-        anchors.replace(AnchorTable::from([(server.participant.clone(), self.server_anchors.clone())]));
+        anchors.replace(AnchorTable::from([(server.participant.clone(), server_anchors)]));
         let (expected, hybrid) = (ExpectedServer::Exactly(server), self.way.hybrid_key);
         Ok(tls::client_config_with(&self.credentials, &anchors, expected, Application::Grpc, hybrid)?)
     }

@@ -11,8 +11,8 @@ use concord_identity::{
 };
 use concord_model::{Digest, Fingerprint, Identity, ParticipantCode, Role};
 use concord_server::checks::{
-    Check, FILES_TIMEOUT_SECONDS, Reached, Verdict, WayToServer, apart, clock_beside_own, disk, fdatasync,
-    key_is_another, own_certificate, own_certificate_beside,
+    Check, FILES_TIMEOUT_SECONDS, Reached, Verdict, WayToServer, apart, beside_another_anchor, clock_beside_own, disk,
+    fdatasync, key_is_another, own_certificate, own_certificate_beside,
 };
 use concord_server::{DISK_RESERVE_DEFAULT_BYTES, Folder, FolderKind, MESSAGE_SIZE_MAX_BYTES};
 use concord_wire::proto::operations::v1::registry_service_client::RegistryServiceClient;
@@ -142,7 +142,9 @@ impl Found {
         if let Err(why) = &self.signing {
             return Check::failed(NAME, why, PUT_BACK);
         }
-        own_certificate(NAME, credentials, &own, anchors)
+        let checked = own_certificate(NAME, credentials, &own, anchors);
+        let dir = self.folder.as_ref().map_or(Path::new("DIR"), Folder::path);
+        beside_another_anchor(checked, credentials, anchors, dir, FolderKind::Node)
     }
 
     /// Where the clock is found to be wrong, the certificate is judged by the right time too: it may not be to blame.
@@ -163,6 +165,22 @@ impl Found {
     fn identity(&self) -> Option<Identity> {
         let config = self.config.as_ref().ok()?;
         Some(identity(&config.participant, Role::Node, &config.name))
+    }
+
+    fn is_secretariats(&self) -> bool {
+        self.config.as_ref().is_ok_and(|config| config.participant == ParticipantCode::secretariat())
+    }
+
+    /// How a node of the secretariat's follows its hub's anchor.
+    fn follow(&self) -> String {
+        let dir = self.folder.as_ref().map_or_else(|_| "DIR".to_owned(), |folder| folder.path().display().to_string());
+        format!("`concord node renew --all --dir {dir} --anchor HUBDIR/anchor`")
+    }
+
+    /// Whether this folder goes by the anchor of this fingerprint.
+    fn goes_by(&self, fingerprint: &[u8]) -> bool {
+        let Ok(anchors) = &self.anchors else { return false };
+        anchors.iter().any(|anchor| anchor.fingerprint().0.as_bytes()[..] == *fingerprint)
     }
 
     /// What both sides compare, of the keys in this folder.
@@ -290,8 +308,14 @@ impl Found {
         let compare =
             format!("this folder's fingerprint is {}: compare it by telephone with the secretariat's", own.grouped());
         let Some(channel) = channel else {
-            // Keys that followed others are not those of the bundle: what counts, the hub says where it is reached.
-            if hub.enrolled.is_some_and(|enrolled| !self.fingerprints().contains(&enrolled)) {
+            // Keys that followed others are not those of the bundle: what counts, the hub says where it is reached. The bundle of a node that
+            // joined was for its keys of then; only one that is given may be another's.
+            let is_of_bundle = hub.enrolled.is_none_or(|enrolled| self.fingerprints().contains(&enrolled));
+            if !is_of_bundle && self.tried.bundle.is_none() && !refused_by_server {
+                let what = "the hub was not reached; this node joined with earlier keys than these, and which count the hub says once it is reached";
+                return Check::untried(NAME, what);
+            }
+            if !is_of_bundle && self.tried.bundle.is_some() {
                 let what = "the bundle was made for other keys than those in this folder";
                 return Check::failed(
                     NAME,
@@ -303,7 +327,11 @@ impl Found {
                 true => {
                     let what =
                         "the hub does not accept this folder's certificate: it may have other keys enrolled by now";
-                    Check::failed(NAME, what, compare)
+                    let next = match self.is_secretariats() {
+                        true => format!("where the hub's anchor changed: {}; else {compare}", self.follow()),
+                        false => compare,
+                    };
+                    Check::failed(NAME, what, next)
                 }
                 false => Check::untried(NAME, "the hub was not reached; by the bundle these keys were enrolled"),
             };
@@ -330,6 +358,19 @@ impl Found {
             Ok(known) if known == own => {
                 let what = format!("the hub has a node {} enrolled, this one is {}", enrolled.node, config.name);
                 Check::failed(NAME, what, "put the right folder there, or have this node enrolled anew")
+            }
+            Ok(known) if enrolled.node == config.name.as_str() && self.fingerprints().contains(&known) => {
+                let what = "the hub has keys of this folder enrolled, with the fingerprint";
+                let waits = "others that are here count once the hub has recorded them";
+                Check::ok(NAME, format!("{what} {}; {waits}", known.grouped()))
+            }
+            Ok(_) if self.goes_by(&enrolled.ending_anchor_fingerprint) => {
+                let what = "the hub has an anchor enrolled that follows this folder's, which counts until it is ended";
+                let next = match self.is_secretariats() {
+                    true => self.follow(),
+                    false => "run `concord anchor next` again: it ends what was cut short".to_owned(),
+                };
+                Check::warning(NAME, what, next)
             }
             Ok(known) => {
                 let what = format!("the hub has other keys enrolled, with the fingerprint {}", known.grouped());

@@ -124,3 +124,41 @@ fn the_secretariat_is_on_an_agreement_like_a_state_where_it_runs_a_node_and_spea
     let health = forum.status(&forum.hub_dir())["nodes"].to_string();
     assert!(health.contains("\"participant\":\"SEC\""), "{health}");
 }
+
+#[test]
+fn a_node_of_the_secretariats_follows_the_anchor_of_its_hub_and_none_that_it_needs_is_ended_before() {
+    let mut forum = with_secretariats_node();
+    let (hub, dir) = (forum.hub_dir(), forum.node_dir("SEC"));
+    forum.propose(DIALOGUE, MEASURE, &["KAZ", "SEC"]);
+    forum.consent(DIALOGUE, "SEC");
+    forum.await_in_force(DIALOGUE, "KAZ");
+    let (sec, kaz) = (forum.agency("SEC"), forum.agency("KAZ"));
+    await_members(&sec, DIALOGUE, &["KAZ", "SEC"]);
+    let exchange = |what: &str| {
+        let sent = sec.submit(what, &format!("--agreement {DIALOGUE} --wait delivered")).id;
+        assert_eq!(exchange_ids(&kaz.receive(1)), [sent], "{what}");
+    };
+    exchange("under the first anchor");
+
+    concord(words!["anchor", "next", "--dir", hub]).ok();
+    concord(words!["hub", "renew", "--all", "--dir", hub]).ok();
+    exchange("while the hub goes by the next");
+    let left = concord(words!["anchor", "end", "--dir", hub]);
+    for name in ["spiffe://sec.concord/node/main", "spiffe://sec.concord/agency/agency"] {
+        assert!(left.stderr.contains(name), "{left}");
+    }
+    assert!(left.stderr.contains("node renew --all"), "{left}");
+    left.refused(3, "CERTIFICATES_LEFT");
+    concord(words!["anchor", "next", "--dir", dir, "--profile", dir.join("officers/officer-2")])
+        .refused(3, "ANCHOR_OF_HUB");
+
+    concord(words!["node", "renew", "--all", "--dir", dir, "--anchor", hub.join("anchor")]).ok();
+    exchange("with its own certificates under the next");
+    concord(words!["anchor", "end", "--dir", hub]).ok();
+    forum.stop_hub();
+    forum.stop_node("SEC");
+    forum.start_hub();
+    forum.start_node("SEC");
+    concord(words!["node", "check", "--dir", dir]).ok();
+    exchange("under the next alone");
+}

@@ -225,11 +225,15 @@ fn both_anchors_of_a_state_count_until_the_one_before_is_ended_and_nobody_is_shu
         next["anchor"],
         "said twice it is one"
     );
+    let check = concord(words!["node", "check", "--dir", dir]).ok();
+    assert!(said(&check).contains("node renew --all --dir"), "a phase that a person ends is named: {check}");
     let left = concord(words!["anchor", "end", "--dir", dir]);
     assert!(left.stderr.contains("spiffe://kaz.concord/agency/agency"), "{}", left.stderr);
     left.refused(3, "CERTIFICATES_LEFT");
 
     concord(words!["node", "renew", "--dir", dir, "--all"]).ok();
+    let check = concord(words!["node", "check", "--dir", dir]).ok();
+    assert!(said(&check).contains("anchor end --dir"), "{check}");
     exchange(&forum, "with certificates under the next");
     // Who has the profile of before on another machine knows the server by the anchor of before.
     let since = Instant::now();
@@ -250,7 +254,7 @@ fn both_anchors_of_a_state_count_until_the_one_before_is_ended_and_nobody_is_shu
     while concord(words!["status", "--profile", lost]).code == Some(0) {
         assert!(since.elapsed() < DEADLINE, "a certificate under the anchor before is still let in");
     }
-    concord(words!["anchor", "end", "--dir", dir]).ok();
+    concord(words!["anchor", "end", "--dir", dir]).refused(3, "NOTHING_TO_END");
     exchange(&forum, "under the next alone");
     assert!(dir.join("anchor/key.pem").exists() && !dir.join("anchor-next").exists());
     let consented = concord(words!["pin", "list", "--profile", forum.node_dir("IRN").join("operator")]).ok().lines();
@@ -261,6 +265,8 @@ fn both_anchors_of_a_state_count_until_the_one_before_is_ended_and_nobody_is_shu
     let made = concord(words!["anchor", "init", "--dir", safe, "--participant", "KAZ"]).ok().json();
     let given = words!["anchor", "next", "--dir", dir, "--anchor", safe.join("certificate.pem"), "--fingerprint"];
     concord([given.clone(), words!["0".repeat(64)]].concat()).refused(3, "FINGERPRINT_MISMATCH");
+    let uncompared = words!["anchor", "next", "--dir", dir, "--anchor", safe.join("certificate.pem")];
+    concord(uncompared).refused(3, "ANCHOR_UNCOMPARED");
     concord([given, words![text_of(&made, "fingerprint")]].concat()).ok();
     concord(words!["node", "renew", "--dir", dir]).refused(1, "ANCHOR_KEY_ABSENT");
     concord(words!["node", "renew", "--dir", dir, "--all", "--csr"]).ok();
@@ -272,6 +278,25 @@ fn both_anchors_of_a_state_count_until_the_one_before_is_ended_and_nobody_is_shu
     forum.stop_node("KAZ");
     forum.start_node("KAZ");
     exchange(&forum, "under it alone");
+    // Whose key is elsewhere is followed by none that is made here, unless that is said.
+    concord(words!["anchor", "next", "--dir", dir]).refused(3, "ANCHOR_KEY_ELSEWHERE");
+    assert!(!dir.join("anchor-next").exists(), "nothing was made");
+}
+
+#[test]
+fn a_key_that_was_taken_back_is_certified_no_more_by_the_anchor_that_follows() {
+    let forum = forum();
+    let (dir, csr) = (forum.node_dir("KAZ"), forum.path().join("k.csr"));
+    let key = rcgen::KeyPair::generate().unwrap();
+    fs::write(&csr, rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()).unwrap();
+    let add = |name: &str| concord(words!["agency", "add", name, "--csr", csr, "--dir", dir]);
+    add("qa").ok();
+    concord(words!["anchor", "next", "--dir", dir]).ok();
+    concord(words!["agency", "remove", "qa", "--yes", "--dir", dir]).ok();
+    let refused = add("qb");
+    assert!(refused.stderr.contains("make a new key"), "{refused}");
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stderr.contains("KEY_TAKEN_BACK"), "{refused}");
 }
 
 #[test]
@@ -298,7 +323,11 @@ fn the_hub_changes_its_keys_and_its_anchor_and_every_node_hears_of_it_by_its_fee
     forum.stop_hub();
     forum.start_hub();
     exchange(&forum, "under the next anchor");
-    concord(words!["anchor", "end", "--dir", hub]).ok();
+    // Who is away is named: it would know no way to the hub any more.
+    let away = concord(words!["anchor", "end", "--dir", hub]);
+    assert!(away.stderr.contains("TUR") && !away.stderr.contains("KAZ"), "{away}");
+    away.refused(3, "NODES_AWAY");
+    concord(words!["anchor", "end", "--anyway", "--dir", hub]).ok();
     await_shown(&forum, "SEC", "KAZ", "ending_anchor_fingerprint", Value::Null);
     forum.stop_hub();
     forum.stop_node("KAZ");
@@ -328,6 +357,11 @@ fn the_hub_changes_its_keys_and_its_anchor_and_every_node_hears_of_it_by_its_fee
     let sent = forum.agency("KAZ").submit("to all", "--agreement KAZ/y --wait delivered").id;
     assert_eq!(exchange_ids(&forum.agency("UZB").receive(1)), [sent.clone()]);
     assert_eq!(exchange_ids(&forum.agency("TUR").receive(1)), [sent]);
+}
+
+/// All that a command said.
+fn said(ran: &concord_tests::Ended) -> String {
+    String::from_utf8_lossy(&ran.stdout).into_owned()
 }
 
 /// What a server of this folder shows now, with its key.

@@ -419,11 +419,19 @@ fn parse_serial(text: &str) -> Result<String, Failure> {
 fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
     let issued = AnchorFolder::register_in(&args.dir).read()?;
     output.results(&issued, || {
+        // Of a name the newest that counts is the one in use.
+        let newest: std::collections::BTreeMap<&str, &str> = issued
+            .iter()
+            .filter(|one| one.revoked.is_none())
+            .map(|one| (one.name.as_str(), one.serial.as_str()))
+            .collect();
         let row = |one: &concord_identity::Registered| {
-            let state = one.revoked.as_ref().map_or_else(|| "-".to_owned(), |at| format!("taken back {at}"));
+            let is_newest = newest.get(one.name.as_str()) == Some(&one.serial.as_str());
+            let in_use = if is_newest { "newest" } else { "-" };
+            let state = one.revoked.as_ref().map_or_else(|| in_use.to_owned(), |at| format!("taken back {at}"));
             let name = if one.name.is_empty() { "-".to_owned() } else { one.name.clone() };
             vec![name, one.not_after.clone(), one.serial.clone(), state]
         };
-        table(&["issued to", "valid until", "serial", ""], issued.iter().map(row))
+        table(&["issued to", "valid until", "serial", "state"], issued.iter().map(row))
     })
 }

@@ -300,8 +300,27 @@ async fn approve(args: &ApproveArgs, output: Output) -> Result<(), Failure> {
             "it is in effect, told to all with who signed: this writes the bundle for its node",
             &[bundle.path(&args.client.profile)],
         );
+    } else {
+        tell_finishing(&read.statement.content, output);
     }
     Ok(())
+}
+
+/// What is yet to be done where the folder of the hub is: whoever approves need not have it.
+fn tell_finishing(content: &StatementContent, output: Output) {
+    let step = match content {
+        StatementContent::SucceedAnchor(_) => {
+            "run `concord anchor next --dir HUBDIR` again where the hub's folder is: then it goes by the next anchor"
+        }
+        StatementContent::EndAnchor(_) => {
+            "run `concord anchor end --dir HUBDIR` again where the hub's folder is: then nobody there goes by the one before"
+        }
+        StatementContent::RotateKey(_) => {
+            "it is in effect: the hub signs with the new key, and nothing is left to be done"
+        }
+        _ => return,
+    };
+    output.say(&format!("next: {step}"));
 }
 
 /// What is about to be signed, without what is yet to be compared.

@@ -62,6 +62,9 @@ pub(crate) struct RenewArgs {
     /// Renew no certificate, but the list of what was taken back: the same again, with a later next update.
     #[arg(long, conflicts_with_all = ["new_key", "all", "csr", "days"])]
     pub(crate) list: bool,
+    /// Of a node of the secretariat's, whose anchor is its hub's: the folder of the anchor that followed there. It is known here from then on, beside the one before.
+    #[arg(long, value_name = "ANCHORDIR", conflicts_with_all = ["list", "csr"])]
+    pub(crate) anchor: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) days: DaysArgs,
     #[command(flatten)]
@@ -171,6 +174,14 @@ pub(crate) fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output)
     if args.list {
         return renew_list(&holders, args.next_update, output);
     }
+    follow_anchor_of_hub(&holders, args, output)?;
+    if let Some(next) = holders.next_anchor()?.filter(|_| !args.csr) {
+        output.say(&format!(
+            "note: the next anchor, {}, waits to be recorded: these certificates are under the present one. Run `concord anchor next` again first, \
+             where they are to be under the next",
+            next.fingerprint().grouped()
+        ));
+    }
     let mut who = vec![holders.server().clone()];
     let mut moved = Vec::new();
     if args.all {
@@ -242,6 +253,24 @@ pub(crate) fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output)
         Some(serial) => tell_taking_back(&holders, &serial, output),
         None => Ok(()),
     }
+}
+
+/// What a node of the secretariat's has to hear of the hub's next anchor, before the first certificate under it is made.
+fn follow_anchor_of_hub(holders: &Holders, args: &RenewArgs, output: Output) -> Result<(), Failure> {
+    if args.anchor.is_some() && !holders.has_anchor_of_hub() {
+        let what = "--anchor is for a node of the secretariat's, which has its hub's anchor";
+        return Err(Failure::usage(what)
+            .help(format!("`concord anchor next --dir {}` brings the next one", args.dir.display())));
+    }
+    if let Some(next) = holders.follow_anchor_of_hub(args.anchor.as_deref())? {
+        output.say(&format!(
+            "this node goes by the anchor that followed the hub's, {}, and by the one before; `concord anchor end --dir {}` takes that away once it is \
+             ended at the hub",
+            next.fingerprint().grouped(),
+            args.dir.display()
+        ));
+    }
+    Ok(())
 }
 
 /// Nobody is left out without a word.

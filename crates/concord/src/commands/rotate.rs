@@ -76,7 +76,13 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
         return Err(HoldersError::AnchorUnknown.into());
     }
     let certificate_before = holders.certificate_of(holders.server()).ok();
-    let (before, next) = own.prepare(&path)?;
+    let (before, next, is_begun) = own.prepare(&path)?;
+    if is_begun {
+        output.say(&format!(
+            "note: a rotation was begun before and waits, or was cut short: the key {} goes on, and no other one is made",
+            next.public().fingerprint.grouped()
+        ));
+    }
     let prepared = client.statements().prepare(call(PrepareRequest {})).await?.into_inner();
     let hub = Name::parse(&prepared.hub).map_err(Failure::answer)?;
     let opening = match kind {
@@ -118,6 +124,7 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
         facts(&[
             ("server", line.server.clone()),
             ("certificate", certificate.unwrap_or_else(|| "as before".to_owned())),
+            ("serial before", line.serial_before.clone().unwrap_or_else(|| "-".to_owned())),
             ("signing key", line.signing_key.clone()),
             ("epoch", line.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string())),
             (compared, line.fingerprint.clone().unwrap_or_else(|| "shown with the first bundle".to_owned())),
@@ -178,9 +185,14 @@ fn renew(holders: &Holders, anchor: &AnchorFolder, days: DaysArgs) -> Result<Cer
     Ok(CertificateLine::of(&made, Some(&holders.folder_of(holders.server())?)))
 }
 
+/// The profile that speaks for the server of a folder, where none is named.
+pub(super) fn profile_of(dir: &Path, profile: Option<&Path>) -> PathBuf {
+    profile.map_or_else(|| dir.join(OFFICER_PROFILE), Path::to_owned)
+}
+
 /// The way of an officer of the server's participant to it.
 pub(super) async fn connect(holders: &Holders, dir: &Path, profile: Option<&Path>) -> Result<Client, Failure> {
-    let profile = profile.map_or_else(|| dir.join(OFFICER_PROFILE), Path::to_owned);
+    let profile = profile_of(dir, profile);
     let client = Client::connect(&ClientArgs { profile }).await?;
     let (own, server) = (&client.profile().settings().identity, holders.server());
     if own.participant != server.participant {
@@ -237,8 +249,8 @@ impl Own {
         })
     }
 
-    /// The present key, and the one that is to follow: what was begun before goes on, else a new one is made and kept beside it.
-    fn prepare(&self, path: &Path) -> Result<(Arc<SigningKey>, Arc<SigningKey>), Failure> {
+    /// The present key, the one that is to follow, and whether that was begun before: then it goes on, else a new one is made and kept beside it.
+    fn prepare(&self, path: &Path) -> Result<(Arc<SigningKey>, Arc<SigningKey>, bool), Failure> {
         let present = self.present(path)?;
         let mut known = vec![present.public().fingerprint];
         for earlier in &self.keys.earlier {
@@ -246,12 +258,12 @@ impl Own {
         }
         let held = SigningKeys::load(path).map_err(HoldersError::from)?.held();
         if let Some(begun) = held.into_iter().find(|key| !known.contains(&key.public().fingerprint)) {
-            return Ok((present, begun));
+            return Ok((present, begun, true));
         }
         let next = SigningKey::generate().map_err(HoldersError::from)?;
         // Before anybody hears of it: what nobody can sign with must not count.
         SigningKeys::add(path, &next).map_err(HoldersError::from)?;
-        Ok((present, Arc::new(next)))
+        Ok((present, Arc::new(next), false))
     }
 }
 

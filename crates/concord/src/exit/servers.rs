@@ -109,8 +109,14 @@ fn of_holders(error: &HoldersError) -> Failure {
         HoldersError::KeyUnregistered { .. } => {
             "any tool makes one, such as `openssl req -new -key key.pem -subj /CN=renewal -out renewal.csr` where the profile is"
         }
+        HoldersError::TakenBack(_) => {
+            "`officer add`, `operator add` or `agency add` under another name makes a new key; `remove` again puts a profile away that was left"
+        }
+        HoldersError::Known(_) => "`renew` makes its certificate anew; `list --dir` shows who has one",
+        HoldersError::IssuedBefore(_) => "`concord anchor list` shows the names that were given",
+        HoldersError::Issue(IssueError::KeyTakenBack { .. }) => KEY_TAKEN_BACK,
         HoldersError::Unknown(_) => {
-            "where another anchor followed the one that issued it, and the folder of that one is not here: bring it back as anchor-before beside anchor/"
+            "`list --dir` shows who has one; where another anchor followed the one that issued it, and the folder of that one is not here: bring it back as anchor-before beside anchor/"
         }
         HoldersError::KeyOther { .. } => {
             "move that key.pem away, since its holder keeps the new one, and run this again; or renew without --csr, for the key that is here"
@@ -142,10 +148,16 @@ impl From<IssueError> for Failure {
             IssueError::File(_) => "FILE",
             _ => "ISSUE",
         };
-        let help = if matches!(error, IssueError::File(_)) { SEE_PLACE } else { "" };
+        let help = match error {
+            IssueError::File(_) => SEE_PLACE,
+            IssueError::KeyTakenBack { .. } => KEY_TAKEN_BACK,
+            _ => "",
+        };
         Self::failed(reason, error.to_string()).help(help)
     }
 }
+
+const KEY_TAKEN_BACK: &str = "have its holder make a new key, and a request with it";
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {

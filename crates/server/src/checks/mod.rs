@@ -8,6 +8,7 @@ mod connection;
 mod machine;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::clock::{Clock as _, SystemClock};
+use crate::folder::FolderKind;
 
 pub use connection::{Reached, WayToServer};
 pub use machine::{disk, fdatasync};
@@ -188,6 +190,32 @@ fn own_certificate_at(
     let days = days_left(found.not_after, now);
     let message = format!("{expected}, its key fits, its anchor stands behind it, {days} days left");
     lasting(check, message, days, "renew it before it ends: `concord node renew`, or `hub renew`")
+}
+
+/// While one anchor follows another, what is to be done next: that is a phase that a person ends, and no fault.
+pub fn beside_another_anchor(
+    checked: Check,
+    credentials: &Credentials,
+    anchors: &[Anchor],
+    dir: &Path,
+    kind: FolderKind,
+) -> Check {
+    let ([present, _, ..], Verdict::Ok) = (anchors, checked.result) else { return checked };
+    let is_under_present = credentials.verify_under(std::slice::from_ref(present), SystemClock.now()).is_ok();
+    let waits = dir.join("anchor-next").exists();
+    let next = match (waits, is_under_present) {
+        (true, _) => format!(
+            "the next one waits to be recorded: `concord anchor next --dir {}` again finishes it",
+            dir.display()
+        ),
+        (false, false) => {
+            format!("this certificate is under the one before: `concord {kind} renew --all --dir {}`", dir.display())
+        }
+        (false, true) => {
+            format!("`concord anchor end --dir {}` ends the one before, once nobody needs it", dir.display())
+        }
+    };
+    Check { message: format!("{}; two anchors are known here: {next}", checked.message), ..checked }
 }
 
 /// How long a certificate that holds will, by this machine's clock; `what` says whose it is.

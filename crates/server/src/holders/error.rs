@@ -56,7 +56,7 @@ pub enum HoldersError {
     },
     /// An anchor that came in a file, and that nobody compared.
     #[error(
-        "the anchor of the file has the fingerprint {fingerprint}, and this folder goes by none yet: whoever could change the file on its way \
+        "the anchor of the file has the fingerprint {fingerprint}, and this folder does not go by it yet: whoever could change the file on its way \
          could have put an anchor of their own there. Nothing was installed; compare the fingerprint with the one that is known where the \
          anchor is kept, and give that with --fingerprint"
     )]

@@ -43,8 +43,10 @@ impl Holders {
         if leaves.is_empty() {
             return Err(HoldersError::NoLeaf);
         }
-        let is_new_anchor = self.anchor()?.is_none();
+        let known = self.anchors()?;
+        let is_new_anchor = known.is_empty();
         let anchor = self.anchor_for(&certificates, anchor)?;
+        let follows = !is_new_anchor && !known.contains(&anchor);
         let taken_back = self.taken_back()?;
 
         let (mut fit, mut wrong) = (Vec::<(Identity, Place, &CertificateDer<'static>)>::new(), Vec::new());
@@ -62,9 +64,11 @@ impl Holders {
         if !wrong.is_empty() {
             return Err(HoldersError::Unfit(wrong));
         }
-        compare(&anchor, is_new_anchor, said)?;
+        compare(&anchor, is_new_anchor || follows, said)?;
         if is_new_anchor {
             self.write_anchor(&anchor)?;
+        } else if follows {
+            self.know_by(&[std::slice::from_ref(&anchor), known.as_slice()].concat())?;
         }
         // The server's own comes last: with it the folder serves.
         fit.sort_by_key(|(holder, ..)| *holder == self.server);
@@ -82,11 +86,12 @@ impl Holders {
 
     /// The anchor that these certificates would bring into a folder that has none yet: what is to be compared before [`Self::install`].
     pub fn anchor_to_come(&self, text: &str, anchor: Option<&Path>) -> Result<Option<Anchor>, HoldersError> {
-        if self.anchor()?.is_some() {
+        let known = self.anchors()?;
+        if !known.is_empty() && !self.has_anchor_of_hub() {
             return Ok(None);
         }
         let certificates = certificates_from_pem(text).map_err(|why| HoldersError::Unfit(vec![why]))?;
-        self.anchor_for(&certificates, anchor).map(Some)
+        self.anchor_for(&certificates, anchor).map(|comes| Some(comes).filter(|comes| !known.contains(comes)))
     }
 
     fn anchor_for(
@@ -96,6 +101,12 @@ impl Holders {
     ) -> Result<Anchor, HoldersError> {
         let authorities: Vec<_> = certificates.iter().filter(|der| is_authority(der)).collect();
         let given = anchor.map(|path| Ok::<_, HoldersError>(Anchor::from_pem(&read_text(path)?)?)).transpose()?;
+        // The hub's next anchor comes to a node of the secretariat's in the same way as its first one.
+        if self.has_anchor_of_hub()
+            && let Some(given) = given
+        {
+            return Ok(given);
+        }
         the_anchor(self.anchor()?, given, &authorities)
     }
 

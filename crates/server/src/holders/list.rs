@@ -3,6 +3,7 @@
 use concord_identity::{AnchorFolder, CertificateFacts, Registered};
 use concord_model::{Identity, Role, Timestamp};
 
+use super::taken_back::TakenBack;
 use super::{Holders, HoldersError};
 
 const MICROS_PER_DAY: i64 = 24 * 60 * 60 * 1_000_000;
@@ -37,6 +38,8 @@ impl Holders {
     /// The certificates of everybody of this role, or of all roles.
     pub fn list(&self, role: Option<Role>, now: Timestamp) -> Result<Vec<Held>, HoldersError> {
         let registered = AnchorFolder::register_in(&self.anchor_folder()).read()?;
+        // Also by the lists beside: where the anchor is elsewhere there is no register to say so.
+        let taken_back = self.taken_back()?;
         let mut all = Vec::new();
         for holder in self.everybody() {
             let place = self.place(&holder)?;
@@ -44,12 +47,12 @@ impl Holders {
                 true => Some(self.present(&holder, &place)?),
                 false => None,
             };
-            all.push(of_folder(holder, facts, &registered, now));
+            all.push(of_folder(holder, facts, &taken_back, now));
         }
         for one in &registered {
             let Ok(holder) = one.name.parse::<Identity>() else { continue };
             if !all.iter().any(|held| held.serial.as_ref() == Some(&one.serial)) {
-                all.push(of_register(holder, one, now));
+                all.push(of_register(holder, one, &taken_back, now));
             }
         }
         all.retain(|held| role.is_none_or(|role| held.holder.role == role));
@@ -58,7 +61,7 @@ impl Holders {
     }
 }
 
-fn of_folder(holder: Identity, facts: Option<CertificateFacts>, registered: &[Registered], now: Timestamp) -> Held {
+fn of_folder(holder: Identity, facts: Option<CertificateFacts>, taken_back: &TakenBack, now: Timestamp) -> Held {
     let Some(facts) = facts else {
         return Held {
             holder,
@@ -70,19 +73,18 @@ fn of_folder(holder: Identity, facts: Option<CertificateFacts>, registered: &[Re
             is_here: true,
         };
     };
-    let is_revoked = registered.iter().any(|one| one.serial == facts.serial && one.revoked.is_some());
     Held {
         holder,
         not_before: Some(facts.not_before),
         not_after: Some(facts.not_after),
         key: facts.key_fingerprint().map(|key| key.grouped()),
-        state: state(is_revoked, Some(facts.not_after), now),
+        state: state(taken_back.has_serial(&facts.serial), Some(facts.not_after), now),
         serial: Some(facts.serial),
         is_here: true,
     }
 }
 
-fn of_register(holder: Identity, one: &Registered, now: Timestamp) -> Held {
+fn of_register(holder: Identity, one: &Registered, taken_back: &TakenBack, now: Timestamp) -> Held {
     let (not_before, not_after) = one.validity();
     Held {
         holder,
@@ -90,7 +92,7 @@ fn of_register(holder: Identity, one: &Registered, now: Timestamp) -> Held {
         not_before,
         not_after,
         key: one.key_fingerprint().map(|key| key.grouped()),
-        state: state(one.revoked.is_some(), not_after, now),
+        state: state(taken_back.has_serial(&one.serial), not_after, now),
         is_here: false,
     }
 }

@@ -35,10 +35,13 @@ impl Holders {
     /// the anchors before it.
     pub fn moved(&self) -> Result<Vec<Moved>, HoldersError> {
         let (here, taken_back) = (self.everybody(), self.taken_back()?);
+        // A node beside its hub has the hub's anchor: whoever is not here has a place there.
+        if self.anchor_folder().is_symlink() {
+            return Ok(Vec::new());
+        }
         let mut all = BTreeMap::<String, (Option<Timestamp>, Moved)>::new();
         let folders = self.folders_before().into_iter().map(|folder| (folder, false));
         for (folder, is_of_present) in folders.chain([(self.anchor_folder(), true)]) {
-            // A node beside its hub has the hub's: whoever is not here has a place there.
             if folder.is_symlink() {
                 continue;
             }
@@ -71,6 +74,29 @@ impl Holders {
         let mut moved = self.moved()?;
         moved.retain(|one| !one.is_of_present && one.not_after.is_some_and(|end| end >= now));
         Ok(moved.into_iter().map(|one| one.holder).collect())
+    }
+
+    /// Who has no place in this folder and holds a certificate of an anchor before the present one that lasts, and none of the present one: the
+    /// secretariat's node and its agencies, which have the hub's anchor.
+    pub(super) fn others_not_under_present(&self, now: Timestamp) -> Result<Vec<Identity>, HoldersError> {
+        if self.anchor_folder().is_symlink() {
+            return Ok(Vec::new());
+        }
+        let taken_back = self.taken_back()?;
+        let lasts = |one: &Registered| one.validity().1.is_some_and(|end| end >= now) && !taken_back.has_one(one);
+        let present = AnchorFolder::register_in(&self.anchor_folder()).read()?;
+        let mut others = Vec::new();
+        for folder in self.folders_before().into_iter().filter(|folder| !folder.is_symlink()) {
+            for one in AnchorFolder::register_in(&folder).read()?.iter().filter(|one| lasts(one)) {
+                let Ok(holder) = one.name.parse::<Identity>() else { continue };
+                let is_others = holder != self.server && matches!(holder.role, Role::Node | Role::Agency);
+                let is_renewed = present.iter().any(|new| new.name == one.name && lasts(new));
+                if is_others && self.place(&holder).is_err() && !is_renewed && !others.contains(&holder) {
+                    others.push(holder);
+                }
+            }
+        }
+        Ok(others)
     }
 
     /// A new certificate for somebody whose profile is elsewhere: for the key that the register has, or for that of a request which its

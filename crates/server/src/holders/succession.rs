@@ -10,7 +10,7 @@ use concord_identity::{
     Anchor, AnchorFolder, FileError, SERVER_ANCHOR_FILE, certificates_from_pem, certificates_to_pem, read_text,
     unfit_for, write_public,
 };
-use concord_model::{Identity, Timestamp};
+use concord_model::{Identity, ParticipantCode, Role, Timestamp};
 
 use super::{ANCHOR_FOLDER, Holders, HoldersError, TLS_ANCHOR_FILE};
 
@@ -53,6 +53,60 @@ impl Holders {
             }
             (None, None) => Ok(AnchorFolder::create(&folder, &self.server.participant, now)?.anchor().clone()),
         }
+    }
+
+    /// Forgets what was prepared here and what nobody heard of: the folder goes by `known` alone again.
+    pub fn give_up_next_anchor(&self, known: &[Anchor]) -> Result<(), HoldersError> {
+        self.know_by(known)?;
+        let folder = self.dir.join(NEXT_ANCHOR_FOLDER);
+        let removed = fs::remove_dir_all(&folder);
+        removed.map_err(|source| FileError { action: "remove", path: folder, source }.into())
+    }
+
+    /// Whether it has the anchor of another server's folder: a node of the secretariat's has its hub's.
+    pub fn has_anchor_of_hub(&self) -> bool {
+        self.server.role == Role::Node && self.server.participant == ParticipantCode::secretariat()
+    }
+
+    /// Whether the key of the anchor that this folder goes by is here.
+    pub fn has_anchor_key(&self) -> bool {
+        AnchorFolder::key_in(&self.anchor_folder()).exists()
+    }
+
+    /// A node of the secretariat's goes by the anchor that followed the hub's: both, until the one before is ended. It is the one in the folder that is
+    /// given, which becomes the folder of this node's anchor, else the one that this node's link leads to; nothing where that is known already.
+    ///
+    /// Only whoever has the key can put it there, and what takes it in needs no server: a node that was left behind finds back by it.
+    pub fn follow_anchor_of_hub(&self, given: Option<&Path>) -> Result<Option<Anchor>, HoldersError> {
+        let link = self.anchor_folder();
+        if !self.has_anchor_of_hub() || (given.is_none() && !link.is_symlink()) {
+            return Ok(None);
+        }
+        let folder = given.map_or_else(|| link.clone(), Path::to_owned);
+        let opened = match AnchorFolder::open(&folder) {
+            Err(_) if given.is_none() => return Ok(None),
+            opened => {
+                opened.map_err(|source| HoldersError::AnchorKey { path: AnchorFolder::key_in(&folder), source })?
+            }
+        };
+        let (next, mut known) = (opened.anchor().clone(), self.anchors()?);
+        if *opened.participant() != self.server.participant {
+            let shown = |anchor: &Anchor| anchor.fingerprint().grouped();
+            return Err(HoldersError::AnchorOther {
+                given: format!("{} of {}", shown(&next), opened.participant()),
+                known: known.iter().map(shown).collect::<Vec<_>>().join(" or "),
+            });
+        }
+        if given.is_some() {
+            relink(&folder, &link)?;
+        }
+        if known.first() == Some(&next) {
+            return Ok(None);
+        }
+        known.retain(|anchor| *anchor != next);
+        known.insert(0, next.clone());
+        self.know_by(&known)?;
+        Ok(Some(next))
     }
 
     /// Lets the server and everybody's profile here know each other by these anchors, the present one first.
@@ -104,7 +158,14 @@ impl Holders {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             name.starts_with("anchor-") && name != NEXT_ANCHOR_FOLDER
         };
-        entries.map(|entry| entry.path()).filter(is_before).collect()
+        let mut all: Vec<_> = entries.map(|entry| entry.path()).filter(is_before).collect();
+        // Of a hub's anchor, which a node of the secretariat's has, those before it lie at the hub.
+        let beside = fs::canonicalize(self.anchor_folder()).ok().filter(|_| self.anchor_folder().is_symlink());
+        if let Some(beside) = beside.as_deref().and_then(Path::parent) {
+            let entries = fs::read_dir(beside).into_iter().flatten().flatten();
+            all.extend(entries.map(|entry| entry.path()).filter(is_before));
+        }
+        all
     }
 
     /// Whether the register of an anchor before the present one is here, by which those are known whose profiles are elsewhere.
@@ -122,6 +183,7 @@ impl Holders {
             !is_out && self.leaf_of(holder).is_some_and(|leaf| !unfit_for(&leaf, holder, anchor, now).is_empty())
         });
         others.extend(self.moved_not_under_present(now)?);
+        others.extend(self.others_not_under_present(now)?);
         Ok(others)
     }
 
@@ -129,6 +191,23 @@ impl Holders {
         let text = read_text(&self.place(holder).ok()?.certificate()).ok()?;
         certificates_from_pem(&text).ok()?.into_iter().next()
     }
+}
+
+/// The link of a node of the secretariat's leads there from now on; a folder that is no link stays.
+fn relink(folder: &Path, link: &Path) -> Result<(), HoldersError> {
+    let failed = |source| FileError { action: "link to the trust anchor at", path: link.to_owned(), source };
+    let folder = fs::canonicalize(folder).map_err(failed)?;
+    if fs::canonicalize(link).is_ok_and(|there| there == folder) || (link.exists() && !link.is_symlink()) {
+        return Ok(());
+    }
+    // Beside it first: a crash leaves one or the other.
+    let beside = link.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error).into()),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(&folder, &beside).map_err(failed)?;
+    rename(&beside, link)
 }
 
 fn anchor_in(folder: &Path) -> Option<Anchor> {

@@ -40,12 +40,12 @@ impl Holders {
     pub fn taken_back(&self) -> Result<TakenBack, HoldersError> {
         let mut all = TakenBack::default();
         // What one anchor took back, the next does not certify anew.
+        let mut registered = Vec::new();
         for folder in std::iter::once(self.anchor_folder()).chain(self.folders_before()) {
-            let register = AnchorFolder::register_in(&folder);
-            for one in register.read()?.into_iter().filter(|one| one.revoked.is_some()) {
-                all.keys.extend(one.key_fingerprint());
-                all.serials.insert(one.serial);
-            }
+            registered.extend(AnchorFolder::register_in(&folder).read()?);
+        }
+        for one in registered.iter().filter(|one| one.revoked.is_some()) {
+            all.serials.insert(one.serial.clone());
         }
         let folder = self.dir.join(REVOCATION_FOLDER);
         if fs::exists(&folder).unwrap_or(false) {
@@ -53,6 +53,10 @@ impl Holders {
             for anchor in self.anchors()?.into_iter().chain(self.anchors_before()) {
                 all.serials.extend(revoked_in(lists.iter().map(Vec::as_slice), &anchor).into_keys());
             }
+        }
+        // Whose key it was, the register says of the anchor that issued it, and another's, or a list, that it was taken back.
+        for one in registered.iter().filter(|one| all.serials.contains(&one.serial)) {
+            all.keys.extend(one.key_fingerprint());
         }
         // The register may be elsewhere: then a list says by its number whose key it was, where the certificate is still here.
         for holder in self.everybody() {

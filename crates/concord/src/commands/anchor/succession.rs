@@ -1,25 +1,33 @@
 //! `concord anchor next` and `concord anchor end`: one anchor of a server's participant follows another, with both for a while.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use concord_identity::{Anchor, read_text};
-use concord_model::Fingerprint;
+use concord_model::{Fingerprint, Identity, Reason, Role};
 use concord_server::holders::{Holders, HoldersError};
 use concord_server::{CERTIFICATE_CHECK_MILLISECONDS, FolderKind};
 use concord_wire::agreement::{DraftContent, keys};
+use concord_wire::proto::operations::v1::{GetStatusRequest, get_status_response};
 use serde::Serialize;
 
 use super::super::approval;
 use super::super::certificates::holders;
 use super::super::compare::ask_for;
-use super::super::rotate::{Own, connect, hub_of, signing_keys};
+use super::super::rotate::{Own, connect, hub_of, profile_of, signing_keys};
 use super::super::statement::{Said, say_it};
-use crate::client::Client;
+use crate::client::{Client, call};
 use crate::exit::{Exit, Failure};
 use crate::hint::{self, Line};
 use crate::output::{self, Output, facts};
+
+/// How long a server may take to see what was written for it: it looks once a second.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How a handshake ends while one side has yet to see what was written for it.
+const LOOKS_AGAIN: [&str; 2] = ["REFUSED_BY_PEER", "UNKNOWN_ISSUER"];
 
 #[derive(Args)]
 pub(crate) struct NextArgs {
@@ -32,6 +40,9 @@ pub(crate) struct NextArgs {
     /// The fingerprint of that anchor, as `concord anchor init` showed it where it is kept; else a terminal is asked.
     #[arg(long, value_name = "FINGERPRINT", value_parser = Fingerprint::parse, requires = "anchor")]
     fingerprint: Option<Fingerprint>,
+    /// Make the next anchor, with its key, in this folder, also where the key of the present one is not here.
+    #[arg(long, conflicts_with = "anchor")]
+    here: bool,
     /// The profile of the officer who says so; where none is named, DIR/officer.
     #[arg(long, value_name = "PROFILE")]
     profile: Option<PathBuf>,
@@ -42,7 +53,7 @@ pub(crate) struct EndArgs {
     /// The node's or hub's folder.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// End it also where somebody here has no certificate under the present one yet: they are shut out.
+    /// End it also where somebody has no certificate under the present one yet, or, of a hub, a node is away: they are shut out.
     #[arg(long)]
     anyway: bool,
     /// The profile of the officer who says so; where none is named, DIR/officer.
@@ -75,8 +86,16 @@ impl SuccessionLine {
 
 pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
+    if holders.has_anchor_of_hub() {
+        return Err(of_hub(
+            "a node of the secretariat's has the anchor of its hub, which follows another there",
+            "next",
+            &args.dir,
+        ));
+    }
     let given = given(args, &holders, output)?;
-    let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
+    let is_prepared_before = holders.next_anchor()?.is_some();
+    let client = connect_patiently(&holders, &args.dir, args.profile.as_deref()).await?;
     let own = Own::of(&client, &holders, kind).await?;
     let (present, ending) = (own.anchor()?, own.ending_anchor()?);
     let mut known = known(&holders, &client)?;
@@ -118,6 +137,14 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
         return Err(Failure::failed("ANCHOR_UNKNOWN", what)
             .help("put that certificate into tls/anchor.pem of the folder, from where the anchor is kept"));
     }
+    if given.is_none() && !is_prepared_before && !args.here && !holders.has_anchor_key() {
+        let what = "the key of the present anchor is not in this folder, and the next one's would be made here: nothing was done";
+        return Err(Failure::new(Exit::Refused, "ANCHOR_KEY_ELSEWHERE", what).help(
+            "where anchors are kept elsewhere, make the next one there (`concord anchor init`) and give its certificate with --anchor FILE; with --here it is \
+             made in this folder",
+        ));
+    }
+    let before = known.clone();
     let next = holders.prepare_next_anchor(given, output::now())?;
     known.retain(|anchor| *anchor != next);
     let line = |statement, before: Option<Fingerprint>| SuccessionLine {
@@ -132,8 +159,20 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
         let key = own.present(&signing_keys(&args.dir))?;
         let hub = hub_of(&client).await?;
         let message = keys::succession(&own.participant, &hub, next.der(), &key.public(), |bytes| key.sign(bytes));
-        let (said, statement) = say_it(&client, DraftContent::SucceedAnchor(message)).await?;
-        if said != Said::Accepted {
+        let said = match say_it(&client, DraftContent::SucceedAnchor(message)).await {
+            // Said before, and recorded since: the node hears of it by its feed.
+            Err(refused) if refused.reason == Reason::ParticipantAlreadyEnrolled.code() => {
+                await_heard(&client, &holders, kind, next.fingerprint(), refused).await?;
+                None
+            }
+            // What nobody heard of is not to stay here as one that counts.
+            Err(refused) if refused.exit == Exit::Refused && !is_prepared_before => {
+                holders.give_up_next_anchor(&before)?;
+                return Err(refused);
+            }
+            said => Some(said?),
+        };
+        if let Some((said, statement)) = said.filter(|(said, _)| *said != Said::Accepted) {
             line(said.as_str(), Some(present)).tell("before it", output)?;
             match said {
                 Said::Waits(missing) => approval::tell_waits(missing, &statement, output),
@@ -155,9 +194,70 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
     Ok(())
 }
 
-/// A server looks at its files once a second.
+/// A server looks at its files once a second. Whether it knows another anchor of callers by then, only a certificate under that could find out.
 async fn until_it_looked() {
     tokio::time::sleep(Duration::from_millis(2 * CERTIFICATE_CHECK_MILLISECONDS)).await;
+}
+
+/// A node of the secretariat's has no anchor of its own to change.
+fn of_hub(what: &str, command: &str, dir: &Path) -> Failure {
+    let next = format!(
+        "run `concord anchor {command} --dir HUBDIR`, where the hub's folder is; this node follows by `concord node renew --all --dir {} --anchor HUBDIR/anchor`",
+        dir.display()
+    );
+    Failure::new(Exit::Refused, "ANCHOR_OF_HUB", what).help(next)
+}
+
+/// The way to the server, which may have yet to look at the anchors and certificates that a step before this one wrote.
+async fn connect_patiently(holders: &Holders, dir: &Path, profile: Option<&Path>) -> Result<Client, Failure> {
+    let since = Instant::now();
+    loop {
+        match connect(holders, dir, profile).await {
+            Err(refused) if LOOKS_AGAIN.contains(&refused.reason.as_str()) && since.elapsed() < SEEN_WITHIN => {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+/// Until the server's own registry has what the hub recorded.
+async fn await_heard(
+    client: &Client,
+    holders: &Holders,
+    kind: FolderKind,
+    next: Fingerprint,
+    refused: Failure,
+) -> Result<(), Failure> {
+    let since = Instant::now();
+    while since.elapsed() < SEEN_WITHIN {
+        if Own::of(client, holders, kind).await?.anchor()? == next {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    Err(Failure::new(Exit::Unavailable, "ANCHOR_WAITS", refused.message).help(
+        "where the statement waited for the hub, it is recorded by now and this node has yet to hear of it by its feed: run the same command again; an anchor \
+         that was followed before does not come back",
+    ))
+}
+
+/// Waits until the server shows a certificate under this anchor: whoever knew it by that alone would refuse the one before.
+async fn await_shown_under(client: &Client, args: &EndArgs, kept: &Anchor, output: Output) -> Result<(), Failure> {
+    let profile = profile_of(&args.dir, args.profile.as_deref());
+    let since = Instant::now();
+    while !client.sees_server_under(kept, &profile).await? {
+        if since.elapsed() >= SEEN_WITHIN {
+            output.say(&format!(
+                "note: after {} s the server still shows no certificate under the anchor {}: whoever knows it by that alone is not let to it until it has one",
+                SEEN_WITHIN.as_secs(),
+                kept.fingerprint().grouped()
+            ));
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    Ok(())
 }
 
 /// By what this folder's people are known; where the folder does not say it, since the anchor's was taken away, the officer's profile does.
@@ -169,7 +269,9 @@ fn known(holders: &Holders, client: &Client) -> Result<Vec<Anchor>, Failure> {
 fn tell_renewing(args: &NextArgs, kind: FolderKind, output: Output) {
     let whose = match kind {
         FolderKind::Node => "",
-        FolderKind::Hub => ", and each node has heard of it (`concord status --profile` of the secretariat: no lag)",
+        FolderKind::Hub => {
+            ", and each node has heard of it (`concord status --profile` of the secretariat: connected, and no lag)"
+        }
     };
     let anchors = args.dir.join("tls/anchor.pem");
     output.say(&format!(
@@ -205,6 +307,9 @@ fn given(args: &NextArgs, holders: &Holders, output: Output) -> Result<Option<An
             return Err(Failure::new(Exit::Refused, "FINGERPRINT_MISMATCH", what)
                 .help("somebody may have put another file in its place: get it again another way"));
         }
+        None if !std::io::stdin().is_terminal() => {
+            return Err(HoldersError::AnchorUncompared { fingerprint: anchor.fingerprint().grouped() }.into());
+        }
         None => {
             let question =
                 "Type the anchor's fingerprint, or its first four groups, as it is known where the anchor is kept:";
@@ -216,12 +321,23 @@ fn given(args: &NextArgs, holders: &Holders, output: Output) -> Result<Option<An
 
 pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
-    let client = connect(&holders, &args.dir, args.profile.as_deref()).await?;
+    let client = connect_patiently(&holders, &args.dir, args.profile.as_deref()).await?;
     let own = Own::of(&client, &holders, kind).await?;
     let anchors = known(&holders, &client)?;
     let present = own.anchor()?;
+    let ending = own.ending_anchor()?;
+    if ending.is_some() && holders.has_anchor_of_hub() {
+        return Err(of_hub(
+            "the hub's anchor before the present one still counts, and is ended there first",
+            "end",
+            &args.dir,
+        ));
+    }
     let Some(kept) = anchors.iter().find(|anchor| anchor.fingerprint() == present) else {
         let what = format!("this folder does not go by the anchor that the registry has, {}", present.grouped());
+        if holders.has_anchor_of_hub() {
+            return Err(of_hub(&what, "next", &args.dir));
+        }
         return Err(Failure::failed("ANCHOR_OTHER", what)
             .help("run `concord anchor next` once more: it ends what was cut short"));
     };
@@ -231,7 +347,17 @@ pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
         before: None,
         statement: Said::Accepted.as_str(),
     };
-    if let Some(ending) = own.ending_anchor()? {
+    let waits = holders.next_anchor()?.filter(|next| next.fingerprint() != present);
+    if ending.is_none() && (waits.is_some() || anchors.len() < 2) {
+        let failure = |what: String| Failure::new(Exit::Refused, "NOTHING_TO_END", what);
+        return Err(match waits {
+            Some(next) => failure(format!("the next anchor, {}, is not recorded yet, and none was followed: nothing was done", next.fingerprint().grouped()))
+                .help("run `concord anchor next` again first: it says what it waits for, the hub or other officers (`concord approval list`)"),
+            None => failure(format!("one anchor counts, {}, and none before it: nothing was done", present.grouped()))
+                .help("`concord anchor next` brings another one"),
+        });
+    }
+    if let Some(ending) = ending {
         let late = holders.not_under(kept, output::now())?;
         if !holders.has_register_before() {
             output.say(
@@ -242,10 +368,14 @@ pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
         if !late.is_empty() && !args.anyway {
             let names: Vec<_> = late.iter().map(ToString::to_string).collect();
             let what = format!("these have no certificate under the present anchor that holds: {}", names.join(", "));
-            return Err(Failure::new(Exit::Refused, "CERTIFICATES_LEFT", what).help(
-                "make them anew (`renew --all`; `officer renew NAME`, `operator renew NAME` or `agency renew NAME`, each with --csr where its holder has \
-                 a new key), or end it all the same with --anyway: they are shut out then",
-            ));
+            let help = format!(
+                "make them anew: {}; or end it all the same with --anyway: they are shut out then",
+                renewing(&late, kind, &args.dir)
+            );
+            return Err(Failure::new(Exit::Refused, "CERTIFICATES_LEFT", what).help(help));
+        }
+        if kind == FolderKind::Hub && !args.anyway {
+            refuse_if_away(&client).await?;
         }
         line.before = Some(ending.grouped());
         let (said, statement) = say_it(&client, DraftContent::EndAnchor(ending)).await?;
@@ -262,8 +392,64 @@ pub(super) async fn end(args: &EndArgs, output: Output) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    // The server's certificate may have been made anew a moment ago: whoever knows the present anchor alone would refuse the one before.
-    until_it_looked().await;
+    // The server's certificate may have been made anew a moment ago.
+    await_shown_under(&client, args, kept, output).await?;
     holders.know_by(std::slice::from_ref(kept))?;
     line.tell("ended", output)
+}
+
+/// The commands that make these certificates anew.
+fn renewing(late: &[Identity], kind: FolderKind, dir: &Path) -> String {
+    let (of_node, own): (Vec<_>, Vec<_>) =
+        late.iter().partition(|holder| kind == FolderKind::Hub && matches!(holder.role, Role::Node | Role::Agency));
+    let mut commands = Vec::new();
+    if !own.is_empty() {
+        commands.push(format!("`concord {kind} renew --all --dir {}`", dir.display()));
+    }
+    for holder in own.iter().filter(|holder| !matches!(holder.role, Role::Hub | Role::Node)) {
+        commands.push(format!(
+            "`concord {} renew {} --dir {}`, with --csr FILE where its holder has a new key",
+            holder.role,
+            holder.name,
+            dir.display()
+        ));
+    }
+    if !of_node.is_empty() {
+        commands.push(format!(
+            "at the secretariat's node `concord node renew --all --dir NODEDIR --anchor {}`",
+            dir.join("anchor").display()
+        ));
+    }
+    commands.join("; ")
+}
+
+/// A node that hears of nothing until the anchor before is ended knows no way to the hub any more.
+async fn refuse_if_away(client: &Client) -> Result<(), Failure> {
+    // A node that a changed certificate made connect anew is back within seconds.
+    let since = Instant::now();
+    let away = loop {
+        let away = away(client).await?;
+        if away.is_empty() {
+            return Ok(());
+        }
+        if since.elapsed() >= SEEN_WITHIN {
+            break away;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    };
+    let what =
+        format!("the nodes of these are not connected, and may not know the present anchor: {}", away.join(", "));
+    Err(Failure::new(Exit::Refused, "NODES_AWAY", what).help(
+        "wait until `concord status` of the secretariat shows each connected and without lag; or end it all the same with --anyway: whoever does not know the \
+         present anchor then joins again with a new bundle (`concord participant bundle CODE`)",
+    ))
+}
+
+async fn away(client: &Client) -> Result<Vec<String>, Failure> {
+    let status = client.operations().get_status(call(GetStatusRequest {})).await?.into_inner();
+    let Some(get_status_response::Role::Hub(hub)) = status.role else {
+        return Err(Failure::answer("it is no hub's"));
+    };
+    let away = hub.health.into_iter().filter(|node| !node.connected);
+    Ok(away.map(|node| output::safe(&node.participant)).collect())
 }
