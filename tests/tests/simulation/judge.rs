@@ -236,7 +236,7 @@ fn judge_outcome(ledger: &Ledger, exchange: &Recorded, queued: &Queued, meant: &
             assert_eq!(exchange.body.as_ref(), Some(&queued.request.body), "I1: {place:?} has another body");
         }
         Some(Reason::AudienceEmpty) => {
-            assert!(meant.iter().all(|code| left(code)), "I8: {place:?} has nobody to go to, but {meant:?} are there");
+            assert!(meant.iter().all(&left), "I8: {place:?} has nobody to go to, but {meant:?} are there");
         }
         Some(Reason::AgreementUnknown) => assert!(left(origin), "I8: {origin} is on the agreement of {place:?}"),
         Some(Reason::AgreementNotInForce) => {
