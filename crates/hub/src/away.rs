@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use concord_ledger::Ledger;
-use concord_model::ParticipantCode;
+use concord_model::{ParticipantCode, Timestamp};
 use concord_server::Readiness;
+use concord_wire::convert::timestamp;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -49,13 +50,18 @@ away_seconds = {}
     }
 }
 
-/// Whose nodes are away, each with the time when this process first saw that.
+/// Whose nodes are away, each with the time when this process first saw that, by its timer and by the clock.
 #[derive(Debug, Default)]
-pub struct Away(BTreeMap<ParticipantCode, Instant>);
+pub struct Away(BTreeMap<ParticipantCode, (Instant, Timestamp)>);
 
 impl Away {
     /// Takes in who is connected now. Of whom nothing was ever served, or who is held, nobody waits for.
-    pub fn look(&mut self, ledger: &Ledger, is_connected: impl Fn(&ParticipantCode) -> bool, now: Instant) {
+    pub fn look(
+        &mut self,
+        ledger: &Ledger,
+        is_connected: impl Fn(&ParticipantCode) -> bool,
+        now: (Instant, Timestamp),
+    ) {
         let registry = ledger.registry();
         let is_missed = |code: &ParticipantCode| {
             ledger.nodes().run(code).is_some() && !registry.holds().is_held(code) && !is_connected(code)
@@ -67,12 +73,9 @@ impl Away {
 
     /// Notes who has been away for longer than that.
     pub fn note(&self, readiness: &Readiness, after: AwayAfter, now: Instant) {
-        let gone = |since: &Instant| now.saturating_duration_since(*since);
         let limit = Duration::from_secs(after.away_seconds);
-        let away: Vec<String> = (self.0.iter())
-            .filter(|(_, since)| gone(since) >= limit)
-            .map(|(code, since)| format!("{code} for {}", spoken(gone(since))))
-            .collect();
+        let gone = self.0.iter().filter(|(_, (since, _))| now.saturating_duration_since(*since) >= limit);
+        let away: Vec<String> = gone.map(|(code, (_, at))| format!("{code} since {}", timestamp(*at))).collect();
         if away.is_empty() {
             return readiness.clear(AWAY_NOTE);
         }
@@ -81,26 +84,9 @@ impl Away {
     }
 }
 
-/// In the largest unit of which it has two.
-fn spoken(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let units = [(86_400, "d"), (3_600, "h"), (60, "min")];
-    let unit = units.into_iter().find(|(size, _)| seconds >= 2 * size);
-    unit.map_or(format!("{seconds} s"), |(size, name)| format!("{} {name}", seconds / size))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_said_in_the_largest_unit_of_which_it_has_two() {
-        let said = |seconds| spoken(Duration::from_secs(seconds));
-        assert_eq!(
-            [0, 119, 120, 7_199, 7_200, 172_799, 172_800].map(said),
-            ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"]
-        );
-    }
 
     #[test]
     fn no_or_an_endless_time_is_refused() {

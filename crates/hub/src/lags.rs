@@ -90,7 +90,7 @@ pub async fn keep_measured(
             let connected = f64::from(is_connected(code));
             metrics::gauge!("concord_node_connected", "participant" => code.to_string()).set(connected);
         }
-        away.look(&published.ledger, is_connected, now);
+        away.look(&published.ledger, is_connected, (now, shared.clock.shown()));
         away.note(&shared.readiness, away_after, now);
         drop(shared);
         tokio::time::sleep(Duration::from_secs(MEASURE_INTERVAL_SECONDS)).await;

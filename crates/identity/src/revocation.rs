@@ -72,6 +72,11 @@ struct List {
 }
 
 impl RevocationFile {
+    /// Whether it has one list alone.
+    pub fn is_one_list(&self) -> bool {
+        self.lists.len() == 1
+    }
+
     /// Reads PEM with blocks `X509 CRL` and `CERTIFICATE`, or one list or certificate in DER. Says in words what is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let (mut lists, mut authorities) = (Vec::new(), Vec::new());

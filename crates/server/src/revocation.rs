@@ -198,8 +198,10 @@ impl RevocationFolder {
         let Some(past) = self.past.as_ref().filter(|_| self.files.values().any(is_open)) else { return };
         let past = past();
         for known in self.files.values_mut() {
-            let verifies =
-                |file: &RevocationFile| matches!(Revocations::verified(&[file], &past).1.as_slice(), [Ok(())]);
+            // Beside a list of a present anchor's, one of a past anchor's keeps that from counting: no file to be removed.
+            let verifies = |file: &RevocationFile| {
+                file.is_one_list() && matches!(Revocations::verified(&[file], &past).1.as_slice(), [Ok(())])
+            };
             known.is_past = is_open(known) && known.read.as_ref().is_ok_and(verifies);
         }
     }

@@ -209,7 +209,7 @@ fn a_node_that_was_here_and_is_away_for_too_long_is_noted_until_it_is_back_unles
     forum.start_hub();
     forum.stop_node("IRN");
     let said = forum.await_alarm(&hub, "node-away");
-    assert!(said.contains("IRN for ") && !said.contains("KAZ"), "{said}");
+    assert!(said.contains("IRN since ") && !said.contains("KAZ"), "{said}");
     forum.start_node("IRN");
     let since = Instant::now();
     while forum.status(&hub)["notes"].to_string().contains("node-away") {

@@ -358,6 +358,10 @@ async fn consent(args: &ConsentArgs, output: Output) -> Result<(), Failure> {
         );
         return Err(Refusal::new(Reason::AgreementNotInForce, what).into());
     }
+    if shown.has_declined(own) {
+        let what = format!("{own} declined version {} of {}, for good", shown.reference.version, args.id);
+        return Err(Refusal::new(Reason::AgreementNotPending, what).into());
+    }
     let consented = shown.consented_at(own).map(ToOwned::to_owned);
     if let Some(at) = &consented {
         let at = short_time(Some(at));

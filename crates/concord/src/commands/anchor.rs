@@ -162,6 +162,7 @@ fn sign(args: &SignArgs, output: Output) -> Result<(), Failure> {
         output.say(&format!("{holder}\n  key  {}", requested.key.fingerprint().grouped()));
         requested.hosts.iter().for_each(|host| output.say(&format!("  host {}", output::safe(host))));
     }
+    tell_others_of_the_name(&anchor, &wanted, output)?;
     if !args.yes {
         if !std::io::stdin().is_terminal() {
             return Err(Failure::usage("signing needs a yes, and there is no terminal to ask").help("add --yes"));
@@ -170,7 +171,6 @@ fn sign(args: &SignArgs, output: Output) -> Result<(), Failure> {
         confirm(output, "signing", question, "yes")?;
     }
     let life = args.days.life();
-    tell_others_of_the_name(&anchor, &wanted, output)?;
     let mut certificates = Vec::with_capacity(wanted.len() + 1);
     let mut lines = Vec::with_capacity(wanted.len());
     for (holder, requested) in &wanted {
@@ -217,7 +217,10 @@ fn tell_others_of_the_name(
     for (holder, requested) in wanted {
         let key = Some(requested.key.fingerprint());
         let issued = anchor.issued_to(std::slice::from_ref(holder))?;
-        let other = issued.iter().rev().find(|one| one.revoked.is_none() && one.key_fingerprint() != key);
+        let other = issued.iter().rev().find(|one| {
+            let lasts = one.validity().1.is_none_or(|end| end >= output::now());
+            lasts && one.revoked.is_none() && one.key_fingerprint() != key
+        });
         if let Some(other) = other {
             output.say(&format!(
                 "note: {holder} has another key too, with the certificate {} until {}: both count. Where it is lost, take it back with `concord \

@@ -232,15 +232,21 @@ pub(crate) fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output)
                     output::time(end)
                 )
             }
+            _ if !one.counts => "its anchor was ended, so that it was shut out; if it is to come back".to_owned(),
             (_, None) => {
                 "its profile is elsewhere, and the register has no key of it: with --csr, by a request of its holder's"
                     .to_owned()
             }
             _ => {
-                let (made, folder) = holders.renew_moved(&anchor, &one.holder, None, args.days.life())?;
-                lines.push(CertificateLine::of(&made, Some(&folder)));
-                tell_moved(&folder, output);
-                continue;
+                match holders.renew_moved(&anchor, &one.holder, None, args.days.life()) {
+                    Ok((made, folder)) => {
+                        lines.push(CertificateLine::of(&made, Some(&folder)));
+                        tell_moved(&folder, output);
+                        continue;
+                    }
+                    // The others have theirs, and are told.
+                    Err(error) => error.to_string(),
+                }
             }
         };
         tell_skipped(&one.holder, &args.dir, &why, output);

@@ -95,6 +95,11 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
     let rotation = KeyRotation { opening, before: before.public(), signing_key: next.public() };
     let participant = &holders.server().participant;
     let message = keys::rotation(participant, &hub, &rotation, |bytes| before.sign(bytes), |bytes| next.sign(bytes));
+    // Asked before anything has an effect, since it can fail.
+    let of_bundle = match kind {
+        FolderKind::Hub => bundle_fingerprint(&client).await?,
+        FolderKind::Node => None,
+    };
     let (said, statement) = say_it(&client, DraftContent::RotateKey(message)).await?;
     // Last, since the connection above stands under the certificate of before.
     let renewed = anchor.as_ref().map(|anchor| renew(&holders, anchor, args.days)).transpose();
@@ -106,7 +111,7 @@ pub(crate) async fn run(args: &RotateArgs, kind: FolderKind, output: Output) -> 
         Some(known_by) if kind == FolderKind::Node => {
             Some(enrolment_fingerprint(participant, known_by.der(), &next.public()))
         }
-        _ => bundle_fingerprint(&client).await?,
+        _ => of_bundle,
     };
     let line = RotateLine {
         server: holders.server().to_string(),

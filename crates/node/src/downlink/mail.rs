@@ -131,9 +131,11 @@ async fn receive(context: &Context, link: &dyn HubLink, lane: Lane, stood: &mut 
                 }
                 let (again, mail) = gathered.split(&asked, context.now_state().mailbox(lane).received_through);
                 for item in again {
+                    let number = item.number();
                     // Answered, also where nobody wants it just now: who does again asks again.
-                    asked.remove(&item.number());
-                    put_back(context, lane, item).await?;
+                    if put_back(context, lane, item).await? {
+                        asked.remove(&number);
+                    }
                 }
                 if !mail.is_empty() {
                     keep(context, lane, history, mail).await?;
@@ -258,9 +260,9 @@ fn gather(first: receive_response::Message, incoming: &mut Incoming<ReceiveRespo
 /// Puts the content of a delivery that came again back in its place. What it is, its commitment says, which was judged when it came first.
 ///
 /// Refuses with `BLOB_MISMATCH` what is not the content of the exchange that was asked for.
-async fn put_back(context: &Context, lane: Lane, again: Mail) -> Result<(), LinkEnd> {
+async fn put_back(context: &Context, lane: Lane, again: Mail) -> Result<bool, LinkEnd> {
     let (asked, damaged) = (again.number(), context.index.damaged());
-    let Some(number) = damaged.number(lane, asked) else { return Ok(()) };
+    let Some(number) = damaged.number(lane, asked) else { return Ok(true) };
     let (index, state) = (context.index.clone(), context.now_state());
     let found = concord_server::blocking(move || {
         // Asked for by the numbers of before the hub lost data: what came under it now says nothing of what is wanted.
@@ -278,12 +280,12 @@ async fn put_back(context: &Context, lane: Lane, again: Mail) -> Result<(), Link
     let found = found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?;
     let Some((row, came)) = found.map_err(broken)? else {
         damaged.forget_asked(&context.readiness, lane);
-        return Ok(());
+        return Ok(true);
     };
     concord_faults::point("node.mend.found");
     let Some(came) = came else {
         damaged.list_gone(&context.readiness, lane, number, &row.exchange_id);
-        return Ok(());
+        return Ok(true);
     };
     let first = usize::try_from(row.first_blob).unwrap_or(usize::MAX);
     for (position, body) in (first..).zip(came.map_err(LinkEnd::Refused)?) {
@@ -295,13 +297,13 @@ async fn put_back(context: &Context, lane: Lane, again: Mail) -> Result<(), Link
             Err(error) => {
                 // It stays wanted, and the alarm stands: asking again at once would bring the same.
                 tracing::error!(%lane, number, %error, "content that came again could not be put in its place");
-                return Ok(());
+                return Ok(false);
             }
         }
     }
     damaged.settle(&context.readiness, lane, number);
     concord_faults::point("node.mend.done");
-    Ok(())
+    Ok(true)
 }
 
 /// The content of a delivery that came again, as much as its header says.

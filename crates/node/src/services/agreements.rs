@@ -85,7 +85,8 @@ impl AgreementService for AgreementApi {
         }
         let sees = |version: &&Agreement| seen_by.sees(&state, version);
         let (shown_of_past, past) = (agreements.history_for(own, &id), agreements.past_of(own, &id));
-        let history = shown_of_past.filter(|_| !reads_left).chain(past.filter(|_| reads_left));
+        let reads_past = reads_left && counting.is_none();
+        let history = shown_of_past.filter(|_| !reads_past).chain(past.filter(|_| reads_past));
         let history = history.filter(|_| request.with_history).filter(sees);
         Ok(Response::new(pb::GetAgreementResponse {
             agreement: Some(shown(agreement)),

@@ -59,7 +59,7 @@ pub struct NodeState {
     line: Arc<Line>,
     fence: Option<Arc<Refusal>>,
     late: Arc<BTreeMap<(Lane, u64), Late>>,
-    /// The hub's histories, each with the entry since which nothing named another one; the newest last.
+    /// The hub's histories, each with the entry that named it first, in that order.
     hub_histories: Arc<VecDeque<(HistoryId, u64)>>,
 }
 
@@ -252,7 +252,8 @@ impl NodeState {
     }
 
     fn heard_of(&mut self, history: HistoryId, sequence: u64) {
-        if self.hub_histories.back().is_some_and(|(newest, _)| *newest == history) {
+        // What was recorded in an earlier one may come behind it.
+        if self.hub_histories.iter().any(|(heard, _)| *heard == history) {
             return;
         }
         let histories = Arc::make_mut(&mut self.hub_histories);

@@ -185,6 +185,7 @@ impl Holders {
         let place = self.place(holder)?;
         self.refuse_if_taken_back(holder, &self.renewable(holder, &place)?, true)?;
         refuse_if_it_cannot_sign(holder, &requested.key)?;
+        self.refuse_key_taken_back(holder, &requested.key.fingerprint())?;
         // Before the register has anything: beside another key the certificate would be of no use, and could not be put there.
         if place.key().exists() && !keys_in(&place.key())?.contains(&requested.key) {
             return Err(HoldersError::KeyOther { holder: holder.clone(), key: place.key() });

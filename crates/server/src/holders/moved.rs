@@ -12,6 +12,7 @@ use concord_identity::{
 };
 use concord_model::{Identity, Role, Timestamp};
 
+use super::succession::anchor_in;
 use super::{Holders, HoldersError, Lifetime, make_folder};
 
 /// Where certificates for profiles that are elsewhere are written, below the data folder.
@@ -28,6 +29,8 @@ pub struct Moved {
     pub key: Option<LeafPublicKey>,
     /// The present anchor issued it, and not one before.
     is_of_present: bool,
+    /// Its anchor counts: that one was not ended.
+    pub counts: bool,
 }
 
 impl Holders {
@@ -40,11 +43,13 @@ impl Holders {
             return Ok(Vec::new());
         }
         let mut all = BTreeMap::<String, (Option<Timestamp>, Moved)>::new();
+        let anchors = self.anchors()?;
         let folders = self.folders_before().into_iter().map(|folder| (folder, false));
         for (folder, is_of_present) in folders.chain([(self.anchor_folder(), true)]) {
             if folder.is_symlink() {
                 continue;
             }
+            let counts = is_of_present || anchor_in(&folder).is_some_and(|anchor| anchors.contains(&anchor));
             for one in AnchorFolder::register_in(&folder).read()? {
                 let Ok(holder) = one.name.parse::<Identity>() else { continue };
                 let is_somebody = matches!(holder.role, Role::Officer | Role::Operator | Role::Agency);
@@ -56,7 +61,7 @@ impl Holders {
                 // The present anchor's register comes last, and its lines in the order in which it issued.
                 if known.is_none_or(|(before, known)| (is_of_present && !known.is_of_present) || *before <= begun) {
                     let key = one.public_key();
-                    all.insert(one.name, (begun, Moved { holder, not_after, key, is_of_present }));
+                    all.insert(one.name, (begun, Moved { holder, not_after, key, is_of_present, counts }));
                 }
             }
         }
@@ -68,11 +73,11 @@ impl Holders {
         Ok(self.moved()?.iter().any(|moved| moved.holder == *holder))
     }
 
-    /// Those whose profiles are elsewhere, whose certificate holds by its time, and who have none under the present anchor: as far as the
-    /// registers here tell, they are shut out when the one before is ended.
+    /// Those whose profiles are elsewhere, whose certificate holds, and who have none under the present anchor: as far as the registers here
+    /// tell, they are shut out when the one before is ended.
     pub fn moved_not_under_present(&self, now: Timestamp) -> Result<Vec<Identity>, HoldersError> {
         let mut moved = self.moved()?;
-        moved.retain(|one| !one.is_of_present && one.not_after.is_some_and(|end| end >= now));
+        moved.retain(|one| !one.is_of_present && one.counts && one.not_after.is_some_and(|end| end >= now));
         Ok(moved.into_iter().map(|one| one.holder).collect())
     }
 
@@ -85,8 +90,10 @@ impl Holders {
         let taken_back = self.taken_back()?;
         let lasts = |one: &Registered| one.validity().1.is_some_and(|end| end >= now) && !taken_back.has_one(one);
         let present = AnchorFolder::register_in(&self.anchor_folder()).read()?;
+        let anchors = self.anchors()?;
+        let counts = |folder: &PathBuf| anchor_in(folder).is_some_and(|anchor| anchors.contains(&anchor));
         let mut others = Vec::new();
-        for folder in self.folders_before().into_iter().filter(|folder| !folder.is_symlink()) {
+        for folder in self.folders_before().into_iter().filter(|folder| !folder.is_symlink() && counts(folder)) {
             for one in AnchorFolder::register_in(&folder).read()?.iter().filter(|one| lasts(one)) {
                 let Ok(holder) = one.name.parse::<Identity>() else { continue };
                 let is_others = holder != self.server && matches!(holder.role, Role::Node | Role::Agency);
@@ -117,6 +124,7 @@ impl Holders {
         let key = requested.map(|requested| requested.key.clone()).or(moved.key);
         let key = key.ok_or_else(|| HoldersError::KeyUnregistered { holder: holder.clone() })?;
         refuse_if_it_cannot_sign(holder, &key)?;
+        self.refuse_key_taken_back(holder, &key.fingerprint())?;
         let request = CertificateRequest::leaf(holder, key, life.now).lasting(life.now, life.days);
         let certificate = anchor.issue(&request)?;
         let folder = self.dir.join(RENEWED_FOLDER).join(format!("{}-{}", holder.role, holder.name));
@@ -137,7 +145,8 @@ impl Holders {
             Some((holder, facts.not_after))
         });
         let mut all: Vec<_> = here.collect();
-        all.extend(self.moved()?.into_iter().filter_map(|moved| Some((moved.holder, moved.not_after?))));
+        let moved = self.moved()?.into_iter().filter(|moved| moved.counts);
+        all.extend(moved.filter_map(|moved| Some((moved.holder, moved.not_after?))));
         Ok(all)
     }
 }

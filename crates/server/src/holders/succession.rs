@@ -127,7 +127,9 @@ impl Holders {
     /// folder of an older version has it in that folder alone.
     pub fn keep_anchors(&self, anchors: &[Anchor]) -> Result<(), HoldersError> {
         let path = self.dir.join(TLS_ANCHOR_FILE);
-        if anchors.is_empty() || path.exists() {
+        // What is prepared beside these, and counts in a moment, stays.
+        let known = if path.exists() { self.anchors()? } else { Vec::new() };
+        if anchors.iter().all(|anchor| known.contains(anchor)) {
             return Ok(());
         }
         let ders: Vec<_> = anchors.iter().map(|anchor| anchor.der().clone()).collect();
@@ -210,7 +212,7 @@ fn relink(folder: &Path, link: &Path) -> Result<(), HoldersError> {
     rename(&beside, link)
 }
 
-fn anchor_in(folder: &Path) -> Option<Anchor> {
+pub(super) fn anchor_in(folder: &Path) -> Option<Anchor> {
     Anchor::from_pem(&read_text(&AnchorFolder::certificate_in(folder)).ok()?).ok()
 }
 

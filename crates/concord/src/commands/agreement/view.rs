@@ -202,6 +202,11 @@ impl Shown {
         self.line.participants.iter().any(|party| party.participant == code.as_str() && party.state == "left")
     }
 
+    /// Whether this participant declined it, for good.
+    pub(super) fn has_declined(&self, code: &ParticipantCode) -> bool {
+        self.line.participants.iter().any(|party| party.participant == code.as_str() && party.state == "declined")
+    }
+
     /// Those who left it, or went off it by declining.
     pub(super) fn gone(&self) -> Vec<ParticipantCode> {
         let gone = self.line.participants.iter().filter(|party| matches!(party.state, "left" | "declined"));
