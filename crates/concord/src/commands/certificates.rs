@@ -1,6 +1,7 @@
 //! What the commands that make, renew, install and list certificates have in common.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -9,7 +10,7 @@ use concord_model::Identity;
 use concord_server::holders::{
     Asked, Held, Holders, HoldersError, LEAF_LIFETIME_DAYS, LIFETIME_MAX_DAYS, Lifetime, Removed,
 };
-use concord_server::{Folder, FolderError, FolderKind};
+use concord_server::{CERTIFICATE_CHECK_MILLISECONDS, Folder, FolderError, FolderKind};
 use serde::Serialize;
 
 use super::rotate::tell_taking_back;
@@ -275,6 +276,8 @@ fn follow_anchor_of_hub(holders: &Holders, args: &RenewArgs, output: Output) -> 
             next.fingerprint().grouped(),
             args.dir.display()
         ));
+        // The server looks at its files once a second: a certificate under that anchor would be refused until then.
+        std::thread::sleep(Duration::from_millis(2 * CERTIFICATE_CHECK_MILLISECONDS));
     }
     Ok(())
 }
