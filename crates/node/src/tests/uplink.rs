@@ -31,6 +31,9 @@ use crate::context::{Contact, Context};
 use crate::link::{HubLink, Incoming, LinkEnd, Outgoing};
 use concord_server::{Clock as _, SystemClock};
 
+/// A consignment, by lane and number, and which of its exchanges were said to be withdrawn before.
+type SaidBefore = (Lane, u64, Vec<u32>);
+
 /// Records what comes; loses its stream before every second receipt of lane routine.
 pub(super) struct FakeHub {
     forum: Arc<Forum>,
@@ -44,7 +47,7 @@ pub(super) struct FakeHub {
     /// It gives no receipt on this lane.
     silent: Option<Lane>,
     /// What was said to be withdrawn before, of which consignments.
-    before: Arc<Mutex<Vec<(Lane, u64, Vec<u32>)>>>,
+    before: Arc<Mutex<Vec<SaidBefore>>>,
     /// What came beside consignments about what is withdrawn.
     told: Arc<Mutex<Vec<WithdrawnPlace>>>,
     asked: Arc<Notify>,
