@@ -164,7 +164,7 @@ async fn consign(
                     sent.without_content.clear();
                 }
                 in_flight.push_back(sent);
-                let told = told_of_withdrawn(context, &message, &hub_has).await?;
+                let told = told_of_withdrawn(context, &message, epoch, &hub_has).await?;
                 let message = if has_receipt {
                     rehanded(&context.index, (lane, epoch), to_consign, message).await?
                 } else {

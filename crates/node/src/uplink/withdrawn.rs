@@ -71,6 +71,7 @@ impl HubHas {
 pub(super) async fn told_of_withdrawn(
     context: &Context,
     consignment: &Consignment,
+    epoch: u32,
     hub_has: &HubHas,
 ) -> Result<ConsignRequest, LinkEnd> {
     let withdrawing = (0..).zip(&consignment.headers);
@@ -87,9 +88,13 @@ pub(super) async fn told_of_withdrawn(
     let now = context.now_state();
     let found = concord_server::blocking(move || {
         let withdrawn_before = withdrawn_before(&index, &may_be_withdrawn, &origin, &hub_has)?;
-        Ok::<_, IndexError>(ConsignRequest { withdrawn_before, ..find(&index, withdrawing, &now, &hub_has)? })
+        let told = find(&index, withdrawing, (epoch, &now), &hub_has)?;
+        Ok::<_, IndexError>(told.map(|told| ConsignRequest { withdrawn_before, ..told }))
     });
     let told = found.await.map_err(|error| LinkEnd::Lost(error.to_string()))?.map_err(broken)?;
+    let Some(told) = told else {
+        return Err(LinkEnd::Lost("what is withdrawn is packed anew first, into the epoch that was opened".to_owned()));
+    };
     if told.withdrawn_receipts.iter().map(|receipt| receipt.statement.len()).sum::<usize>() > RECEIPTS_BESIDE_MAX_BYTES
     {
         let what = "what is withdrawn is handed in again first, since the hub lost it";
@@ -116,17 +121,21 @@ fn withdrawn_before(
     Ok(before)
 }
 
-/// Blocks.
+/// None where one of them is about what waits in an epoch before this one: it gets another place before it is recorded, and the hub would look for it
+/// at the one that it has now. Blocks.
 fn find(
     index: &Index,
     withdrawing: Vec<(u32, ExchangeId)>,
-    now: &NodeState,
+    (epoch, now): (u32, &NodeState),
     hub_has: &HubHas,
-) -> Result<ConsignRequest, IndexError> {
+) -> Result<Option<ConsignRequest>, IndexError> {
     let mut places = Vec::with_capacity(withdrawing.len());
     let mut forgotten = BTreeSet::new();
     for (at, id) in withdrawing {
         let Some(place) = index.exchange(&id)? else { continue };
+        if place.epoch < epoch && index.receipt_of(&place)?.is_none() {
+            return Ok(None);
+        }
         if hub_has.forgot(index, &place)? && !concord_faults::planted("withdraw-without-the-receipt") {
             forgotten.insert((place.lane, place.epoch, place.number));
         }
@@ -142,7 +151,7 @@ fn find(
     let receipt = |(lane, epoch, number)| index.receipt(lane, epoch, number);
     let receipts: Vec<Option<RecordedReceipt>> = forgotten.into_iter().map(receipt).collect::<Result<_, _>>()?;
     let withdrawn_receipts = receipts.into_iter().flatten().collect();
-    Ok(ConsignRequest { withdrawn: places, withdrawn_receipts, ..ConsignRequest::default() })
+    Ok(Some(ConsignRequest { withdrawn: places, withdrawn_receipts, ..ConsignRequest::default() }))
 }
 
 /// The hub's history that this node had heard of last when it queued an exchange; empty where it had heard of none, or the exchange has its
