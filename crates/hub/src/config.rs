@@ -83,15 +83,19 @@ impl Config {
                 .map_err(|_| format!("{key} = \"{text}\" is not an address; write it like 127.0.0.1:7443 or [::]:7443"))
         };
         for announced in &file.announce {
-            let has_port =
-                announced.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-            if !has_port {
-                return Err(format!("announce names \"{announced}\"; write host:port, such as hub.example.org:7443"));
-            }
-            if announced.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0_u16)) {
-                return Err(format!(
-                    "announce names \"{announced}\", and no node reaches port 0; write the port that leads to this hub, such as 7443"
-                ));
+            let host_and_port = announced.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            match host_and_port.and_then(|(_, port)| port.parse::<u16>().ok()) {
+                Some(0) => {
+                    return Err(format!(
+                        "announce names \"{announced}\", and no node reaches port 0; write the port that leads to this hub, such as 7443"
+                    ));
+                }
+                Some(_) => {}
+                None => {
+                    return Err(format!(
+                        "announce names \"{announced}\"; write host:port, such as hub.example.org:7443"
+                    ));
+                }
             }
         }
         Ok(Self {

@@ -243,8 +243,7 @@ fn open(shared: &Shared, chain: &ChainKey, brought: Brought) -> Result<OpenedWit
     let mut receipt = receipt.map(|receipt| receipt_for_it(shared, &opened, &receipt)).transpose()?;
     // Outcomes are of the first; which past it was lost from, the newest tells.
     if let Some(receipt) = receipt.as_mut().filter(|_| !newest.is_empty()) {
-        let wrong = || Refusal::new(Reason::ConsignmentMalformed, "a history has 16 bytes");
-        receipt.history = HistoryId(newest[..].try_into().map_err(|_| wrong())?);
+        receipt.history = history(&newest)?;
     }
     let receipts = withdrawn_receipts.iter().map(|receipt| own_receipt(shared, receipt)).collect::<Result<_, _>>()?;
     Ok((Box::new(opened), receipt, ToldOfWithdrawn { places: withdrawn, receipts }))
@@ -252,21 +251,24 @@ fn open(shared: &Shared, chain: &ChainKey, brought: Brought) -> Result<OpenedWit
 
 /// What is said beside a consignment is said of its own exchanges, of each once.
 fn check_beside(count: usize, withdrawn: &[pb::WithdrawnPlace], withdrawn_before: &[u32]) -> Result<(), Refusal> {
-    let once_each = |mut indices: Box<dyn Iterator<Item = u32> + '_>| {
-        let mut named = BTreeSet::new();
-        indices.all(|index| (index as usize) < count && named.insert(index))
-    };
-    let is_said_once = once_each(Box::new(withdrawn.iter().map(|place| place.index)));
-    if !is_said_once || !once_each(Box::new(withdrawn_before.iter().copied())) {
+    if !are_of(count, withdrawn.iter().map(|place| place.index)) || !are_of(count, withdrawn_before.iter().copied()) {
         let what =
             "what is said beside a consignment of withdrawals names each of its exchanges once at most, and no other";
         return Err(Refusal::new(Reason::ConsignmentMalformed, what));
     }
-    let has_length = |place: &pb::WithdrawnPlace| [0, size_of::<HistoryId>()].contains(&place.queued_in_history.len());
-    if !withdrawn.iter().all(has_length) {
-        return Err(Refusal::new(Reason::ConsignmentMalformed, "a history has 16 bytes"));
-    }
-    Ok(())
+    let named = withdrawn.iter().map(|place| &place.queued_in_history[..]).filter(|named| !named.is_empty());
+    named.map(history).try_for_each(|named| named.map(drop))
+}
+
+/// Whether these are indices below a count, each once.
+fn are_of(count: usize, mut indices: impl Iterator<Item = u32>) -> bool {
+    let mut named = BTreeSet::new();
+    indices.all(|index| (index as usize) < count && named.insert(index))
+}
+
+fn history(named: &[u8]) -> Result<HistoryId, Refusal> {
+    let wrong = |_| Refusal::new(Reason::ConsignmentMalformed, "a history has 16 bytes");
+    named.try_into().map(HistoryId).map_err(wrong)
 }
 
 /// A receipt of exactly this consignment.

@@ -68,6 +68,11 @@ impl Histories {
         }
     }
 
+    /// Whether a loss was shown in the current history already.
+    pub(crate) fn knows_of_loss(&self) -> bool {
+        self.since_loss.as_ref().is_some_and(|since| since.iter().eq(&self.current))
+    }
+
     /// Takes in that somebody showed what this hub had and has no more.
     pub(crate) fn loss_shown(&mut self) {
         self.since_loss = Some(self.current.into_iter().collect());

@@ -108,7 +108,7 @@ impl Ledger {
             }
             Fact::Consignment(recorded) => {
                 if recorded.rehanded {
-                    Arc::make_mut(&mut self.histories).loss_shown();
+                    self.loss_shown();
                 }
                 Arc::make_mut(&mut self.chains).apply(recorded, at.sequence);
                 Arc::make_mut(&mut self.mailboxes).record(&recorded.mailboxes, recorded.chain.lane);
@@ -120,7 +120,7 @@ impl Ledger {
                 Arc::make_mut(&mut self.feed).apply(told);
             }
             Fact::FeedResumed(resumed) => {
-                Arc::make_mut(&mut self.histories).loss_shown();
+                self.loss_shown();
                 Arc::make_mut(&mut self.feed).resume(resumed, at.sequence);
             }
             Fact::NotHealed(fact) => Arc::make_mut(&mut self.losses).apply(fact),
@@ -131,9 +131,16 @@ impl Ledger {
             }
             Fact::NodeSeen(seen) => Arc::make_mut(&mut self.nodes).apply(seen),
             Fact::MailboxResumed(resumed) => {
-                Arc::make_mut(&mut self.histories).loss_shown();
+                self.loss_shown();
                 Arc::make_mut(&mut self.mailboxes).resume(resumed, at.sequence);
             }
+        }
+    }
+
+    /// Of thousands that are handed in again each shows the same loss, and copies nothing.
+    fn loss_shown(&mut self) {
+        if !self.histories.knows_of_loss() {
+            Arc::make_mut(&mut self.histories).loss_shown();
         }
     }
 

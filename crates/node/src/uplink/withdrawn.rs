@@ -3,7 +3,8 @@
 //! Invariants: what this hub said to be withdrawn goes to nobody any more, also where it forgot that, and the exchange is handed in before its
 //! withdrawal; whoever may have an exchange hears that it was withdrawn, also where the hub forgot whom it gave it to: the withdrawal goes on
 //! another lane, and may come before the exchange is handed in again. So this hub's own receipt goes with it, which names them; where that
-//! never came here, the word that the exchange may have been sent before goes with it, by which a hub that lost data names them itself.
+//! never came here, the hub's history goes with it that this node had heard of when it queued the exchange: a hub that lost data since names
+//! them itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,12 +41,12 @@ impl HubHas {
         Self { lasts: Arc::new(welcome.lasts.iter().filter_map(last).collect()), then: then.clone() }
     }
 
-    /// Whether it forgot the consignment in which an own exchange stands. Blocks.
-    fn forgot(&self, index: &Index, place: &Place) -> Result<bool, IndexError> {
+    /// Whether it forgot the consignment in which an own exchange stands that has its receipt by now: under a number of a forked chain stands
+    /// something else at the hub.
+    fn forgot(&self, place: &Place) -> bool {
         let had_receipt = place.number <= self.receipted(place.lane, place.epoch);
         let is_there = self.lasts.get(&(place.lane, place.epoch)).is_some_and(|last| place.number <= *last);
-        // Under a number of a forked chain stands something else at the hub.
-        Ok(had_receipt && !is_there && index.receipt_of(place)?.is_some())
+        had_receipt && !is_there
     }
 
     /// Whether it forgot anything for which it gave a receipt.
@@ -114,7 +115,7 @@ fn withdrawn_before(
     for (at, header) in (0..).zip(headers) {
         let Some(row) = withdrawn(index, &exchange_id(header), origin)? else { continue };
         let Some(by) = index.exchange(&row.by)? else { continue };
-        if hub_has.forgot(index, &by)? {
+        if hub_has.forgot(&by) && index.receipt_of(&by)?.is_some() {
             before.push(at);
         }
     }
@@ -133,10 +134,11 @@ fn find(
     let mut forgotten = BTreeSet::new();
     for (at, id) in withdrawing {
         let Some(place) = index.exchange(&id)? else { continue };
-        if place.epoch < epoch && index.receipt_of(&place)?.is_none() {
+        let has_receipt = index.receipt_of(&place)?.is_some();
+        if place.epoch < epoch && !has_receipt {
             return Ok(None);
         }
-        if hub_has.forgot(index, &place)? && !concord_faults::planted("withdraw-without-the-receipt") {
+        if has_receipt && hub_has.forgot(&place) && !concord_faults::planted("withdraw-without-the-receipt") {
             forgotten.insert((place.lane, place.epoch, place.number));
         }
         places.push(WithdrawnPlace {
@@ -145,7 +147,8 @@ fn find(
             epoch: place.epoch,
             number: place.number,
             target_index: u32::try_from(place.index).unwrap_or(u32::MAX),
-            queued_in_history: queued_in(index, now, &place)?,
+            // Its receipt says more.
+            queued_in_history: if has_receipt { Bytes::new() } else { queued_in(index, now, &place)? },
         });
     }
     let receipt = |(lane, epoch, number)| index.receipt(lane, epoch, number);
@@ -154,12 +157,8 @@ fn find(
     Ok(Some(ConsignRequest { withdrawn: places, withdrawn_receipts, ..ConsignRequest::default() }))
 }
 
-/// The hub's history that this node had heard of last when it queued an exchange; empty where it had heard of none, or the exchange has its
-/// receipt, which says more. Blocks.
+/// The hub's history that this node had heard of last when it queued an exchange; empty where it had heard of none. Blocks.
 fn queued_in(index: &Index, now: &NodeState, place: &Place) -> Result<Bytes, IndexError> {
-    if index.receipt_of(place)?.is_some() {
-        return Ok(Bytes::new());
-    }
     let history = now.hub_history_at(index.queued_first(place)?.sequence);
     Ok(history.map(|history| Bytes::copy_from_slice(history.as_bytes())).unwrap_or_default())
 }
