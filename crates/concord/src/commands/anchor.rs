@@ -1,6 +1,6 @@
 //! `concord anchor`: a trust anchor on a machine of its own, which needs no network.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
@@ -423,7 +423,7 @@ fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
     let issued = AnchorFolder::register_in(&args.dir).read()?;
     output.results(&issued, || {
         // Of a name the newest that counts is the one in use.
-        let newest: std::collections::BTreeMap<&str, &str> = issued
+        let newest: BTreeMap<&str, &str> = issued
             .iter()
             .filter(|one| one.revoked.is_none())
             .map(|one| (one.name.as_str(), one.serial.as_str()))

@@ -164,7 +164,7 @@ pub(crate) fn read_request(path: &Path) -> Result<Requested, Failure> {
 }
 
 /// `node renew` and `hub renew`.
-pub(crate) fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output) -> Result<(), Failure> {
+pub(crate) async fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output) -> Result<(), Failure> {
     let (holders, kind) = holders(&args.dir)?;
     if kind != wanted {
         let what = format!("{} is the folder of a {kind}, and this renews a {wanted}", args.dir.display());
@@ -175,7 +175,7 @@ pub(crate) fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output)
     if args.list {
         return renew_list(&holders, args.next_update, output);
     }
-    follow_anchor_of_hub(&holders, args, output)?;
+    follow_anchor_of_hub(&holders, args, output).await?;
     if let Some(next) = holders.next_anchor()?.filter(|_| !args.csr) {
         output.say(&format!(
             "note: the next anchor, {}, waits to be recorded: these certificates are under the present one. Run `concord anchor next` again first, \
@@ -263,7 +263,7 @@ pub(crate) fn renew_server(args: &RenewArgs, wanted: FolderKind, output: Output)
 }
 
 /// What a node of the secretariat's has to hear of the hub's next anchor, before the first certificate under it is made.
-fn follow_anchor_of_hub(holders: &Holders, args: &RenewArgs, output: Output) -> Result<(), Failure> {
+async fn follow_anchor_of_hub(holders: &Holders, args: &RenewArgs, output: Output) -> Result<(), Failure> {
     if args.anchor.is_some() && !holders.has_anchor_of_hub() {
         let what = "--anchor is for a node of the secretariat's, which has its hub's anchor";
         return Err(Failure::usage(what)
@@ -276,10 +276,15 @@ fn follow_anchor_of_hub(holders: &Holders, args: &RenewArgs, output: Output) -> 
             next.fingerprint().grouped(),
             args.dir.display()
         ));
-        // The server looks at its files once a second: a certificate under that anchor would be refused until then.
-        std::thread::sleep(Duration::from_millis(2 * CERTIFICATE_CHECK_MILLISECONDS));
+        until_it_looked().await;
     }
     Ok(())
+}
+
+/// A server looks at its files once a second, and refuses a certificate under an anchor that it has yet to see. Whether it knows another anchor of
+/// callers by then, only such a certificate could find out.
+pub(super) async fn until_it_looked() {
+    tokio::time::sleep(Duration::from_millis(2 * CERTIFICATE_CHECK_MILLISECONDS)).await;
 }
 
 /// Nobody is left out without a word.

@@ -149,7 +149,7 @@ pub(crate) async fn run(command: HubCommand, output: Output) -> Result<(), Failu
     match command {
         HubCommand::Init(args) => init(args, output),
         HubCommand::InstallCert(args) => install(&args, output),
-        HubCommand::Renew(args) => renew_server(&args, FolderKind::Hub, output),
+        HubCommand::Renew(args) => renew_server(&args, FolderKind::Hub, output).await,
         HubCommand::Rotate(args) => rotate::run(&args, FolderKind::Hub, output).await,
         HubCommand::Serve(args) => {
             start_log()?;

@@ -162,7 +162,7 @@ pub(crate) async fn run(command: NodeCommand, output: Output) -> Result<(), Fail
     match command {
         NodeCommand::Init(args) => init(args, output),
         NodeCommand::InstallCert(args) => install(&args, output),
-        NodeCommand::Renew(args) => renew_server(&args, FolderKind::Node, output),
+        NodeCommand::Renew(args) => renew_server(&args, FolderKind::Node, output).await,
         NodeCommand::Rotate(args) => rotate::run(&args, FolderKind::Node, output).await,
         NodeCommand::Join(args) => join(&args, output),
         NodeCommand::Serve(args) => {

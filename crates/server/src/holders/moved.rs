@@ -4,16 +4,16 @@
 //! beside it, to be put into their profile.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use concord_identity::{
-    AnchorFolder, CERTIFICATE_FILE, CertificateFacts, CertificateRequest, LeafKeyKind, LeafPublicKey, Registered,
-    Requested, SERVER_ANCHOR_FILE, certificates_to_pem, write_public,
+    Anchor, AnchorFolder, CERTIFICATE_FILE, CertificateFacts, CertificateRequest, LeafKeyKind, LeafPublicKey,
+    Registered, Requested, SERVER_ANCHOR_FILE, certificates_to_pem, write_public,
 };
 use concord_model::{Identity, Role, Timestamp};
 
 use super::succession::anchor_in;
-use super::{Holders, HoldersError, Lifetime, make_folder};
+use super::{Holders, HoldersError, Lifetime, TakenBack, make_folder};
 
 /// Where certificates for profiles that are elsewhere are written, below the data folder.
 pub const RENEWED_FOLDER: &str = "renewed";
@@ -37,7 +37,12 @@ impl Holders {
     /// Officers, operators and agencies whose profiles are elsewhere, as far as the registers are here: the present anchor's, and those of
     /// the anchors before it.
     pub fn moved(&self) -> Result<Vec<Moved>, HoldersError> {
-        let (here, taken_back) = (self.everybody(), self.taken_back()?);
+        self.moved_but(&self.taken_back()?)
+    }
+
+    /// The same, by what was taken back.
+    fn moved_but(&self, taken_back: &TakenBack) -> Result<Vec<Moved>, HoldersError> {
+        let here = self.everybody();
         // A node beside its hub has the hub's anchor: whoever is not here has a place there.
         if self.anchor_folder().is_symlink() {
             return Ok(Vec::new());
@@ -49,7 +54,7 @@ impl Holders {
             if folder.is_symlink() {
                 continue;
             }
-            let counts = is_of_present || anchor_in(&folder).is_some_and(|anchor| anchors.contains(&anchor));
+            let counts = is_of_present || is_of_one(&folder, &anchors);
             for one in AnchorFolder::register_in(&folder).read()? {
                 let Ok(holder) = one.name.parse::<Identity>() else { continue };
                 let is_somebody = matches!(holder.role, Role::Officer | Role::Operator | Role::Agency);
@@ -91,9 +96,9 @@ impl Holders {
         let lasts = |one: &Registered| one.validity().1.is_some_and(|end| end >= now) && !taken_back.has_one(one);
         let present = AnchorFolder::register_in(&self.anchor_folder()).read()?;
         let anchors = self.anchors()?;
-        let counts = |folder: &PathBuf| anchor_in(folder).is_some_and(|anchor| anchors.contains(&anchor));
+        let counts = |folder: &PathBuf| !folder.is_symlink() && is_of_one(folder, &anchors);
         let mut others = Vec::new();
-        for folder in self.folders_before().into_iter().filter(|folder| !folder.is_symlink() && counts(folder)) {
+        for folder in self.folders_before().into_iter().filter(counts) {
             for one in AnchorFolder::register_in(&folder).read()?.iter().filter(|one| lasts(one)) {
                 let Ok(holder) = one.name.parse::<Identity>() else { continue };
                 let is_others = holder != self.server && matches!(holder.role, Role::Node | Role::Agency);
@@ -145,13 +150,18 @@ impl Holders {
             Some((holder, facts.not_after))
         });
         let mut all: Vec<_> = here.collect();
-        let moved = self.moved()?.into_iter().filter(|moved| moved.counts);
+        let moved = self.moved_but(&taken_back)?.into_iter().filter(|moved| moved.counts);
         all.extend(moved.filter_map(|moved| Some((moved.holder, moved.not_after?))));
         Ok(all)
     }
 }
 
-impl super::TakenBack {
+/// Whether the anchor of a folder is one of these.
+fn is_of_one(folder: &Path, anchors: &[Anchor]) -> bool {
+    anchor_in(folder).is_some_and(|anchor| anchors.contains(&anchor))
+}
+
+impl TakenBack {
     fn has_one(&self, one: &Registered) -> bool {
         one.revoked.is_some()
             || self.has_serial(&one.serial)

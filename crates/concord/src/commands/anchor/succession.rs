@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use concord_identity::{Anchor, read_text};
 use concord_model::{Fingerprint, Identity, Reason, Role};
+use concord_server::FolderKind;
 use concord_server::holders::{Holders, HoldersError};
-use concord_server::{CERTIFICATE_CHECK_MILLISECONDS, FolderKind};
 use concord_wire::agreement::{DraftContent, keys};
 use concord_wire::proto::operations::v1::{GetStatusRequest, get_status_response};
 use serde::Serialize;
 
 use super::super::approval;
-use super::super::certificates::holders;
+use super::super::certificates::{holders, until_it_looked};
 use super::super::compare::ask_for;
 use super::super::rotate::{Own, connect, hub_of, profile_of, signing_keys};
 use super::super::statement::{Said, say_it};
@@ -194,11 +194,6 @@ pub(super) async fn next(args: &NextArgs, output: Output) -> Result<(), Failure>
     Ok(())
 }
 
-/// A server looks at its files once a second. Whether it knows another anchor of callers by then, only a certificate under that could find out.
-async fn until_it_looked() {
-    tokio::time::sleep(Duration::from_millis(2 * CERTIFICATE_CHECK_MILLISECONDS)).await;
-}
-
 /// A node of the secretariat's has no anchor of its own to change.
 fn of_hub(what: &str, command: &str, dir: &Path) -> Failure {
     let next = format!(
@@ -221,6 +216,20 @@ async fn connect_patiently(holders: &Holders, dir: &Path, profile: Option<&Path>
     }
 }
 
+/// Looks until it holds, for as long as a server may take to see what was written for it; whether it came to hold.
+async fn until_seen(mut holds: impl AsyncFnMut() -> Result<bool, Failure>) -> Result<bool, Failure> {
+    let since = Instant::now();
+    loop {
+        if holds().await? {
+            return Ok(true);
+        }
+        if since.elapsed() >= SEEN_WITHIN {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
 /// Until the server's own registry has what the hub recorded.
 async fn await_heard(
     client: &Client,
@@ -229,12 +238,8 @@ async fn await_heard(
     next: Fingerprint,
     refused: Failure,
 ) -> Result<(), Failure> {
-    let since = Instant::now();
-    while since.elapsed() < SEEN_WITHIN {
-        if Own::of(client, holders, kind).await?.anchor()? == next {
-            return Ok(());
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+    if until_seen(async || Ok(Own::of(client, holders, kind).await?.anchor()? == next)).await? {
+        return Ok(());
     }
     Err(Failure::new(Exit::Unavailable, "ANCHOR_WAITS", refused.message).help(
         "where the statement waited for the hub, it is recorded by now and this node has yet to hear of it by its feed: run the same command again; an anchor \
@@ -245,17 +250,12 @@ async fn await_heard(
 /// Waits until the server shows a certificate under this anchor: whoever knew it by that alone would refuse the one before.
 async fn await_shown_under(client: &Client, args: &EndArgs, kept: &Anchor, output: Output) -> Result<(), Failure> {
     let profile = profile_of(&args.dir, args.profile.as_deref());
-    let since = Instant::now();
-    while !client.sees_server_under(kept, &profile).await? {
-        if since.elapsed() >= SEEN_WITHIN {
-            output.say(&format!(
-                "note: after {} s the server still shows no certificate under the anchor {}: whoever knows it by that alone is not let to it until it has one",
-                SEEN_WITHIN.as_secs(),
-                kept.fingerprint().grouped()
-            ));
-            return Ok(());
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+    if !until_seen(async || client.sees_server_under(kept, &profile).await).await? {
+        output.say(&format!(
+            "note: after {} s the server still shows no certificate under the anchor {}: whoever knows it by that alone is not let to it until it has one",
+            SEEN_WITHIN.as_secs(),
+            kept.fingerprint().grouped()
+        ));
     }
     Ok(())
 }
@@ -425,20 +425,17 @@ fn renewing(late: &[Identity], kind: FolderKind, dir: &Path) -> String {
 
 /// A node that hears of nothing until the anchor before is ended knows no way to the hub any more.
 async fn refuse_if_away(client: &Client) -> Result<(), Failure> {
-    // A node that a changed certificate made connect anew is back within seconds.
-    let since = Instant::now();
-    let away = loop {
-        let away = away(client).await?;
-        if away.is_empty() {
-            return Ok(());
-        }
-        if since.elapsed() >= SEEN_WITHIN {
-            break away;
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+    let mut gone = Vec::new();
+    let are_here = async || {
+        gone = away(client).await?;
+        Ok(gone.is_empty())
     };
+    // A node that a changed certificate made connect anew is back within seconds.
+    if until_seen(are_here).await? {
+        return Ok(());
+    }
     let what =
-        format!("the nodes of these are not connected, and may not know the present anchor: {}", away.join(", "));
+        format!("the nodes of these are not connected, and may not know the present anchor: {}", gone.join(", "));
     Err(Failure::new(Exit::Refused, "NODES_AWAY", what).help(
         "wait until `concord status` of the secretariat shows each connected and without lag; or end it all the same with --anyway: whoever does not know the \
          present anchor then joins again with a new bundle (`concord participant bundle CODE`)",
